@@ -1,0 +1,4 @@
+//! GCP keys.
+/// A key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GcpKey(pub String);

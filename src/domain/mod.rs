@@ -1,0 +1,11 @@
+//! What Keywheel knows and decides, without any I/O.
+//!
+//! Nothing in here knows of tokio, sqlx, axum or reqwest; the time comes in as an argument. Every
+//! other layer may import this one, and it imports none of them.
+
+pub mod ids;
+pub mod key;
+pub mod policy;
+pub mod project;
+pub mod rotation;
+pub mod time;

@@ -1,0 +1,280 @@
+//! The rules a project is rotated under: cryptoperiod, reminders, quorum, windows, and how the
+//! outcome is proven.
+//!
+//! A rotation carries the [`Rules`] it was proposed under to its end, so a changed setting never
+//! changes a rotation in flight. Windows are computed in their own time zone; nothing here waits.
+
+use chrono::{TimeZone, Utc};
+use croner::Cron;
+use croner::parser::{CronParser, Seconds};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::ids::GroupId;
+use super::key::{KeyRef, Provider};
+use super::time::{DayOffset, Span, Timestamp};
+
+/// Who must agree to a rotation, when it may run, and who hears of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// How long a key may serve (cryptoperiod).
+    pub interval: Span,
+    /// Days before due on which owners are reminded.
+    pub remind_before: Vec<DayOffset>,
+    /// Days after due; the last one repeats.
+    pub remind_overdue: Vec<DayOffset>,
+    /// How many people must approve.
+    pub approvals: u32,
+    /// Whether the proposer may approve too.
+    pub self_approval: bool,
+    /// How long a proposal waits for its quorum.
+    pub approval_ttl: Span,
+    /// How long an approved rotation may wait to run.
+    pub execution_ttl: Span,
+    /// Triggers whose proposals are approved without a person.
+    pub auto_approve: Vec<String>,
+    /// When a PATCH may be sent; empty means always.
+    pub windows: Vec<Window>,
+    /// Whether a versionless Azure identifier may be replaced or proposed.
+    #[serde(default)]
+    pub allow_versionless: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let days = |list: &[u32]| list.iter().copied().map(DayOffset::new).collect();
+        Self {
+            interval: Span::from_days(90),
+            remind_before: days(&[30, 14, 7, 3, 1, 0]),
+            remind_overdue: days(&[1, 3, 7]),
+            approvals: 1,
+            self_approval: false,
+            approval_ttl: Span::from_days(7),
+            execution_ttl: Span::from_days(7),
+            auto_approve: Vec::new(),
+            windows: Vec::new(),
+            allow_versionless: false,
+        }
+    }
+}
+
+impl Policy {
+    /// The version an approval is bound to: the first 16 hexadecimal digits of a SHA-256 over the
+    /// policy's canonical JSON. Equal policies have equal versions on every machine.
+    #[must_use]
+    pub fn version(&self) -> String {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        hex::encode(&Sha256::digest(json)[..8])
+    }
+
+    /// Whether a PATCH may be sent at `now`.
+    #[must_use]
+    pub fn window_open(&self, now: Timestamp) -> bool {
+        self.windows.is_empty() || self.windows.iter().any(|window| window.is_open(now))
+    }
+
+    /// The first instant at or after `now` at which some window is open.
+    #[must_use]
+    pub fn next_open(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.window_open(now) {
+            return Some(now);
+        }
+        self.windows.iter().filter_map(|window| window.next_start(now)).min()
+    }
+
+    /// When an approval given at `approved_at` lapses: after `execution_ttl`, or at the end of the
+    /// second window from then, whichever is later.
+    #[must_use]
+    pub fn execution_deadline(&self, approved_at: Timestamp) -> Timestamp {
+        let plain = approved_at + self.execution_ttl.get();
+        let mut ends: Vec<Timestamp> =
+            self.windows.iter().flat_map(|window| window.ends_after(approved_at, 2)).collect();
+        ends.sort_unstable();
+        ends.get(1).or(ends.last()).map_or(plain, |second| plain.max(*second))
+    }
+}
+
+/// A recurring span of time in which a PATCH may be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// When it opens: a cron expression with seconds, in `timezone`.
+    pub cron: String,
+    /// How long it stays open.
+    pub duration: Span,
+    /// An IANA time zone name such as `Europe/Berlin`.
+    #[serde(default = "utc")]
+    pub timezone: String,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+impl Window {
+    fn parts(&self) -> Result<(Cron, chrono_tz::Tz), String> {
+        let cron = CronParser::builder()
+            .seconds(Seconds::Required)
+            .build()
+            .parse(&self.cron)
+            .map_err(|error| {
+                format!("cron {:?} cannot be read ({error}); it takes six fields, seconds first, such as \"0 0 1 * * Sat\"", self.cron)
+            })?;
+        let zone = self.timezone.parse().map_err(|_| {
+            format!("timezone {:?} is not an IANA name such as \"Europe/Berlin\"", self.timezone)
+        })?;
+        Ok((cron, zone))
+    }
+
+    /// Checks that the window can be read and will open at some time after `now`.
+    ///
+    /// # Errors
+    /// Says which field is wrong and what it takes.
+    pub fn check(&self, now: Timestamp) -> Result<(), String> {
+        self.parts()?;
+        self.next_start(now)
+            .map(|_| ())
+            .ok_or_else(|| format!("cron {:?} never comes true, so the window can never open", self.cron))
+    }
+
+    /// The first start strictly after `now`.
+    #[must_use]
+    pub fn next_start(&self, now: Timestamp) -> Option<Timestamp> {
+        let (cron, zone) = self.parts().ok()?;
+        let local = zone.from_utc_datetime(&now.as_chrono().naive_utc());
+        let next = cron.find_next_occurrence(&local, false).ok()?;
+        Some(Timestamp::from_chrono(next.with_timezone(&Utc)))
+    }
+
+    /// Whether the window is open at `now`: it started no longer than its duration ago.
+    #[must_use]
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        // The start may be `now` itself, and `next_start` is strict: look from one tick earlier.
+        let from = now - self.duration.get();
+        self.next_start(from).is_some_and(|start| start <= now)
+    }
+
+    fn ends_after(&self, now: Timestamp, count: usize) -> Vec<Timestamp> {
+        let mut ends = Vec::new();
+        let mut from = now - self.duration.get();
+        while ends.len() < count {
+            let Some(start) = self.next_start(from) else { break };
+            let end = start + self.duration.get();
+            if end > now {
+                ends.push(end);
+            }
+            from = start;
+        }
+        ends
+    }
+}
+
+/// How the outcome of a PATCH is proven. The defaults are the production values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// How many consecutive true readings prove a key.
+    pub readings: u32,
+    /// The time between two readings.
+    pub every: Span,
+    /// How long `valid: false` is borne before rolling back.
+    pub false_grace: Span,
+    /// How often `valid` may fall from true to false before rolling back.
+    pub max_flaps: u32,
+    /// How long a proof may take, from entering `verifying`.
+    pub timeout: Span,
+    /// From the first PATCH that may have been applied: proven, rolled back or paged by then.
+    pub guard: Span,
+    /// With private networking: how long to observe after the last PATCH before a proof counts,
+    /// longer than one of Atlas' 15-minute validity cycles.
+    pub private_network_hold: Span,
+    /// The time between two looks at the clusters.
+    pub deploy_poll: Span,
+    /// How long clusters may sit idle before a roll-out is assumed to be over.
+    pub deploy_grace: Span,
+    /// How long to wait for clusters at all.
+    pub deploy_timeout: Span,
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self {
+            readings: 3,
+            every: Span::from_secs(15),
+            false_grace: Span::from_secs(60),
+            max_flaps: 2,
+            timeout: Span::from_secs(600),
+            guard: Span::from_secs(780),
+            private_network_hold: Span::from_secs(960),
+            deploy_poll: Span::from_secs(30),
+            deploy_grace: Span::from_secs(600),
+            deploy_timeout: Span::from_secs(6 * 3600),
+        }
+    }
+}
+
+/// The waits of the machine that are not settings in production.
+///
+/// The demo and the tests shrink them together with [`Verify`]; everything else uses the default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// First wait after an unknown outcome; doubles up to `backoff_max`.
+    pub backoff_min: Span,
+    /// The longest wait after an unknown outcome.
+    pub backoff_max: Span,
+    /// First wait after a 429 that names none.
+    pub rate_limit_floor: Span,
+    /// How long to keep looking for a late effect of an unanswered PATCH, and how long an old key
+    /// in an observation counts as a stale read.
+    pub settle: Span,
+    /// How long a look may lie back when the PATCH leaves.
+    pub fresh: Span,
+    /// How often a finished rotation is observed, and for how long.
+    pub watch_every: Span,
+    /// How long a finished rotation that sent a PATCH is observed.
+    pub watch_for: Span,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            backoff_min: Span::from_secs(1),
+            backoff_max: Span::from_secs(30),
+            rate_limit_floor: Span::from_secs(10),
+            settle: Span::from_secs(120),
+            fresh: Span::from_secs(1),
+            watch_every: Span::from_secs(60),
+            watch_for: Span::from_secs(900),
+        }
+    }
+}
+
+/// Everything a rotation was proposed under, bound to it until its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// The project's policy.
+    pub policy: Policy,
+    /// How the outcome is proven.
+    pub verify: Verify,
+    /// The machine's fixed waits.
+    pub pace: Pace,
+}
+
+/// The SHA-256 that a yes is bound to: exactly this project, provider, old key, new key and policy
+/// version. Every field is preceded by its length, so no two proposals share a text.
+#[must_use]
+pub fn proposal_hash(
+    group: &GroupId,
+    provider: Provider,
+    old: &KeyRef,
+    new: &KeyRef,
+    policy_version: &str,
+) -> String {
+    let mut hash = Sha256::new();
+    for field in [group.as_str(), provider.as_str(), &old.to_string(), &new.to_string(), policy_version] {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field.as_bytes());
+    }
+    hex::encode(hash.finalize())
+}

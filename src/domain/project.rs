@@ -1,0 +1,212 @@
+//! A tracked Atlas project: which key it has, since when, and when it is due.
+//!
+//! Due dates and statuses are computed from rows whenever they are asked for and never stored.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{GroupId, RotationId};
+use super::key::{KeyRef, Place, Provider};
+use super::policy::Policy;
+use super::rotation::state::{State, named};
+use super::time::Timestamp;
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::rotation::state::UnknownName;
+
+named! {
+    /// Where `keySince` comes from.
+    SinceSource, "keySince source" {
+        /// A person said so.
+        Operator = "operator",
+        /// Our own rotation put the key there.
+        Rotation = "rotation",
+        /// Atlas' event about the rotation.
+        AtlasEvent = "atlas_event",
+        /// The key was there when we first looked: it is at least this old.
+        FirstSeen = "first_seen",
+    }
+}
+
+named! {
+    /// A project's condition in one word, worst first where several apply.
+    Status, "project status" {
+        /// Nothing to do.
+        Ok = "ok",
+        /// Due within the first reminder threshold.
+        DueSoon = "due_soon",
+        /// The cryptoperiod is over.
+        Overdue = "overdue",
+        /// A rotation is open.
+        Rotating = "rotating",
+        /// A rotation waits for an operator.
+        NeedsOperator = "needs_operator",
+        /// Atlas holds a key that Keywheel did not put there and nobody recorded.
+        Drifted = "drifted",
+        /// Atlas cannot use the project's key.
+        Invalid = "invalid",
+        /// Atlas could not be read at the last attempt.
+        Unreachable = "unreachable",
+        /// The key is an Azure identifier without a version, whose age nobody can know.
+        UnmanagedVersion = "unmanaged_version",
+        /// Never observed yet, or no customer-managed key is configured.
+        Unknown = "unknown",
+    }
+}
+
+/// A tracked project as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Project {
+    /// Atlas' id.
+    pub group_id: GroupId,
+    /// Atlas' name, as it is.
+    pub name: String,
+    /// The provider whose key Atlas uses; `None` before the first observation.
+    pub provider: Option<Provider>,
+    /// The key last recorded.
+    pub current_key: Option<KeyRef>,
+    /// Region or vault of the block.
+    pub place: Place,
+    /// Since when the key serves.
+    pub key_since: Option<Timestamp>,
+    /// Who says so.
+    pub key_since_source: Option<SinceSource>,
+    /// Atlas' `valid` at the last look.
+    pub valid: Option<bool>,
+    /// Whether the block asks for private networking.
+    pub private_networking: bool,
+    /// The people responsible, by mail address.
+    pub owners: Vec<String>,
+    /// A free tag such as `prod`, compared between projects.
+    pub environment: Option<String>,
+    /// The name of the Atlas credential.
+    pub credential: String,
+    /// The settings in which this project differs; `None` means the defaults.
+    pub policy: Option<PolicyOverride>,
+    /// A key that drift found and nobody recorded yet.
+    pub drift_key: Option<KeyRef>,
+    /// When Atlas was last read.
+    pub last_checked_at: Option<Timestamp>,
+    /// What the last look failed with, verbatim, when it did.
+    pub last_error: Option<String>,
+    /// When the sweep looks next.
+    pub next_check_at: Timestamp,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// The open rotation, when there is one.
+    pub open_rotation: Option<OpenRotation>,
+    /// Counts writes; a write names the version it read.
+    pub version: i64,
+}
+
+/// What a project shows of its open rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenRotation {
+    /// Its id.
+    pub id: RotationId,
+    /// Its state.
+    pub state: State,
+}
+
+/// The parts of a policy that a project sets for itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyOverride {
+    /// See [`Policy::interval`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<super::time::Span>,
+    /// See [`Policy::remind_before`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remind_before: Option<Vec<super::time::DayOffset>>,
+    /// See [`Policy::remind_overdue`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remind_overdue: Option<Vec<super::time::DayOffset>>,
+    /// See [`Policy::approvals`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<u32>,
+    /// See [`Policy::self_approval`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub self_approval: Option<bool>,
+    /// See [`Policy::approval_ttl`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval_ttl: Option<super::time::Span>,
+    /// See [`Policy::execution_ttl`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution_ttl: Option<super::time::Span>,
+    /// See [`Policy::auto_approve`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_approve: Option<Vec<String>>,
+    /// See [`Policy::windows`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Vec<super::policy::Window>>,
+    /// See [`Policy::allow_versionless`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_versionless: Option<bool>,
+}
+
+impl PolicyOverride {
+    /// The defaults with this project's settings laid over them.
+    #[must_use]
+    pub fn over(&self, defaults: &Policy) -> Policy {
+        let it = self.clone();
+        Policy {
+            interval: it.interval.unwrap_or(defaults.interval),
+            remind_before: it.remind_before.unwrap_or_else(|| defaults.remind_before.clone()),
+            remind_overdue: it.remind_overdue.unwrap_or_else(|| defaults.remind_overdue.clone()),
+            approvals: it.approvals.unwrap_or(defaults.approvals),
+            self_approval: it.self_approval.unwrap_or(defaults.self_approval),
+            approval_ttl: it.approval_ttl.unwrap_or(defaults.approval_ttl),
+            execution_ttl: it.execution_ttl.unwrap_or(defaults.execution_ttl),
+            auto_approve: it.auto_approve.unwrap_or_else(|| defaults.auto_approve.clone()),
+            windows: it.windows.unwrap_or_else(|| defaults.windows.clone()),
+            allow_versionless: it.allow_versionless.unwrap_or(defaults.allow_versionless),
+        }
+    }
+}
+
+impl Project {
+    /// The policy in force for this project.
+    #[must_use]
+    pub fn policy(&self, defaults: &Policy) -> Policy {
+        self.policy.as_ref().map_or_else(|| defaults.clone(), |own| own.over(defaults))
+    }
+
+    /// When the cryptoperiod of the current key ends.
+    #[must_use]
+    pub fn due(&self, defaults: &Policy) -> Option<Timestamp> {
+        let versionless = self.current_key.as_ref().is_some_and(KeyRef::is_versionless);
+        self.key_since.filter(|_| !versionless).map(|since| since + self.policy(defaults).interval.get())
+    }
+
+    /// The project's condition at `now`.
+    #[must_use]
+    pub fn status(&self, defaults: &Policy, now: Timestamp) -> Status {
+        let Some(key) = &self.current_key else {
+            return if self.last_error.is_some() { Status::Unreachable } else { Status::Unknown };
+        };
+        match self.open_rotation {
+            Some(open) if open.state == State::NeedsOperator => return Status::NeedsOperator,
+            _ if self.valid == Some(false) => return Status::Invalid,
+            _ if self.drift_key.is_some() => return Status::Drifted,
+            Some(_) => return Status::Rotating,
+            None => {}
+        }
+        if self.last_error.is_some() {
+            return Status::Unreachable;
+        }
+        if key.is_versionless() {
+            return Status::UnmanagedVersion;
+        }
+        let policy = self.policy(defaults);
+        let first = policy.remind_before.iter().map(|offset| offset.days()).max().unwrap_or(0);
+        match self.due(defaults) {
+            None => Status::Unknown,
+            Some(due) if now >= due => Status::Overdue,
+            Some(due) if now.until(due) <= super::time::Span::from_days(u64::from(first)).get() => {
+                Status::DueSoon
+            }
+            Some(_) => Status::Ok,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What the world answers: observations, failures and replies, as the machine reads them.
+//!
+//! An outcome is a fact with the time it was learnt. "No answer" is an outcome like any other.
+
+use serde::{Deserialize, Serialize};
+
+use super::state::Reply;
+use crate::domain::key::{KeyRef, Place, Provider};
+use crate::domain::time::{Span, Timestamp};
+
+/// One GET of the Atlas encryption configuration, reduced to what rotations need.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// When the reply arrived, by our clock.
+    pub at: Timestamp,
+    /// The enabled provider; `None` when customer-managed keys are disabled.
+    pub provider: Option<Provider>,
+    /// The key that provider's block holds.
+    pub key: Option<KeyRef>,
+    /// Atlas' `valid`; `None` when it is absent, which is not true.
+    pub valid: Option<bool>,
+    /// Whether the block asks for private networking, where `valid` may lag behind the truth.
+    pub private_networking: bool,
+    /// Region or vault of the block.
+    pub place: Place,
+    /// SHA-256 of the provider block without key and `valid`: tells whether it changed.
+    pub block_hash: String,
+    /// Our clock minus Atlas' `Date`, in milliseconds, when the header was there.
+    pub skew_ms: Option<i64>,
+}
+
+/// How a failed call is to be treated. Sources: the published error table and the OAuth error shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Passes by itself, and the request was not carried out (429, 405 maintenance).
+    Transient,
+    /// The key itself is at fault.
+    BadKey,
+    /// Atlas refuses the change for a reason that is neither key nor configuration.
+    Refused,
+    /// Something in the project's configuration or the request is at fault.
+    Config,
+    /// The credential is not accepted.
+    Auth,
+    /// The project or the API version is gone (404, 410).
+    Gone,
+    /// Nobody can say whether it was carried out.
+    Unknown,
+}
+
+/// A failed call, with Atlas' own words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// How to treat it.
+    pub class: Class,
+    /// The HTTP status, when there was one.
+    pub status: Option<u16>,
+    /// Atlas' `errorCode`, verbatim.
+    pub code: Option<String>,
+    /// Atlas' `detail`, verbatim; or what happened to the call. Never holds a secret.
+    pub detail: String,
+    /// What `Retry-After` asked for.
+    pub retry_after: Option<Span>,
+}
+
+/// One CMK cluster of the project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its name, as Atlas has it.
+    pub name: String,
+    /// Atlas' `stateName`, verbatim: IDLE, CREATING, UPDATING, DELETING, REPAIRING or a newer one.
+    pub state: String,
+    /// Whether it is paused.
+    pub paused: bool,
+}
+
+/// A successful look: the observation, and what else was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// The encryption configuration.
+    pub seen: Observation,
+    /// Whether `ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_DENIED` is open; `None` when not asked or
+    /// not answered.
+    pub network_denied: Option<bool>,
+    /// The clusters that use customer-managed keys of this provider; `None` when not asked or not
+    /// answered.
+    pub clusters: Option<Vec<Cluster>>,
+}
+
+/// What a look must bring beside the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extras {
+    /// The project's open alerts.
+    pub alerts: bool,
+    /// The project's clusters.
+    pub clusters: bool,
+}
+
+/// What people say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// A yes was recorded; this many stand now.
+    Approve {
+        /// Distinct approvers whose yes stands.
+        given: u32,
+    },
+    /// An approver's yes was taken back; this many stand now.
+    Withdraw {
+        /// Distinct approvers whose yes stands.
+        given: u32,
+    },
+    /// An approver said no.
+    Reject,
+    /// Called off.
+    Cancel,
+    /// Go on from `needs_operator`.
+    Resume,
+    /// Put the old key back.
+    Rollback,
+    /// Take the new key as it is.
+    Accept,
+    /// End it and leave the key as it is.
+    Close,
+}
+
+/// Everything that can happen to a rotation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Atlas was read.
+    Looked(Look),
+    /// Atlas could not be read.
+    Blind(Failure),
+    /// A PATCH came to an end.
+    Replied(Reply),
+    /// A person spoke.
+    Said(Command),
+}

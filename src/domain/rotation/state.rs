@@ -1,0 +1,367 @@
+//! What a rotation is at one instant: its state, its cause, and the counters that
+//! [`next`](super::machine::next) reads and writes.
+//!
+//! The whole of [`Rotation`] is stored with every step. Nothing here decides anything.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::outcome::{Failure, Observation};
+use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::key::{KeyRef, Place, Provider};
+use crate::domain::policy::Rules;
+use crate::domain::time::Timestamp;
+
+/// Text that names no variant of an enum which is stored or sent as text.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{text:?} is no {what}")]
+pub struct UnknownName {
+    pub(crate) what: &'static str,
+    pub(crate) text: String,
+}
+
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+ }
+
+        impl $name {
+            /// Every variant.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)+];
+
+            /// The name used in the database, the API, mails and logs.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownName;
+            fn from_str(text: &str) -> Result<Self, UnknownName> {
+                $name::ALL.iter().copied().find(|it| it.as_str() == text)
+                    .ok_or_else(|| UnknownName { what: $what, text: text.to_owned() })
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = UnknownName;
+            fn try_from(text: String) -> Result<Self, UnknownName> {
+                text.parse()
+            }
+        }
+    };
+}
+pub(crate) use named;
+
+named! {
+    /// The states of a rotation. A state names the single effect that may be in flight.
+    State, "rotation state" {
+        /// People are asked; nothing is in flight.
+        AwaitingApproval = "awaiting_approval",
+        /// Agreed; waits for its window, a valid current key, or nothing.
+        Approved = "approved",
+        /// A PATCH of the new key may be in flight.
+        Applying = "applying",
+        /// Atlas showed the new key; readings are taken.
+        Verifying = "verifying",
+        /// The new key is proven; clusters take it up.
+        Deploying = "deploying",
+        /// A PATCH of the old key may be in flight.
+        RollingBack = "rolling_back",
+        /// The truth cannot be proven; a person decides.
+        NeedsOperator = "needs_operator",
+        /// Final: the new key serves, verified.
+        Completed = "completed",
+        /// Final: the old key serves again, verified.
+        RolledBack = "rolled_back",
+        /// Final: Atlas never took the new key.
+        Failed = "failed",
+        /// Final: an approver said no.
+        Rejected = "rejected",
+        /// Final: called off before anything was sent.
+        Cancelled = "cancelled",
+        /// Final: the quorum or the window came too late.
+        Expired = "expired",
+        /// Final: somebody else changed the key.
+        Superseded = "superseded",
+        /// Final: an operator accepted the new key without our proof.
+        Accepted = "accepted",
+        /// Final: an operator closed it and left the key as it is.
+        Closed = "closed",
+    }
+}
+
+impl State {
+    /// Whether nothing but observing happens from here.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(
+            self,
+            State::Completed
+                | State::RolledBack
+                | State::Failed
+                | State::Rejected
+                | State::Cancelled
+                | State::Expired
+                | State::Superseded
+                | State::Accepted
+                | State::Closed
+        )
+    }
+
+    /// Whether a PATCH of ours may already have reached Atlas.
+    #[must_use]
+    pub const fn is_past_approved(self) -> bool {
+        matches!(
+            self,
+            State::Applying | State::Verifying | State::Deploying | State::RollingBack | State::NeedsOperator
+        )
+    }
+}
+
+named! {
+    /// Why a rotation is where it is, for the states that need a reason.
+    Cause, "cause" {
+        /// Superseded: the proposed key was set by somebody else before we sent anything.
+        DoneByHand = "done_by_hand",
+        /// Superseded: Atlas holds a third key.
+        KeyChanged = "key_changed",
+        /// Superseded: Atlas went back to the old key without us.
+        Reverted = "reverted",
+        /// Failed: Atlas refused the new key; its code is kept verbatim.
+        Refused = "refused",
+        /// Failed or needs an operator: Atlas no longer accepts the credential.
+        Auth = "auth",
+        /// Failed: the project is gone.
+        Gone = "gone",
+        /// Failed: the guard ended and Atlas still showed the old key.
+        NotApplied = "not_applied",
+        /// Needs an operator: encryption was disabled or moved to another provider.
+        ConfigChanged = "config_changed",
+        /// Needs an operator: Atlas could not be asked until the guard ended.
+        Unreachable = "unreachable",
+        /// Needs an operator: Atlas cannot reach the key service, which says nothing of the key.
+        KmsUnreachable = "kms_unreachable",
+        /// Needs an operator: no proof within the timeout, and no contrary reading either.
+        Unproven = "unproven",
+        /// Needs an operator: the new key was proven and went bad afterwards.
+        NewKeyInvalid = "new_key_invalid",
+        /// Needs an operator: the old key was put back and is not valid.
+        OldKeyInvalid = "old_key_invalid",
+        /// Needs an operator: Atlas refuses to put the old key back while the new one is bad.
+        RollbackRefused = "rollback_refused",
+        /// Needs an operator: the guard ended before the rollback was proven.
+        RollbackUnproven = "rollback_unproven",
+    }
+}
+
+named! {
+    /// Why an open rotation does not go on by itself right now. It ends by itself.
+    Hold, "hold" {
+        /// Atlas cannot use the project's current key and would refuse any change.
+        CurrentKeyInvalid = "current_key_invalid",
+        /// Atlas does not say whether the current key is valid.
+        CurrentKeyUnknown = "current_key_unknown",
+        /// No window is open.
+        Window = "window",
+        /// Our clock and Atlas' differ by more than two minutes.
+        ClockSkew = "clock_skew",
+        /// A cluster is being repaired.
+        ClusterRepairing = "cluster_repairing",
+        /// Atlas cannot be read at the moment.
+        AtlasUnreachable = "atlas_unreachable",
+        /// Atlas does not accept the project's credential at the moment.
+        AtlasAuth = "atlas_auth",
+        /// Atlas no longer encrypts this project with the provider of the proposal.
+        ConfigChanged = "config_changed",
+        /// With `patch_body = "whole-block"`: the block differs from the one seen at proposal.
+        BlockChanged = "block_changed",
+    }
+}
+
+named! {
+    /// How the roll-out to the clusters ended.
+    Deployed, "deployed value" {
+        /// Every cluster was seen updating and then idle twice.
+        Observed = "observed",
+        /// The clusters stayed idle for the whole grace.
+        Assumed = "assumed",
+        /// The clusters were not done when the wait ended.
+        No = "no",
+    }
+}
+
+named! {
+    /// Which of the two keys of a rotation.
+    Target, "target" {
+        /// The approved new key.
+        New = "new",
+        /// The key before the rotation.
+        Old = "old",
+    }
+}
+
+/// One PATCH: committed before it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Counts from 1 over the whole rotation.
+    pub number: u32,
+    /// The key it carries.
+    pub target: Target,
+    /// When its intent was committed.
+    pub sent_at: Timestamp,
+    /// When the request's own time limit ends.
+    pub deadline: Timestamp,
+    /// What came back. `None` while in flight, and after a crash: then it is unknown.
+    pub reply: Option<Reply>,
+}
+
+/// What a PATCH came to, as far as its sender can know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// 2xx.
+    Accepted,
+    /// Anything that leaves open whether Atlas applied it: no reply, 5xx, 409, an unreadable reply.
+    Unknown(Failure),
+    /// Atlas said no, definitely, and for a reason that will not pass.
+    Refused(Failure),
+    /// Atlas did not look at it (429, 405): nothing was applied, try again.
+    NotTaken(Failure),
+    /// The credential was not accepted, after one refresh.
+    Auth(Failure),
+    /// The project is gone.
+    Gone(Failure),
+}
+
+/// What was seen of one cluster since the new key was proven.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterProgress {
+    /// The cluster's name.
+    pub name: String,
+    /// It was seen UPDATING at least once.
+    pub seen_updating: bool,
+    /// Consecutive looks that showed it IDLE.
+    pub idle: u32,
+    /// Why it is not waited for (paused, creating, repairing), when it is not.
+    pub exception: Option<String>,
+}
+
+/// Votes needed and given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quorum {
+    /// Distinct approvers needed.
+    pub required: u32,
+    /// Distinct approvers whose yes stands.
+    pub given: u32,
+}
+
+impl Quorum {
+    /// Whether enough people agreed.
+    #[must_use]
+    pub const fn is_met(self) -> bool {
+        self.given >= self.required
+    }
+}
+
+/// One attempt to move a project from its old key to one named new key: everything the machine
+/// reads and writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Our id.
+    pub id: RotationId,
+    /// The Atlas project.
+    pub group_id: GroupId,
+    /// Whose key service.
+    pub provider: Provider,
+    /// The key Atlas held when the rotation was proposed.
+    pub old_key: KeyRef,
+    /// The key people were asked about.
+    pub new_key: KeyRef,
+    /// Where Atlas' block says keys live; completes bare AWS ids when keys are compared.
+    pub place: Place,
+    /// The rules it runs under to its end.
+    pub rules: Rules,
+    /// Where it is.
+    pub state: State,
+    /// Why, where the state has a reason.
+    pub cause: Option<Cause>,
+    /// Why it waits, where it waits for something that ends by itself.
+    pub hold: Option<Hold>,
+    /// Votes.
+    pub quorum: Quorum,
+    /// When it was proposed.
+    pub created_at: Timestamp,
+    /// When the quorum was reached.
+    pub approved_at: Option<Timestamp>,
+    /// When the present permission lapses: the approval's or the execution's.
+    pub expires_at: Timestamp,
+    /// The last successful look.
+    pub last: Option<Observation>,
+    /// PATCHes sent, of either key.
+    pub attempts: u32,
+    /// The latest PATCH.
+    pub patch: Option<Attempt>,
+    /// When the last PATCH(new) of unknown outcome was sent.
+    pub unknown_at: Option<Timestamp>,
+    /// When the first PATCH that may have been applied was sent: the guard counts from here.
+    pub first_patch_at: Option<Timestamp>,
+    /// The guard's end.
+    pub guard_deadline: Option<Timestamp>,
+    /// When the next PATCH may leave, after a backoff.
+    pub retry_at: Option<Timestamp>,
+    /// Failures in a row since the last success, for the backoff.
+    pub failures: u32,
+    /// When Atlas first showed the new key after our PATCH.
+    pub patched_at: Option<Timestamp>,
+    /// When `verifying` (or the proof of a rollback) began.
+    pub verifying_since: Option<Timestamp>,
+    /// Consecutive true readings.
+    pub trues: u32,
+    /// Since when readings have been false without a true one between.
+    pub false_since: Option<Timestamp>,
+    /// How often `valid` fell from true to false.
+    pub flaps: u32,
+    /// Consecutive looks without a gap longer than two cadences.
+    pub round: u32,
+    /// When the key was proven.
+    pub valid_at: Option<Timestamp>,
+    /// When `deploying` began.
+    pub deploying_since: Option<Timestamp>,
+    /// Clusters seen since then.
+    pub clusters: Vec<ClusterProgress>,
+    /// How the roll-out ended.
+    pub deployed: Option<Deployed>,
+    /// When the roll-out was found over.
+    pub deployed_at: Option<Timestamp>,
+    /// When `rolling_back` began.
+    pub rolling_back_since: Option<Timestamp>,
+    /// An operator asked for the rollback: it goes on although the new key may be valid.
+    pub rollback_ordered: bool,
+    /// The one return from `rolling_back` to `verifying` was used.
+    pub returned: bool,
+    /// When `needs_operator` was entered, and how many pages went out.
+    pub paged_at: Option<Timestamp>,
+    /// Pages sent for the present cause.
+    pub pages: u32,
+    /// When it became final.
+    pub finished_at: Option<Timestamp>,
+    /// Until when it is observed after its end.
+    pub watch_until: Option<Timestamp>,
+    /// A late effect of a PATCH was announced.
+    pub late_apply: bool,
+    /// The failure that Atlas answered last, verbatim.
+    pub failure: Option<Failure>,
+    /// When the engine must look again.
+    pub wake_at: Timestamp,
+}
