@@ -230,7 +230,9 @@ pub struct Pace {
     pub settle: Span,
     /// How long a look may lie back when the PATCH leaves.
     pub fresh: Span,
-    /// How often a finished rotation is observed, and for how long.
+    /// How often an open proposal is compared with Atlas.
+    pub idle_every: Span,
+    /// How often a finished rotation is observed.
     pub watch_every: Span,
     /// How long a finished rotation that sent a PATCH is observed.
     pub watch_for: Span,
@@ -244,6 +246,7 @@ impl Default for Pace {
             rate_limit_floor: Span::from_secs(10),
             settle: Span::from_secs(120),
             fresh: Span::from_secs(1),
+            idle_every: Span::from_secs(900),
             watch_every: Span::from_secs(60),
             watch_for: Span::from_secs(900),
         }
@@ -251,7 +254,7 @@ impl Default for Pace {
 }
 
 /// Everything a rotation was proposed under, bound to it until its end.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     /// The project's policy.
     pub policy: Policy,
@@ -259,6 +262,23 @@ pub struct Rules {
     pub verify: Verify,
     /// The machine's fixed waits.
     pub pace: Pace,
+    /// `patch_body = "whole-block"`: a PATCH leaves only while the provider block is the one that
+    /// was there at the proposal.
+    pub whole_block: bool,
+    /// The time limit of one request.
+    pub request_timeout: Span,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            verify: Verify::default(),
+            pace: Pace::default(),
+            whole_block: false,
+            request_timeout: Span::from_secs(30),
+        }
+    }
 }
 
 /// The SHA-256 that a yes is bound to: exactly this project, provider, old key, new key and policy

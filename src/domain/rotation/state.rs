@@ -224,6 +224,8 @@ pub struct Attempt {
     pub deadline: Timestamp,
     /// What came back. `None` while in flight, and after a crash: then it is unknown.
     pub reply: Option<Reply>,
+    /// Its sender ended before it could record a reply, so the request may outlive it.
+    pub interrupted: bool,
 }
 
 /// What a PATCH came to, as far as its sender can know.
@@ -308,6 +310,10 @@ pub struct Rotation {
     pub expires_at: Timestamp,
     /// The last successful look.
     pub last: Option<Observation>,
+    /// Hash of the provider block at the proposal, for `patch_body = "whole-block"`.
+    pub block_hash: String,
+    /// Atlas called the old key valid at the look before the first PATCH.
+    pub old_key_was_valid: bool,
     /// PATCHes sent, of either key.
     pub attempts: u32,
     /// The latest PATCH.
@@ -320,8 +326,12 @@ pub struct Rotation {
     pub guard_deadline: Option<Timestamp>,
     /// When the next PATCH may leave, after a backoff.
     pub retry_at: Option<Timestamp>,
-    /// Failures in a row since the last success, for the backoff.
+    /// Looks that failed in a row, for the backoff.
     pub failures: u32,
+    /// PATCHes of the present target, for the backoff.
+    pub tries: u32,
+    /// Atlas asked not to be called before this instant.
+    pub not_before: Option<Timestamp>,
     /// When Atlas first showed the new key after our PATCH.
     pub patched_at: Option<Timestamp>,
     /// When `verifying` (or the proof of a rollback) began.
@@ -350,7 +360,11 @@ pub struct Rotation {
     pub rollback_ordered: bool,
     /// The one return from `rolling_back` to `verifying` was used.
     pub returned: bool,
-    /// When `needs_operator` was entered, and how many pages went out.
+    /// A PATCH of the old key was sent at some time.
+    pub sent_old: bool,
+    /// An operator asked to go on: the next look decides where.
+    pub resuming: bool,
+    /// When `needs_operator` was entered.
     pub paged_at: Option<Timestamp>,
     /// Pages sent for the present cause.
     pub pages: u32,
@@ -358,10 +372,97 @@ pub struct Rotation {
     pub finished_at: Option<Timestamp>,
     /// Until when it is observed after its end.
     pub watch_until: Option<Timestamp>,
+    /// The key Atlas held at the end.
+    pub settled_key: Option<KeyRef>,
     /// A late effect of a PATCH was announced.
     pub late_apply: bool,
     /// The failure that Atlas answered last, verbatim.
     pub failure: Option<Failure>,
-    /// When the engine must look again.
-    pub wake_at: Timestamp,
+    /// When the engine must look again; `None` when it need not.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// What a proposal fixes. The rest of a [`Rotation`] starts empty.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// The Atlas project.
+    pub group_id: GroupId,
+    /// The key to move to.
+    pub new_key: KeyRef,
+    /// The look the proposal was checked against; it names the old key.
+    pub seen: Observation,
+    /// The key Atlas holds now.
+    pub old_key: KeyRef,
+    /// The rules in force now.
+    pub rules: Rules,
+}
+
+impl Rotation {
+    /// A fresh rotation that waits for its approvals.
+    #[must_use]
+    pub fn propose(proposal: Proposal, now: Timestamp) -> Self {
+        let Proposal { group_id, new_key, seen, old_key, rules } = proposal;
+        let expires_at = now + rules.policy.approval_ttl.get();
+        Self {
+            id: RotationId::new(),
+            group_id,
+            provider: new_key.provider(),
+            place: seen.place.clone(),
+            block_hash: seen.block_hash.clone(),
+            old_key,
+            new_key,
+            quorum: Quorum { required: rules.policy.approvals, given: 0 },
+            wake_at: Some((now + rules.pace.idle_every.get()).min(expires_at)),
+            rules,
+            state: State::AwaitingApproval,
+            cause: None,
+            hold: None,
+            created_at: now,
+            approved_at: None,
+            expires_at,
+            last: Some(seen),
+            old_key_was_valid: false,
+            attempts: 0,
+            patch: None,
+            unknown_at: None,
+            first_patch_at: None,
+            guard_deadline: None,
+            retry_at: None,
+            failures: 0,
+            tries: 0,
+            not_before: None,
+            patched_at: None,
+            verifying_since: None,
+            trues: 0,
+            false_since: None,
+            flaps: 0,
+            round: 0,
+            valid_at: None,
+            deploying_since: None,
+            clusters: Vec::new(),
+            deployed: None,
+            deployed_at: None,
+            rolling_back_since: None,
+            rollback_ordered: false,
+            returned: false,
+            sent_old: false,
+            resuming: false,
+            paged_at: None,
+            pages: 0,
+            finished_at: None,
+            watch_until: None,
+            settled_key: None,
+            late_apply: false,
+            failure: None,
+        }
+    }
+
+    /// Proposer and time aside, the key this rotation sends for `target`.
+    #[must_use]
+    pub const fn key(&self, target: Target) -> &KeyRef {
+        match target {
+            Target::New => &self.new_key,
+            Target::Old => &self.old_key,
+        }
+    }
 }
