@@ -1,1 +1,3 @@
+//! The `keywheel` binary: everything is in the library.
+
 fn main() {}

@@ -30,7 +30,7 @@ use crate::domain::time::Timestamp;
 pub const MACHINE_VERSION: i32 = 1;
 
 /// Clocks that differ by more than this hold PATCHes and expiries.
-pub const MAX_SKEW: Duration = Duration::from_secs(120);
+pub const MAX_SKEW: Duration = Duration::from_mins(2);
 
 /// What the engine does once the rotation is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -447,11 +447,11 @@ impl Turn {
         let retry_at =
             if patch.reply == Some(Reply::Accepted) { settled } else { self.r.retry_at.unwrap_or(self.now) };
         if self.now < retry_at {
-            return if patch.reply == Some(Reply::Accepted) {
-                self.look_again_soon()
-            } else {
-                self.rest(retry_at)
-            };
+            match patch.reply {
+                Some(Reply::Accepted) => self.look_again_soon(),
+                _ => self.rest(retry_at),
+            }
+            return;
         }
         self.send(Target::Old);
     }
@@ -480,10 +480,13 @@ impl Turn {
         if previous.is_none_or(|previous| previous.key != seen.key) {
             self.r.trues = u32::from(seen.valid == Some(true));
         }
+        // Once only: a key that keeps flapping would be PATCHed back and forth without an end.
         let healed = self.r.cause == Some(Cause::RollbackRefused)
+            && !self.r.healed
             && sight == Sight::New
             && self.r.trues >= self.r.rules.verify.readings;
         if healed {
+            self.r.healed = true;
             self.r.paged_at = None;
             self.renew_deadlines();
             self.r.state = State::Verifying;

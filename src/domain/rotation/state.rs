@@ -278,6 +278,7 @@ impl Quorum {
 
 /// One attempt to move a project from its old key to one named new key: everything the machine
 /// reads and writes.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, none implies another")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotation {
     /// Our id.
@@ -360,6 +361,8 @@ pub struct Rotation {
     pub rollback_ordered: bool,
     /// The one return from `rolling_back` to `verifying` was used.
     pub returned: bool,
+    /// The one way by itself out of a refused rollback was used.
+    pub healed: bool,
     /// A PATCH of the old key was sent at some time.
     pub sent_old: bool,
     /// An operator asked to go on: the next look decides where.
@@ -445,6 +448,7 @@ impl Rotation {
             rolling_back_since: None,
             rollback_ordered: false,
             returned: false,
+            healed: false,
             sent_old: false,
             resuming: false,
             paged_at: None,

@@ -1,0 +1,599 @@
+//! The pure machine in a fake world: every pair of crash points times every outcome.
+//!
+//! The driver loop is imitated exactly (claim, look, decide, commit, act) and killed at named
+//! points. Invariants are judged from the world's own log of what it received, never from our rows.
+
+use std::time::Duration;
+
+use keywheel::domain::ids::GroupId;
+use keywheel::domain::key::{KeyRef, Place, Provider};
+use keywheel::domain::policy::Rules;
+use keywheel::domain::rotation::machine::{Effect, Notice, Resume, Step, next, resume};
+use keywheel::domain::rotation::outcome::{
+    Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome,
+};
+use keywheel::domain::rotation::state::{Cause, Proposal, Reply, Rotation, State, Target};
+use keywheel::domain::time::{Span, Timestamp};
+
+const OLD: &str = "11111111-1111-4111-8111-111111111111";
+const NEW: &str = "22222222-2222-4222-8222-222222222222";
+const OTHER: &str = "33333333-3333-4333-8333-333333333333";
+
+type Decide = fn(&Rotation, &Outcome, Timestamp) -> Step;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Patching {
+    Good,
+    DropRequest,
+    DropReply,
+    LateApply,
+    StaleReads,
+    DropReplyStale,
+    RateLimited,
+    RefusedBadKey,
+    AppliedThen500,
+    AuthLost,
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Validity {
+    True,
+    FalseForever,
+    FalseOnce,
+    Flapping,
+    Absent,
+    SlowTrue,
+    BadLater,
+    Blind,
+    NetworkDenied,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rollback {
+    Good,
+    Refused,
+    DropReply,
+    DropRequest,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Human {
+    Nobody,
+    ThirdKey,
+    Revert,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Scenario {
+    patching: Patching,
+    validity: Validity,
+    rollback: Rollback,
+    human: Human,
+    private: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum At {
+    BeforeLook,
+    AfterLook,
+    BeforePatch,
+    InPatch,
+    AfterPatch,
+    BeforeCommit,
+    AfterCommit,
+}
+
+const POINTS: [At; 7] = [
+    At::BeforeLook,
+    At::AfterLook,
+    At::BeforePatch,
+    At::InPatch,
+    At::AfterPatch,
+    At::BeforeCommit,
+    At::AfterCommit,
+];
+
+fn key(text: &str) -> KeyRef {
+    KeyRef::parse(Provider::Aws, text).unwrap()
+}
+
+fn start() -> Timestamp {
+    "2026-03-01T12:00:00Z".parse().unwrap()
+}
+
+fn failure(class: Class, status: Option<u16>) -> Failure {
+    Failure {
+        class,
+        status,
+        code: Some("CODE".to_owned()),
+        detail: "as scripted".to_owned(),
+        retry_after: None,
+    }
+}
+
+/// Atlas and its key service, with a log of their own.
+struct World {
+    scenario: Scenario,
+    now: Timestamp,
+    key: &'static str,
+    shown: Vec<(Timestamp, &'static str)>,
+    late: Option<(Timestamp, &'static str)>,
+    patches: Vec<(Timestamp, Target)>,
+    looks: Vec<(Timestamp, &'static str, Option<bool>)>,
+    first_applied: Option<Timestamp>,
+    human_done: bool,
+    third_key_seen: bool,
+}
+
+impl World {
+    fn new(scenario: Scenario) -> Self {
+        Self {
+            scenario,
+            now: start(),
+            key: OLD,
+            shown: Vec::new(),
+            late: None,
+            patches: Vec::new(),
+            looks: Vec::new(),
+            first_applied: None,
+            human_done: false,
+            third_key_seen: false,
+        }
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now = self.now + span;
+        if let Some((at, key)) = self.late
+            && self.now >= at
+        {
+            self.late = None;
+            self.set(key);
+        }
+        let since = self.first_applied.map_or(Duration::ZERO, |at| self.now.since(at));
+        let when = match self.scenario.human {
+            Human::Nobody => return,
+            Human::ThirdKey => Duration::from_secs(20),
+            Human::Revert => Duration::from_secs(200),
+        };
+        if !self.human_done && since >= when {
+            self.human_done = true;
+            self.key = if self.scenario.human == Human::ThirdKey { OTHER } else { OLD };
+        }
+    }
+
+    fn set(&mut self, key: &'static str) {
+        if self.human_done {
+            return;
+        }
+        self.key = key;
+        if key == NEW {
+            self.first_applied.get_or_insert(self.now);
+        }
+    }
+
+    fn valid(&self, key: &str) -> Option<bool> {
+        if key != NEW {
+            return Some(true);
+        }
+        let since = self.first_applied.map_or(0, |at| self.now.since(at).as_secs());
+        match self.scenario.validity {
+            Validity::True | Validity::Blind => Some(true),
+            Validity::FalseForever | Validity::NetworkDenied => Some(false),
+            Validity::FalseOnce => Some(since > 10),
+            Validity::Flapping => Some((since / 16).is_multiple_of(2)),
+            Validity::Absent => None,
+            Validity::SlowTrue => (since > 480).then_some(true),
+            Validity::BadLater => Some(since < 120),
+        }
+    }
+
+    fn look(&mut self, extras: Extras) -> Result<Look, Failure> {
+        let since = self.first_applied.map_or(Duration::ZERO, |at| self.now.since(at));
+        if self.scenario.validity == Validity::Blind && since > Duration::from_secs(5) {
+            return Err(failure(Class::Unknown, None));
+        }
+        let stale = matches!(self.scenario.patching, Patching::StaleReads | Patching::DropReplyStale)
+            && self.key == NEW
+            && since < Duration::from_secs(60);
+        let shown = if stale { OLD } else { self.key };
+        self.third_key_seen |= shown == OTHER;
+        let valid = self.valid(shown);
+        self.looks.push((self.now, shown, valid));
+        self.shown.push((self.now, shown));
+        Ok(Look {
+            seen: Observation {
+                at: self.now,
+                provider: Some(Provider::Aws),
+                key: Some(key(shown)),
+                valid,
+                private_networking: self.scenario.private,
+                place: Place::default(),
+                block_hash: String::new(),
+                skew_ms: Some(0),
+            },
+            network_denied: extras.alerts.then_some(self.scenario.validity == Validity::NetworkDenied),
+            clusters: extras
+                .clusters
+                .then(|| vec![Cluster { name: "c0".to_owned(), state: "IDLE".to_owned(), paused: false }]),
+        })
+    }
+
+    fn patch(&mut self, target: Target) -> Reply {
+        assert!(!self.third_key_seen, "I7: a PATCH after a third key was seen");
+        self.patches.push((self.now, target));
+        let first = self.patches.iter().filter(|(_, it)| *it == target).count() == 1;
+        let unknown = || Reply::Unknown(failure(Class::Unknown, None));
+        if target == Target::Old {
+            return match self.scenario.rollback {
+                Rollback::Refused => Reply::Refused(failure(Class::Refused, Some(400))),
+                Rollback::DropRequest if first => unknown(),
+                Rollback::DropReply if first => {
+                    self.set(OLD);
+                    unknown()
+                }
+                _ => {
+                    self.set(OLD);
+                    Reply::Accepted
+                }
+            };
+        }
+        match self.scenario.patching {
+            Patching::DropRequest if first => return unknown(),
+            Patching::LateApply if first => {
+                self.late = Some((self.now + Duration::from_secs(90), NEW));
+                return unknown();
+            }
+            Patching::RateLimited if first => {
+                return Reply::NotTaken(Failure {
+                    retry_after: Some(Span::from_secs(20)),
+                    ..failure(Class::Transient, Some(429))
+                });
+            }
+            Patching::RefusedBadKey => return Reply::Refused(failure(Class::BadKey, Some(400))),
+            Patching::AuthLost => return Reply::Auth(failure(Class::Auth, Some(401))),
+            Patching::Gone => return Reply::Gone(failure(Class::Gone, Some(404))),
+            _ => {}
+        }
+        self.set(NEW);
+        match self.scenario.patching {
+            Patching::DropReply | Patching::DropReplyStale if first => unknown(),
+            Patching::AppliedThen500 if first => Reply::Unknown(failure(Class::Unknown, Some(500))),
+            _ => Reply::Accepted,
+        }
+    }
+}
+
+struct Run {
+    rotation: Rotation,
+    world: World,
+    notices: Vec<Notice>,
+    steps: usize,
+}
+
+fn propose(world: &World) -> Rotation {
+    let seen = Observation {
+        at: world.now,
+        provider: Some(Provider::Aws),
+        key: Some(key(OLD)),
+        valid: Some(true),
+        private_networking: world.scenario.private,
+        place: Place::default(),
+        block_hash: String::new(),
+        skew_ms: Some(0),
+    };
+    let rotation = Rotation::propose(
+        Proposal {
+            group_id: "32b6e34b3d91647abb20e7b8".parse::<GroupId>().unwrap(),
+            new_key: key(NEW),
+            seen,
+            old_key: key(OLD),
+            rules: Rules::default(),
+        },
+        world.now,
+    );
+    next(&rotation, &Outcome::Said(Command::Approve { given: 1 }), world.now).rotation
+}
+
+/// Plays one scenario to its end, killed the first time each of `crashes` is reached, in order.
+fn play(decide: Decide, scenario: Scenario, crashes: &[At]) -> Result<Run, String> {
+    let mut world = World::new(scenario);
+    let mut crashes = crashes.iter().copied().peekable();
+    let mut durable = propose(&world);
+    let mut notices = Vec::new();
+    let mut steps = 0;
+    let mut crash = |at: At| {
+        let hit = crashes.peek() == Some(&at);
+        if hit {
+            crashes.next();
+        }
+        hit
+    };
+    while let Some(wake) = durable.wake_at {
+        let stuck_for = durable.paged_at.map_or(Duration::ZERO, |at| world.now.since(at));
+        let done = durable.state == State::NeedsOperator && stuck_for > Duration::from_secs(300);
+        if done || steps > 3000 {
+            break;
+        }
+        world.pass(world.now.until(wake).max(Duration::from_millis(1)));
+        let mut outcome = None;
+        let mut effect = match resume(&durable, world.now) {
+            Resume::Look(extras) => Effect::Look(extras),
+            Resume::Blind(failure) => {
+                outcome = Some(Outcome::Blind(failure));
+                Effect::Rest
+            }
+        };
+        loop {
+            steps += 1;
+            let happened = match (outcome.take(), effect) {
+                (Some(outcome), _) => outcome,
+                (None, Effect::Rest) => break,
+                (None, Effect::Look(extras)) => {
+                    if crash(At::BeforeLook) {
+                        world.pass(Duration::from_secs(20));
+                        break;
+                    }
+                    let looked = world.look(extras);
+                    if crash(At::AfterLook) {
+                        world.pass(Duration::from_secs(20));
+                        break;
+                    }
+                    looked.map_or_else(Outcome::Blind, Outcome::Looked)
+                }
+                (None, Effect::Patch(target)) => {
+                    let intent =
+                        durable.patch.as_ref().is_some_and(|it| it.target == target && it.reply.is_none());
+                    if !intent {
+                        return Err(format!("I2: PATCH({target}) without a committed intent"));
+                    }
+                    check_permission(&durable, target, world.now)?;
+                    if crash(At::BeforePatch) {
+                        world.pass(Duration::from_secs(20));
+                        break;
+                    }
+                    let reply = world.patch(target);
+                    if crash(At::InPatch) || crash(At::AfterPatch) {
+                        world.pass(Duration::from_secs(70));
+                        break;
+                    }
+                    Outcome::Replied(reply)
+                }
+            };
+            world.pass(Duration::from_millis(20));
+            let step = decide(&durable, &happened, world.now);
+            if crash(At::BeforeCommit) {
+                world.pass(Duration::from_secs(20));
+                break;
+            }
+            if durable.state.is_final() && step.rotation.state != durable.state {
+                return Err(format!("{} left its end for {}", durable.state, step.rotation.state));
+            }
+            durable = step.rotation;
+            notices.extend(step.notices);
+            check(&durable, &world, notices.contains(&Notice::Page { repeat: 0 }))?;
+            if crash(At::AfterCommit) {
+                world.pass(Duration::from_secs(20));
+                break;
+            }
+            effect = step.effect;
+        }
+    }
+    let run = Run { rotation: durable, world, notices, steps };
+    check_end(&run)?;
+    Ok(run)
+}
+
+fn check_permission(rotation: &Rotation, target: Target, now: Timestamp) -> Result<(), String> {
+    let allowed = target == Target::Old
+        || (rotation.quorum.is_met() && now < rotation.expires_at && rotation.rules.policy.window_open(now));
+    if allowed { Ok(()) } else { Err("I3: a PATCH without permission".to_owned()) }
+}
+
+fn check(rotation: &Rotation, world: &World, paged: bool) -> Result<(), String> {
+    if rotation.state == State::Completed && rotation.finished_at == Some(world.now) {
+        let wanted = rotation.rules.verify.readings as usize;
+        let last: Vec<_> = world.looks.iter().rev().take(wanted).collect();
+        if last.len() < wanted || last.iter().any(|(_, key, valid)| *key != NEW || *valid != Some(true)) {
+            return Err("I5: completed without readings that the world gave".to_owned());
+        }
+    }
+    if let Some(first) = world.first_applied {
+        let unresolved = matches!(rotation.state, State::Applying | State::Verifying | State::RollingBack);
+        let limit = Duration::from_secs(if world.scenario.private { 22 * 60 } else { 16 * 60 });
+        if unresolved && !paged && world.now.since(first) > limit {
+            return Err(format!("I6: still {} after {:?}", rotation.state, world.now.since(first)));
+        }
+    }
+    Ok(())
+}
+
+fn check_end(run: &Run) -> Result<(), String> {
+    let (state, world) = (run.rotation.state, &run.world);
+    let held = world.key;
+    let agrees = match state {
+        State::Completed => held == NEW || world.human_done,
+        State::RolledBack | State::Failed => held == OLD,
+        State::Superseded => world.human_done,
+        State::NeedsOperator => run.notices.contains(&Notice::Page { repeat: 0 }),
+        _ => false,
+    };
+    if !agrees {
+        return Err(format!("I16: ended {state} ({:?}) while Atlas holds {held}", run.rotation.cause));
+    }
+    let announced = state == State::NeedsOperator || run.notices.contains(&Notice::Finished(state));
+    if !announced {
+        return Err(format!("{state} was not announced"));
+    }
+    if run.steps > 3000 {
+        return Err("I16: does not converge".to_owned());
+    }
+    // Idempotent by value is no excuse for a storm.
+    if world.patches.len() > 8 {
+        return Err(format!("I4: {} PATCHes", world.patches.len()));
+    }
+    Ok(())
+}
+
+fn scenarios() -> Vec<Scenario> {
+    use Patching as P;
+    use Validity as V;
+    let base = Scenario {
+        patching: P::Good,
+        validity: V::True,
+        rollback: Rollback::Good,
+        human: Human::Nobody,
+        private: false,
+    };
+    let mut all = Vec::new();
+    for patching in [
+        P::Good,
+        P::DropRequest,
+        P::DropReply,
+        P::LateApply,
+        P::StaleReads,
+        P::DropReplyStale,
+        P::RateLimited,
+        P::RefusedBadKey,
+        P::AppliedThen500,
+        P::AuthLost,
+        P::Gone,
+    ] {
+        for validity in [
+            V::True,
+            V::FalseForever,
+            V::FalseOnce,
+            V::Flapping,
+            V::Absent,
+            V::SlowTrue,
+            V::BadLater,
+            V::Blind,
+            V::NetworkDenied,
+        ] {
+            all.push(Scenario { patching, validity, ..base });
+        }
+    }
+    for rollback in [Rollback::Refused, Rollback::DropReply, Rollback::DropRequest] {
+        for validity in [V::FalseForever, V::Flapping] {
+            all.push(Scenario { validity, rollback, ..base });
+        }
+    }
+    for human in [Human::ThirdKey, Human::Revert] {
+        for validity in [V::True, V::FalseForever, V::Absent] {
+            all.push(Scenario { validity, human, ..base });
+        }
+    }
+    all.push(Scenario { private: true, ..base });
+    all.push(Scenario { private: true, validity: V::BadLater, ..base });
+    all
+}
+
+fn grid(decide: Decide) -> (usize, Vec<String>) {
+    let mut runs = 0;
+    let mut broken = Vec::new();
+    for scenario in scenarios() {
+        let mut schedules: Vec<Vec<At>> = vec![vec![]];
+        schedules.extend(POINTS.iter().map(|point| vec![*point]));
+        schedules.extend(POINTS.iter().flat_map(|a| POINTS.iter().map(|b| vec![*a, *b])));
+        for schedule in schedules {
+            runs += 1;
+            let outcome = std::panic::catch_unwind(|| play(decide, scenario, &schedule).map(|_| ()));
+            match outcome {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => broken.push(format!("{scenario:?} {schedule:?}: {why}")),
+                Err(_) => broken.push(format!("{scenario:?} {schedule:?}: panicked")),
+            }
+        }
+    }
+    (runs, broken)
+}
+
+#[test]
+fn every_pair_of_crash_points_times_every_outcome_keeps_the_invariants() {
+    let (runs, broken) = grid(next);
+    assert!(runs > 5000, "only {runs} runs");
+    assert!(
+        broken.is_empty(),
+        "{} of {runs} runs broke a rule, first:\n{}",
+        broken.len(),
+        broken[..broken.len().min(12)].join("\n")
+    );
+}
+
+fn unknown_counts_as_failed(rotation: &Rotation, outcome: &Outcome, now: Timestamp) -> Step {
+    match outcome {
+        Outcome::Replied(Reply::Unknown(failure)) => {
+            next(rotation, &Outcome::Replied(Reply::Refused(failure.clone())), now)
+        }
+        other => next(rotation, other, now),
+    }
+}
+
+fn unhealthy_counts_as_done(rotation: &Rotation, outcome: &Outcome, now: Timestamp) -> Step {
+    match outcome {
+        Outcome::Looked(look) => {
+            let mut look = look.clone();
+            look.seen.valid = Some(true);
+            next(rotation, &Outcome::Looked(look), now)
+        }
+        other => next(rotation, other, now),
+    }
+}
+
+#[test]
+fn the_grid_catches_a_machine_that_takes_no_answer_for_a_no() {
+    assert!(!grid(unknown_counts_as_failed).1.is_empty());
+}
+
+#[test]
+fn the_grid_catches_a_machine_that_takes_unhealthy_for_done() {
+    assert!(!grid(unhealthy_counts_as_done).1.is_empty());
+}
+
+fn end_of(
+    patching: Patching,
+    validity: Validity,
+    rollback: Rollback,
+    private: bool,
+) -> (State, Option<Cause>, usize) {
+    let scenario = Scenario { patching, validity, rollback, human: Human::Nobody, private };
+    let run = play(next, scenario, &[]).unwrap();
+    (run.rotation.state, run.rotation.cause, run.world.patches.len())
+}
+
+#[test]
+fn each_outcome_ends_where_the_table_says() {
+    use Patching as P;
+    use Rollback as R;
+    use State as S;
+    use Validity as V;
+    let table = [
+        (P::Good, V::True, R::Good, false, (S::Completed, None, 1)),
+        (P::DropRequest, V::True, R::Good, false, (S::Completed, None, 2)),
+        (P::DropReply, V::True, R::Good, false, (S::Completed, None, 1)),
+        (P::AppliedThen500, V::True, R::Good, false, (S::Completed, None, 1)),
+        (P::StaleReads, V::True, R::Good, false, (S::Completed, None, 1)),
+        (P::RateLimited, V::True, R::Good, false, (S::Completed, None, 2)),
+        (P::RefusedBadKey, V::True, R::Good, false, (S::Failed, Some(Cause::Refused), 1)),
+        (P::AuthLost, V::True, R::Good, false, (S::Failed, Some(Cause::Auth), 1)),
+        (P::Gone, V::True, R::Good, false, (S::Failed, Some(Cause::Gone), 1)),
+        (P::Good, V::FalseOnce, R::Good, false, (S::Completed, None, 1)),
+        (P::Good, V::SlowTrue, R::Good, false, (S::Completed, None, 1)),
+        (P::Good, V::FalseForever, R::Good, false, (S::RolledBack, None, 2)),
+        (P::Good, V::FalseForever, R::DropReply, false, (S::RolledBack, None, 2)),
+        (P::Good, V::FalseForever, R::Refused, false, (S::NeedsOperator, Some(Cause::RollbackRefused), 2)),
+        (P::Good, V::NetworkDenied, R::Good, false, (S::NeedsOperator, Some(Cause::KmsUnreachable), 1)),
+        (P::Good, V::Absent, R::Good, false, (S::NeedsOperator, Some(Cause::Unproven), 1)),
+        (P::Good, V::Blind, R::Good, false, (S::NeedsOperator, Some(Cause::Unreachable), 1)),
+        (P::Good, V::BadLater, R::Good, false, (S::NeedsOperator, Some(Cause::NewKeyInvalid), 1)),
+        (P::Good, V::BadLater, R::Good, true, (S::RolledBack, None, 2)),
+        (P::Good, V::True, R::Good, true, (S::Completed, None, 1)),
+    ];
+    for (patching, validity, rollback, private, expected) in table {
+        assert_eq!(
+            end_of(patching, validity, rollback, private),
+            expected,
+            "{patching:?} {validity:?} {rollback:?} private={private}"
+        );
+    }
+}
