@@ -8,7 +8,7 @@ mod aws;
 mod azure;
 mod gcp;
 
-pub use aws::AwsKey;
+pub use aws::{AwsKey, aws_region};
 pub use azure::AzureKey;
 pub use gcp::GcpKey;
 
@@ -119,23 +119,48 @@ pub enum KeyRef {
 }
 
 impl KeyRef {
-    /// Reads a new key for `provider`.
+    /// Reads a new key for `provider`, without regard to surrounding space, in the provider's own
+    /// spelling (host names and ids in lower case, no trailing slash).
     ///
     /// # Errors
     /// Names the broken rule.
     pub fn parse(provider: Provider, text: &str) -> Result<Self, KeyError> {
-        let text = text.trim();
-        Ok(match provider {
-            Provider::Aws => KeyRef::Aws(AwsKey(text.to_owned())),
-            Provider::Azure => KeyRef::Azure(AzureKey(text.to_owned())),
-            Provider::Gcp => KeyRef::Gcp(GcpKey(text.to_owned())),
+        Self::read(provider, text).map(|key| match key {
+            KeyRef::Aws(key) => KeyRef::Aws(key.canonical()),
+            KeyRef::Azure(key) => KeyRef::Azure(key.canonical()),
+            other => other,
         })
     }
 
-    /// Reads what Atlas holds; a text that is no key of ours is kept as it is.
+    fn read(provider: Provider, text: &str) -> Result<Self, KeyError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(KeyError { rule: "format", message: format!("the {provider} key is empty") });
+        }
+        if let Some(owner) = looks_like(text).filter(|owner| *owner != provider) {
+            return Err(broken(
+                "provider",
+                provider,
+                text,
+                &format!("looks like a key of {owner}, and Atlas encrypts this project with {provider}"),
+                &format!("give a key of {provider}"),
+            ));
+        }
+        if text.len() > LONGEST {
+            return Err(broken("format", provider, text, "is longer than any key", "give one key"));
+        }
+        match provider {
+            Provider::Aws => AwsKey::parse(text).map(KeyRef::Aws),
+            Provider::Azure => AzureKey::parse(text).map(KeyRef::Azure),
+            Provider::Gcp => GcpKey::parse(text).map(KeyRef::Gcp),
+        }
+    }
+
+    /// Reads what Atlas holds. The spelling is kept, so that putting the key back sends what Atlas
+    /// had; a text that is no key of ours is kept too.
     #[must_use]
     pub fn observed(provider: Provider, text: &str) -> Self {
-        Self::parse(provider, text)
+        Self::read(provider, text)
             .unwrap_or_else(|_| KeyRef::Unrecognised { provider, text: text.to_owned() })
     }
 
@@ -153,14 +178,21 @@ impl KeyRef {
     /// Whether it is an Azure identifier that names no version.
     #[must_use]
     pub fn is_versionless(&self) -> bool {
-        false
+        matches!(self, KeyRef::Azure(key) if key.version().is_none())
     }
 
-    /// Whether both name the same key. Bare AWS ids are completed with `place`'s region.
+    /// Whether both name the same key, however they are spelt. A bare AWS `mrk-` id is completed
+    /// with `place`'s region; an account or region that one side does not name is no difference.
+    ///
+    /// Reflexive and symmetric, not transitive: a bare id equals two ARNs of different accounts.
     #[must_use]
     pub fn is_same(&self, other: &KeyRef, place: &Place) -> bool {
-        let _ = place;
-        self == other
+        match (self, other) {
+            (KeyRef::Aws(a), KeyRef::Aws(b)) => a.is_same(b, place),
+            (KeyRef::Azure(a), KeyRef::Azure(b)) => a.is_same(b),
+            (KeyRef::Gcp(a), KeyRef::Gcp(b)) => a.is_same(b),
+            _ => self == other,
+        }
     }
 
     /// Checks that the key lies where Atlas' block says (region, vault).
@@ -168,24 +200,69 @@ impl KeyRef {
     /// # Errors
     /// Rule `region` or `vault`.
     pub fn check_place(&self, place: &Place) -> Result<(), KeyError> {
-        let _ = place;
-        Ok(())
+        match self {
+            KeyRef::Aws(key) => key.check_place(place),
+            KeyRef::Azure(key) => key.check_place(place),
+            KeyRef::Gcp(_) | KeyRef::Unrecognised { .. } => Ok(()),
+        }
     }
 
     /// What a person types to approve: the last six characters, for GCP key name and version.
     #[must_use]
     pub fn tail(&self) -> String {
-        String::new()
+        match self {
+            KeyRef::Aws(key) => last_six(key.tail()),
+            KeyRef::Azure(key) => last_six(key.tail()),
+            KeyRef::Gcp(key) => key.tail(),
+            KeyRef::Unrecognised { text, .. } => last_six(text.trim()),
+        }
     }
+}
+
+/// Atlas takes no longer value in any key field.
+const LONGEST: usize = 2048;
+
+fn last_six(text: &str) -> String {
+    let skip = text.chars().count().saturating_sub(6);
+    text.chars().skip(skip).collect()
+}
+
+fn looks_like(text: &str) -> Option<Provider> {
+    if aws::looks_like(text) {
+        Some(Provider::Aws)
+    } else if azure::looks_like(text) {
+        Some(Provider::Azure)
+    } else if gcp::looks_like(text) {
+        Some(Provider::Gcp)
+    } else {
+        None
+    }
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// What a message shows of a text that somebody sent: enough to recognise it.
+fn excerpt(text: &str) -> String {
+    let mut start: String = text.chars().take(160).collect();
+    if start.len() < text.len() {
+        start.push('…');
+    }
+    start
+}
+
+fn broken(rule: &'static str, provider: Provider, text: &str, what: &str, way_out: &str) -> KeyError {
+    KeyError { rule, message: format!("the {provider} key {:?} {what}: {way_out}", excerpt(text)) }
 }
 
 /// The identifier, as Atlas would hold it.
 impl fmt::Display for KeyRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            KeyRef::Aws(key) => f.write_str(&key.0),
-            KeyRef::Azure(key) => f.write_str(&key.0),
-            KeyRef::Gcp(key) => f.write_str(&key.0),
+            KeyRef::Aws(key) => f.write_str(&key.text),
+            KeyRef::Azure(key) => f.write_str(&key.text),
+            KeyRef::Gcp(key) => f.write_str(&key.text),
             KeyRef::Unrecognised { text, .. } => f.write_str(text),
         }
     }
@@ -209,3 +286,6 @@ impl<'de> Deserialize<'de> for KeyRef {
         Ok(KeyRef::observed(stored.provider, &stored.id))
     }
 }
+
+#[cfg(test)]
+mod tests;
