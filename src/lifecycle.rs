@@ -1,1 +1,161 @@
-//! lifecycle
+//! Starting and ending of long-lived tasks.
+//!
+//! A [`Shutdown`] is passed to whoever runs for long; nothing is static. The first SIGTERM or
+//! SIGINT asks everybody to finish (state is durable, so parking a rotation is free), the second
+//! ends the process at once with exit code 1. A task that ends although nobody asked, by returning
+//! or by panicking, takes the whole process down with exit code 1: a daemon that runs without its
+//! driver would look healthy and rotate nothing. The order in which parts stop is not decided here.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The wish to end, and everybody who must hear of it. Clones belong together.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    token: CancellationToken,
+    tasks: TaskTracker,
+    died: Arc<AtomicBool>,
+}
+
+impl Shutdown {
+    /// A process that runs.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The token to select on; cancelled once the process should end.
+    #[must_use]
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
+    /// Asks everybody to finish.
+    pub fn begin(&self) {
+        self.token.cancel();
+    }
+
+    /// Whether the process should end.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Completes once the process should end.
+    pub async fn ending(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// Runs a task that must live as long as the process. When it ends unasked, everything ends.
+    pub fn spawn_named<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let own = self.clone();
+        self.tasks.spawn(async move {
+            let end = std::panic::AssertUnwindSafe(task).catch_unwind().await;
+            match end {
+                // What a panic says was printed by the panic hook already.
+                Err(_) => own.fail(name, "panicked"),
+                Ok(()) if !own.is_ending() => own.fail(name, "ended by itself"),
+                Ok(()) => tracing::debug!(task.name = name, "task ended"),
+            }
+        });
+    }
+
+    /// Runs a task that may end at any time but must be waited for.
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task);
+    }
+
+    fn fail(&self, name: &'static str, how: &str) {
+        tracing::error!(task.name = name, "the task {name} {how}; the process ends");
+        self.died.store(true, Ordering::SeqCst);
+        self.begin();
+    }
+
+    /// Waits for every task after the end began, at most `limit`; then says how it went.
+    pub async fn finish(&self, limit: Duration) -> ExitCode {
+        self.begin();
+        self.tasks.close();
+        let drained = tokio::time::timeout(limit, self.tasks.wait()).await.is_ok();
+        if !drained {
+            tracing::warn!(tasks = self.tasks.len(), "tasks did not finish in time and are dropped");
+        }
+        if drained && !self.died.load(Ordering::SeqCst) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// Listens for SIGTERM and SIGINT from now on.
+    ///
+    /// # Errors
+    /// When the operating system does not allow handlers to be installed.
+    pub fn listen(&self) -> std::io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let own = self.clone();
+        // Outside the tracker: it lives until the second signal and nobody waits for it.
+        tokio::spawn(async move {
+            either(&mut terminate, &mut interrupt).await;
+            tracing::info!("ending; a second signal ends at once");
+            own.begin();
+            either(&mut terminate, &mut interrupt).await;
+            tracing::warn!("second signal: ending at once; open work continues at the next start");
+            std::process::exit(1);
+        });
+        Ok(())
+    }
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn succeeded(code: ExitCode) -> bool {
+        format!("{code:?}") == format!("{:?}", ExitCode::SUCCESS)
+    }
+
+    #[tokio::test]
+    async fn tasks_that_end_when_asked_are_a_success() {
+        let shutdown = Shutdown::new();
+        let token = shutdown.token();
+        shutdown.spawn_named("obedient", async move { token.cancelled().await });
+        assert!(succeeded(shutdown.finish(LONG).await));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_returns_or_panics_ends_everything_with_a_failure() {
+        for panics in [false, true] {
+            let shutdown = Shutdown::new();
+            shutdown.spawn_named("mortal", async move { assert!(!panics, "on purpose") });
+            shutdown.ending().await;
+            assert!(!succeeded(shutdown.finish(LONG).await));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_does_not_hear_is_dropped_after_the_limit() {
+        let shutdown = Shutdown::new();
+        shutdown.spawn(std::future::pending());
+        assert!(!succeeded(shutdown.finish(Duration::from_millis(10)).await));
+    }
+}

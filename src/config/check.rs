@@ -1,0 +1,341 @@
+//! What a configuration must and should satisfy beyond the types of its values.
+//!
+//! Errors are contradictions and values that cannot work. Warnings are values that work and are
+//! unwise in production; each names the production value. The rules come from how Atlas behaves
+//! (keys are re-checked every 15 minutes, so a rotation must be decided before) and from how long
+//! a lease lasts. Nothing here touches the network or the database.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use croner::parser::{CronParser, Seconds};
+use tracing_subscriber::EnvFilter;
+use url::{Host, Url};
+
+use super::reader::Reader;
+use super::{Atlas, Config, Credential, Database, RawConfig, RawCredential, Server, below};
+use crate::domain::policy::{Pace, Policy, Verify};
+use crate::domain::time::{Span, Timestamp};
+use crate::secret::SecretUrl;
+
+/// A lease lasts 60 s, and 5 s of it are kept for writing down what a request came to.
+const LONGEST_REQUEST: Span = Span::from_secs(55);
+/// How often Atlas re-checks a key before it shuts clusters down.
+const ATLAS_CYCLE: Span = Span::from_secs(15 * 60);
+/// The longest path of a Unix socket that every system accepts (`sun_path`, macOS).
+const LONGEST_SOCKET: usize = 103;
+
+/// The configuration, or `None` when an error keeps it from being built.
+pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Config> {
+    if raw.data_dir.as_os_str().is_empty() {
+        r.fault("data_dir", "a directory is needed, such as \"keywheel-data\"");
+    }
+    check_policy(&raw.policy, r, now);
+    check_verify(&raw.verify, r);
+    check_pace(&raw.pace, r);
+    check_cron(&raw.sweep.cron, r, now);
+    check_mail(&raw, r);
+    if !is_log_level(&raw.log.level) {
+        r.fault(
+            "log.level",
+            "takes error, warn, info, debug, trace, or directives such as \"info,keywheel::engine=debug\"",
+        );
+    }
+    let listen = raw.listen.parse();
+    if listen.is_err() && !raw.listen.is_empty() {
+        r.fault("server.listen", "takes an IP address and a port, such as \"127.0.0.1:8440\"");
+    }
+    let public_url = check_web_url("server.public_url", &raw.public_url, r);
+    let socket = check_socket(&raw, r);
+    let url = check_database(raw.database_url.as_ref(), &raw.data_dir, r);
+    let atlas = check_atlas(&raw, r);
+    Some(Config {
+        server: Server { listen: listen.ok()?, public_url: public_url?, socket },
+        database: Database { url: url?, migrate: raw.migrate },
+        atlas: atlas?,
+        data_dir: raw.data_dir,
+        policy: raw.policy,
+        verify: raw.verify,
+        pace: raw.pace,
+        sweep: raw.sweep,
+        mail: raw.mail,
+        log: raw.log,
+    })
+}
+
+/// A bare word must be a level: the filter would take "infoo" for the name of a module.
+fn is_log_level(text: &str) -> bool {
+    let word = text.split(',').all(|part| part.contains('=') || part.parse::<tracing::Level>().is_ok());
+    word && EnvFilter::try_new(text).is_ok()
+}
+
+fn check_policy(policy: &Policy, r: &mut Reader, now: Timestamp) {
+    if !(1..=10).contains(&policy.approvals) {
+        r.fault("policy.approvals", "takes 1 to 10 people");
+    }
+    for (index, window) in policy.windows.iter().enumerate() {
+        if let Err(why) = window.check(now) {
+            r.fault("policy.windows", &format!("window {}: {why}", index + 1));
+        }
+    }
+    if policy.remind_before.iter().any(|days| Span::from_days(u64::from(days.days())) > policy.interval) {
+        r.fault("policy.remind_before", "a reminder lies before the cryptoperiod begins (policy.interval)");
+    }
+    if policy.self_approval {
+        r.warnings.push(
+            "policy.self_approval is on: one person can rotate alone; production value false".to_owned(),
+        );
+    }
+    if !policy.auto_approve.is_empty() {
+        r.warnings
+            .push("policy.auto_approve has no effect: this version has no hooks that propose".to_owned());
+    }
+}
+
+fn check_verify(verify: &Verify, r: &mut Reader) {
+    let normal = Verify::default();
+    if verify.readings == 0 {
+        r.fault("verify.readings", "at least one reading must prove a key; production value 3");
+    }
+    must_be_less(r, ("verify.timeout", verify.timeout), ("verify.guard", verify.guard));
+    must_be_less(r, ("verify.every", verify.every), ("verify.timeout", verify.timeout));
+    must_be_less(r, ("verify.false_grace", verify.false_grace), ("verify.timeout", verify.timeout));
+    must_be_less(
+        r,
+        ("verify.deploy_poll", verify.deploy_poll),
+        ("verify.deploy_timeout", verify.deploy_timeout),
+    );
+    must_be_less(
+        r,
+        ("verify.deploy_grace", verify.deploy_grace),
+        ("verify.deploy_timeout", verify.deploy_timeout),
+    );
+    let needed = verify.every.get().saturating_mul(verify.readings.saturating_sub(1));
+    if needed >= verify.timeout.get() {
+        r.fault("verify.readings", "so many readings, verify.every apart, do not fit into verify.timeout: nothing could ever be proven");
+    }
+    if verify.readings > 0 && verify.readings < normal.readings {
+        let (own, normal) = (verify.readings.to_string(), normal.readings.to_string());
+        r.warnings.push(low("verify.readings", &own, &normal));
+    }
+    for (path, own, normal) in [
+        ("verify.every", verify.every, normal.every),
+        ("verify.false_grace", verify.false_grace, normal.false_grace),
+        ("verify.timeout", verify.timeout, normal.timeout),
+        ("verify.guard", verify.guard, normal.guard),
+        ("verify.private_network_hold", verify.private_network_hold, normal.private_network_hold),
+        ("verify.deploy_poll", verify.deploy_poll, normal.deploy_poll),
+        ("verify.deploy_grace", verify.deploy_grace, normal.deploy_grace),
+        ("verify.deploy_timeout", verify.deploy_timeout, normal.deploy_timeout),
+    ] {
+        if own < normal {
+            r.warnings.push(low(path, &own.to_string(), &normal.to_string()));
+        }
+    }
+    if verify.guard >= ATLAS_CYCLE {
+        r.warnings.push(format!(
+            "verify.guard = {} is not below Atlas' 15-minute check, after which clusters with a bad key are shut down; production value {}",
+            verify.guard, normal.guard
+        ));
+    }
+}
+
+fn low(path: &str, own: &str, normal: &str) -> String {
+    format!("{path} = {own} is below the safe minimum; production value {normal}")
+}
+
+fn must_be_less(r: &mut Reader, small: (&str, Span), large: (&str, Span)) {
+    if small.1 >= large.1 {
+        r.fault(small.0, &format!("{} must be less than {} ({})", small.1, large.0, large.1));
+    }
+}
+
+fn check_pace(pace: &Pace, r: &mut Reader) {
+    if pace.backoff_min > pace.backoff_max {
+        r.fault("pace.backoff_min", "must not be more than pace.backoff_max");
+    }
+    if *pace != Pace::default() {
+        r.warnings.push("pace is changed: the machine's waits are only for rehearsals and tests; leave the section out in production".to_owned());
+    }
+}
+
+fn check_cron(cron: &str, r: &mut Reader, now: Timestamp) {
+    let parsed = CronParser::builder().seconds(Seconds::Required).build().parse(cron);
+    let wrong = match parsed {
+        Err(error) => error.to_string(),
+        Ok(cron) => match cron.find_next_occurrence(&now.as_chrono(), false) {
+            Ok(_) => return,
+            Err(_) => "it never comes true".to_owned(),
+        },
+    };
+    if !cron.is_empty() || r.errors.is_empty() {
+        r.fault(
+            "sweep.cron",
+            &format!("{wrong}; it takes six fields in UTC, seconds first, such as \"0 */5 * * * *\""),
+        );
+    }
+}
+
+fn check_mail(raw: &RawConfig, r: &mut Reader) {
+    if raw.mail.from.chars().any(char::is_control) || !raw.mail.from.contains('@') {
+        r.fault("mail.from", "takes an address such as \"Keywheel <keywheel@example.com>\"");
+    }
+    let Some(smtp) = &raw.mail.smtp_url else { return };
+    let url = match Url::parse(smtp.expose()) {
+        Ok(url) if matches!(url.scheme(), "smtp" | "smtps") && url.has_host() => url,
+        _ => {
+            r.fault("mail.smtp_url", "takes smtp://host, smtps://host or \"\"");
+            return;
+        }
+    };
+    let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
+    if tls.as_deref().is_some_and(|tls| !matches!(tls, "required" | "opportunistic" | "none")) {
+        r.fault("mail.smtp_url", "tls takes required, opportunistic or none");
+    }
+    if url.scheme() == "smtp" && tls.as_deref() != Some("required") && !on_loopback(&url) {
+        r.warnings.push(
+            "mail.smtp_url: mail may leave this machine unencrypted; use smtps:// or add ?tls=required"
+                .to_owned(),
+        );
+    }
+}
+
+fn on_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        // For a scheme that is not http, an address in the host is parsed as a name.
+        Some(Host::Domain(name)) => {
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+        None => false,
+    }
+}
+
+/// A plain http or https address without user, query or fragment; the slash at its end is dropped.
+fn check_web_url(path: &str, text: &str, r: &mut Reader) -> Option<String> {
+    if text.is_empty() && !r.errors.is_empty() {
+        return None;
+    }
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let Some(url) = url else {
+        r.fault(path, "takes an address that begins with http:// or https://");
+        return None;
+    };
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
+        r.fault(path, "takes an address without a user, a password, a query or a fragment");
+        return None;
+    }
+    Some(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn check_socket(raw: &RawConfig, r: &mut Reader) -> Option<PathBuf> {
+    let socket = below(&raw.data_dir, &raw.socket)?;
+    let length = socket.as_os_str().len();
+    if length > LONGEST_SOCKET {
+        r.fault(
+            "server.socket",
+            &format!("{} has {length} bytes and a socket's path may have {LONGEST_SOCKET}: choose a shorter data_dir or socket", socket.display()),
+        );
+    }
+    Some(socket)
+}
+
+fn check_database(url: Option<&SecretUrl>, data_dir: &Path, r: &mut Reader) -> Option<SecretUrl> {
+    let Some(url) = url else {
+        if r.errors.is_empty() {
+            r.fault(
+                "database.url",
+                "a database is needed: \"sqlite:keywheel.db\" or \"postgres://user@host/db\"",
+            );
+        }
+        return None;
+    };
+    let text = url.expose();
+    if let Some(rest) = text.strip_prefix("sqlite:") {
+        let file = rest.strip_prefix("//").unwrap_or(rest);
+        if file.is_empty()
+            || file.starts_with('?')
+            || file.contains(":memory:")
+            || file.contains("mode=memory")
+        {
+            r.fault(
+                "database.url",
+                "sqlite needs a file: a database in memory would forget a rotation in flight",
+            );
+            return None;
+        }
+        return Some(SecretUrl::new(format!("sqlite:{}", data_dir.join(file).display())));
+    }
+    let known = Url::parse(text)
+        .is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql") && !url.cannot_be_a_base());
+    if !known {
+        r.fault("database.url", "takes \"sqlite:FILE\" or \"postgres://user@host/db\"");
+    }
+    known.then(|| url.clone())
+}
+
+fn check_atlas(raw: &RawConfig, r: &mut Reader) -> Option<Atlas> {
+    let base_url = check_web_url("atlas.base_url", &raw.base_url, r);
+    let parsed = base_url.as_ref().and_then(|url| Url::parse(url).ok());
+    if parsed.is_some_and(|url| url.scheme() == "http" && !on_loopback(&url)) {
+        r.warnings.push("atlas.base_url is plain http: credentials and keys cross the network readable; production value https://cloud.mongodb.com".to_owned());
+    }
+    if raw.request_timeout >= LONGEST_REQUEST {
+        r.fault(
+            "atlas.request_timeout",
+            &format!(
+                "{} must be less than 55s: a lease lasts 60 s and 5 s of it are kept for writing",
+                raw.request_timeout
+            ),
+        );
+    }
+    let credentials: BTreeMap<String, Credential> = raw
+        .credentials
+        .iter()
+        .filter_map(|(name, one)| Some((name.clone(), check_credential(name, one, r)?)))
+        .collect();
+    Some(Atlas {
+        base_url: base_url?,
+        request_timeout: raw.request_timeout,
+        patch_body: raw.patch_body,
+        credentials,
+    })
+}
+
+fn check_credential(name: &str, raw: &RawCredential, r: &mut Reader) -> Option<Credential> {
+    let at = format!("atlas.credentials.{name}");
+    if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_') {
+        r.fault(&at, "a credential's name takes lower-case letters, digits, \"-\" and \"_\"");
+        return None;
+    }
+    match raw.kind.as_deref() {
+        Some("service-account") => {}
+        Some("api-key") => {
+            r.fault(&format!("{at}.kind"), "\"api-key\" is not supported by this version; make a service account in Atlas and use kind = \"service-account\"");
+            return None;
+        }
+        Some(_) => {
+            r.fault(&format!("{at}.kind"), "takes \"service-account\"");
+            return None;
+        }
+        None => {
+            r.fault(&at, "kind is missing: write kind = \"service-account\"");
+            return None;
+        }
+    }
+    let client_id = raw.client_id.clone().filter(|id| !id.trim().is_empty());
+    if client_id.is_none() {
+        r.fault(&at, "client_id is missing");
+    }
+    // A secret that is there but cannot be read has its own message already.
+    let told = r.errors.iter().any(|error| error.starts_with(&format!("{at}.client_secret")));
+    if raw.client_secret.is_none() && !told {
+        r.fault(&at, "client_secret or client_secret_file is missing");
+    }
+    Some(Credential { client_id: client_id?, client_secret: raw.client_secret.clone()? })
+}

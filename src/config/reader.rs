@@ -1,0 +1,311 @@
+//! Takes typed values out of the merged leaves and remembers what was asked for.
+//!
+//! What the program asks for *is* the schema: after the last question every leaf that nobody
+//! wanted is an unknown setting. Faults are collected, never returned one at a time; a value that
+//! cannot be read is replaced by its fallback so that the remaining checks still run. Error texts
+//! never contain the value of a setting that may hold a secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::Value;
+
+use super::layer::{Leaf, Leaves, Origin, Raw};
+use crate::secret::{Secret, SecretUrl};
+
+/// One setting in force, as it may be shown to anyone.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The dotted path.
+    pub path: String,
+    /// The value; secrets are already masked.
+    pub value: Value,
+    /// Where it was written; for a secret in a file this also names the file.
+    pub origin: String,
+}
+
+/// How much of a secret setting may be shown.
+#[derive(Clone, Copy)]
+enum Mask {
+    Whole,
+    Password,
+}
+
+pub(super) struct Reader {
+    leaves: Leaves,
+    known: BTreeSet<String>,
+    sections: BTreeSet<String>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) errors: Vec<String>,
+    pub(super) warnings: Vec<String>,
+    inline: BTreeMap<PathBuf, String>,
+}
+
+impl Reader {
+    pub(super) fn new(leaves: Leaves) -> Self {
+        Self {
+            leaves,
+            known: BTreeSet::new(),
+            sections: BTreeSet::new(),
+            entries: Vec::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            inline: BTreeMap::new(),
+        }
+    }
+
+    /// Records a fault of a setting, with the place it was written at.
+    pub(super) fn fault(&mut self, path: &str, why: &str) {
+        let place = self.leaves.get(path).map(|leaf| format!(" ({})", leaf.origin)).unwrap_or_default();
+        self.errors.push(format!("{path}{place}: {why}"));
+    }
+
+    /// The value at `path`, or `None` when no layer has it.
+    pub(super) fn optional<T: DeserializeOwned>(&mut self, path: &str) -> Option<T> {
+        self.known.insert(path.to_owned());
+        let leaf = self.leaves.get(path)?;
+        match parse(&leaf.raw) {
+            Ok((value, shown)) => {
+                let origin = leaf.origin.to_string();
+                self.entries.push(Entry { path: path.to_owned(), value: shown, origin });
+                Some(value)
+            }
+            Err(why) => {
+                self.fault(path, &why);
+                None
+            }
+        }
+    }
+
+    /// The value at `path`; `fallback` stands in for one that cannot be read.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, path: &str, fallback: T) -> T {
+        self.optional(path).unwrap_or(fallback)
+    }
+
+    /// The names directly below `prefix`, such as those of the credentials.
+    pub(super) fn names_below(&mut self, prefix: &str) -> BTreeSet<String> {
+        self.sections.insert(prefix.to_owned());
+        let start = format!("{prefix}.");
+        let names = self.leaves.keys().filter_map(|path| path.strip_prefix(&start));
+        names.map(|rest| rest.split('.').next().unwrap_or(rest).to_owned()).collect()
+    }
+
+    /// The secret at `path` or in the file that `{path}_file` names.
+    pub(super) fn secret(&mut self, path: &str) -> Option<Secret> {
+        self.hidden(path, Mask::Whole)
+    }
+
+    /// A URL that may hold a password; an empty one is none.
+    pub(super) fn secret_url(&mut self, path: &str) -> Option<SecretUrl> {
+        self.hidden(path, Mask::Password).map(|secret| SecretUrl::new(secret.expose()))
+    }
+
+    fn hidden(&mut self, path: &str, mask: Mask) -> Option<Secret> {
+        let file_path = format!("{path}_file");
+        self.known.extend([path.to_owned(), file_path.clone()]);
+        let inline = self.leaves.get(path).cloned();
+        let Some(named) = self.leaves.get(&file_path).cloned() else {
+            return self.inline_secret(path, &inline?, mask);
+        };
+        if let Some(inline) = inline.filter(|leaf| leaf.origin != Origin::Default) {
+            self.errors.push(format!(
+                "{path} ({}) and {file_path} ({}) are both set: keep one, better the file",
+                inline.origin, named.origin
+            ));
+            return None;
+        }
+        let file: String = self.optional(&file_path)?;
+        self.entries.pop();
+        match read_secret(Path::new(&file)) {
+            Ok((secret, open)) => {
+                if open {
+                    self.warnings.push(format!(
+                        "{file_path} ({}): {file} can be read by others than its owner; chmod 600 {file}",
+                        named.origin
+                    ));
+                }
+                let origin = format!("file {file}, named by {}", named.origin);
+                self.entries.push(Entry { path: path.to_owned(), value: mask.shown(&secret), origin });
+                Some(secret)
+            }
+            Err(why) => {
+                self.fault(&file_path, &format!("the file {file} {why}"));
+                None
+            }
+        }
+    }
+
+    fn inline_secret(&mut self, path: &str, leaf: &Leaf, mask: Mask) -> Option<Secret> {
+        let text = match &leaf.raw {
+            Raw::Toml(Value::String(text)) | Raw::Text(text) => text,
+            Raw::Toml(_) => {
+                self.fault(path, "this takes a text in quotation marks");
+                return None;
+            }
+        };
+        let secret = Secret::new(text.clone());
+        if text.is_empty() && matches!(mask, Mask::Whole) {
+            self.fault(path, "an empty secret is none; write it, or name a file in its _file setting");
+            return None;
+        }
+        let shown = mask.shown(&secret);
+        if let Origin::File { file, .. } = &leaf.origin
+            && shown.as_str() != Some(text)
+        {
+            self.inline.entry(file.clone()).or_insert_with(|| path.to_owned());
+        }
+        let origin = leaf.origin.to_string();
+        self.entries.push(Entry { path: path.to_owned(), value: shown, origin });
+        Some(secret).filter(|_| !text.is_empty())
+    }
+
+    /// Ends the questions: reports leaves that nobody asked for and files that show secrets.
+    pub(super) fn finish(&mut self) {
+        let unknown: BTreeSet<(String, String)> = self
+            .leaves
+            .iter()
+            .filter(|(path, leaf)| !self.is_known(path, leaf))
+            .map(|(path, leaf)| (self.first_unknown(path), leaf.origin.to_string()))
+            .collect();
+        let mut told = BTreeSet::new();
+        for (path, origin) in unknown {
+            if told.insert(path.clone()) {
+                let hint = self.nearest(&path);
+                self.errors.push(format!("{path} ({origin}): there is no such setting; {hint}"));
+            }
+        }
+        for (file, path) in &self.inline {
+            if others_can_read(file) {
+                self.warnings.push(format!(
+                    "{} holds a secret ({path}) and can be read by others than its owner; chmod 600 it or move the secret to {path}_file",
+                    file.display()
+                ));
+            }
+        }
+    }
+
+    fn is_known(&self, path: &str, leaf: &Leaf) -> bool {
+        let empty = matches!(&leaf.raw, Raw::Toml(Value::Table(table)) if table.is_empty());
+        self.known.contains(path) || (empty && self.is_section(path))
+    }
+
+    fn is_section(&self, path: &str) -> bool {
+        let start = format!("{path}.");
+        self.sections.contains(path) || self.known.iter().any(|known| known.starts_with(&start))
+    }
+
+    /// The shortest beginning of `path` that means nothing: `kms` rather than `kms.prod.kind`.
+    fn first_unknown(&self, path: &str) -> String {
+        path.match_indices('.')
+            .map(|(at, _)| &path[..at])
+            .find(|start| !self.is_section(start) && !self.known.contains(*start))
+            .unwrap_or(path)
+            .to_owned()
+    }
+
+    fn nearest(&self, path: &str) -> String {
+        if self.is_section(path) {
+            return "it is a section and takes names below it, not a value".to_owned();
+        }
+        let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
+        if self.known.contains(parent) {
+            return format!("{parent} is a value and has nothing below it");
+        }
+        let last = |known: &str| known.rsplit('.').next().unwrap_or(known).to_owned();
+        if let Some(elsewhere) = self.known.iter().find(|known| last(known) == name) {
+            return format!("did you mean {elsewhere}?");
+        }
+        let siblings = self.siblings(parent);
+        let close = siblings.iter().map(|sibling| (distance(name, sibling), sibling)).min();
+        match close {
+            Some((far, sibling)) if far <= name.chars().count().div_ceil(2).max(2) => {
+                format!(
+                    "did you mean {}{sibling}?",
+                    if parent.is_empty() { String::new() } else { format!("{parent}.") }
+                )
+            }
+            _ => format!("known here: {}", siblings.into_iter().collect::<Vec<_>>().join(", ")),
+        }
+    }
+
+    fn siblings(&self, parent: &str) -> BTreeSet<String> {
+        let start = if parent.is_empty() { String::new() } else { format!("{parent}.") };
+        let below = self.known.iter().chain(&self.sections).filter_map(|known| known.strip_prefix(&start));
+        below.map(|rest| rest.split('.').next().unwrap_or(rest).to_owned()).collect()
+    }
+}
+
+impl Mask {
+    fn shown(self, secret: &Secret) -> Value {
+        Value::String(match self {
+            Mask::Whole => "***".to_owned(),
+            Mask::Password => SecretUrl::new(secret.expose()).to_string(),
+        })
+    }
+}
+
+/// Reads a value; text is tried as it is first, then as TOML, so that `3`, `true` and lists work.
+fn parse<T: DeserializeOwned>(raw: &Raw) -> Result<(T, Value), String> {
+    let read = |value: &Value| value.clone().try_into::<T>().map_err(|error| error.message().to_owned());
+    match raw {
+        Raw::Toml(value) => Ok((read(value)?, value.clone())),
+        Raw::Text(text) => {
+            let plain = Value::String(text.clone());
+            let as_text = match read(&plain) {
+                Ok(value) => return Ok((value, plain)),
+                Err(why) => why,
+            };
+            let typed: Option<Value> = toml::from_str::<toml::Table>(&format!("value = {text}"))
+                .ok()
+                .and_then(|mut table| table.remove("value"));
+            let Some(typed) = typed else { return Err(as_text) };
+            Ok((read(&typed)?, typed))
+        }
+    }
+}
+
+/// The secret in a file, and whether others than its owner can read it.
+fn read_secret(file: &Path) -> Result<(Secret, bool), String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
+    let text = text.trim_end_matches(['\n', '\r']);
+    if text.is_empty() {
+        return Err("is empty: a secret is needed".to_owned());
+    }
+    Ok((Secret::new(text), others_can_read(file)))
+}
+
+fn others_can_read(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
+}
+
+/// Levenshtein's edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edit_distance_counts_single_changes() {
+        for (a, b, wanted) in
+            [("", "abc", 3), ("listen", "listne", 2), ("url", "url", 0), ("every", "ever", 1)]
+        {
+            assert_eq!(distance(a, b), wanted, "{a} {b}");
+        }
+    }
+}

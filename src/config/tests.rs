@@ -1,0 +1,303 @@
+//! Settings, faults and warnings as an operator meets them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+/// A directory of its own with a configuration file that only its owner can read.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let file = self.0.path().join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        file
+    }
+
+    fn load(&self, text: &str) -> Result<Loaded, ConfigError> {
+        let file = self.write("k.toml", text, 0o600);
+        Config::load(&Sources { file: Some(file), ..Sources::default() })
+    }
+
+    fn faults(&self, text: &str) -> Vec<String> {
+        self.load(text).unwrap_err().0
+    }
+}
+
+fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+}
+
+#[test]
+fn the_defaults_are_legal_quiet_and_equal_to_the_domains() {
+    let loaded = Config::load(&Sources::default()).unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let config = loaded.config;
+    assert_eq!(config.policy, Policy::default());
+    assert_eq!(config.verify, Verify::default());
+    assert_eq!(config.pace, Pace::default());
+    assert_eq!(config.server.public_url, "http://127.0.0.1:8440");
+    assert_eq!(config.server.socket.as_deref(), Some(Path::new("keywheel-data/keywheel.sock")));
+    assert_eq!(config.database.url.expose(), "sqlite:keywheel-data/keywheel.db");
+    assert_eq!(config.atlas.base_url, "https://cloud.mongodb.com");
+    assert!(config.atlas.credentials.is_empty() && config.mail.smtp_url.is_none());
+}
+
+#[test]
+fn every_setting_of_the_reference_is_read_and_none_is_missing_from_it() {
+    let defaults = layer::from_toml(DEFAULTS, None).unwrap();
+    let shown = Config::load(&Sources::default()).unwrap().entries;
+    let shown: Vec<&str> = shown.iter().map(|entry| entry.path.as_str()).collect();
+    assert_eq!(shown.len(), defaults.len());
+    assert!(defaults.keys().all(|path| shown.contains(&path.as_str())));
+}
+
+#[test]
+fn each_layer_beats_the_one_below_and_is_named_as_origin() {
+    let desk = Desk::new();
+    let file =
+        desk.write("k.toml", "[policy]\napprovals = 2\ninterval = \"60d\"\nself_approval = false\n", 0o600);
+    let sources = Sources {
+        file: Some(file.clone()),
+        env: pairs(&[
+            ("KEYWHEEL_POLICY__APPROVALS", "3"),
+            ("KEYWHEEL_POLICY__REMIND_BEFORE", "[\"5d\", \"0d\"]"),
+            ("KEYWHEEL_DATA_DIR", "/var/lib/keywheel"),
+            ("KEYWHEEL_SERVER", "http://elsewhere"),
+            ("KEYWHEEL_PORT", "tcp://10.0.0.1:80"),
+        ]),
+        overrides: pairs(&[("policy.approvals", "4")]),
+    };
+    let loaded = Config::load(&sources).unwrap();
+    assert_eq!(loaded.config.policy.approvals, 4);
+    assert_eq!(loaded.config.policy.interval, Span::from_days(60));
+    assert_eq!(loaded.config.policy.remind_before.len(), 2);
+    let origin = |path: &str| loaded.entries.iter().find(|entry| entry.path == path).unwrap().origin.clone();
+    assert_eq!(origin("policy.approvals"), "flag policy.approvals");
+    assert_eq!(origin("policy.interval"), format!("{}:3", file.display()));
+    assert_eq!(origin("data_dir"), "environment KEYWHEEL_DATA_DIR");
+    assert_eq!(origin("policy.approval_ttl"), "default");
+    assert_eq!(Config::socket(&sources).unwrap(), Some(PathBuf::from("/var/lib/keywheel/keywheel.sock")));
+}
+
+#[test]
+fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
+    let desk = Desk::new();
+    let faults = desk.faults(
+        "[server]\nlisten_on = \"x\"\n[verify]\nreading = 3\napprovals = 2\n[hooks]\n[kms.prod]\nkind = \"azure\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"a\"\nclient_secret = \"b\"\nsecret = \"canary\"\n[policy.interval]\ndays = 3\n",
+    );
+    let all = faults.join("\n");
+    for wanted in [
+        "k.toml:2): there is no such setting; did you mean server.listen?",
+        "verify.reading (",
+        "did you mean verify.readings?",
+        "did you mean policy.approvals?",
+        "kms (",
+        "hooks (",
+        "known here: atlas, data_dir, database, log, mail, pace, policy, server, sweep, verify",
+        "atlas.credentials.default.secret (",
+        "policy.interval is a value and has nothing below it",
+    ] {
+        assert!(all.contains(wanted), "{wanted:?} not in:\n{all}");
+    }
+    assert!(!all.contains("canary") && !all.contains("kms.prod.kind"), "{all}");
+    let env = Sources { env: pairs(&[("KEYWHEEL_DATABSE__URL", "x")]), ..Sources::default() };
+    let all = Config::load(&env).unwrap_err().to_string();
+    assert_eq!(
+        all,
+        "databse (environment KEYWHEEL_DATABSE__URL): there is no such setting; did you mean database?"
+    );
+}
+
+#[test]
+fn all_faults_come_at_once_and_say_what_is_taken() {
+    let faults = Desk::new().faults(
+        r#"
+        [server]
+        listen = "localhost"
+        public_url = "ftp://x"
+        [database]
+        url = "mysql://u:canary@h/d"
+        [atlas]
+        base_url = "cloud.mongodb.com"
+        request_timeout = "55s"
+        patch_body = "all"
+        [policy]
+        approvals = 11
+        interval = "90"
+        windows = [{ cron = "0 0 1 30 2 *", duration = "4h" }, { cron = "x", duration = "4h" }, { cron = "0 0 1 * * Sat", duration = "4h", timezone = "Mars/Base" }]
+        [verify]
+        readings = 0
+        timeout = "13m"
+        [sweep]
+        cron = "*/5 * * * *"
+        [mail]
+        smtp_url = "http://me:canary@mail"
+        from = "nobody"
+        [log]
+        level = "infoo"
+        format = "xml"
+        "#,
+    );
+    let all = faults.join("\n");
+    for path in [
+        "server.listen",
+        "server.public_url",
+        "database.url",
+        "atlas.base_url",
+        "atlas.request_timeout",
+        "atlas.patch_body",
+        "policy.approvals",
+        "policy.interval",
+        "policy.windows",
+        "verify.readings",
+        "verify.timeout",
+        "sweep.cron",
+        "mail.smtp_url",
+        "mail.from",
+        "log.level",
+        "log.format",
+    ] {
+        assert!(faults.iter().any(|fault| fault.starts_with(&format!("{path} ("))), "{path} not in:\n{all}");
+    }
+    assert!(all.contains("window 1: ") && all.contains("can never open"), "{all}");
+    assert!(all.contains("window 2: ") && all.contains("Mars/Base"), "{all}");
+    assert!(
+        all.contains("verify.timeout") && all.contains("13m must be less than verify.guard (13m)"),
+        "{all}"
+    );
+    assert!(all.contains("a span such as \"15s\""), "{all}");
+    assert!(!all.contains("canary"), "{all}");
+}
+
+#[test]
+fn a_secret_may_be_in_a_file_and_nowhere_else_then() {
+    let desk = Desk::new();
+    let secret = desk.write("secret", "s3cret\r\n\n", 0o600);
+    let text = |more: &str| {
+        format!("[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"id\"\n{more}\n")
+    };
+    let named = format!("client_secret_file = {secret:?}");
+    let loaded = desk.load(&text(&named)).unwrap();
+    assert_eq!(loaded.config.atlas.credentials["default"].client_secret.expose(), "s3cret");
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    assert!(loaded.to_text().contains("client_secret = \"***\""));
+
+    let both = desk.faults(&text(&format!("{named}\nclient_secret = \"canary\"")));
+    assert!(both.len() == 1 && both[0].contains("are both set"), "{both:?}");
+    let missing = desk.faults(&text("client_secret_file = \"/nowhere/secret\""));
+    assert!(
+        missing.len() == 1 && missing[0].contains("/nowhere/secret cannot be read: No such file"),
+        "{missing:?}"
+    );
+    let empty = desk.write("empty", "\n", 0o600);
+    let empty = desk.faults(&text(&format!("client_secret_file = {empty:?}")));
+    assert!(empty.len() == 1 && empty[0].contains("is empty"), "{empty:?}");
+    let none = desk.faults(&text(""));
+    assert!(
+        none.len() == 1 && none[0].contains("client_secret or client_secret_file is missing"),
+        "{none:?}"
+    );
+    let number = desk.faults(&text("client_secret = 5551212"));
+    assert!(number.len() == 1 && !number[0].contains("5551212"), "{number:?}");
+
+    let url = desk.write("url", "postgres://kw:canary@db/keywheel\n", 0o600);
+    let loaded = desk.load(&format!("[database]\nurl_file = {url:?}\n")).unwrap();
+    assert_eq!(loaded.config.database.url.expose(), "postgres://kw:canary@db/keywheel");
+}
+
+#[test]
+fn what_others_can_read_and_what_leaves_unencrypted_is_a_warning() {
+    let desk = Desk::new();
+    let secret = desk.write("secret", "s", 0o640);
+    let text = format!(
+        "[atlas]\nbase_url = \"http://atlas.example\"\n[atlas.credentials.a]\nkind = \"service-account\"\nclient_id = \"i\"\nclient_secret_file = {secret:?}\n[mail]\nsmtp_url = \"smtp://u:canary@mail.example\"\n"
+    );
+    let file = desk.write("open.toml", &text, 0o644);
+    let loaded = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
+    let all = loaded.warnings.join("\n");
+    for wanted in [
+        "secret can be read by others",
+        "open.toml holds a secret (mail.smtp_url)",
+        "atlas.base_url is plain http",
+        "may leave this machine unencrypted",
+    ] {
+        assert!(all.contains(wanted), "{wanted:?} not in:\n{all}");
+    }
+    assert!(!all.contains("canary"));
+    let local = "[atlas]\nbase_url = \"http://127.0.0.1:1\"\n[mail]\nsmtp_url = \"smtp://127.0.0.1:25\"\n";
+    assert_eq!(desk.load(local).unwrap().warnings, Vec::<String>::new());
+    let strict = "[mail]\nsmtp_url = \"smtp://mail.example?tls=required\"\n";
+    assert_eq!(desk.load(strict).unwrap().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn values_below_the_safe_minimum_are_warned_of_with_the_production_value() {
+    let desk = Desk::new();
+    let loaded = desk
+        .load("[verify]\nreadings = 1\nevery = \"200ms\"\nfalse_grace = \"1s\"\ntimeout = \"10s\"\nguard = \"20s\"\n[pace]\nbackoff_min = \"10ms\"\n")
+        .unwrap();
+    let all = loaded.warnings.join("\n");
+    for wanted in [
+        "verify.readings = 1 is below the safe minimum; production value 3",
+        "verify.every = 200ms is below the safe minimum; production value 15s",
+        "production value 1m",
+        "production value 10m",
+        "production value 13m",
+        "pace is changed",
+    ] {
+        assert!(all.contains(wanted), "{wanted:?} not in:\n{all}");
+    }
+    assert!(desk.load("[verify]\nguard = \"16m\"\n").unwrap().warnings[0].contains("15-minute"));
+}
+
+#[test]
+fn an_api_key_is_refused_honestly() {
+    let faults = Desk::new().faults(
+        "[atlas.credentials.old]\nkind = \"api-key\"\npublic_key = \"abc\"\nprivate_key = \"canary\"\n",
+    );
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].contains("\"api-key\" is not supported by this version"), "{faults:?}");
+}
+
+#[test]
+fn a_database_in_memory_and_an_endless_socket_path_are_refused() {
+    let desk = Desk::new();
+    assert!(desk.faults("[database]\nurl = \"sqlite::memory:\"\n")[0].contains("forget"));
+    let long = format!("data_dir = \"/{}\"\n", "d".repeat(120));
+    assert!(desk.faults(&long)[0].starts_with("server.socket"), "{:?}", desk.faults(&long));
+    let absolute =
+        desk.load("[database]\nurl = \"sqlite:/srv/kw.db\"\n[server]\nsocket = \"\"\n").unwrap().config;
+    assert_eq!(absolute.database.url.expose(), "sqlite:/srv/kw.db");
+    assert_eq!(absolute.server.socket, None);
+}
+
+#[test]
+fn no_secret_is_in_debug_or_in_what_is_shown() {
+    let loaded = Desk::new()
+        .load(
+            "[database]\nurl = \"postgres://kw:canary1@db/kw\"\n[mail]\nsmtp_url = \"smtps://kw:canary2@mail\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"id\"\nclient_secret = \"canary3\"\n",
+        )
+        .unwrap();
+    for shown in [format!("{loaded:?}"), loaded.to_text(), loaded.to_json().to_string()] {
+        assert!(!shown.contains("canary"), "{shown}");
+        assert!(
+            shown.contains("postgres://kw:***@db/kw") && shown.contains("smtps://kw:***@mail"),
+            "{shown}"
+        );
+    }
+    assert_eq!(loaded.to_json()["atlas.credentials.default.client_secret"]["value"], "***");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error_with_its_name() {
+    let sources = Sources { file: Some("/nowhere/k.toml".into()), ..Sources::default() };
+    let error = Config::load(&sources).unwrap_err().to_string();
+    assert!(error.starts_with("the configuration file /nowhere/k.toml cannot be read: "), "{error}");
+}
