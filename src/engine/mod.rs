@@ -1,1 +1,105 @@
-//! engine
+//! The engine: claims rotations, carries out one effect at a time, and writes down what came of it.
+//!
+//! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
+//! at projects, [`command`] is what people say, [`schedule`] only wakes the others, [`announce`]
+//! turns notices into outbox rows. All decisions about a rotation are
+//! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
+//! no transaction is open during a call to Atlas.
+
+pub mod announce;
+pub mod command;
+pub mod driver;
+pub mod schedule;
+pub mod step;
+pub mod sweep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::atlas::Atlas;
+use crate::domain::ids::RotationId;
+use crate::domain::policy::{Pace, Policy, Rules, Verify};
+use crate::domain::project::Project;
+use crate::domain::time::{Clock, Span};
+use crate::store::Store;
+
+/// How long a claim lasts without a write.
+pub const LEASE: Duration = Duration::from_secs(60);
+
+/// What a call must leave of the lease, so that its end is still ours to record.
+pub const LEASE_RESERVE: Duration = Duration::from_secs(5);
+
+/// The settings the engine runs under.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Defaults for projects.
+    pub policy: Policy,
+    /// How outcomes are proven.
+    pub verify: Verify,
+    /// The machine's fixed waits.
+    pub pace: Pace,
+    /// How often a project is compared with Atlas.
+    pub drift_every: Span,
+    /// The time limit of one request.
+    pub request_timeout: Span,
+    /// Whether a PATCH carries the whole provider block.
+    pub whole_block: bool,
+    /// In mails.
+    pub public_url: String,
+    /// Rotations stepped at the same time.
+    pub slots: usize,
+}
+
+impl Settings {
+    /// The rules a proposal for `project` is bound to.
+    #[must_use]
+    pub fn rules(&self, project: &Project) -> Rules {
+        Rules {
+            policy: project.policy(&self.policy),
+            verify: self.verify.clone(),
+            pace: self.pace.clone(),
+            whole_block: self.whole_block,
+            request_timeout: self.request_timeout,
+        }
+    }
+}
+
+/// Everything the engine's parts share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// The database.
+    pub store: Store,
+    /// The Atlas client.
+    pub atlas: Arc<Atlas>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// Wakes the driver.
+    pub rotations_due: Arc<Notify>,
+    /// Wakes the sweep.
+    pub look_due: Arc<Notify>,
+    /// Tells streams which rotation has a new journal row.
+    pub journal: tokio::sync::broadcast::Sender<RotationId>,
+    /// Instant of the last finished sweep.
+    pub last_sweep: Arc<std::sync::Mutex<Option<crate::domain::time::Timestamp>>>,
+}
+
+impl Engine {
+    /// Puts the parts together; nothing runs yet.
+    #[must_use]
+    pub fn new(store: Store, atlas: Arc<Atlas>, clock: Arc<dyn Clock>, settings: Settings) -> Self {
+        Self {
+            store,
+            atlas,
+            clock,
+            settings: Arc::new(settings),
+            rotations_due: Arc::default(),
+            look_due: Arc::default(),
+            journal: tokio::sync::broadcast::channel(256).0,
+            last_sweep: Arc::default(),
+        }
+    }
+}

@@ -1,1 +1,98 @@
-//! web
+//! The HTTP face: API under `/api/v1`, probes, and a plain front page.
+//!
+//! Handlers translate: a request becomes an engine command or a store read, an error becomes a
+//! problem document. Nothing is decided here except who may speak. The same router serves the TCP
+//! port, where callers bring a token, and the local socket, where the kernel says who they are.
+
+pub mod auth;
+pub mod problem;
+
+mod api;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::engine::Engine;
+use problem::Problem;
+
+/// The largest request body that is read.
+const BODY_LIMIT: usize = 256 * 1024;
+
+/// How long a request may take, streams aside: one call to Atlas and then some.
+const REQUEST_LIMIT: Duration = Duration::from_secs(90);
+
+/// What every handler sees.
+#[derive(Clone, Debug)]
+pub struct Web {
+    /// The engine.
+    pub engine: Engine,
+    /// Slows down who guesses tokens.
+    pub guesses: Arc<auth::Guesses>,
+    /// Ends event streams at shutdown.
+    pub stop: tokio_util::sync::CancellationToken,
+    /// The sweep counts as running when it finished one no longer ago than this.
+    pub sweep_patience: Duration,
+}
+
+/// All routes.
+#[must_use]
+pub fn router(web: Web) -> Router {
+    let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_LIMIT);
+    Router::new()
+        .nest("/api/v1", api::routes().layer(timeout).merge(api::streams()))
+        .route("/", get(front))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such page") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this address does not take that method")
+        })
+        .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
+        .layer(SetResponseHeaderLayer::overriding(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store")))
+        .layer(SetResponseHeaderLayer::overriding(
+            header::X_CONTENT_TYPE_OPTIONS,
+            header::HeaderValue::from_static("nosniff"),
+        ))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this request failed; the log says more")
+                .into_response()
+        }))
+        .with_state(web)
+}
+
+async fn front() -> Html<&'static str> {
+    Html(concat!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Keywheel</title>",
+        "<style>body{font:16px/1.5 system-ui;max-width:40rem;margin:3rem auto;padding:0 1rem}</style>",
+        "<h1>Keywheel</h1>",
+        "<p>This server rotates the customer-managed encryption keys of MongoDB Atlas projects, ",
+        "and proves that each new key works.</p>",
+        "<p>The API is under <code>/api/v1</code> and takes a bearer token ",
+        "(<code>keywheel token create</code>). <code>keywheel status</code> shows the fleet; ",
+        "<code>keywheel --help</code> the rest. Probes: <a href=\"/healthz\">/healthz</a>, ",
+        "<a href=\"/readyz\">/readyz</a>.</p></html>",
+    ))
+}
+
+/// Ready when the database is migrated and writable and the sweep runs. Atlas is never asked.
+async fn ready(State(web): State<Web>) -> Response {
+    if let Err(error) = web.engine.store.check_writable(web.engine.clock.now()).await {
+        tracing::warn!(error = %error, "not ready");
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "database", "the database cannot be written").into_response();
+    }
+    let last = *web.engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    match last {
+        Some(at) if web.engine.clock.now().since(at) <= web.sweep_patience => "ready\n".into_response(),
+        _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "sweep", "no sweep has finished lately").into_response(),
+    }
+}

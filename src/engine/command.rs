@@ -1,0 +1,552 @@
+//! What people say: add a project, propose a rotation, vote, and decide where a rotation stopped.
+//!
+//! Every command is checked against a fresh read of what it concerns and written by compare-and-swap;
+//! when somebody was faster it is decided anew on what is true then. Roles are the API's business;
+//! who proposed may not approve is decided here, where the vote is written.
+
+use serde_json::json;
+
+use super::step::commit;
+use super::sweep::note;
+use super::{Engine, announce};
+use crate::domain::ids::{BadGroupId, GroupId, RotationId};
+use crate::domain::key::{KeyError, KeyRef};
+use crate::domain::policy::proposal_hash;
+use crate::domain::project::{PolicyOverride, Project, SinceSource};
+use crate::domain::rotation::machine::next;
+use crate::domain::rotation::outcome::{Command, Failure, Observation, Outcome};
+use crate::domain::rotation::state::{Proposal, Rotation, State};
+use crate::domain::time::Timestamp;
+use crate::store::{NewApproval, NewAudit, NewJournal, RotationRow, StoreError};
+
+/// How often a command is decided anew when somebody else was faster.
+const TRIES: usize = 8;
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// No such project.
+    #[error("project {0} is not tracked; `keywheel project list` shows those that are")]
+    NoProject(GroupId),
+    /// No such rotation.
+    #[error("there is no rotation {0}")]
+    NoRotation(RotationId),
+    /// Not a group id.
+    #[error(transparent)]
+    BadGroupId(#[from] BadGroupId),
+    /// The project is tracked already.
+    #[error("project {0} is tracked already")]
+    ProjectExists(GroupId),
+    /// A field of the request is wrong.
+    #[error("{field}: {rule}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What it takes.
+        rule: String,
+    },
+    /// The new key cannot be read.
+    #[error("newKey: {0}")]
+    KeyInvalid(KeyError),
+    /// The new key lies in another region or vault.
+    #[error("newKey: {0}")]
+    KeyOtherPlace(KeyError),
+    /// The new key is the current one.
+    #[error("newKey: Atlas holds {0} already; there is nothing to rotate")]
+    KeyUnchanged(String),
+    /// Atlas' key is an Azure identifier without a version.
+    #[error("Atlas holds {0}, which names no version, so what it would be rotated from is unknown; set policy.allow_versionless for this project to go on")]
+    Versionless(String),
+    /// A pre-flight check failed.
+    #[error("{0}")]
+    Preflight(String),
+    /// Another rotation is open.
+    #[error("rotation {id} of this project is still open ({state}); finish or cancel it first")]
+    RotationOpen {
+        /// Its id.
+        id: RotationId,
+        /// Its state.
+        state: State,
+    },
+    /// The project cannot be removed now.
+    #[error("project {group} has the open rotation {id}; finish or cancel it before removing the project")]
+    RemoveWhileOpen {
+        /// The project.
+        group: GroupId,
+        /// Its open rotation.
+        id: RotationId,
+    },
+    /// The command means nothing in this state.
+    #[error("{verb} is not possible while the rotation is {state}")]
+    Illegal {
+        /// The command.
+        verb: &'static str,
+        /// The state.
+        state: State,
+    },
+    /// The proposer cannot approve.
+    #[error("{0} proposed this rotation and cannot approve it; somebody else must")]
+    SelfApproval(String),
+    /// The hash is not that of this proposal.
+    #[error("proposalHash is not that of this rotation; read it again before deciding")]
+    ProposalChanged,
+    /// Atlas refused.
+    #[error("Atlas: {}", .0.detail)]
+    Atlas(Failure),
+    /// The database refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A check made before a proposal is accepted.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Check {
+    /// Its name.
+    pub name: &'static str,
+    /// `pass` or `fail`.
+    pub result: &'static str,
+    /// What was found.
+    pub detail: String,
+}
+
+/// What a proposal came to.
+#[derive(Debug)]
+pub enum Proposed {
+    /// A new rotation.
+    Created(RotationRow),
+    /// The same proposal is open already.
+    Same(RotationRow),
+    /// A dry run: what would be proposed.
+    Checked {
+        /// The key Atlas holds.
+        old_key: KeyRef,
+        /// The key that would be proposed.
+        new_key: KeyRef,
+        /// What was checked.
+        checks: Vec<Check>,
+    },
+}
+
+/// What a project is added with.
+#[derive(Clone, Debug, Default)]
+pub struct NewProject {
+    /// Atlas' id.
+    pub group_id: String,
+    /// A name; Atlas' own when absent.
+    pub name: Option<String>,
+    /// Mail addresses.
+    pub owners: Vec<String>,
+    /// The credential's name; `default` when absent.
+    pub credential: Option<String>,
+    /// A tag.
+    pub environment: Option<String>,
+    /// Since when the key serves, when somebody knows.
+    pub key_since: Option<Timestamp>,
+    /// Settings of its own.
+    pub policy: Option<PolicyOverride>,
+}
+
+/// What is changed in a project; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct ProjectEdit {
+    /// A name.
+    pub name: Option<String>,
+    /// Mail addresses.
+    pub owners: Option<Vec<String>>,
+    /// The credential's name.
+    pub credential: Option<String>,
+    /// A tag; empty takes it away.
+    pub environment: Option<String>,
+    /// Since when the key serves; also settles a drift.
+    pub key_since: Option<Timestamp>,
+    /// Settings of its own.
+    pub policy: Option<PolicyOverride>,
+}
+
+impl Engine {
+    /// Reads the project from Atlas and tracks it.
+    ///
+    /// # Errors
+    /// Nothing is written unless Atlas answered.
+    pub async fn add_project(&self, actor: &str, new: NewProject) -> Result<Project, CommandError> {
+        let group: GroupId = new.group_id.parse()?;
+        if self.store.project(&group).await?.is_some() {
+            return Err(CommandError::ProjectExists(group));
+        }
+        let credential = new.credential.unwrap_or_else(|| "default".to_owned());
+        self.check_fields(&new.owners, &credential, new.key_since)?;
+        let seen = self.observe(&credential, &group).await?;
+        let timeout = self.settings.request_timeout.get();
+        let name = match new.name {
+            Some(name) => name,
+            None => self.atlas.group_name(&credential, &group, timeout).await.map_err(CommandError::Atlas)?,
+        };
+        let now = self.clock.now();
+        let mut project = Project {
+            group_id: group.clone(),
+            name,
+            provider: None,
+            current_key: None,
+            place: seen.place.clone(),
+            key_since: None,
+            key_since_source: None,
+            valid: None,
+            private_networking: false,
+            owners: new.owners,
+            environment: new.environment,
+            credential,
+            policy: new.policy,
+            drift_key: None,
+            last_checked_at: None,
+            last_error: None,
+            next_check_at: now + self.settings.drift_every.get(),
+            created_at: now,
+            open_rotation: None,
+            version: 1,
+        };
+        note(&mut project, &seen);
+        if let Some(since) = new.key_since.filter(|_| project.current_key.is_some()) {
+            project.key_since = Some(since);
+            project.key_since_source = Some(SinceSource::Operator);
+        }
+        let detail = json!({ "name": project.name, "owners": project.owners, "credential": project.credential });
+        self.store.insert_project(&project, &[record(actor, "project.added", &group, &detail)], now).await?;
+        Ok(project)
+    }
+
+    /// Changes a project.
+    ///
+    /// # Errors
+    /// A field that does not hold leaves everything as it was.
+    pub async fn edit_project(&self, actor: &str, group: &GroupId, edit: ProjectEdit) -> Result<Project, CommandError> {
+        for _ in 0..TRIES {
+            let before = self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
+            let mut after = before.clone();
+            let edit = edit.clone();
+            after.name = edit.name.unwrap_or(after.name);
+            after.owners = edit.owners.unwrap_or(after.owners);
+            after.credential = edit.credential.unwrap_or(after.credential);
+            if let Some(tag) = edit.environment {
+                after.environment = Some(tag).filter(|tag| !tag.is_empty());
+            }
+            after.policy = edit.policy.or(after.policy);
+            if let Some(since) = edit.key_since {
+                after.key_since = Some(since);
+                after.key_since_source = Some(SinceSource::Operator);
+                after.drift_key = None;
+            }
+            self.check_fields(&after.owners, &after.credential, edit.key_since)?;
+            let now = self.clock.now();
+            let detail = json!({ "owners": after.owners, "credential": after.credential, "environment": after.environment, "keySince": after.key_since, "policy": after.policy });
+            let audit = [record(actor, "project.edited", group, &detail)];
+            match self.store.update_project(&after, before.version, &audit, &[], now).await {
+                Ok(version) => return Ok(Project { version, ..after }),
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// Stops tracking a project. Its history stays.
+    ///
+    /// # Errors
+    /// Refused while a rotation is open.
+    pub async fn remove_project(&self, actor: &str, group: &GroupId) -> Result<(), CommandError> {
+        let project = self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
+        if let Some(open) = project.open_rotation {
+            return Err(CommandError::RemoveWhileOpen { group: group.clone(), id: open.id });
+        }
+        let audit = [record(actor, "project.removed", group, &json!({ "name": project.name }))];
+        Ok(self.store.delete_project(group, &audit, self.clock.now()).await?)
+    }
+
+    fn check_fields(&self, owners: &[String], credential: &str, since: Option<Timestamp>) -> Result<(), CommandError> {
+        if !self.atlas.knows(credential) {
+            let rule = format!("no credential {credential:?} is configured; add [atlas.credentials.{credential}] or name another");
+            return Err(CommandError::Invalid { field: "credential", rule });
+        }
+        if let Some(bad) = owners.iter().find(|owner| !is_mail_address(owner)) {
+            let rule = format!("{bad:?} is not a mail address such as ada@example.com");
+            return Err(CommandError::Invalid { field: "owners", rule });
+        }
+        if since.is_some_and(|since| since > self.clock.now()) {
+            let rule = "a key cannot serve since an instant in the future".to_owned();
+            return Err(CommandError::Invalid { field: "keySince", rule });
+        }
+        Ok(())
+    }
+
+    async fn observe(&self, credential: &str, group: &GroupId) -> Result<Observation, CommandError> {
+        let timeout = self.settings.request_timeout.get();
+        self.atlas.observe(credential, group, timeout).await.map_err(CommandError::Atlas)
+    }
+
+    /// Proposes to move a project to `new_key`.
+    ///
+    /// # Errors
+    /// Names the check that failed. The same proposal again is no error.
+    pub async fn propose(
+        &self,
+        actor: &str,
+        group: &GroupId,
+        new_key: &str,
+        reason: Option<String>,
+        dry_run: bool,
+    ) -> Result<Proposed, CommandError> {
+        let project = self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
+        let seen = self.observe(&project.credential, group).await?;
+        let policy = project.policy(&self.settings.policy);
+        let (Some(provider), Some(old_key)) = (seen.provider, seen.key.clone()) else {
+            return Err(CommandError::Preflight(
+                "Atlas does not encrypt this project with a customer-managed key; enable encryption at rest in Atlas first".to_owned(),
+            ));
+        };
+        let new_key = KeyRef::parse(provider, new_key).map_err(CommandError::KeyInvalid)?;
+        if let Some(open) = project.open_rotation {
+            let row = self.rotation(open.id).await?;
+            return if new_key.is_same(&row.rotation.new_key, &seen.place) {
+                Ok(Proposed::Same(row))
+            } else {
+                Err(CommandError::RotationOpen { id: open.id, state: open.state })
+            };
+        }
+        if old_key.is_versionless() && !policy.allow_versionless {
+            return Err(CommandError::Versionless(old_key.to_string()));
+        }
+        if new_key.is_versionless() && !policy.allow_versionless {
+            return Err(CommandError::KeyInvalid(KeyError {
+                rule: "versionless",
+                message: format!("{new_key} names no version; give the full versioned URL, or set policy.allow_versionless"),
+            }));
+        }
+        if new_key.is_same(&old_key, &seen.place) {
+            return Err(CommandError::KeyUnchanged(old_key.to_string()));
+        }
+        new_key.check_place(&seen.place).map_err(CommandError::KeyOtherPlace)?;
+        let checks = self.preflight(&project, &seen).await?;
+        if dry_run {
+            return Ok(Proposed::Checked { old_key, new_key, checks });
+        }
+        if let Some(failed) = checks.iter().find(|check| check.result == "fail") {
+            return Err(CommandError::Preflight(failed.detail.clone()));
+        }
+        self.insert(actor, &project, seen, old_key, new_key, reason).await
+    }
+
+    async fn insert(
+        &self,
+        actor: &str,
+        project: &Project,
+        seen: Observation,
+        old_key: KeyRef,
+        new_key: KeyRef,
+        reason: Option<String>,
+    ) -> Result<Proposed, CommandError> {
+        let now = self.clock.now();
+        let rules = self.settings.rules(project);
+        let policy_version = rules.policy.version();
+        let hash = proposal_hash(&project.group_id, new_key.provider(), &old_key, &new_key, &policy_version);
+        let rotation = Rotation::propose(
+            Proposal { group_id: project.group_id.clone(), new_key, seen, old_key, rules },
+            now,
+        );
+        let row = RotationRow {
+            rotation,
+            trigger: "operator".to_owned(),
+            reason,
+            requested_by: actor.to_owned(),
+            proposal_hash: hash,
+            policy_version,
+            version: 1,
+            project_name: project.name.clone(),
+            credential: project.credential.clone(),
+            lease: None,
+        };
+        let detail = json!({
+            "oldKey": row.rotation.old_key.to_string(),
+            "newKey": row.rotation.new_key.to_string(),
+            "proposalHash": row.proposal_hash,
+            "reason": row.reason,
+        });
+        let journal = NewJournal {
+            actor: actor.to_owned(),
+            kind: "proposed".to_owned(),
+            from_state: None,
+            to_state: State::AwaitingApproval,
+            detail: detail.clone(),
+            replay: None,
+            merge: false,
+        };
+        let audit = [NewAudit {
+            actor: actor.to_owned(),
+            action: "rotation.proposed".to_owned(),
+            subject: format!("rotation/{}", row.rotation.id),
+            detail: detail.to_string(),
+        }];
+        let outbox = announce::proposal_rows(&self.settings, &row, &project.owners, now);
+        match self.store.insert_rotation(&row, &journal, &audit, &outbox, now).await {
+            Ok(()) => {
+                self.rotations_due.notify_one();
+                Ok(Proposed::Created(row))
+            }
+            Err(StoreError::OpenRotationExists { id }) => {
+                let open = self.rotation(id).await?;
+                if open.rotation.new_key == row.rotation.new_key {
+                    Ok(Proposed::Same(open))
+                } else {
+                    Err(CommandError::RotationOpen { id, state: open.rotation.state })
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is checked before a proposal is accepted, beside the key itself.
+    async fn preflight(&self, project: &Project, seen: &Observation) -> Result<Vec<Check>, CommandError> {
+        let timeout = self.settings.request_timeout.get();
+        let Some(provider) = seen.provider else { return Ok(Vec::new()) };
+        let clusters = self
+            .atlas
+            .cmk_clusters(&project.credential, &project.group_id, provider, timeout)
+            .await
+            .map_err(CommandError::Atlas)?;
+        let repairing: Vec<_> =
+            clusters.iter().filter(|it| it.state == "REPAIRING").map(|it| it.name.as_str()).collect();
+        let verdict = |good: bool| if good { "pass" } else { "fail" };
+        let valid = match seen.valid {
+            Some(true) => "Atlas calls the current key valid".to_owned(),
+            Some(false) => "Atlas calls the current key invalid and refuses any change until it works again; re-enable it in its key service".to_owned(),
+            None => "Atlas does not say whether the current key is valid".to_owned(),
+        };
+        Ok(vec![
+            Check { name: "format", result: "pass", detail: "the key reads as a key of this provider".to_owned() },
+            Check { name: "place", result: "pass", detail: "the key lies where Atlas' configuration says".to_owned() },
+            Check { name: "current_key_valid", result: verdict(seen.valid == Some(true)), detail: valid },
+            Check {
+                name: "clusters",
+                result: verdict(repairing.is_empty()),
+                detail: if repairing.is_empty() {
+                    format!("{} clusters use this key, none is repairing", clusters.len())
+                } else {
+                    format!("Atlas is repairing {}; wait until that is over", repairing.join(", "))
+                },
+            },
+        ])
+    }
+
+    /// Reads one rotation.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn rotation(&self, id: RotationId) -> Result<RotationRow, CommandError> {
+        self.store.rotation(id).await?.ok_or(CommandError::NoRotation(id))
+    }
+
+    /// Carries out `verb` on a rotation for `actor`.
+    ///
+    /// # Errors
+    /// An illegal verb, the proposer's own approval and a stale hash change nothing.
+    pub async fn say(
+        &self,
+        actor: &str,
+        id: RotationId,
+        verb: Verb,
+        comment: Option<String>,
+        hash: Option<&str>,
+    ) -> Result<RotationRow, CommandError> {
+        for _ in 0..TRIES {
+            let row = self.rotation(id).await?;
+            if hash.is_some_and(|hash| hash != row.proposal_hash) {
+                return Err(CommandError::ProposalChanged);
+            }
+            let (command, approval) = match verb {
+                Verb::Approve => {
+                    if actor == row.requested_by && !row.rotation.rules.policy.self_approval {
+                        return Err(CommandError::SelfApproval(actor.to_owned()));
+                    }
+                    let votes = self.store.approvals(id).await?;
+                    if votes.iter().any(|vote| vote.by == actor) {
+                        return Ok(row);
+                    }
+                    let given = u32::try_from(votes.len()).unwrap_or(u32::MAX).saturating_add(1);
+                    let vote = NewApproval { by: actor.to_owned(), method: "api".to_owned(), comment: comment.clone() };
+                    (Command::Approve { given }, Some(vote))
+                }
+                Verb::Reject => (Command::Reject, None),
+                Verb::Cancel => (Command::Cancel, None),
+                Verb::Resume => (Command::Resume, None),
+                Verb::Rollback => (Command::Rollback, None),
+                Verb::Accept => (Command::Accept, None),
+                Verb::Close => (Command::Close, None),
+            };
+            let outcome = Outcome::Said(command);
+            let step = next(&row.rotation, &outcome, self.clock.now());
+            if step.illegal {
+                return Err(CommandError::Illegal { verb: verb.as_str(), state: row.rotation.state });
+            }
+            match commit(self, &RotationRow { lease: None, ..row }, step, &outcome, actor, approval).await {
+                Ok(row) => {
+                    self.rotations_due.notify_one();
+                    return Ok(row);
+                }
+                Err(StoreError::Conflict | StoreError::LeaseLost) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+}
+
+/// The verbs people have on a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Yes.
+    Approve,
+    /// No.
+    Reject,
+    /// Call it off.
+    Cancel,
+    /// Go on.
+    Resume,
+    /// Put the old key back.
+    Rollback,
+    /// Take the new key without our proof.
+    Accept,
+    /// End it as it is.
+    Close,
+}
+
+impl Verb {
+    /// The word used in the API and the CLI.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Verb::Approve => "approve",
+            Verb::Reject => "reject",
+            Verb::Cancel => "cancel",
+            Verb::Resume => "resume",
+            Verb::Rollback => "rollback",
+            Verb::Accept => "accept",
+            Verb::Close => "close",
+        }
+    }
+}
+
+fn record(actor: &str, action: &str, group: &GroupId, detail: &serde_json::Value) -> NewAudit {
+    NewAudit {
+        actor: actor.to_owned(),
+        action: action.to_owned(),
+        subject: format!("project/{group}"),
+        detail: detail.to_string(),
+    }
+}
+
+/// Whether a text can be a mail address at all: one `@`, both sides there, no blanks or controls.
+fn is_mail_address(text: &str) -> bool {
+    let mut parts = text.split('@');
+    let sides = (parts.next(), parts.next(), parts.next());
+    matches!(sides, (Some(local), Some(domain), None) if !local.is_empty() && !domain.is_empty())
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | ','))
+        && text.len() <= 254
+}

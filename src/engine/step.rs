@@ -1,0 +1,262 @@
+//! One claimed rotation, from its first look until it rests.
+//!
+//! The loop is: carry out the effect, let the machine decide, commit, and only then carry out the
+//! next effect. Every commit is a compare-and-swap on version and lease, so a worker that lost its
+//! claim writes nothing. A PATCH leaves only after its attempt is committed, less than a second
+//! after the look that allowed it, and within what is left of the lease.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::announce;
+use super::{Engine, LEASE, LEASE_RESERVE};
+use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Step, next};
+use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome};
+use crate::domain::rotation::state::{Reply, Rotation, State, Target};
+use crate::domain::project::SinceSource;
+use crate::store::{KeyChange, NewApproval, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError};
+
+/// The actor named in journal and audit rows that the engine writes by itself.
+pub const ENGINE: &str = "keywheel";
+
+/// Runs `row` until it rests, is final, or its claim is lost.
+///
+/// # Errors
+/// What the store answered; nothing was sent that is not committed.
+pub async fn run(engine: &Engine, mut row: RotationRow) -> Result<(), StoreError> {
+    let mut outcome = match machine::resume(&row.rotation, engine.clock.now()) {
+        Resume::Look(extras) => look(engine, &row, extras).await,
+        Resume::Blind(failure) => Outcome::Blind(failure),
+    };
+    loop {
+        let now = engine.clock.now();
+        let step = next(&row.rotation, &outcome, now);
+        let effect = step.effect;
+        row = commit(engine, &row, step, &outcome, ENGINE, None).await?;
+        outcome = match effect {
+            Effect::Rest => return Ok(()),
+            Effect::Look(extras) => look(engine, &row, extras).await,
+            Effect::Patch(target) => Outcome::Replied(patch(engine, &row, target).await),
+        };
+    }
+}
+
+async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Outcome {
+    let (credential, group) = (&row.credential, &row.rotation.group_id);
+    let timeout = engine.settings.request_timeout.get();
+    // What else is asked for comes first: the configuration must be the freshest part.
+    let network_denied = if extras.alerts {
+        engine.atlas.network_denied(credential, group, timeout).await.ok()
+    } else {
+        None
+    };
+    let clusters = if extras.clusters {
+        engine.atlas.cmk_clusters(credential, group, row.rotation.provider, timeout).await.ok()
+    } else {
+        None
+    };
+    match engine.atlas.observe(credential, group, timeout).await {
+        Ok(seen) => Outcome::Looked(Look { seen, network_denied, clusters }),
+        Err(failure) => Outcome::Blind(failure),
+    }
+}
+
+async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> Reply {
+    let rotation = &row.rotation;
+    let now = engine.clock.now();
+    let looked_at = rotation.last.as_ref().map_or(rotation.created_at, |seen| seen.at);
+    if now.since(looked_at) > rotation.rules.pace.fresh.get() {
+        return not_sent("the look before this PATCH was too old when its intent was committed");
+    }
+    let committed = rotation.patch.as_ref().map_or(now, |patch| patch.sent_at);
+    let left = LEASE.saturating_sub(now.since(committed)).saturating_sub(LEASE_RESERVE);
+    let timeout = left.min(engine.settings.request_timeout.get());
+    if timeout < Duration::from_millis(50) {
+        return not_sent("too little of the claim was left to send this PATCH");
+    }
+    engine.atlas.set_key(&row.credential, &rotation.group_id, rotation.key(target), timeout).await
+}
+
+fn not_sent(why: &str) -> Reply {
+    Reply::NotTaken(Failure {
+        class: Class::Transient,
+        status: None,
+        code: None,
+        detail: why.to_owned(),
+        retry_after: None,
+    })
+}
+
+/// Writes one step: rotation, journal, audit, outbox and project in one transaction.
+pub(super) async fn commit(
+    engine: &Engine,
+    before: &RotationRow,
+    step: Step,
+    outcome: &Outcome,
+    actor: &str,
+    approval: Option<NewApproval>,
+) -> Result<RotationRow, StoreError> {
+    let now = engine.clock.now();
+    let Step { rotation: after, effect, notices, .. } = step;
+    let entry = journal(&before.rotation, &after, outcome, actor, effect);
+    let audit = audit(&before.rotation, &after, outcome, actor, effect);
+    let project = project(&before.rotation, &after);
+    let owners = match notices.is_empty() {
+        true => Vec::new(),
+        false => engine.store.project(&after.group_id).await?.map(|it| it.owners).unwrap_or_default(),
+    };
+    let outbox = announce::rows(&engine.settings, before, &after, &notices, &owners, now);
+    let keep_lease = before.lease.filter(|_| effect != Effect::Rest).map(|_| now + LEASE);
+    let write = StepWrite {
+        before,
+        after: &after,
+        keep_lease,
+        journal: Some(entry),
+        audit,
+        outbox,
+        project,
+        approval,
+        now,
+    };
+    let version = engine.store.commit(write).await?;
+    report(&before.rotation, &after, &notices);
+    // Nobody listening is not an error.
+    let _ = engine.journal.send(after.id);
+    Ok(RotationRow { rotation: after, version, lease: before.lease, ..before.clone() })
+}
+
+fn report(before: &Rotation, after: &Rotation, notices: &[Notice]) {
+    if before.state != after.state {
+        tracing::info!(
+            rotation.id = %after.id,
+            project.id = %after.group_id,
+            from = before.state.as_str(),
+            to = after.state.as_str(),
+            cause = after.cause.map(super::super::domain::rotation::state::Cause::as_str),
+            "rotation moved"
+        );
+    }
+    if notices.iter().any(|notice| matches!(notice, Notice::Page { .. } | Notice::LateApply)) {
+        tracing::warn!(rotation.id = %after.id, project.id = %after.group_id, "an operator is needed");
+    }
+}
+
+fn journal(before: &Rotation, after: &Rotation, outcome: &Outcome, actor: &str, effect: Effect) -> NewJournal {
+    let moved = before.state != after.state;
+    let sends = matches!(effect, Effect::Patch(_));
+    let (kind, mut detail) = describe(outcome);
+    if let Some(cause) = after.cause {
+        detail["cause"] = json!(cause);
+    }
+    if let Some(hold) = after.hold {
+        detail["hold"] = json!(hold);
+    }
+    if let (Effect::Patch(target), Some(patch)) = (effect, &after.patch) {
+        detail["patch"] =
+            json!({ "attempt": patch.number, "target": target, "key": after.key(target).to_string() });
+    }
+    if let Some(deployed) = after.deployed.filter(|_| moved) {
+        detail["deployed"] = json!(deployed);
+    }
+    let kind = if sends { "patch" } else { kind };
+    NewJournal {
+        actor: actor.to_owned(),
+        kind: kind.to_owned(),
+        from_state: Some(before.state),
+        to_state: after.state,
+        detail,
+        // A transition carries what it was decided from, so that it can be decided again.
+        replay: (moved || sends).then(|| json!({ "before": before, "outcome": outcome })),
+        merge: !moved && !sends && matches!(outcome, Outcome::Looked(_) | Outcome::Blind(_)),
+    }
+}
+
+fn describe(outcome: &Outcome) -> (&'static str, serde_json::Value) {
+    match outcome {
+        Outcome::Looked(look) => {
+            let seen = &look.seen;
+            let mut detail = json!({ "key": seen.key.as_ref().map(ToString::to_string), "valid": seen.valid });
+            if let Some(clusters) = &look.clusters {
+                detail["clusters"] = clusters.iter().map(|it| (it.name.clone(), json!(it.state))).collect();
+            }
+            if let Some(denied) = look.network_denied {
+                detail["networkDenied"] = json!(denied);
+            }
+            ("look", detail)
+        }
+        Outcome::Blind(failure) => ("blind", failed(failure)),
+        Outcome::Replied(reply) => {
+            let (word, failure) = match reply {
+                Reply::Accepted => ("accepted", None),
+                Reply::Unknown(failure) => ("unknown", Some(failure)),
+                Reply::Refused(failure) => ("refused", Some(failure)),
+                Reply::NotTaken(failure) => ("not_taken", Some(failure)),
+                Reply::Auth(failure) => ("auth", Some(failure)),
+                Reply::Gone(failure) => ("gone", Some(failure)),
+            };
+            let mut detail = failure.map_or_else(|| json!({}), failed);
+            detail["reply"] = json!(word);
+            ("reply", detail)
+        }
+        Outcome::Said(command) => ("command", json!({ "command": command })),
+    }
+}
+
+fn failed(failure: &Failure) -> serde_json::Value {
+    json!({
+        "class": failure.class,
+        "status": failure.status,
+        "atlasErrorCode": failure.code,
+        "atlasDetail": failure.detail,
+    })
+}
+
+fn audit(before: &Rotation, after: &Rotation, outcome: &Outcome, actor: &str, effect: Effect) -> Vec<NewAudit> {
+    let mut rows = Vec::new();
+    let mut row = |action: &str, detail: serde_json::Value| {
+        rows.push(NewAudit {
+            actor: actor.to_owned(),
+            action: action.to_owned(),
+            subject: format!("rotation/{}", after.id),
+            detail: detail.to_string(),
+        });
+    };
+    if let Outcome::Replied(_) = outcome {
+        row("rotation.patch_reply", describe(outcome).1);
+    }
+    if before.state != after.state || matches!(outcome, Outcome::Said(_)) {
+        let mut detail = json!({ "groupId": after.group_id, "from": before.state, "to": after.state });
+        detail["why"] = describe(outcome).1;
+        row("rotation.moved", detail);
+    }
+    if let (Effect::Patch(target), Some(patch)) = (effect, &after.patch) {
+        row(
+            "rotation.patch_intent",
+            json!({ "groupId": after.group_id, "attempt": patch.number, "target": target, "key": after.key(target).to_string() }),
+        );
+    }
+    rows
+}
+
+/// What a transition changes in the project, in the same transaction.
+fn project(before: &Rotation, after: &Rotation) -> Option<ProjectWrite> {
+    if before.state == after.state {
+        return None;
+    }
+    let seen = after.last.as_ref();
+    let changed = match after.state {
+        State::Completed | State::Accepted => Some(KeyChange {
+            key: after.new_key.clone(),
+            since: after.patched_at.or(after.finished_at).unwrap_or(after.created_at),
+            source: SinceSource::Rotation,
+        }),
+        _ => None,
+    };
+    Some(ProjectWrite {
+        group_id: after.group_id.clone(),
+        valid: seen.and_then(|seen| seen.valid),
+        checked_at: seen.map(|seen| seen.at),
+        key_change: changed,
+    })
+}

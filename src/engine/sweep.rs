@@ -1,0 +1,151 @@
+//! Looks at the projects whose turn it is and compares them with what is recorded.
+//!
+//! Only projects whose `next_check_at` has come are read, so a sweep costs what is due and not what
+//! exists. A key that Keywheel did not record is drift: it is written down and announced once. A
+//! project with an open rotation is left to the rotation, which looks by itself.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::announce::NO_OWNER;
+use super::{Engine, step::ENGINE};
+use crate::domain::project::{Project, SinceSource};
+use crate::domain::rotation::outcome::{Failure, Observation};
+use crate::store::{NewAudit, NewOutbox, StoreError};
+
+/// Projects read from the database at once.
+const BATCH: usize = 64;
+
+/// Sweeps at each wake-up until `stop`.
+pub async fn run(engine: Engine, stop: CancellationToken) {
+    loop {
+        if let Err(error) = once(&engine, &stop).await {
+            tracing::error!(error = %error, "the sweep could not finish");
+        }
+        tokio::select! {
+            () = engine.look_due.notified() => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Looks at everything that is due now; says how many projects that were.
+///
+/// # Errors
+/// What the store answered.
+pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, StoreError> {
+    let mut seen = 0;
+    while !stop.is_cancelled() {
+        let due = engine.store.due_projects(engine.clock.now(), BATCH).await?;
+        if due.is_empty() {
+            break;
+        }
+        let mut moved = false;
+        for project in due {
+            if stop.is_cancelled() {
+                return Ok(seen);
+            }
+            moved |= check(engine, project).await?;
+            seen += 1;
+        }
+        if !moved {
+            break;
+        }
+    }
+    *engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(engine.clock.now());
+    Ok(seen)
+}
+
+async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
+    let looked = if project.open_rotation.is_some() {
+        None
+    } else {
+        let timeout = engine.settings.request_timeout.get();
+        Some(engine.atlas.observe(&project.credential, &project.group_id, timeout).await)
+    };
+    let now = engine.clock.now();
+    let mut after = project.clone();
+    after.next_check_at = now + engine.settings.drift_every.get();
+    let mut audit = Vec::new();
+    let mut outbox = Vec::new();
+    match looked {
+        None => {}
+        Some(Ok(seen)) => {
+            if note(&mut after, &seen) {
+                let detail = json!({ "groupId": after.group_id, "from": project.current_key.as_ref().map(ToString::to_string), "to": after.current_key.as_ref().map(ToString::to_string) });
+                audit.push(NewAudit {
+                    actor: ENGINE.to_owned(),
+                    action: "project.drifted".to_owned(),
+                    subject: format!("project/{}", after.group_id),
+                    detail: detail.to_string(),
+                });
+                outbox = drift_rows(&after, &detail);
+            }
+        }
+        Some(Err(failure)) => {
+            after.last_error = Some(said(&failure));
+            let asked = failure.retry_after.map_or(Duration::ZERO, crate::domain::time::Span::get);
+            after.next_check_at = now + asked.max(engine.settings.drift_every.get());
+        }
+    }
+    match engine.store.update_project(&after, project.version, &audit, &outbox, now).await {
+        Ok(_) => Ok(true),
+        // Somebody edited it meanwhile: it stays due and is read again.
+        Err(StoreError::Conflict) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes an observation into the project; says whether its key had drifted.
+pub(super) fn note(project: &mut Project, seen: &Observation) -> bool {
+    project.last_checked_at = Some(seen.at);
+    project.last_error = None;
+    project.valid = seen.valid;
+    project.private_networking = seen.private_networking;
+    project.place = seen.place.clone();
+    project.provider = seen.provider;
+    let same = match (&project.current_key, &seen.key) {
+        (Some(known), Some(seen_key)) => known.is_same(seen_key, &seen.place),
+        (known, seen_key) => known.is_none() && seen_key.is_none(),
+    };
+    if same {
+        return false;
+    }
+    let drifted = project.current_key.is_some();
+    project.current_key = seen.key.clone();
+    project.key_since = seen.key.as_ref().map(|_| seen.at);
+    project.key_since_source = seen.key.as_ref().map(|_| SinceSource::FirstSeen);
+    if drifted {
+        project.drift_key = seen.key.clone();
+    }
+    drifted
+}
+
+fn said(failure: &Failure) -> String {
+    match &failure.code {
+        Some(code) => format!("{code}: {}", failure.detail),
+        None => failure.detail.clone(),
+    }
+}
+
+fn drift_rows(project: &Project, detail: &serde_json::Value) -> Vec<NewOutbox> {
+    let owners = if project.owners.is_empty() { vec![NO_OWNER.to_owned()] } else { project.owners.clone() };
+    owners
+        .into_iter()
+        .map(|recipient| NewOutbox {
+            kind: "drifted".to_owned(),
+            group_id: project.group_id.clone(),
+            rotation_id: None,
+            message_id: super::announce::message_id(&format!(
+                "{}/drifted/{}/{recipient}",
+                project.group_id,
+                detail["to"].as_str().unwrap_or_default()
+            )),
+            recipient,
+            model: detail.clone(),
+            next_try_at: project.next_check_at,
+        })
+        .collect()
+}

@@ -1,0 +1,188 @@
+//! The audit log: append-only and hash-chained from its first row.
+//!
+//! Each row's hash covers its own columns and the hash before it; the head row is locked while one
+//! is appended, so daemons queue up and the chain never forks. An append that fails fails the whole
+//! transaction: without an audit row nothing else is written, and so nothing is sent.
+
+use futures_util::TryStreamExt;
+use sha2::{Digest, Sha256};
+use sqlx::FromRow;
+
+use super::{Sql, Store, StoreError, Tx, each, read};
+use crate::domain::time::Timestamp;
+
+const HEAD_LOCK: Sql = Sql {
+    sqlite: "SELECT seq, hash FROM audit_head WHERE id = 1",
+    postgres: "SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE",
+};
+const HEAD: Sql = Sql::same("SELECT seq, hash FROM audit_head WHERE id = 1");
+const MOVE_HEAD: Sql = Sql::same("UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1");
+const APPEND: Sql = Sql::same(
+    "INSERT INTO audit (seq, at, actor, action, subject, detail, prev_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+);
+const LIST: Sql = Sql::same(
+    "SELECT seq, at, actor, action, subject, detail, prev_hash, hash FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2",
+);
+const ALL: Sql = Sql::same("SELECT seq, at, actor, action, subject, detail, prev_hash, hash FROM audit ORDER BY seq");
+
+pub(super) const STATEMENTS: &[&Sql] = &[&HEAD_LOCK, &HEAD, &MOVE_HEAD, &APPEND, &LIST, &ALL];
+
+/// A row to append.
+#[derive(Clone, Debug)]
+pub struct NewAudit {
+    /// Who did it.
+    pub actor: String,
+    /// What was done, as a dotted word.
+    pub action: String,
+    /// To what.
+    pub subject: String,
+    /// JSON text, kept byte for byte.
+    pub detail: String,
+}
+
+/// A stored row.
+#[derive(Clone, Debug, FromRow)]
+pub struct AuditEntry {
+    /// Counts from 1 without gaps.
+    pub seq: i64,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub actor: String,
+    /// What.
+    pub action: String,
+    /// To what.
+    pub subject: String,
+    /// JSON text.
+    pub detail: String,
+    /// The hash of the row before; empty for the first.
+    pub prev_hash: String,
+    /// SHA-256 over this row, in hexadecimal.
+    pub hash: String,
+}
+
+/// An intact chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditReport {
+    /// How many rows it has.
+    pub rows: i64,
+    /// Its last hash.
+    pub head: String,
+}
+
+/// The first place where the chain does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditBroken {
+    /// The first broken row.
+    pub seq: i64,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+fn hash(seq: i64, at: Timestamp, row: &NewAudit, prev_hash: &str) -> String {
+    let mut hash = Sha256::new();
+    let (seq, at) = (seq.to_string(), at.to_string());
+    // Every field is preceded by its length, so that no two rows share their bytes.
+    for field in [&seq, &at, &row.actor, &row.action, &row.subject, &row.detail, prev_hash] {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field.as_bytes());
+    }
+    hex::encode(hash.finalize())
+}
+
+impl Tx {
+    /// Appends rows to the chain.
+    pub(super) async fn append_audit(&mut self, rows: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (mut seq, mut prev): (i64, String) =
+            each!(self, HEAD_LOCK, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?;
+        for row in rows {
+            seq += 1;
+            let hash = hash(seq, now, row, &prev);
+            each!(self, APPEND, |conn, text| sqlx::query(text)
+                .bind(seq)
+                .bind(now)
+                .bind(row.actor.as_str())
+                .bind(row.action.as_str())
+                .bind(row.subject.as_str())
+                .bind(row.detail.as_str())
+                .bind(prev)
+                .bind(hash.as_str())
+                .execute(conn)
+                .await
+                .map(|_| ()))?;
+            prev = hash;
+        }
+        each!(self, MOVE_HEAD, |conn, text| sqlx::query(text).bind(seq).bind(prev).execute(conn).await.map(|_| ()))?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The rows after `after`, oldest first.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn audit(&self, after: i64, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        Ok(read!(self, LIST, |pool, text| sqlx::query_as(text).bind(after).bind(limit).fetch_all(pool).await)?)
+    }
+
+    /// Recomputes the whole chain and names the first row that does not hold.
+    ///
+    /// # Errors
+    /// What the database answered; a broken chain is not an error here but the inner result.
+    pub async fn verify_audit(&self) -> Result<Result<AuditReport, AuditBroken>, StoreError> {
+        let (head_seq, head_hash): (i64, String) =
+            read!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
+        let mut chain = Chain { seq: 0, prev: String::new() };
+        let broken = read!(self, ALL, |pool, text| {
+            let mut rows = sqlx::query_as::<_, AuditEntry>(text).fetch(pool);
+            let mut broken = None;
+            while let Some(row) = rows.try_next().await? {
+                if row.seq > head_seq {
+                    // Appended while we read; the head we compare with is older.
+                    break;
+                }
+                if let Err(why) = chain.take(row) {
+                    broken = Some(why);
+                    break;
+                }
+            }
+            broken
+        });
+        Ok(match broken {
+            Some(broken) => Err(broken),
+            None if chain.seq != head_seq || chain.prev != head_hash => Err(AuditBroken {
+                seq: chain.seq + 1,
+                why: format!("the chain ends at row {}, its head says {head_seq}: rows are missing at the end", chain.seq),
+            }),
+            None => Ok(AuditReport { rows: chain.seq, head: chain.prev }),
+        })
+    }
+}
+
+struct Chain {
+    seq: i64,
+    prev: String,
+}
+
+impl Chain {
+    fn take(&mut self, row: AuditEntry) -> Result<(), AuditBroken> {
+        let expected = self.seq + 1;
+        if row.seq != expected {
+            return Err(AuditBroken { seq: expected, why: "the row is missing".to_owned() });
+        }
+        if row.prev_hash != self.prev {
+            return Err(AuditBroken { seq: row.seq, why: "it does not continue the row before it".to_owned() });
+        }
+        let new = NewAudit { actor: row.actor, action: row.action, subject: row.subject, detail: row.detail };
+        if hash(row.seq, row.at, &new, &row.prev_hash) != row.hash {
+            return Err(AuditBroken { seq: row.seq, why: "its content is not what was written".to_owned() });
+        }
+        (self.seq, self.prev) = (row.seq, row.hash);
+        Ok(())
+    }
+}

@@ -1,0 +1,359 @@
+//! Votes, tokens, mails at rest, and the budget of Atlas log-ins.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
+use crate::domain::ids::{GroupId, OutboxId, RotationId};
+use crate::domain::time::Timestamp;
+
+/// Log-ins a credential may ask for in one minute, restarts included.
+pub const TOKEN_REQUESTS_A_MINUTE: i64 = 10;
+
+const VOTE: Sql = Sql::same(
+    "INSERT INTO approvals (rotation_id, approver, at, method, comment) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+);
+const VOTES: Sql =
+    Sql::same("SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver");
+const MAIL: Sql = Sql::same(
+    "INSERT INTO outbox (id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9) ON CONFLICT DO NOTHING",
+);
+const MAILS: Sql = Sql::same(
+    "SELECT id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at FROM outbox \
+     WHERE id < $1 ORDER BY id DESC LIMIT $2",
+);
+const ONE_MAIL: Sql = Sql::same(
+    "SELECT id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at FROM outbox WHERE id = $1",
+);
+const TOKEN: Sql = Sql::same(
+    "INSERT INTO tokens (name, hash, roles, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+);
+const BY_HASH: Sql =
+    Sql::same("SELECT name, roles, created_at, revoked_at FROM tokens WHERE hash = $1 AND revoked_at IS NULL");
+const TOKENS: Sql = Sql::same("SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name");
+const REVOKE: Sql = Sql::same("UPDATE tokens SET revoked_at = $2 WHERE name = $1 AND revoked_at IS NULL");
+const REQUESTS: Sql =
+    Sql::same("SELECT COUNT(*), MIN(at) FROM token_requests WHERE credential = $1 AND at > $2");
+const FORGET_REQUESTS: Sql = Sql::same("DELETE FROM token_requests WHERE credential = $1 AND at <= $2");
+const REQUEST: Sql = Sql::same("INSERT INTO token_requests (credential, at) VALUES ($1, $2)");
+const TOUCH: Sql =
+    Sql::same("INSERT INTO meta (name, value) VALUES ('ready', $1) ON CONFLICT (name) DO UPDATE SET value = $1");
+
+pub(super) const STATEMENTS: &[&Sql] = &[
+    &VOTE,
+    &VOTES,
+    &MAIL,
+    &MAILS,
+    &ONE_MAIL,
+    &TOKEN,
+    &BY_HASH,
+    &TOKENS,
+    &REVOKE,
+    &REQUESTS,
+    &FORGET_REQUESTS,
+    &REQUEST,
+    &TOUCH,
+];
+
+/// A yes to write.
+#[derive(Clone, Debug)]
+pub struct NewApproval {
+    /// Who.
+    pub by: String,
+    /// How it was given.
+    pub method: String,
+    /// In their words.
+    pub comment: Option<String>,
+}
+
+/// A stored yes.
+#[derive(Clone, Debug, FromRow)]
+pub struct Approval {
+    /// Who.
+    #[sqlx(rename = "approver")]
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// How it was given.
+    pub method: String,
+    /// In their words.
+    pub comment: Option<String>,
+}
+
+/// A mail to write.
+#[derive(Clone, Debug)]
+pub struct NewOutbox {
+    /// Which mail.
+    pub kind: String,
+    /// About which project.
+    pub group_id: GroupId,
+    /// About which rotation.
+    pub rotation_id: Option<RotationId>,
+    /// To whom.
+    pub recipient: String,
+    /// The same for the same logical mail, always.
+    pub message_id: String,
+    /// What the templates are filled from; no link and no secret.
+    pub model: serde_json::Value,
+    /// Not before.
+    pub next_try_at: Timestamp,
+}
+
+/// A stored mail.
+#[derive(Clone, Debug)]
+pub struct OutboxRow {
+    /// Our id.
+    pub id: OutboxId,
+    /// Which mail.
+    pub kind: String,
+    /// About which project.
+    pub group_id: String,
+    /// About which rotation.
+    pub rotation_id: Option<RotationId>,
+    /// To whom.
+    pub recipient: String,
+    /// Its Message-ID.
+    pub message_id: String,
+    /// What the templates are filled from.
+    pub model: serde_json::Value,
+    /// `waiting`, `sent` or `failed`.
+    pub state: String,
+    /// When its cause was written.
+    pub created_at: Timestamp,
+}
+
+#[derive(FromRow)]
+struct MailRow {
+    id: Uuid,
+    kind: String,
+    group_id: String,
+    rotation_id: Option<Uuid>,
+    recipient: String,
+    message_id: String,
+    model: String,
+    state: String,
+    created_at: Timestamp,
+}
+
+impl TryFrom<MailRow> for OutboxRow {
+    type Error = StoreError;
+    fn try_from(row: MailRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            model: serde_json::from_str(&row.model).map_err(|_| StoreError::corrupt("outbox", "model", row.id))?,
+            id: OutboxId(row.id),
+            kind: row.kind,
+            group_id: row.group_id,
+            rotation_id: row.rotation_id.map(RotationId),
+            recipient: row.recipient,
+            message_id: row.message_id,
+            state: row.state,
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// An API token, without what would let anybody use it.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// The identity of its holder.
+    pub name: String,
+    /// What they may do.
+    pub roles: Vec<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was taken back.
+    pub revoked_at: Option<Timestamp>,
+}
+
+#[derive(FromRow)]
+struct TokenRow {
+    name: String,
+    roles: String,
+    created_at: Timestamp,
+    revoked_at: Option<Timestamp>,
+}
+
+impl From<TokenRow> for Token {
+    fn from(row: TokenRow) -> Self {
+        let roles = row.roles.split(' ').map(str::to_owned).collect();
+        Self { name: row.name, roles, created_at: row.created_at, revoked_at: row.revoked_at }
+    }
+}
+
+impl Tx {
+    pub(super) async fn write_approval(&mut self, id: RotationId, vote: &NewApproval, now: Timestamp) -> Result<(), StoreError> {
+        let done = each!(self, VOTE, |conn, text| sqlx::query(text)
+            .bind(id.0)
+            .bind(vote.by.as_str())
+            .bind(now)
+            .bind(vote.method.as_str())
+            .bind(vote.comment.as_deref())
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        // A second yes of the same person would have counted twice.
+        if done == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+    }
+
+    pub(super) async fn write_outbox(&mut self, rows: &[NewOutbox], now: Timestamp) -> Result<(), StoreError> {
+        for row in rows {
+            each!(self, MAIL, |conn, text| sqlx::query(text)
+                .bind(OutboxId::new().0)
+                .bind(row.kind.as_str())
+                .bind(row.group_id.as_str())
+                .bind(row.rotation_id.map(|id| id.0))
+                .bind(row.recipient.as_str())
+                .bind(row.message_id.as_str())
+                .bind(row.model.to_string())
+                .bind(now)
+                .bind(row.next_try_at)
+                .execute(conn)
+                .await
+                .map(|_| ()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The votes on a rotation, oldest first.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn approvals(&self, id: RotationId) -> Result<Vec<Approval>, StoreError> {
+        Ok(read!(self, VOTES, |pool, text| sqlx::query_as(text).bind(id.0).fetch_all(pool).await)?)
+    }
+
+    /// Mails, newest first, older than `before`.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn outbox(&self, before: Option<OutboxId>, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let before = before.map_or(Uuid::max(), |id| id.0);
+        let rows: Vec<MailRow> =
+            read!(self, MAILS, |pool, text| sqlx::query_as(text).bind(before).bind(limit).fetch_all(pool).await)?;
+        rows.into_iter().map(OutboxRow::try_from).collect()
+    }
+
+    /// One mail.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn outbox_row(&self, id: OutboxId) -> Result<Option<OutboxRow>, StoreError> {
+        let row: Option<MailRow> =
+            read!(self, ONE_MAIL, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
+        row.map(OutboxRow::try_from).transpose()
+    }
+
+    /// Keeps a token's hash under a new name.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when the name is taken, by a revoked token too: an identity in the
+    /// audit log must stay one person's.
+    pub async fn insert_token(
+        &self,
+        name: &str,
+        hash: &str,
+        roles: &[String],
+        audit: &[NewAudit],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let done = each!(&mut tx, TOKEN, |conn, text| sqlx::query(text)
+            .bind(name)
+            .bind(hash)
+            .bind(roles.join(" "))
+            .bind(now)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if done == 0 {
+            return Err(StoreError::Exists { what: "token", name: name.to_owned() });
+        }
+        tx.append_audit(audit, now).await?;
+        tx.commit().await
+    }
+
+    /// The token with this hash, unless it was revoked.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn token_by_hash(&self, hash: &str) -> Result<Option<Token>, StoreError> {
+        let row: Option<TokenRow> =
+            read!(self, BY_HASH, |pool, text| sqlx::query_as(text).bind(hash).fetch_optional(pool).await)?;
+        Ok(row.map(Token::from))
+    }
+
+    /// All tokens by name.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        let rows: Vec<TokenRow> = read!(self, TOKENS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(Token::from).collect())
+    }
+
+    /// Takes a token back; says whether there was one.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn revoke_token(&self, name: &str, audit: &[NewAudit], now: Timestamp) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let done = each!(&mut tx, REVOKE, |conn, text| sqlx::query(text)
+            .bind(name)
+            .bind(now)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if done > 0 {
+            tx.append_audit(audit, now).await?;
+        }
+        tx.commit().await?;
+        Ok(done > 0)
+    }
+
+    /// Counts one log-in of `credential`; the inner error says when the next one may be.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn take_token_request(&self, credential: &str, now: Timestamp) -> Result<Result<(), Timestamp>, StoreError> {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let mut tx = self.begin().await?;
+        let (count, first): (i64, Option<Timestamp>) = each!(&mut tx, REQUESTS, |conn, text| sqlx::query_as(text)
+            .bind(credential)
+            .bind(now - MINUTE)
+            .fetch_one(conn)
+            .await)?;
+        if count >= TOKEN_REQUESTS_A_MINUTE {
+            return Ok(Err(first.unwrap_or(now) + MINUTE));
+        }
+        each!(&mut tx, FORGET_REQUESTS, |conn, text| sqlx::query(text)
+            .bind(credential)
+            .bind(now - MINUTE)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        each!(&mut tx, REQUEST, |conn, text| sqlx::query(text)
+            .bind(credential)
+            .bind(now)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        tx.commit().await?;
+        Ok(Ok(()))
+    }
+
+    /// Writes one value, to see that writing works.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn check_writable(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        each!(&mut tx, TOUCH, |conn, text| sqlx::query(text).bind(now.to_string()).execute(conn).await.map(|_| ()))?;
+        tx.commit().await
+    }
+}

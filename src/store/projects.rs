@@ -1,0 +1,403 @@
+//! Projects, their owners, and the ledger of which key served when.
+
+use sqlx::FromRow;
+
+use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read};
+use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::key::{KeyRef, Place, Provider};
+use crate::domain::project::{OpenRotation, Project, SinceSource};
+use crate::domain::time::Timestamp;
+
+macro_rules! columns {
+    () => {
+        "SELECT p.group_id, p.name, p.provider, p.current_key, p.place, p.key_since, p.key_since_source, p.valid, \
+         p.private_networking, p.environment, p.credential, p.policy, p.drift_key, p.last_checked_at, p.last_error, \
+         p.next_check_at, p.created_at, p.version, r.id AS open_id, r.state AS open_state \
+         FROM projects p LEFT JOIN rotations r ON r.group_id = p.group_id AND r.state IN ('awaiting_approval', \
+         'approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') "
+    };
+}
+
+const GET: Sql = Sql::same(concat!(columns!(), "WHERE p.group_id = $1"));
+const LIST: Sql = Sql::same(concat!(
+    columns!(),
+    "WHERE p.group_id > $1 AND ($2 = '' OR p.provider = $2) AND ($3 = '' OR p.name = $3) \
+     AND ($4 = '' OR EXISTS (SELECT 1 FROM owners o WHERE o.group_id = p.group_id AND o.mail = $4)) \
+     ORDER BY p.group_id LIMIT $5"
+));
+const DUE: Sql = Sql::same(concat!(columns!(), "WHERE p.next_check_at <= $1 ORDER BY p.next_check_at LIMIT $2"));
+const OWNERS: Sql = Sql::same("SELECT mail FROM owners WHERE group_id = $1 ORDER BY position");
+const INSERT: Sql = Sql::same(
+    "INSERT INTO projects (group_id, name, provider, current_key, place, key_since, key_since_source, valid, \
+     private_networking, environment, credential, policy, drift_key, last_checked_at, last_error, next_check_at, \
+     created_at, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 1) \
+     ON CONFLICT DO NOTHING",
+);
+const UPDATE: Sql = Sql::same(
+    "UPDATE projects SET name = $3, provider = $4, current_key = $5, place = $6, key_since = $7, \
+     key_since_source = $8, valid = $9, private_networking = $10, environment = $11, credential = $12, policy = $13, \
+     drift_key = $14, last_checked_at = $15, last_error = $16, next_check_at = $17, version = version + 1 \
+     WHERE group_id = $1 AND version = $2",
+);
+const DELETE: Sql = Sql::same("DELETE FROM projects WHERE group_id = $1");
+const DELETE_OWNERS: Sql = Sql::same("DELETE FROM owners WHERE group_id = $1");
+const INSERT_OWNER: Sql =
+    Sql::same("INSERT INTO owners (group_id, mail, position) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
+const OBSERVED: Sql = Sql::same(
+    "UPDATE projects SET valid = $2, last_checked_at = COALESCE($3, last_checked_at), last_error = NULL, \
+     version = version + 1 WHERE group_id = $1",
+);
+const NEW_KEY: Sql = Sql::same(
+    "UPDATE projects SET current_key = $2, key_since = $3, key_since_source = $4, drift_key = NULL WHERE group_id = $1",
+);
+const CLOSE_KEYS: Sql = Sql::same("UPDATE keys SET until = $2 WHERE group_id = $1 AND until IS NULL AND key <> $3");
+const OPEN_KEY: Sql = Sql::same(
+    "INSERT INTO keys (group_id, key, since, source) SELECT $1, $2, $3, $4 \
+     WHERE NOT EXISTS (SELECT 1 FROM keys WHERE group_id = $1 AND key = $2 AND until IS NULL) ON CONFLICT DO NOTHING",
+);
+
+pub(super) const STATEMENTS: &[&Sql] = &[
+    &GET,
+    &LIST,
+    &DUE,
+    &OWNERS,
+    &INSERT,
+    &UPDATE,
+    &DELETE,
+    &DELETE_OWNERS,
+    &INSERT_OWNER,
+    &OBSERVED,
+    &NEW_KEY,
+    &CLOSE_KEYS,
+    &OPEN_KEY,
+];
+
+/// Which projects a list shows; `None` means all.
+#[derive(Clone, Debug, Default)]
+pub struct ProjectFilter {
+    /// Of this provider.
+    pub provider: Option<Provider>,
+    /// With this owner.
+    pub owner: Option<String>,
+    /// With exactly this name.
+    pub name: Option<String>,
+}
+
+/// What a rotation's step changes in its project.
+#[derive(Clone, Debug)]
+pub struct ProjectWrite {
+    /// The project.
+    pub group_id: GroupId,
+    /// Atlas' `valid` as last seen.
+    pub valid: Option<bool>,
+    /// When that was.
+    pub checked_at: Option<Timestamp>,
+    /// The key that serves from now on.
+    pub key_change: Option<KeyChange>,
+}
+
+/// A new current key.
+#[derive(Clone, Debug)]
+pub struct KeyChange {
+    /// The key.
+    pub key: KeyRef,
+    /// Since when it serves.
+    pub since: Timestamp,
+    /// Who says so.
+    pub source: SinceSource,
+}
+
+#[derive(FromRow)]
+struct Row {
+    group_id: String,
+    name: String,
+    provider: Option<String>,
+    current_key: Option<String>,
+    place: String,
+    key_since: Option<Timestamp>,
+    key_since_source: Option<String>,
+    valid: Option<bool>,
+    private_networking: bool,
+    environment: Option<String>,
+    credential: String,
+    policy: Option<String>,
+    drift_key: Option<String>,
+    last_checked_at: Option<Timestamp>,
+    last_error: Option<String>,
+    next_check_at: Timestamp,
+    created_at: Timestamp,
+    version: i64,
+    open_id: Option<uuid::Uuid>,
+    open_state: Option<String>,
+}
+
+impl Row {
+    fn project(self, owners: Vec<String>) -> Result<Project, StoreError> {
+        let bad = |column| StoreError::corrupt("projects", column, &self.group_id);
+        let key = |text: Option<String>, column: &'static str| -> Result<Option<KeyRef>, StoreError> {
+            text.map(|text| serde_json::from_str(&text).map_err(|_| bad(column))).transpose()
+        };
+        let open_rotation = match (self.open_id, &self.open_state) {
+            (Some(id), Some(state)) => {
+                Some(OpenRotation { id: RotationId(id), state: state.parse().map_err(|_| bad("state"))? })
+            }
+            _ => None,
+        };
+        Ok(Project {
+            group_id: self.group_id.parse().map_err(|_| bad("group_id"))?,
+            provider: self.provider.map(|text| text.parse().map_err(|_| bad("provider"))).transpose()?,
+            current_key: key(self.current_key, "current_key")?,
+            place: serde_json::from_str::<Place>(&self.place).map_err(|_| bad("place"))?,
+            key_since: self.key_since,
+            key_since_source: self
+                .key_since_source
+                .map(|text| text.parse().map_err(|_| bad("key_since_source")))
+                .transpose()?,
+            valid: self.valid,
+            private_networking: self.private_networking,
+            owners,
+            environment: self.environment,
+            credential: self.credential,
+            policy: self.policy.map(|text| serde_json::from_str(&text).map_err(|_| bad("policy"))).transpose()?,
+            drift_key: key(self.drift_key, "drift_key")?,
+            last_checked_at: self.last_checked_at,
+            last_error: self.last_error,
+            next_check_at: self.next_check_at,
+            created_at: self.created_at,
+            open_rotation,
+            version: self.version,
+            name: self.name,
+        })
+    }
+}
+
+fn text<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+impl Store {
+    /// Reads one project.
+    ///
+    /// # Errors
+    /// What the database answered, or that a stored value does not read.
+    pub async fn project(&self, group: &GroupId) -> Result<Option<Project>, StoreError> {
+        let row: Option<Row> =
+            read!(self, GET, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_optional(pool).await)?;
+        match row {
+            Some(row) => Ok(self.with_owners(vec![row]).await?.pop()),
+            None => Ok(None),
+        }
+    }
+
+    /// Projects in the order of their ids, after `after`.
+    ///
+    /// # Errors
+    /// As [`Store::project`].
+    pub async fn projects(
+        &self,
+        filter: &ProjectFilter,
+        after: Option<&GroupId>,
+        limit: usize,
+    ) -> Result<Vec<Project>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = read!(self, LIST, |pool, text| sqlx::query_as(text)
+            .bind(after.map_or("", GroupId::as_str))
+            .bind(filter.provider.map_or("", Provider::as_str))
+            .bind(filter.name.as_deref().unwrap_or_default())
+            .bind(filter.owner.as_deref().unwrap_or_default())
+            .bind(limit)
+            .fetch_all(pool)
+            .await)?;
+        self.with_owners(rows).await
+    }
+
+    /// Projects whose turn to be looked at has come.
+    ///
+    /// # Errors
+    /// As [`Store::project`].
+    pub async fn due_projects(&self, now: Timestamp, limit: usize) -> Result<Vec<Project>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows =
+            read!(self, DUE, |pool, text| sqlx::query_as(text).bind(now).bind(limit).fetch_all(pool).await)?;
+        self.with_owners(rows).await
+    }
+
+    async fn with_owners(&self, rows: Vec<Row>) -> Result<Vec<Project>, StoreError> {
+        let mut projects = Vec::with_capacity(rows.len());
+        for row in rows {
+            let owners: Vec<(String,)> = read!(self, OWNERS, |pool, text| sqlx::query_as(text)
+                .bind(row.group_id.as_str())
+                .fetch_all(pool)
+                .await)?;
+            projects.push(row.project(owners.into_iter().map(|(mail,)| mail).collect())?);
+        }
+        Ok(projects)
+    }
+
+    /// Writes a new project.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when it is there already.
+    pub async fn insert_project(&self, it: &Project, audit: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let done = each!(&mut tx, INSERT, |conn, sql| sqlx::query(sql)
+            .bind(it.group_id.as_str())
+            .bind(it.name.as_str())
+            .bind(it.provider.map(Provider::as_str))
+            .bind(it.current_key.as_ref().map(text))
+            .bind(text(&it.place))
+            .bind(it.key_since)
+            .bind(it.key_since_source.map(SinceSource::as_str))
+            .bind(it.valid)
+            .bind(it.private_networking)
+            .bind(it.environment.as_deref())
+            .bind(it.credential.as_str())
+            .bind(it.policy.as_ref().map(text))
+            .bind(it.drift_key.as_ref().map(text))
+            .bind(it.last_checked_at)
+            .bind(it.last_error.as_deref())
+            .bind(it.next_check_at)
+            .bind(it.created_at)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if done == 0 {
+            return Err(StoreError::Exists { what: "project", name: it.group_id.to_string() });
+        }
+        tx.write_owners(it).await?;
+        tx.write_ledger(it, now).await?;
+        tx.append_audit(audit, now).await?;
+        tx.commit().await
+    }
+
+    /// Writes a project if it still has `version`; gives the new version.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when somebody was faster.
+    pub async fn update_project(
+        &self,
+        it: &Project,
+        version: i64,
+        audit: &[NewAudit],
+        outbox: &[NewOutbox],
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
+        let mut tx = self.begin().await?;
+        let done = each!(&mut tx, UPDATE, |conn, sql| sqlx::query(sql)
+            .bind(it.group_id.as_str())
+            .bind(version)
+            .bind(it.name.as_str())
+            .bind(it.provider.map(Provider::as_str))
+            .bind(it.current_key.as_ref().map(text))
+            .bind(text(&it.place))
+            .bind(it.key_since)
+            .bind(it.key_since_source.map(SinceSource::as_str))
+            .bind(it.valid)
+            .bind(it.private_networking)
+            .bind(it.environment.as_deref())
+            .bind(it.credential.as_str())
+            .bind(it.policy.as_ref().map(text))
+            .bind(it.drift_key.as_ref().map(text))
+            .bind(it.last_checked_at)
+            .bind(it.last_error.as_deref())
+            .bind(it.next_check_at)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if done == 0 {
+            return Err(StoreError::Conflict);
+        }
+        tx.write_owners(it).await?;
+        tx.write_ledger(it, now).await?;
+        tx.write_outbox(outbox, now).await?;
+        tx.append_audit(audit, now).await?;
+        tx.commit().await?;
+        Ok(version + 1)
+    }
+
+    /// Removes a project; its rotations and audit rows stay.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn delete_project(&self, group: &GroupId, audit: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        for sql in [DELETE_OWNERS, DELETE] {
+            each!(&mut tx, sql, |conn, text| sqlx::query(text).bind(group.as_str()).execute(conn).await.map(|_| ()))?;
+        }
+        tx.append_audit(audit, now).await?;
+        tx.commit().await
+    }
+}
+
+impl Tx {
+    async fn write_owners(&mut self, it: &Project) -> Result<(), StoreError> {
+        let group = it.group_id.as_str();
+        each!(self, DELETE_OWNERS, |conn, text| sqlx::query(text).bind(group).execute(conn).await.map(|_| ()))?;
+        for (position, mail) in (0i64..).zip(&it.owners) {
+            each!(self, INSERT_OWNER, |conn, text| sqlx::query(text)
+                .bind(group)
+                .bind(mail.as_str())
+                .bind(position)
+                .execute(conn)
+                .await
+                .map(|_| ()))?;
+        }
+        Ok(())
+    }
+
+    async fn write_ledger(&mut self, it: &Project, now: Timestamp) -> Result<(), StoreError> {
+        match (&it.current_key, it.key_since, it.key_since_source) {
+            (Some(key), Some(since), Some(source)) => self.ledger(&it.group_id, key, since, source, now).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn ledger(
+        &mut self,
+        group: &GroupId,
+        key: &KeyRef,
+        since: Timestamp,
+        source: SinceSource,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let key = key.to_string();
+        each!(self, CLOSE_KEYS, |conn, text| sqlx::query(text)
+            .bind(group.as_str())
+            .bind(now)
+            .bind(key.as_str())
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        each!(self, OPEN_KEY, |conn, text| sqlx::query(text)
+            .bind(group.as_str())
+            .bind(key.as_str())
+            .bind(since)
+            .bind(source.as_str())
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        Ok(())
+    }
+
+    /// Writes what a rotation's step changed in its project.
+    pub(super) async fn write_project(&mut self, write: &ProjectWrite, now: Timestamp) -> Result<(), StoreError> {
+        let group = write.group_id.as_str();
+        each!(self, OBSERVED, |conn, text| sqlx::query(text)
+            .bind(group)
+            .bind(write.valid)
+            .bind(write.checked_at)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        let Some(change) = &write.key_change else { return Ok(()) };
+        each!(self, NEW_KEY, |conn, sql| sqlx::query(sql)
+            .bind(group)
+            .bind(text(&change.key))
+            .bind(change.since)
+            .bind(change.source.as_str())
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        self.ledger(&write.group_id, &change.key, change.since, change.source, now).await
+    }
+}

@@ -1,0 +1,535 @@
+//! Rotations and their journal: claims, and the one write that moves a rotation.
+//!
+//! A write names the version it read and, for a worker, the claim it holds; it changes nothing when
+//! either is no longer true. Rotation, journal, audit, outbox and project change together.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{NewApproval, NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, each, read};
+use crate::domain::ids::{GroupId, LeaseToken, RotationId};
+use crate::domain::rotation::machine::MACHINE_VERSION;
+use crate::domain::rotation::state::{Cause, Rotation, State};
+use crate::domain::time::Timestamp;
+
+macro_rules! columns {
+    () => {
+        "id, project_name, credential, trigger_name, reason, requested_by, proposal_hash, policy_version, machine, \
+         version, lease_token"
+    };
+}
+
+const GET: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM rotations WHERE id = $1"));
+const LIST: Sql = Sql::same(concat!(
+    "SELECT ",
+    columns!(),
+    " FROM rotations WHERE id < $1 AND ($2 = '' OR state = $2) AND ($3 = '' OR group_id = $3) ORDER BY id DESC LIMIT $4"
+));
+const OPEN_OF: Sql = Sql::same(
+    "SELECT id FROM rotations WHERE group_id = $1 AND state IN ('awaiting_approval', 'approved', 'applying', \
+     'verifying', 'deploying', 'rolling_back', 'needs_operator')",
+);
+const INSERT: Sql = Sql::same(
+    "INSERT INTO rotations (id, group_id, project_name, credential, old_key, new_key, state, trigger_name, reason, \
+     requested_by, proposal_hash, policy_version, machine, machine_version, urgency, wake_at, created_at, version) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 1) ON CONFLICT DO NOTHING",
+);
+const STEP: Sql = Sql::same(
+    "UPDATE rotations SET state = $4, cause = $5, machine = $6, machine_version = $7, urgency = $8, guard_at = $9, \
+     wake_at = $10, finished_at = $11, lease_token = NULL, lease_until = NULL, version = version + 1 \
+     WHERE id = $1 AND version = $2 AND lease_token = $3",
+);
+const STEP_ON: Sql = Sql {
+    sqlite: "UPDATE rotations SET state = $4, cause = $5, machine = $6, machine_version = $7, urgency = $8, \
+     guard_at = $9, wake_at = $10, finished_at = $11, lease_until = $12, version = version + 1 \
+     WHERE id = $1 AND version = $2 AND lease_token = $3 AND lease_until > $13",
+    postgres: "UPDATE rotations SET state = $4, cause = $5, machine = $6, machine_version = $7, urgency = $8, \
+     guard_at = $9, wake_at = $10, finished_at = $11, \
+     lease_until = clock_timestamp() + ($12::timestamptz - $13::timestamptz), version = version + 1 \
+     WHERE id = $1 AND version = $2 AND lease_token = $3 AND lease_until > clock_timestamp()",
+};
+const COMMAND: Sql = Sql::same(
+    "UPDATE rotations SET state = $3, cause = $4, machine = $5, machine_version = $6, urgency = $7, guard_at = $8, \
+     wake_at = $9, finished_at = $10, version = version + 1 WHERE id = $1 AND version = $2",
+);
+const CLAIM: Sql = Sql {
+    sqlite: concat!(
+        "UPDATE rotations SET lease_token = $4, lease_until = $2 WHERE id IN (SELECT id FROM rotations \
+         WHERE wake_at <= $1 AND (lease_until IS NULL OR lease_until <= $1) ORDER BY urgency, guard_at, wake_at \
+         LIMIT $3) RETURNING ",
+        columns!()
+    ),
+    postgres: concat!(
+        "UPDATE rotations SET lease_token = $4, lease_until = clock_timestamp() + ($2::timestamptz - $1::timestamptz) \
+         WHERE id IN (SELECT id FROM rotations WHERE wake_at <= $1 AND (lease_until IS NULL OR lease_until <= \
+         clock_timestamp()) ORDER BY urgency, guard_at, wake_at LIMIT $3 FOR UPDATE SKIP LOCKED) RETURNING ",
+        columns!()
+    ),
+};
+const RELEASE: Sql =
+    Sql::same("UPDATE rotations SET lease_token = NULL, lease_until = NULL WHERE id = $1 AND lease_token = $2");
+const CLEAR_LEASES: Sql = Sql::same("UPDATE rotations SET lease_token = NULL, lease_until = NULL WHERE lease_token IS NOT NULL");
+const NEXT_WAKE: Sql = Sql {
+    sqlite: "SELECT MIN(CASE WHEN lease_until > wake_at THEN lease_until ELSE wake_at END) FROM rotations WHERE wake_at IS NOT NULL",
+    postgres: "SELECT MIN(GREATEST(wake_at, lease_until)) FROM rotations WHERE wake_at IS NOT NULL",
+};
+const LAST_ENTRY: Sql = Sql::same(
+    "SELECT seq, at, actor, kind, from_state, to_state, detail, count, last_at FROM journal \
+     WHERE rotation_id = $1 ORDER BY seq DESC LIMIT 1",
+);
+const JOURNAL: Sql = Sql::same(
+    "SELECT seq, at, actor, kind, from_state, to_state, detail, count, last_at FROM journal \
+     WHERE rotation_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+);
+const APPEND: Sql = Sql::same(
+    "INSERT INTO journal (rotation_id, seq, at, actor, kind, from_state, to_state, detail, replay, count, last_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $3)",
+);
+const AGAIN: Sql = Sql::same("UPDATE journal SET count = count + 1, last_at = $3 WHERE rotation_id = $1 AND seq = $2");
+
+pub(super) const STATEMENTS: &[&Sql] = &[
+    &GET,
+    &LIST,
+    &OPEN_OF,
+    &INSERT,
+    &STEP,
+    &STEP_ON,
+    &COMMAND,
+    &CLAIM,
+    &RELEASE,
+    &CLEAR_LEASES,
+    &NEXT_WAKE,
+    &LAST_ENTRY,
+    &JOURNAL,
+    &APPEND,
+    &AGAIN,
+];
+
+/// A stored rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationRow {
+    /// The machine's whole memory.
+    pub rotation: Rotation,
+    /// What proposed it: `operator` or `hook:<name>`.
+    pub trigger: String,
+    /// Why, in the proposer's words.
+    pub reason: Option<String>,
+    /// Who proposed it.
+    pub requested_by: String,
+    /// What approvals are bound to.
+    pub proposal_hash: String,
+    /// The policy it was proposed under.
+    pub policy_version: String,
+    /// Counts writes.
+    pub version: i64,
+    /// The project's name at the proposal.
+    pub project_name: String,
+    /// The Atlas credential.
+    pub credential: String,
+    /// The claim under which it was read, when it was claimed.
+    pub lease: Option<LeaseToken>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    project_name: String,
+    credential: String,
+    trigger_name: String,
+    reason: Option<String>,
+    requested_by: String,
+    proposal_hash: String,
+    policy_version: String,
+    machine: String,
+    version: i64,
+    lease_token: Option<Uuid>,
+}
+
+impl TryFrom<Row> for RotationRow {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            rotation: serde_json::from_str(&row.machine)
+                .map_err(|_| StoreError::corrupt("rotations", "machine", row.id))?,
+            trigger: row.trigger_name,
+            reason: row.reason,
+            requested_by: row.requested_by,
+            proposal_hash: row.proposal_hash,
+            policy_version: row.policy_version,
+            version: row.version,
+            project_name: row.project_name,
+            credential: row.credential,
+            lease: row.lease_token.map(LeaseToken),
+        })
+    }
+}
+
+/// A journal row to write.
+#[derive(Clone, Debug)]
+pub struct NewJournal {
+    /// Who or what caused it.
+    pub actor: String,
+    /// The kind of thing that happened.
+    pub kind: String,
+    /// The state before; `None` for the proposal.
+    pub from_state: Option<State>,
+    /// The state after.
+    pub to_state: State,
+    /// What happened.
+    pub detail: serde_json::Value,
+    /// What a transition was decided from.
+    pub replay: Option<serde_json::Value>,
+    /// Whether it may be counted in the last row when that says the same.
+    pub merge: bool,
+}
+
+/// A stored journal row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// Counts from 1 in each rotation.
+    pub seq: i64,
+    /// When it first happened.
+    pub at: Timestamp,
+    /// Who or what caused it.
+    pub actor: String,
+    /// The kind.
+    pub kind: String,
+    /// The state before.
+    pub from_state: Option<State>,
+    /// The state after.
+    pub to_state: State,
+    /// What happened.
+    pub detail: serde_json::Value,
+    /// How often in a row it was the same.
+    pub count: i64,
+    /// When it last was.
+    pub last_at: Timestamp,
+}
+
+#[derive(FromRow)]
+struct EntryRow {
+    seq: i64,
+    at: Timestamp,
+    actor: String,
+    kind: String,
+    from_state: Option<String>,
+    to_state: String,
+    detail: String,
+    count: i64,
+    last_at: Timestamp,
+}
+
+impl TryFrom<EntryRow> for JournalEntry {
+    type Error = StoreError;
+    fn try_from(row: EntryRow) -> Result<Self, StoreError> {
+        let bad = |column| StoreError::corrupt("journal", column, row.seq);
+        Ok(Self {
+            from_state: row.from_state.map(|text| text.parse().map_err(|_| bad("from_state"))).transpose()?,
+            to_state: row.to_state.parse().map_err(|_| bad("to_state"))?,
+            detail: serde_json::from_str(&row.detail).map_err(|_| bad("detail"))?,
+            seq: row.seq,
+            at: row.at,
+            actor: row.actor,
+            kind: row.kind,
+            count: row.count,
+            last_at: row.last_at,
+        })
+    }
+}
+
+/// Everything one step changes.
+#[derive(Debug)]
+pub struct StepWrite<'a> {
+    /// What was read: id, version and claim.
+    pub before: &'a RotationRow,
+    /// What is to be.
+    pub after: &'a Rotation,
+    /// Until when the claim is renewed; `None` gives it back.
+    pub keep_lease: Option<Timestamp>,
+    /// The journal row.
+    pub journal: Option<NewJournal>,
+    /// Audit rows.
+    pub audit: Vec<NewAudit>,
+    /// Mails.
+    pub outbox: Vec<NewOutbox>,
+    /// What changes in the project.
+    pub project: Option<ProjectWrite>,
+    /// A vote.
+    pub approval: Option<NewApproval>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Post-PATCH states are claimed first.
+const fn urgency(state: State) -> i64 {
+    match state {
+        State::RollingBack => 0,
+        State::Applying | State::Verifying => 1,
+        State::Deploying => 2,
+        State::Approved => 3,
+        State::NeedsOperator => 4,
+        _ => 5,
+    }
+}
+
+impl Store {
+    /// Writes one step, all of it or nothing; gives the new version.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when version or claim is no longer what was read.
+    pub async fn commit(&self, write: StepWrite<'_>) -> Result<i64, StoreError> {
+        let (before, after, now) = (write.before, write.after, write.now);
+        let machine =
+            serde_json::to_string(after).map_err(|_| StoreError::corrupt("rotations", "machine", after.id))?;
+        let mut tx = self.begin().await?;
+        macro_rules! machine_columns {
+            ($query:expr) => {
+                $query
+                    .bind(after.state.as_str())
+                    .bind(after.cause.map(Cause::as_str))
+                    .bind(machine)
+                    .bind(i64::from(MACHINE_VERSION))
+                    .bind(urgency(after.state))
+                    .bind(after.guard_deadline)
+                    .bind(after.wake_at)
+                    .bind(after.finished_at)
+            };
+        }
+        let done = match (before.lease, write.keep_lease) {
+            (Some(lease), Some(until)) => each!(&mut tx, STEP_ON, |conn, text| machine_columns!(sqlx::query(text)
+                .bind(after.id.0)
+                .bind(before.version)
+                .bind(lease.0))
+            .bind(until)
+            .bind(now)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?,
+            (Some(lease), None) => each!(&mut tx, STEP, |conn, text| machine_columns!(sqlx::query(text)
+                .bind(after.id.0)
+                .bind(before.version)
+                .bind(lease.0))
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?,
+            (None, _) => each!(&mut tx, COMMAND, |conn, text| machine_columns!(sqlx::query(text)
+                .bind(after.id.0)
+                .bind(before.version))
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?,
+        };
+        if done == 0 {
+            return Err(StoreError::Conflict);
+        }
+        if let Some(vote) = &write.approval {
+            tx.write_approval(after.id, vote, now).await?;
+        }
+        if let Some(entry) = &write.journal {
+            tx.write_journal(after.id, entry, now).await?;
+        }
+        if let Some(project) = &write.project {
+            tx.write_project(project, now).await?;
+        }
+        tx.write_outbox(&write.outbox, now).await?;
+        tx.append_audit(&write.audit, now).await?;
+        tx.commit().await?;
+        Ok(before.version + 1)
+    }
+
+    /// Writes a proposal.
+    ///
+    /// # Errors
+    /// [`StoreError::OpenRotationExists`] when the project has an open rotation.
+    pub async fn insert_rotation(
+        &self,
+        row: &RotationRow,
+        journal: &NewJournal,
+        audit: &[NewAudit],
+        outbox: &[NewOutbox],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let it = &row.rotation;
+        let machine = serde_json::to_string(it).map_err(|_| StoreError::corrupt("rotations", "machine", it.id))?;
+        let mut tx = self.begin().await?;
+        let done = each!(&mut tx, INSERT, |conn, text| sqlx::query(text)
+            .bind(it.id.0)
+            .bind(it.group_id.as_str())
+            .bind(row.project_name.as_str())
+            .bind(row.credential.as_str())
+            .bind(it.old_key.to_string())
+            .bind(it.new_key.to_string())
+            .bind(it.state.as_str())
+            .bind(row.trigger.as_str())
+            .bind(row.reason.as_deref())
+            .bind(row.requested_by.as_str())
+            .bind(row.proposal_hash.as_str())
+            .bind(row.policy_version.as_str())
+            .bind(machine)
+            .bind(i64::from(MACHINE_VERSION))
+            .bind(urgency(it.state))
+            .bind(it.wake_at)
+            .bind(it.created_at)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if done == 0 {
+            let open: Option<(Uuid,)> = each!(&mut tx, OPEN_OF, |conn, text| sqlx::query_as(text)
+                .bind(it.group_id.as_str())
+                .fetch_optional(conn)
+                .await)?;
+            return Err(open.map_or(StoreError::Conflict, |(id,)| StoreError::OpenRotationExists {
+                id: RotationId(id),
+            }));
+        }
+        tx.write_journal(it.id, journal, now).await?;
+        tx.write_outbox(outbox, now).await?;
+        tx.append_audit(audit, now).await?;
+        tx.commit().await
+    }
+
+    /// Claims what is due, the most urgent first, for `ttl`.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn claim(&self, now: Timestamp, limit: usize, ttl: Duration) -> Result<Vec<RotationRow>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut tx = self.begin().await?;
+        let rows: Vec<Row> = each!(&mut tx, CLAIM, |conn, text| sqlx::query_as(text)
+            .bind(now)
+            .bind(now + ttl)
+            .bind(limit)
+            .bind(Uuid::now_v7())
+            .fetch_all(conn)
+            .await)?;
+        tx.commit().await?;
+        let mut rows = rows.into_iter().map(RotationRow::try_from).collect::<Result<Vec<_>, _>>()?;
+        rows.sort_by_key(|row| (urgency(row.rotation.state), row.rotation.guard_deadline));
+        Ok(rows)
+    }
+
+    /// Gives a claim back.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn release(&self, row: &RotationRow) -> Result<(), StoreError> {
+        let Some(lease) = row.lease else { return Ok(()) };
+        let mut tx = self.begin().await?;
+        each!(&mut tx, RELEASE, |conn, text| sqlx::query(text)
+            .bind(row.rotation.id.0)
+            .bind(lease.0)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        tx.commit().await
+    }
+
+    /// Ends every claim: only for SQLite, where the lock file proves that nobody holds one.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn clear_leases(&self) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        each!(&mut tx, CLEAR_LEASES, |conn, text| sqlx::query(text).execute(conn).await.map(|_| ()))?;
+        tx.commit().await
+    }
+
+    /// When the next rotation becomes due.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn next_wake(&self) -> Result<Option<Timestamp>, StoreError> {
+        let (at,): (Option<Timestamp>,) =
+            read!(self, NEXT_WAKE, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
+        Ok(at)
+    }
+
+    /// Reads one rotation.
+    ///
+    /// # Errors
+    /// What the database answered, or that the stored memory does not read.
+    pub async fn rotation(&self, id: RotationId) -> Result<Option<RotationRow>, StoreError> {
+        let row: Option<Row> =
+            read!(self, GET, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
+        row.map(RotationRow::try_from).transpose()
+    }
+
+    /// Rotations, newest first, older than `before`.
+    ///
+    /// # Errors
+    /// As [`Store::rotation`].
+    pub async fn rotations(
+        &self,
+        state: Option<State>,
+        group: Option<&GroupId>,
+        before: Option<RotationId>,
+        limit: usize,
+    ) -> Result<Vec<RotationRow>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<Row> = read!(self, LIST, |pool, text| sqlx::query_as(text)
+            .bind(before.map_or(Uuid::max(), |id| id.0))
+            .bind(state.map_or("", State::as_str))
+            .bind(group.map_or("", GroupId::as_str))
+            .bind(limit)
+            .fetch_all(pool)
+            .await)?;
+        rows.into_iter().map(RotationRow::try_from).collect()
+    }
+
+    /// The journal of a rotation after `after`, oldest first.
+    ///
+    /// # Errors
+    /// As [`Store::rotation`].
+    pub async fn journal(&self, id: RotationId, after: i64, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<EntryRow> = read!(self, JOURNAL, |pool, text| sqlx::query_as(text)
+            .bind(id.0)
+            .bind(after)
+            .bind(limit)
+            .fetch_all(pool)
+            .await)?;
+        rows.into_iter().map(JournalEntry::try_from).collect()
+    }
+}
+
+impl Tx {
+    async fn write_journal(&mut self, id: RotationId, entry: &NewJournal, now: Timestamp) -> Result<(), StoreError> {
+        let last: Option<EntryRow> =
+            each!(self, LAST_ENTRY, |conn, text| sqlx::query_as(text).bind(id.0).fetch_optional(conn).await)?;
+        let last = last.map(JournalEntry::try_from).transpose()?;
+        let same = last.as_ref().filter(|last| {
+            entry.merge
+                && last.kind == entry.kind
+                && last.from_state == entry.from_state
+                && last.to_state == entry.to_state
+                && last.detail == entry.detail
+        });
+        if let Some(last) = same {
+            each!(self, AGAIN, |conn, text| sqlx::query(text)
+                .bind(id.0)
+                .bind(last.seq)
+                .bind(now)
+                .execute(conn)
+                .await
+                .map(|_| ()))?;
+            return Ok(());
+        }
+        let seq = last.map_or(1, |last| last.seq + 1);
+        each!(self, APPEND, |conn, text| sqlx::query(text)
+            .bind(id.0)
+            .bind(seq)
+            .bind(now)
+            .bind(entry.actor.as_str())
+            .bind(entry.kind.as_str())
+            .bind(entry.from_state.map(State::as_str))
+            .bind(entry.to_state.as_str())
+            .bind(entry.detail.to_string())
+            .bind(entry.replay.as_ref().map(ToString::to_string))
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        Ok(())
+    }
+}

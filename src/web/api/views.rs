@@ -1,0 +1,116 @@
+//! How rows look from outside: camelCase, names from Atlas as they are, keys as plain texts.
+
+use serde_json::{Value, json};
+
+use crate::domain::policy::Policy;
+use crate::domain::project::Project;
+use crate::domain::time::Timestamp;
+use crate::store::{Approval, AuditEntry, JournalEntry, OutboxRow, RotationRow};
+
+pub(super) fn project(it: &Project, defaults: &Policy, now: Timestamp) -> Value {
+    json!({
+        "groupId": it.group_id,
+        "name": it.name,
+        "provider": it.provider,
+        "currentKey": it.current_key.as_ref().map(ToString::to_string),
+        "keySince": it.key_since,
+        "keySinceSource": it.key_since_source,
+        "valid": it.valid,
+        "due": it.due(defaults),
+        "status": it.status(defaults, now),
+        "owners": it.owners,
+        "environment": it.environment,
+        "credential": it.credential,
+        "policy": it.policy(defaults),
+        "lastCheckedAt": it.last_checked_at,
+        "lastError": it.last_error,
+        "openRotation": it.open_rotation.map(|open| json!({ "id": open.id, "state": open.state })),
+    })
+}
+
+pub(super) fn rotation(row: &RotationRow, votes: &[Approval]) -> Value {
+    let it = &row.rotation;
+    json!({
+        "id": it.id,
+        "groupId": it.group_id,
+        "projectName": row.project_name,
+        "provider": it.provider,
+        "oldKey": it.old_key.to_string(),
+        "newKey": it.new_key.to_string(),
+        "newKeyTail": it.new_key.tail(),
+        "state": it.state,
+        "cause": it.cause,
+        "trigger": row.trigger,
+        "reason": row.reason,
+        "requestedBy": row.requested_by,
+        "proposalHash": row.proposal_hash,
+        "approvals": {
+            "required": it.quorum.required,
+            "given": votes.iter().map(|vote| json!({
+                "by": vote.by, "at": vote.at, "method": vote.method, "comment": vote.comment,
+            })).collect::<Vec<_>>(),
+        },
+        "lastObservation": it.last.as_ref().map(|seen| json!({
+            "at": seen.at,
+            "key": seen.key.as_ref().map(ToString::to_string),
+            "enabled": seen.provider.is_some(),
+            "valid": seen.valid,
+        })),
+        "hold": it.hold,
+        "attempts": it.attempts,
+        "createdAt": it.created_at,
+        "approvedAt": it.approved_at,
+        "patchedAt": it.patched_at,
+        "validAt": it.valid_at,
+        "deployedAt": it.deployed_at,
+        "finishedAt": it.finished_at,
+        "expiresAt": it.expires_at,
+        "guardDeadline": it.guard_deadline,
+        "deployed": it.deployed,
+        "clusters": it.clusters,
+        "atlasErrorCode": it.failure.as_ref().and_then(|failure| failure.code.clone()),
+        "atlasDetail": it.failure.as_ref().map(|failure| failure.detail.clone()),
+        "version": row.version,
+    })
+}
+
+pub(super) fn journal(it: &JournalEntry) -> Value {
+    json!({
+        "seq": it.seq,
+        "at": it.at,
+        "actor": it.actor,
+        "kind": it.kind,
+        "fromState": it.from_state,
+        "toState": it.to_state,
+        "detail": it.detail,
+        "count": it.count,
+        "lastAt": it.last_at,
+    })
+}
+
+pub(super) fn audit(it: &AuditEntry) -> Value {
+    json!({
+        "seq": it.seq,
+        "at": it.at,
+        "actor": it.actor,
+        "action": it.action,
+        "subject": it.subject,
+        "detail": serde_json::from_str::<Value>(&it.detail).unwrap_or_else(|_| json!(it.detail)),
+        "hash": it.hash,
+        "prevHash": it.prev_hash,
+    })
+}
+
+pub(super) fn mail(it: &OutboxRow) -> Value {
+    json!({
+        "id": it.id,
+        "kind": it.kind,
+        "groupId": it.group_id,
+        "rotationId": it.rotation_id,
+        "recipient": it.recipient,
+        "messageId": it.message_id,
+        "state": it.state,
+        "createdAt": it.created_at,
+        "model": it.model,
+    })
+}

@@ -1,0 +1,169 @@
+//! Who is speaking, and what they may do.
+//!
+//! Over TCP a caller brings a bearer token, of which only the SHA-256 is stored. On the local socket
+//! the kernel names the user, who is `admin`. Wrong tokens are counted for the whole server and
+//! slowed down: a guess must cost more than it can gain, and an address is too easily changed.
+
+use std::num::NonZeroU32;
+
+use aws_lc_rs::rand;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::serve::IncomingStream;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use sha2::{Digest, Sha256};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::Web;
+use super::problem::Problem;
+use crate::domain::rotation::state::{UnknownName, named};
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+named! {
+    /// What a token's holder may do.
+    Role, "role" {
+        /// Read.
+        Viewer = "viewer",
+        /// Propose, cancel, resume, roll back, accept, close, and keep projects.
+        Operator = "operator",
+        /// Approve and reject.
+        Approver = "approver",
+        /// Read and export.
+        Auditor = "auditor",
+        /// Everything.
+        Admin = "admin",
+    }
+}
+
+/// Where a connection came from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// The TCP port: nothing is known of the caller.
+    Network,
+    /// The local socket: the kernel's word for the user.
+    Local {
+        /// The user's name, or `uid-N` when it has none.
+        user: String,
+    },
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Origin {
+    fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
+        Origin::Network
+    }
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Origin {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        match stream.io().peer_cred() {
+            Ok(peer) => Origin::Local { user: user_name(peer.uid()) },
+            Err(_) => Origin::Network,
+        }
+    }
+}
+
+fn user_name(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid.to_string()).then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| format!("uid-{uid}"))
+}
+
+/// The limiter for wrong tokens.
+#[derive(Debug)]
+pub struct Guesses(DefaultDirectRateLimiter);
+
+impl Default for Guesses {
+    fn default() -> Self {
+        let burst = NonZeroU32::new(20).unwrap_or(NonZeroU32::MIN);
+        Self(RateLimiter::direct(Quota::per_second(NonZeroU32::MIN).allow_burst(burst)))
+    }
+}
+
+/// An authenticated caller.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The identity written into journal and audit log.
+    pub name: String,
+    roles: Vec<Role>,
+}
+
+impl Caller {
+    /// Refuses unless the caller holds one of `roles` or is `admin`.
+    ///
+    /// # Errors
+    /// 403 that names the role which would do.
+    pub fn must_be(&self, roles: &[Role]) -> Result<(), Problem> {
+        if self.roles.iter().any(|role| *role == Role::Admin || roles.contains(role)) {
+            return Ok(());
+        }
+        let wanted: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            format!("{} may not do this; it takes the role {}", self.name, wanted.join(" or ")),
+        ))
+    }
+}
+
+impl FromRequestParts<Web> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Problem> {
+        if let Some(ConnectInfo(Origin::Local { user })) = parts.extensions.get::<ConnectInfo<Origin>>() {
+            return Ok(Self { name: format!("local:{user}"), roles: vec![Role::Admin] });
+        }
+        let bearer = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim());
+        let found = match bearer {
+            Some(token) => web.engine.store.token_by_hash(&token_hash(token)).await?,
+            None => None,
+        };
+        match found {
+            Some(token) => {
+                let roles = token.roles.iter().filter_map(|role| role.parse().ok()).collect();
+                Ok(Self { name: token.name, roles })
+            }
+            None if bearer.is_some() && web.guesses.0.check().is_err() => Err(Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-failures",
+                "too many unknown tokens; wait a few seconds",
+            )),
+            None => Err(Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthenticated",
+                "this takes a bearer token that the server knows; `keywheel token create` makes one",
+            )),
+        }
+    }
+}
+
+/// What is stored of a token.
+#[must_use]
+pub fn token_hash(token: &str) -> String {
+    hex::encode(Sha256::digest(token))
+}
+
+/// A fresh token: `kw_` and 256 random bits.
+///
+/// # Errors
+/// When the system's random source fails.
+pub fn new_token() -> Result<String, aws_lc_rs::error::Unspecified> {
+    let mut bits = [0u8; 32];
+    rand::fill(&mut bits)?;
+    Ok(format!("kw_{}", hex::encode(bits)))
+}
