@@ -7,8 +7,8 @@
 //! with a new token; whether to ask again, and when, is the machine's decision. Nothing here
 //! decides what a reading means for a rotation.
 //!
-//! [`client`] is one HTTP round trip, [`auth`] the tokens, [`encryption`] and [`inventory`] the
-//! calls, [`error`] the classes of failure.
+//! `client` is one HTTP round trip, `auth` the tokens, `encryption` and `inventory` the
+//! calls, `error` the classes of failure.
 
 mod auth;
 mod client;
