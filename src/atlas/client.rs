@@ -84,7 +84,7 @@ pub(super) struct Deadline(Instant);
 impl Deadline {
     pub(super) fn after(span: Duration) -> Self {
         let now = Instant::now();
-        Self(now.checked_add(span).unwrap_or(now + Duration::from_secs(3600)))
+        Self(now.checked_add(span).unwrap_or(now + Duration::from_hours(1)))
     }
 
     pub(super) fn left(self) -> Duration {

@@ -121,14 +121,15 @@ impl Atlas {
         clock: Arc<dyn Clock>,
         budget: Arc<dyn TokenBudget>,
     ) -> Result<Atlas, AtlasError> {
-        let http = Http::new(&options.base_url, options.request_timeout, Arc::clone(&clock))?;
+        let AtlasOptions { base_url, request_timeout, patch_body } = options;
+        let http = Http::new(&base_url, request_timeout, Arc::clone(&clock))?;
         let mut accounts = BTreeMap::new();
         for Credential { name, kind } in credentials {
             if accounts.insert(name.clone(), Account::new(name.clone(), kind)).is_some() {
                 return Err(AtlasError::DuplicateCredential(name));
             }
         }
-        Ok(Atlas { http, accounts, clock, budget, patch_body: options.patch_body })
+        Ok(Atlas { http, accounts, clock, budget, patch_body })
     }
 }
 

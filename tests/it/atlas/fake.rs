@@ -101,7 +101,7 @@ impl Fake {
         self.state.lock().unwrap().token_calls.clone()
     }
 
-    fn next(&self, request: String) -> Step {
+    fn next(&self, request: &str) -> Step {
         let mut state = self.state.lock().unwrap();
         let request = request.replace(self.url.trim_start_matches("http://"), "HOST");
         if request.starts_with("POST /api/oauth/token ") {
@@ -119,7 +119,7 @@ impl Fake {
 
 async fn serve(mut stream: TcpStream, fake: Fake) {
     let Some(request) = read_request(&mut stream).await else { return };
-    let (bytes, hangs) = match fake.next(request) {
+    let (bytes, hangs) = match fake.next(&request) {
         Step::Bytes(bytes) => (bytes, false),
         Step::ThenHang(bytes) => (bytes, true),
     };
