@@ -124,6 +124,10 @@ impl Http {
         if matches!(host.as_str(), "127.0.0.1" | "[::1]" | "localhost") {
             builder = builder.no_proxy();
         }
+        if base_url.scheme() == "http" {
+            // Without TLS (a simulator), an image without CA certificates must do.
+            builder = builder.tls_certs_only([]);
+        }
         let client = builder.build().map_err(|error| AtlasError::Tls(root_cause(&error)))?;
         let base = base_url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { client, base, host, request_timeout, clock })
