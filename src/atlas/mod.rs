@@ -1,1 +1,141 @@
-//! atlas
+//! The Atlas Admin API, as far as rotations need it: read a project's encryption configuration,
+//! set its key, and look at its name, clusters and open alerts.
+//!
+//! Every call is one or two requests under one deadline and ends in a value of
+//! [`domain::rotation`](crate::domain::rotation): an observation, a reply or a failure with Atlas'
+//! own words. A lost reply is such a value too. Nothing is retried here except once after a 401
+//! with a new token; whether to ask again, and when, is the machine's decision. Nothing here
+//! decides what a reading means for a rotation.
+//!
+//! `client` is one HTTP round trip, `auth` the tokens, `encryption` and `inventory` the
+//! calls, `error` the classes of failure.
+
+mod auth;
+mod client;
+mod encryption;
+mod error;
+mod inventory;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use url::Url;
+
+use crate::domain::time::{Clock, Timestamp};
+use crate::secret::Secret;
+use auth::Account;
+use client::Http;
+
+/// How to reach Atlas.
+#[derive(Clone, Debug)]
+pub struct AtlasOptions {
+    /// `https://cloud.mongodb.com`, or where else the Admin API is served. Without user and query.
+    pub base_url: Url,
+    /// The longest a single request may take, connecting and reading the body included.
+    pub request_timeout: Duration,
+    /// What a change of key sends.
+    pub patch_body: PatchBody,
+}
+
+/// What the PATCH of a key carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchBody {
+    /// Only the field that names the key: what Atlas documents for an enabled provider.
+    KeyOnly,
+    /// The provider's block as Atlas shows it, with the key replaced.
+    WholeBlock,
+}
+
+/// One login to the Admin API, as projects name it.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// The name by which projects refer to it.
+    pub name: String,
+    /// The login itself.
+    pub kind: CredentialKind,
+}
+
+/// The kinds of login.
+#[derive(Clone, Debug)]
+pub enum CredentialKind {
+    /// A service account: an OAuth client that exchanges id and secret for tokens.
+    ServiceAccount {
+        /// The client id (`mdb_sa_id_…`).
+        client_id: String,
+        /// The client secret (`mdb_sa_sk_…`).
+        client_secret: Secret,
+    },
+}
+
+/// Counts token requests, so that a process that starts over and over cannot use up the 100 live
+/// tokens that a service account has. The count must outlive the process.
+pub trait TokenBudget: Send + Sync {
+    /// Takes one token request of `credential` at `now` from the budget.
+    ///
+    /// # Errors
+    /// The budget is used up; the instant says when there is room again.
+    fn take<'a>(&'a self, credential: &'a str, now: Timestamp) -> BoxFuture<'a, Result<(), Timestamp>>;
+}
+
+/// Why no client could be made. All of these are found when the program starts.
+#[derive(Debug, thiserror::Error)]
+pub enum AtlasError {
+    /// The base URL cannot be one.
+    #[error("atlas.base_url {url:?} {problem}: give scheme and host, such as https://cloud.mongodb.com")]
+    BaseUrl {
+        /// The URL, without user and password.
+        url: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Two credentials have the same name.
+    #[error("atlas.credentials.{0} is there twice: give every credential a name of its own")]
+    DuplicateCredential(String),
+    /// TLS cannot be set up.
+    #[error(
+        "the HTTPS client cannot be built ({0}): if no CA certificates were found, install the system's ca-certificates package"
+    )]
+    Tls(String),
+}
+
+/// The client. One per process: it holds the connections and the tokens.
+pub struct Atlas {
+    http: Http,
+    accounts: BTreeMap<String, Account>,
+    clock: Arc<dyn Clock>,
+    budget: Arc<dyn TokenBudget>,
+    patch_body: PatchBody,
+}
+
+impl Atlas {
+    /// A client that has not asked anything yet.
+    ///
+    /// # Errors
+    /// The options contradict themselves, or TLS cannot be set up; see [`AtlasError`].
+    pub fn new(
+        options: AtlasOptions,
+        credentials: Vec<Credential>,
+        clock: Arc<dyn Clock>,
+        budget: Arc<dyn TokenBudget>,
+    ) -> Result<Atlas, AtlasError> {
+        let AtlasOptions { base_url, request_timeout, patch_body } = options;
+        let http = Http::new(&base_url, request_timeout, Arc::clone(&clock))?;
+        let mut accounts = BTreeMap::new();
+        for Credential { name, kind } in credentials {
+            if accounts.insert(name.clone(), Account::new(name.clone(), kind)).is_some() {
+                return Err(AtlasError::DuplicateCredential(name));
+            }
+        }
+        Ok(Atlas { http, accounts, clock, budget, patch_body })
+    }
+}
+
+/// Shows names only.
+impl fmt::Debug for Atlas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Atlas").field("credentials", &self.accounts.keys()).finish_non_exhaustive()
+    }
+}

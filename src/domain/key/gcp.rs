@@ -35,8 +35,7 @@ impl GcpKey {
                 .ok_or_else(|| bad(&format!("has no readable name after {label}/")))?;
         }
         let version = match (parts.next(), parts.next()) {
-            (None, _) => return Err(versionless(text)),
-            (Some("cryptoKeyVersions"), None | Some("")) => return Err(versionless(text)),
+            (None, _) | (Some("cryptoKeyVersions"), None | Some("")) => return Err(versionless(text)),
             (Some("cryptoKeyVersions"), Some(version)) => version,
             _ => return Err(bad("has no cryptoKeyVersions/… after the key")),
         };

@@ -22,7 +22,7 @@ fn azure(tail: &str) -> KeyRef {
 }
 
 fn refusal(provider: Provider, text: &str) -> KeyError {
-    KeyRef::parse(provider, text).map(|key| panic!("{key} was taken")).unwrap_or_else(|error| error)
+    KeyRef::parse(provider, text).map_or_else(|error| error, |key| panic!("{key} was taken"))
 }
 
 fn in_region(region: &str) -> Place {

@@ -1,0 +1,309 @@
+//! One HTTP round trip to Atlas: what leaves, what comes back, and how a trip breaks.
+//!
+//! A trip ends in time, follows no redirect (a redirect would carry the credential elsewhere), and
+//! never holds more than [`BODY_CAP`] of a body in memory, counted after decompression. Whether a
+//! broken trip may have reached Atlas is kept apart, because for a PATCH that is the question.
+//! Headers and bodies are never logged. This module knows nothing of tokens or of Atlas' errors.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{LOCATION, RETRY_AFTER};
+use reqwest::{Method, redirect, retry};
+use tokio::time::timeout;
+use url::Url;
+
+use super::AtlasError;
+use super::error::{http_date, retry_after, told};
+use crate::domain::rotation::outcome::{Class, Failure};
+use crate::domain::time::{Clock, Span, Timestamp};
+
+/// The longest body that is read, in bytes after decompression.
+const BODY_CAP: usize = 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to take in a body that is not needed.
+const DRAIN: Duration = Duration::from_secs(1);
+/// Shorter than the idle timeout of common load balancers, so that a PATCH rarely meets a
+/// connection which the other side is just closing.
+const POOL_IDLE: Duration = Duration::from_secs(30);
+
+/// One request, without its credential.
+pub(super) struct Request {
+    pub(super) method: Method,
+    /// Path and query below the base URL.
+    pub(super) path: String,
+    /// The media type asked for.
+    pub(super) accept: &'static str,
+    /// Media type and bytes of the body.
+    pub(super) body: Option<(&'static str, Vec<u8>)>,
+}
+
+/// A reply, as far as it is needed.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// When it was complete, by our clock.
+    pub(super) at: Timestamp,
+    /// The `X-Error-Code` header.
+    pub(super) error_code: Option<String>,
+    pub(super) retry_after: Option<Span>,
+    /// Our clock at the middle of the trip minus the `Date` header, in milliseconds.
+    pub(super) skew_ms: Option<i64>,
+    /// Scheme and host that a redirect points to.
+    pub(super) redirect: Option<String>,
+    /// The body, or what happened to it.
+    pub(super) body: Result<Vec<u8>, String>,
+}
+
+impl Answer {
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// A trip without a usable reply.
+pub(super) enum Broken {
+    /// Certainly not a byte of the request arrived.
+    NotSent(Failure),
+    /// The request may have arrived.
+    Unanswered(Failure),
+}
+
+impl Broken {
+    pub(super) fn into_failure(self) -> Failure {
+        match self {
+            Broken::NotSent(failure) | Broken::Unanswered(failure) => failure,
+        }
+    }
+}
+
+/// The end of a call that may take several trips.
+#[derive(Clone, Copy)]
+pub(super) struct Deadline(Instant);
+
+impl Deadline {
+    pub(super) fn after(span: Duration) -> Self {
+        let now = Instant::now();
+        Self(now.checked_add(span).unwrap_or(now + Duration::from_hours(1)))
+    }
+
+    pub(super) fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// The instant at which a third of what is left has passed.
+    pub(super) fn third(self) -> Self {
+        Self::after(self.left() / 3)
+    }
+}
+
+/// The connections to one Atlas.
+pub(super) struct Http {
+    client: reqwest::Client,
+    base: String,
+    host: String,
+    request_timeout: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl Http {
+    pub(super) fn new(
+        base_url: &Url,
+        request_timeout: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, AtlasError> {
+        let host = check_base(base_url)?;
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("keywheel/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            // One call is at most one PATCH on the wire per attempt that was recorded.
+            .retry(retry::never())
+            .connect_timeout(CONNECT_TIMEOUT.min(request_timeout))
+            .read_timeout(request_timeout)
+            .pool_idle_timeout(POOL_IDLE);
+        if matches!(host.as_str(), "127.0.0.1" | "[::1]" | "localhost") {
+            builder = builder.no_proxy();
+        }
+        if base_url.scheme() == "http" {
+            // Without TLS (a simulator), an image without CA certificates must do.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(|error| AtlasError::Tls(root_cause(&error)))?;
+        let base = base_url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { client, base, host, request_timeout, clock })
+    }
+
+    /// Sends `request` and reads the reply, all of it before `deadline`.
+    pub(super) async fn send(
+        &self,
+        request: &Request,
+        authorization: &HeaderValue,
+        deadline: Deadline,
+    ) -> Result<Answer, Broken> {
+        let limit = self.request_timeout.min(deadline.left());
+        if limit.is_zero() {
+            return Err(Broken::NotSent(told(Class::Transient, "no time was left to ask Atlas")));
+        }
+        let started = Instant::now();
+        let result = timeout(limit, self.trip(request, authorization, limit)).await;
+        let result =
+            result.unwrap_or_else(|_| Err(Broken::Unanswered(told(Class::Unknown, no_reply(limit)))));
+        let status = match &result {
+            Ok(answer) => answer.status.to_string(),
+            Err(Broken::NotSent(_)) => "not sent".to_owned(),
+            Err(Broken::Unanswered(_)) => "no reply".to_owned(),
+        };
+        let path = request.path.split('?').next().unwrap_or_default();
+        let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::debug!(method = %request.method, path, status, latency_ms, "atlas.call");
+        result
+    }
+
+    async fn trip(
+        &self,
+        request: &Request,
+        authorization: &HeaderValue,
+        limit: Duration,
+    ) -> Result<Answer, Broken> {
+        let mut outgoing = self
+            .client
+            .request(request.method.clone(), format!("{}{}", self.base, request.path))
+            .header(AUTHORIZATION, authorization.clone())
+            .header(ACCEPT, request.accept);
+        if let Some((media_type, bytes)) = &request.body {
+            outgoing = outgoing.header(CONTENT_TYPE, *media_type).body(bytes.clone());
+        }
+        let began = self.clock.now();
+        let started = Instant::now();
+        let mut response = outgoing.send().await.map_err(|error| self.broken(error, limit))?;
+        // The headers are here, so the status is known whatever becomes of the body: the body gets
+        // less than the whole limit, for the outer one would throw the status away.
+        let mut left = limit.saturating_sub(started.elapsed()) * 9 / 10;
+        if request.method == Method::PATCH && response.status().is_success() {
+            // Nobody reads this body; it is taken in only so that the connection can be used again.
+            left = left.min(DRAIN);
+        }
+        let middle = began + self.clock.now().since(began) / 2;
+        let body = match timeout(left, read_body(&mut response)).await {
+            Ok(body) => body,
+            Err(_) => Err(format!("the reply was not complete within {}", say(limit))),
+        };
+        let at = self.clock.now();
+        let status = response.status().as_u16();
+        Ok(Answer {
+            status,
+            at,
+            error_code: text(response.headers(), &HeaderName::from_static("x-error-code")),
+            retry_after: text(response.headers(), &RETRY_AFTER).and_then(|value| retry_after(&value, at)),
+            skew_ms: text(response.headers(), &DATE).and_then(|value| skew(&value, middle)),
+            redirect: text(response.headers(), &LOCATION)
+                .filter(|_| (300..400).contains(&status))
+                .map(|to| self.origin(&to)),
+            body,
+        })
+    }
+
+    fn broken(&self, error: reqwest::Error, limit: Duration) -> Broken {
+        let error = error.without_url();
+        if error.is_connect() {
+            let host = &self.host;
+            let detail = if error.is_timeout() {
+                format!("could not connect to {host} within {}", say(CONNECT_TIMEOUT.min(limit)))
+            } else {
+                format!("could not connect to {host}: {}", root_cause(&error))
+            };
+            return Broken::NotSent(told(Class::Transient, detail));
+        }
+        if error.is_builder() {
+            return Broken::NotSent(told(Class::Config, "the request could not be put together"));
+        }
+        let detail = if error.is_timeout() {
+            no_reply(limit)
+        } else {
+            format!("connection closed before a reply came ({})", root_cause(&error))
+        };
+        Broken::Unanswered(told(Class::Unknown, detail))
+    }
+
+    /// Where a `Location` leads, without path, query and user.
+    fn origin(&self, location: &str) -> String {
+        let here = Url::parse(&self.base).ok();
+        Url::options().base_url(here.as_ref()).parse(location).map_or_else(
+            |_| "an unreadable address".to_owned(),
+            |url| format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default()),
+        )
+    }
+}
+
+fn check_base(url: &Url) -> Result<String, AtlasError> {
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    let problem = if !matches!(url.scheme(), "http" | "https") {
+        Some("is neither https nor http")
+    } else if has_user {
+        Some("holds a user or password")
+    } else if url.query().is_some() || url.fragment().is_some() {
+        Some("holds a query or fragment")
+    } else {
+        None
+    };
+    match (problem, url.host_str()) {
+        (None, Some(host)) => Ok(host.to_owned()),
+        (problem, _) => Err(AtlasError::BaseUrl {
+            url: format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default()),
+            problem: problem.unwrap_or("names no host"),
+        }),
+    }
+}
+
+async fn read_body(response: &mut reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > BODY_CAP => {
+                return Err("the reply is larger than 1 MiB".to_owned());
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(error) if error.is_timeout() => return Err("the reply stopped half-way".to_owned()),
+            Err(error) if error.is_decode() && !is_incomplete(&error) => {
+                return Err(format!("the reply cannot be decoded ({})", root_cause(&error)));
+            }
+            Err(_) => return Err("connection closed before the reply was complete".to_owned()),
+        }
+    }
+}
+
+/// Whether the stream ended early, which a decoder reports as an error of its own.
+fn is_incomplete(error: &reqwest::Error) -> bool {
+    let cause = root_cause(error);
+    ["end of file", "eof", "closed", "reset", "incomplete"].iter().any(|it| cause.contains(it))
+}
+
+/// The innermost reason, which is the one that a person can act on. It never holds a URL.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?.trim();
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+fn skew(date: &str, middle: Timestamp) -> Option<i64> {
+    let theirs = http_date(date)?;
+    Some((middle.as_micros() - theirs.as_micros()) / 1000)
+}
+
+fn no_reply(limit: Duration) -> String {
+    format!("no reply within {}", say(limit))
+}
+
+/// A duration for people: whole seconds unless it is shorter than one.
+fn say(span: Duration) -> Span {
+    let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1);
+    if millis < 1000 { Span::from_millis(millis) } else { Span::from_secs(millis.saturating_add(500) / 1000) }
+}

@@ -1,0 +1,248 @@
+//! A project's `encryptionAtRest`: reading it as an observation, and setting its key.
+//!
+//! A reading is always a GET: what a PATCH answers is never taken for the state of the project.
+//! Fields and values that are unknown here are passed over, but a known field of the wrong type
+//! makes the whole reading unreadable, because half of a reading is a guess. `valid` is never sent,
+//! and neither is a static secret where Atlas uses a role.
+
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::time::Duration;
+
+use super::client::{Answer, Broken, Deadline, Request};
+use super::error::{failure, told, unreadable};
+use super::{Atlas, PatchBody, error};
+use crate::domain::ids::GroupId;
+use crate::domain::key::{KeyRef, Place, Provider, aws_region};
+use crate::domain::rotation::outcome::{Class, Failure, Observation};
+use crate::domain::rotation::state::Reply;
+
+/// The only version in which this resource exists.
+pub(super) const V2023: &str = "application/vnd.atlas.2023-01-01+json";
+
+/// Logins that Atlas takes from the block itself, and that a role replaces.
+const STATIC_SECRETS: [&str; 4] = ["accessKeyID", "secretAccessKey", "secret", "serviceAccountKey"];
+
+type Block = Map<String, Value>;
+
+impl Atlas {
+    /// Reads the project's encryption configuration.
+    ///
+    /// # Errors
+    /// No readable answer came within `timeout`, or Atlas refused.
+    pub async fn observe(
+        &self,
+        credential: &str,
+        group: &GroupId,
+        timeout: Duration,
+    ) -> Result<Observation, Failure> {
+        let answer = self.read(credential, group, Deadline::after(timeout)).await;
+        observation(&answer.map_err(Broken::into_failure)?)
+    }
+
+    /// Sends one PATCH that sets the project's key, and says what came of it. The reply speaks of
+    /// the request only; which key the project has, the next observation says.
+    pub async fn set_key(&self, credential: &str, group: &GroupId, key: &KeyRef, timeout: Duration) -> Reply {
+        let deadline = Deadline::after(timeout);
+        let body = match self.patch_body {
+            PatchBody::KeyOnly => key_only(key),
+            PatchBody::WholeBlock => match self.whole_block(credential, group, key, deadline).await {
+                Ok(body) => body,
+                Err(failure) => return unsent(failure),
+            },
+        };
+        let request = Request {
+            method: Method::PATCH,
+            path: path(group),
+            accept: V2023,
+            body: Some((V2023, body.to_string().into_bytes())),
+        };
+        reply(self.call(credential, &request, deadline).await)
+    }
+
+    async fn read(&self, credential: &str, group: &GroupId, deadline: Deadline) -> Result<Answer, Broken> {
+        let request = Request { method: Method::GET, path: path(group), accept: V2023, body: None };
+        self.call(credential, &request, deadline).await
+    }
+
+    async fn whole_block(
+        &self,
+        credential: &str,
+        group: &GroupId,
+        key: &KeyRef,
+        deadline: Deadline,
+    ) -> Result<Value, Failure> {
+        let answer = self.read(credential, group, deadline).await.map_err(Broken::into_failure)?;
+        let provider = key.provider();
+        match enabled(&answer)? {
+            Some((found, block)) if found == provider => Ok(replaced(key, block)),
+            _ => Err(told(
+                Class::Config,
+                format!("nothing was sent: Atlas no longer encrypts this project with a key of {provider}"),
+            )),
+        }
+    }
+}
+
+fn path(group: &GroupId) -> String {
+    format!("/api/atlas/v2/groups/{group}/encryptionAtRest")
+}
+
+fn key_only(key: &KeyRef) -> Value {
+    let provider = key.provider();
+    json!({ provider.block(): { provider.key_field(): key.to_string() } })
+}
+
+fn replaced(key: &KeyRef, mut block: Block) -> Value {
+    let provider = key.provider();
+    block.remove("valid");
+    // A null says no more than an absent field when read, but may unset something when sent.
+    block.retain(|_, value| !value.is_null());
+    if block.contains_key("roleId") {
+        block.retain(|name, _| !STATIC_SECRETS.contains(&name.as_str()));
+    }
+    block.insert(provider.key_field().to_owned(), Value::String(key.to_string()));
+    json!({ provider.block(): block })
+}
+
+/// What a PATCH came to.
+fn reply(result: Result<Answer, Broken>) -> Reply {
+    let answer = match result {
+        Ok(answer) if answer.is_success() => return Reply::Accepted,
+        Ok(answer) => answer,
+        Err(Broken::NotSent(failure)) => return unsent(failure),
+        Err(Broken::Unanswered(failure)) => return Reply::Unknown(failure),
+    };
+    let failure = failure(&answer);
+    match failure.class {
+        Class::Transient => Reply::NotTaken(failure),
+        Class::BadKey | Class::Refused | Class::Config => Reply::Refused(failure),
+        Class::Auth => Reply::Auth(failure),
+        Class::Gone => Reply::Gone(failure),
+        Class::Unknown => Reply::Unknown(failure),
+    }
+}
+
+/// What becomes of a PATCH that never left.
+fn unsent(failure: Failure) -> Reply {
+    match failure.class {
+        Class::Auth => Reply::Auth(failure),
+        Class::Gone => Reply::Gone(failure),
+        _ => Reply::NotTaken(failure),
+    }
+}
+
+fn observation(answer: &Answer) -> Result<Observation, Failure> {
+    let found = enabled(answer)?;
+    let provider = found.as_ref().map(|(provider, _)| *provider);
+    let block = found.map(|(_, block)| block).unwrap_or_default();
+    let text = |name: &str| text_field(answer, &block, name);
+    let key = match provider {
+        Some(provider) => text(provider.key_field())?.map(|key| KeyRef::observed(provider, key)),
+        None => None,
+    };
+    let place = match provider {
+        Some(Provider::Aws) => Place { aws_region: text("region")?.and_then(aws_region), azure_vault: None },
+        Some(Provider::Azure) => {
+            Place { aws_region: None, azure_vault: text("keyVaultName")?.map(str::to_owned) }
+        }
+        Some(Provider::Gcp) | None => Place::default(),
+    };
+    Ok(Observation {
+        at: answer.at,
+        provider,
+        key,
+        valid: flag(answer, &block, "valid")?,
+        private_networking: flag(answer, &block, "requirePrivateNetworking")?.unwrap_or(false),
+        place,
+        block_hash: block_hash(provider, &block),
+        skew_ms: answer.skew_ms,
+    })
+}
+
+/// The enabled provider and its block: the first in Atlas' order, should there be two.
+fn enabled(answer: &Answer) -> Result<Option<(Provider, Block)>, Failure> {
+    let Value::Object(mut config) = error::json(answer)? else {
+        return Err(unreadable(answer.status, "Atlas' reply is no encryption configuration"));
+    };
+    // Something that answers {} in Atlas' place must not read as "encryption was disabled".
+    if !Provider::ALL.iter().any(|provider| config.contains_key(provider.block())) {
+        return Err(unreadable(answer.status, "Atlas' reply names no provider of keys"));
+    }
+    for provider in Provider::ALL {
+        match config.remove(provider.block()) {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(block)) => {
+                if flag(answer, &block, "enabled")? == Some(true) {
+                    return Ok(Some((provider, block)));
+                }
+            }
+            Some(_) => {
+                return Err(unreadable(
+                    answer.status,
+                    format!("{} in Atlas' reply is no object", provider.block()),
+                ));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn flag(answer: &Answer, block: &Block, name: &str) -> Result<Option<bool>, Failure> {
+    match block.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(value)) => Ok(Some(*value)),
+        Some(_) => {
+            Err(unreadable(answer.status, format!("{name} in Atlas' reply is neither true nor false")))
+        }
+    }
+}
+
+fn text_field<'a>(answer: &Answer, block: &'a Block, name: &str) -> Result<Option<&'a str>, Failure> {
+    match block.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(value)) => Ok(Some(value.as_str()).filter(|value| !value.trim().is_empty())),
+        Some(_) => Err(unreadable(answer.status, format!("{name} in Atlas' reply is no text"))),
+    }
+}
+
+/// Tells whether the block changed: the same for every order of fields, and for null and absent.
+fn block_hash(provider: Option<Provider>, block: &Block) -> String {
+    let key_field = provider.map_or("", Provider::key_field);
+    let mut fields: Vec<_> = block
+        .iter()
+        .filter(|(name, value)| *name != key_field && *name != "valid" && !value.is_null())
+        .collect();
+    fields.sort_unstable_by_key(|(name, _)| *name);
+    let mut text = provider.map_or("", Provider::block).to_owned();
+    for (name, value) in fields {
+        write_canonical(&Value::String(name.clone()), &mut text);
+        write_canonical(value, &mut text);
+    }
+    hex::encode(Sha256::digest(text))
+}
+
+fn write_canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut fields: Vec<_> = map.iter().collect();
+            fields.sort_unstable_by_key(|(name, _)| *name);
+            out.push('{');
+            for (name, value) in fields {
+                write_canonical(&Value::String(name.clone()), out);
+                write_canonical(value, out);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                write_canonical(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}

@@ -1,0 +1,215 @@
+//! What a failed call means: Atlas' own words, and the class they fall into.
+//!
+//! Only what Atlas itself says is definite. An error page of a proxy or load balancer in between is
+//! an unknown outcome, except where the status alone settles it (401, 403, 405, 429). Atlas' list
+//! of codes is open, so codes that are not named here fall back to their status. Words are passed
+//! on as they came; this module neither translates nor retries.
+
+use chrono::NaiveDateTime;
+use serde_json::Value;
+
+use super::client::Answer;
+use crate::domain::rotation::outcome::{Class, Failure};
+use crate::domain::time::{Span, Timestamp};
+
+/// How much of Atlas' detail is kept, in characters.
+const DETAIL_CAP: usize = 4000;
+/// The longest wait that a `Retry-After` can ask for.
+const LONGEST_WAIT_S: u64 = 86_400;
+
+/// A failure that Atlas did not word.
+pub(super) fn told(class: Class, detail: impl Into<String>) -> Failure {
+    Failure { class, status: None, code: None, detail: detail.into(), retry_after: None }
+}
+
+/// A reply with a success status that says something else than it should.
+pub(super) fn unreadable(status: u16, detail: impl Into<String>) -> Failure {
+    Failure { status: Some(status), ..told(Class::Unknown, detail) }
+}
+
+/// The JSON of a successful reply.
+pub(super) fn json(answer: &Answer) -> Result<Value, Failure> {
+    if !answer.is_success() {
+        return Err(failure(answer));
+    }
+    let body = answer.body.as_ref().map_err(|what| unreadable(answer.status, what))?;
+    serde_json::from_slice(body).map_err(|_| unreadable(answer.status, "Atlas' reply is not JSON"))
+}
+
+/// Reads a reply that is not a success.
+pub(super) fn failure(answer: &Answer) -> Failure {
+    let said = said_by_atlas(answer);
+    let word = |name: &str| said.as_ref().and_then(|said| said.get(name)).and_then(text);
+    let code = word("errorCode").or_else(|| answer.error_code.clone());
+    let is_atlas = said.is_some() || answer.error_code.is_some();
+    Failure {
+        class: class_of(answer.status, code.as_deref(), is_atlas),
+        status: Some(answer.status),
+        detail: word("detail").or_else(|| word("reason")).map_or_else(|| describe(answer), cap),
+        code: code.map(cap),
+        retry_after: answer.retry_after,
+    }
+}
+
+/// The error object, when the body is one of Atlas'.
+fn said_by_atlas(answer: &Answer) -> Option<Value> {
+    let value: Value = serde_json::from_slice(answer.body.as_ref().ok()?).ok()?;
+    ["error", "errorCode", "detail"].iter().any(|name| value.get(name).is_some()).then_some(value)
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn cap(text: String) -> String {
+    if text.chars().count() > DETAIL_CAP {
+        text.chars().take(DETAIL_CAP).chain(['…']).collect()
+    } else {
+        text
+    }
+}
+
+fn describe(answer: &Answer) -> String {
+    let status = answer.status;
+    match (&answer.redirect, &answer.body) {
+        (Some(to), _) => format!(
+            "Atlas answered {status} with a redirect to {to}, which is not followed: set atlas.base_url to the final address"
+        ),
+        (None, Err(what)) => format!("Atlas answered {status}, and {what}"),
+        (None, Ok(_)) => format!("Atlas answered {status} without saying why"),
+    }
+}
+
+fn class_of(status: u16, code: Option<&str>, is_atlas: bool) -> Class {
+    match status {
+        300..=399 | 407 => Class::Config,
+        401 => Class::Auth,
+        405 | 429 => Class::Transient,
+        400 | 402..=499 => code.and_then(class_of_code).unwrap_or(match status {
+            403 => Class::Auth,
+            408 | 409 => Class::Unknown,
+            _ if !is_atlas => Class::Unknown,
+            404 | 410 => Class::Gone,
+            _ => Class::Config,
+        }),
+        _ => Class::Unknown,
+    }
+}
+
+/// Codes that mean the same under whatever 4xx status they come.
+fn class_of_code(code: &str) -> Option<Class> {
+    match code {
+        // The role or the key version exists and is not usable everywhere yet: it passes.
+        "GOOGLE_CLOUD_KMS_KEY_VERSION_PENDING_GENERATION"
+        | "CANNOT_ASSUME_ROLE"
+        | "INVALID_AWS_CREDENTIALS"
+        | "CLOUD_PROVIDER_ACCESS_ROLE_NOT_AUTHORIZED"
+        | "RATE_LIMITED"
+        | "RATE_LIMITED_TOKEN_BUCKET"
+        | "WRITES_NOT_ALLOWED_DURING_APP_UPGRADES" => Some(Class::Transient),
+        // The current key is inaccessible, and Atlas changes nothing until it is restored.
+        "ENCRYPTION_AT_REST_SETTINGS_INVALID" => Some(Class::Refused),
+        "NO_PERMISSION_TO_ENCRYPT_DECRYPT" | "AWS_CUSTOMER_MASTER_KEY_NOT_FOUND" => Some(Class::BadKey),
+        "CANNOT_DISABLE_ENCRYPTION_AT_REST"
+        | "CANNOT_CHANGE_ENCRYPTION_AT_REST_PROVIDER"
+        | "CANNOT_ROTATE_KEY_ENCRYPTION_DISABLED" => Some(Class::Config),
+        _ => ["AWS_KMS_CUSTOMER_MASTER_KEY_", "AZURE_KEY_VAULT_KEY_", "GOOGLE_CLOUD_KMS_KEY_VERSION_"]
+            .iter()
+            .any(|family| code.starts_with(family))
+            .then_some(Class::BadKey),
+    }
+}
+
+/// Reads `Retry-After`: seconds, or an instant.
+pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Span> {
+    let seconds = match value.parse::<u64>() {
+        Ok(seconds) => seconds,
+        Err(_) => now.until(http_date(value)?).as_secs(),
+    };
+    // "At once" is a second: a span is more than nothing.
+    Some(Span::from_secs(seconds.clamp(1, LONGEST_WAIT_S)))
+}
+
+/// Reads the date of an HTTP header. The weekday is not looked at and the day may lack its leading
+/// zero, as Atlas sends it.
+pub(super) fn http_date(value: &str) -> Option<Timestamp> {
+    let (_, date) = value.split_once(',')?;
+    let date = date.trim().strip_suffix("GMT")?.trim_end();
+    let parsed = NaiveDateTime::parse_from_str(date, "%d %b %Y %H:%M:%S").ok()?;
+    Some(Timestamp::from_chrono(parsed.and_utc()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_read_with_and_without_a_leading_zero() {
+        let expected: Timestamp = "2027-07-01T00:00:00Z".parse().unwrap();
+        for text in
+            ["Thu, 1 Jul 2027 00:00:00 GMT", "Thu, 01 Jul 2027 00:00:00 GMT", "Mon, 1 Jul 2027 00:00:00 GMT"]
+        {
+            assert_eq!(http_date(text), Some(expected), "{text}");
+        }
+        for text in ["", "yesterday", "Thu, 32 Jul 2027 00:00:00 GMT", "2027-07-01", "Thu, 1 Jul é GMT"] {
+            assert_eq!(http_date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_an_instant_and_never_nothing_or_endless() {
+        let now: Timestamp = "2027-07-01T00:00:00Z".parse().unwrap();
+        for (text, wait) in [
+            ("7", Some(7)),
+            ("0", Some(1)),
+            ("99999999999", Some(86_400)),
+            ("Thu, 1 Jul 2027 00:00:30 GMT", Some(30)),
+            ("Thu, 1 Jul 2026 00:00:30 GMT", Some(1)),
+            ("soon", None),
+            ("-5", None),
+        ] {
+            assert_eq!(retry_after(text, now), wait.map(Span::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_published_code_has_its_class() {
+        for (status, code, class) in [
+            (400, "ENCRYPTION_AT_REST_SETTINGS_INVALID", Class::Refused),
+            (400, "NO_PERMISSION_TO_ENCRYPT_DECRYPT", Class::BadKey),
+            (400, "AWS_KMS_CUSTOMER_MASTER_KEY_PENDING_DELETION", Class::BadKey),
+            (400, "AWS_KMS_REGION_NOT_SUPPORTED", Class::Config),
+            (404, "AWS_CUSTOMER_MASTER_KEY_NOT_FOUND", Class::BadKey),
+            (400, "AZURE_KEY_VAULT_KEY_EXPIRING", Class::BadKey),
+            (400, "AZURE_KEY_VAULT_ENVIRONMENT_NOT_SUPPORTED", Class::Config),
+            (400, "GOOGLE_CLOUD_KMS_KEY_VERSION_DESTROY_SCHEDULED", Class::BadKey),
+            (400, "GOOGLE_CLOUD_KMS_KEY_VERSION_PENDING_GENERATION", Class::Transient),
+            (400, "INVALID_AWS_CREDENTIALS", Class::Transient),
+            (400, "INVALID_AZURE_CREDENTIALS", Class::Config),
+            (403, "CANNOT_ASSUME_ROLE", Class::Transient),
+            (409, "CANNOT_ROTATE_KEY_ENCRYPTION_DISABLED", Class::Config),
+            (409, "CLUSTER_BUSY_IN_A_NEW_WAY", Class::Unknown),
+            (400, "SOMETHING_NEW", Class::Config),
+            (404, "GROUP_NOT_FOUND", Class::Gone),
+            (410, "VERSION_GONE", Class::Gone),
+            (406, "NOT_ACCEPTABLE", Class::Config),
+            (401, "USER_CANNOT_ACCESS_GROUP", Class::Auth),
+            (403, "IP_ADDRESS_NOT_ON_ACCESS_LIST", Class::Auth),
+            (405, "WRITES_NOT_ALLOWED_DURING_APP_UPGRADES", Class::Transient),
+            (429, "RATE_LIMITED_TOKEN_BUCKET", Class::Transient),
+            (500, "UNEXPECTED_ERROR", Class::Unknown),
+        ] {
+            assert_eq!(class_of(status, Some(code), true), class, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn what_atlas_did_not_say_is_not_definite() {
+        for status in [400, 404, 409, 410, 422, 500, 502, 504, 599] {
+            assert_eq!(class_of(status, None, false), Class::Unknown, "{status}");
+        }
+        assert_eq!(class_of(403, None, false), Class::Auth);
+        assert_eq!(class_of(429, None, false), Class::Transient);
+        assert_eq!(class_of(302, None, false), Class::Config);
+    }
+}
