@@ -131,6 +131,12 @@ impl Atlas {
         }
         Ok(Atlas { http, accounts, clock, budget, patch_body })
     }
+
+    /// Whether a credential of this name is configured.
+    #[must_use]
+    pub fn knows(&self, credential: &str) -> bool {
+        self.accounts.contains_key(credential)
+    }
 }
 
 /// Shows names only.

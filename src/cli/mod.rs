@@ -1,1 +1,208 @@
-//! cli
+//! The command line: the tree of verbs, and which file carries each out.
+//!
+//! Verbs on projects, rotations and records are clients of the API, so that one set of rules
+//! decides whoever asks; only `serve demo sim migrate token config` and `audit verify` work on
+//! files and the database of this machine. Nothing here decides anything about a rotation.
+
+mod client;
+mod failure;
+#[cfg(test)]
+mod fake;
+mod local;
+mod printer;
+mod projects;
+mod records;
+mod rotations;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use client::Client;
+use failure::{Exit, Failure};
+use printer::{Format, Printer};
+
+/// Rotates the customer-managed keys of MongoDB Atlas projects, and proves each new key.
+#[derive(Debug, Parser)]
+#[command(
+    name = "keywheel",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    max_term_width = 110,
+    after_help = "\
+Try it:   keywheel demo
+Run it:   keywheel config check && keywheel serve
+Rotate:   keywheel project add 32b6e34b3d91647abb20e7b8 --owner team@example.com
+          keywheel rotate payments-prod --to 1234abcd-12ab-34cd-56ef-1234567890ab --watch
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 cannot reach the server."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Global {
+    /// Configuration file; otherwise keywheel.toml in the working directory, when there is one
+    #[arg(long, value_name = "FILE", env = "KEYWHEEL_CONFIG", global = true, help_heading = "Everywhere")]
+    config: Option<PathBuf>,
+    /// How data is printed; json is the API's own
+    #[arg(short, long, value_enum, default_value_t, global = true, help_heading = "Everywhere")]
+    output: Format,
+    /// Server to talk to, instead of the local socket
+    #[arg(long, value_name = "URL", env = "KEYWHEEL_SERVER", global = true, help_heading = "Everywhere")]
+    server: Option<String>,
+    /// File that holds the token for --server
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "KEYWHEEL_TOKEN_FILE",
+        global = true,
+        help_heading = "Everywhere"
+    )]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show everything in one process: simulator, seeded projects, dashboard; nothing real is touched
+    #[command(after_help = "Example:\n  keywheel demo --fast")]
+    Demo(local::Demo),
+    /// Run the daemon until SIGTERM or SIGINT; a second signal ends it at once
+    #[command(after_help = "Example:\n  keywheel serve --config /etc/keywheel.toml")]
+    Serve(local::Serve),
+    /// Bring the database to this version's schema
+    #[command(
+        after_help = "Only needed where database.migrate = false:\n  keywheel migrate && keywheel serve"
+    )]
+    Migrate,
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(local::ConfigVerb),
+    /// Run the Atlas simulator on its own, to rehearse against
+    #[command(after_help = "Example:\n  keywheel sim --listen 127.0.0.1:8441 --seed projects.json")]
+    Sim(local::Sim),
+    /// Make, list and revoke API tokens, beside a running daemon too
+    #[command(subcommand)]
+    Token(local::TokenVerb),
+    /// Track Atlas projects
+    #[command(subcommand)]
+    Project(projects::Verb),
+    /// Show how the server and its projects are
+    #[command(after_help = "Example:\n  keywheel status -o json")]
+    Status,
+    /// Say in sentences why a project is where it is and what happens next
+    #[command(after_help = "Example:\n  keywheel why payments-prod")]
+    Why(projects::Named),
+    /// Propose a new key for a project
+    #[command(after_help = rotations::ROTATE_HELP)]
+    Rotate(rotations::Rotate),
+    /// List, show and follow rotations
+    #[command(subcommand)]
+    Rotation(rotations::Verb),
+    /// Say yes to a proposal; the yes is bound to exactly this project, old key and new key
+    #[command(
+        after_help = "Example:\n  keywheel approve 0198c5a0-0000-7000-8000-000000000000 --comment \"change 4711\""
+    )]
+    Approve(rotations::Decide),
+    /// Say no to a proposal
+    Reject(rotations::Decide),
+    /// Call a rotation off before anything was sent to Atlas
+    Cancel(rotations::Decide),
+    /// Let a rotation that needs an operator look again and go on
+    Resume(rotations::Decide),
+    /// Put the old key back
+    Rollback(rotations::Decide),
+    /// Take the new key as it is, without Keywheel's proof
+    Accept(rotations::Decide),
+    /// End a rotation that needs an operator and leave the key as it is
+    Close(rotations::Decide),
+    /// Read the audit log, or verify its hash chain
+    #[command(subcommand)]
+    Audit(records::AuditVerb),
+    /// Look at the mails that were written
+    #[command(subcommand)]
+    Outbox(records::OutboxVerb),
+    /// Print a completion script
+    #[command(after_help = "Example:\n  keywheel completions bash > /etc/bash_completion.d/keywheel")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Carries out one command line and says how it ended.
+pub async fn run(cli: Cli) -> ExitCode {
+    let mut printer = Printer::stdio(cli.global.output);
+    match dispatch(cli.verb, &cli.global, &mut printer).await {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.report(&mut printer);
+            failure.exit().into()
+        }
+    }
+}
+
+async fn dispatch(verb: Verb, global: &Global, printer: &mut Printer) -> Result<ExitCode, Failure> {
+    let exit = match verb {
+        // The long-running ones bring their own exit code.
+        Verb::Demo(args) => return local::demo(args).await,
+        Verb::Serve(args) => return local::serve(args, global).await,
+        Verb::Sim(args) => return local::sim(args).await,
+        Verb::Migrate => local::migrate(global, printer).await?,
+        Verb::Config(verb) => local::config(&verb, global, printer)?,
+        Verb::Token(verb) => local::token(verb, global, printer).await?,
+        Verb::Audit(records::AuditVerb::Verify) => local::audit_verify(global, printer).await?,
+        Verb::Completions { shell } => completions(shell, printer)?,
+        over_the_api => {
+            let client = Client::new(global, printer)?;
+            remote(over_the_api, &client, printer).await?
+        }
+    };
+    Ok(exit.into())
+}
+
+async fn remote(verb: Verb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+    let decide = |verb, args| rotations::decide(verb, args, client);
+    match verb {
+        Verb::Project(verb) => projects::run(verb, client, printer).await,
+        Verb::Status => records::status(client, printer).await,
+        Verb::Why(args) => projects::why(&args, client, printer).await,
+        Verb::Rotate(args) => rotations::rotate(args, client, printer).await,
+        Verb::Rotation(verb) => rotations::run(verb, client, printer).await,
+        Verb::Approve(args) => decide("approve", args).say(printer).await,
+        Verb::Reject(args) => decide("reject", args).say(printer).await,
+        Verb::Cancel(args) => decide("cancel", args).say(printer).await,
+        Verb::Resume(args) => decide("resume", args).say(printer).await,
+        Verb::Rollback(args) => decide("rollback", args).say(printer).await,
+        Verb::Accept(args) => decide("accept", args).say(printer).await,
+        Verb::Close(args) => decide("close", args).say(printer).await,
+        Verb::Audit(verb) => records::audit(&verb, client, printer).await,
+        Verb::Outbox(verb) => records::outbox(&verb, client, printer).await,
+        // Carried out without a server; see `dispatch`.
+        Verb::Demo(_)
+        | Verb::Serve(_)
+        | Verb::Migrate
+        | Verb::Config(_)
+        | Verb::Sim(_)
+        | Verb::Token(_)
+        | Verb::Completions { .. } => Ok(Exit::Usage),
+    }
+}
+
+fn completions(shell: clap_complete::Shell, printer: &mut Printer) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "keywheel", &mut script);
+    printer.text(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests;

@@ -391,6 +391,7 @@ fn read_pace(r: &mut Reader) -> Pace {
         rate_limit_floor: r.take("pace.rate_limit_floor", d.rate_limit_floor),
         settle: r.take("pace.settle", d.settle),
         fresh: r.take("pace.fresh", d.fresh),
+        idle_every: r.take("pace.idle_every", d.idle_every),
         watch_every: r.take("pace.watch_every", d.watch_every),
         watch_for: r.take("pace.watch_for", d.watch_for),
     }

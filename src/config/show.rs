@@ -3,6 +3,8 @@
 //! Entries arrive masked; nothing here sees a secret. The text can be read back as TOML as far as
 //! it holds no masked value.
 
+use std::fmt::Write;
+
 use serde_json::json;
 use toml::Value;
 
@@ -15,10 +17,10 @@ pub(super) fn text(entries: &[Entry]) -> String {
     for entry in entries {
         let own = entry.path.rsplit_once('.').map_or("", |(section, _)| section);
         if own != section {
-            out += &format!("\n[{own}]\n");
+            let _ = writeln!(out, "\n[{own}]");
             section = own;
         }
-        out += &format!("{:width$}  # {}\n", line(entry), entry.origin, width = width.unwrap_or(0));
+        let _ = writeln!(out, "{:width$}  # {}", line(entry), entry.origin, width = width.unwrap_or(0));
     }
     out
 }

@@ -88,7 +88,7 @@ pub(super) struct Say {
     proposal_hash: Option<String>,
 }
 
-pub(super) async fn say(State(web): State<Web>, caller: Caller, Path((id, verb)): Path<(RotationId, String)>, body: Option<Json<Say>>) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn say(State(web): State<Web>, caller: Caller, Path((id, verb)): Path<(RotationId, String)>, body: axum::body::Bytes) -> Result<axum::Json<Value>, Problem> {
     let (verb, role) = match verb.as_str() {
         "approve" => (Verb::Approve, Role::Approver),
         "reject" => (Verb::Reject, Role::Approver),
@@ -100,7 +100,11 @@ pub(super) async fn say(State(web): State<Web>, caller: Caller, Path((id, verb))
         _ => return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", format!("a rotation has no verb {verb:?}"))),
     };
     caller.must_be(&[role])?;
-    let body = body.map(|Json(body)| body).unwrap_or_default();
+    let body: Say = if body.is_empty() {
+        Say::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "malformed", error.to_string()))?
+    };
     let row = web.engine.say(&caller.name, id, verb, body.comment, body.proposal_hash.as_deref()).await?;
     shown(&web, &row).await
 }

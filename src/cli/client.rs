@@ -1,0 +1,315 @@
+//! The API as the verbs use it: over the local socket without a token, or over HTTP with one.
+//!
+//! Everything a person needs when it does not work is made here: which socket or address was
+//! tried, and how to start a server. Redirects are not followed, because a token must not travel
+//! to a place nobody named. Nothing is retried: a verb that may have taken effect says so.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use url::{Host, Url};
+
+use super::Global;
+use super::failure::{Failure, Problem};
+use super::printer::Printer;
+use crate::config::{Config, Sources};
+use crate::domain::ids::GroupId;
+
+/// How long an answer may take: adding a project waits for Atlas.
+const ANSWER: Duration = Duration::from_mins(2);
+/// More than this is no answer of ours.
+const LARGEST: usize = 64 << 20;
+
+/// A successful answer.
+#[derive(Clone, Debug)]
+pub(super) struct Reply {
+    /// As it came.
+    pub(super) text: String,
+    /// As it reads; null when there is no body.
+    pub(super) json: Value,
+}
+
+/// A connection to one server.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    target: String,
+    hint: String,
+}
+
+impl Client {
+    /// The server that the command line, the environment or the configuration names.
+    pub(super) fn new(global: &Global, printer: &mut Printer) -> Result<Self, Failure> {
+        if let Some(server) = &global.server {
+            return Self::over_http(server, global.token_file.as_deref(), printer);
+        }
+        let socket = Config::socket(&Sources::from_process(global.config.clone()))?;
+        let socket = socket.ok_or_else(|| {
+            Failure::Usage(
+                "the local socket is off (server.socket = \"\"); name a server with --server URL --token-file FILE"
+                    .to_owned(),
+            )
+        })?;
+        Self::over_socket(&socket)
+    }
+
+    /// A server on this machine; whoever may open the socket is its admin.
+    pub(super) fn over_socket(socket: &Path) -> Result<Self, Failure> {
+        let http = builder(HeaderMap::new()).no_proxy().unix_socket(socket.to_owned()).build();
+        Ok(Self {
+            http: http.map_err(broken)?,
+            base: Url::parse("http://localhost").map_err(broken)?,
+            target: format!("the local socket {}", socket.display()),
+            hint: "start a server with `keywheel serve` (its data_dir holds the socket), or name one with --server URL --token-file FILE".to_owned(),
+        })
+    }
+
+    /// A server anywhere, with a token.
+    pub(super) fn over_http(
+        server: &str,
+        token: Option<&Path>,
+        printer: &mut Printer,
+    ) -> Result<Self, Failure> {
+        let base =
+            Url::parse(server).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let base = base.ok_or_else(|| {
+            Failure::Usage("--server takes an address such as https://keywheel.example.com".to_owned())
+        })?;
+        let token = token.ok_or_else(|| {
+            Failure::Usage("--server needs --token-file FILE (or KEYWHEEL_TOKEN_FILE): make one with `keywheel token create` on the server".to_owned())
+        })?;
+        if base.scheme() == "http" && !is_loopback(&base) {
+            printer
+                .note("warning: --server is plain http: the token crosses the network readable; use https");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, bearer(token)?);
+        Ok(Self {
+            http: builder(headers).build().map_err(broken)?,
+            target: format!("the server {}", shown(&base)),
+            hint: "check the address, and that `keywheel serve` runs there and listens on it".to_owned(),
+            base,
+        })
+    }
+
+    fn url(&self, path: &str, query: &[(&str, &str)]) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/api/v1{path}", self.base.path().trim_end_matches('/')));
+        url.set_query(None);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
+    /// Reads something.
+    pub(super) async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Reply, Failure> {
+        self.call(Method::GET, path, query, None).await
+    }
+
+    /// Asks for something to be done.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Reply, Failure> {
+        self.call(method, path, &[], body).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Reply, Failure> {
+        let reads = method == Method::GET;
+        let mut request = self.http.request(method, self.url(path, query)).timeout(ANSWER);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error, reads))?;
+        let status = response.status();
+        let text = self.body(response, reads).await?;
+        if !status.is_success() {
+            return Err(problem(status, &text));
+        }
+        if text.trim().is_empty() {
+            return Ok(Reply { text, json: Value::Null });
+        }
+        let json = serde_json::from_str(&text).map_err(|_| {
+            Failure::Failed(anyhow::anyhow!(
+                "{} answered something that is not JSON: is it a Keywheel server?",
+                self.target
+            ))
+        })?;
+        Ok(Reply { text, json })
+    }
+
+    async fn body(&self, mut response: Response, reads: bool) -> Result<String, Failure> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error, reads))? {
+            if body.len() + chunk.len() > LARGEST {
+                return Err(Failure::Failed(anyhow::anyhow!("{} answered more than 64 MiB", self.target)));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Opens the event stream of a rotation, after the entry `after`.
+    pub(super) async fn stream(&self, path: &str, after: Option<&str>) -> Result<Response, Failure> {
+        let mut request = self.http.get(self.url(path, &[])).header(header::ACCEPT, "text/event-stream");
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error, true))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        Err(problem(status, &self.body(response, true).await?))
+    }
+
+    /// Up to `limit` items of a list, page by page, and whether there are more.
+    pub(super) async fn items(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        limit: Option<usize>,
+    ) -> Result<(Vec<Value>, bool), Failure> {
+        let mut items = Vec::new();
+        let mut cursor = None::<String>;
+        loop {
+            let mut query = query.to_vec();
+            if let Some(cursor) = &cursor {
+                query.push(("cursor", cursor));
+            }
+            let mut page = self.get(path, &query).await?.json;
+            if let Some(more) = page["items"].as_array_mut() {
+                items.append(more);
+            }
+            let next = page["next"].as_str().map(str::to_owned);
+            if let Some(limit) = limit.filter(|limit| items.len() >= *limit) {
+                let more = items.len() > limit || next.is_some();
+                items.truncate(limit);
+                return Ok((items, more));
+            }
+            // A server that hands out the same cursor twice would keep us here for ever.
+            if next.is_none() || next == cursor {
+                return Ok((items, false));
+            }
+            cursor = next;
+        }
+    }
+
+    /// The group id of a project given by id or by its unique name.
+    pub(super) async fn project(&self, given: &str) -> Result<GroupId, Failure> {
+        if let Ok(id) = given.parse() {
+            return Ok(id);
+        }
+        let (all, _) = self.items("/projects", &[], None).await?;
+        let named: Vec<&str> = all
+            .iter()
+            .filter(|project| project["name"].as_str() == Some(given))
+            .filter_map(|project| project["groupId"].as_str())
+            .collect();
+        match named.as_slice() {
+            [] => Err(Failure::NotFound(format!(
+                "no project is named {given:?}; `keywheel project list` shows them all, `keywheel project add` tracks one"
+            ))),
+            [only] => only.parse().map_err(broken),
+            many => Err(Failure::Usage(format!(
+                "{given:?} is the name of {} projects; use the id: {}",
+                many.len(),
+                many.join(", ")
+            ))),
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error, reads: bool) -> Failure {
+        let why = innermost(error);
+        if error.is_connect() || reads {
+            let denied = why.contains("ermission denied");
+            let hint = if denied {
+                "the socket is open only to the user that runs the server: become that user, or use --server URL --token-file FILE"
+            } else {
+                &self.hint
+            };
+            return Failure::Unreachable {
+                what: format!("cannot reach {}: {why}", self.target),
+                hint: hint.to_owned(),
+            };
+        }
+        Failure::Unreachable {
+            what: format!("{} did not answer: {why}. The request may have taken effect", self.target),
+            hint: "look before you repeat it: `keywheel rotation list`, `keywheel project list`".to_owned(),
+        }
+    }
+}
+
+fn builder(headers: HeaderMap) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .default_headers(headers)
+        .user_agent(concat!("keywheel/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(10))
+}
+
+fn bearer(file: &Path) -> Result<HeaderValue, Failure> {
+    let refuse =
+        |why: String| Failure::Usage(format!("the token file {} {why}", PathBuf::from(file).display()));
+    let text = std::fs::read_to_string(file).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(refuse("is empty".to_owned()));
+    }
+    let mut value = HeaderValue::from_str(&format!("Bearer {text}"))
+        .map_err(|_| refuse("holds something that is no token".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn problem(status: StatusCode, body: &str) -> Failure {
+    Failure::Problem(Box::new(Problem::read(status.as_u16(), body)))
+}
+
+fn broken(error: impl std::fmt::Display) -> Failure {
+    Failure::Failed(anyhow::anyhow!("{error}"))
+}
+
+/// The address without a user and a password, should somebody have put them there.
+fn shown(base: &Url) -> String {
+    let mut base = base.clone();
+    let _ = base.set_password(None);
+    let _ = base.set_username("");
+    base.to_string()
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// The last cause says what the system said; the outer layers only repeat that it failed.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+/// A list as the API would have sent it in one page.
+pub(super) fn page(items: Vec<Value>) -> Value {
+    json!({ "items": Value::Array(items), "next": null })
+}

@@ -1,0 +1,176 @@
+//! How a verb ends: the exit codes that scripts rely on, and what a person reads beside them.
+//!
+//! Every failure is one `error:` line on standard error, with the server's stable code, Atlas' own
+//! words verbatim when Atlas is the cause, and a `hint:` line with the next step where one is
+//! known. Nothing here prints a backtrace.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::printer::Printer;
+
+/// The exit codes of every verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// It is done.
+    Done = 0,
+    /// It was tried and failed.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The server refused: a conflict, or not allowed.
+    Refused = 3,
+    /// There is no such thing.
+    NotFound = 4,
+    /// The server cannot be reached.
+    Unreachable = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Why a verb did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The command line asks for something that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The server said no.
+    #[error("{}", .0.detail)]
+    Problem(Box<Problem>),
+    /// No server answered.
+    #[error("{what}")]
+    Unreachable {
+        /// What could not be reached, and why.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Nobody reads our output any more.
+    #[error("the output was closed")]
+    Closed,
+    /// Everything else.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+/// An answer that is no success, reduced to what a person needs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Problem {
+    /// The HTTP status.
+    pub(super) status: u16,
+    /// The stable code; empty when the answer was no problem document.
+    pub(super) code: String,
+    /// What happened, in a sentence.
+    pub(super) detail: String,
+    /// Atlas' own code and words, when Atlas is the cause.
+    pub(super) atlas: Option<String>,
+    /// The rotation in the way, when there is one.
+    pub(super) rotation: Option<String>,
+}
+
+impl Problem {
+    /// Reads an answer; one that is not a problem document (a proxy's page) still gives a sentence.
+    #[must_use]
+    pub(super) fn read(status: u16, body: &str) -> Self {
+        let json: Value = serde_json::from_str(body).unwrap_or_default();
+        let text = |name: &str| json[name].as_str().map(str::to_owned);
+        let atlas = match (text("atlasErrorCode"), text("atlasDetail")) {
+            (Some(code), Some(detail)) => Some(format!("{code}: {detail}")),
+            (code, detail) => code.or(detail),
+        };
+        let detail = text("detail")
+            .or_else(|| text("title"))
+            .unwrap_or_else(|| format!("the server answered {status} without saying why"));
+        let rotation = text("rotationId").or_else(|| text("rotation"));
+        Self { status, code: text("code").unwrap_or_default(), detail, atlas, rotation }
+    }
+
+    fn exit(&self) -> Exit {
+        match self.status {
+            400 => Exit::Usage,
+            401 | 403 | 409 | 422 => Exit::Refused,
+            404 => Exit::NotFound,
+            _ => Exit::Failed,
+        }
+    }
+
+    /// The next step, for the codes that have one.
+    fn hint(&self) -> Option<String> {
+        let id = self.rotation.as_deref().unwrap_or("ID");
+        Some(match self.code.as_str() {
+            "rotation-open" => format!("look at it with `keywheel rotation show {id}`; end it with `keywheel cancel {id}`"),
+            "self-approval" => "another person must approve; policy.self_approval says whether the proposer may".to_owned(),
+            "proposal-changed" => "look again with `keywheel rotation show ID` and decide about what is there now".to_owned(),
+            "illegal-transition" => "`keywheel rotation show ID` says where the rotation is and what may follow".to_owned(),
+            "key-invalid" => "write the key as the provider does: an AWS key id or ARN, an Azure key identifier with its version, a Google key version's full name".to_owned(),
+            "key-unchanged" => "the project already has this key; name the new one".to_owned(),
+            "key-other-place" => "the key must lie in the region or vault that Atlas has configured; change that in Atlas first".to_owned(),
+            "versionless" => "name a key version, or set allow_versionless in the project's policy".to_owned(),
+            code if code.starts_with("atlas-") => "check the project's credential and its rights in Atlas, then try again".to_owned(),
+            _ if self.status == 401 => "make a token with `keywheel token create` on the server and name its file with --token-file".to_owned(),
+            _ if self.status == 403 => "use a token that has the role for this".to_owned(),
+            _ => return None,
+        })
+    }
+}
+
+impl Failure {
+    /// The exit code that belongs to it.
+    #[must_use]
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Failure::Usage(_) => Exit::Usage,
+            Failure::NotFound(_) => Exit::NotFound,
+            Failure::Problem(problem) => problem.exit(),
+            Failure::Unreachable { .. } => Exit::Unreachable,
+            Failure::Closed | Failure::Failed(_) => Exit::Failed,
+        }
+    }
+
+    /// Tells the person on standard error.
+    pub(super) fn report(&self, printer: &mut Printer) {
+        if matches!(self, Failure::Closed) {
+            return;
+        }
+        printer.note(&format!("error: {self}"));
+        match self {
+            Failure::Problem(problem) => {
+                if !problem.code.is_empty() {
+                    printer.note(&format!("code: {}", problem.code));
+                }
+                if let Some(atlas) = &problem.atlas {
+                    printer.note(&format!("atlas: {atlas}"));
+                }
+                if let Some(hint) = problem.hint() {
+                    printer.note(&format!("hint: {hint}"));
+                }
+            }
+            Failure::Unreachable { hint, .. } => printer.note(&format!("hint: {hint}")),
+            _ => {}
+        }
+    }
+}
+
+impl From<crate::config::ConfigError> for Failure {
+    fn from(error: crate::config::ConfigError) -> Self {
+        Failure::Failed(error.into())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            Failure::Closed
+        } else {
+            Failure::Failed(anyhow::Error::new(error).context("the output cannot be written"))
+        }
+    }
+}

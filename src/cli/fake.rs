@@ -1,0 +1,61 @@
+//! What the command line's tests share: captured streams and a small server that answers as told.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::client::Client;
+use super::printer::{Format, Printer};
+
+/// Bytes that a printer wrote.
+#[derive(Clone, Default)]
+pub(super) struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Shared {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A printer with its standard output and standard error.
+pub(super) fn printer(format: Format, live: bool) -> (Printer, Shared, Shared) {
+    let (out, err) = (Shared::default(), Shared::default());
+    (Printer::new(Box::new(out.clone()), Box::new(err.clone()), format, live), out, err)
+}
+
+/// A server on a local socket; the directory must outlive the test.
+pub(super) fn on_socket(router: Router) -> (Client, tempfile::TempDir) {
+    install_provider();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("k.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (Client::over_socket(&path).unwrap(), dir)
+}
+
+/// A server on TCP; gives its address.
+pub(super) async fn on_tcp(router: Router) -> String {
+    install_provider();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    format!("http://{address}")
+}
+
+/// As `main` does; a second time is no fault here.
+pub(super) fn install_provider() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

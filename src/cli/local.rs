@@ -1,0 +1,226 @@
+//! The verbs that need no server: they read the configuration, files and the database themselves.
+//!
+//! Each loads the configuration, tells its warnings, and hands over to the composition root. What
+//! the daemon does is not decided here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::Global;
+use super::failure::{Exit, Failure};
+use super::printer::Printer;
+use crate::config::{Config, Loaded, Log, LogFormat, Sources};
+use crate::{app, telemetry};
+
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// Shrink every wait, so that a rotation takes seconds
+    #[arg(long)]
+    fast: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Address and port to listen on, instead of server.listen
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Sim {
+    /// Address and port to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8441")]
+    listen: SocketAddr,
+    /// JSON file with the projects, keys and clusters to start with
+    #[arg(long, value_name = "FILE")]
+    seed: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Read everything and report all faults and warnings at once
+    #[command(
+        after_help = "Example:\n  keywheel config check --config /etc/keywheel.toml\n\nExit code 0 when it may be used, 1 when not."
+    )]
+    Check,
+    /// Print the values in force and where each was written; secrets as ***
+    #[command(after_help = "Example:\n  keywheel config show | grep -v '# default'")]
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenVerb {
+    /// Make a token; it is printed once, alone on standard output
+    #[command(
+        after_help = "Example:\n  umask 077; keywheel token create --name ci --role operator --role viewer > ci.token"
+    )]
+    Create {
+        /// The token's name: the identity in approvals and in the audit log
+        #[arg(long)]
+        name: String,
+        /// What it may do; may be given more than once
+        #[arg(long = "role", value_enum, value_name = "ROLE", required = true, value_delimiter = ',', num_args = 1..)]
+        roles: Vec<Role>,
+    },
+    /// List tokens; their secrets are not kept
+    List,
+    /// Revoke a token at once
+    Revoke {
+        /// The token's name
+        name: String,
+    },
+}
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Role {
+    /// Read
+    Viewer,
+    /// Propose, cancel, resume, roll back, accept, close
+    Operator,
+    /// Approve and reject
+    Approver,
+    /// Read and export
+    Auditor,
+    /// Everything, except approving its own proposals
+    Admin,
+}
+
+impl Role {
+    fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+}
+
+fn load(global: &Global) -> Result<Loaded, Failure> {
+    Ok(Config::load(&Sources::from_process(global.config.clone()))?)
+}
+
+fn load_and_warn(global: &Global, printer: &mut Printer) -> Result<Config, Failure> {
+    let loaded = load(global)?;
+    loaded.warnings.iter().for_each(|warning| printer.note(&format!("warning: {warning}")));
+    Ok(loaded.config)
+}
+
+fn quiet_log(level: &str) -> Log {
+    Log { format: LogFormat::Text, level: level.to_owned() }
+}
+
+pub(super) async fn demo(args: Demo) -> Result<ExitCode, Failure> {
+    telemetry::init(&quiet_log("warn"))?;
+    Ok(app::demo(args.fast).await?)
+}
+
+pub(super) async fn serve(args: Serve, global: &Global) -> Result<ExitCode, Failure> {
+    let mut sources = Sources::from_process(global.config.clone());
+    if let Some(listen) = args.listen {
+        sources.overrides.push(("server.listen".to_owned(), listen.to_string()));
+    }
+    let loaded = Config::load(&sources)?;
+    telemetry::init(&loaded.config.log)?;
+    Ok(app::serve(loaded.config, loaded.warnings).await?)
+}
+
+pub(super) async fn sim(args: Sim) -> Result<ExitCode, Failure> {
+    telemetry::init(&quiet_log("info"))?;
+    Ok(app::sim(args.listen, args.seed).await?)
+}
+
+pub(super) async fn migrate(global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
+    let config = load_and_warn(global, printer)?;
+    let done = app::migrate(config).await?;
+    printer.note(&done);
+    Ok(Exit::Done)
+}
+
+pub(super) fn config(verb: &ConfigVerb, global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
+    let sources = Sources::from_process(global.config.clone());
+    match (Config::load(&sources), verb) {
+        (Err(error), ConfigVerb::Check) if printer.is_json() => {
+            printer.json(&json!({ "ok": false, "errors": error.0, "warnings": [] }))?;
+            Ok(Exit::Failed)
+        }
+        (Err(error), _) => Err(error.into()),
+        (Ok(loaded), ConfigVerb::Check) => {
+            checked(&loaded, &sources, printer)?;
+            Ok(Exit::Done)
+        }
+        (Ok(loaded), ConfigVerb::Show) => {
+            if printer.is_json() {
+                printer.json(&loaded.to_json())?;
+            } else {
+                printer.text(&loaded.to_text())?;
+            }
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn checked(loaded: &Loaded, sources: &Sources, printer: &mut Printer) -> Result<(), Failure> {
+    if printer.is_json() {
+        return Ok(printer.json(&json!({ "ok": true, "errors": [], "warnings": loaded.warnings }))?);
+    }
+    loaded.warnings.iter().for_each(|warning| printer.note(&format!("warning: {warning}")));
+    let from = sources
+        .file
+        .as_ref()
+        .map_or("no file, defaults and environment only".to_owned(), |file| file.display().to_string());
+    let count = match loaded.warnings.len() {
+        0 => String::new(),
+        1 => ", with one warning".to_owned(),
+        many => format!(", with {many} warnings"),
+    };
+    Ok(printer.line(&format!("the configuration may be used ({from}){count}"))?)
+}
+
+pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
+    let config = load_and_warn(global, printer)?;
+    match verb {
+        TokenVerb::Create { name, roles } => {
+            let roles = roles.into_iter().map(Role::name).collect();
+            let token = app::token_create(config, name, roles).await?;
+            printer.line(&token)?;
+            printer.note("keep it: it is not stored and cannot be shown again");
+        }
+        TokenVerb::List => {
+            let tokens = app::token_list(config).await?;
+            if printer.is_json() {
+                printer.json(&tokens)?;
+            } else {
+                let items = tokens.get("items").unwrap_or(&tokens);
+                let items: &[Value] = items.as_array().map_or(&[], Vec::as_slice);
+                let columns =
+                    ["name", "roles", "createdAt", "createdBy", "lastUsedAt", "expiresAt", "revokedAt"];
+                printer.list(items, &columns)?;
+            }
+        }
+        TokenVerb::Revoke { name } => {
+            if !app::token_revoke(config, name.clone()).await? {
+                return Err(Failure::NotFound(format!(
+                    "there is no token named {name:?}; `keywheel token list` shows them"
+                )));
+            }
+            printer.note(&format!("the token {name} is revoked"));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn audit_verify(global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
+    let config = load_and_warn(global, printer)?;
+    let verdict = app::audit_verify(config).await?;
+    let (intact, text) = match &verdict {
+        Ok(text) => (true, text),
+        Err(text) => (false, text),
+    };
+    if printer.is_json() {
+        printer.json(&json!({ "intact": intact, "detail": text }))?;
+    } else {
+        printer.line(text)?;
+    }
+    Ok(if intact { Exit::Done } else { Exit::Failed })
+}

@@ -1,0 +1,274 @@
+//! The only way to standard output: tables for people, the API's JSON for programs.
+//!
+//! Data goes to standard output, everything said about it to standard error. Names come from
+//! Atlas as they are, so control characters are made visible before they reach a terminal. Ids
+//! and keys are never cut or wrapped, because people copy them. A closed pipe is an error value.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+use super::client::Reply;
+use crate::domain::time::Timestamp;
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// The API's JSON, unchanged.
+    Json,
+}
+
+/// Standard output and standard error of one verb.
+pub(super) struct Printer {
+    out: Box<dyn Write + Send>,
+    err: Box<dyn Write + Send>,
+    /// Tables or JSON.
+    pub(super) format: Format,
+    live: bool,
+    status_shown: bool,
+}
+
+impl Printer {
+    /// A printer to this process' own streams.
+    #[must_use]
+    pub(super) fn stdio(format: Format) -> Self {
+        let live = io::stdout().is_terminal() && format == Format::Table;
+        Self::new(Box::new(io::stdout()), Box::new(io::stderr()), format, live)
+    }
+
+    /// A printer to the given streams; `live` allows a line that rewrites itself.
+    #[must_use]
+    pub(super) fn new(
+        out: Box<dyn Write + Send>,
+        err: Box<dyn Write + Send>,
+        format: Format,
+        live: bool,
+    ) -> Self {
+        Self { out, err, format, live, status_shown: false }
+    }
+
+    /// Whether JSON was asked for.
+    #[must_use]
+    pub(super) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Whether a line may rewrite itself.
+    #[must_use]
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// One line of data.
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+        self.wipe()?;
+        writeln!(self.out, "{text}")?;
+        self.out.flush()
+    }
+
+    /// Text that ends its own lines.
+    pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()
+    }
+
+    /// A line that the next one replaces; nothing where output is not a terminal.
+    pub(super) fn status(&mut self, text: &str) -> io::Result<()> {
+        if !self.live {
+            return Ok(());
+        }
+        self.status_shown = true;
+        write!(self.out, "\r\x1b[K{text}")?;
+        self.out.flush()
+    }
+
+    fn wipe(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.status_shown) {
+            write!(self.out, "\r\x1b[K")?;
+        }
+        Ok(())
+    }
+
+    /// Something said about the data, on standard error. Nobody can be told when that fails.
+    pub(super) fn note(&mut self, text: &str) {
+        let _ = self.wipe().and_then(|()| self.out.flush());
+        let text = text.split('\n').map(clean).collect::<Vec<_>>().join("\n");
+        let _ = writeln!(self.err, "{text}");
+    }
+
+    /// A JSON value of our own making.
+    pub(super) fn json(&mut self, value: &Value) -> io::Result<()> {
+        self.line(&format!("{value:#}"))
+    }
+
+    /// A list: the chosen columns that any item has.
+    pub(super) fn list(&mut self, items: &[Value], columns: &[&str]) -> io::Result<()> {
+        let columns: Vec<&&str> =
+            columns.iter().filter(|name| items.iter().any(|item| !item[**name].is_null())).collect();
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(columns.iter().map(|name| heading(name)));
+        for item in items {
+            table.add_row(columns.iter().map(|name| cell(&item[**name])));
+        }
+        let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
+        self.line(&lines.join("\n"))
+    }
+
+    /// One object: the named fields first, then the rest; fields without a value are left out.
+    pub(super) fn object(&mut self, object: &Value, order: &[&str]) -> io::Result<()> {
+        let mut rows = Vec::new();
+        let rest = object.as_object().into_iter().flat_map(|map| map.keys()).map(String::as_str);
+        for name in order.iter().copied().chain(rest.filter(|name| !order.contains(name))) {
+            flatten(name, &object[name], &mut rows);
+        }
+        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let mut out = String::new();
+        for (name, value) in rows {
+            if value.contains('\n') {
+                let _ = writeln!(out, "{name}:\n{}", value.lines().map(clean).collect::<Vec<_>>().join("\n"));
+            } else {
+                let _ = writeln!(out, "{name:width$}  {}", clean(&value));
+            }
+        }
+        self.text(&out)
+    }
+
+    /// An answer of the server: its JSON as it came, or what `table` makes of it.
+    pub(super) fn reply(
+        &mut self,
+        reply: &Reply,
+        table: impl FnOnce(&mut Self, &Value) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.is_json() { self.line(reply.text.trim_end()) } else { table(self, &reply.json) }
+    }
+}
+
+fn flatten(name: &str, value: &Value, rows: &mut Vec<(String, String)>) {
+    match value {
+        Value::Null => {}
+        Value::Object(map) => {
+            map.iter().for_each(|(key, value)| flatten(&format!("{name}.{key}"), value, rows));
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for (index, item) in items.iter().enumerate() {
+                flatten(&format!("{name}.{}", index + 1), item, rows);
+            }
+        }
+        Value::String(text) if text.contains('\n') => rows.push((name.to_owned(), text.clone())),
+        other => rows.push((name.to_owned(), cell(other))),
+    }
+}
+
+fn heading(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            out.push(' ');
+        }
+        out.push(c.to_ascii_uppercase());
+    }
+    out
+}
+
+/// One value in one line.
+pub(super) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => clean(&short_time(text)),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, value)| format!("{}={}", clean(name), cell(value)))
+            .collect::<Vec<_>>()
+            .join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// Instants lose their microseconds in tables; JSON keeps them.
+fn short_time(text: &str) -> String {
+    match text.split_once('.') {
+        Some((head, rest)) if rest.ends_with('Z') && text.parse::<Timestamp>().is_ok() => format!("{head}Z"),
+        _ => text.to_owned(),
+    }
+}
+
+/// Makes control characters and text-direction overrides visible.
+pub(super) fn clean(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().fold(String::new(), |mut out, c| {
+        if hidden(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fake::{Shared, printer};
+    use super::*;
+
+    #[test]
+    fn tables_keep_whole_keys_and_show_no_control_characters() {
+        let (mut printer, out, _) = printer(Format::Table, false);
+        let key = "projects/p/locations/l/keyRings/r/cryptoKeys/".to_owned() + &"k".repeat(300);
+        let items = [
+            json!({"id": 1, "name": "a\u{1b}[31m\u{202e}b", "newKey": key, "at": "2026-01-02T03:04:05.123456Z"}),
+        ];
+        printer.list(&items, &["id", "name", "newKey", "at", "absent"]).unwrap();
+        let text = out.text();
+        assert!(text.contains(&key) && text.contains("2026-01-02T03:04:05Z"), "{text}");
+        assert!(text.contains("a\\u{1b}[31m\\u{202e}b") && !text.contains("ABSENT"), "{text}");
+        assert_eq!(text.lines().count(), 2);
+    }
+
+    #[test]
+    fn objects_show_named_fields_first_and_skip_what_is_absent() {
+        let (mut printer, out, _) = printer(Format::Table, false);
+        printer
+            .object(&json!({"b": 1, "a": {"x": true}, "z": null, "id": "i"}), &["id", "b", "none"])
+            .unwrap();
+        assert_eq!(out.text(), "id   i\nb    1\na.x  true\n");
+    }
+
+    #[test]
+    fn a_status_line_is_only_for_terminals() {
+        let (mut plain, out, _) = printer(Format::Table, false);
+        plain.status("x").unwrap();
+        assert_eq!(out.text(), "");
+        let (mut live, out, _) = printer(Format::Table, true);
+        live.status("x").unwrap();
+        live.line("y").unwrap();
+        assert_eq!(out.text(), "\r\x1b[Kx\r\x1b[Ky\n");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_an_error_and_no_panic() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut printer = Printer::new(Box::new(Closed), Box::new(Shared::default()), Format::Table, false);
+        let failure = super::super::failure::Failure::from(printer.line("x").unwrap_err());
+        assert!(matches!(failure, super::super::failure::Failure::Closed));
+    }
+}

@@ -1,0 +1,196 @@
+//! Verbs on projects.
+//!
+//! A project is given by its group id or by a name that only one project has. What a field may
+//! hold is the server's to decide; here only what cannot be sent at all is refused.
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::client::{Client, page};
+use super::failure::{Exit, Failure};
+use super::printer::Printer;
+use crate::domain::ids::GroupId;
+use crate::domain::time::Timestamp;
+
+const COLUMNS: [&str; 7] = ["groupId", "name", "provider", "status", "due", "keySince", "currentKey"];
+const FIELDS: [&str; 14] = [
+    "groupId",
+    "name",
+    "status",
+    "provider",
+    "currentKey",
+    "valid",
+    "keySince",
+    "keySinceSource",
+    "due",
+    "openRotation",
+    "owners",
+    "environment",
+    "credential",
+    "lastCheckedAt",
+];
+
+#[derive(Debug, Args)]
+pub(super) struct Named {
+    /// Group id, or a name that only one project has
+    project: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Track a project; its key is read from Atlas at once
+    #[command(
+        after_help = "Example:\n  keywheel project add 32b6e34b3d91647abb20e7b8 --owner team@example.com --since 2026-06-01"
+    )]
+    Add {
+        /// The project's id in Atlas: 24 hexadecimal digits
+        group_id: GroupId,
+        #[command(flatten)]
+        fields: Fields,
+    },
+    /// List tracked projects
+    #[command(after_help = "Example:\n  keywheel project list --status overdue")]
+    List(Filter),
+    /// Show one project
+    Show(Named),
+    /// Change what Keywheel knows about a project; nothing changes in Atlas
+    #[command(
+        after_help = "Example:\n  keywheel project edit payments-prod --owner a@example.com --policy '{\"approvals\": 2}'"
+    )]
+    Edit {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        fields: Fields,
+    },
+    /// Stop tracking a project; its history stays, and nothing changes in Atlas
+    Remove(Named),
+}
+
+#[derive(Debug, Default, Args)]
+pub(super) struct Fields {
+    /// Mail address of someone responsible; may be given more than once
+    #[arg(long = "owner", value_name = "MAIL")]
+    owners: Vec<String>,
+    /// Since when the present key serves
+    #[arg(long, value_name = "DATE", value_parser = instant)]
+    since: Option<Timestamp>,
+    /// Name to show, instead of Atlas' own
+    #[arg(long)]
+    name: Option<String>,
+    /// Which of atlas.credentials to use
+    #[arg(long, value_name = "NAME")]
+    credential: Option<String>,
+    /// A tag such as prod
+    #[arg(long, value_name = "TAG")]
+    environment: Option<String>,
+    /// What this project sets for itself of the policy, as a JSON object
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    policy: Option<Value>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Filter {
+    /// Only projects of this status, such as `overdue`
+    #[arg(long)]
+    status: Option<String>,
+    /// Only projects of this owner
+    #[arg(long, value_name = "MAIL")]
+    owner: Option<String>,
+    /// Only projects on AWS, AZURE or GCP
+    #[arg(long)]
+    provider: Option<String>,
+}
+
+fn instant(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|error: crate::domain::time::BadTime| error.to_string())
+}
+
+fn object(text: &str) -> Result<Value, String> {
+    match serde_json::from_str(text) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err("this takes a JSON object".to_owned()),
+        Err(error) => Err(format!("this takes a JSON object: {error}")),
+    }
+}
+
+impl Fields {
+    fn body(self) -> Map<String, Value> {
+        let owners = (!self.owners.is_empty()).then(|| json!(self.owners));
+        let fields = [
+            ("owners", owners),
+            ("keySince", self.since.map(|at| json!(at))),
+            ("name", self.name.map(Value::from)),
+            ("credential", self.credential.map(Value::from)),
+            ("environment", self.environment.map(Value::from)),
+            ("policy", self.policy),
+        ];
+        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
+pub(super) async fn run(verb: Verb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Add { group_id, fields } => {
+            let mut body = fields.body();
+            body.insert("groupId".to_owned(), json!(group_id));
+            let reply = client.send(Method::POST, "/projects", Some(&Value::Object(body))).await?;
+            printer.reply(&reply, |printer, project| printer.object(project, &FIELDS))?;
+        }
+        Verb::List(filter) => list(&filter, client, printer).await?,
+        Verb::Show(named) => {
+            let id = client.project(&named.project).await?;
+            let reply = client.get(&format!("/projects/{id}"), &[]).await?;
+            printer.reply(&reply, |printer, project| printer.object(project, &FIELDS))?;
+        }
+        Verb::Edit { named, fields } => {
+            let body = fields.body();
+            if body.is_empty() {
+                return Err(Failure::Usage(
+                    "nothing to change: name at least one field, see `keywheel project edit --help`"
+                        .to_owned(),
+                ));
+            }
+            let id = client.project(&named.project).await?;
+            let reply =
+                client.send(Method::PATCH, &format!("/projects/{id}"), Some(&Value::Object(body))).await?;
+            printer.reply(&reply, |printer, project| printer.object(project, &FIELDS))?;
+        }
+        Verb::Remove(named) => {
+            let id = client.project(&named.project).await?;
+            client.send(Method::DELETE, &format!("/projects/{id}"), None).await?;
+            printer.note(&format!("the project {id} is no longer tracked; its key in Atlas stays as it is"));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn list(filter: &Filter, client: &Client, printer: &mut Printer) -> Result<(), Failure> {
+    let given = [("status", &filter.status), ("owner", &filter.owner), ("provider", &filter.provider)];
+    let query: Vec<(&str, &str)> =
+        given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
+    let (items, _) = client.items("/projects", &query, None).await?;
+    if printer.is_json() {
+        printer.json(&page(items))?;
+    } else if items.is_empty() {
+        printer.note("no projects; `keywheel project add GROUP_ID` tracks one");
+    } else {
+        printer.list(&items, &COLUMNS)?;
+    }
+    Ok(())
+}
+
+pub(super) async fn why(named: &Named, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+    let id = client.project(&named.project).await?;
+    let reply = client.get(&format!("/projects/{id}/why"), &[]).await?;
+    printer.reply(&reply, |printer, why| {
+        printer.line(&format!("status: {}", super::printer::cell(&why["status"])))?;
+        let sentences = why["sentences"].as_array().into_iter().flatten();
+        for sentence in sentences {
+            printer.line(&super::printer::cell(sentence))?;
+        }
+        Ok(())
+    })?;
+    Ok(Exit::Done)
+}

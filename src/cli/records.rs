@@ -1,0 +1,100 @@
+//! Verbs that only read: the audit log, the outbox, and the server's condition.
+//!
+//! Verifying the audit log's hash chain is not here: it reads the database itself.
+
+use clap::Subcommand;
+
+use super::client::{Client, page};
+use super::failure::{Exit, Failure};
+use super::printer::Printer;
+use crate::domain::ids::OutboxId;
+
+const AUDIT: [&str; 6] = ["seq", "at", "actor", "action", "subject", "detail"];
+const OUTBOX: [&str; 11] = [
+    "id",
+    "createdAt",
+    "kind",
+    "template",
+    "to",
+    "recipient",
+    "subject",
+    "state",
+    "status",
+    "attempts",
+    "sentAt",
+];
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditVerb {
+    /// List what anyone did, the newest first
+    List {
+        /// How many at most
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Check the hash chain in the database of this machine; names the first broken row
+    #[command(after_help = "Exit code 0 when the chain is intact, 1 when it is broken.")]
+    Verify,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OutboxVerb {
+    /// List mails, the newest first
+    List {
+        /// How many at most
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Show one mail
+    Show {
+        /// The mail's id
+        id: OutboxId,
+    },
+}
+
+pub(super) async fn status(client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+    let reply = client.get("/status", &[]).await?;
+    printer.reply(&reply, |printer, status| printer.object(status, &["version", "status", "projects"]))?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn audit(verb: &AuditVerb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+    let AuditVerb::List { limit } = verb else { return Ok(Exit::Usage) };
+    list("/audit", *limit, &AUDIT, client, printer).await
+}
+
+pub(super) async fn outbox(
+    verb: &OutboxVerb,
+    client: &Client,
+    printer: &mut Printer,
+) -> Result<Exit, Failure> {
+    match verb {
+        OutboxVerb::List { limit } => list("/outbox", *limit, &OUTBOX, client, printer).await,
+        OutboxVerb::Show { id } => {
+            let reply = client.get(&format!("/outbox/{id}"), &[]).await?;
+            printer.reply(&reply, |printer, mail| printer.object(mail, &OUTBOX))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+async fn list(
+    path: &str,
+    limit: usize,
+    columns: &[&str],
+    client: &Client,
+    printer: &mut Printer,
+) -> Result<Exit, Failure> {
+    let (items, more) = client.items(path, &[], Some(limit)).await?;
+    if printer.is_json() {
+        printer.json(&page(items))?;
+    } else if items.is_empty() {
+        printer.note("nothing there yet");
+    } else {
+        printer.list(&items, columns)?;
+    }
+    if more {
+        printer.note("there are more; --limit shows them");
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,228 @@
+//! Follows one rotation through its event stream.
+//!
+//! The stream replays the journal and then goes on live; every entry has a sequence number, so a
+//! dropped connection is resumed where it broke and nothing is shown twice. An entry alone never
+//! ends the watch: an old `needs_operator` in the replay may be long resolved, so the rotation
+//! itself is asked. On a terminal the present state stands in a line that rewrites itself;
+//! elsewhere there is one plain line per entry, and with `-o json` one JSON object per line.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::client::Client;
+use super::failure::{Exit, Failure};
+use super::printer::{Printer, cell};
+use crate::domain::ids::RotationId;
+use crate::domain::rotation::state::State;
+
+/// How long a stream may be silent before it counts as dropped.
+const SILENCE: Duration = Duration::from_mins(1);
+/// Waits between attempts to come back: five minutes in all.
+const RETRIES: u32 = 60;
+const RETRY_EVERY: Duration = Duration::from_secs(5);
+/// More than this in one event is no event of ours.
+const LARGEST_EVENT: usize = 1 << 20;
+
+/// Follows `id` until it ends or waits for an operator; the exit code says which.
+pub(super) async fn follow(id: RotationId, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+    let mut watch = Watch { id, client, printer, last: None, failures: 0 };
+    loop {
+        match watch.once().await {
+            Ok(Some(exit)) => return Ok(exit),
+            Ok(None) => {}
+            // What never worked does not get better by waiting.
+            Err(failure @ Failure::Unreachable { .. }) if watch.may_come_back() => {
+                if watch.failures == 0 {
+                    watch.printer.note(&format!("{failure}; trying again"));
+                }
+                watch.failures += 1;
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+struct Watch<'a> {
+    id: RotationId,
+    client: &'a Client,
+    printer: &'a mut Printer,
+    /// The last entry shown.
+    last: Option<String>,
+    failures: u32,
+}
+
+impl Watch<'_> {
+    fn may_come_back(&self) -> bool {
+        self.last.is_some() && self.failures < RETRIES
+    }
+
+    /// One connection, from the last entry shown to the drop or the end.
+    async fn once(&mut self) -> Result<Option<Exit>, Failure> {
+        let path = format!("/rotations/{}/stream", self.id);
+        let mut stream = self.client.stream(&path, self.last.as_deref()).await?;
+        self.failures = 0;
+        let mut events = Events::default();
+        let mut ended = false;
+        loop {
+            let Ok(Ok(Some(chunk))) = tokio::time::timeout(SILENCE, stream.chunk()).await else { break };
+            for event in events.push(&chunk) {
+                ended |= self.show(&event)?;
+            }
+            if ended && let Some(exit) = self.ended().await? {
+                return Ok(Some(exit));
+            }
+        }
+        let over = self.ended().await?;
+        if over.is_none() {
+            // A server that closes every stream at once must not be asked in a tight loop.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        Ok(over)
+    }
+
+    /// Shows one entry; true when it may be the last.
+    fn show(&mut self, event: &Event) -> Result<bool, Failure> {
+        let Ok(entry) = serde_json::from_str::<Value>(&event.data) else { return Ok(false) };
+        let seq = event.id.clone().or_else(|| entry["seq"].as_u64().map(|seq| seq.to_string()));
+        if seq.is_some() && seq == self.last {
+            return Ok(false);
+        }
+        self.last = seq.or_else(|| self.last.take());
+        let (from, to) = (entry["fromState"].as_str(), entry["toState"].as_str().unwrap_or_default());
+        if self.printer.is_json() {
+            self.printer.line(&event.data)?;
+        } else if self.printer.is_live() && from == Some(to) {
+            self.printer.status(&format!("{}  {to}: {}", cell(&entry["at"]), brief(&entry)))?;
+        } else {
+            self.printer.line(&plain(&entry))?;
+            self.printer.status(to)?;
+        }
+        let state: Option<State> = to.parse().ok();
+        Ok(state.is_some_and(stops))
+    }
+
+    /// Asks the rotation itself whether it is over.
+    async fn ended(&mut self) -> Result<Option<Exit>, Failure> {
+        let rotation = self.client.get(&format!("/rotations/{}", self.id), &[]).await?.json;
+        let state = rotation["state"].as_str().and_then(|text| text.parse::<State>().ok());
+        let Some(state) = state.filter(|state| stops(*state)) else { return Ok(None) };
+        let cause = rotation["cause"].as_str().map(|cause| format!(" ({cause})")).unwrap_or_default();
+        self.printer.note(&format!("rotation {} is {state}{cause}", self.id));
+        if state == State::NeedsOperator {
+            self.printer.note(&format!(
+                "hint: `keywheel rotation show {id}` says what was seen; then resume, rollback, accept or close",
+                id = self.id
+            ));
+        }
+        Ok(Some(exit(state)))
+    }
+}
+
+/// Whether a watch ends here: nothing more happens by itself, or a person is needed.
+fn stops(state: State) -> bool {
+    state.is_final() || state == State::NeedsOperator
+}
+
+fn exit(state: State) -> Exit {
+    match state {
+        State::Completed | State::Accepted => Exit::Done,
+        State::Rejected | State::Cancelled | State::Expired | State::Superseded => Exit::Refused,
+        _ => Exit::Failed,
+    }
+}
+
+fn plain(entry: &Value) -> String {
+    let to = cell(&entry["toState"]);
+    let states = match entry["fromState"].as_str() {
+        Some(from) if from != to => format!("{} -> {to}", cell(&entry["fromState"])),
+        _ => to,
+    };
+    format!("{}  {states}  {}", cell(&entry["at"]), brief(entry)).trim_end().to_owned()
+}
+
+fn brief(entry: &Value) -> String {
+    let parts = ["kind", "actor", "detail"].map(|name| &entry[name]);
+    parts.into_iter().filter(|value| !value.is_null()).map(cell).collect::<Vec<_>>().join("  ")
+}
+
+/// One server-sent event.
+#[derive(Debug, PartialEq, Eq)]
+struct Event {
+    id: Option<String>,
+    data: String,
+}
+
+/// Puts chunks back together into events; comments and unknown fields are skipped.
+#[derive(Default)]
+struct Events {
+    pending: Vec<u8>,
+    id: Option<String>,
+    data: Vec<String>,
+}
+
+impl Events {
+    fn push(&mut self, chunk: &[u8]) -> Vec<Event> {
+        self.pending.extend_from_slice(chunk);
+        let mut events = Vec::new();
+        while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.pending.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            self.line(line.trim_end_matches(['\r', '\n']), &mut events);
+        }
+        if self.pending.len() > LARGEST_EVENT {
+            self.pending.clear();
+        }
+        events
+    }
+
+    fn line(&mut self, line: &str, events: &mut Vec<Event>) {
+        if line.is_empty() {
+            if !self.data.is_empty() {
+                let data = std::mem::take(&mut self.data).join("\n");
+                events.push(Event { id: self.id.take(), data });
+            }
+            return;
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "id" => self.id = Some(value.to_owned()),
+            "data" => self.data.push(value.to_owned()),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_put_together_from_any_chunks() {
+        let text = ": hello\nid: 7\nevent: entry\ndata: {\"a\":\ndata: 1}\r\n\r\nretry: 5\n\ndata: x\n\n";
+        for size in [1, 2, 7, text.len()] {
+            let mut events = Events::default();
+            let all: Vec<Event> = text.as_bytes().chunks(size).flat_map(|chunk| events.push(chunk)).collect();
+            assert_eq!(
+                all,
+                [
+                    Event { id: Some("7".to_owned()), data: "{\"a\":\n1}".to_owned() },
+                    Event { id: None, data: "x".to_owned() }
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn every_end_has_its_exit_code() {
+        let done: Vec<State> =
+            State::ALL.iter().copied().filter(|state| exit(*state) == Exit::Done).collect();
+        assert_eq!(done, [State::Completed, State::Accepted]);
+        assert_eq!(exit(State::NeedsOperator), Exit::Failed);
+        assert_eq!(exit(State::RolledBack), Exit::Failed);
+        assert_eq!(exit(State::Superseded), Exit::Refused);
+        assert!(stops(State::NeedsOperator) && !stops(State::Deploying));
+    }
+}
