@@ -1,0 +1,70 @@
+//! Scripted faults: what goes wrong, at which operation, how often.
+
+use serde::{Deserialize, Serialize};
+
+/// One fault of the script. The first that matches a request and is not used up takes it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fault {
+    /// `get_ear`, `patch_ear`, `get_group`, `get_clusters`, `get_alerts`, `token` or `any`.
+    pub operation: String,
+    /// Only for this project.
+    #[serde(default)]
+    pub group_id: Option<String>,
+    /// Requests to let pass first.
+    #[serde(default)]
+    pub skip: u32,
+    /// How often it strikes; `None` until it is removed.
+    #[serde(default)]
+    pub times: Option<u32>,
+    /// What happens.
+    pub kind: Kind,
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Kind {
+    /// The connection is cut before anything is applied.
+    DropRequest,
+    /// It is applied, then the connection is cut without a reply.
+    DropReply,
+    /// It waits this many milliseconds before it is handled.
+    Delay(u64),
+    /// The connection is cut now, and it is applied this many milliseconds later.
+    LateApply(u64),
+    /// This answer instead; nothing is applied.
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// Atlas' code; without one the body is an HTML page.
+        #[serde(default)]
+        code: Option<String>,
+        /// Seconds for `Retry-After`.
+        #[serde(default)]
+        retry_after: Option<u64>,
+    },
+    /// It is applied, and this status is answered.
+    AppliedStatus(u16),
+    /// The reply stops in the middle of its body.
+    Truncate,
+}
+
+/// Finds the fault for a request and counts it.
+pub(super) fn strike(faults: &mut [Fault], operation: &str, group: Option<&str>) -> Option<Kind> {
+    for fault in faults {
+        let here = fault.operation == operation || fault.operation == "any";
+        if !here || (fault.group_id.is_some() && fault.group_id.as_deref() != group) || fault.times == Some(0) {
+            continue;
+        }
+        if fault.skip > 0 {
+            fault.skip -= 1;
+            continue;
+        }
+        if let Some(times) = fault.times.as_mut() {
+            *times -= 1;
+        }
+        return Some(fault.kind.clone());
+    }
+    None
+}
