@@ -19,7 +19,7 @@ pub fn init(log: &Log) -> anyhow::Result<()> {
     let text = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
     let start = tracing_subscriber::fmt()
         .with_env_filter(filter(text.as_deref().unwrap_or(&log.level))?)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr);
     let started = match log.format {
         LogFormat::Text => start.try_init(),

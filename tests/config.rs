@@ -3,9 +3,11 @@
 //! Apart from the other integration tests because every case runs a child with an environment of
 //! its own. What a setting means is tested beside the code.
 
+#![expect(clippy::unwrap_used, reason = "a failed preparation fails the test")]
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 struct Desk(tempfile::TempDir);
 
@@ -144,4 +146,19 @@ fn exit_codes_tell_usage_from_a_server_that_is_not_there() {
         text(&output.stderr)
     );
     assert!(desk.run(&["completions", "bash"], &[]).status.success());
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_keywheel"))
+        .args(["completions", "bash"])
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stderr), "");
+    assert!(output.status.code().is_some());
 }

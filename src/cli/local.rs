@@ -67,8 +67,10 @@ pub(super) enum TokenVerb {
         roles: Vec<Role>,
     },
     /// List tokens; their secrets are not kept
+    #[command(after_help = "Example:\n  keywheel token list -o json")]
     List,
     /// Revoke a token at once
+    #[command(after_help = "Example:\n  keywheel token revoke ci")]
     Revoke {
         /// The token's name
         name: String,

@@ -51,19 +51,43 @@ pub struct Cli {
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Global {
     /// Configuration file; otherwise keywheel.toml in the working directory, when there is one
-    #[arg(long, value_name = "FILE", env = "KEYWHEEL_CONFIG", global = true, help_heading = "Everywhere")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "KEYWHEEL_CONFIG",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Everywhere"
+    )]
     config: Option<PathBuf>,
-    /// How data is printed; json is the API's own
-    #[arg(short, long, value_enum, default_value_t, global = true, help_heading = "Everywhere")]
+    /// How data is printed: table, or json as the API has it
+    #[arg(
+        short,
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t,
+        global = true,
+        hide_possible_values = true,
+        help_heading = "Everywhere"
+    )]
     output: Format,
     /// Server to talk to, instead of the local socket
-    #[arg(long, value_name = "URL", env = "KEYWHEEL_SERVER", global = true, help_heading = "Everywhere")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "KEYWHEEL_SERVER",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Everywhere"
+    )]
     server: Option<String>,
     /// File that holds the token for --server
     #[arg(
         long,
         value_name = "FILE",
         env = "KEYWHEEL_TOKEN_FILE",
+        hide_env_values = true,
         global = true,
         help_heading = "Everywhere"
     )]
@@ -113,16 +137,22 @@ enum Verb {
     )]
     Approve(rotations::Decide),
     /// Say no to a proposal
+    #[command(after_help = "Example:\n  keywheel reject ID --comment \"not this week\"")]
     Reject(rotations::Decide),
     /// Call a rotation off before anything was sent to Atlas
+    #[command(after_help = "Example:\n  keywheel cancel ID")]
     Cancel(rotations::Decide),
     /// Let a rotation that needs an operator look again and go on
+    #[command(after_help = "Example:\n  keywheel resume ID")]
     Resume(rotations::Decide),
     /// Put the old key back
+    #[command(after_help = "Example:\n  keywheel rollback ID --comment \"application errors\"")]
     Rollback(rotations::Decide),
     /// Take the new key as it is, without Keywheel's proof
+    #[command(after_help = "Example:\n  keywheel accept ID --comment \"checked by hand\"")]
     Accept(rotations::Decide),
     /// End a rotation that needs an operator and leave the key as it is
+    #[command(after_help = "Example:\n  keywheel close ID --comment \"handled by hand\"")]
     Close(rotations::Decide),
     /// Read the audit log, or verify its hash chain
     #[command(subcommand)]

@@ -53,6 +53,7 @@ pub(super) enum Verb {
     #[command(after_help = "Example:\n  keywheel project list --status overdue")]
     List(Filter),
     /// Show one project
+    #[command(after_help = "Example:\n  keywheel project show payments-prod")]
     Show(Named),
     /// Change what Keywheel knows about a project; nothing changes in Atlas
     #[command(
@@ -65,6 +66,7 @@ pub(super) enum Verb {
         fields: Fields,
     },
     /// Stop tracking a project; its history stays, and nothing changes in Atlas
+    #[command(after_help = "Example:\n  keywheel project remove payments-prod")]
     Remove(Named),
 }
 

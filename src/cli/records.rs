@@ -27,6 +27,7 @@ const OUTBOX: [&str; 11] = [
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditVerb {
     /// List what anyone did, the newest first
+    #[command(after_help = "Example:\n  keywheel audit list --limit 20")]
     List {
         /// How many at most
         #[arg(long, default_value_t = 100)]
@@ -40,12 +41,14 @@ pub(super) enum AuditVerb {
 #[derive(Debug, Subcommand)]
 pub(super) enum OutboxVerb {
     /// List mails, the newest first
+    #[command(after_help = "Example:\n  keywheel outbox list")]
     List {
         /// How many at most
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
     /// Show one mail
+    #[command(after_help = "Example:\n  keywheel outbox show 0198c5a0-0000-7000-8000-000000000000")]
     Show {
         /// The mail's id
         id: OutboxId,

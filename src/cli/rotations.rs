@@ -16,10 +16,11 @@ use crate::domain::ids::RotationId;
 pub(super) const ROTATE_HELP: &str = "\
 Examples:
   keywheel rotate payments-prod --to 1234abcd-12ab-34cd-56ef-1234567890ab --dry-run
-  keywheel rotate payments-prod --to https://v.vault.azure.net/keys/atlas/0123456789abcdef0123456789abcdef --watch
+  keywheel rotate payments-prod --to 1234abcd-12ab-34cd-56ef-1234567890ab --reason \"Q3\" --watch
 
---dry-run runs every check and proposes nothing; exit code 3 when a check fails. With --watch the exit code is
-the rotation's: 0 completed, 3 called off or overtaken, 1 anything else, such as rolled back.";
+--dry-run runs every check and proposes nothing; exit code 3 when a check fails.
+With --watch the exit code is the rotation's: 0 completed, 3 called off or overtaken, 1 anything
+else, such as rolled back.";
 
 const COLUMNS: [&str; 7] = ["id", "projectName", "state", "cause", "requestedBy", "createdAt", "newKey"];
 const FIELDS: [&str; 13] = [
@@ -72,14 +73,15 @@ pub(super) enum Verb {
         limit: usize,
     },
     /// Show one rotation and its journal
+    #[command(after_help = "Example:\n  keywheel rotation show 0198c5a0-0000-7000-8000-000000000000")]
     Show {
         /// The rotation's id
         id: RotationId,
     },
     /// Follow a rotation to its end
     #[command(
-        after_help = "Ends with 0 when the rotation completed or was accepted, with 3 when it was rejected, cancelled, expired or
-superseded, with 1 otherwise."
+        after_help = "Exit code 0 when the rotation completed or was accepted, 3 when it was rejected, cancelled,
+expired or superseded, 1 otherwise."
     )]
     Watch {
         /// The rotation's id

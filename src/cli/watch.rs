@@ -32,7 +32,7 @@ pub(super) async fn follow(id: RotationId, client: &Client, printer: &mut Printe
             Ok(Some(exit)) => return Ok(exit),
             Ok(None) => {}
             // What never worked does not get better by waiting.
-            Err(failure @ Failure::Unreachable { .. }) if watch.may_come_back() => {
+            Err(failure) if may_pass(&failure) && watch.may_come_back() => {
                 if watch.failures == 0 {
                     watch.printer.note(&format!("{failure}; trying again"));
                 }
@@ -41,6 +41,15 @@ pub(super) async fn follow(id: RotationId, client: &Client, printer: &mut Printe
             }
             Err(failure) => return Err(failure),
         }
+    }
+}
+
+/// Whether a failure may be a server that is just being restarted.
+fn may_pass(failure: &Failure) -> bool {
+    match failure {
+        Failure::Unreachable { .. } => true,
+        Failure::Problem(problem) => problem.status >= 500 || problem.status == 429,
+        _ => false,
     }
 }
 
@@ -70,7 +79,9 @@ impl Watch<'_> {
             for event in events.push(&chunk) {
                 ended |= self.show(&event)?;
             }
-            if ended && let Some(exit) = self.ended().await? {
+            if std::mem::take(&mut ended)
+                && let Some(exit) = self.ended().await?
+            {
                 return Ok(Some(exit));
             }
         }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use croner::parser::{CronParser, Seconds};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
 
 use super::reader::Reader;
@@ -65,7 +66,7 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
 
 /// A bare word must be a level: the filter would take "infoo" for the name of a module.
 fn is_log_level(text: &str) -> bool {
-    let word = text.split(',').all(|part| part.contains('=') || part.parse::<tracing::Level>().is_ok());
+    let word = text.split(',').all(|part| part.contains('=') || part.parse::<LevelFilter>().is_ok());
     word && EnvFilter::try_new(text).is_ok()
 }
 
@@ -269,7 +270,12 @@ fn check_database(url: Option<&SecretUrl>, data_dir: &Path, r: &mut Reader) -> O
             );
             return None;
         }
-        return Some(SecretUrl::new(format!("sqlite:{}", data_dir.join(file).display())));
+        if Path::new(file).is_absolute() {
+            return Some(SecretUrl::new(format!("sqlite:{file}")));
+        }
+        // In the URL these two mean something; in a directory's name they are letters.
+        let dir = data_dir.display().to_string().replace('%', "%25").replace('?', "%3F");
+        return Some(SecretUrl::new(format!("sqlite:{}", Path::new(&dir).join(file).display())));
     }
     let known = Url::parse(text)
         .is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql") && !url.cannot_be_a_base());

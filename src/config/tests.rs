@@ -276,6 +276,8 @@ fn a_database_in_memory_and_an_endless_socket_path_are_refused() {
         desk.load("[database]\nurl = \"sqlite:/srv/kw.db\"\n[server]\nsocket = \"\"\n").unwrap().config;
     assert_eq!(absolute.database.url.expose(), "sqlite:/srv/kw.db");
     assert_eq!(absolute.server.socket, None);
+    let odd = desk.load("data_dir = \"/srv/100%?\"\n").unwrap().config;
+    assert_eq!(odd.database.url.expose(), "sqlite:/srv/100%25%3F/keywheel.db");
 }
 
 #[test]
