@@ -1,60 +1,318 @@
-//! Stand-ins for the composition root, so that the command line can be built against its
-//! signatures. Each says honestly that the part is missing; nothing here pretends to work.
+//! The composition root: puts configuration, database, Atlas client, engine and web together.
+//!
+//! `serve` is the daemon; `demo` is the same daemon with a simulator beside it, in one process. The
+//! commands that need no daemon open the database themselves. Nothing is decided here.
 
+use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::Config;
+use anyhow::{Context, anyhow, bail};
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, UnixListener};
 
-fn missing<T>(what: &str) -> anyhow::Result<T> {
-    Err(anyhow::anyhow!("{what} is not part of this build yet"))
+use crate::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
+use crate::config::{self, Config};
+use crate::domain::time::{Clock, SystemClock, Timestamp};
+use crate::engine::{Engine, Settings, driver, schedule, sweep};
+use crate::lifecycle::Shutdown;
+use crate::sim::{Sim, World};
+use crate::store::{Access, NewAudit, Store, StoreError};
+use crate::web::auth::{Origin, Role, new_token, token_hash};
+use crate::web::{Web, router};
+
+mod demo;
+
+pub use demo::demo;
+
+/// How long a stop waits for steps to park and replies to leave.
+const DRAIN: Duration = Duration::from_secs(45);
+
+/// Rotations stepped at the same time.
+const SLOTS: usize = 64;
+
+/// The log-in budget, kept in the database so that it outlives a restart.
+struct Budget(Store);
+
+impl TokenBudget for Budget {
+    fn take<'a>(&'a self, credential: &'a str, now: Timestamp) -> BoxFuture<'a, Result<(), Timestamp>> {
+        Box::pin(async move {
+            match self.0.take_token_request(credential, now).await {
+                Ok(taken) => taken,
+                Err(error) => {
+                    // Uncounted is not allowed: without the database nothing may be asked for.
+                    tracing::error!(error = %error, "a log-in cannot be counted");
+                    Err(now + Duration::from_secs(10))
+                }
+            }
+        })
+    }
+}
+
+async fn open(config: &Config, access: Access) -> anyhow::Result<Store> {
+    let store = Store::open(config.database.url.expose(), Path::new(""), access).await?;
+    Ok(store)
+}
+
+/// The engine over an open database.
+fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let patch_body = match config.atlas.patch_body {
+        config::PatchBody::KeyOnly => PatchBody::KeyOnly,
+        config::PatchBody::WholeBlock => PatchBody::WholeBlock,
+    };
+    let options = AtlasOptions {
+        base_url: config.atlas.base_url.parse().context("atlas.base_url")?,
+        request_timeout: config.atlas.request_timeout.get(),
+        patch_body,
+    };
+    let credentials = config
+        .atlas
+        .credentials
+        .iter()
+        .map(|(name, it)| Credential {
+            name: name.clone(),
+            kind: CredentialKind::ServiceAccount {
+                client_id: it.client_id.clone(),
+                client_secret: it.client_secret.clone(),
+            },
+        })
+        .collect();
+    let budget = Arc::new(Budget(store.clone()));
+    let atlas = Atlas::new(options, credentials, Arc::clone(&clock), budget)?;
+    let settings = Settings {
+        policy: config.policy.clone(),
+        verify: config.verify.clone(),
+        pace: config.pace.clone(),
+        drift_every: config.sweep.drift_every,
+        request_timeout: config.atlas.request_timeout,
+        whole_block: config.atlas.patch_body == config::PatchBody::WholeBlock,
+        public_url: config.server.public_url.clone(),
+        slots: SLOTS,
+    };
+    Ok(Engine::new(store, Arc::new(atlas), clock, settings))
+}
+
+/// A daemon whose parts all run.
+struct Running {
+    engine: Engine,
+    address: SocketAddr,
+}
+
+/// Opens, migrates and starts everything; returns once requests are answered.
+async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> {
+    let store = open(config, Access::Daemon).await?;
+    if config.database.migrate {
+        store.migrate().await?;
+    }
+    store.check_schema().await?;
+    if matches!(store, Store::Sqlite { .. }) {
+        // The lock file proves that whoever held a claim is gone.
+        store.clear_leases().await?;
+    }
+    let engine = engine(config, store)?;
+    let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
+        format!("server.listen {} cannot be used; choose a free port", config.server.listen)
+    })?;
+    let address = listener.local_addr()?;
+    let web = Web {
+        engine: engine.clone(),
+        guesses: Arc::default(),
+        stop: shutdown.token(),
+        sweep_patience: Duration::from_secs(30 * 60),
+    };
+    let app = router(web);
+    let (service, token) = (app.clone().into_make_service_with_connect_info::<Origin>(), shutdown.token());
+    shutdown.spawn_named("http", async move {
+        let serve = axum::serve(listener, service).with_graceful_shutdown(token.cancelled_owned());
+        if let Err(error) = serve.await {
+            tracing::error!(error = %error, "the HTTP port failed");
+        }
+    });
+    if let Some(path) = &config.server.socket {
+        let listener = local_socket(path)?;
+        let (service, token) = (app.into_make_service_with_connect_info::<Origin>(), shutdown.token());
+        let path = path.clone();
+        shutdown.spawn_named("socket", async move {
+            let serve = axum::serve(listener, service).with_graceful_shutdown(token.cancelled_owned());
+            if let Err(error) = serve.await {
+                tracing::error!(error = %error, "the local socket failed");
+            }
+            // A socket left behind is not in the way of the next start, only untidy.
+            let _ = std::fs::remove_file(path);
+        });
+    }
+    shutdown.spawn_named("driver", driver::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_named("sweep", sweep::run(engine.clone(), shutdown.token()));
+    let (heart, cron, token) = (engine.clone(), config.sweep.cron.clone(), shutdown.token());
+    shutdown.spawn_named("schedule", async move {
+        if let Err(error) = schedule::run(heart, &cron, token).await {
+            tracing::error!(error = %error, "the schedule failed");
+        }
+    });
+    Ok(Running { engine, address })
+}
+
+/// The admin socket, for this user only. One left by a dead daemon is replaced.
+fn local_socket(path: &Path) -> anyhow::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        bail!(
+            "server.socket {} is answered by another keywheel; stop that one or choose another path",
+            path.display()
+        );
+    }
+    if path.exists() {
+        std::fs::remove_file(path)
+            .with_context(|| format!("the old socket {} cannot be removed", path.display()))?;
+    }
+    let listener = UnixListener::bind(path).with_context(|| {
+        format!("server.socket {} cannot be made; make its folder writable or set it to \"\"", path.display())
+    })?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Runs the daemon until it is told to end.
-#[expect(clippy::unused_async, reason = "stand-in")]
-pub async fn serve(_config: Config, _warnings: Vec<String>) -> anyhow::Result<ExitCode> {
-    missing("serve")
-}
-
-/// Runs the simulator and a daemon with seeded projects in one process.
-#[expect(clippy::unused_async, reason = "stand-in")]
-pub async fn demo(_fast: bool) -> anyhow::Result<ExitCode> {
-    missing("demo")
+///
+/// # Errors
+/// Says what could not be started.
+pub async fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<ExitCode> {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let shutdown = Shutdown::new();
+    shutdown.listen()?;
+    let running = start(&config, &shutdown).await?;
+    tracing::info!(address = %running.address, "keywheel serves");
+    shutdown.ending().await;
+    tracing::info!("stopping: rotations park where they are and go on at the next start");
+    let code = shutdown.finish(DRAIN).await;
+    running.engine.store.close().await;
+    Ok(code)
 }
 
 /// Brings the database to this version's schema; the text says what was done.
-#[expect(clippy::unused_async, reason = "stand-in")]
-pub async fn migrate(_config: Config) -> anyhow::Result<String> {
-    missing("migrate")
+///
+/// # Errors
+/// A database newer than this program is left as it is.
+pub async fn migrate(config: Config) -> anyhow::Result<String> {
+    let store = open(&config, Access::Beside).await?;
+    store.migrate().await?;
+    Ok(format!("the database is at schema {}", crate::store::known_version()))
+}
+
+/// A database that a command beside the daemon uses; made when there is none yet.
+async fn beside(config: &Config) -> anyhow::Result<Store> {
+    let store = open(config, Access::Beside).await?;
+    match store.check_schema().await {
+        Err(StoreError::NotMigrated) if config.database.migrate => store.migrate().await?,
+        other => other?,
+    }
+    Ok(store)
+}
+
+fn actor() -> String {
+    let user = std::env::var("USER").unwrap_or_else(|_| "operator".to_owned());
+    format!("local:{user}")
 }
 
 /// Makes a token and returns it; it is never shown again.
-#[expect(clippy::unused_async, reason = "stand-in")]
-pub async fn token_create(_config: Config, _name: String, _roles: Vec<String>) -> anyhow::Result<String> {
-    missing("token create")
+///
+/// # Errors
+/// An unknown role or a name that is taken.
+pub async fn token_create(config: Config, name: String, roles: Vec<String>) -> anyhow::Result<String> {
+    let store = beside(&config).await?;
+    make_token(&store, &name, &roles).await
+}
+
+async fn make_token(store: &Store, name: &str, roles: &[String]) -> anyhow::Result<String> {
+    let plain = !name.is_empty()
+        && name.len() <= 64
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c));
+    if !plain {
+        bail!("name {name:?}: a token's name takes 1 to 64 letters, digits, '-', '_', '.' or '@'");
+    }
+    if roles.is_empty() {
+        bail!("role: at least one is needed: viewer, operator, approver, auditor or admin");
+    }
+    for role in roles {
+        role.parse::<Role>()
+            .map_err(|_| anyhow!("role {role:?} is none of viewer, operator, approver, auditor, admin"))?;
+    }
+    let token = new_token().map_err(|_| anyhow!("the system's random source failed"))?;
+    let audit = [NewAudit {
+        actor: actor(),
+        action: "token.created".to_owned(),
+        subject: format!("token/{name}"),
+        detail: json!({ "roles": roles }).to_string(),
+    }];
+    store.insert_token(name, &token_hash(&token), roles, &audit, SystemClock.now()).await?;
+    Ok(token)
 }
 
 /// The tokens, without their secrets.
-#[expect(clippy::unused_async, reason = "stand-in")]
-pub async fn token_list(_config: Config) -> anyhow::Result<serde_json::Value> {
-    missing("token list")
+///
+/// # Errors
+/// What the database answered.
+pub async fn token_list(config: Config) -> anyhow::Result<Value> {
+    let tokens = beside(&config).await?.tokens().await?;
+    let items: Vec<_> = tokens
+        .iter()
+        .map(|it| json!({ "name": it.name, "roles": it.roles, "createdAt": it.created_at, "revokedAt": it.revoked_at }))
+        .collect();
+    Ok(json!({ "items": items, "next": null }))
 }
 
 /// Revokes a token; false when there is none of that name.
-#[expect(clippy::unused_async, reason = "stand-in")]
-pub async fn token_revoke(_config: Config, _name: String) -> anyhow::Result<bool> {
-    missing("token revoke")
+///
+/// # Errors
+/// What the database answered.
+pub async fn token_revoke(config: Config, name: String) -> anyhow::Result<bool> {
+    let audit = [NewAudit {
+        actor: actor(),
+        action: "token.revoked".to_owned(),
+        subject: format!("token/{name}"),
+        detail: "{}".to_owned(),
+    }];
+    Ok(beside(&config).await?.revoke_token(&name, &audit, SystemClock.now()).await?)
 }
 
 /// Checks the audit log's hash chain: `Ok` text when intact, `Err` text naming the first broken row.
-#[expect(clippy::unused_async, reason = "stand-in")]
-pub async fn audit_verify(_config: Config) -> anyhow::Result<Result<String, String>> {
-    missing("audit verify")
+///
+/// # Errors
+/// What the database answered.
+pub async fn audit_verify(config: Config) -> anyhow::Result<Result<String, String>> {
+    let verified = beside(&config).await?.verify_audit().await?;
+    Ok(match verified {
+        Ok(report) if report.rows == 0 => Ok("the audit log is empty".to_owned()),
+        Ok(report) => Ok(format!("{} rows, the chain is intact, head {}", report.rows, report.head)),
+        Err(broken) => Err(format!("audit row {} is broken: {}", broken.seq, broken.why)),
+    })
 }
 
 /// Runs the Atlas simulator on its own.
-#[expect(clippy::unused_async, reason = "stand-in")]
-pub async fn sim(_listen: SocketAddr, _seed: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    missing("sim")
+///
+/// # Errors
+/// A seed that cannot be read, or an address that is taken.
+pub async fn sim(listen: SocketAddr, seed: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let world = match seed {
+        None => World::demo(),
+        Some(path) => {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("seed {}", path.display()))?;
+            serde_json::from_str(&text).with_context(|| format!("seed {}", path.display()))?
+        }
+    };
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("listen {listen}"))?;
+    let shutdown = Shutdown::new();
+    shutdown.listen()?;
+    let sim = Sim::start(listener, world, Arc::new(SystemClock))?;
+    writeln!(std::io::stdout(), "{}", sim.base_url())?;
+    shutdown.ending().await;
+    sim.shutdown().await;
+    Ok(ExitCode::SUCCESS)
 }

@@ -45,7 +45,12 @@ pub fn rows(
 
 /// The rows that ask for approvals of a fresh proposal.
 #[must_use]
-pub fn proposal_rows(settings: &Settings, row: &RotationRow, owners: &[String], now: Timestamp) -> Vec<NewOutbox> {
+pub fn proposal_rows(
+    settings: &Settings,
+    row: &RotationRow,
+    owners: &[String],
+    now: Timestamp,
+) -> Vec<NewOutbox> {
     let model = model(settings, row, &row.rotation, "approval_requested");
     addressed(owners)
         .into_iter()

@@ -55,7 +55,9 @@ pub enum CommandError {
     #[error("newKey: Atlas holds {0} already; there is nothing to rotate")]
     KeyUnchanged(String),
     /// Atlas' key is an Azure identifier without a version.
-    #[error("Atlas holds {0}, which names no version, so what it would be rotated from is unknown; set policy.allow_versionless for this project to go on")]
+    #[error(
+        "Atlas holds {0}, which names no version, so what it would be rotated from is unknown; set policy.allow_versionless for this project to go on"
+    )]
     Versionless(String),
     /// A pre-flight check failed.
     #[error("{0}")]
@@ -209,7 +211,8 @@ impl Engine {
             project.key_since = Some(since);
             project.key_since_source = Some(SinceSource::Operator);
         }
-        let detail = json!({ "name": project.name, "owners": project.owners, "credential": project.credential });
+        let detail =
+            json!({ "name": project.name, "owners": project.owners, "credential": project.credential });
         self.store.insert_project(&project, &[record(actor, "project.added", &group, &detail)], now).await?;
         Ok(project)
     }
@@ -218,9 +221,15 @@ impl Engine {
     ///
     /// # Errors
     /// A field that does not hold leaves everything as it was.
-    pub async fn edit_project(&self, actor: &str, group: &GroupId, edit: ProjectEdit) -> Result<Project, CommandError> {
+    pub async fn edit_project(
+        &self,
+        actor: &str,
+        group: &GroupId,
+        edit: ProjectEdit,
+    ) -> Result<Project, CommandError> {
         for _ in 0..TRIES {
-            let before = self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
+            let before =
+                self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
             let mut after = before.clone();
             let edit = edit.clone();
             after.name = edit.name.unwrap_or(after.name);
@@ -253,7 +262,8 @@ impl Engine {
     /// # Errors
     /// Refused while a rotation is open.
     pub async fn remove_project(&self, actor: &str, group: &GroupId) -> Result<(), CommandError> {
-        let project = self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
+        let project =
+            self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
         if let Some(open) = project.open_rotation {
             return Err(CommandError::RemoveWhileOpen { group: group.clone(), id: open.id });
         }
@@ -261,9 +271,16 @@ impl Engine {
         Ok(self.store.delete_project(group, &audit, self.clock.now()).await?)
     }
 
-    fn check_fields(&self, owners: &[String], credential: &str, since: Option<Timestamp>) -> Result<(), CommandError> {
+    fn check_fields(
+        &self,
+        owners: &[String],
+        credential: &str,
+        since: Option<Timestamp>,
+    ) -> Result<(), CommandError> {
         if !self.atlas.knows(credential) {
-            let rule = format!("no credential {credential:?} is configured; add [atlas.credentials.{credential}] or name another");
+            let rule = format!(
+                "no credential {credential:?} is configured; add [atlas.credentials.{credential}] or name another"
+            );
             return Err(CommandError::Invalid { field: "credential", rule });
         }
         if let Some(bad) = owners.iter().find(|owner| !is_mail_address(owner)) {
@@ -294,7 +311,8 @@ impl Engine {
         reason: Option<String>,
         dry_run: bool,
     ) -> Result<Proposed, CommandError> {
-        let project = self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
+        let project =
+            self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
         let seen = self.observe(&project.credential, group).await?;
         let policy = project.policy(&self.settings.policy);
         let (Some(provider), Some(old_key)) = (seen.provider, seen.key.clone()) else {
@@ -317,7 +335,9 @@ impl Engine {
         if new_key.is_versionless() && !policy.allow_versionless {
             return Err(CommandError::KeyInvalid(KeyError {
                 rule: "versionless",
-                message: format!("{new_key} names no version; give the full versioned URL, or set policy.allow_versionless"),
+                message: format!(
+                    "{new_key} names no version; give the full versioned URL, or set policy.allow_versionless"
+                ),
             }));
         }
         if new_key.is_same(&old_key, &seen.place) {
@@ -420,8 +440,16 @@ impl Engine {
             None => "Atlas does not say whether the current key is valid".to_owned(),
         };
         Ok(vec![
-            Check { name: "format", result: "pass", detail: "the key reads as a key of this provider".to_owned() },
-            Check { name: "place", result: "pass", detail: "the key lies where Atlas' configuration says".to_owned() },
+            Check {
+                name: "format",
+                result: "pass",
+                detail: "the key reads as a key of this provider".to_owned(),
+            },
+            Check {
+                name: "place",
+                result: "pass",
+                detail: "the key lies where Atlas' configuration says".to_owned(),
+            },
             Check { name: "current_key_valid", result: verdict(seen.valid == Some(true)), detail: valid },
             Check {
                 name: "clusters",
@@ -470,7 +498,11 @@ impl Engine {
                         return Ok(row);
                     }
                     let given = u32::try_from(votes.len()).unwrap_or(u32::MAX).saturating_add(1);
-                    let vote = NewApproval { by: actor.to_owned(), method: "api".to_owned(), comment: comment.clone() };
+                    let vote = NewApproval {
+                        by: actor.to_owned(),
+                        method: "api".to_owned(),
+                        comment: comment.clone(),
+                    };
                     (Command::Approve { given }, Some(vote))
                 }
                 Verb::Reject => (Command::Reject, None),

@@ -11,11 +11,13 @@ use serde_json::json;
 
 use super::announce;
 use super::{Engine, LEASE, LEASE_RESERVE};
+use crate::domain::project::SinceSource;
 use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Step, next};
 use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome};
 use crate::domain::rotation::state::{Reply, Rotation, State, Target};
-use crate::domain::project::SinceSource;
-use crate::store::{KeyChange, NewApproval, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError};
+use crate::store::{
+    KeyChange, NewApproval, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError,
+};
 
 /// The actor named in journal and audit rows that the engine writes by itself.
 pub const ENGINE: &str = "keywheel";
@@ -46,11 +48,8 @@ async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Outcome {
     let (credential, group) = (&row.credential, &row.rotation.group_id);
     let timeout = engine.settings.request_timeout.get();
     // What else is asked for comes first: the configuration must be the freshest part.
-    let network_denied = if extras.alerts {
-        engine.atlas.network_denied(credential, group, timeout).await.ok()
-    } else {
-        None
-    };
+    let network_denied =
+        if extras.alerts { engine.atlas.network_denied(credential, group, timeout).await.ok() } else { None };
     let clusters = if extras.clusters {
         engine.atlas.cmk_clusters(credential, group, row.rotation.provider, timeout).await.ok()
     } else {
@@ -142,7 +141,13 @@ fn report(before: &Rotation, after: &Rotation, notices: &[Notice]) {
     }
 }
 
-fn journal(before: &Rotation, after: &Rotation, outcome: &Outcome, actor: &str, effect: Effect) -> NewJournal {
+fn journal(
+    before: &Rotation,
+    after: &Rotation,
+    outcome: &Outcome,
+    actor: &str,
+    effect: Effect,
+) -> NewJournal {
     let moved = before.state != after.state;
     let sends = matches!(effect, Effect::Patch(_));
     let (kind, mut detail) = describe(outcome);
@@ -176,7 +181,8 @@ fn describe(outcome: &Outcome) -> (&'static str, serde_json::Value) {
     match outcome {
         Outcome::Looked(look) => {
             let seen = &look.seen;
-            let mut detail = json!({ "key": seen.key.as_ref().map(ToString::to_string), "valid": seen.valid });
+            let mut detail =
+                json!({ "key": seen.key.as_ref().map(ToString::to_string), "valid": seen.valid });
             if let Some(clusters) = &look.clusters {
                 detail["clusters"] = clusters.iter().map(|it| (it.name.clone(), json!(it.state))).collect();
             }
@@ -212,7 +218,13 @@ fn failed(failure: &Failure) -> serde_json::Value {
     })
 }
 
-fn audit(before: &Rotation, after: &Rotation, outcome: &Outcome, actor: &str, effect: Effect) -> Vec<NewAudit> {
+fn audit(
+    before: &Rotation,
+    after: &Rotation,
+    outcome: &Outcome,
+    actor: &str,
+    effect: Effect,
+) -> Vec<NewAudit> {
     let mut rows = Vec::new();
     let mut row = |action: &str, detail: serde_json::Value| {
         rows.push(NewAudit {

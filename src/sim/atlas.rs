@@ -31,7 +31,10 @@ impl IntoResponse for Refusal {
             "error": status.as_u16(), "errorCode": code, "detail": detail,
             "reason": status.canonical_reason(), "parameters": [],
         });
-        let headers = [(header::CONTENT_TYPE, "application/json"), (header::HeaderName::from_static("x-error-code"), code)];
+        let headers = [
+            (header::CONTENT_TYPE, "application/json"),
+            (header::HeaderName::from_static("x-error-code"), code),
+        ];
         (status, headers, body.to_string()).into_response()
     }
 }
@@ -89,16 +92,20 @@ async fn serve(
         _ => {}
     }
     let now = sim.clock.now();
-    let answer = match allowed(&mut sim.world(), headers, operation, now) {
-        Ok(()) => handle(&mut sim.world(), now),
-        Err(refusal) => Err(refusal),
+    let answer = {
+        let mut world = sim.world();
+        allowed(&mut world, headers, operation, now).and_then(|()| handle(&mut world, now))
     };
     let applied = answer.is_ok();
     let mut response = match answer {
         Ok(body) => body_of(&body, operation, headers),
         Err(refusal) => refusal.into_response(),
     };
-    response.headers_mut().insert(header::DATE, header::HeaderValue::from_str(&http_date(now)).unwrap_or_else(|_| header::HeaderValue::from_static("")));
+    response.headers_mut().insert(
+        header::DATE,
+        header::HeaderValue::from_str(&http_date(now))
+            .unwrap_or_else(|_| header::HeaderValue::from_static("")),
+    );
     match fault {
         Some(Kind::DropReply) => kill.cut(),
         Some(Kind::AppliedStatus(status)) => {
@@ -118,17 +125,31 @@ async fn serve(
     response
 }
 
-fn scripted(sim: &Shared, index: usize, status: u16, code: Option<&str>, retry_after: Option<u64>) -> Response {
+fn scripted(
+    sim: &Shared,
+    index: usize,
+    status: u16,
+    code: Option<&str>,
+    retry_after: Option<u64>,
+) -> Response {
     let now = sim.clock.now();
     if let Some(entry) = sim.world().log.get_mut(index) {
         entry.replied_at = Some(now);
         entry.status = Some(status);
     }
     let (kind, body) = match code {
-        Some(code) => ("application/json", json!({ "error": status, "errorCode": code, "detail": "scripted by the simulator" }).to_string()),
+        Some(code) => (
+            "application/json",
+            json!({ "error": status, "errorCode": code, "detail": "scripted by the simulator" }).to_string(),
+        ),
         None => ("text/html", "<html><body><h1>scripted by the simulator</h1></body></html>".to_owned()),
     };
-    let mut response = (StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY), [(header::CONTENT_TYPE, kind)], body).into_response();
+    let mut response = (
+        StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
+        [(header::CONTENT_TYPE, kind)],
+        body,
+    )
+        .into_response();
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(seconds));
     }
@@ -151,12 +172,16 @@ fn allowed(world: &mut World, headers: &HeaderMap, operation: &str, now: Timesta
     if operation == "token" {
         return Ok(());
     }
-    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok()).unwrap_or_default();
+    let text = |name| {
+        headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok()).unwrap_or_default()
+    };
     let token = text(header::AUTHORIZATION).strip_prefix("Bearer ").unwrap_or_default();
     if !world.tokens.get(token).is_some_and(|until| now < *until) {
         return Err(refuse(401, "UNEXPECTED_ERROR", "You are not authorized for this resource."));
     }
-    let version = text(header::ACCEPT).strip_prefix("application/vnd.atlas.").and_then(|rest| rest.strip_suffix("+json"));
+    let version = text(header::ACCEPT)
+        .strip_prefix("application/vnd.atlas.")
+        .and_then(|rest| rest.strip_suffix("+json"));
     match version {
         None => Err(refuse(400, "INVALID_VERSION_DATE", "The Accept header names no version.")),
         Some(date) if date.parse::<chrono::NaiveDate>().is_err() || date < "2023-01-01" => {
@@ -166,9 +191,20 @@ fn allowed(world: &mut World, headers: &HeaderMap, operation: &str, now: Timesta
     }
 }
 
-pub(super) async fn token(State(sim): State<Shared>, ConnectInfo(kill): ConnectInfo<Kill>, headers: HeaderMap, body: Bytes) -> Response {
-    let basic = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Basic "));
-    let pair = basic.and_then(|text| STANDARD.decode(text).ok()).and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+pub(super) async fn token(
+    State(sim): State<Shared>,
+    ConnectInfo(kill): ConnectInfo<Kill>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let basic = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Basic "));
+    let pair = basic
+        .and_then(|text| STANDARD.decode(text).ok())
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .unwrap_or_default();
     let good_form = body.as_ref() == b"grant_type=client_credentials";
     let oauth = |status: StatusCode, error: &str, text: &str| {
         (status, axum::Json(json!({ "error": error, "error_description": text }))).into_response()
@@ -180,10 +216,15 @@ pub(super) async fn token(State(sim): State<Shared>, ConnectInfo(kill): ConnectI
         if world.tokens.len() >= MAX_TOKENS {
             return oauth(StatusCode::FORBIDDEN, "access_denied", "Too many live tokens.");
         }
-        pair.split_once(':').is_some_and(|(id, secret)| world.service_accounts.get(id).is_some_and(|it| it == secret))
+        pair.split_once(':')
+            .is_some_and(|(id, secret)| world.service_accounts.get(id).is_some_and(|it| it == secret))
     };
     if !good_form {
-        return oauth(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Only client_credentials is supported.");
+        return oauth(
+            StatusCode::BAD_REQUEST,
+            "unsupported_grant_type",
+            "Only client_credentials is supported.",
+        );
     }
     if !known {
         return oauth(StatusCode::UNAUTHORIZED, "invalid_client", "Invalid credentials provided.");
@@ -208,18 +249,34 @@ fn find<'a>(world: &'a mut World, group: &str) -> Result<&'a mut super::world::P
     if group.len() != 24 || !group.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(refuse(404, "INVALID_GROUP_ID", format!("An invalid group ID {group} was specified.")));
     }
-    world.projects.get_mut(group).ok_or_else(|| refuse(404, "GROUP_NOT_FOUND", format!("Cannot find a group with ID {group}.")))
+    world
+        .projects
+        .get_mut(group)
+        .ok_or_else(|| refuse(404, "GROUP_NOT_FOUND", format!("Cannot find a group with ID {group}.")))
 }
 
-pub(super) async fn groups(State(sim): State<Shared>, ConnectInfo(kill): ConnectInfo<Kill>, headers: HeaderMap) -> Response {
+pub(super) async fn groups(
+    State(sim): State<Shared>,
+    ConnectInfo(kill): ConnectInfo<Kill>,
+    headers: HeaderMap,
+) -> Response {
     serve(&sim, &kill, "get_groups", None, &headers, None, |world, _| {
-        let results: Vec<_> = world.projects.iter().map(|(id, it)| json!({ "id": id, "name": it.name, "clusterCount": it.clusters.len() })).collect();
+        let results: Vec<_> = world
+            .projects
+            .iter()
+            .map(|(id, it)| json!({ "id": id, "name": it.name, "clusterCount": it.clusters.len() }))
+            .collect();
         Ok(json!({ "links": [], "totalCount": results.len(), "results": results }))
     })
     .await
 }
 
-pub(super) async fn group(State(sim): State<Shared>, ConnectInfo(kill): ConnectInfo<Kill>, Path(group): Path<String>, headers: HeaderMap) -> Response {
+pub(super) async fn group(
+    State(sim): State<Shared>,
+    ConnectInfo(kill): ConnectInfo<Kill>,
+    Path(group): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let id = group.clone();
     serve(&sim, &kill, "get_group", Some(&group), &headers, None, move |world, _| {
         let project = find(world, &id)?;
@@ -228,7 +285,12 @@ pub(super) async fn group(State(sim): State<Shared>, ConnectInfo(kill): ConnectI
     .await
 }
 
-pub(super) async fn clusters(State(sim): State<Shared>, ConnectInfo(kill): ConnectInfo<Kill>, Path(group): Path<String>, headers: HeaderMap) -> Response {
+pub(super) async fn clusters(
+    State(sim): State<Shared>,
+    ConnectInfo(kill): ConnectInfo<Kill>,
+    Path(group): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let id = group.clone();
     serve(&sim, &kill, "get_clusters", Some(&group), &headers, None, move |world, now| {
         let project = find(world, &id)?;
@@ -236,17 +298,24 @@ pub(super) async fn clusters(State(sim): State<Shared>, ConnectInfo(kill): Conne
         let results: Vec<_> = project
             .clusters
             .iter()
-            .map(|it| json!({
-                "name": it.name, "paused": it.paused, "encryptionAtRestProvider": provider,
-                "stateName": project.cluster_state(it, now), "clusterType": "REPLICASET",
-            }))
+            .map(|it| {
+                json!({
+                    "name": it.name, "paused": it.paused, "encryptionAtRestProvider": provider,
+                    "stateName": project.cluster_state(it, now), "clusterType": "REPLICASET",
+                })
+            })
             .collect();
         Ok(json!({ "links": [], "totalCount": results.len(), "results": results }))
     })
     .await
 }
 
-pub(super) async fn alerts(State(sim): State<Shared>, ConnectInfo(kill): ConnectInfo<Kill>, Path(group): Path<String>, headers: HeaderMap) -> Response {
+pub(super) async fn alerts(
+    State(sim): State<Shared>,
+    ConnectInfo(kill): ConnectInfo<Kill>,
+    Path(group): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let id = group.clone();
     serve(&sim, &kill, "get_alerts", Some(&group), &headers, None, move |world, _| {
         let project = find(world, &id)?;
@@ -260,9 +329,15 @@ pub(super) async fn alerts(State(sim): State<Shared>, ConnectInfo(kill): Connect
     .await
 }
 
-pub(super) async fn encryption(State(sim): State<Shared>, ConnectInfo(kill): ConnectInfo<Kill>, Path(group): Path<String>, headers: HeaderMap) -> Response {
+pub(super) async fn encryption(
+    State(sim): State<Shared>,
+    ConnectInfo(kill): ConnectInfo<Kill>,
+    Path(group): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let id = group.clone();
-    serve(&sim, &kill, "get_ear", Some(&group), &headers, None, move |world, now| shown(world, &id, now)).await
+    serve(&sim, &kill, "get_ear", Some(&group), &headers, None, move |world, now| shown(world, &id, now))
+        .await
 }
 
 /// The configuration as a GET shows it: all three blocks, the unconfigured ones disabled.
@@ -301,7 +376,13 @@ fn shown(world: &mut World, group: &str, now: Timestamp) -> Answer {
     Ok(Value::Object(body))
 }
 
-pub(super) async fn change(State(sim): State<Shared>, ConnectInfo(kill): ConnectInfo<Kill>, Path(group): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn change(
+    State(sim): State<Shared>,
+    ConnectInfo(kill): ConnectInfo<Kill>,
+    Path(group): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let parsed: Result<Value, _> = serde_json::from_slice(&body);
     let key = parsed.as_ref().ok().and_then(|body| {
         ["AWS", "AZURE", "GCP"].into_iter().find_map(|name| {
@@ -322,29 +403,53 @@ fn apply(world: &mut World, group: &str, body: &Value, now: Timestamp) -> Result
     let blocks = body.as_object().ok_or_else(|| refuse(400, "INVALID_JSON", "The body is not an object."))?;
     let project = find(world, group)?;
     let (current, provider) = (project.key(), project.provider.clone());
-    let (own, field) = names(&provider).ok_or_else(|| refuse(409, "CANNOT_ROTATE_KEY_ENCRYPTION_DISABLED", "Encryption at rest is not enabled."))?;
+    let (own, field) = names(&provider).ok_or_else(|| {
+        refuse(409, "CANNOT_ROTATE_KEY_ENCRYPTION_DISABLED", "Encryption at rest is not enabled.")
+    })?;
     for (name, value) in blocks {
         if name == "enabledForSearchNodes" && value.is_boolean() {
             continue;
         }
-        let known = names("AWS").is_some_and(|it| it.0 == name) || names("AZURE").is_some_and(|it| it.0 == name) || names("GCP").is_some_and(|it| it.0 == name);
+        let known = names("AWS").is_some_and(|it| it.0 == name)
+            || names("AZURE").is_some_and(|it| it.0 == name)
+            || names("GCP").is_some_and(|it| it.0 == name);
         let fields = value.as_object().filter(|_| known);
-        let fields = fields.ok_or_else(|| refuse(400, "INVALID_ATTRIBUTE", format!("Invalid attribute {name} specified.")))?;
+        let fields = fields.ok_or_else(|| {
+            refuse(400, "INVALID_ATTRIBUTE", format!("Invalid attribute {name} specified."))
+        })?;
         check_fields(name, fields)?;
         if name != own && fields.get("enabled") == Some(&json!(true)) {
-            return Err(refuse(409, "CANNOT_CHANGE_ENCRYPTION_AT_REST_PROVIDER", "Disable encryption at rest before changing its provider."));
+            return Err(refuse(
+                409,
+                "CANNOT_CHANGE_ENCRYPTION_AT_REST_PROVIDER",
+                "Disable encryption at rest before changing its provider.",
+            ));
         }
     }
     let Some(fields) = blocks.get(own).and_then(Value::as_object) else { return Ok(()) };
     if fields.get("enabled") == Some(&json!(false)) {
-        return Err(refuse(409, "CANNOT_DISABLE_ENCRYPTION_AT_REST", "A cluster still uses encryption at rest."));
+        return Err(refuse(
+            409,
+            "CANNOT_DISABLE_ENCRYPTION_AT_REST",
+            "A cluster still uses encryption at rest.",
+        ));
     }
     let change_while_invalid = project.change_while_invalid;
-    let region = project.block.get("region").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase().replace('_', "-");
+    let region = project
+        .block
+        .get("region")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_ascii_lowercase()
+        .replace('_', "-");
     let vault = project.block.get("keyVaultName").and_then(Value::as_str).unwrap_or_default().to_owned();
     let Some(key) = fields.get(field).and_then(Value::as_str) else { return Ok(()) };
     if !world.usable(&current) && !change_while_invalid {
-        return Err(refuse(400, "ENCRYPTION_AT_REST_SETTINGS_INVALID", "The current encryption at rest settings are invalid; restore access to the current key first."));
+        return Err(refuse(
+            400,
+            "ENCRYPTION_AT_REST_SETTINGS_INVALID",
+            "The current encryption at rest settings are invalid; restore access to the current key first.",
+        ));
     }
     check_key(&provider, key, &region, &vault)?;
     check_state(&provider, world.state(key))?;
@@ -360,17 +465,31 @@ fn check_fields(block: &str, fields: &Map<String, Value>) -> Result<(), Refusal>
     let texts: &[&str] = match block {
         "awsKms" => &["accessKeyID", "secretAccessKey", "customerMasterKeyID", "region", "roleId"],
         "azureKeyVault" => &[
-            "azureEnvironment", "clientID", "tenantID", "subscriptionID", "keyIdentifier", "keyVaultName", "resourceGroupName", "roleId", "secret",
+            "azureEnvironment",
+            "clientID",
+            "tenantID",
+            "subscriptionID",
+            "keyIdentifier",
+            "keyVaultName",
+            "resourceGroupName",
+            "roleId",
+            "secret",
         ],
         _ => &["keyVersionResourceID", "serviceAccountKey", "roleId"],
     };
     for (name, value) in fields {
         let good = match name.as_str() {
             "enabled" | "valid" | "requirePrivateNetworking" => value.is_boolean(),
-            "roleId" => value.as_str().is_some_and(|text| text.len() == 24 && text.bytes().all(|byte| byte.is_ascii_hexdigit())),
-            "azureEnvironment" => matches!(value.as_str(), Some("AZURE" | "AZURE_CHINA" | "AZURE_US_GOVERNMENT")),
+            "roleId" => value
+                .as_str()
+                .is_some_and(|text| text.len() == 24 && text.bytes().all(|byte| byte.is_ascii_hexdigit())),
+            "azureEnvironment" => {
+                matches!(value.as_str(), Some("AZURE" | "AZURE_CHINA" | "AZURE_US_GOVERNMENT"))
+            }
             name if texts.contains(&name) => value.is_string(),
-            _ => return Err(refuse(400, "INVALID_ATTRIBUTE", format!("Invalid attribute {name} specified."))),
+            _ => {
+                return Err(refuse(400, "INVALID_ATTRIBUTE", format!("Invalid attribute {name} specified.")));
+            }
         };
         if !good {
             return Err(refuse(400, "INVALID_ATTRIBUTE", format!("Invalid value for attribute {name}.")));
@@ -384,10 +503,14 @@ fn check_key(provider: &str, key: &str, region: &str, vault: &str) -> Result<(),
         "AWS" if key.starts_with("arn:") && !key.contains(&format!(":kms:{region}:")) => {
             Err(refuse(400, "AWS_KMS_REGION_NOT_SUPPORTED", "The key is not in the configured region."))
         }
-        "AZURE" if !key.starts_with("https://") || key.split('/').count() < 6 => {
-            Err(refuse(400, "AZURE_KEY_VAULT_KEY_IDENTIFIER_INVALID_FORMAT", "The key identifier is malformed."))
-        }
-        "AZURE" if !key.to_ascii_lowercase().starts_with(&format!("https://{}.", vault.to_ascii_lowercase())) => {
+        "AZURE" if !key.starts_with("https://") || key.split('/').count() < 6 => Err(refuse(
+            400,
+            "AZURE_KEY_VAULT_KEY_IDENTIFIER_INVALID_FORMAT",
+            "The key identifier is malformed.",
+        )),
+        "AZURE"
+            if !key.to_ascii_lowercase().starts_with(&format!("https://{}.", vault.to_ascii_lowercase())) =>
+        {
             Err(refuse(400, "INVALID_AZURE_API_REQUEST", "The key is not in the configured vault."))
         }
         _ => Ok(()),

@@ -19,7 +19,11 @@ pub(super) async fn replace(State(sim): State<Shared>, Json(world): Json<World>)
     StatusCode::NO_CONTENT
 }
 
-pub(super) async fn project(State(sim): State<Shared>, Path(group): Path<String>, Json(body): Json<Project>) -> StatusCode {
+pub(super) async fn project(
+    State(sim): State<Shared>,
+    Path(group): Path<String>,
+    Json(body): Json<Project>,
+) -> StatusCode {
     sim.world().projects.insert(group, body);
     StatusCode::NO_CONTENT
 }
@@ -30,7 +34,11 @@ pub(super) struct Edit {
 }
 
 /// A person changes the key in the Atlas UI, now.
-pub(super) async fn human_edit(State(sim): State<Shared>, Path(group): Path<String>, Json(edit): Json<Edit>) -> StatusCode {
+pub(super) async fn human_edit(
+    State(sim): State<Shared>,
+    Path(group): Path<String>,
+    Json(edit): Json<Edit>,
+) -> StatusCode {
     let now = sim.clock.now();
     match sim.world().projects.get_mut(&group) {
         Some(project) => {
@@ -56,7 +64,10 @@ pub(super) async fn faults(State(sim): State<Shared>) -> Json<Vec<Fault>> {
     Json(sim.world().faults.clone())
 }
 
-pub(super) async fn add_fault(State(sim): State<Shared>, Json(fault): Json<Fault>) -> (StatusCode, Json<Value>) {
+pub(super) async fn add_fault(
+    State(sim): State<Shared>,
+    Json(fault): Json<Fault>,
+) -> (StatusCode, Json<Value>) {
     let mut world = sim.world();
     world.faults.push(fault);
     (StatusCode::CREATED, Json(json!({ "faults": world.faults.len() })))

@@ -54,7 +54,8 @@ pub enum Kind {
 pub(super) fn strike(faults: &mut [Fault], operation: &str, group: Option<&str>) -> Option<Kind> {
     for fault in faults {
         let here = fault.operation == operation || fault.operation == "any";
-        if !here || (fault.group_id.is_some() && fault.group_id.as_deref() != group) || fault.times == Some(0) {
+        if !here || (fault.group_id.is_some() && fault.group_id.as_deref() != group) || fault.times == Some(0)
+        {
             continue;
         }
         if fault.skip > 0 {

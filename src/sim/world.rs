@@ -145,7 +145,8 @@ impl Project {
             return held.clone();
         }
         let since = self.changed.as_ref().map(|(at, _)| now.since(*at));
-        let (from, takes) = (Duration::from_millis(self.update_after_ms), Duration::from_millis(self.update_takes_ms));
+        let (from, takes) =
+            (Duration::from_millis(self.update_after_ms), Duration::from_millis(self.update_takes_ms));
         match since {
             Some(since) if !cluster.paused && since >= from && since < from + takes => "UPDATING".to_owned(),
             _ => "IDLE".to_owned(),
@@ -167,7 +168,13 @@ impl World {
         self.keys.get(key).or_else(|| self.keys.get(bare)).copied()
     }
 
-    pub(super) fn note(&mut self, at: Timestamp, operation: &str, group: Option<&str>, key: Option<String>) -> usize {
+    pub(super) fn note(
+        &mut self,
+        at: Timestamp,
+        operation: &str,
+        group: Option<&str>,
+        key: Option<String>,
+    ) -> usize {
         let seq = self.log.len() + 1;
         self.log.push(LogEntry {
             seq,
@@ -236,7 +243,9 @@ pub fn demo_key(provider: &str, name: &str, number: u32, version: u32) -> String
     match provider {
         "AWS" => format!("{number:08x}-aaaa-4aaa-8aaa-{version:012x}"),
         "AZURE" => format!("https://kw-demo.vault.azure.net/keys/{name}/{version:032x}"),
-        _ => format!("projects/kw-demo/locations/europe-west3/keyRings/atlas/cryptoKeys/{name}/cryptoKeyVersions/{version}"),
+        _ => format!(
+            "projects/kw-demo/locations/europe-west3/keyRings/atlas/cryptoKeys/{name}/cryptoKeyVersions/{version}"
+        ),
     }
 }
 

@@ -23,7 +23,8 @@ const APPEND: Sql = Sql::same(
 const LIST: Sql = Sql::same(
     "SELECT seq, at, actor, action, subject, detail, prev_hash, hash FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2",
 );
-const ALL: Sql = Sql::same("SELECT seq, at, actor, action, subject, detail, prev_hash, hash FROM audit ORDER BY seq");
+const ALL: Sql =
+    Sql::same("SELECT seq, at, actor, action, subject, detail, prev_hash, hash FROM audit ORDER BY seq");
 
 pub(super) const STATEMENTS: &[&Sql] = &[&HEAD_LOCK, &HEAD, &MOVE_HEAD, &APPEND, &LIST, &ALL];
 
@@ -115,7 +116,12 @@ impl Tx {
                 .map(|_| ()))?;
             prev = hash;
         }
-        each!(self, MOVE_HEAD, |conn, text| sqlx::query(text).bind(seq).bind(prev).execute(conn).await.map(|_| ()))?;
+        each!(self, MOVE_HEAD, |conn, text| sqlx::query(text)
+            .bind(seq)
+            .bind(prev)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
         Ok(())
     }
 }
@@ -127,7 +133,11 @@ impl Store {
     /// What the database answered.
     pub async fn audit(&self, after: i64, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        Ok(read!(self, LIST, |pool, text| sqlx::query_as(text).bind(after).bind(limit).fetch_all(pool).await)?)
+        Ok(read!(self, LIST, |pool, text| sqlx::query_as(text)
+            .bind(after)
+            .bind(limit)
+            .fetch_all(pool)
+            .await)?)
     }
 
     /// Recomputes the whole chain and names the first row that does not hold.
@@ -157,7 +167,10 @@ impl Store {
             Some(broken) => Err(broken),
             None if chain.seq != head_seq || chain.prev != head_hash => Err(AuditBroken {
                 seq: chain.seq + 1,
-                why: format!("the chain ends at row {}, its head says {head_seq}: rows are missing at the end", chain.seq),
+                why: format!(
+                    "the chain ends at row {}, its head says {head_seq}: rows are missing at the end",
+                    chain.seq
+                ),
             }),
             None => Ok(AuditReport { rows: chain.seq, head: chain.prev }),
         })
@@ -176,7 +189,10 @@ impl Chain {
             return Err(AuditBroken { seq: expected, why: "the row is missing".to_owned() });
         }
         if row.prev_hash != self.prev {
-            return Err(AuditBroken { seq: row.seq, why: "it does not continue the row before it".to_owned() });
+            return Err(AuditBroken {
+                seq: row.seq,
+                why: "it does not continue the row before it".to_owned(),
+            });
         }
         let new = NewAudit { actor: row.actor, action: row.action, subject: row.subject, detail: row.detail };
         if hash(row.seq, row.at, &new, &row.prev_hash) != row.hash {

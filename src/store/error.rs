@@ -38,7 +38,9 @@ pub enum StoreError {
         name: String,
     },
     /// The database was written by a newer program.
-    #[error("the database has schema {found}, this program knows {known}; use a keywheel at least as new as the one that wrote it")]
+    #[error(
+        "the database has schema {found}, this program knows {known}; use a keywheel at least as new as the one that wrote it"
+    )]
     NewerSchema {
         /// The schema found.
         found: i64,
@@ -57,7 +59,9 @@ pub enum StoreError {
         pid: String,
     },
     /// No room.
-    #[error("the disk that holds the database is full; nothing was written and nothing is sent to Atlas until there is room")]
+    #[error(
+        "the disk that holds the database is full; nothing was written and nothing is sent to Atlas until there is room"
+    )]
     Full,
     /// The database may not be written.
     #[error("the database is read-only: {0}; give this user the right to write it")]
@@ -75,7 +79,9 @@ impl From<sqlx::Error> for StoreError {
         let code = error.as_database_error().and_then(|it| it.code()).map(|code| code.into_owned());
         match code.as_deref() {
             Some("13" | "53100") => Self::Full,
-            Some("8" | "25006" | "1032" | "264" | "520" | "776" | "1544") => Self::ReadOnly(error.to_string()),
+            Some("8" | "25006" | "1032" | "264" | "520" | "776" | "1544") => {
+                Self::ReadOnly(error.to_string())
+            }
             _ => Self::Unavailable(error),
         }
     }

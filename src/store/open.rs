@@ -116,7 +116,10 @@ pub fn known_version() -> i64 {
 fn prepare_folder(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|error| {
-        StoreError::Unusable(format!("the folder {} cannot be made ({error}); make it writable for this user or set data_dir", folder.display()))
+        StoreError::Unusable(format!(
+            "the folder {} cannot be made ({error}); make it writable for this user or set data_dir",
+            folder.display()
+        ))
     })
 }
 
@@ -124,9 +127,15 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(
-        |error| StoreError::Unusable(format!("{} cannot be written ({error}); make its folder writable for this user", lock_path.display())),
-    )?;
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(
+            |error| {
+                StoreError::Unusable(format!(
+                    "{} cannot be written ({error}); make its folder writable for this user",
+                    lock_path.display()
+                ))
+            },
+        )?;
     if file.try_lock().is_err() {
         let mut pid = String::new();
         // Who it is, is a kindness: the refusal stands without it.
@@ -139,6 +148,8 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .and_then(|()| file.rewind())
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .and_then(|()| file.sync_all());
-    written.map_err(|error| StoreError::Unusable(format!("{} cannot be written ({error})", lock_path.display())))?;
+    written.map_err(|error| {
+        StoreError::Unusable(format!("{} cannot be written ({error})", lock_path.display()))
+    })?;
     Ok(file)
 }

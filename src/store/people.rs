@@ -15,8 +15,9 @@ pub const TOKEN_REQUESTS_A_MINUTE: i64 = 10;
 const VOTE: Sql = Sql::same(
     "INSERT INTO approvals (rotation_id, approver, at, method, comment) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
 );
-const VOTES: Sql =
-    Sql::same("SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver");
+const VOTES: Sql = Sql::same(
+    "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",
+);
 const MAIL: Sql = Sql::same(
     "INSERT INTO outbox (id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9) ON CONFLICT DO NOTHING",
@@ -31,16 +32,18 @@ const ONE_MAIL: Sql = Sql::same(
 const TOKEN: Sql = Sql::same(
     "INSERT INTO tokens (name, hash, roles, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
 );
-const BY_HASH: Sql =
-    Sql::same("SELECT name, roles, created_at, revoked_at FROM tokens WHERE hash = $1 AND revoked_at IS NULL");
+const BY_HASH: Sql = Sql::same(
+    "SELECT name, roles, created_at, revoked_at FROM tokens WHERE hash = $1 AND revoked_at IS NULL",
+);
 const TOKENS: Sql = Sql::same("SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name");
 const REVOKE: Sql = Sql::same("UPDATE tokens SET revoked_at = $2 WHERE name = $1 AND revoked_at IS NULL");
 const REQUESTS: Sql =
     Sql::same("SELECT COUNT(*), MIN(at) FROM token_requests WHERE credential = $1 AND at > $2");
 const FORGET_REQUESTS: Sql = Sql::same("DELETE FROM token_requests WHERE credential = $1 AND at <= $2");
 const REQUEST: Sql = Sql::same("INSERT INTO token_requests (credential, at) VALUES ($1, $2)");
-const TOUCH: Sql =
-    Sql::same("INSERT INTO meta (name, value) VALUES ('ready', $1) ON CONFLICT (name) DO UPDATE SET value = $1");
+const TOUCH: Sql = Sql::same(
+    "INSERT INTO meta (name, value) VALUES ('ready', $1) ON CONFLICT (name) DO UPDATE SET value = $1",
+);
 
 pub(super) const STATEMENTS: &[&Sql] = &[
     &VOTE,
@@ -142,7 +145,8 @@ impl TryFrom<MailRow> for OutboxRow {
     type Error = StoreError;
     fn try_from(row: MailRow) -> Result<Self, StoreError> {
         Ok(Self {
-            model: serde_json::from_str(&row.model).map_err(|_| StoreError::corrupt("outbox", "model", row.id))?,
+            model: serde_json::from_str(&row.model)
+                .map_err(|_| StoreError::corrupt("outbox", "model", row.id))?,
             id: OutboxId(row.id),
             kind: row.kind,
             group_id: row.group_id,
@@ -184,7 +188,12 @@ impl From<TokenRow> for Token {
 }
 
 impl Tx {
-    pub(super) async fn write_approval(&mut self, id: RotationId, vote: &NewApproval, now: Timestamp) -> Result<(), StoreError> {
+    pub(super) async fn write_approval(
+        &mut self,
+        id: RotationId,
+        vote: &NewApproval,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let done = each!(self, VOTE, |conn, text| sqlx::query(text)
             .bind(id.0)
             .bind(vote.by.as_str())
@@ -198,7 +207,11 @@ impl Tx {
         if done == 1 { Ok(()) } else { Err(StoreError::Conflict) }
     }
 
-    pub(super) async fn write_outbox(&mut self, rows: &[NewOutbox], now: Timestamp) -> Result<(), StoreError> {
+    pub(super) async fn write_outbox(
+        &mut self,
+        rows: &[NewOutbox],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         for row in rows {
             each!(self, MAIL, |conn, text| sqlx::query(text)
                 .bind(OutboxId::new().0)
@@ -234,8 +247,11 @@ impl Store {
     pub async fn outbox(&self, before: Option<OutboxId>, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let before = before.map_or(Uuid::max(), |id| id.0);
-        let rows: Vec<MailRow> =
-            read!(self, MAILS, |pool, text| sqlx::query_as(text).bind(before).bind(limit).fetch_all(pool).await)?;
+        let rows: Vec<MailRow> = read!(self, MAILS, |pool, text| sqlx::query_as(text)
+            .bind(before)
+            .bind(limit)
+            .fetch_all(pool)
+            .await)?;
         rows.into_iter().map(OutboxRow::try_from).collect()
     }
 
@@ -293,7 +309,8 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
-        let rows: Vec<TokenRow> = read!(self, TOKENS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let rows: Vec<TokenRow> =
+            read!(self, TOKENS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         Ok(rows.into_iter().map(Token::from).collect())
     }
 
@@ -301,7 +318,12 @@ impl Store {
     ///
     /// # Errors
     /// What the database answered.
-    pub async fn revoke_token(&self, name: &str, audit: &[NewAudit], now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn revoke_token(
+        &self,
+        name: &str,
+        audit: &[NewAudit],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         let done = each!(&mut tx, REVOKE, |conn, text| sqlx::query(text)
             .bind(name)
@@ -320,14 +342,19 @@ impl Store {
     ///
     /// # Errors
     /// What the database answered.
-    pub async fn take_token_request(&self, credential: &str, now: Timestamp) -> Result<Result<(), Timestamp>, StoreError> {
+    pub async fn take_token_request(
+        &self,
+        credential: &str,
+        now: Timestamp,
+    ) -> Result<Result<(), Timestamp>, StoreError> {
         const MINUTE: Duration = Duration::from_secs(60);
         let mut tx = self.begin().await?;
-        let (count, first): (i64, Option<Timestamp>) = each!(&mut tx, REQUESTS, |conn, text| sqlx::query_as(text)
-            .bind(credential)
-            .bind(now - MINUTE)
-            .fetch_one(conn)
-            .await)?;
+        let (count, first): (i64, Option<Timestamp>) =
+            each!(&mut tx, REQUESTS, |conn, text| sqlx::query_as(text)
+                .bind(credential)
+                .bind(now - MINUTE)
+                .fetch_one(conn)
+                .await)?;
         if count >= TOKEN_REQUESTS_A_MINUTE {
             return Ok(Err(first.unwrap_or(now) + MINUTE));
         }
@@ -353,7 +380,11 @@ impl Store {
     /// What the database answered.
     pub async fn check_writable(&self, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        each!(&mut tx, TOUCH, |conn, text| sqlx::query(text).bind(now.to_string()).execute(conn).await.map(|_| ()))?;
+        each!(&mut tx, TOUCH, |conn, text| sqlx::query(text)
+            .bind(now.to_string())
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
         tx.commit().await
     }
 }

@@ -25,7 +25,8 @@ const LIST: Sql = Sql::same(concat!(
      AND ($4 = '' OR EXISTS (SELECT 1 FROM owners o WHERE o.group_id = p.group_id AND o.mail = $4)) \
      ORDER BY p.group_id LIMIT $5"
 ));
-const DUE: Sql = Sql::same(concat!(columns!(), "WHERE p.next_check_at <= $1 ORDER BY p.next_check_at LIMIT $2"));
+const DUE: Sql =
+    Sql::same(concat!(columns!(), "WHERE p.next_check_at <= $1 ORDER BY p.next_check_at LIMIT $2"));
 const OWNERS: Sql = Sql::same("SELECT mail FROM owners WHERE group_id = $1 ORDER BY position");
 const INSERT: Sql = Sql::same(
     "INSERT INTO projects (group_id, name, provider, current_key, place, key_since, key_since_source, valid, \
@@ -50,7 +51,8 @@ const OBSERVED: Sql = Sql::same(
 const NEW_KEY: Sql = Sql::same(
     "UPDATE projects SET current_key = $2, key_since = $3, key_since_source = $4, drift_key = NULL WHERE group_id = $1",
 );
-const CLOSE_KEYS: Sql = Sql::same("UPDATE keys SET until = $2 WHERE group_id = $1 AND until IS NULL AND key <> $3");
+const CLOSE_KEYS: Sql =
+    Sql::same("UPDATE keys SET until = $2 WHERE group_id = $1 AND until IS NULL AND key <> $3");
 const OPEN_KEY: Sql = Sql::same(
     "INSERT INTO keys (group_id, key, since, source) SELECT $1, $2, $3, $4 \
      WHERE NOT EXISTS (SELECT 1 FROM keys WHERE group_id = $1 AND key = $2 AND until IS NULL) ON CONFLICT DO NOTHING",
@@ -158,7 +160,10 @@ impl Row {
             owners,
             environment: self.environment,
             credential: self.credential,
-            policy: self.policy.map(|text| serde_json::from_str(&text).map_err(|_| bad("policy"))).transpose()?,
+            policy: self
+                .policy
+                .map(|text| serde_json::from_str(&text).map_err(|_| bad("policy")))
+                .transpose()?,
             drift_key: key(self.drift_key, "drift_key")?,
             last_checked_at: self.last_checked_at,
             last_error: self.last_error,
@@ -181,8 +186,10 @@ impl Store {
     /// # Errors
     /// What the database answered, or that a stored value does not read.
     pub async fn project(&self, group: &GroupId) -> Result<Option<Project>, StoreError> {
-        let row: Option<Row> =
-            read!(self, GET, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_optional(pool).await)?;
+        let row: Option<Row> = read!(self, GET, |pool, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .fetch_optional(pool)
+            .await)?;
         match row {
             Some(row) => Ok(self.with_owners(vec![row]).await?.pop()),
             None => Ok(None),
@@ -238,7 +245,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Exists`] when it is there already.
-    pub async fn insert_project(&self, it: &Project, audit: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
+    pub async fn insert_project(
+        &self,
+        it: &Project,
+        audit: &[NewAudit],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         let done = each!(&mut tx, INSERT, |conn, sql| sqlx::query(sql)
             .bind(it.group_id.as_str())
@@ -319,10 +331,19 @@ impl Store {
     ///
     /// # Errors
     /// What the database answered.
-    pub async fn delete_project(&self, group: &GroupId, audit: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
+    pub async fn delete_project(
+        &self,
+        group: &GroupId,
+        audit: &[NewAudit],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         for sql in [DELETE_OWNERS, DELETE] {
-            each!(&mut tx, sql, |conn, text| sqlx::query(text).bind(group.as_str()).execute(conn).await.map(|_| ()))?;
+            each!(&mut tx, sql, |conn, text| sqlx::query(text)
+                .bind(group.as_str())
+                .execute(conn)
+                .await
+                .map(|_| ()))?;
         }
         tx.append_audit(audit, now).await?;
         tx.commit().await
@@ -332,7 +353,11 @@ impl Store {
 impl Tx {
     async fn write_owners(&mut self, it: &Project) -> Result<(), StoreError> {
         let group = it.group_id.as_str();
-        each!(self, DELETE_OWNERS, |conn, text| sqlx::query(text).bind(group).execute(conn).await.map(|_| ()))?;
+        each!(self, DELETE_OWNERS, |conn, text| sqlx::query(text)
+            .bind(group)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
         for (position, mail) in (0i64..).zip(&it.owners) {
             each!(self, INSERT_OWNER, |conn, text| sqlx::query(text)
                 .bind(group)
@@ -347,7 +372,9 @@ impl Tx {
 
     async fn write_ledger(&mut self, it: &Project, now: Timestamp) -> Result<(), StoreError> {
         match (&it.current_key, it.key_since, it.key_since_source) {
-            (Some(key), Some(since), Some(source)) => self.ledger(&it.group_id, key, since, source, now).await,
+            (Some(key), Some(since), Some(source)) => {
+                self.ledger(&it.group_id, key, since, source, now).await
+            }
             _ => Ok(()),
         }
     }
@@ -380,7 +407,11 @@ impl Tx {
     }
 
     /// Writes what a rotation's step changed in its project.
-    pub(super) async fn write_project(&mut self, write: &ProjectWrite, now: Timestamp) -> Result<(), StoreError> {
+    pub(super) async fn write_project(
+        &mut self,
+        write: &ProjectWrite,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let group = write.group_id.as_str();
         each!(self, OBSERVED, |conn, text| sqlx::query(text)
             .bind(group)

@@ -68,9 +68,11 @@ const CLAIM: Sql = Sql {
         columns!()
     ),
 };
-const RELEASE: Sql =
-    Sql::same("UPDATE rotations SET lease_token = NULL, lease_until = NULL WHERE id = $1 AND lease_token = $2");
-const CLEAR_LEASES: Sql = Sql::same("UPDATE rotations SET lease_token = NULL, lease_until = NULL WHERE lease_token IS NOT NULL");
+const RELEASE: Sql = Sql::same(
+    "UPDATE rotations SET lease_token = NULL, lease_until = NULL WHERE id = $1 AND lease_token = $2",
+);
+const CLEAR_LEASES: Sql =
+    Sql::same("UPDATE rotations SET lease_token = NULL, lease_until = NULL WHERE lease_token IS NOT NULL");
 const NEXT_WAKE: Sql = Sql {
     sqlite: "SELECT MIN(CASE WHEN lease_until > wake_at THEN lease_until ELSE wake_at END) FROM rotations WHERE wake_at IS NOT NULL",
     postgres: "SELECT MIN(GREATEST(wake_at, lease_until)) FROM rotations WHERE wake_at IS NOT NULL",
@@ -87,7 +89,8 @@ const APPEND: Sql = Sql::same(
     "INSERT INTO journal (rotation_id, seq, at, actor, kind, from_state, to_state, detail, replay, count, last_at) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $3)",
 );
-const AGAIN: Sql = Sql::same("UPDATE journal SET count = count + 1, last_at = $3 WHERE rotation_id = $1 AND seq = $2");
+const AGAIN: Sql =
+    Sql::same("UPDATE journal SET count = count + 1, last_at = $3 WHERE rotation_id = $1 AND seq = $2");
 
 pub(super) const STATEMENTS: &[&Sql] = &[
     &GET,
@@ -281,8 +284,8 @@ impl Store {
     /// [`StoreError::Conflict`] when version or claim is no longer what was read.
     pub async fn commit(&self, write: StepWrite<'_>) -> Result<i64, StoreError> {
         let (before, after, now) = (write.before, write.after, write.now);
-        let machine =
-            serde_json::to_string(after).map_err(|_| StoreError::corrupt("rotations", "machine", after.id))?;
+        let machine = serde_json::to_string(after)
+            .map_err(|_| StoreError::corrupt("rotations", "machine", after.id))?;
         let mut tx = self.begin().await?;
         macro_rules! machine_columns {
             ($query:expr) => {
@@ -298,25 +301,23 @@ impl Store {
             };
         }
         let done = match (before.lease, write.keep_lease) {
-            (Some(lease), Some(until)) => each!(&mut tx, STEP_ON, |conn, text| machine_columns!(sqlx::query(text)
-                .bind(after.id.0)
-                .bind(before.version)
-                .bind(lease.0))
+            (Some(lease), Some(until)) => each!(&mut tx, STEP_ON, |conn, text| machine_columns!(
+                sqlx::query(text).bind(after.id.0).bind(before.version).bind(lease.0)
+            )
             .bind(until)
             .bind(now)
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?,
-            (Some(lease), None) => each!(&mut tx, STEP, |conn, text| machine_columns!(sqlx::query(text)
-                .bind(after.id.0)
-                .bind(before.version)
-                .bind(lease.0))
+            (Some(lease), None) => each!(&mut tx, STEP, |conn, text| machine_columns!(
+                sqlx::query(text).bind(after.id.0).bind(before.version).bind(lease.0)
+            )
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?,
-            (None, _) => each!(&mut tx, COMMAND, |conn, text| machine_columns!(sqlx::query(text)
-                .bind(after.id.0)
-                .bind(before.version))
+            (None, _) => each!(&mut tx, COMMAND, |conn, text| machine_columns!(
+                sqlx::query(text).bind(after.id.0).bind(before.version)
+            )
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?,
@@ -352,7 +353,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let it = &row.rotation;
-        let machine = serde_json::to_string(it).map_err(|_| StoreError::corrupt("rotations", "machine", it.id))?;
+        let machine =
+            serde_json::to_string(it).map_err(|_| StoreError::corrupt("rotations", "machine", it.id))?;
         let mut tx = self.begin().await?;
         let done = each!(&mut tx, INSERT, |conn, text| sqlx::query(text)
             .bind(it.id.0)
@@ -394,7 +396,12 @@ impl Store {
     ///
     /// # Errors
     /// What the database answered.
-    pub async fn claim(&self, now: Timestamp, limit: usize, ttl: Duration) -> Result<Vec<RotationRow>, StoreError> {
+    pub async fn claim(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        ttl: Duration,
+    ) -> Result<Vec<RotationRow>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut tx = self.begin().await?;
         let rows: Vec<Row> = each!(&mut tx, CLAIM, |conn, text| sqlx::query_as(text)
@@ -482,7 +489,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::rotation`].
-    pub async fn journal(&self, id: RotationId, after: i64, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+    pub async fn journal(
+        &self,
+        id: RotationId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<EntryRow> = read!(self, JOURNAL, |pool, text| sqlx::query_as(text)
             .bind(id.0)
@@ -495,7 +507,12 @@ impl Store {
 }
 
 impl Tx {
-    async fn write_journal(&mut self, id: RotationId, entry: &NewJournal, now: Timestamp) -> Result<(), StoreError> {
+    async fn write_journal(
+        &mut self,
+        id: RotationId,
+        entry: &NewJournal,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let last: Option<EntryRow> =
             each!(self, LAST_ENTRY, |conn, text| sqlx::query_as(text).bind(id.0).fetch_optional(conn).await)?;
         let last = last.map(JournalEntry::try_from).transpose()?;

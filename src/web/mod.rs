@@ -55,17 +55,28 @@ pub fn router(web: Web) -> Router {
         .route("/readyz", get(ready))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such page") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this address does not take that method")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "this address does not take that method",
+            )
         })
         .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
-        .layer(SetResponseHeaderLayer::overriding(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store")))
+        .layer(SetResponseHeaderLayer::overriding(
+            header::CACHE_CONTROL,
+            header::HeaderValue::from_static("no-store"),
+        ))
         .layer(SetResponseHeaderLayer::overriding(
             header::X_CONTENT_TYPE_OPTIONS,
             header::HeaderValue::from_static("nosniff"),
         ))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this request failed; the log says more")
-                .into_response()
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "this request failed; the log says more",
+            )
+            .into_response()
         }))
         .with_state(web)
 }
@@ -88,11 +99,13 @@ async fn front() -> Html<&'static str> {
 async fn ready(State(web): State<Web>) -> Response {
     if let Err(error) = web.engine.store.check_writable(web.engine.clock.now()).await {
         tracing::warn!(error = %error, "not ready");
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "database", "the database cannot be written").into_response();
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "database", "the database cannot be written")
+            .into_response();
     }
     let last = *web.engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     match last {
         Some(at) if web.engine.clock.now().since(at) <= web.sweep_patience => "ready\n".into_response(),
-        _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "sweep", "no sweep has finished lately").into_response(),
+        _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "sweep", "no sweep has finished lately")
+            .into_response(),
     }
 }

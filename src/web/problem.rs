@@ -34,7 +34,8 @@ impl Problem {
 
     /// A field of the request that does not hold.
     pub fn invalid(field: &str, rule: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", format!("{field}: {rule}")).with("field", json!(field))
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", format!("{field}: {rule}"))
+            .with("field", json!(field))
     }
 }
 
@@ -53,7 +54,9 @@ impl IntoResponse for Problem {
         )
             .into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -62,12 +65,18 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Conflict => {
-                Self::new(StatusCode::CONFLICT, "conflict", "somebody changed this at the same moment; read it again and retry")
-            }
+            StoreError::Conflict => Self::new(
+                StatusCode::CONFLICT,
+                "conflict",
+                "somebody changed this at the same moment; read it again and retry",
+            ),
             other => {
                 tracing::error!(error = %other, "a request failed at the database");
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "database", "the database refused; nothing was changed. The log says more")
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "database",
+                    "the database refused; nothing was changed. The log says more",
+                )
             }
         }
     }
@@ -102,7 +111,9 @@ impl From<CommandError> for Problem {
         };
         let problem = Self::new(status, code, detail);
         match error {
-            E::RotationOpen { id, .. } | E::RemoveWhileOpen { id, .. } => problem.with("rotationId", json!(id)),
+            E::RotationOpen { id, .. } | E::RemoveWhileOpen { id, .. } => {
+                problem.with("rotationId", json!(id))
+            }
             E::KeyInvalid(inner) | E::KeyOtherPlace(inner) => problem.with("rule", json!(inner.rule)),
             E::Illegal { state, .. } => problem.with("state", json!(state)),
             _ => problem,

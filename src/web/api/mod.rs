@@ -90,7 +90,10 @@ impl Page {
     fn after<T: std::str::FromStr>(&self) -> Result<Option<T>, Problem> {
         self.cursor
             .as_deref()
-            .map(|text| text.parse().map_err(|_| Problem::invalid("cursor", "give back `next` as the last page had it")))
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| Problem::invalid("cursor", "give back `next` as the last page had it"))
+            })
             .transpose()
     }
 }

@@ -27,7 +27,11 @@ pub(super) struct Filter {
     cursor: Option<String>,
 }
 
-pub(super) async fn list(State(web): State<Web>, _: Caller, Query(filter): Query<Filter>) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn list(
+    State(web): State<Web>,
+    _: Caller,
+    Query(filter): Query<Filter>,
+) -> Result<axum::Json<Value>, Problem> {
     let status = filter.status.as_deref().map(str::parse::<Status>).transpose();
     let status = status.map_err(|error| Problem::invalid("status", error))?;
     let provider = filter.provider.as_deref().map(str::parse::<Provider>).transpose();
@@ -72,7 +76,11 @@ pub(super) struct Add {
     policy: Option<PolicyOverride>,
 }
 
-pub(super) async fn add(State(web): State<Web>, caller: Caller, Json(body): Json<Add>) -> Result<(StatusCode, axum::Json<Value>), Problem> {
+pub(super) async fn add(
+    State(web): State<Web>,
+    caller: Caller,
+    Json(body): Json<Add>,
+) -> Result<(StatusCode, axum::Json<Value>), Problem> {
     caller.must_be(&[Role::Operator])?;
     check_policy(body.policy.as_ref(), web.engine.clock.now())?;
     let new = NewProject {
@@ -99,7 +107,12 @@ pub(super) struct Edit {
     policy: Option<PolicyOverride>,
 }
 
-pub(super) async fn edit(State(web): State<Web>, caller: Caller, Path(id): Path<String>, Json(body): Json<Edit>) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn edit(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(body): Json<Edit>,
+) -> Result<axum::Json<Value>, Problem> {
     caller.must_be(&[Role::Operator])?;
     check_policy(body.policy.as_ref(), web.engine.clock.now())?;
     let edit = ProjectEdit {
@@ -126,29 +139,45 @@ fn check_policy(policy: Option<&PolicyOverride>, now: Timestamp) -> Result<(), P
     Ok(())
 }
 
-pub(super) async fn show(State(web): State<Web>, _: Caller, Path(id): Path<String>) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn show(
+    State(web): State<Web>,
+    _: Caller,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Value>, Problem> {
     Ok(shown(&web, &find(&web, &id).await?))
 }
 
-pub(super) async fn remove(State(web): State<Web>, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+pub(super) async fn remove(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
     caller.must_be(&[Role::Operator])?;
     web.engine.remove_project(&caller.name, &group(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Why a project has the status it has, in sentences.
-pub(super) async fn why(State(web): State<Web>, _: Caller, Path(id): Path<String>) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn why(
+    State(web): State<Web>,
+    _: Caller,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Value>, Problem> {
     let project = find(&web, &id).await?;
     let (defaults, now) = (&web.engine.settings.policy, web.engine.clock.now());
     let mut sentences = Vec::new();
     match &project.current_key {
         Some(key) => sentences.push(format!("Atlas holds the key {key}.")),
-        None => sentences.push("Atlas holds no customer-managed key, as far as Keywheel has seen.".to_owned()),
+        None => {
+            sentences.push("Atlas holds no customer-managed key, as far as Keywheel has seen.".to_owned())
+        }
     }
     if let Some(since) = project.key_since {
         let days = now.since(since).as_secs() / 86_400;
         sentences.push(match project.key_since_source {
-            Some(SinceSource::FirstSeen) => format!("It has served for at least {days} days: it was there when Keywheel first looked."),
+            Some(SinceSource::FirstSeen) => {
+                format!("It has served for at least {days} days: it was there when Keywheel first looked.")
+            }
             Some(source) => format!("It has served for {days} days, since {since} (source: {source})."),
             None => format!("It has served for {days} days."),
         });
@@ -171,10 +200,15 @@ pub(super) async fn why(State(web): State<Web>, _: Caller, Path(id): Path<String
         sentences.push(format!("The last look failed: {error}"));
     }
     if project.current_key.as_ref().is_some_and(crate::domain::key::KeyRef::is_versionless) {
-        sentences.push("The identifier names no version, so nobody can know how old the key is; set a versioned one.".to_owned());
+        sentences.push(
+            "The identifier names no version, so nobody can know how old the key is; set a versioned one."
+                .to_owned(),
+        );
     }
     if project.owners.is_empty() {
-        sentences.push("It has no owner, so nobody is told; add one with `keywheel project edit --owner`.".to_owned());
+        sentences.push(
+            "It has no owner, so nobody is told; add one with `keywheel project edit --owner`.".to_owned(),
+        );
     }
     if let Some(open) = project.open_rotation {
         let row = web.engine.rotation(open.id).await?;
@@ -187,7 +221,9 @@ pub(super) async fn why(State(web): State<Web>, _: Caller, Path(id): Path<String
         }
     }
     let status = project.status(defaults, now);
-    Ok(axum::Json(json!({ "groupId": project.group_id, "name": project.name, "status": status, "sentences": sentences })))
+    Ok(axum::Json(
+        json!({ "groupId": project.group_id, "name": project.name, "status": status, "sentences": sentences }),
+    ))
 }
 
 pub(super) fn group(text: &str) -> Result<GroupId, Problem> {

@@ -29,9 +29,15 @@ pub(super) struct Propose {
     dry_run: bool,
 }
 
-pub(super) async fn propose(State(web): State<Web>, caller: Caller, Path(id): Path<String>, Json(body): Json<Propose>) -> Result<(StatusCode, axum::Json<Value>), Problem> {
+pub(super) async fn propose(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(body): Json<Propose>,
+) -> Result<(StatusCode, axum::Json<Value>), Problem> {
     caller.must_be(&[Role::Operator])?;
-    let proposed = web.engine.propose(&caller.name, &group(&id)?, &body.new_key, body.reason, body.dry_run).await?;
+    let proposed =
+        web.engine.propose(&caller.name, &group(&id)?, &body.new_key, body.reason, body.dry_run).await?;
     Ok(match proposed {
         Proposed::Created(row) => (StatusCode::CREATED, shown(&web, &row).await?),
         Proposed::Same(row) => (StatusCode::OK, shown(&web, &row).await?),
@@ -53,7 +59,11 @@ pub(super) struct Filter {
     cursor: Option<String>,
 }
 
-pub(super) async fn list(State(web): State<Web>, _: Caller, Query(filter): Query<Filter>) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn list(
+    State(web): State<Web>,
+    _: Caller,
+    Query(filter): Query<Filter>,
+) -> Result<axum::Json<Value>, Problem> {
     let state = filter.state.as_deref().map(str::parse::<RotationState>).transpose();
     let state = state.map_err(|error| Problem::invalid("state", error))?;
     let project = filter.group_id.as_deref().map(group).transpose()?;
@@ -68,12 +78,21 @@ pub(super) async fn list(State(web): State<Web>, _: Caller, Query(filter): Query
     Ok(page(items, next))
 }
 
-pub(super) async fn show(State(web): State<Web>, _: Caller, Path(id): Path<RotationId>) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn show(
+    State(web): State<Web>,
+    _: Caller,
+    Path(id): Path<RotationId>,
+) -> Result<axum::Json<Value>, Problem> {
     let row = web.engine.rotation(id).await?;
     shown(&web, &row).await
 }
 
-pub(super) async fn journal(State(web): State<Web>, _: Caller, Path(id): Path<RotationId>, Query(paging): Query<Page>) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn journal(
+    State(web): State<Web>,
+    _: Caller,
+    Path(id): Path<RotationId>,
+    Query(paging): Query<Page>,
+) -> Result<axum::Json<Value>, Problem> {
     web.engine.rotation(id).await?;
     let limit = paging.limit();
     let rows = web.engine.store.journal(id, paging.after()?.unwrap_or(0), limit).await?;
@@ -88,7 +107,12 @@ pub(super) struct Say {
     proposal_hash: Option<String>,
 }
 
-pub(super) async fn say(State(web): State<Web>, caller: Caller, Path((id, verb)): Path<(RotationId, String)>, body: axum::body::Bytes) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn say(
+    State(web): State<Web>,
+    caller: Caller,
+    Path((id, verb)): Path<(RotationId, String)>,
+    body: axum::body::Bytes,
+) -> Result<axum::Json<Value>, Problem> {
     let (verb, role) = match verb.as_str() {
         "approve" => (Verb::Approve, Role::Approver),
         "reject" => (Verb::Reject, Role::Approver),
@@ -97,13 +121,20 @@ pub(super) async fn say(State(web): State<Web>, caller: Caller, Path((id, verb))
         "rollback" => (Verb::Rollback, Role::Operator),
         "accept" => (Verb::Accept, Role::Operator),
         "close" => (Verb::Close, Role::Operator),
-        _ => return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", format!("a rotation has no verb {verb:?}"))),
+        _ => {
+            return Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                "not-found",
+                format!("a rotation has no verb {verb:?}"),
+            ));
+        }
     };
     caller.must_be(&[role])?;
     let body: Say = if body.is_empty() {
         Say::default()
     } else {
-        serde_json::from_slice(&body).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "malformed", error.to_string()))?
+        serde_json::from_slice(&body)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "malformed", error.to_string()))?
     };
     let row = web.engine.say(&caller.name, id, verb, body.comment, body.proposal_hash.as_deref()).await?;
     shown(&web, &row).await
@@ -114,9 +145,18 @@ async fn shown(web: &Web, row: &RotationRow) -> Result<axum::Json<Value>, Proble
 }
 
 /// One event for each journal row, resumable by `Last-Event-ID`; ends with the rotation.
-pub(super) async fn stream(State(web): State<Web>, _: Caller, Path(id): Path<RotationId>, headers: HeaderMap) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+pub(super) async fn stream(
+    State(web): State<Web>,
+    _: Caller,
+    Path(id): Path<RotationId>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     web.engine.rotation(id).await?;
-    let after = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok()).unwrap_or(0);
+    let after = headers
+        .get("last-event-id")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(0);
     // Listening starts before the first read, so no row falls between the two.
     let news = web.engine.journal.subscribe();
     let feed = Feed { web, id, after, news, ready: Vec::new(), over: false };

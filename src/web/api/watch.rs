@@ -13,7 +13,11 @@ use crate::web::Web;
 use crate::web::auth::{Caller, Role};
 use crate::web::problem::Problem;
 
-pub(super) async fn audit(State(web): State<Web>, caller: Caller, Query(paging): Query<Page>) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn audit(
+    State(web): State<Web>,
+    caller: Caller,
+    Query(paging): Query<Page>,
+) -> Result<axum::Json<Value>, Problem> {
     caller.must_be(&[Role::Auditor, Role::Operator, Role::Approver, Role::Viewer])?;
     let limit = paging.limit();
     let rows = web.engine.store.audit(paging.after()?.unwrap_or(0), limit).await?;
@@ -21,17 +25,26 @@ pub(super) async fn audit(State(web): State<Web>, caller: Caller, Query(paging):
     Ok(page(rows.iter().map(views::audit).collect(), next))
 }
 
-pub(super) async fn outbox(State(web): State<Web>, _: Caller, Query(paging): Query<Page>) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn outbox(
+    State(web): State<Web>,
+    _: Caller,
+    Query(paging): Query<Page>,
+) -> Result<axum::Json<Value>, Problem> {
     let limit = paging.limit();
     let rows = web.engine.store.outbox(paging.after()?, limit).await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|row| row.id.to_string())).flatten();
     Ok(page(rows.iter().map(views::mail).collect(), next))
 }
 
-pub(super) async fn mail(State(web): State<Web>, _: Caller, Path(id): Path<OutboxId>) -> Result<axum::Json<Value>, Problem> {
+pub(super) async fn mail(
+    State(web): State<Web>,
+    _: Caller,
+    Path(id): Path<OutboxId>,
+) -> Result<axum::Json<Value>, Problem> {
     let row = web.engine.store.outbox_row(id).await?;
-    row.map(|row| axum::Json(views::mail(&row)))
-        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "mail-not-found", format!("there is no mail {id}")))
+    row.map(|row| axum::Json(views::mail(&row))).ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "mail-not-found", format!("there is no mail {id}"))
+    })
 }
 
 /// Counts by status, the most urgent projects, and what waits for people.

@@ -1,0 +1,201 @@
+//! `keywheel demo`: simulator, database, daemon and dashboard in one process, and two rotations
+//! before the reader's eyes. Atlas and the key services are simulated; everything else is real.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+
+use super::{DRAIN, Running, make_token, start};
+use crate::config::{Config, Sources};
+use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::rotation::state::State;
+use crate::domain::time::{Clock, SystemClock};
+use crate::engine::Engine;
+use crate::engine::command::{NewProject, Proposed, Verb};
+use crate::lifecycle::Shutdown;
+use crate::sim::world::demo_key;
+use crate::sim::{Sim, World};
+
+/// Key ages in days, for the projects in the order of the seed.
+const AGES: [u64; 12] = [71, 12, 88, 64, 95, 3, 40, 20, 89, 55, 101, 7];
+
+/// Waits of a demo that people watch.
+const SLOW: [(&str, &str); 14] = [
+    ("verify.every", "1s"),
+    ("verify.false_grace", "3s"),
+    ("verify.timeout", "30s"),
+    ("verify.guard", "45s"),
+    ("verify.private_network_hold", "50s"),
+    ("verify.deploy_poll", "1s"),
+    ("verify.deploy_grace", "6s"),
+    ("verify.deploy_timeout", "60s"),
+    ("pace.backoff_min", "500ms"),
+    ("pace.backoff_max", "3s"),
+    ("pace.settle", "3s"),
+    ("pace.watch_every", "2s"),
+    ("pace.watch_for", "10s"),
+    ("sweep.drift_every", "30s"),
+];
+
+/// Waits of a demo that ends by itself.
+const FAST: [(&str, &str); 14] = [
+    ("verify.every", "150ms"),
+    ("verify.false_grace", "400ms"),
+    ("verify.timeout", "10s"),
+    ("verify.guard", "15s"),
+    ("verify.private_network_hold", "20s"),
+    ("verify.deploy_poll", "150ms"),
+    ("verify.deploy_grace", "3s"),
+    ("verify.deploy_timeout", "20s"),
+    ("pace.backoff_min", "100ms"),
+    ("pace.backoff_max", "1s"),
+    ("pace.settle", "1s"),
+    ("pace.watch_every", "500ms"),
+    ("pace.watch_for", "1s"),
+    ("sweep.drift_every", "30s"),
+];
+
+/// Runs the demo; with `fast` it ends by itself.
+///
+/// # Errors
+/// Says what could not be started, or which rotation did not end as it should.
+pub async fn demo(fast: bool) -> anyhow::Result<ExitCode> {
+    let shutdown = Shutdown::new();
+    shutdown.listen()?;
+    let folder = tempfile::Builder::new().prefix("keywheel-demo-").tempdir()?;
+    let sim = Sim::start(TcpListener::bind("127.0.0.1:0").await?, World::demo(), Arc::new(SystemClock))?;
+    let config = config(fast, folder.path(), &sim)?;
+    let running = start(&config, &shutdown).await?;
+    let told = tokio::select! {
+        told = tell(&running, &sim, folder.path()) => told,
+        () = shutdown.ending() => Ok(()),
+    };
+    if told.is_ok() && !fast {
+        say("The server goes on until Ctrl-C.")?;
+        shutdown.ending().await;
+    }
+    shutdown.begin();
+    let code = shutdown.finish(DRAIN).await;
+    running.engine.store.close().await;
+    sim.shutdown().await;
+    told.map(|()| code)
+}
+
+fn config(fast: bool, folder: &std::path::Path, sim: &Sim) -> anyhow::Result<Config> {
+    let paces = if fast { FAST } else { SLOW };
+    let mut overrides: Vec<(String, String)> =
+        paces.into_iter().map(|(path, value)| (path.to_owned(), value.to_owned())).collect();
+    let own = [
+        ("data_dir", folder.display().to_string()),
+        ("server.listen", "127.0.0.1:0".to_owned()),
+        ("atlas.base_url", sim.base_url()),
+        ("atlas.request_timeout", "5s".to_owned()),
+        ("atlas.credentials.default.kind", "service-account".to_owned()),
+        ("atlas.credentials.default.client_id", "mdb_sa_id_demo".to_owned()),
+        ("atlas.credentials.default.client_secret", "mdb_sa_sk_demo".to_owned()),
+    ];
+    overrides.extend(own.map(|(path, value)| (path.to_owned(), value)));
+    Ok(Config::load(&Sources { overrides, ..Sources::default() })?.config)
+}
+
+async fn tell(running: &Running, sim: &Sim, folder: &std::path::Path) -> anyhow::Result<()> {
+    let engine = &running.engine;
+    let groups = seed(engine, sim).await?;
+    let token = make_token(&engine.store, "you", &["operator".to_owned(), "viewer".to_owned()]).await?;
+    let token_file = folder.join("token");
+    std::fs::write(&token_file, &token)?;
+    let flags = format!("--server http://{} --token-file {}", running.address, token_file.display());
+    say("Keywheel demo. Atlas and the key services are simulated; database, HTTP and rotations are real.")?;
+    say(&format!("  server  http://{}", running.address))?;
+    say(&format!("  token   {token}"))?;
+    say("Three commands to try in another terminal:")?;
+    say(&format!("  keywheel {flags} status"))?;
+    say(&format!("  keywheel {flags} why ledger-prod"))?;
+    say(&format!(
+        "  keywheel {flags} rotate claims-prod --to {} --watch",
+        demo_key("AZURE", "claims-prod", 7, 2)
+    ))?;
+    say("")?;
+    say("1. payments-prod moves to a good key.")?;
+    rotate(engine, &groups[0], &demo_key("AWS", "payments-prod", 1, 2), State::Completed).await?;
+    say("")?;
+    say("2. search-prod moves to a key that Atlas accepts and its nodes cannot use; Keywheel goes back.")?;
+    say(
+        "   (This simulated Atlas lets go of a bad key. The documented one may refuse; then a person is paged.)",
+    )?;
+    rotate(engine, &groups[3], &demo_key("AWS", "search-prod", 4, 2), State::RolledBack).await?;
+    say("")?;
+    let audit = engine.store.verify_audit().await?;
+    match audit {
+        Ok(report) => Ok(say(&format!("The audit log has {} rows and its chain is intact.", report.rows))?),
+        Err(broken) => bail!("audit row {} is broken: {}", broken.seq, broken.why),
+    }
+}
+
+async fn seed(engine: &Engine, sim: &Sim) -> anyhow::Result<Vec<GroupId>> {
+    let projects: Vec<(String, String)> =
+        sim.with(|world| world.projects.iter().map(|(id, it)| (id.clone(), it.name.clone())).collect());
+    let now = SystemClock.now();
+    let mut groups = Vec::new();
+    for ((id, name), age) in projects.into_iter().zip(AGES) {
+        let team = name.split('-').next().unwrap_or_default();
+        // One project has no owner, as every fleet has.
+        let owners = if name == "catalog-prod" { vec![] } else { vec![format!("{team}-owners@example.com")] };
+        let new = NewProject {
+            group_id: id,
+            owners,
+            key_since: Some(now - Duration::from_secs(age * 86_400)),
+            ..NewProject::default()
+        };
+        groups.push(engine.add_project("demo", new).await?.group_id);
+    }
+    Ok(groups)
+}
+
+/// Proposes, approves as somebody else, and prints each state as it comes.
+async fn rotate(engine: &Engine, group: &GroupId, key: &str, wanted: State) -> anyhow::Result<()> {
+    let mut news = engine.journal.subscribe();
+    let reason = Some("quarterly rotation".to_owned());
+    let Proposed::Created(row) = engine.propose("ada", group, key, reason, false).await? else {
+        bail!("the demo's proposal was not new");
+    };
+    let (id, mut after) = (row.rotation.id, 0);
+    say(&format!("   {} -> {}", row.rotation.old_key, row.rotation.new_key))?;
+    print_new(engine, id, &mut after).await?;
+    engine.say("grace", id, Verb::Approve, Some("looks right".to_owned()), Some(&row.proposal_hash)).await?;
+    let end = tokio::time::timeout(Duration::from_secs(180), async {
+        loop {
+            print_new(engine, id, &mut after).await?;
+            let row = engine.rotation(id).await?;
+            if row.rotation.state.is_final() || row.rotation.state == State::NeedsOperator {
+                print_new(engine, id, &mut after).await?;
+                return anyhow::Ok(row);
+            }
+            // Lagging behind only means that there is something to read.
+            let _ = tokio::time::timeout(Duration::from_secs(1), news.recv()).await;
+        }
+    });
+    let row = end.await.context("the demo's rotation took too long")??;
+    if row.rotation.state != wanted {
+        bail!("the rotation ended {} instead of {wanted}", row.rotation.state);
+    }
+    Ok(())
+}
+
+async fn print_new(engine: &Engine, id: RotationId, after: &mut i64) -> anyhow::Result<()> {
+    for entry in engine.store.journal(id, *after, 100).await? {
+        *after = entry.seq;
+        if entry.from_state != Some(entry.to_state) {
+            say(&format!("   {}  {:<18} {}", entry.at, entry.to_state, entry.actor))?;
+        }
+    }
+    Ok(())
+}
+
+fn say(line: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
+}
