@@ -14,7 +14,7 @@ use super::{Engine, LEASE, LEASE_RESERVE};
 use crate::domain::project::SinceSource;
 use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Step, next};
 use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome};
-use crate::domain::rotation::state::{Reply, Rotation, State, Target};
+use crate::domain::rotation::state::{Cause, Reply, Rotation, State, Target};
 use crate::store::{
     KeyChange, NewApproval, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError,
 };
@@ -101,9 +101,10 @@ pub(super) async fn commit(
     let entry = journal(&before.rotation, &after, outcome, actor, effect);
     let audit = audit(&before.rotation, &after, outcome, actor, effect);
     let project = project(&before.rotation, &after);
-    let owners = match notices.is_empty() {
-        true => Vec::new(),
-        false => engine.store.project(&after.group_id).await?.map(|it| it.owners).unwrap_or_default(),
+    let owners = if notices.is_empty() {
+        Vec::new()
+    } else {
+        engine.store.project(&after.group_id).await?.map(|it| it.owners).unwrap_or_default()
     };
     let outbox = announce::rows(&engine.settings, before, &after, &notices, &owners, now);
     let keep_lease = before.lease.filter(|_| effect != Effect::Rest).map(|_| now + LEASE);
@@ -132,7 +133,7 @@ fn report(before: &Rotation, after: &Rotation, notices: &[Notice]) {
             project.id = %after.group_id,
             from = before.state.as_str(),
             to = after.state.as_str(),
-            cause = after.cause.map(super::super::domain::rotation::state::Cause::as_str),
+            cause = after.cause.map(Cause::as_str),
             "rotation moved"
         );
     }

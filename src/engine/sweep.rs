@@ -73,7 +73,8 @@ async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
     match looked {
         None => {}
         Some(Ok(seen)) => {
-            if note(&mut after, &seen) {
+            let drifted = note(&mut after, &seen);
+            if drifted {
                 let detail = json!({ "groupId": after.group_id, "from": project.current_key.as_ref().map(ToString::to_string), "to": after.current_key.as_ref().map(ToString::to_string) });
                 audit.push(NewAudit {
                     actor: ENGINE.to_owned(),
@@ -91,9 +92,8 @@ async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
         }
     }
     match engine.store.update_project(&after, project.version, &audit, &outbox, now).await {
-        Ok(_) => Ok(true),
-        // Somebody edited it meanwhile: it stays due and is read again.
-        Err(StoreError::Conflict) => Ok(true),
+        // After a conflict it stays due and is read again: somebody edited it meanwhile.
+        Ok(_) | Err(StoreError::Conflict) => Ok(true),
         Err(error) => Err(error),
     }
 }
@@ -114,11 +114,11 @@ pub(super) fn note(project: &mut Project, seen: &Observation) -> bool {
         return false;
     }
     let drifted = project.current_key.is_some();
-    project.current_key = seen.key.clone();
+    project.current_key.clone_from(&seen.key);
     project.key_since = seen.key.as_ref().map(|_| seen.at);
     project.key_since_source = seen.key.as_ref().map(|_| SinceSource::FirstSeen);
     if drifted {
-        project.drift_key = seen.key.clone();
+        project.drift_key.clone_from(&seen.key);
     }
     drifted
 }

@@ -176,7 +176,7 @@ fn allowed(world: &mut World, headers: &HeaderMap, operation: &str, now: Timesta
         headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok()).unwrap_or_default()
     };
     let token = text(header::AUTHORIZATION).strip_prefix("Bearer ").unwrap_or_default();
-    if !world.tokens.get(token).is_some_and(|until| now < *until) {
+    if world.tokens.get(token).is_none_or(|until| now >= *until) {
         return Err(refuse(401, "UNEXPECTED_ERROR", "You are not authorized for this resource."));
     }
     let version = text(header::ACCEPT)

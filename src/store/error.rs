@@ -1,5 +1,6 @@
 //! What the database can answer beside rows, in the program's words.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use crate::domain::ids::RotationId;
@@ -76,7 +77,7 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|it| it.code()).map(|code| code.into_owned());
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(Cow::into_owned);
         match code.as_deref() {
             Some("13" | "53100") => Self::Full,
             Some("8" | "25006" | "1032" | "264" | "520" | "776" | "1544") => {
@@ -89,7 +90,7 @@ impl From<sqlx::Error> for StoreError {
 
 impl StoreError {
     /// A stored value that does not read.
-    pub(super) fn corrupt(table: &'static str, column: &'static str, id: impl ToString) -> Self {
+    pub(super) fn corrupt(table: &'static str, column: &'static str, id: impl std::fmt::Display) -> Self {
         Self::Corrupt { table, column, id: id.to_string() }
     }
 }

@@ -10,7 +10,7 @@ use crate::domain::ids::{GroupId, OutboxId, RotationId};
 use crate::domain::time::Timestamp;
 
 /// Log-ins a credential may ask for in one minute, restarts included.
-pub const TOKEN_REQUESTS_A_MINUTE: i64 = 10;
+const TOKEN_REQUESTS_A_MINUTE: i64 = 10;
 
 const VOTE: Sql = Sql::same(
     "INSERT INTO approvals (rotation_id, approver, at, method, comment) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",

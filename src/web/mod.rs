@@ -45,7 +45,6 @@ pub struct Web {
 }
 
 /// All routes.
-#[must_use]
 pub fn router(web: Web) -> Router {
     let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_LIMIT);
     Router::new()

@@ -169,7 +169,7 @@ pub(super) async fn why(
     match &project.current_key {
         Some(key) => sentences.push(format!("Atlas holds the key {key}.")),
         None => {
-            sentences.push("Atlas holds no customer-managed key, as far as Keywheel has seen.".to_owned())
+            sentences.push("Atlas holds no customer-managed key, as far as Keywheel has seen.".to_owned());
         }
     }
     if let Some(since) = project.key_since {

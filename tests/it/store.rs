@@ -1,0 +1,315 @@
+//! The store's contract, the same on both databases.
+
+use std::time::Duration;
+
+use keywheel::domain::ids::GroupId;
+use keywheel::domain::key::{KeyRef, Place, Provider};
+use keywheel::domain::policy::Rules;
+use keywheel::domain::project::{Project, Status};
+use keywheel::domain::rotation::machine::next;
+use keywheel::domain::rotation::outcome::{Command, Observation, Outcome};
+use keywheel::domain::rotation::state::{Proposal, Rotation, State};
+use keywheel::domain::time::Timestamp;
+use keywheel::store::{
+    Access, NewAudit, NewJournal, ProjectFilter, RotationRow, StepWrite, Store, StoreError, statements,
+};
+use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr, Statement};
+
+use crate::support::db::{Backend, TestDb};
+
+fn now() -> Timestamp {
+    "2026-03-01T12:00:00Z".parse().unwrap()
+}
+
+fn group() -> GroupId {
+    "32b6e34b3d91647abb20e7b8".parse().unwrap()
+}
+
+fn key(digit: char) -> KeyRef {
+    let text = "xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx".replace('x', &digit.to_string());
+    KeyRef::parse(Provider::Aws, &text).unwrap()
+}
+
+fn audit(action: &str) -> NewAudit {
+    NewAudit {
+        actor: "ada".to_owned(),
+        action: action.to_owned(),
+        subject: "test".to_owned(),
+        detail: "{\"b\":1,\"a\":2}".to_owned(),
+    }
+}
+
+fn project() -> Project {
+    Project {
+        group_id: group(),
+        name: "Ünïcode <b>&amp;".to_owned(),
+        provider: Some(Provider::Aws),
+        current_key: Some(key('1')),
+        place: Place::default(),
+        key_since: Some(now()),
+        key_since_source: Some(keywheel::domain::project::SinceSource::Operator),
+        valid: Some(true),
+        private_networking: false,
+        owners: vec!["ada@example.com".to_owned(), "bob@example.com".to_owned()],
+        environment: None,
+        credential: "default".to_owned(),
+        policy: None,
+        drift_key: None,
+        last_checked_at: None,
+        last_error: None,
+        next_check_at: now(),
+        created_at: now(),
+        open_rotation: None,
+        version: 1,
+    }
+}
+
+fn row() -> RotationRow {
+    let seen = Observation {
+        at: now(),
+        provider: Some(Provider::Aws),
+        key: Some(key('1')),
+        valid: Some(true),
+        private_networking: false,
+        place: Place::default(),
+        block_hash: String::new(),
+        skew_ms: None,
+    };
+    let proposal =
+        Proposal { group_id: group(), new_key: key('2'), seen, old_key: key('1'), rules: Rules::default() };
+    RotationRow {
+        rotation: Rotation::propose(proposal, now()),
+        trigger: "operator".to_owned(),
+        reason: None,
+        requested_by: "ada".to_owned(),
+        proposal_hash: "hash".to_owned(),
+        policy_version: "1".to_owned(),
+        version: 1,
+        project_name: "p".to_owned(),
+        credential: "default".to_owned(),
+        lease: None,
+    }
+}
+
+fn entry(kind: &str, merge: bool) -> NewJournal {
+    NewJournal {
+        actor: "ada".to_owned(),
+        kind: kind.to_owned(),
+        from_state: Some(State::Approved),
+        to_state: State::Approved,
+        detail: serde_json::json!({ "same": true }),
+        replay: None,
+        merge,
+    }
+}
+
+fn write<'a>(before: &'a RotationRow, after: &'a Rotation, keep: Option<Timestamp>) -> StepWrite<'a> {
+    StepWrite {
+        before,
+        after,
+        keep_lease: keep,
+        journal: Some(entry("look", true)),
+        audit: vec![audit("rotation.step")],
+        outbox: Vec::new(),
+        project: None,
+        approval: None,
+        now: now(),
+    }
+}
+
+async fn approved(store: &Store) -> RotationRow {
+    store.insert_project(&project(), &[audit("project.added")], now()).await.unwrap();
+    let row = row();
+    store.insert_rotation(&row, &entry("proposed", false), &[audit("rotation.proposed")], &[], now()).await.unwrap();
+    let step = next(&row.rotation, &Outcome::Said(Command::Approve { given: 1 }), now());
+    store.commit(write(&row, &step.rotation, None)).await.unwrap();
+    store.rotation(row.rotation.id).await.unwrap().unwrap()
+}
+
+async fn projects_read_back_as_written(store: &Store) {
+    store.insert_project(&project(), &[audit("project.added")], now()).await.unwrap();
+    let stored = store.project(&group()).await.unwrap().unwrap();
+    assert_eq!(stored, project());
+    assert_eq!(stored.status(&Rules::default().policy, now()), Status::Ok);
+    let again = store.insert_project(&project(), &[], now()).await;
+    assert!(matches!(again, Err(StoreError::Exists { .. })));
+    let lost = store.update_project(&stored, 7, &[], &[], now()).await;
+    assert!(matches!(lost, Err(StoreError::Conflict)));
+    let filter = ProjectFilter { owner: Some("bob@example.com".to_owned()), ..ProjectFilter::default() };
+    assert_eq!(store.projects(&filter, None, 10).await.unwrap().len(), 1);
+    assert_eq!(store.projects(&filter, Some(&group()), 10).await.unwrap().len(), 0);
+}
+
+async fn one_open_rotation_for_a_project(store: &Store) {
+    let open = approved(store).await;
+    let second = store.insert_rotation(&row(), &entry("proposed", false), &[], &[], now()).await;
+    assert!(matches!(second, Err(StoreError::OpenRotationExists { id }) if id == open.rotation.id));
+    let shown = store.project(&group()).await.unwrap().unwrap().open_rotation.unwrap();
+    assert_eq!((shown.id, shown.state), (open.rotation.id, State::Approved));
+}
+
+async fn of_many_claimers_one_wins(store: &Store) {
+    approved(store).await;
+    let claims = (0..16).map(|_| store.claim(now(), 4, Duration::from_secs(60)));
+    let won: usize = futures_util::future::join_all(claims).await.into_iter().map(|rows| rows.unwrap().len()).sum();
+    assert_eq!(won, 1);
+}
+
+async fn a_claim_that_ran_out_writes_nothing(store: &Store) {
+    approved(store).await;
+    let first = store.claim(now(), 1, Duration::ZERO).await.unwrap().remove(0);
+    let second = store.claim(now(), 1, Duration::from_secs(60)).await.unwrap().remove(0);
+    assert_ne!(first.lease, second.lease);
+    let before = store.audit(0, 100).await.unwrap().len();
+    let late = store.commit(write(&first, &first.rotation, None)).await;
+    assert!(matches!(late, Err(StoreError::Conflict)));
+    assert_eq!(store.audit(0, 100).await.unwrap().len(), before);
+    store.commit(write(&second, &second.rotation, Some(now() + Duration::from_secs(60)))).await.unwrap();
+}
+
+async fn equal_looks_are_one_row(store: &Store) {
+    let mut row = approved(store).await;
+    for _ in 0..5 {
+        let version = store.commit(write(&row, &row.rotation.clone(), None)).await.unwrap();
+        row.version = version;
+    }
+    let journal = store.journal(row.rotation.id, 0, 100).await.unwrap();
+    assert_eq!(journal.iter().map(|it| it.count).collect::<Vec<_>>(), [1, 6]);
+}
+
+async fn the_chain_names_what_was_tampered_with(store: &Store) {
+    for action in ["a", "b", "c"] {
+        store.insert_token(action, action, &["viewer".to_owned()], &[audit(action)], now()).await.unwrap();
+    }
+    assert_eq!(store.verify_audit().await.unwrap().unwrap().rows, 3);
+    for (spoil, mend, seq) in [
+        ("UPDATE audit SET actor = 'eve' WHERE seq = 2", "UPDATE audit SET actor = 'ada' WHERE seq = 2", 2),
+        ("UPDATE audit SET detail = '{}' WHERE seq = 1", "UPDATE audit SET detail = '{\"b\":1,\"a\":2}' WHERE seq = 1", 1),
+        ("UPDATE audit_head SET seq = 4", "UPDATE audit_head SET seq = 3", 4),
+        ("DELETE FROM audit WHERE seq = 3", "SELECT 1", 3),
+    ] {
+        raw(store, spoil).await;
+        let broken = store.verify_audit().await.unwrap().unwrap_err();
+        assert_eq!(broken.seq, seq, "{spoil}: {}", broken.why);
+        raw(store, mend).await;
+    }
+}
+
+async fn tokens_are_counted_over_restarts(store: &Store) {
+    for _ in 0..10 {
+        store.take_token_request("default", now()).await.unwrap().unwrap();
+    }
+    let until = store.take_token_request("default", now()).await.unwrap().unwrap_err();
+    assert_eq!(until, now() + Duration::from_secs(60));
+    store.take_token_request("default", until + Duration::from_micros(1)).await.unwrap().unwrap();
+}
+
+async fn raw(store: &Store, text: &str) {
+    let text = AssertSqlSafe(text.to_owned());
+    match store {
+        Store::Sqlite { write, .. } => drop(write.execute(sqlx::raw_sql(text)).await.unwrap()),
+        Store::Postgres(pool) => drop(pool.execute(sqlx::raw_sql(text)).await.unwrap()),
+    }
+}
+
+macro_rules! contract {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test] async fn $name() { super::$name(&super::TestDb::new(super::Backend::Sqlite).await.store).await; })+
+        }
+        mod postgres {
+            $(#[tokio::test] async fn $name() { super::$name(&super::TestDb::new(super::Backend::Postgres).await.store).await; })+
+        }
+    };
+}
+
+contract!(
+    projects_read_back_as_written,
+    one_open_rotation_for_a_project,
+    of_many_claimers_one_wins,
+    a_claim_that_ran_out_writes_nothing,
+    equal_looks_are_one_row,
+    the_chain_names_what_was_tampered_with,
+    tokens_are_counted_over_restarts,
+);
+
+#[tokio::test]
+async fn every_statement_prepares_on_both_databases() {
+    let (lite, postgres) = (TestDb::new(Backend::Sqlite).await, TestDb::new(Backend::Postgres).await);
+    let (Store::Sqlite { write, .. }, Store::Postgres(pool)) = (&lite.store, &postgres.store) else { unreachable!() };
+    let all = statements();
+    assert!(all.len() > 30);
+    for sql in all {
+        let one = write.prepare(sql.sqlite.into_sql_str()).await.unwrap_or_else(|error| panic!("{}: {error}", sql.sqlite));
+        let two = pool.prepare(sql.postgres.into_sql_str()).await.unwrap_or_else(|error| panic!("{}: {error}", sql.postgres));
+        let count = |it: Option<either::Either<usize, usize>>| it.map(either::Either::into_inner);
+        let _ = count;
+        let names = |columns: Vec<String>| columns.into_iter().map(|name| name.to_lowercase()).collect::<Vec<_>>();
+        let left = names(one.columns().iter().map(|it| sqlx::Column::name(it).to_owned()).collect());
+        let right = names(two.columns().iter().map(|it| sqlx::Column::name(it).to_owned()).collect());
+        assert_eq!(left.len(), right.len(), "{}", sql.sqlite);
+    }
+}
+
+#[tokio::test]
+async fn both_schemas_have_the_same_columns() {
+    let (lite, postgres) = (TestDb::new(Backend::Sqlite).await, TestDb::new(Backend::Postgres).await);
+    let (Store::Sqlite { write, .. }, Store::Postgres(pool)) = (&lite.store, &postgres.store) else { unreachable!() };
+    let one = sqlx::query(
+        "SELECT m.name || '.' || c.name AS it FROM sqlite_master m JOIN pragma_table_info(m.name) c \
+         WHERE m.type = 'table' AND m.name NOT LIKE '\\_sqlx%' ESCAPE '\\' AND m.name NOT LIKE 'sqlite%' ORDER BY 1",
+    );
+    let two = sqlx::query(
+        "SELECT table_name || '.' || column_name AS it FROM information_schema.columns \
+         WHERE table_schema = 'public' AND table_name NOT LIKE '\\_sqlx%' ORDER BY 1",
+    );
+    let mut left: Vec<String> = one.fetch_all(write).await.unwrap().iter().map(|row| row.get("it")).collect();
+    let mut right: Vec<String> = two.fetch_all(pool).await.unwrap().iter().map(|row| row.get("it")).collect();
+    left.sort();
+    right.sort();
+    assert!(left.len() > 80);
+    assert_eq!(left, right);
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused_and_left_alone() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let db = TestDb::new(backend).await;
+        raw(
+            &db.store,
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             SELECT 9999, 'later', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1",
+        )
+        .await;
+        assert!(matches!(db.store.check_schema().await, Err(StoreError::NewerSchema { found: 9999, known: 1 })));
+        assert!(matches!(db.store.migrate().await, Err(StoreError::NewerSchema { found: 9999, .. })), "{}", db.url);
+    }
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_one_file_is_told_the_first_ones_pid() {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let here = std::path::Path::new("");
+    let first = Store::open(&db.url, here, Access::Daemon).await.unwrap();
+    let second = Store::open(&db.url, here, Access::Daemon).await.unwrap_err();
+    assert!(second.to_string().contains(&format!("pid {}", std::process::id())), "{second}");
+    drop(first);
+    Store::open(&db.url, here, Access::Daemon).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_writes_nothing_and_says_so() {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let row = approved(&db.store).await;
+    let before = db.store.audit(0, 1000).await.unwrap().len();
+    let Store::Sqlite { write: pool, .. } = &db.store else { unreachable!() };
+    let (pages,): (i64,) = sqlx::query_as("PRAGMA page_count").fetch_one(pool).await.unwrap();
+    raw(&db.store, &format!("PRAGMA max_page_count = {pages}")).await;
+    let mut big = write(&row, &row.rotation, None);
+    big.audit[0].detail = "x".repeat(200_000);
+    assert!(matches!(db.store.commit(big).await, Err(StoreError::Full)));
+    assert_eq!(db.store.audit(0, 1000).await.unwrap().len(), before);
+    raw(&db.store, "PRAGMA max_page_count = 1000000").await;
+    db.store.commit(write(&row, &row.rotation, None)).await.unwrap();
+    assert!(db.folder.path().exists());
+}
