@@ -3,5 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod atlas;
+mod engine;
 mod layers;
 mod machine;
+mod store;
+mod support;

@@ -120,7 +120,10 @@ fn write<'a>(before: &'a RotationRow, after: &'a Rotation, keep: Option<Timestam
 async fn approved(store: &Store) -> RotationRow {
     store.insert_project(&project(), &[audit("project.added")], now()).await.unwrap();
     let row = row();
-    store.insert_rotation(&row, &entry("proposed", false), &[audit("rotation.proposed")], &[], now()).await.unwrap();
+    store
+        .insert_rotation(&row, &entry("proposed", false), &[audit("rotation.proposed")], &[], now())
+        .await
+        .unwrap();
     let step = next(&row.rotation, &Outcome::Said(Command::Approve { given: 1 }), now());
     store.commit(write(&row, &step.rotation, None)).await.unwrap();
     store.rotation(row.rotation.id).await.unwrap().unwrap()
@@ -151,7 +154,8 @@ async fn one_open_rotation_for_a_project(store: &Store) {
 async fn of_many_claimers_one_wins(store: &Store) {
     approved(store).await;
     let claims = (0..16).map(|_| store.claim(now(), 4, Duration::from_secs(60)));
-    let won: usize = futures_util::future::join_all(claims).await.into_iter().map(|rows| rows.unwrap().len()).sum();
+    let won: usize =
+        futures_util::future::join_all(claims).await.into_iter().map(|rows| rows.unwrap().len()).sum();
     assert_eq!(won, 1);
 }
 
@@ -184,7 +188,11 @@ async fn the_chain_names_what_was_tampered_with(store: &Store) {
     assert_eq!(store.verify_audit().await.unwrap().unwrap().rows, 3);
     for (spoil, mend, seq) in [
         ("UPDATE audit SET actor = 'eve' WHERE seq = 2", "UPDATE audit SET actor = 'ada' WHERE seq = 2", 2),
-        ("UPDATE audit SET detail = '{}' WHERE seq = 1", "UPDATE audit SET detail = '{\"b\":1,\"a\":2}' WHERE seq = 1", 1),
+        (
+            "UPDATE audit SET detail = '{}' WHERE seq = 1",
+            "UPDATE audit SET detail = '{\"b\":1,\"a\":2}' WHERE seq = 1",
+            1,
+        ),
         ("UPDATE audit_head SET seq = 4", "UPDATE audit_head SET seq = 3", 4),
         ("DELETE FROM audit WHERE seq = 3", "SELECT 1", 3),
     ] {
@@ -236,25 +244,39 @@ contract!(
 #[tokio::test]
 async fn every_statement_prepares_on_both_databases() {
     let (lite, postgres) = (TestDb::new(Backend::Sqlite).await, TestDb::new(Backend::Postgres).await);
-    let (Store::Sqlite { write, .. }, Store::Postgres(pool)) = (&lite.store, &postgres.store) else { unreachable!() };
+    let (Store::Sqlite { write, .. }, Store::Postgres(pool)) = (&lite.store, &postgres.store) else {
+        unreachable!()
+    };
     let all = statements();
     assert!(all.len() > 30);
     for sql in all {
-        let one = write.prepare(sql.sqlite.into_sql_str()).await.unwrap_or_else(|error| panic!("{}: {error}", sql.sqlite));
-        let two = pool.prepare(sql.postgres.into_sql_str()).await.unwrap_or_else(|error| panic!("{}: {error}", sql.postgres));
-        let count = |it: Option<either::Either<usize, usize>>| it.map(either::Either::into_inner);
-        let _ = count;
-        let names = |columns: Vec<String>| columns.into_iter().map(|name| name.to_lowercase()).collect::<Vec<_>>();
-        let left = names(one.columns().iter().map(|it| sqlx::Column::name(it).to_owned()).collect());
-        let right = names(two.columns().iter().map(|it| sqlx::Column::name(it).to_owned()).collect());
-        assert_eq!(left.len(), right.len(), "{}", sql.sqlite);
+        let one = write
+            .prepare(sql.sqlite.into_sql_str())
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", sql.sqlite));
+        let two = pool
+            .prepare(sql.postgres.into_sql_str())
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", sql.postgres));
+        assert_eq!(one.columns().len(), two.columns().len(), "{}", sql.sqlite);
+        let parameters = sql
+            .sqlite
+            .split('$')
+            .skip(1)
+            .filter_map(|it| it.split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok())
+            .max()
+            .unwrap_or(0);
+        let known = two.parameters().and_then(|it| it.left()).map_or(0, <[_]>::len);
+        assert_eq!(parameters, known, "{}", sql.postgres);
     }
 }
 
 #[tokio::test]
 async fn both_schemas_have_the_same_columns() {
     let (lite, postgres) = (TestDb::new(Backend::Sqlite).await, TestDb::new(Backend::Postgres).await);
-    let (Store::Sqlite { write, .. }, Store::Postgres(pool)) = (&lite.store, &postgres.store) else { unreachable!() };
+    let (Store::Sqlite { write, .. }, Store::Postgres(pool)) = (&lite.store, &postgres.store) else {
+        unreachable!()
+    };
     let one = sqlx::query(
         "SELECT m.name || '.' || c.name AS it FROM sqlite_master m JOIN pragma_table_info(m.name) c \
          WHERE m.type = 'table' AND m.name NOT LIKE '\\_sqlx%' ESCAPE '\\' AND m.name NOT LIKE 'sqlite%' ORDER BY 1",
@@ -281,8 +303,15 @@ async fn a_newer_database_is_refused_and_left_alone() {
              SELECT 9999, 'later', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1",
         )
         .await;
-        assert!(matches!(db.store.check_schema().await, Err(StoreError::NewerSchema { found: 9999, known: 1 })));
-        assert!(matches!(db.store.migrate().await, Err(StoreError::NewerSchema { found: 9999, .. })), "{}", db.url);
+        assert!(matches!(
+            db.store.check_schema().await,
+            Err(StoreError::NewerSchema { found: 9999, known: 1 })
+        ));
+        assert!(
+            matches!(db.store.migrate().await, Err(StoreError::NewerSchema { found: 9999, .. })),
+            "{}",
+            db.url
+        );
     }
 }
 

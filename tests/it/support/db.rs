@@ -67,7 +67,9 @@ async fn postgres(folder: &tempfile::TempDir) -> (Server, String) {
     if let Ok(url) = std::env::var("TEST_POSTGRES_URL") {
         return (Server::Given, url);
     }
-    if std::env::var("DOCKER_HOST").is_ok() || std::os::unix::net::UnixStream::connect("/var/run/docker.sock").is_ok() {
+    if std::env::var("DOCKER_HOST").is_ok()
+        || std::os::unix::net::UnixStream::connect("/var/run/docker.sock").is_ok()
+    {
         let container = GenericImage::new("postgres", "17-alpine")
             .with_exposed_port(5432.tcp())
             .with_wait_for(WaitFor::message_on_stderr("database system is ready to accept connections"))
@@ -84,7 +86,11 @@ async fn postgres(folder: &tempfile::TempDir) -> (Server, String) {
 
 fn binary(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|it| it.path().join("bin"));
+    let debian = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|it| it.path().join("bin"));
     std::env::split_paths(&path)
         .chain(debian)
         .map(|folder| folder.join(name))

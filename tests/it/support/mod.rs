@@ -51,7 +51,11 @@ impl Rig {
         let sim = Sim::start(listener, World::demo(), Arc::new(SystemClock)).unwrap();
         let db = db::TestDb::new(db::Backend::Sqlite).await;
         let engine = engine(&sim, db.store.clone());
-        let new = NewProject { group_id: group(1), owners: vec!["ada@example.com".to_owned()], ..NewProject::default() };
+        let new = NewProject {
+            group_id: group(1),
+            owners: vec!["ada@example.com".to_owned()],
+            ..NewProject::default()
+        };
         engine.add_project("ada", new).await.unwrap();
         Self { sim, engine, db }
     }
