@@ -28,7 +28,8 @@ pub(crate) struct TestDb {
 
 enum Server {
     Given,
-    Container(Box<ContainerAsync<GenericImage>>),
+    /// Removed when dropped.
+    Container(#[expect(dead_code, reason = "held for its drop")] Box<ContainerAsync<GenericImage>>),
     Local(Child),
 }
 

@@ -99,7 +99,7 @@ impl Rig {
     }
 }
 
-fn engine(sim: &Sim, store: Store) -> Engine {
+pub(crate) fn engine(sim: &Sim, store: Store) -> Engine {
     let options = AtlasOptions {
         base_url: sim.base_url().parse().unwrap(),
         request_timeout: std::time::Duration::from_secs(2),
