@@ -15,7 +15,7 @@ fn status(status: u16, code: Option<&str>, retry_after: Option<u64>) -> Kind {
     Kind::Status { status, code: code.map(str::to_owned), retry_after }
 }
 
-/// Runs one rotation through `faults`; says how it ended, Atlas' key, and what was PATCHed.
+/// Runs one rotation through `faults`; says how it ended, Atlas' key, and which keys were sent.
 async fn through(faults: Vec<Fault>) -> (State, Option<Cause>, String, Vec<String>) {
     let rig = Rig::new().await;
     rig.sim.with(|world| world.faults = faults);

@@ -266,7 +266,7 @@ async fn every_statement_prepares_on_both_databases() {
             .filter_map(|it| it.split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok())
             .max()
             .unwrap_or(0);
-        let known = two.parameters().and_then(|it| it.left()).map_or(0, <[_]>::len);
+        let known = two.parameters().and_then(sqlx::Either::left).map_or(0, <[_]>::len);
         assert_eq!(parameters, known, "{}", sql.postgres);
     }
 }
