@@ -4,6 +4,7 @@
 
 mod atlas;
 mod engine;
+mod kill;
 mod layers;
 mod machine;
 mod store;
