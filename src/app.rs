@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,16 +19,20 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
 use crate::config::{self, Config};
 use crate::domain::time::{Clock, SystemClock, Timestamp};
+use crate::engine::guard::Guard;
 use crate::engine::{Engine, Settings, driver, schedule, sweep};
 use crate::lifecycle::Shutdown;
 use crate::sim::{Sim, World};
 use crate::store::{Access, NewAudit, Store, StoreError};
-use crate::web::auth::{Origin, Role, new_token, token_hash};
+use crate::web::auth::{Origin, Role, new_token, token_hash, user_name};
 use crate::web::{Web, router};
 
 mod demo;
+mod doctor;
+mod presence;
 
 pub use demo::demo;
+pub use doctor::{Accept, doctor};
 
 /// How long a stop waits for steps to park and replies to leave.
 const DRAIN: Duration = Duration::from_secs(45);
@@ -54,6 +59,14 @@ impl TokenBudget for Budget {
 }
 
 async fn open(config: &Config, access: Access) -> anyhow::Result<Store> {
+    // Mail addresses and token hashes lie there; a folder that is there already keeps its mode.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
+    made.with_context(|| {
+        format!(
+            "data_dir {} cannot be made; make it writable for this user or choose another",
+            config.data_dir.display()
+        )
+    })?;
     let store = Store::open(config.database.url.expose(), Path::new(""), access).await?;
     Ok(store)
 }
@@ -76,9 +89,13 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
         .iter()
         .map(|(name, it)| Credential {
             name: name.clone(),
-            kind: CredentialKind::ServiceAccount {
-                client_id: it.client_id.clone(),
-                client_secret: it.client_secret.clone(),
+            kind: match it.clone() {
+                config::Credential::ServiceAccount { client_id, client_secret } => {
+                    CredentialKind::ServiceAccount { client_id, client_secret }
+                }
+                config::Credential::ApiKey { public_key, private_key } => {
+                    CredentialKind::ApiKey { public_key, private_key }
+                }
             },
         })
         .collect();
@@ -114,11 +131,23 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
         // The lock file proves that whoever held a claim is gone.
         store.clear_leases().await?;
     }
-    let engine = engine(config, store)?;
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
+    let guard = Guard::new(doctor::mark_file(config))?;
+    guard.start(&store, SystemClock.now()).await?;
+    match guard.record(&store, SystemClock.now()).await {
+        // A database in doubt is served, so that people can look at it.
+        Err(_) if guard.in_doubt() => {}
+        recorded => recorded.map_err(|why| anyhow!("{why}"))?,
+    }
+    guard.compare_clocks(&store, &SystemClock).await?;
+    let engine = engine(config, store)?.with_guard(guard);
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
         format!("server.listen {} cannot be used; choose a free port", config.server.listen)
     })?;
     let address = listener.local_addr()?;
+    let present = presence::join(config, &engine.store).await?;
+    shutdown.spawn_named("presence", presence::run(engine.store.clone(), present, shutdown.token()));
     let web = Web {
         engine: engine.clone(),
         guesses: Arc::default(),
@@ -166,15 +195,20 @@ fn local_socket(path: &Path) -> anyhow::Result<UnixListener> {
             path.display()
         );
     }
-    if path.exists() {
-        std::fs::remove_file(path)
-            .with_context(|| format!("the old socket {} cannot be removed", path.display()))?;
-    }
-    let listener = UnixListener::bind(path).with_context(|| {
+    let made = || {
+        // Bound inside a folder of ours and moved when its mode is set, so that nobody else could
+        // ever connect. Its short name keeps the path within what a socket may have.
+        let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let private = tempfile::Builder::new().prefix(".s").rand_bytes(4).tempdir_in(folder)?;
+        let first = private.path().join("s");
+        let listener = UnixListener::bind(&first)?;
+        std::fs::set_permissions(&first, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&first, path)?;
+        std::io::Result::Ok(listener)
+    };
+    made().with_context(|| {
         format!("server.socket {} cannot be made; make its folder writable or set it to \"\"", path.display())
-    })?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    })
 }
 
 /// Runs the daemon until it is told to end.
@@ -216,18 +250,44 @@ async fn beside(config: &Config) -> anyhow::Result<Store> {
     Ok(store)
 }
 
+/// A database that is there: an empty one made on the spot would answer for another.
+async fn existing(config: &Config) -> anyhow::Result<Store> {
+    if let Some(file) = config.database.url.expose().strip_prefix("sqlite:")
+        && !Path::new(file).exists()
+    {
+        bail!("there is no database {file}; run this where the daemon runs, or name its --config");
+    }
+    let store = open(config, Access::Beside).await?;
+    store.check_schema().await?;
+    Ok(store)
+}
+
+/// The user of this process, named as the local socket would name them.
 fn actor() -> String {
-    let user = std::env::var("USER").unwrap_or_else(|_| "operator".to_owned());
+    use std::os::unix::fs::MetadataExt;
+    let user = match std::fs::metadata("/proc/self") {
+        Ok(own) => user_name(own.uid()),
+        // Only Linux has it; elsewhere the shell's word must do.
+        Err(_) => std::env::var("USER").unwrap_or_else(|_| "operator".to_owned()),
+    };
     format!("local:{user}")
 }
 
-/// Makes a token and returns it; it is never shown again.
+/// Makes a token and returns it; it is never shown again. None when the name is taken.
 ///
 /// # Errors
-/// An unknown role or a name that is taken.
-pub async fn token_create(config: Config, name: String, roles: Vec<String>) -> anyhow::Result<String> {
+/// An unknown role or a name that cannot be one.
+pub async fn token_create(
+    config: Config,
+    name: String,
+    roles: Vec<String>,
+) -> anyhow::Result<Option<String>> {
     let store = beside(&config).await?;
-    make_token(&store, &name, &roles).await
+    match make_token(&store, &name, &roles).await {
+        Ok(token) => Ok(Some(token)),
+        Err(error) if matches!(error.downcast_ref(), Some(StoreError::Exists { .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn make_token(store: &Store, name: &str, roles: &[String]) -> anyhow::Result<String> {
@@ -260,7 +320,7 @@ async fn make_token(store: &Store, name: &str, roles: &[String]) -> anyhow::Resu
 /// # Errors
 /// What the database answered.
 pub async fn token_list(config: Config) -> anyhow::Result<Value> {
-    let tokens = beside(&config).await?.tokens().await?;
+    let tokens = existing(&config).await?.tokens().await?;
     let items: Vec<_> = tokens
         .iter()
         .map(|it| json!({ "name": it.name, "roles": it.roles, "createdAt": it.created_at, "revokedAt": it.revoked_at }))
@@ -279,7 +339,7 @@ pub async fn token_revoke(config: Config, name: String) -> anyhow::Result<bool> 
         subject: format!("token/{name}"),
         detail: "{}".to_owned(),
     }];
-    Ok(beside(&config).await?.revoke_token(&name, &audit, SystemClock.now()).await?)
+    Ok(existing(&config).await?.revoke_token(&name, &audit, SystemClock.now()).await?)
 }
 
 /// Checks the audit log's hash chain: `Ok` text when intact, `Err` text naming the first broken row.
@@ -287,7 +347,7 @@ pub async fn token_revoke(config: Config, name: String) -> anyhow::Result<bool> 
 /// # Errors
 /// What the database answered.
 pub async fn audit_verify(config: Config) -> anyhow::Result<Result<String, String>> {
-    let verified = beside(&config).await?.verify_audit().await?;
+    let verified = existing(&config).await?.verify_audit().await?;
     Ok(match verified {
         Ok(report) if report.rows == 0 => Ok("the audit log is empty".to_owned()),
         Ok(report) => Ok(format!("{} rows, the chain is intact, head {}", report.rows, report.head)),

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::header::{LOCATION, RETRY_AFTER};
+use reqwest::header::{LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Method, redirect, retry};
 use tokio::time::timeout;
-use url::Url;
+use url::{Position, Url};
 
 use super::AtlasError;
 use super::error::{http_date, retry_after, told};
@@ -27,6 +27,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Shorter than the idle timeout of common load balancers, so that a PATCH rarely meets a
 /// connection which the other side is just closing.
 const POOL_IDLE: Duration = Duration::from_secs(30);
+const NOT_PUT_TOGETHER: &str = "the request could not be put together";
 
 /// One request, without its credential.
 pub(super) struct Request {
@@ -51,6 +52,10 @@ pub(super) struct Answer {
     pub(super) skew_ms: Option<i64>,
     /// Scheme and host that a redirect points to.
     pub(super) redirect: Option<String>,
+    /// The lines of `WWW-Authenticate`, as far as they are text.
+    pub(super) challenges: Vec<String>,
+    /// The `Authentication-Info` header.
+    pub(super) authentication_info: Option<String>,
     /// The body, or what happened to it.
     pub(super) body: Result<Vec<u8>, String>,
 }
@@ -116,7 +121,7 @@ impl Http {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("keywheel/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
-            // One call is at most one PATCH on the wire per attempt that was recorded.
+            // A PATCH is repeated by nobody but `auth`, and there only after a 401.
             .retry(retry::never())
             .connect_timeout(CONNECT_TIMEOUT.min(request_timeout))
             .read_timeout(request_timeout)
@@ -133,11 +138,19 @@ impl Http {
         Ok(Self { client, base, host, request_timeout, clock })
     }
 
-    /// Sends `request` and reads the reply, all of it before `deadline`.
+    /// Path and query of `request` as they stand on the wire.
+    pub(super) fn request_target(&self, request: &Request) -> Result<String, Failure> {
+        let url = Url::parse(&format!("{}{}", self.base, request.path))
+            .map_err(|_| told(Class::Config, NOT_PUT_TOGETHER))?;
+        Ok(url[Position::BeforePath..Position::AfterQuery].to_owned())
+    }
+
+    /// Sends `request` and reads the reply, all of it before `deadline`. Without `authorization`
+    /// it asks what login is wanted.
     pub(super) async fn send(
         &self,
         request: &Request,
-        authorization: &HeaderValue,
+        authorization: Option<&HeaderValue>,
         deadline: Deadline,
     ) -> Result<Answer, Broken> {
         let limit = self.request_timeout.min(deadline.left());
@@ -162,13 +175,13 @@ impl Http {
     async fn trip(
         &self,
         request: &Request,
-        authorization: &HeaderValue,
+        authorization: Option<&HeaderValue>,
         limit: Duration,
     ) -> Result<Answer, Broken> {
         let mut outgoing = self
             .client
             .request(request.method.clone(), format!("{}{}", self.base, request.path))
-            .header(AUTHORIZATION, authorization.clone())
+            .headers(authorization.map(|it| (AUTHORIZATION, it.clone())).into_iter().collect())
             .header(ACCEPT, request.accept);
         if let Some((media_type, bytes)) = &request.body {
             outgoing = outgoing.header(CONTENT_TYPE, *media_type).body(bytes.clone());
@@ -199,6 +212,8 @@ impl Http {
             redirect: text(response.headers(), &LOCATION)
                 .filter(|_| (300..400).contains(&status))
                 .map(|to| self.origin(&to)),
+            challenges: texts(response.headers(), &WWW_AUTHENTICATE),
+            authentication_info: text(response.headers(), &HeaderName::from_static("authentication-info")),
             body,
         })
     }
@@ -215,7 +230,7 @@ impl Http {
             return Broken::NotSent(told(Class::Transient, detail));
         }
         if error.is_builder() {
-            return Broken::NotSent(told(Class::Config, "the request could not be put together"));
+            return Broken::NotSent(told(Class::Config, NOT_PUT_TOGETHER));
         }
         let detail = if error.is_timeout() {
             no_reply(limit)
@@ -291,6 +306,11 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?.trim();
     (!value.is_empty()).then(|| value.to_owned())
+}
+
+fn texts(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let lines = headers.get_all(name).iter();
+    lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect()
 }
 
 fn skew(date: &str, middle: Timestamp) -> Option<i64> {

@@ -61,7 +61,8 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-fn cap(text: String) -> String {
+/// A foreign text, cut where it becomes unreasonable.
+pub(super) fn cap(text: String) -> String {
     if text.chars().count() > DETAIL_CAP {
         text.chars().take(DETAIL_CAP).chain(['…']).collect()
     } else {

@@ -4,17 +4,20 @@
 //! Every call is one or two requests under one deadline and ends in a value of
 //! [`domain::rotation`](crate::domain::rotation): an observation, a reply or a failure with Atlas'
 //! own words. A lost reply is such a value too. Nothing is retried here except once after a 401
-//! with a new token; whether to ask again, and when, is the machine's decision. Nothing here
+//! with a new login; whether to ask again, and when, is the machine's decision. Nothing here
 //! decides what a reading means for a rotation.
 //!
-//! `client` is one HTTP round trip, `auth` the tokens, `encryption` and `inventory` the
-//! calls, `error` the classes of failure.
+//! `client` is one HTTP round trip, `auth` the login with `token` and `digest` for its two kinds,
+//! `encryption` and `inventory` the calls, `error` the classes of failure.
 
+mod api;
 mod auth;
 mod client;
+mod digest;
 mod encryption;
 mod error;
 mod inventory;
+mod token;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +29,7 @@ use url::Url;
 
 use crate::domain::time::{Clock, Timestamp};
 use crate::secret::Secret;
+pub use api::AtlasApi;
 use auth::Account;
 use client::Http;
 
@@ -68,6 +72,13 @@ pub enum CredentialKind {
         /// The client secret (`mdb_sa_sk_…`).
         client_secret: Secret,
     },
+    /// An API key, which proves itself by HTTP Digest.
+    ApiKey {
+        /// The public key, which is no secret.
+        public_key: String,
+        /// The private key.
+        private_key: Secret,
+    },
 }
 
 /// Counts token requests, so that a process that starts over and over cannot use up the 100 live
@@ -101,7 +112,7 @@ pub enum AtlasError {
     Tls(String),
 }
 
-/// The client. One per process: it holds the connections and the tokens.
+/// The client. One per process: it holds the connections, the tokens and the nonces.
 pub struct Atlas {
     http: Http,
     accounts: BTreeMap<String, Account>,

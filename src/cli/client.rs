@@ -4,6 +4,7 @@
 //! tried, and how to start a server. Redirects are not followed, because a token must not travel
 //! to a place nobody named. Nothing is retried: a verb that may have taken effect says so.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(super) struct Reply {
     pub(super) text: String,
     /// As it reads; null when there is no body.
     pub(super) json: Value,
+    /// Whether the server made something new (201).
+    pub(super) created: bool,
 }
 
 /// A connection to one server.
@@ -87,7 +90,7 @@ impl Client {
                 .note("warning: --server is plain http: the token crosses the network readable; use https");
         }
         let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, bearer(token)?);
+        headers.insert(header::AUTHORIZATION, bearer(token, printer)?);
         Ok(Self {
             http: builder(headers).build().map_err(broken)?,
             target: format!("the server {}", shown(&base)),
@@ -139,8 +142,9 @@ impl Client {
         if !status.is_success() {
             return Err(problem(status, &text));
         }
+        let created = status == StatusCode::CREATED;
         if text.trim().is_empty() {
-            return Ok(Reply { text, json: Value::Null });
+            return Ok(Reply { text, json: Value::Null, created });
         }
         let json = serde_json::from_str(&text).map_err(|_| {
             Failure::Failed(anyhow::anyhow!(
@@ -148,7 +152,7 @@ impl Client {
                 self.target
             ))
         })?;
-        Ok(Reply { text, json })
+        Ok(Reply { text, json, created })
     }
 
     async fn body(&self, mut response: Response, reads: bool) -> Result<String, Failure> {
@@ -213,7 +217,7 @@ impl Client {
         if let Ok(id) = given.parse() {
             return Ok(id);
         }
-        let (all, _) = self.items("/projects", &[], None).await?;
+        let (all, _) = self.items("/projects", &[("name", given)], None).await?;
         let named: Vec<&str> = all
             .iter()
             .filter(|project| project["name"].as_str() == Some(given))
@@ -261,10 +265,17 @@ fn builder(headers: HeaderMap) -> reqwest::ClientBuilder {
         .connect_timeout(Duration::from_secs(10))
 }
 
-fn bearer(file: &Path) -> Result<HeaderValue, Failure> {
+fn bearer(file: &Path, printer: &mut Printer) -> Result<HeaderValue, Failure> {
     let refuse =
         |why: String| Failure::Usage(format!("the token file {} {why}", PathBuf::from(file).display()));
     let text = std::fs::read_to_string(file).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    let open = std::fs::metadata(file).is_ok_and(|found| found.mode() & 0o077 != 0);
+    if open {
+        let file = file.display();
+        printer.note(&format!(
+            "warning: the token file {file} is open to others than its owner; chmod 600 {file}"
+        ));
+    }
     let text = text.trim();
     if text.is_empty() {
         return Err(refuse("is empty".to_owned()));

@@ -45,6 +45,9 @@ pub(super) enum Failure {
     /// The server said no.
     #[error("{}", .0.detail)]
     Problem(Box<Problem>),
+    /// What this machine's own database refuses, as the server would.
+    #[error("{0}")]
+    Refused(String),
     /// No server answered.
     #[error("{what}")]
     Unreachable {
@@ -96,6 +99,9 @@ impl Problem {
     fn exit(&self) -> Exit {
         match self.status {
             400 => Exit::Usage,
+            422 if matches!(self.code.as_str(), "invalid" | "group-id-invalid") => Exit::Usage,
+            // Not an answer of Keywheel's: it says nothing about what was asked for.
+            404 if self.code.is_empty() => Exit::Failed,
             401 | 403 | 409 | 422 => Exit::Refused,
             404 => Exit::NotFound,
             _ => Exit::Failed,
@@ -107,16 +113,28 @@ impl Problem {
         let id = self.rotation.as_deref().unwrap_or("ID");
         Some(match self.code.as_str() {
             "rotation-open" => format!("look at it with `keywheel rotation show {id}`; end it with `keywheel cancel {id}`"),
-            "self-approval" => "another person must approve; policy.self_approval says whether the proposer may".to_owned(),
+            "self-approval" => "another person must approve; selfApproval in the project's policy says whether the proposer may".to_owned(),
             "proposal-changed" => "look again with `keywheel rotation show ID` and decide about what is there now".to_owned(),
+            "invalid" | "malformed" => "the command's --help has an example".to_owned(),
+            "group-id-invalid" => "copy the id from the project's settings in Atlas".to_owned(),
+            "project-not-found" => "`keywheel project list` shows what is tracked; `keywheel project add GROUP_ID` tracks it".to_owned(),
+            "project-exists" => "`keywheel project show` says what is known of it, `keywheel project edit` changes that".to_owned(),
+            "rotation-not-found" => "`keywheel rotation list` shows them".to_owned(),
+            "mail-not-found" => "`keywheel outbox list` shows them".to_owned(),
+            "preflight-failed" => "mend that and propose again; `keywheel rotate PROJECT --to KEY --dry-run` runs every check".to_owned(),
+            "atlas-not-found" => "check the group id, and that the project's credential may see it".to_owned(),
+            "atlas-busy" | "too-many-failures" => "try again in a moment".to_owned(),
+            "atlas-unreachable" => "check atlas.base_url and the way from the server to Atlas, then try again".to_owned(),
+            "database" => "the server's log says more; check its disk".to_owned(),
             "illegal-transition" => "`keywheel rotation show ID` says where the rotation is and what may follow".to_owned(),
             "key-invalid" => "write the key as the provider does: an AWS key id or ARN, an Azure key identifier with its version, a Google key version's full name".to_owned(),
             "key-unchanged" => "the project already has this key; name the new one".to_owned(),
             "key-other-place" => "the key must lie in the region or vault that Atlas has configured; change that in Atlas first".to_owned(),
-            "versionless" => "name a key version, or set allow_versionless in the project's policy".to_owned(),
+            "versionless" => "set allowVersionless: `keywheel project edit PROJECT --policy '{\"allowVersionless\": true}'`".to_owned(),
             code if code.starts_with("atlas-") => "check the project's credential and its rights in Atlas, then try again".to_owned(),
             _ if self.status == 401 => "make a token with `keywheel token create` on the server and name its file with --token-file".to_owned(),
             _ if self.status == 403 => "use a token that has the role for this".to_owned(),
+            _ if self.code.is_empty() => "is there a Keywheel server at that address?".to_owned(),
             _ => return None,
         })
     }
@@ -130,6 +148,7 @@ impl Failure {
             Failure::Usage(_) => Exit::Usage,
             Failure::NotFound(_) => Exit::NotFound,
             Failure::Problem(problem) => problem.exit(),
+            Failure::Refused(_) => Exit::Refused,
             Failure::Unreachable { .. } => Exit::Unreachable,
             Failure::Closed | Failure::Failed(_) => Exit::Failed,
         }
@@ -146,7 +165,8 @@ impl Failure {
                 if !problem.code.is_empty() {
                     printer.note(&format!("code: {}", problem.code));
                 }
-                if let Some(atlas) = &problem.atlas {
+                // Where Atlas is the cause, its words are in the sentence already.
+                if let Some(atlas) = problem.atlas.as_ref().filter(|atlas| !problem.detail.contains(*atlas)) {
                     printer.note(&format!("atlas: {atlas}"));
                 }
                 if let Some(hint) = problem.hint() {

@@ -40,6 +40,16 @@ pub(super) struct Sim {
     seed: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// Go on from what a restored database says; look at the differences in `keywheel status` first
+    #[arg(long)]
+    accept_restore: bool,
+    /// Go on although this row of the audit log is broken
+    #[arg(long, value_name = "ROW")]
+    accept_broken_chain: Option<i64>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigVerb {
     /// Read everything and report all faults and warnings at once
@@ -104,7 +114,15 @@ fn load(global: &Global) -> Result<Loaded, Failure> {
 
 fn load_and_warn(global: &Global, printer: &mut Printer) -> Result<Config, Failure> {
     let loaded = load(global)?;
-    loaded.warnings.iter().for_each(|warning| printer.note(&format!("warning: {warning}")));
+    // Said in full by `config check` and by the daemon's log; here they would bury the answer.
+    match loaded.warnings.as_slice() {
+        [] => {}
+        [only] => printer.note(&format!("warning: {only}")),
+        many => printer.note(&format!(
+            "warning: the configuration has {} warnings; `keywheel config check` shows them",
+            many.len()
+        )),
+    }
     Ok(loaded.config)
 }
 
@@ -137,6 +155,19 @@ pub(super) async fn migrate(global: &Global, printer: &mut Printer) -> Result<Ex
     let done = app::migrate(config).await?;
     printer.note(&done);
     Ok(Exit::Done)
+}
+
+pub(super) async fn doctor(args: &Doctor, global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
+    let config = load_and_warn(global, printer)?;
+    let accept = app::Accept { restore: args.accept_restore, broken_row: args.accept_broken_chain };
+    let report = app::doctor(config, accept).await?;
+    if printer.is_json() {
+        printer.json(&report)?;
+    } else {
+        let checks: &[Value] = report["checks"].as_array().map_or(&[], Vec::as_slice);
+        printer.list(checks, &["result", "name", "detail"])?;
+    }
+    Ok(if report["ok"] == true { Exit::Done } else { Exit::Failed })
 }
 
 pub(super) fn config(verb: &ConfigVerb, global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
@@ -184,7 +215,12 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
     match verb {
         TokenVerb::Create { name, roles } => {
             let roles = roles.into_iter().map(Role::name).collect();
-            let token = app::token_create(config, name, roles).await?;
+            let made = app::token_create(config, name.clone(), roles).await?;
+            let token = made.ok_or_else(|| {
+                Failure::Refused(format!(
+                    "a token named {name:?} exists already; choose another name: one in the audit log stays one person's, revoked or not"
+                ))
+            })?;
             printer.line(&token)?;
             printer.note("keep it: it is not stored and cannot be shown again");
         }
@@ -195,15 +231,17 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
             } else {
                 let items = tokens.get("items").unwrap_or(&tokens);
                 let items: &[Value] = items.as_array().map_or(&[], Vec::as_slice);
-                let columns =
-                    ["name", "roles", "createdAt", "createdBy", "lastUsedAt", "expiresAt", "revokedAt"];
-                printer.list(items, &columns)?;
+                if items.is_empty() {
+                    printer.note("no tokens; `keywheel token create --name NAME --role ROLE` makes one");
+                } else {
+                    printer.list(items, &["name", "roles", "createdAt", "revokedAt"])?;
+                }
             }
         }
         TokenVerb::Revoke { name } => {
             if !app::token_revoke(config, name.clone()).await? {
                 return Err(Failure::NotFound(format!(
-                    "there is no token named {name:?}; `keywheel token list` shows them"
+                    "no token named {name:?} is in force; `keywheel token list` shows them"
                 )));
             }
             printer.note(&format!("the token {name} is revoked"));

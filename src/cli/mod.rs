@@ -1,7 +1,7 @@
 //! The command line: the tree of verbs, and which file carries each out.
 //!
 //! Verbs on projects, rotations and records are clients of the API, so that one set of rules
-//! decides whoever asks; only `serve demo sim migrate token config` and `audit verify` work on
+//! decides whoever asks; only `serve demo sim migrate token config doctor` and `audit verify` work on
 //! files and the database of this machine. Nothing here decides anything about a rotation.
 
 mod client;
@@ -107,6 +107,11 @@ enum Verb {
         after_help = "Only needed where database.migrate = false:\n  keywheel migrate && keywheel serve"
     )]
     Migrate,
+    /// Say in plain words what is wrong with the database, and accept what only a person can
+    #[command(
+        after_help = "Example:\n  keywheel doctor -o json\n\nExit code 0 when all is well, 1 when not."
+    )]
+    Doctor(local::Doctor),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(local::ConfigVerb),
@@ -187,6 +192,7 @@ async fn dispatch(verb: Verb, global: &Global, printer: &mut Printer) -> Result<
         Verb::Serve(args) => return local::serve(args, global).await,
         Verb::Sim(args) => return local::sim(args).await,
         Verb::Migrate => local::migrate(global, printer).await?,
+        Verb::Doctor(args) => local::doctor(&args, global, printer).await?,
         Verb::Config(verb) => local::config(&verb, global, printer)?,
         Verb::Token(verb) => local::token(verb, global, printer).await?,
         Verb::Audit(records::AuditVerb::Verify) => local::audit_verify(global, printer).await?,
@@ -220,6 +226,7 @@ async fn remote(verb: Verb, client: &Client, printer: &mut Printer) -> Result<Ex
         Verb::Demo(_)
         | Verb::Serve(_)
         | Verb::Migrate
+        | Verb::Doctor(_)
         | Verb::Config(_)
         | Verb::Sim(_)
         | Verb::Token(_)

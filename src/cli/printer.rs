@@ -152,8 +152,10 @@ impl Printer {
 fn flatten(name: &str, value: &Value, rows: &mut Vec<(String, String)>) {
     match value {
         Value::Null => {}
+        Value::Array(items) if items.is_empty() => {}
         Value::Object(map) => {
-            map.iter().for_each(|(key, value)| flatten(&format!("{name}.{key}"), value, rows));
+            let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+            map.iter().for_each(|(key, value)| flatten(&below(key), value, rows));
         }
         Value::Array(items) if items.iter().any(Value::is_object) => {
             for (index, item) in items.iter().enumerate() {
@@ -182,11 +184,13 @@ pub(super) fn cell(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) => clean(&short_time(text)),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
-        Value::Object(map) => map
-            .iter()
-            .map(|(name, value)| format!("{}={}", clean(name), cell(value)))
-            .collect::<Vec<_>>()
-            .join(" "),
+        Value::Object(_) => {
+            let mut rows = Vec::new();
+            flatten("", value, &mut rows);
+            let pairs: Vec<_> =
+                rows.iter().map(|(name, value)| format!("{}={}", clean(name), clean(value))).collect();
+            pairs.join(" ")
+        }
         other => other.to_string(),
     }
 }

@@ -84,10 +84,10 @@ pub(super) struct Fields {
     /// Which of atlas.credentials to use
     #[arg(long, value_name = "NAME")]
     credential: Option<String>,
-    /// A tag such as prod
+    /// A tag such as prod; an empty one takes it away
     #[arg(long, value_name = "TAG")]
     environment: Option<String>,
-    /// What this project sets for itself of the policy, as a JSON object
+    /// What this project sets for itself of the policy, as a JSON object; replaces what it set before, {} takes all back
     #[arg(long, value_name = "JSON", value_parser = object)]
     policy: Option<Value>,
 }
@@ -176,7 +176,11 @@ async fn list(filter: &Filter, client: &Client, printer: &mut Printer) -> Result
     if printer.is_json() {
         printer.json(&page(items))?;
     } else if items.is_empty() {
-        printer.note("no projects; `keywheel project add GROUP_ID` tracks one");
+        printer.note(if query.is_empty() {
+            "no projects; `keywheel project add GROUP_ID` tracks one"
+        } else {
+            "no project is like that; `keywheel project list` shows them all"
+        });
     } else {
         printer.list(&items, &COLUMNS)?;
     }

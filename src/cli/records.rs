@@ -3,26 +3,17 @@
 //! Verifying the audit log's hash chain is not here: it reads the database itself.
 
 use clap::Subcommand;
+use serde_json::Value;
 
 use super::client::{Client, page};
 use super::failure::{Exit, Failure};
-use super::printer::Printer;
+use super::printer::{Printer, cell};
 use crate::domain::ids::OutboxId;
 
 const AUDIT: [&str; 6] = ["seq", "at", "actor", "action", "subject", "detail"];
-const OUTBOX: [&str; 11] = [
-    "id",
-    "createdAt",
-    "kind",
-    "template",
-    "to",
-    "recipient",
-    "subject",
-    "state",
-    "status",
-    "attempts",
-    "sentAt",
-];
+const OUTBOX: [&str; 7] = ["id", "createdAt", "kind", "recipient", "state", "groupId", "rotationId"];
+const DUE: [&str; 6] = ["groupId", "name", "status", "due", "owners", "currentKey"];
+const OPEN: [&str; 4] = ["id", "projectName", "groupId", "state"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditVerb {
@@ -57,8 +48,43 @@ pub(super) enum OutboxVerb {
 
 pub(super) async fn status(client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     let reply = client.get("/status", &[]).await?;
-    printer.reply(&reply, |printer, status| printer.object(status, &["version", "status", "projects"]))?;
+    let doubt = &reply.json["database"]["doubt"];
+    if let (Some(detail), Some(way_out)) = (doubt["detail"].as_str(), doubt["wayOut"].as_str()) {
+        printer.note(&format!("warning: nothing is sent to Atlas: {detail}. Way out: {way_out}"));
+    }
+    printer.reply(&reply, fleet)?;
     Ok(Exit::Done)
+}
+
+/// The fleet in one line, then what is open, then what is due next.
+fn fleet(printer: &mut Printer, status: &Value) -> std::io::Result<()> {
+    let count = status["projects"].as_u64().unwrap_or_default();
+    if count == 0 {
+        printer.line("0 projects")?;
+        printer.note("no projects yet; `keywheel project add GROUP_ID` tracks one");
+        return Ok(());
+    }
+    let by_status = status["byStatus"].as_object().into_iter().flatten();
+    let by_status: Vec<_> = by_status.map(|(name, count)| format!("{} {}", cell(count), name)).collect();
+    printer.line(&format!(
+        "{count} {}: {}",
+        if count == 1 { "project" } else { "projects" },
+        by_status.join(", ")
+    ))?;
+    let unowned = status["withoutOwner"].as_u64().unwrap_or_default();
+    if unowned > 0 {
+        printer.line(&format!("{unowned} without an owner: nobody is told of those"))?;
+    }
+    for (title, name, columns) in
+        [("open rotations", "openRotations", &OPEN[..]), ("due next", "nextDue", &DUE[..])]
+    {
+        let items = status[name].as_array().map_or(&[][..], Vec::as_slice);
+        if !items.is_empty() {
+            printer.line(&format!("\n{title}:"))?;
+            printer.list(items, columns)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn audit(verb: &AuditVerb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {

@@ -122,6 +122,9 @@ pub(super) async fn rotate(args: Rotate, client: &Client, printer: &mut Printer)
         printer.reply(&reply, dry_run)?;
         return Ok(if all_pass(&reply.json) { Exit::Done } else { Exit::Refused });
     }
+    if !reply.created {
+        printer.note("this was proposed before and is still open; nothing new was made");
+    }
     if !args.watch {
         printer.reply(&reply, |printer, rotation| printer.object(rotation, &FIELDS))?;
         return Ok(Exit::Done);

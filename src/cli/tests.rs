@@ -41,7 +41,7 @@ fn the_tree_of_verbs_is_sound() {
 
 #[test]
 fn verbs_of_later_versions_are_not_pretended() {
-    for verb in ["doctor", "due", "history", "import", "discover", "evidence"] {
+    for verb in ["due", "history", "import", "discover", "evidence"] {
         assert!(Cli::try_parse_from(["keywheel", verb]).is_err(), "{verb}");
     }
     assert!(Cli::try_parse_from(["keywheel", "status", "--watch"]).is_err());
@@ -93,7 +93,8 @@ async fn an_answer_that_is_no_problem_document_still_gives_a_sentence() {
     let router = Router::new().fallback(|| async { (StatusCode::BAD_GATEWAY, "<html>") });
     let (client, _dir) = on_socket(router);
     let (exit, _, err) = run_on(&client, &["status"], false).await;
-    assert_eq!((exit, err.as_str()), (Exit::Failed, "error: the server answered 502 without saying why\n"));
+    assert_eq!(exit, Exit::Failed);
+    assert!(err.starts_with("error: the server answered 502 without saying why\nhint: is there a"), "{err}");
     let router = Router::new().fallback(|| async { "<html>" });
     let (client, _dir) = on_socket(router);
     let (exit, _, err) = run_on(&client, &["status"], false).await;
@@ -134,8 +135,8 @@ async fn over_http_the_token_is_sent_and_needed() {
     std::fs::write(file.path(), "kw_token\n").unwrap();
     let (mut printer, ..) = printer(Format::Table, false);
     let client = Client::over_http(&server, Some(file.path()), &mut printer).unwrap();
-    let (exit, out, _) = run_on(&client, &["status"], false).await;
-    assert_eq!((exit, out.as_str()), (Exit::Done, "got  Bearer kw_token\n"));
+    let (exit, out, _) = run_on(&client, &["status", "-o", "json"], false).await;
+    assert_eq!((exit, out.as_str()), (Exit::Done, "{\"got\":\"Bearer kw_token\"}\n"));
     assert!(!format!("{client:?}").contains("kw_token"));
 
     let missing = Client::over_http(&server, None, &mut printer).unwrap_err();

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use croner::parser::{CronParser, Seconds};
 use tracing_subscriber::EnvFilter;
@@ -17,7 +18,7 @@ use super::reader::Reader;
 use super::{Atlas, Config, Credential, Database, RawConfig, RawCredential, Server, below};
 use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::time::{Span, Timestamp};
-use crate::secret::SecretUrl;
+use crate::secret::{Secret, SecretUrl};
 
 /// A lease lasts 60 s, and 5 s of it are kept for writing down what a request came to.
 const LONGEST_REQUEST: Span = Span::from_secs(55);
@@ -155,6 +156,9 @@ fn check_pace(pace: &Pace, r: &mut Reader) {
     if pace.backoff_min > pace.backoff_max {
         r.fault("pace.backoff_min", "must not be more than pace.backoff_max");
     }
+    if pace.lease.get() < Duration::from_secs(1) {
+        r.fault("pace.lease", "must be 1s or more: a call to Atlas has to fit into it");
+    }
     if *pace != Pace::default() {
         r.warnings.push("pace is changed: the machine's waits are only for rehearsals and tests; leave the section out in production".to_owned());
     }
@@ -270,12 +274,17 @@ fn check_database(url: Option<&SecretUrl>, data_dir: &Path, r: &mut Reader) -> O
             );
             return None;
         }
+        if file.contains('?') {
+            r.fault(
+                "database.url",
+                "sqlite takes a file and no parameters: leave out what follows the \"?\"",
+            );
+            return None;
+        }
         if Path::new(file).is_absolute() {
             return Some(SecretUrl::new(format!("sqlite:{file}")));
         }
-        // In the URL these two mean something; in a directory's name they are letters.
-        let dir = data_dir.display().to_string().replace('%', "%25").replace('?', "%3F");
-        return Some(SecretUrl::new(format!("sqlite:{}", Path::new(&dir).join(file).display())));
+        return Some(SecretUrl::new(format!("sqlite:{}", data_dir.join(file).display())));
     }
     let known = Url::parse(text)
         .is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql") && !url.cannot_be_a_base());
@@ -319,29 +328,32 @@ fn check_credential(name: &str, raw: &RawCredential, r: &mut Reader) -> Option<C
         r.fault(&at, "a credential's name takes lower-case letters, digits, \"-\" and \"_\"");
         return None;
     }
-    match raw.kind.as_deref() {
-        Some("service-account") => {}
-        Some("api-key") => {
-            r.fault(&format!("{at}.kind"), "\"api-key\" is not supported by this version; make a service account in Atlas and use kind = \"service-account\"");
-            return None;
-        }
+    let (public, secret, build): (_, _, fn(String, Secret) -> Credential) = match raw.kind.as_deref() {
+        Some("service-account") => ("client_id", "client_secret", |client_id, client_secret| {
+            Credential::ServiceAccount { client_id, client_secret }
+        }),
+        Some("api-key") => ("public_key", "private_key", |public_key, private_key| Credential::ApiKey {
+            public_key,
+            private_key,
+        }),
         Some(_) => {
-            r.fault(&format!("{at}.kind"), "takes \"service-account\"");
+            r.fault(&format!("{at}.kind"), "takes \"service-account\" or \"api-key\"");
             return None;
         }
         None => {
-            r.fault(&at, "kind is missing: write kind = \"service-account\"");
+            r.fault(&at, "kind is missing: write kind = \"service-account\" or kind = \"api-key\"");
             return None;
         }
-    }
-    let client_id = raw.client_id.clone().filter(|id| !id.trim().is_empty());
-    if client_id.is_none() {
-        r.fault(&at, "client_id is missing");
+    };
+    let id = raw.public.clone().filter(|id| !id.trim().is_empty());
+    if id.is_none() {
+        r.fault(&at, &format!("{public} is missing"));
     }
     // A secret that is there but cannot be read has its own message already.
-    let told = r.errors.iter().any(|error| error.starts_with(&format!("{at}.client_secret")));
-    if raw.client_secret.is_none() && !told {
-        r.fault(&at, "client_secret or client_secret_file is missing");
+    let told = r.errors.iter().any(|error| error.starts_with(&format!("{at}.{secret}")));
+    if raw.secret.is_none() && !told {
+        r.fault(&at, &format!("{secret} or {secret}_file is missing"));
     }
-    Some(Credential { client_id: client_id?, client_secret: raw.client_secret.clone()? })
+    let (id, key) = (id?, raw.secret.clone()?);
+    Some(build(id, key))
 }

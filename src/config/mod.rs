@@ -100,13 +100,23 @@ pub enum PatchBody {
     WholeBlock,
 }
 
-/// A service account of an Atlas organisation.
+/// A login to an Atlas organisation.
 #[derive(Clone, Debug)]
-pub struct Credential {
-    /// Its client id, which is no secret.
-    pub client_id: String,
-    /// Its client secret.
-    pub client_secret: Secret,
+pub enum Credential {
+    /// A service account.
+    ServiceAccount {
+        /// Its client id, which is no secret.
+        client_id: String,
+        /// Its client secret.
+        client_secret: Secret,
+    },
+    /// An API key.
+    ApiKey {
+        /// Its public key, which is no secret.
+        public_key: String,
+        /// Its private key.
+        private_key: Secret,
+    },
 }
 
 /// When to look for due work.
@@ -295,10 +305,11 @@ struct RawConfig {
     log: Log,
 }
 
+/// A credential with the two parts that its kind wants: a public one and a secret.
 struct RawCredential {
     kind: Option<String>,
-    client_id: Option<String>,
-    client_secret: Option<Secret>,
+    public: Option<String>,
+    secret: Option<Secret>,
 }
 
 impl RawConfig {
@@ -340,14 +351,20 @@ impl RawCredential {
 
     fn read(r: &mut Reader, at: &str) -> Self {
         let kind: Option<String> = r.optional(&format!("{at}.kind"));
-        let client_id = r.optional(&format!("{at}.client_id"));
-        let client_secret = r.secret(&format!("{at}.client_secret"));
-        if kind.as_deref() == Some("api-key") {
-            // Asked for so that the one message about the kind is not joined by three about its names.
-            let _: Option<String> = r.optional(&format!("{at}.public_key"));
-            let _ = r.secret(&format!("{at}.private_key"));
-        }
-        Self { kind, client_id, client_secret }
+        // Of an unknown kind both pairs are asked for, so that the one message about the kind is not
+        // joined by more about its parts.
+        let mut pair = |public: &str, secret: &str| {
+            (r.optional::<String>(&format!("{at}.{public}")), r.secret(&format!("{at}.{secret}")))
+        };
+        let (public, secret) = match kind.as_deref() {
+            Some("service-account") => pair("client_id", "client_secret"),
+            Some("api-key") => pair("public_key", "private_key"),
+            _ => {
+                pair("public_key", "private_key");
+                pair("client_id", "client_secret")
+            }
+        };
+        Self { kind, public, secret }
     }
 }
 
@@ -394,6 +411,7 @@ fn read_pace(r: &mut Reader) -> Pace {
         idle_every: r.take("pace.idle_every", d.idle_every),
         watch_every: r.take("pace.watch_every", d.watch_every),
         watch_for: r.take("pace.watch_for", d.watch_for),
+        lease: r.take("pace.lease", d.lease),
     }
 }
 

@@ -185,7 +185,10 @@ fn a_secret_may_be_in_a_file_and_nowhere_else_then() {
     };
     let named = format!("client_secret_file = {secret:?}");
     let loaded = desk.load(&text(&named)).unwrap();
-    assert_eq!(loaded.config.atlas.credentials["default"].client_secret.expose(), "s3cret");
+    let Credential::ServiceAccount { client_secret, .. } = &loaded.config.atlas.credentials["default"] else {
+        panic!("another kind")
+    };
+    assert_eq!(client_secret.expose(), "s3cret");
     assert_eq!(loaded.warnings, Vec::<String>::new());
     assert!(loaded.to_text().contains("client_secret = \"***\""));
 
@@ -258,12 +261,34 @@ fn values_below_the_safe_minimum_are_warned_of_with_the_production_value() {
 }
 
 #[test]
-fn an_api_key_is_refused_honestly() {
-    let faults = Desk::new().faults(
-        "[atlas.credentials.old]\nkind = \"api-key\"\npublic_key = \"abc\"\nprivate_key = \"canary\"\n",
+fn an_api_key_is_a_credential_and_what_it_lacks_is_named() {
+    let desk = Desk::new();
+    let text = |more: &str| format!("[atlas.credentials.old]\nkind = \"api-key\"\n{more}\n");
+    let secret = desk.write("private", "canary\n", 0o600);
+    for private in ["private_key = \"canary\"".to_owned(), format!("private_key_file = {secret:?}")] {
+        let loaded = desk.load(&text(&format!("public_key = \"abcdefgh\"\n{private}"))).unwrap();
+        let Credential::ApiKey { public_key, private_key } = &loaded.config.atlas.credentials["old"] else {
+            panic!("another kind")
+        };
+        assert_eq!((public_key.as_str(), private_key.expose()), ("abcdefgh", "canary"));
+        for shown in [format!("{loaded:?}"), loaded.to_text(), loaded.to_json().to_string()] {
+            assert!(shown.contains("abcdefgh") && !shown.contains("canary"), "{shown}");
+        }
+    }
+    let none = desk.faults(&text(""));
+    assert_eq!(
+        none,
+        [
+            "atlas.credentials.old: public_key is missing",
+            "atlas.credentials.old: private_key or private_key_file is missing"
+        ]
     );
-    assert_eq!(faults.len(), 1, "{faults:?}");
-    assert!(faults[0].contains("\"api-key\" is not supported by this version"), "{faults:?}");
+    let mixed = desk.faults(&text("public_key = \"abcdefgh\"\nprivate_key = \"canary\"\nclient_id = \"id\""));
+    assert!(mixed.len() == 1 && mixed[0].contains("client_id"), "{mixed:?}");
+    let unknown = desk
+        .faults("[atlas.credentials.old]\nkind = \"apikey\"\npublic_key = \"a\"\nprivate_key = \"canary\"\n");
+    assert!(unknown.len() == 1 && unknown[0].contains("\"service-account\" or \"api-key\""), "{unknown:?}");
+    assert!(!mixed[0].contains("canary") && !unknown[0].contains("canary"));
 }
 
 #[test]
@@ -277,7 +302,7 @@ fn a_database_in_memory_and_an_endless_socket_path_are_refused() {
     assert_eq!(absolute.database.url.expose(), "sqlite:/srv/kw.db");
     assert_eq!(absolute.server.socket, None);
     let odd = desk.load("data_dir = \"/srv/100%?\"\n").unwrap().config;
-    assert_eq!(odd.database.url.expose(), "sqlite:/srv/100%25%3F/keywheel.db");
+    assert_eq!(odd.database.url.expose(), "sqlite:/srv/100%?/keywheel.db");
 }
 
 #[test]

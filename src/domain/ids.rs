@@ -59,6 +59,13 @@ impl fmt::Display for GroupId {
     }
 }
 
+/// Not one of our ids.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not an id: it takes 32 hexadecimal digits with dashes, such as 0198c5a0-0000-7000-8000-000000000001"
+)]
+pub struct BadId(String);
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -87,9 +94,9 @@ macro_rules! uuid_id {
         }
 
         impl FromStr for $name {
-            type Err = uuid::Error;
-            fn from_str(text: &str) -> Result<Self, uuid::Error> {
-                text.parse().map(Self)
+            type Err = BadId;
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                text.parse().map(Self).map_err(|_| BadId(text.to_owned()))
             }
         }
     };

@@ -16,7 +16,7 @@ use super::time::{DayOffset, Span, Timestamp};
 
 /// Who must agree to a rotation, when it may run, and who hears of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Policy {
     /// How long a key may serve (cryptoperiod).
     pub interval: Span,
@@ -236,6 +236,13 @@ pub struct Pace {
     pub watch_every: Span,
     /// How long a finished rotation that sent a PATCH is observed.
     pub watch_for: Span,
+    /// How long a daemon's claim on a rotation outlives its last sign of life.
+    #[serde(default = "lease")]
+    pub lease: Span,
+}
+
+fn lease() -> Span {
+    Span::from_secs(60)
 }
 
 impl Default for Pace {
@@ -249,6 +256,7 @@ impl Default for Pace {
             idle_every: Span::from_secs(900),
             watch_every: Span::from_secs(60),
             watch_for: Span::from_secs(900),
+            lease: lease(),
         }
     }
 }

@@ -111,7 +111,7 @@ pub struct OpenRotation {
 
 /// The parts of a policy that a project sets for itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PolicyOverride {
     /// See [`Policy::interval`].
     #[serde(skip_serializing_if = "Option::is_none")]

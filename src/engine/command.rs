@@ -6,7 +6,7 @@
 
 use serde_json::json;
 
-use super::step::commit;
+use super::step::{Said, commit};
 use super::sweep::note;
 use super::{Engine, announce};
 use crate::domain::ids::{BadGroupId, GroupId, RotationId};
@@ -56,7 +56,7 @@ pub enum CommandError {
     KeyUnchanged(String),
     /// Atlas' key is an Azure identifier without a version.
     #[error(
-        "Atlas holds {0}, which names no version, so what it would be rotated from is unknown; set policy.allow_versionless for this project to go on"
+        "Atlas holds {0}, which names no version, so what it would be rotated from is unknown; set allowVersionless in this project's policy to go on"
     )]
     Versionless(String),
     /// A pre-flight check failed.
@@ -176,7 +176,7 @@ impl Engine {
             return Err(CommandError::ProjectExists(group));
         }
         let credential = new.credential.unwrap_or_else(|| "default".to_owned());
-        self.check_fields(&new.owners, &credential, new.key_since)?;
+        self.check_fields(new.name.as_deref(), &new.owners, &credential, new.key_since)?;
         let seen = self.observe(&credential, &group).await?;
         let timeout = self.settings.request_timeout.get();
         let name = match new.name {
@@ -195,7 +195,7 @@ impl Engine {
             valid: None,
             private_networking: false,
             owners: new.owners,
-            environment: new.environment,
+            environment: new.environment.filter(|tag| !tag.is_empty()),
             credential,
             policy: new.policy,
             drift_key: None,
@@ -232,7 +232,7 @@ impl Engine {
                 self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
             let mut after = before.clone();
             let edit = edit.clone();
-            after.name = edit.name.unwrap_or(after.name);
+            after.name = edit.name.clone().unwrap_or(after.name);
             after.owners = edit.owners.unwrap_or(after.owners);
             after.credential = edit.credential.unwrap_or(after.credential);
             if let Some(tag) = edit.environment {
@@ -244,7 +244,7 @@ impl Engine {
                 after.key_since_source = Some(SinceSource::Operator);
                 after.drift_key = None;
             }
-            self.check_fields(&after.owners, &after.credential, edit.key_since)?;
+            self.check_fields(edit.name.as_deref(), &after.owners, &after.credential, edit.key_since)?;
             let now = self.clock.now();
             let detail = json!({ "owners": after.owners, "credential": after.credential, "environment": after.environment, "keySince": after.key_since, "policy": after.policy });
             let audit = [record(actor, "project.edited", group, &detail)];
@@ -273,10 +273,17 @@ impl Engine {
 
     fn check_fields(
         &self,
+        name: Option<&str>,
         owners: &[String],
         credential: &str,
         since: Option<Timestamp>,
     ) -> Result<(), CommandError> {
+        if name.is_some_and(|name| name.trim().is_empty() || name.chars().any(char::is_control)) {
+            let rule =
+                "a name takes at least one character and no control characters; leave it out for Atlas' own"
+                    .to_owned();
+            return Err(CommandError::Invalid { field: "name", rule });
+        }
         if !self.atlas.knows(credential) {
             let rule = format!(
                 "no credential {credential:?} is configured; add [atlas.credentials.{credential}] or name another"
@@ -285,6 +292,11 @@ impl Engine {
         }
         if let Some(bad) = owners.iter().find(|owner| !is_mail_address(owner)) {
             let rule = format!("{bad:?} is not a mail address such as ada@example.com");
+            return Err(CommandError::Invalid { field: "owners", rule });
+        }
+        let different: std::collections::BTreeSet<_> = owners.iter().collect();
+        if different.len() < owners.len() {
+            let rule = "each mail address once is enough".to_owned();
             return Err(CommandError::Invalid { field: "owners", rule });
         }
         if since.is_some_and(|since| since > self.clock.now()) {
@@ -311,6 +323,7 @@ impl Engine {
         reason: Option<String>,
         dry_run: bool,
     ) -> Result<Proposed, CommandError> {
+        check_words("reason", reason.as_deref())?;
         let project =
             self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
         let seen = self.observe(&project.credential, group).await?;
@@ -336,7 +349,7 @@ impl Engine {
             return Err(CommandError::KeyInvalid(KeyError {
                 rule: "versionless",
                 message: format!(
-                    "{new_key} names no version; give the full versioned URL, or set policy.allow_versionless"
+                    "{new_key} names no version; give the full versioned URL, or set allowVersionless in this project's policy"
                 ),
             }));
         }
@@ -483,6 +496,8 @@ impl Engine {
         comment: Option<String>,
         hash: Option<&str>,
     ) -> Result<RotationRow, CommandError> {
+        check_words("comment", comment.as_deref())?;
+        let comment = comment.filter(|text| !text.trim().is_empty());
         for _ in 0..TRIES {
             let row = self.rotation(id).await?;
             if hash.is_some_and(|hash| hash != row.proposal_hash) {
@@ -494,7 +509,8 @@ impl Engine {
                         return Err(CommandError::SelfApproval(actor.to_owned()));
                     }
                     let votes = self.store.approvals(id).await?;
-                    if votes.iter().any(|vote| vote.by == actor) {
+                    // Saying yes again is no error while the yes counts.
+                    if !row.rotation.state.is_final() && votes.iter().any(|vote| vote.by == actor) {
                         return Ok(row);
                     }
                     let given = u32::try_from(votes.len()).unwrap_or(u32::MAX).saturating_add(1);
@@ -517,7 +533,8 @@ impl Engine {
             if step.illegal {
                 return Err(CommandError::Illegal { verb: verb.as_str(), state: row.rotation.state });
             }
-            match commit(self, &RotationRow { lease: None, ..row }, step, &outcome, actor, approval).await {
+            let said = Said { by: actor, comment: comment.as_deref(), vote: approval };
+            match commit(self, &RotationRow { lease: None, ..row }, step, &outcome, said).await {
                 Ok(row) => {
                     self.rotations_due.notify_one();
                     return Ok(row);
@@ -572,6 +589,20 @@ fn record(actor: &str, action: &str, group: &GroupId, detail: &serde_json::Value
         subject: format!("project/{group}"),
         detail: detail.to_string(),
     }
+}
+
+/// The longest reason or comment, in characters.
+const MOST_WORDS: usize = 2000;
+
+/// What people write is kept as they wrote it, in a journal that must stay readable.
+fn check_words(field: &'static str, words: Option<&str>) -> Result<(), CommandError> {
+    let words = words.unwrap_or_default();
+    let long = words.chars().count() > MOST_WORDS;
+    if long || words.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        let rule = format!("takes at most {MOST_WORDS} characters of text, without control characters");
+        return Err(CommandError::Invalid { field, rule });
+    }
+    Ok(())
 }
 
 /// Whether a text can be a mail address at all: one `@`, both sides there, no blanks or controls.

@@ -1,7 +1,10 @@
 //! Claims rotations that are due and steps them, a bounded number at a time.
 //!
 //! It wakes when a command changed something, when the schedule says "look", and when the earliest
-//! `wake_at` comes. A wake-up carries no information: what is due is always asked of the database.
+//! `wake_at` comes; on a shared database also every second, for what other daemons gave back. A
+//! wake-up carries no information: what is due is always asked of the database. A stop waits for
+//! the running steps, each of which gives its claim back where it rests, so that another daemon
+//! goes on at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +13,20 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Engine, LEASE, step};
-use crate::store::StoreError;
+use super::{Engine, step};
+use crate::store::{RotationRow, StoreError};
 
 /// The longest the driver sleeps without asking the database.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
+/// The same where other daemons may give back what they held.
+const LONGEST_SLEEP_SHARED: Duration = Duration::from_secs(1);
+
 /// How long it waits after the database failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
-/// Claims and steps until `stop`; then waits for the running steps to park.
+/// Claims and steps until `stop`; then waits for the running steps to park. Ends by itself only when
+/// a newer program has changed the database's schema: nothing may be done to it any more.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(engine.settings.slots));
     let steps = TaskTracker::new();
@@ -27,6 +34,10 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
         let notified = engine.rotations_due.notified();
         let sleep = match claim(&engine, &slots, &steps).await {
             Ok(sleep) => sleep,
+            Err(error @ StoreError::NewerSchema { .. }) => {
+                tracing::error!(error = %error, "this daemon is too old for its database and stops acting");
+                break;
+            }
             Err(error) => {
                 tracing::error!(error = %error, "rotations cannot be claimed; nothing is sent until that is mended");
                 AFTER_FAILURE
@@ -45,28 +56,26 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 /// Claims what is due and free slots allow; says how long nothing more will be due.
 async fn claim(engine: &Engine, slots: &Arc<Semaphore>, steps: &TaskTracker) -> Result<Duration, StoreError> {
     let now = engine.clock.now();
+    let longest = if engine.store.is_shared() { LONGEST_SLEEP_SHARED } else { LONGEST_SLEEP };
     let free = slots.available_permits();
     if free == 0 {
-        return Ok(LONGEST_SLEEP);
+        return Ok(longest);
     }
-    let rows = engine.store.claim(now, free, LEASE).await?;
+    if engine.guard.doubts(&engine.store, now).await? {
+        return Ok(longest);
+    }
+    let rows = engine.store.claim(now, free, engine.settings.lease()).await?;
     let full = rows.len() == free;
     for row in rows {
         let Ok(permit) = Arc::clone(slots).try_acquire_owned() else { break };
         let engine = engine.clone();
         steps.spawn(async move {
-            let id = row.rotation.id;
-            match step::run(&engine, row.clone()).await {
-                Ok(()) => {}
-                Err(StoreError::Conflict | StoreError::LeaseLost) => {
-                    // Somebody spoke meanwhile: give the claim back and look again.
-                    if let Err(error) = engine.store.release(&row).await {
-                        tracing::warn!(rotation.id = %id, error = %error, "claim not released, it runs out by itself");
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(rotation.id = %id, error = %error, "step not recorded; nothing more is sent for it until the claim runs out");
-                }
+            if let Err(error) = work(&engine, &row, AFTER_FAILURE).await {
+                tracing::error!(
+                    rotation.id = %row.rotation.id,
+                    error = %error,
+                    "step not recorded; nothing is sent for this rotation before one is"
+                );
             }
             drop(permit);
             engine.rotations_due.notify_one();
@@ -75,8 +84,22 @@ async fn claim(engine: &Engine, slots: &Arc<Semaphore>, steps: &TaskTracker) -> 
     if full {
         return Ok(Duration::ZERO);
     }
-    let next = engine.store.next_wake().await?;
-    Ok(next.map_or(LONGEST_SLEEP, |at| now.until(at).clamp(Duration::from_millis(10), LONGEST_SLEEP)))
+    let next = engine.store.next_wake(now).await?;
+    Ok(next.map_or(longest, |at| now.until(at).clamp(Duration::from_millis(10), longest)))
+}
+
+/// Steps one claimed rotation. Whatever comes of it, the claim is not kept for nothing: after a
+/// failure it is given back when `pause` is over, and the next claim begins with a look.
+async fn work(engine: &Engine, row: &RotationRow, pause: Duration) -> Result<(), StoreError> {
+    let Err(error) = step::run(engine, row.clone()).await else { return Ok(()) };
+    let overtaken = matches!(error, StoreError::Conflict | StoreError::LeaseLost);
+    if !overtaken {
+        tokio::time::sleep(pause).await;
+    }
+    if let Err(error) = engine.store.release(row).await {
+        tracing::warn!(rotation.id = %row.rotation.id, error = %error, "claim not released, it runs out by itself");
+    }
+    if overtaken { Ok(()) } else { Err(error) }
 }
 
 /// Steps everything that is due now and returns when nothing is left to do at this instant.
@@ -88,16 +111,17 @@ async fn claim(engine: &Engine, slots: &Arc<Semaphore>, steps: &TaskTracker) -> 
 pub async fn run_due(engine: &Engine) -> Result<usize, StoreError> {
     let mut done = 0;
     loop {
-        let rows = engine.store.claim(engine.clock.now(), engine.settings.slots, LEASE).await?;
+        if engine.guard.doubts(&engine.store, engine.clock.now()).await? {
+            return Ok(done);
+        }
+        let rows =
+            engine.store.claim(engine.clock.now(), engine.settings.slots, engine.settings.lease()).await?;
         if rows.is_empty() {
             return Ok(done);
         }
         for row in rows {
             done += 1;
-            match step::run(engine, row.clone()).await {
-                Err(StoreError::Conflict | StoreError::LeaseLost) => engine.store.release(&row).await?,
-                other => other?,
-            }
+            work(engine, &row, Duration::ZERO).await?;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The engine: claims rotations, carries out one effect at a time, and writes down what came of it.
 //!
 //! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
-//! at projects, [`command`] is what people say, [`schedule`] only wakes the others, [`announce`]
+//! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say, [`schedule`] only wakes the others, [`announce`]
 //! turns notices into outbox rows. All decisions about a rotation are
 //! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
 //! no transaction is open during a call to Atlas.
@@ -9,6 +9,7 @@
 pub mod announce;
 pub mod command;
 pub mod driver;
+pub mod guard;
 pub mod schedule;
 pub mod step;
 pub mod sweep;
@@ -18,18 +19,12 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::atlas::Atlas;
+use crate::atlas::AtlasApi;
 use crate::domain::ids::RotationId;
 use crate::domain::policy::{Pace, Policy, Rules, Verify};
 use crate::domain::project::Project;
 use crate::domain::time::{Clock, Span};
 use crate::store::Store;
-
-/// How long a claim lasts without a write.
-pub const LEASE: Duration = Duration::from_secs(60);
-
-/// What a call must leave of the lease, so that its end is still ours to record.
-pub const LEASE_RESERVE: Duration = Duration::from_secs(5);
 
 /// The settings the engine runs under.
 #[derive(Clone, Debug)]
@@ -53,6 +48,18 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How long a claim lasts without a sign of life.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.pace.lease.get()
+    }
+
+    /// What a PATCH must leave of the lease, so that its end is still ours to record: 5 s of 60.
+    #[must_use]
+    pub fn lease_reserve(&self) -> Duration {
+        self.lease() / 12
+    }
+
     /// The rules a proposal for `project` is bound to.
     #[must_use]
     pub fn rules(&self, project: &Project) -> Rules {
@@ -71,8 +78,8 @@ impl Settings {
 pub struct Engine {
     /// The database.
     pub store: Store,
-    /// The Atlas client.
-    pub atlas: Arc<Atlas>,
+    /// Atlas.
+    pub atlas: Arc<dyn AtlasApi>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The settings.
@@ -83,6 +90,8 @@ pub struct Engine {
     pub look_due: Arc<Notify>,
     /// Tells streams which rotation has a new journal row.
     pub journal: tokio::sync::broadcast::Sender<RotationId>,
+    /// Whether the database may be acted on.
+    pub guard: Arc<guard::Guard>,
     /// Instant of the last finished sweep.
     pub last_sweep: Arc<std::sync::Mutex<Option<crate::domain::time::Timestamp>>>,
 }
@@ -90,7 +99,7 @@ pub struct Engine {
 impl Engine {
     /// Puts the parts together; nothing runs yet.
     #[must_use]
-    pub fn new(store: Store, atlas: Arc<Atlas>, clock: Arc<dyn Clock>, settings: Settings) -> Self {
+    pub fn new(store: Store, atlas: Arc<dyn AtlasApi>, clock: Arc<dyn Clock>, settings: Settings) -> Self {
         Self {
             store,
             atlas,
@@ -99,7 +108,15 @@ impl Engine {
             rotations_due: Arc::default(),
             look_due: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
+            guard: Arc::default(),
             last_sweep: Arc::default(),
         }
+    }
+
+    /// The same engine under a guard that remembers.
+    #[must_use]
+    pub fn with_guard(mut self, guard: guard::Guard) -> Self {
+        self.guard = Arc::new(guard);
+        self
     }
 }

@@ -3,14 +3,15 @@
 //! The loop is: carry out the effect, let the machine decide, commit, and only then carry out the
 //! next effect. Every commit is a compare-and-swap on version and lease, so a worker that lost its
 //! claim writes nothing. A PATCH leaves only after its attempt is committed, less than a second
-//! after the look that allowed it, and within what is left of the lease.
+//! after the look that allowed it, and within what is left of the lease. Looks may take longer than
+//! a lease when Atlas is slow; the claim is renewed meanwhile.
 
 use std::time::Duration;
 
 use serde_json::json;
 
+use super::Engine;
 use super::announce;
-use super::{Engine, LEASE, LEASE_RESERVE};
 use crate::domain::project::SinceSource;
 use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Step, next};
 use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome};
@@ -28,48 +29,78 @@ pub const ENGINE: &str = "keywheel";
 /// What the store answered; nothing was sent that is not committed.
 pub async fn run(engine: &Engine, mut row: RotationRow) -> Result<(), StoreError> {
     let mut outcome = match machine::resume(&row.rotation, engine.clock.now()) {
-        Resume::Look(extras) => look(engine, &row, extras).await,
+        Resume::Look(extras) => look(engine, &row, extras).await?,
         Resume::Blind(failure) => Outcome::Blind(failure),
     };
     loop {
         let now = engine.clock.now();
         let step = next(&row.rotation, &outcome, now);
         let effect = step.effect;
-        row = commit(engine, &row, step, &outcome, ENGINE, None).await?;
+        row = commit(engine, &row, step, &outcome, Said::by(ENGINE)).await?;
         outcome = match effect {
             Effect::Rest => return Ok(()),
-            Effect::Look(extras) => look(engine, &row, extras).await,
+            Effect::Look(extras) => look(engine, &row, extras).await?,
             Effect::Patch(target) => Outcome::Replied(patch(engine, &row, target).await),
         };
     }
 }
 
-async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Outcome {
+/// Looks, and renews the claim at each third of its life until the look is over.
+async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outcome, StoreError> {
+    let lease = engine.settings.lease();
+    let mut looking = std::pin::pin!(observe(engine, row, extras));
+    loop {
+        tokio::select! {
+            outcome = &mut looking => return Ok(outcome),
+            () = tokio::time::sleep(lease / 3) => engine.store.renew(row, engine.clock.now(), lease).await?,
+        }
+    }
+}
+
+async fn observe(engine: &Engine, row: &RotationRow, extras: Extras) -> Outcome {
     let (credential, group) = (&row.credential, &row.rotation.group_id);
     let timeout = engine.settings.request_timeout.get();
-    // What else is asked for comes first: the configuration must be the freshest part.
-    let network_denied =
-        if extras.alerts { engine.atlas.network_denied(credential, group, timeout).await.ok() } else { None };
+    // What else is asked for comes first: the configuration must be the freshest part. Who is told to
+    // wait asks nothing more.
+    let network_denied = if extras.alerts {
+        match engine.atlas.network_denied(credential, group, timeout).await {
+            Err(failure) if failure.retry_after.is_some() => return Outcome::Blind(failure),
+            asked => asked.ok(),
+        }
+    } else {
+        None
+    };
     let clusters = if extras.clusters {
-        engine.atlas.cmk_clusters(credential, group, row.rotation.provider, timeout).await.ok()
+        match engine.atlas.cmk_clusters(credential, group, row.rotation.provider, timeout).await {
+            Err(failure) if failure.retry_after.is_some() => return Outcome::Blind(failure),
+            asked => asked.ok(),
+        }
     } else {
         None
     };
     match engine.atlas.observe(credential, group, timeout).await {
-        Ok(seen) => Outcome::Looked(Look { seen, network_denied, clusters }),
+        Ok(seen) => Outcome::Looked(Look { seen: engine.guard.with_skew(seen), network_denied, clusters }),
         Err(failure) => Outcome::Blind(failure),
     }
 }
 
 async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> Reply {
     let rotation = &row.rotation;
+    // What is not remembered outside the database is not sent: a restored copy could not be told.
+    // Putting the old key back does not wait for a full disk.
+    if let Err(why) = engine.guard.record(&engine.store, engine.clock.now()).await
+        && (target == Target::New || engine.guard.in_doubt())
+    {
+        return not_sent(&why);
+    }
     let now = engine.clock.now();
     let looked_at = rotation.last.as_ref().map_or(rotation.created_at, |seen| seen.at);
     if now.since(looked_at) > rotation.rules.pace.fresh.get() {
         return not_sent("the look before this PATCH was too old when its intent was committed");
     }
     let committed = rotation.patch.as_ref().map_or(now, |patch| patch.sent_at);
-    let left = LEASE.saturating_sub(now.since(committed)).saturating_sub(LEASE_RESERVE);
+    let (lease, reserve) = (engine.settings.lease(), engine.settings.lease_reserve());
+    let left = lease.saturating_sub(now.since(committed)).saturating_sub(reserve);
     let timeout = left.min(engine.settings.request_timeout.get());
     if timeout < Duration::from_millis(50) {
         return not_sent("too little of the claim was left to send this PATCH");
@@ -87,27 +118,35 @@ fn not_sent(why: &str) -> Reply {
     })
 }
 
+/// Who caused a step, and what they said with it.
+pub(super) struct Said<'a> {
+    pub(super) by: &'a str,
+    pub(super) comment: Option<&'a str>,
+    pub(super) vote: Option<NewApproval>,
+}
+
+impl<'a> Said<'a> {
+    fn by(by: &'a str) -> Self {
+        Self { by, comment: None, vote: None }
+    }
+}
+
 /// Writes one step: rotation, journal, audit, outbox and project in one transaction.
 pub(super) async fn commit(
     engine: &Engine,
     before: &RotationRow,
     step: Step,
     outcome: &Outcome,
-    actor: &str,
-    approval: Option<NewApproval>,
+    said: Said<'_>,
 ) -> Result<RotationRow, StoreError> {
     let now = engine.clock.now();
     let Step { rotation: after, effect, notices, .. } = step;
-    let entry = journal(&before.rotation, &after, outcome, actor, effect);
-    let audit = audit(&before.rotation, &after, outcome, actor, effect);
+    let entry = journal(&before.rotation, &after, outcome, &said, effect);
+    let audit = audit(&before.rotation, &after, outcome, &said, effect);
     let project = project(&before.rotation, &after);
-    let owners = if notices.is_empty() {
-        Vec::new()
-    } else {
-        engine.store.project(&after.group_id).await?.map(|it| it.owners).unwrap_or_default()
-    };
+    let owners = if notices.is_empty() { Vec::new() } else { engine.store.owners(&after.group_id).await? };
     let outbox = announce::rows(&engine.settings, before, &after, &notices, &owners, now);
-    let keep_lease = before.lease.filter(|_| effect != Effect::Rest).map(|_| now + LEASE);
+    let keep_lease = before.lease.filter(|_| effect != Effect::Rest).map(|_| now + engine.settings.lease());
     let write = StepWrite {
         before,
         after: &after,
@@ -116,10 +155,15 @@ pub(super) async fn commit(
         audit,
         outbox,
         project,
-        approval,
+        approval: said.vote,
         now,
     };
     let version = engine.store.commit(write).await?;
+    if before.rotation.state != after.state
+        && let Err(why) = engine.guard.record(&engine.store, now).await
+    {
+        tracing::warn!(rotation.id = %after.id, "how far the database has come is not remembered: {why}");
+    }
     report(&before.rotation, &after, &notices);
     // Nobody listening is not an error.
     let _ = engine.journal.send(after.id);
@@ -146,12 +190,15 @@ fn journal(
     before: &Rotation,
     after: &Rotation,
     outcome: &Outcome,
-    actor: &str,
+    said: &Said<'_>,
     effect: Effect,
 ) -> NewJournal {
     let moved = before.state != after.state;
     let sends = matches!(effect, Effect::Patch(_));
     let (kind, mut detail) = describe(outcome);
+    if let Some(comment) = said.comment {
+        detail["comment"] = json!(comment);
+    }
     if let Some(cause) = after.cause {
         detail["cause"] = json!(cause);
     }
@@ -167,7 +214,7 @@ fn journal(
     }
     let kind = if sends { "patch" } else { kind };
     NewJournal {
-        actor: actor.to_owned(),
+        actor: said.by.to_owned(),
         kind: kind.to_owned(),
         from_state: Some(before.state),
         to_state: after.state,
@@ -223,13 +270,13 @@ fn audit(
     before: &Rotation,
     after: &Rotation,
     outcome: &Outcome,
-    actor: &str,
+    said: &Said<'_>,
     effect: Effect,
 ) -> Vec<NewAudit> {
     let mut rows = Vec::new();
     let mut row = |action: &str, detail: serde_json::Value| {
         rows.push(NewAudit {
-            actor: actor.to_owned(),
+            actor: said.by.to_owned(),
             action: action.to_owned(),
             subject: format!("rotation/{}", after.id),
             detail: detail.to_string(),
@@ -241,6 +288,9 @@ fn audit(
     if before.state != after.state || matches!(outcome, Outcome::Said(_)) {
         let mut detail = json!({ "groupId": after.group_id, "from": before.state, "to": after.state });
         detail["why"] = describe(outcome).1;
+        if let Some(comment) = said.comment {
+            detail["comment"] = json!(comment);
+        }
         row("rotation.moved", detail);
     }
     if let (Effect::Patch(target), Some(patch)) = (effect, &after.patch) {

@@ -13,6 +13,7 @@ use super::announce::NO_OWNER;
 use super::{Engine, step::ENGINE};
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::{Failure, Observation};
+use crate::domain::time::Timestamp;
 use crate::store::{NewAudit, NewOutbox, StoreError};
 
 /// Projects read from the database at once.
@@ -37,6 +38,12 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 /// What the store answered.
 pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, StoreError> {
     let mut seen = 0;
+    engine.guard.compare_clocks(&engine.store, engine.clock.as_ref()).await?;
+    if engine.guard.doubts(&engine.store, engine.clock.now()).await? {
+        engine.list_differences().await?;
+        finished(engine);
+        return Ok(0);
+    }
     while !stop.is_cancelled() {
         let due = engine.store.due_projects(engine.clock.now(), BATCH).await?;
         if due.is_empty() {
@@ -54,8 +61,15 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
             break;
         }
     }
-    *engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(engine.clock.now());
+    if let Err(why) = engine.guard.record(&engine.store, engine.clock.now()).await {
+        tracing::warn!("how far the database has come is not remembered: {why}");
+    }
+    finished(engine);
     Ok(seen)
+}
+
+fn finished(engine: &Engine) {
+    *engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(engine.clock.now());
 }
 
 async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
@@ -73,6 +87,7 @@ async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
     match looked {
         None => {}
         Some(Ok(seen)) => {
+            let seen = engine.guard.with_skew(seen);
             let drifted = note(&mut after, &seen);
             if drifted {
                 let detail = json!({ "groupId": after.group_id, "from": project.current_key.as_ref().map(ToString::to_string), "to": after.current_key.as_ref().map(ToString::to_string) });
@@ -82,7 +97,7 @@ async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
                     subject: format!("project/{}", after.group_id),
                     detail: detail.to_string(),
                 });
-                outbox = drift_rows(&after, &detail);
+                outbox = drift_rows(&after, &detail, now);
             }
         }
         Some(Err(failure)) => {
@@ -130,7 +145,7 @@ fn said(failure: &Failure) -> String {
     }
 }
 
-fn drift_rows(project: &Project, detail: &serde_json::Value) -> Vec<NewOutbox> {
+fn drift_rows(project: &Project, detail: &serde_json::Value, now: Timestamp) -> Vec<NewOutbox> {
     let owners = if project.owners.is_empty() { vec![NO_OWNER.to_owned()] } else { project.owners.clone() };
     owners
         .into_iter()
@@ -145,7 +160,7 @@ fn drift_rows(project: &Project, detail: &serde_json::Value) -> Vec<NewOutbox> {
             )),
             recipient,
             model: detail.clone(),
-            next_try_at: project.next_check_at,
+            next_try_at: now,
         })
         .collect()
 }

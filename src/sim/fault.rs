@@ -1,4 +1,6 @@
 //! Scripted faults: what goes wrong, at which operation, how often.
+//!
+//! A fault strikes a request that passed log-in and rate limits; how it is carried out is in `call`.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// `get_ear`, `patch_ear`, `get_group`, `get_clusters`, `get_alerts`, `token` or `any`.
+    /// `token`, `get_groups`, `get_group`, `get_ear`, `patch_ear`, `get_clusters`, `get_snapshots`,
+    /// `get_users`, `get_alerts`, `get_alert`, `get_events`, `get_event` or `any`.
     pub operation: String,
     /// Only for this project.
     #[serde(default)]
@@ -48,6 +51,12 @@ pub enum Kind {
     AppliedStatus(u16),
     /// The reply stops in the middle of its body.
     Truncate,
+    /// The reply is filled up with blanks to this many bytes.
+    Huge(usize),
+    /// The reply is a small gzip stream that unfolds to this many bytes.
+    GzipBomb(usize),
+    /// A person sets this key in the Atlas UI just before the request is handled.
+    HumanEdit(String),
 }
 
 /// Finds the fault for a request and counts it.

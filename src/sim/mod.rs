@@ -5,24 +5,39 @@
 //! What is not known of Atlas is a setting of a project ([`world::Project`]), with the documented
 //! reading as its default. `/sim/v1` seeds it, scripts faults and shows the log of all requests.
 //!
-//! Control side: `GET|PUT /sim/v1/world`, `PUT /sim/v1/projects/{groupId}`, `PUT /sim/v1/keys`
-//! `{id, state}`, `POST /sim/v1/projects/{groupId}/human-edit` `{key}`, `GET|POST|DELETE
-//! /sim/v1/faults`, `GET /sim/v1/log`. Not simulated yet: API-key log-in, snapshots, events, users.
+//! Not simulated: private endpoints, teams, organisations, alert configurations and webhooks, cloud
+//! provider access, creating anything, TLS, and clusters that shut down when their key is invalid.
+//!
+//! Control side, all JSON: `GET|PUT|POST /sim/v1/world`, `PUT|POST /sim/v1/projects/{groupId}`,
+//! `POST /sim/v1/projects/{groupId}/human-edit` `{key, by}`, `PUT|POST /sim/v1/keys` `{id, state}`,
+//! `GET|POST|DELETE /sim/v1/faults`, `GET /sim/v1/log`. PUT replaces, POST lays fields over.
 
-mod atlas;
+mod call;
+mod check;
 mod control;
+mod demo;
+mod digest;
+mod encryption;
+mod events;
 pub mod fault;
+mod inventory;
+mod limits;
+mod login;
+mod reply;
 mod wire;
 pub mod world;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
-use axum::routing::{get, post, put};
+use axum::response::IntoResponse as _;
+use axum::routing::{get, patch, post, put};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::call::{Ask, Call, Operation};
+use self::reply::Answer;
 use crate::domain::time::Clock;
 pub use world::{LogEntry, World};
 
@@ -61,7 +76,7 @@ impl Sim {
         let app = routes(state.clone());
         let ended = stop.clone();
         tasks.spawn(async move {
-            let service = app.into_make_service_with_connect_info::<wire::Kill>();
+            let service = app.into_make_service_with_connect_info::<wire::Peer>();
             let serve = axum::serve(wire::Listener(listener), service);
             let _ = serve.with_graceful_shutdown(async move { ended.cancelled().await }).await;
         });
@@ -94,19 +109,55 @@ impl Sim {
     }
 }
 
+/// What exists in one version only.
+const FIRST: &[&str] = &["2023-01-01"];
+const CLUSTERS: &[&str] = &["2023-01-01", "2024-08-05"];
+/// The earlier form of this list is another one, and not simulated.
+const USERS: &[&str] = &["2025-02-19"];
+
 fn routes(state: Shared) -> Router {
+    let read = |name, versions, limit, handle: fn(&mut World, &Ask) -> Answer| {
+        get(answer(Operation { name, versions, limit, writes: false, handle }))
+    };
+    let token = Operation { name: "token", versions: &[], limit: "", writes: false, handle: login::token };
+    let change = Operation {
+        name: "patch_ear",
+        versions: FIRST,
+        limit: "encryption",
+        writes: true,
+        handle: encryption::patch,
+    };
+    let of = |rest: &str| format!("/api/atlas/v2/groups/{{group}}{rest}");
     Router::new()
-        .route("/api/oauth/token", post(atlas::token))
-        .route("/api/atlas/v2/groups", get(atlas::groups))
-        .route("/api/atlas/v2/groups/{group}", get(atlas::group))
-        .route("/api/atlas/v2/groups/{group}/clusters", get(atlas::clusters))
-        .route("/api/atlas/v2/groups/{group}/alerts", get(atlas::alerts))
-        .route("/api/atlas/v2/groups/{group}/encryptionAtRest", get(atlas::encryption).patch(atlas::change))
-        .route("/sim/v1/world", get(control::world).put(control::replace))
-        .route("/sim/v1/projects/{group}", put(control::project))
+        .route("/api/oauth/token", post(answer(token)))
+        .route("/api/atlas/v2/groups", read("get_groups", FIRST, "groups", inventory::groups))
+        .route(&of(""), read("get_group", FIRST, "groups", inventory::group))
+        .route(
+            &of("/encryptionAtRest"),
+            read("get_ear", FIRST, "encryption", encryption::get).merge(patch(answer(change))),
+        )
+        .route(&of("/clusters"), read("get_clusters", CLUSTERS, "clusters", inventory::clusters))
+        .route(
+            &of("/clusters/{cluster}/backup/snapshots"),
+            read("get_snapshots", FIRST, "backups", inventory::snapshots),
+        )
+        .route(&of("/users"), read("get_users", USERS, "users", inventory::users))
+        .route(&of("/alerts"), read("get_alerts", FIRST, "alerts", events::alerts))
+        .route(&of("/alerts/{alert}"), read("get_alert", FIRST, "alerts", events::alert))
+        .route(&of("/events"), read("get_events", FIRST, "events", events::events))
+        .route(&of("/events/{event}"), read("get_event", FIRST, "events", events::event))
+        .route("/sim/v1/world", get(control::world).put(control::replace).post(control::settle))
+        .route("/sim/v1/projects/{group}", put(control::project).post(control::settle_project))
         .route("/sim/v1/projects/{group}/human-edit", post(control::human_edit))
-        .route("/sim/v1/keys", put(control::key))
+        .route("/sim/v1/keys", put(control::key).post(control::key))
         .route("/sim/v1/faults", get(control::faults).post(control::add_fault).delete(control::clear_faults))
         .route("/sim/v1/log", get(control::log))
+        .fallback(async || reply::refuse(404, "RESOURCE_NOT_FOUND", "There is nothing here.").into_response())
         .with_state(state)
+}
+
+fn answer(
+    operation: Operation,
+) -> impl Fn(Call) -> futures_util::future::BoxFuture<'static, axum::response::Response> + Clone {
+    move |call| Box::pin(call.answer(operation))
 }

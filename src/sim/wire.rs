@@ -1,7 +1,8 @@
-//! TCP connections that a handler can cut, so that a dropped request or reply is really dropped.
+//! TCP connections that a handler can tamper with: cut, so that a dropped request or reply is really
+//! dropped, and without the `Date` header that the HTTP server writes by itself.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +13,31 @@ use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Cuts one connection: nothing more is written to it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Kill(Arc<AtomicBool>);
+/// Who is at the other end of one connection, and what becomes of what is written to it.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    ip: IpAddr,
+    is_cut: Arc<AtomicBool>,
+    hides_date: Arc<AtomicBool>,
+}
 
-impl Kill {
+impl Peer {
+    fn new(ip: IpAddr) -> Self {
+        Self { ip, is_cut: Arc::default(), hides_date: Arc::default() }
+    }
+
+    pub(super) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// Nothing more is written.
     pub(super) fn cut(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.is_cut.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether replies from now on have no `Date`.
+    pub(super) fn hide_date(&self, hides: bool) {
+        self.hides_date.store(hides, Ordering::SeqCst);
     }
 }
 
@@ -26,7 +45,7 @@ pub(super) struct Listener(pub(super) TcpListener);
 
 pub(super) struct Wire {
     stream: TcpStream,
-    kill: Kill,
+    peer: Peer,
 }
 
 impl axum::serve::Listener for Listener {
@@ -35,7 +54,7 @@ impl axum::serve::Listener for Listener {
 
     async fn accept(&mut self) -> (Wire, SocketAddr) {
         let (stream, address) = axum::serve::Listener::accept(&mut self.0).await;
-        (Wire { stream, kill: Kill::default() }, address)
+        (Wire { stream, peer: Peer::new(address.ip()) }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -43,9 +62,9 @@ impl axum::serve::Listener for Listener {
     }
 }
 
-impl Connected<IncomingStream<'_, Listener>> for Kill {
+impl Connected<IncomingStream<'_, Listener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.io().kill.clone()
+        stream.io().peer.clone()
     }
 }
 
@@ -61,8 +80,12 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        if self.kill.0.load(Ordering::SeqCst) {
+        if self.peer.is_cut.load(Ordering::SeqCst) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if self.peer.hides_date.load(Ordering::SeqCst) {
+            let data = without_date(data);
+            return Pin::new(&mut self.stream).poll_write(cx, &data);
         }
         Pin::new(&mut self.stream).poll_write(cx, data)
     }
@@ -74,4 +97,14 @@ impl AsyncWrite for Wire {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+/// Renames the header instead of removing it: a write may be partial, so lengths must not change.
+fn without_date(data: &[u8]) -> Vec<u8> {
+    const DATE: &[u8] = b"\r\ndate: ";
+    let mut data = data.to_vec();
+    if let Some(at) = data.windows(DATE.len()).position(|window| window == DATE) {
+        data[at..at + DATE.len()].copy_from_slice(b"\r\nnone: ");
+    }
+    data
 }

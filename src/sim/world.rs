@@ -1,4 +1,7 @@
-//! The simulated world: projects, their clusters, the keys behind them, and the log.
+//! The simulated world: credentials, projects, their clusters, the keys behind them, and the log.
+//!
+//! It is data and what follows from data alone. Everything that may be seeded has a default, so that
+//! a seed names only what it cares about; an unknown field is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,12 +9,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub use super::demo::demo_key;
+pub use super::digest::DigestAlgorithm;
 use super::fault::Fault;
+pub use super::limits::Bucket;
+use super::limits::Level;
 use crate::domain::time::Timestamp;
 
 /// Everything there is.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct World {
     /// By group id.
     pub projects: BTreeMap<String, Project>,
@@ -21,14 +28,93 @@ pub struct World {
     pub service_accounts: BTreeMap<String, String>,
     /// Seconds a token lives.
     pub token_life: u64,
+    /// Public key to private key.
+    pub api_keys: BTreeMap<String, String>,
+    /// What Digest challenges ask for.
+    pub digest_algorithm: DigestAlgorithm,
+    /// Seconds a nonce lives.
+    pub nonce_life: u64,
+    /// Whether a challenge for an old nonce says `stale=true`. Atlas was only seen to say false.
+    pub says_stale: bool,
+    /// Credentials that are no longer good, and their tokens with them.
+    pub revoked: BTreeSet<String>,
+    /// Roles of credentials on every project; who is not here is an owner.
+    pub roles: BTreeMap<String, Role>,
+    /// Addresses that may call the API; empty: all. Asking for a token is always allowed.
+    pub access_list: Vec<String>,
+    /// Rate limits by set: `encryption`, `clusters`, `alerts`, `events`, `backups`, `groups`, `users`.
+    pub rate_limits: BTreeMap<String, Bucket>,
+    /// What replies look like that a client must bear.
+    pub odd: Odd,
     /// The script.
     pub faults: Vec<Fault>,
     /// Every request, in order.
     #[serde(skip)]
     pub log: Vec<LogEntry>,
-    /// Live tokens.
+    /// Live tokens: whose, and until when.
     #[serde(skip)]
-    pub(super) tokens: BTreeMap<String, Timestamp>,
+    pub(super) tokens: BTreeMap<String, (String, Timestamp)>,
+    /// Nonces and their ends.
+    #[serde(skip)]
+    pub(super) nonces: BTreeMap<String, Timestamp>,
+    /// What is left of the rate limits.
+    #[serde(skip)]
+    pub(super) levels: BTreeMap<(&'static str, String), Level>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            projects: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            service_accounts: BTreeMap::new(),
+            token_life: 3600,
+            api_keys: BTreeMap::new(),
+            digest_algorithm: DigestAlgorithm::default(),
+            nonce_life: 60,
+            says_stale: false,
+            revoked: BTreeSet::new(),
+            roles: BTreeMap::new(),
+            access_list: Vec::new(),
+            rate_limits: BTreeMap::new(),
+            odd: Odd::default(),
+            faults: Vec::new(),
+            log: Vec::new(),
+            tokens: BTreeMap::new(),
+            nonces: BTreeMap::new(),
+            levels: BTreeMap::new(),
+        }
+    }
+}
+
+/// What a credential may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Project Owner.
+    #[default]
+    Owner,
+    /// Project Read Only.
+    ReadOnly,
+    /// No member at all.
+    None,
+}
+
+/// Odd but legal replies.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Odd {
+    /// Fields that are not set are sent as null.
+    pub nulls: bool,
+    /// Objects have fields that nobody knows; alerts and events have types that nobody knows.
+    pub extras: bool,
+    /// `Date` has no leading zero in its day.
+    pub unpadded_dates: bool,
+    /// Links point at another host.
+    pub links_elsewhere: bool,
+    /// Headers that are left out, in lower case.
+    pub omit_headers: BTreeSet<String>,
 }
 
 /// What a key service says of a key.
@@ -41,10 +127,16 @@ pub enum KeyState {
     Disabled,
     /// To be deleted.
     PendingDeletion,
+    /// Made, but its material is not there yet (AWS, Google Cloud).
+    Pending,
+    /// Its time has not come (Azure).
+    NotYetActive,
     /// Atlas may not use it.
     NoPermission,
     /// Its end is less than 48 hours away (Azure).
     Expiring,
+    /// Its end has passed (Azure).
+    Expired,
     /// Gone for good.
     Destroyed,
     /// Passes the check at the PATCH, and fails on the data nodes.
@@ -53,21 +145,32 @@ pub enum KeyState {
 
 /// One Atlas project.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Project {
     /// Its name.
     pub name: String,
     /// `AWS`, `AZURE`, `GCP`; empty when no customer-managed key is configured.
     pub provider: String,
-    /// The provider's block, without `valid`.
+    /// The provider's block, without `valid`. With `requirePrivateNetworking` a PATCH is accepted
+    /// before anybody looked at the key.
     pub block: Map<String, Value>,
     /// Its clusters.
     pub clusters: Vec<Cluster>,
+    /// Its people.
+    pub users: Vec<User>,
+    /// Roles of credentials on this project, where they differ from the world's.
+    pub roles: BTreeMap<String, Role>,
     /// Whether the block may be changed while its key is unusable. Documented: no.
     pub change_while_invalid: bool,
+    /// Whether an Azure identifier may lack its version. Documented: no; seen in use: yes.
+    pub versionless_keys: bool,
+    /// With private networking: milliseconds after a change for which `valid` is true in any case.
+    pub node_check_ms: u64,
+    /// Whether Atlas cannot reach the key service: `valid` is false and an alert is open.
+    pub kms_unreachable: bool,
     /// What GETs say of `valid`, one after another, the last one for good; empty: the truth.
     pub valid_sequence: Vec<Option<bool>>,
-    /// Alert types that are open.
+    /// Alert types that are open, beside those that follow from the key's state.
     pub open_alerts: BTreeSet<String>,
     /// Milliseconds for which GETs show the key from before a PATCH.
     pub stale_read_ms: u64,
@@ -75,6 +178,10 @@ pub struct Project {
     pub update_after_ms: u64,
     /// Milliseconds an update takes.
     pub update_takes_ms: u64,
+    /// What happened, oldest first.
+    pub events: Vec<Event>,
+    /// Alerts that were ever open, oldest first.
+    pub alerts: Vec<Alert>,
     /// When the key last changed, and from which.
     #[serde(skip)]
     pub changed: Option<(Timestamp, String)>,
@@ -82,7 +189,7 @@ pub struct Project {
 
 /// One cluster.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Cluster {
     /// Its name.
     pub name: String,
@@ -90,6 +197,83 @@ pub struct Cluster {
     pub paused: bool,
     /// A state it is held in, such as `REPAIRING`.
     pub held: Option<String>,
+    /// Its backups.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// One backup of a cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Snapshot {
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it goes.
+    pub expires_at: Timestamp,
+    /// The key it is encrypted with; shown only when it is one of AWS.
+    pub key: Option<String>,
+}
+
+/// One person of a project.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct User {
+    /// The mail address.
+    pub username: String,
+    /// Such as `GROUP_OWNER`.
+    pub roles: Vec<String>,
+    /// `ACTIVE`, `PENDING`, `INVITATION_EXPIRED` or `INVITATION_REJECTED`.
+    pub status: String,
+    /// Where the membership comes from.
+    pub via: Via,
+}
+
+impl Default for User {
+    fn default() -> Self {
+        Self { username: String::new(), roles: Vec::new(), status: "ACTIVE".to_owned(), via: Via::Project }
+    }
+}
+
+/// Where a person's membership comes from; lists show teams and organisation only when asked to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// The project itself.
+    #[default]
+    Project,
+    /// A team.
+    Team,
+    /// The organisation.
+    Org,
+}
+
+/// One event of a project.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Event {
+    /// 24 hex digits.
+    pub id: String,
+    /// When it happened.
+    pub created: Timestamp,
+    /// Such as `AWS_ENCRYPTION_KEY_ROTATED`.
+    pub event_type_name: String,
+    /// The credential that did it.
+    pub public_key: Option<String>,
+    /// The person who did it.
+    pub username: Option<String>,
+}
+
+/// One alert of a project.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Alert {
+    /// 24 hex digits.
+    pub id: String,
+    /// Such as `AWS_ENCRYPTION_KEY_INVALID`.
+    pub event_type_name: String,
+    /// When it opened.
+    pub created: Timestamp,
+    /// When it closed, if it did.
+    pub resolved: Option<Timestamp>,
 }
 
 /// One request, as received; secrets are not kept.
@@ -106,6 +290,8 @@ pub struct LogEntry {
     pub group_id: Option<String>,
     /// The key a PATCH carried.
     pub key: Option<String>,
+    /// The known client id or public key that it named, whether or not it was let in.
+    pub credential: Option<String>,
     /// When it took effect, if it did.
     pub applied_at: Option<Timestamp>,
     /// When it was answered, if it was.
@@ -113,6 +299,9 @@ pub struct LogEntry {
     /// With which status.
     pub status: Option<u16>,
 }
+
+/// The providers, in Atlas' order.
+pub(super) const PROVIDERS: [&str; 3] = ["AWS", "AZURE", "GCP"];
 
 /// The block's name in the API and its field that names the key.
 pub(super) fn names(provider: &str) -> Option<(&'static str, &'static str)> {
@@ -139,15 +328,23 @@ impl Project {
         }
     }
 
-    /// The state of cluster `index` at `now`.
+    /// How long ago the key changed.
+    pub(super) fn since_change(&self, now: Timestamp) -> Option<Duration> {
+        self.changed.as_ref().map(|(at, _)| now.since(*at))
+    }
+
+    pub(super) fn is_private(&self) -> bool {
+        self.block.get("requirePrivateNetworking") == Some(&json!(true))
+    }
+
+    /// The state of `cluster` at `now`.
     pub(super) fn cluster_state(&self, cluster: &Cluster, now: Timestamp) -> String {
         if let Some(held) = &cluster.held {
             return held.clone();
         }
-        let since = self.changed.as_ref().map(|(at, _)| now.since(*at));
         let (from, takes) =
             (Duration::from_millis(self.update_after_ms), Duration::from_millis(self.update_takes_ms));
-        match since {
+        match self.since_change(now) {
             Some(since) if !cluster.paused && since >= from && since < from + takes => "UPDATING".to_owned(),
             _ => "IDLE".to_owned(),
         }
@@ -168,6 +365,35 @@ impl World {
         self.keys.get(key).or_else(|| self.keys.get(bare)).copied()
     }
 
+    /// The access tokens that are good now, for tests that look for them where they must not be.
+    #[must_use]
+    pub fn live_tokens(&self) -> Vec<String> {
+        self.tokens.keys().cloned().collect()
+    }
+
+    /// What Atlas believes of the key of `project`, which on private networking takes time to learn.
+    pub(super) fn believed_valid(&self, project: &Project, now: Timestamp) -> bool {
+        let unlooked = project.is_private()
+            && project
+                .since_change(now)
+                .is_some_and(|since| since < Duration::from_millis(project.node_check_ms));
+        !project.kms_unreachable && (unlooked || self.usable(&project.key()))
+    }
+
+    pub(super) fn role(&self, who: &str, project: &Project) -> Role {
+        project.roles.get(who).or_else(|| self.roles.get(who)).copied().unwrap_or_default()
+    }
+
+    /// Takes over from `old` what a seed does not hold.
+    pub(super) fn go_on_from(&mut self, old: World) {
+        (self.log, self.tokens, self.nonces, self.levels) = (old.log, old.tokens, old.nonces, old.levels);
+        for (id, project) in old.projects {
+            if let Some(own) = self.projects.get_mut(&id) {
+                own.changed = project.changed;
+            }
+        }
+    }
+
     pub(super) fn note(
         &mut self,
         at: Timestamp,
@@ -182,86 +408,11 @@ impl World {
             operation: operation.to_owned(),
             group_id: group.map(str::to_owned),
             key,
+            credential: None,
             applied_at: None,
             replied_at: None,
             status: None,
         });
         seq - 1
     }
-
-    /// A dozen projects on three providers, in the states a fleet has, and fresh keys to move to.
-    #[must_use]
-    pub fn demo() -> Self {
-        let mut world = World { token_life: 3600, ..World::default() };
-        world.service_accounts.insert("mdb_sa_id_demo".to_owned(), "mdb_sa_sk_demo".to_owned());
-        let names = [
-            ("payments-prod", "AWS"),
-            ("payments-staging", "AWS"),
-            ("ledger-prod", "AWS"),
-            ("search-prod", "AWS"),
-            ("identity-prod", "AZURE"),
-            ("identity-test", "AZURE"),
-            ("claims-prod", "AZURE"),
-            ("mobile-prod", "AZURE"),
-            ("analytics-prod", "GCP"),
-            ("analytics-test", "GCP"),
-            ("catalog-prod", "GCP"),
-            ("billing-prod", "GCP"),
-        ];
-        for (number, (name, provider)) in (1u32..).zip(names) {
-            let group = format!("{:024x}", 0x0065_aa00_0000_u64 + u64::from(number));
-            let keys = [1, 2].map(|version| demo_key(provider, name, number, version));
-            for key in &keys {
-                world.keys.insert(key.clone(), KeyState::Enabled);
-            }
-            let mut project = Project {
-                name: name.to_owned(),
-                provider: provider.to_owned(),
-                block: demo_block(provider, &keys[0]),
-                clusters: vec![Cluster { name: format!("{name}-0"), ..Cluster::default() }],
-                update_after_ms: 200,
-                update_takes_ms: 900,
-                ..Project::default()
-            };
-            if name == "search-prod" {
-                // Accepted at first, bad on the nodes; this Atlas lets go of a bad key, the documented one may not.
-                world.keys.insert(keys[1].clone(), KeyState::FailsOnNodes);
-                project.change_while_invalid = true;
-            }
-            if name == "mobile-prod" {
-                world.keys.insert(keys[0].clone(), KeyState::Disabled);
-            }
-            world.projects.insert(group, project);
-        }
-        world
-    }
-}
-
-/// The identifier of a demo project's key; version 1 is in force, version 2 is the one to move to.
-#[must_use]
-pub fn demo_key(provider: &str, name: &str, number: u32, version: u32) -> String {
-    match provider {
-        "AWS" => format!("{number:08x}-aaaa-4aaa-8aaa-{version:012x}"),
-        "AZURE" => format!("https://kw-demo.vault.azure.net/keys/{name}/{version:032x}"),
-        _ => format!(
-            "projects/kw-demo/locations/europe-west3/keyRings/atlas/cryptoKeys/{name}/cryptoKeyVersions/{version}"
-        ),
-    }
-}
-
-fn demo_block(provider: &str, key: &str) -> Map<String, Value> {
-    let block = match provider {
-        "AWS" => json!({
-            "enabled": true, "customerMasterKeyID": key, "region": "EU_CENTRAL_1",
-            "roleId": "65aa00000000000000000001", "requirePrivateNetworking": false,
-        }),
-        "AZURE" => json!({
-            "enabled": true, "keyIdentifier": key, "azureEnvironment": "AZURE", "keyVaultName": "kw-demo",
-            "clientID": "00000000-0000-4000-8000-000000000001", "tenantID": "00000000-0000-4000-8000-000000000002",
-            "subscriptionID": "00000000-0000-4000-8000-000000000003", "resourceGroupName": "kw",
-            "requirePrivateNetworking": false,
-        }),
-        _ => json!({ "enabled": true, "keyVersionResourceID": key, "roleId": "65aa00000000000000000002" }),
-    };
-    block.as_object().cloned().unwrap_or_default()
 }

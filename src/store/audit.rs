@@ -21,12 +21,20 @@ const APPEND: Sql = Sql::same(
     "INSERT INTO audit (seq, at, actor, action, subject, detail, prev_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 );
 const LIST: Sql = Sql::same(
-    "SELECT seq, at, actor, action, subject, detail, prev_hash, hash FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2",
+    "SELECT seq, at, actor, action, subject, detail, prev_hash, hash FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
 );
 const ALL: Sql =
     Sql::same("SELECT seq, at, actor, action, subject, detail, prev_hash, hash FROM audit ORDER BY seq");
+const MARKS: Sql = Sql::same(
+    "SELECT seq, hash, COALESCE((SELECT hash FROM audit WHERE seq = 1), ''), \
+     COALESCE((SELECT hash FROM audit WHERE seq = $1), '') FROM audit_head WHERE id = 1",
+);
 
-pub(super) const STATEMENTS: &[&Sql] = &[&HEAD_LOCK, &HEAD, &MOVE_HEAD, &APPEND, &LIST, &ALL];
+pub(super) const STATEMENTS: &[&Sql] = &[&HEAD_LOCK, &HEAD, &MOVE_HEAD, &APPEND, &LIST, &ALL, &MARKS];
+
+/// The action of a row in which an operator accepted that the row in its subject, `audit/SEQ`, is
+/// broken.
+pub const BREAK_ACCEPTED: &str = "audit.break_accepted";
 
 /// A row to append.
 #[derive(Clone, Debug)]
@@ -127,17 +135,71 @@ impl Tx {
 }
 
 impl Store {
-    /// The rows after `after`, oldest first.
+    /// Rows, newest first, older than `before`.
     ///
     /// # Errors
     /// What the database answered.
-    pub async fn audit(&self, after: i64, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+    pub async fn audit(&self, before: Option<i64>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         Ok(read!(self, LIST, |pool, text| sqlx::query_as(text)
-            .bind(after)
+            .bind(before.unwrap_or(i64::MAX))
             .bind(limit)
             .fetch_all(pool)
             .await)?)
+    }
+
+    /// Appends rows that belong to nothing else.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn append(&self, rows: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        tx.append_audit(rows, now).await?;
+        tx.commit().await
+    }
+
+    /// Where the chain stands, and its hash at row `at`.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn audit_marks(&self, at: i64) -> Result<AuditMarks, StoreError> {
+        let (seq, hash, first, there) =
+            read!(self, MARKS, |pool, text| sqlx::query_as(text).bind(at).fetch_one(pool).await)?;
+        Ok(AuditMarks { seq, hash, first, there })
+    }
+
+    /// Recomputes the last `rows` rows and names the first that does not hold and that nobody
+    /// accepted.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn verify_audit_tail(&self, rows: usize) -> Result<Option<AuditBroken>, StoreError> {
+        let (head_seq, head_hash): (i64, String) =
+            read!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
+        let after = head_seq.saturating_sub(i64::try_from(rows).unwrap_or(i64::MAX)).max(0);
+        let mut entries = self.audit(Some(head_seq.saturating_add(1)), rows).await?;
+        entries.reverse();
+        // What came before the tail is taken as it is; `verify_audit` reads it all.
+        let prev = entries.first().filter(|_| after > 0).map(|row| row.prev_hash.clone()).unwrap_or_default();
+        let mut chain = Chain { seq: after, prev };
+        let (mut broken, mut accepted) = (Vec::new(), Vec::new());
+        for row in entries.into_iter().take_while(|row| row.seq <= head_seq) {
+            if row.action == BREAK_ACCEPTED {
+                accepted.push(row.subject.clone());
+            }
+            let (seq, hash) = (row.seq, row.hash.clone());
+            if let Err(why) = chain.take(row) {
+                broken.push(why);
+                (chain.seq, chain.prev) = (seq, hash);
+            }
+        }
+        if chain.seq != head_seq || chain.prev != head_hash {
+            broken.push(AuditBroken {
+                seq: chain.seq + 1,
+                why: format!("the chain ends at row {}, its head says {head_seq}", chain.seq),
+            });
+        }
+        Ok(broken.into_iter().find(|it| !accepted.contains(&format!("audit/{}", it.seq))))
     }
 
     /// Recomputes the whole chain and names the first row that does not hold.
@@ -175,6 +237,19 @@ impl Store {
             None => Ok(AuditReport { rows: chain.seq, head: chain.prev }),
         })
     }
+}
+
+/// Where the chain stands, and what it holds at a place that somebody remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditMarks {
+    /// The last row.
+    pub seq: i64,
+    /// Its hash.
+    pub hash: String,
+    /// The first row's hash, which tells this database from any other; empty without rows.
+    pub first: String,
+    /// The hash at the place asked for; empty when there is no such row.
+    pub there: String,
 }
 
 struct Chain {

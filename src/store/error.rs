@@ -68,19 +68,25 @@ pub enum StoreError {
     #[error("the database is read-only: {0}; give this user the right to write it")]
     ReadOnly(String),
     /// The URL or the folder does not do.
-    #[error("database: {0}")]
+    #[error("{0}")]
     Unusable(String),
+    /// A transaction was to be made durable and no answer came.
+    #[error("the database did not say whether it has written this ({0}); read it again before you repeat it")]
+    Unsure(#[source] sqlx::Error),
     /// Not reachable, or busy for too long.
     #[error("the database does not answer: {0}")]
     Unavailable(#[source] sqlx::Error),
 }
 
+fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code)
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(Cow::into_owned);
-        match code.as_deref() {
+        match code(&error).as_deref() {
             Some("13" | "53100") => Self::Full,
-            Some("8" | "25006" | "1032" | "264" | "520" | "776" | "1544") => {
+            Some("8" | "25006" | "42501" | "1032" | "264" | "520" | "776" | "1544") => {
                 Self::ReadOnly(error.to_string())
             }
             _ => Self::Unavailable(error),
@@ -89,6 +95,40 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
+    /// What came of a commit. Only a database that names its reason to give the transaction up has
+    /// certainly not written it.
+    pub(super) fn from_commit(error: sqlx::Error) -> Self {
+        let refused = code(&error).is_some_and(|code| code.starts_with("40") || code.starts_with("23"));
+        match Self::from(error) {
+            Self::Unavailable(error) if !refused => Self::Unsure(error),
+            other => other,
+        }
+    }
+
+    /// Whether the same transaction may succeed when it is begun anew.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Unsure(_) => true,
+            Self::Unavailable(error) => match code(error) {
+                // Serialization failure and deadlock, connection lost or refused for now, lock and
+                // statement timeouts; on SQLite busy and locked, with their extended codes.
+                Some(code) => {
+                    ["40", "08", "53", "57"].iter().any(|class| code.len() == 5 && code.starts_with(class))
+                        || ["55P03", "25P02", "25P03"].contains(&code.as_ref())
+                        || code.len() < 5 && code.parse().is_ok_and(|code: u32| matches!(code & 0xff, 5 | 6))
+                }
+                None => matches!(
+                    error,
+                    sqlx::Error::Io(_)
+                        | sqlx::Error::PoolTimedOut
+                        | sqlx::Error::Protocol(_)
+                        | sqlx::Error::Tls(_)
+                ),
+            },
+            _ => false,
+        }
+    }
+
     /// A stored value that does not read.
     pub(super) fn corrupt(table: &'static str, column: &'static str, id: impl std::fmt::Display) -> Self {
         Self::Corrupt { table, column, id: id.to_string() }

@@ -1,20 +1,29 @@
 //! All SQL of the program, for SQLite and PostgreSQL, over the native drivers.
 //!
 //! One text per operation; where the dialects differ, a [`Sql`] holds both. Every write runs in a
-//! transaction that [`Store::begin`] opened (`BEGIN IMMEDIATE` on SQLite). Times are bound from the
+//! transaction that [`Store::begin`] opened (`BEGIN IMMEDIATE` on SQLite), and is repeated as a
+//! whole when the database could not be reached or gave it up (`retry.rs`). Times are bound from the
 //! caller's clock, never taken in SQL, with one exception: lease time on PostgreSQL is database
 //! time, because several daemons must agree on it. Secrets never come here.
+//!
+//! What claims and steps rotations has connections of its own (`write`), so that people's lists
+//! (`read`), however slow, never keep it waiting.
 
 mod audit;
+mod daemons;
 mod error;
+mod inspect;
 mod open;
 mod people;
 mod projects;
+mod retry;
 mod rotations;
 mod types;
 
-pub use audit::{AuditBroken, AuditEntry, AuditReport, NewAudit};
+pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
+pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
+pub use inspect::{TABLES, check_server_version};
 pub use open::{Access, known_version};
 pub use people::{Approval, NewApproval, NewOutbox, OutboxRow, Token};
 pub use projects::{KeyChange, ProjectFilter, ProjectWrite};
@@ -45,7 +54,15 @@ impl Sql {
 /// Every statement, so that a test can prepare each on both databases.
 #[must_use]
 pub fn statements() -> Vec<&'static Sql> {
-    [audit::STATEMENTS, people::STATEMENTS, projects::STATEMENTS, rotations::STATEMENTS].concat()
+    [
+        audit::STATEMENTS,
+        daemons::STATEMENTS,
+        inspect::STATEMENTS,
+        people::STATEMENTS,
+        projects::STATEMENTS,
+        rotations::STATEMENTS,
+    ]
+    .concat()
 }
 
 /// An open database. Clones share its connections.
@@ -61,7 +78,12 @@ pub enum Store {
         lock: Option<Arc<File>>,
     },
     /// A server, any number of daemons.
-    Postgres(PgPool),
+    Postgres {
+        /// Connections that write, and on which the state machine reads.
+        write: PgPool,
+        /// Connections that read, for people.
+        read: PgPool,
+    },
 }
 
 /// A transaction on either database; dropped without a commit, it is rolled back.
@@ -97,25 +119,58 @@ macro_rules! read {
                 let ($pool, $text) = (read, $sql.sqlite);
                 $body
             }
-            $crate::store::Store::Postgres(pool) => {
-                let ($pool, $text) = (pool, $sql.postgres);
+            $crate::store::Store::Postgres { read, .. } => {
+                let ($pool, $text) = (read, $sql.postgres);
                 $body
             }
         }
     };
 }
-use {each, read};
+
+/// The same for a read that the state machine waits for.
+macro_rules! urgent {
+    ($store:expr, $sql:expr, |$pool:ident, $text:ident| $body:expr) => {
+        match $store {
+            $crate::store::Store::Sqlite { write, .. } => {
+                let ($pool, $text) = (write, $sql.sqlite);
+                $body
+            }
+            $crate::store::Store::Postgres { write, .. } => {
+                let ($pool, $text) = (write, $sql.postgres);
+                $body
+            }
+        }
+    };
+}
+use {each, read, urgent};
+
+/// Asked first in every transaction that may write.
+const SCHEMA: Sql = Sql::same("SELECT MAX(version) FROM _sqlx_migrations");
 
 impl Store {
     /// Opens a transaction that may write.
     ///
     /// # Errors
-    /// When the database cannot be reached.
+    /// When the database cannot be reached, and when a newer program has changed its schema since
+    /// it was opened: what a row means now, this program does not know.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(match self {
+        let mut tx = match self {
             Store::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Store::Postgres(pool) => Tx::Postgres(pool.begin_with("BEGIN").await?),
-        })
+            Store::Postgres { write, .. } => Tx::Postgres(write.begin_with("BEGIN").await?),
+        };
+        let (found,): (Option<i64>,) =
+            each!(&mut tx, SCHEMA, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?;
+        let known = known_version();
+        match found {
+            Some(found) if found > known => Err(StoreError::NewerSchema { found, known }),
+            _ => Ok(tx),
+        }
+    }
+
+    /// Whether other daemons may use this database at the same time.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        matches!(self, Store::Postgres { .. })
     }
 }
 
@@ -123,12 +178,11 @@ impl Tx {
     /// Makes everything in it durable.
     ///
     /// # Errors
-    /// When that is refused; then nothing of it is there, or on a lost connection nobody knows.
+    /// When that is refused, nothing of it is there. [`StoreError::Unsure`] when no answer came.
     pub async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Tx::Sqlite(tx) => tx.commit().await?,
-            Tx::Postgres(tx) => tx.commit().await?,
+            Tx::Sqlite(tx) => Ok(tx.commit().await?),
+            Tx::Postgres(tx) => tx.commit().await.map_err(StoreError::from_commit),
         }
-        Ok(())
     }
 }

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Connection;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection, Executor, PgConnection};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, inspect};
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
@@ -35,15 +35,11 @@ impl Store {
     /// Says which path or which other process is in the way.
     pub async fn open(url: &str, data_dir: &Path, access: Access) -> Result<Self, StoreError> {
         let Some(path) = url.strip_prefix("sqlite:") else {
-            let pool = PgPoolOptions::new()
-                .max_connections(10)
-                .acquire_timeout(Duration::from_secs(10))
-                .connect(url)
-                .await?;
-            return Ok(Store::Postgres(pool));
+            return postgres(url, access).await;
         };
         let path = data_dir.join(path.trim_start_matches("//"));
         prepare_folder(&path)?;
+        check_file(&path)?;
         let lock = if access == Access::Daemon { Some(Arc::new(lock(&path)?)) } else { None };
         let options = SqliteConnectOptions::new()
             .filename(&path)
@@ -59,7 +55,10 @@ impl Store {
             // believes to be in one still: every later write would be lost in it.
             .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .connect_with(options.clone()).await.map_err(|error| {
-            StoreError::Unusable(format!("{} cannot be opened ({error}); check that this user may read and write the file and its folder", path.display()))
+            StoreError::Unusable(format!(
+                "database.url: {} cannot be opened ({error}); check that this user may read and write the file and its folder",
+                path.display()
+            ))
         })?;
         let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.read_only(true));
         Ok(Store::Sqlite { write, read, lock })
@@ -70,35 +69,46 @@ impl Store {
     /// # Errors
     /// A database newer than this program is left as it is.
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        if self.applied(self.known()).await?.last() == Some(&known_version()) {
+            return Ok(());
+        }
+        self.check_may_create().await?;
         let outcome = match self {
             Store::Sqlite { write, .. } => SQLITE.run(write).await,
-            Store::Postgres(pool) => POSTGRES.run(pool).await,
+            Store::Postgres { write, .. } => {
+                // A connection of its own: a migration may take longer than a step ever may.
+                let options = write.connect_options();
+                let mut connection = PgConnection::connect_with(&options).await?;
+                let outcome = POSTGRES.run(&mut connection).await;
+                let _ = connection.close().await;
+                outcome
+            }
         };
         outcome.map_err(|error| match error {
             MigrateError::VersionMissing(found) => StoreError::NewerSchema { found, known: known_version() },
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-            other => StoreError::Unusable(format!("the schema cannot be brought up to date: {other}")),
+            other => StoreError::Unusable(format!(
+                "database.url: the schema cannot be brought up to date: {other}"
+            )),
         })
     }
 
-    /// Refuses a database whose schema is not this program's.
+    fn known(&self) -> &'static Migrator {
+        match self {
+            Store::Sqlite { .. } => &SQLITE,
+            Store::Postgres { .. } => &POSTGRES,
+        }
+    }
+
+    /// Refuses a database whose schema is not this program's, or that this user may not write.
     ///
     /// # Errors
-    /// [`StoreError::NewerSchema`] or [`StoreError::NotMigrated`].
+    /// [`StoreError::NewerSchema`], [`StoreError::NotMigrated`], or what is missing in words.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
-        let text = "SELECT MAX(version) FROM _sqlx_migrations";
-        let found: Result<(Option<i64>,), sqlx::Error> = match self {
-            Store::Sqlite { write, .. } => sqlx::query_as(text).fetch_one(write).await,
-            Store::Postgres(pool) => sqlx::query_as(text).fetch_one(pool).await,
-        };
-        match found {
-            Ok((Some(found),)) if found == known_version() => Ok(()),
-            Ok((Some(found),)) if found > known_version() => {
-                Err(StoreError::NewerSchema { found, known: known_version() })
-            }
-            Ok(_) | Err(sqlx::Error::Database(_)) => Err(StoreError::NotMigrated),
-            Err(error) => Err(error.into()),
+        if self.applied(self.known()).await?.last() != Some(&known_version()) {
+            return Err(StoreError::NotMigrated);
         }
+        self.check_rights().await
     }
 
     /// Closes all connections.
@@ -108,8 +118,59 @@ impl Store {
                 read.close().await;
                 write.close().await;
             }
-            Store::Postgres(pool) => pool.close().await,
+            Store::Postgres { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
         }
+    }
+}
+
+/// What the server enforces on a connection that acts. A transaction whose daemon fell silent must
+/// not hold the audit log's head, or every other daemon would wait for it.
+const ACTING: &str =
+    "SET statement_timeout = '10s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'";
+
+/// The same where people read beside a running daemon.
+const READING: &str = "SET statement_timeout = '30s'; SET default_transaction_read_only = on";
+
+/// For a command that reads everything there is, such as the check of the audit log.
+const READING_ALL: &str = "SET default_transaction_read_only = on";
+
+/// How long a connection may take to show that it is alive.
+const PING: Duration = Duration::from_secs(2);
+
+async fn postgres(url: &str, access: Access) -> Result<Store, StoreError> {
+    let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
+        // The driver repeats what it could not read, which may be the password.
+        let kind = error.to_string().split(':').next().unwrap_or_default().to_owned();
+        StoreError::Unusable(format!("database.url: it cannot be read as a PostgreSQL URL ({kind})"))
+    })?;
+    let options = options.application_name("keywheel");
+    inspect::check_server(&options).await?;
+    let reading = if access == Access::Daemon { READING } else { READING_ALL };
+    let write = pool(10, ACTING).connect_with(options.clone()).await?;
+    let read = pool(5, reading).connect_lazy_with(options);
+    Ok(Store::Postgres { write, read })
+}
+
+fn pool(size: u32, settings: &'static str) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(Duration::from_secs(5))
+        .after_connect(move |connection, _| {
+            Box::pin(async move { connection.execute(settings).await.map(|_| ()) })
+        })
+        // The pool's own check waits for ever on a connection whose other end has vanished.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(is_alive(connection)))
+        .after_release(|connection, _| Box::pin(is_alive(connection)))
+}
+
+async fn is_alive(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    match tokio::time::timeout(PING, connection.ping()).await {
+        Ok(answer) => answer.map(|()| true),
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
     }
 }
 
@@ -123,10 +184,30 @@ fn prepare_folder(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|error| {
         StoreError::Unusable(format!(
-            "the folder {} cannot be made ({error}); make it writable for this user or set data_dir",
+            "database.url: the folder {} cannot be made ({error}); make it writable for this user or set data_dir",
             folder.display()
         ))
     })
+}
+
+/// Refuses what is no SQLite file before anything is written beside it.
+fn check_file(path: &Path) -> Result<(), StoreError> {
+    let refuse = |found: &str| {
+        Err(StoreError::Unusable(format!(
+            "database.url: {} is {found}; name a file that keywheel may make, or one it made",
+            path.display()
+        )))
+    };
+    if path.is_dir() {
+        return refuse("a folder, not a database file");
+    }
+    let mut header = [0u8; 16];
+    match File::open(path).and_then(|mut file| file.read(&mut header)) {
+        // A file that is not there, or empty, becomes a database; one that cannot be read is told by SQLite.
+        Ok(0) | Err(_) => Ok(()),
+        Ok(_) if &header == b"SQLite format 3\0" => Ok(()),
+        Ok(_) => refuse("not an SQLite database"),
+    }
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {
@@ -137,7 +218,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(
             |error| {
                 StoreError::Unusable(format!(
-                    "{} cannot be written ({error}); make its folder writable for this user",
+                    "database.url: {} cannot be written ({error}); make its folder writable for this user, or name a file in another",
                     lock_path.display()
                 ))
             },
@@ -155,7 +236,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .and_then(|()| file.sync_all());
     written.map_err(|error| {
-        StoreError::Unusable(format!("{} cannot be written ({error})", lock_path.display()))
+        StoreError::Unusable(format!("database.url: {} cannot be written ({error})", lock_path.display()))
     })?;
     Ok(file)
 }

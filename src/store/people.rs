@@ -5,6 +5,8 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::retry::persist;
+use super::types::storable;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::{GroupId, OutboxId, RotationId};
 use crate::domain::time::Timestamp;
@@ -15,9 +17,11 @@ const TOKEN_REQUESTS_A_MINUTE: i64 = 10;
 const VOTE: Sql = Sql::same(
     "INSERT INTO approvals (rotation_id, approver, at, method, comment) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
 );
-const VOTES: Sql = Sql::same(
-    "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",
-);
+// Names sort by their bytes: a language's order differs between servers.
+const VOTES: Sql = Sql {
+    sqlite: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",
+    postgres: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver COLLATE \"C\"",
+};
 const MAIL: Sql = Sql::same(
     "INSERT INTO outbox (id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9) ON CONFLICT DO NOTHING",
@@ -35,8 +39,16 @@ const TOKEN: Sql = Sql::same(
 const BY_HASH: Sql = Sql::same(
     "SELECT name, roles, created_at, revoked_at FROM tokens WHERE hash = $1 AND revoked_at IS NULL",
 );
-const TOKENS: Sql = Sql::same("SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name");
+const TOKENS: Sql = Sql {
+    sqlite: "SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name",
+    postgres: "SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name COLLATE \"C\"",
+};
 const REVOKE: Sql = Sql::same("UPDATE tokens SET revoked_at = $2 WHERE name = $1 AND revoked_at IS NULL");
+// Two daemons on one PostgreSQL must not both count nine. On SQLite the transaction itself is the turn.
+pub(super) const TURN: Sql = Sql {
+    sqlite: "SELECT $1 AS turn",
+    postgres: "SELECT pg_advisory_xact_lock(hashtextextended($1, 8440)) AS turn",
+};
 const REQUESTS: Sql =
     Sql::same("SELECT COUNT(*), MIN(at) FROM token_requests WHERE credential = $1 AND at > $2");
 const FORGET_REQUESTS: Sql = Sql::same("DELETE FROM token_requests WHERE credential = $1 AND at <= $2");
@@ -55,6 +67,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &BY_HASH,
     &TOKENS,
     &REVOKE,
+    &TURN,
     &REQUESTS,
     &FORGET_REQUESTS,
     &REQUEST,
@@ -199,7 +212,7 @@ impl Tx {
             .bind(vote.by.as_str())
             .bind(now)
             .bind(vote.method.as_str())
-            .bind(vote.comment.as_deref())
+            .bind(vote.comment.as_deref().map(storable))
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?;
@@ -347,8 +360,22 @@ impl Store {
         credential: &str,
         now: Timestamp,
     ) -> Result<Result<(), Timestamp>, StoreError> {
+        // Repeated after a lost answer, it may be counted twice: too few log-ins, never too many.
+        persist(|_| self.count_token_request(credential, now)).await
+    }
+
+    async fn count_token_request(
+        &self,
+        credential: &str,
+        now: Timestamp,
+    ) -> Result<Result<(), Timestamp>, StoreError> {
         const MINUTE: Duration = Duration::from_secs(60);
         let mut tx = self.begin().await?;
+        each!(&mut tx, TURN, |conn, text| sqlx::query(text)
+            .bind(credential)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
         let (count, first): (i64, Option<Timestamp>) =
             each!(&mut tx, REQUESTS, |conn, text| sqlx::query_as(text)
                 .bind(credential)

@@ -2,7 +2,9 @@
 
 use sqlx::FromRow;
 
-use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read};
+use super::retry::persist;
+use super::types::storable;
+use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::project::{OpenRotation, Project, SinceSource};
@@ -25,8 +27,10 @@ const LIST: Sql = Sql::same(concat!(
      AND ($4 = '' OR EXISTS (SELECT 1 FROM owners o WHERE o.group_id = p.group_id AND o.mail = $4)) \
      ORDER BY p.group_id LIMIT $5"
 ));
-const DUE: Sql =
-    Sql::same(concat!(columns!(), "WHERE p.next_check_at <= $1 ORDER BY p.next_check_at LIMIT $2"));
+const DUE: Sql = Sql::same(concat!(
+    columns!(),
+    "WHERE p.next_check_at <= $1 ORDER BY p.next_check_at, p.group_id LIMIT $2"
+));
 const OWNERS: Sql = Sql::same("SELECT mail FROM owners WHERE group_id = $1 ORDER BY position");
 const INSERT: Sql = Sql::same(
     "INSERT INTO projects (group_id, name, provider, current_key, place, key_since, key_since_source, valid, \
@@ -196,6 +200,21 @@ impl Store {
         }
     }
 
+    /// The owners of a project, for the step that has something to tell them.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn owners(&self, group: &GroupId) -> Result<Vec<String>, StoreError> {
+        persist(|_| async move {
+            let owners: Vec<(String,)> = urgent!(self, OWNERS, |pool, text| sqlx::query_as(text)
+                .bind(group.as_str())
+                .fetch_all(pool)
+                .await)?;
+            Ok(owners.into_iter().map(|(mail,)| mail).collect())
+        })
+        .await
+    }
+
     /// Projects in the order of their ids, after `after`.
     ///
     /// # Errors
@@ -254,7 +273,7 @@ impl Store {
         let mut tx = self.begin().await?;
         let done = each!(&mut tx, INSERT, |conn, sql| sqlx::query(sql)
             .bind(it.group_id.as_str())
-            .bind(it.name.as_str())
+            .bind(storable(&it.name))
             .bind(it.provider.map(Provider::as_str))
             .bind(it.current_key.as_ref().map(text))
             .bind(text(&it.place))
@@ -262,12 +281,12 @@ impl Store {
             .bind(it.key_since_source.map(SinceSource::as_str))
             .bind(it.valid)
             .bind(it.private_networking)
-            .bind(it.environment.as_deref())
+            .bind(it.environment.as_deref().map(storable))
             .bind(it.credential.as_str())
             .bind(it.policy.as_ref().map(text))
             .bind(it.drift_key.as_ref().map(text))
             .bind(it.last_checked_at)
-            .bind(it.last_error.as_deref())
+            .bind(it.last_error.as_deref().map(storable))
             .bind(it.next_check_at)
             .bind(it.created_at)
             .execute(conn)
@@ -298,7 +317,7 @@ impl Store {
         let done = each!(&mut tx, UPDATE, |conn, sql| sqlx::query(sql)
             .bind(it.group_id.as_str())
             .bind(version)
-            .bind(it.name.as_str())
+            .bind(storable(&it.name))
             .bind(it.provider.map(Provider::as_str))
             .bind(it.current_key.as_ref().map(text))
             .bind(text(&it.place))
@@ -306,12 +325,12 @@ impl Store {
             .bind(it.key_since_source.map(SinceSource::as_str))
             .bind(it.valid)
             .bind(it.private_networking)
-            .bind(it.environment.as_deref())
+            .bind(it.environment.as_deref().map(storable))
             .bind(it.credential.as_str())
             .bind(it.policy.as_ref().map(text))
             .bind(it.drift_key.as_ref().map(text))
             .bind(it.last_checked_at)
-            .bind(it.last_error.as_deref())
+            .bind(it.last_error.as_deref().map(storable))
             .bind(it.next_check_at)
             .execute(conn)
             .await

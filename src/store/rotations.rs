@@ -8,7 +8,9 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{NewApproval, NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, each, read};
+use super::retry::persist;
+use super::types::storable;
+use super::{NewApproval, NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{GroupId, LeaseToken, RotationId};
 use crate::domain::rotation::machine::MACHINE_VERSION;
 use crate::domain::rotation::state::{Cause, Rotation, State};
@@ -54,28 +56,39 @@ const COMMAND: Sql = Sql::same(
     "UPDATE rotations SET state = $3, cause = $4, machine = $5, machine_version = $6, urgency = $7, guard_at = $8, \
      wake_at = $9, finished_at = $10, version = version + 1 WHERE id = $1 AND version = $2",
 );
+// Without NULLS LAST the databases disagree about who is claimed first.
 const CLAIM: Sql = Sql {
     sqlite: concat!(
         "UPDATE rotations SET lease_token = $4, lease_until = $2 WHERE id IN (SELECT id FROM rotations \
-         WHERE wake_at <= $1 AND (lease_until IS NULL OR lease_until <= $1) ORDER BY urgency, guard_at, wake_at \
-         LIMIT $3) RETURNING ",
+         WHERE wake_at <= $1 AND (lease_until IS NULL OR lease_until <= $1 OR lease_token = $4) ORDER BY urgency, guard_at NULLS LAST, \
+         wake_at, id LIMIT $3) RETURNING ",
         columns!()
     ),
     postgres: concat!(
         "UPDATE rotations SET lease_token = $4, lease_until = clock_timestamp() + ($2::timestamptz - $1::timestamptz) \
          WHERE id IN (SELECT id FROM rotations WHERE wake_at <= $1 AND (lease_until IS NULL OR lease_until <= \
-         clock_timestamp()) ORDER BY urgency, guard_at, wake_at LIMIT $3 FOR UPDATE SKIP LOCKED) RETURNING ",
+         clock_timestamp() OR lease_token = $4) ORDER BY urgency, guard_at NULLS LAST, wake_at, id LIMIT $3 FOR UPDATE SKIP LOCKED) RETURNING ",
         columns!()
     ),
 };
 const RELEASE: Sql = Sql::same(
     "UPDATE rotations SET lease_token = NULL, lease_until = NULL WHERE id = $1 AND lease_token = $2",
 );
+const RENEW: Sql = Sql {
+    sqlite: "UPDATE rotations SET lease_until = $4 WHERE id = $1 AND lease_token = $2 AND lease_until > $3",
+    postgres: "UPDATE rotations SET lease_until = clock_timestamp() + ($4::timestamptz - $3::timestamptz) \
+     WHERE id = $1 AND lease_token = $2 AND lease_until > clock_timestamp()",
+};
+const WRITTEN: Sql =
+    Sql::same("SELECT lease_token FROM rotations WHERE id = $1 AND version = $2 AND machine = $3");
 const CLEAR_LEASES: Sql =
     Sql::same("UPDATE rotations SET lease_token = NULL, lease_until = NULL WHERE lease_token IS NOT NULL");
 const NEXT_WAKE: Sql = Sql {
-    sqlite: "SELECT MIN(CASE WHEN lease_until > wake_at THEN lease_until ELSE wake_at END) FROM rotations WHERE wake_at IS NOT NULL",
-    postgres: "SELECT MIN(GREATEST(wake_at, lease_until)) FROM rotations WHERE wake_at IS NOT NULL",
+    sqlite: "SELECT MAX($1, MIN(CASE WHEN lease_until > wake_at THEN lease_until ELSE wake_at END)) FROM rotations \
+     WHERE wake_at IS NOT NULL",
+    // Each is measured by the clock it was written with; the answer is in the caller's.
+    postgres: "SELECT $1::timestamptz + MIN(GREATEST(wake_at - $1::timestamptz, lease_until - clock_timestamp())) \
+     FROM rotations WHERE wake_at IS NOT NULL",
 };
 const LAST_ENTRY: Sql = Sql::same(
     "SELECT seq, at, actor, kind, from_state, to_state, detail, count, last_at FROM journal \
@@ -102,6 +115,8 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &COMMAND,
     &CLAIM,
     &RELEASE,
+    &RENEW,
+    &WRITTEN,
     &CLEAR_LEASES,
     &NEXT_WAKE,
     &LAST_ENTRY,
@@ -281,11 +296,22 @@ impl Store {
     /// Writes one step, all of it or nothing; gives the new version.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when version or claim is no longer what was read.
+    /// [`StoreError::Conflict`] when version or claim is no longer what was read,
+    /// [`StoreError::LeaseLost`] when the step is written and the claim has passed to somebody else.
     pub async fn commit(&self, write: StepWrite<'_>) -> Result<i64, StoreError> {
+        let machine = serde_json::to_string(write.after)
+            .map_err(|_| StoreError::corrupt("rotations", "machine", write.after.id))?;
+        let (write, machine) = (&write, machine.as_str());
+        persist(|unsure| self.write_step(write, machine, unsure)).await
+    }
+
+    async fn write_step(
+        &self,
+        write: &StepWrite<'_>,
+        machine: &str,
+        unsure: bool,
+    ) -> Result<i64, StoreError> {
         let (before, after, now) = (write.before, write.after, write.now);
-        let machine = serde_json::to_string(after)
-            .map_err(|_| StoreError::corrupt("rotations", "machine", after.id))?;
         let mut tx = self.begin().await?;
         macro_rules! machine_columns {
             ($query:expr) => {
@@ -323,7 +349,8 @@ impl Store {
             .map(|done| done.rows_affected()))?,
         };
         if done == 0 {
-            return Err(StoreError::Conflict);
+            let own = unsure && tx.is_written(write, machine).await?;
+            return if own { Ok(before.version + 1) } else { Err(StoreError::Conflict) };
         }
         if let Some(vote) = &write.approval {
             tx.write_approval(after.id, vote, now).await?;
@@ -355,17 +382,31 @@ impl Store {
         let it = &row.rotation;
         let machine =
             serde_json::to_string(it).map_err(|_| StoreError::corrupt("rotations", "machine", it.id))?;
+        let machine = machine.as_str();
+        persist(|_| self.write_rotation(row, machine, journal, audit, outbox, now)).await
+    }
+
+    async fn write_rotation(
+        &self,
+        row: &RotationRow,
+        machine: &str,
+        journal: &NewJournal,
+        audit: &[NewAudit],
+        outbox: &[NewOutbox],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let it = &row.rotation;
         let mut tx = self.begin().await?;
         let done = each!(&mut tx, INSERT, |conn, text| sqlx::query(text)
             .bind(it.id.0)
             .bind(it.group_id.as_str())
-            .bind(row.project_name.as_str())
+            .bind(storable(&row.project_name))
             .bind(row.credential.as_str())
             .bind(it.old_key.to_string())
             .bind(it.new_key.to_string())
             .bind(it.state.as_str())
             .bind(row.trigger.as_str())
-            .bind(row.reason.as_deref())
+            .bind(row.reason.as_deref().map(storable))
             .bind(row.requested_by.as_str())
             .bind(row.proposal_hash.as_str())
             .bind(row.policy_version.as_str())
@@ -382,9 +423,12 @@ impl Store {
                 .bind(it.group_id.as_str())
                 .fetch_optional(conn)
                 .await)?;
-            return Err(open.map_or(StoreError::Conflict, |(id,)| StoreError::OpenRotationExists {
-                id: RotationId(id),
-            }));
+            return match open {
+                // Ours: an earlier attempt was written and its answer got lost.
+                Some((id,)) if id == it.id.0 => Ok(()),
+                Some((id,)) => Err(StoreError::OpenRotationExists { id: RotationId(id) }),
+                None => Err(StoreError::Conflict),
+            };
         }
         tx.write_journal(it.id, journal, now).await?;
         tx.write_outbox(outbox, now).await?;
@@ -403,17 +447,26 @@ impl Store {
         ttl: Duration,
     ) -> Result<Vec<RotationRow>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let mut tx = self.begin().await?;
-        let rows: Vec<Row> = each!(&mut tx, CLAIM, |conn, text| sqlx::query_as(text)
-            .bind(now)
-            .bind(now + ttl)
-            .bind(limit)
-            .bind(Uuid::now_v7())
-            .fetch_all(conn)
-            .await)?;
-        tx.commit().await?;
+        let token = Uuid::now_v7();
+        // Repeated under the same token, it finds what an unanswered attempt has claimed.
+        let rows = persist(|_| async move {
+            let mut tx = self.begin().await?;
+            let rows: Vec<Row> = each!(&mut tx, CLAIM, |conn, text| sqlx::query_as(text)
+                .bind(now)
+                .bind(now + ttl)
+                .bind(limit)
+                .bind(token)
+                .fetch_all(conn)
+                .await)?;
+            tx.commit().await?;
+            Ok(rows)
+        })
+        .await?;
         let mut rows = rows.into_iter().map(RotationRow::try_from).collect::<Result<Vec<_>, _>>()?;
-        rows.sort_by_key(|row| (urgency(row.rotation.state), row.rotation.guard_deadline));
+        rows.sort_by_key(|row| {
+            let it = &row.rotation;
+            (urgency(it.state), it.guard_deadline.is_none(), it.guard_deadline, it.wake_at, it.id)
+        });
         Ok(rows)
     }
 
@@ -423,14 +476,39 @@ impl Store {
     /// What the database answered.
     pub async fn release(&self, row: &RotationRow) -> Result<(), StoreError> {
         let Some(lease) = row.lease else { return Ok(()) };
-        let mut tx = self.begin().await?;
-        each!(&mut tx, RELEASE, |conn, text| sqlx::query(text)
-            .bind(row.rotation.id.0)
-            .bind(lease.0)
-            .execute(conn)
-            .await
-            .map(|_| ()))?;
-        tx.commit().await
+        persist(|_| async move {
+            let mut tx = self.begin().await?;
+            each!(&mut tx, RELEASE, |conn, text| sqlx::query(text)
+                .bind(row.rotation.id.0)
+                .bind(lease.0)
+                .execute(conn)
+                .await
+                .map(|_| ()))?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Makes a claim last `ttl` from now on.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] when it ran out before.
+    pub async fn renew(&self, row: &RotationRow, now: Timestamp, ttl: Duration) -> Result<(), StoreError> {
+        let Some(lease) = row.lease else { return Err(StoreError::LeaseLost) };
+        persist(|_| async move {
+            let mut tx = self.begin().await?;
+            let done = each!(&mut tx, RENEW, |conn, text| sqlx::query(text)
+                .bind(row.rotation.id.0)
+                .bind(lease.0)
+                .bind(now)
+                .bind(now + ttl)
+                .execute(conn)
+                .await
+                .map(|done| done.rows_affected()))?;
+            tx.commit().await?;
+            if done == 0 { Err(StoreError::LeaseLost) } else { Ok(()) }
+        })
+        .await
     }
 
     /// Ends every claim: only for SQLite, where the lock file proves that nobody holds one.
@@ -443,14 +521,17 @@ impl Store {
         tx.commit().await
     }
 
-    /// When the next rotation becomes due.
+    /// When the next rotation becomes due, by the clock that says `now`.
     ///
     /// # Errors
     /// What the database answered.
-    pub async fn next_wake(&self) -> Result<Option<Timestamp>, StoreError> {
-        let (at,): (Option<Timestamp>,) =
-            read!(self, NEXT_WAKE, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
-        Ok(at)
+    pub async fn next_wake(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        persist(|_| async move {
+            let (at,): (Option<Timestamp>,) =
+                urgent!(self, NEXT_WAKE, |pool, text| sqlx::query_as(text).bind(now).fetch_one(pool).await)?;
+            Ok(at)
+        })
+        .await
     }
 
     /// Reads one rotation.
@@ -507,6 +588,22 @@ impl Store {
 }
 
 impl Tx {
+    /// Whether the rotation is exactly what this step made of it: its own write, whose answer was
+    /// lost. The memory holds the instant of the step, so nobody else's looks the same.
+    async fn is_written(&mut self, write: &StepWrite<'_>, machine: &str) -> Result<bool, StoreError> {
+        let found: Option<(Option<Uuid>,)> = each!(self, WRITTEN, |conn, text| sqlx::query_as(text)
+            .bind(write.after.id.0)
+            .bind(write.before.version + 1)
+            .bind(machine)
+            .fetch_optional(conn)
+            .await)?;
+        let Some((holder,)) = found else { return Ok(false) };
+        if write.keep_lease.is_some() && holder.map(LeaseToken) != write.before.lease {
+            return Err(StoreError::LeaseLost);
+        }
+        Ok(true)
+    }
+
     async fn write_journal(
         &mut self,
         id: RotationId,

@@ -1,12 +1,19 @@
 //! How our types lie in both databases: instants as fixed-width text on SQLite, so that text order
 //! is time order, and as TIMESTAMPTZ on PostgreSQL.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::{Database, Decode, Encode, Postgres, Sqlite, Type};
 
 use crate::domain::time::Timestamp;
+
+/// Free text from outside as both databases can hold it: PostgreSQL has no room for NUL in text.
+pub(super) fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
+}
 
 impl Type<Sqlite> for Timestamp {
     fn type_info() -> <Sqlite as Database>::TypeInfo {

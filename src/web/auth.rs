@@ -68,7 +68,9 @@ impl Connected<IncomingStream<'_, UnixListener>> for Origin {
     }
 }
 
-fn user_name(uid: u32) -> String {
+/// The name of a user of this machine, or `uid-N` when it has none.
+#[must_use]
+pub fn user_name(uid: u32) -> String {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let named = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -58,6 +58,9 @@ impl IntoResponse for Problem {
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        }
         response
     }
 }
@@ -69,6 +72,11 @@ impl From<StoreError> for Problem {
                 StatusCode::CONFLICT,
                 "conflict",
                 "somebody changed this at the same moment; read it again and retry",
+            ),
+            StoreError::Unsure(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "database",
+                "the database did not say whether this was written; read it again before you repeat it",
             ),
             other => {
                 tracing::error!(error = %other, "a request failed at the database");
@@ -115,6 +123,7 @@ impl From<CommandError> for Problem {
                 problem.with("rotationId", json!(id))
             }
             E::KeyInvalid(inner) | E::KeyOtherPlace(inner) => problem.with("rule", json!(inner.rule)),
+            E::Invalid { field, .. } => problem.with("field", json!(field)),
             E::Illegal { state, .. } => problem.with("state", json!(state)),
             _ => problem,
         }

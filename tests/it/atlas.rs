@@ -4,6 +4,7 @@
 
 mod auth;
 mod calls;
+mod digest;
 mod fake;
 mod replies;
 
@@ -53,11 +54,21 @@ fn noon() -> Timestamp {
 }
 
 fn build(url: &str, most_tokens: usize, patch_body: PatchBody, request_timeout: Duration) -> Setup {
+    build_with(url, vec![credential("default")], most_tokens, patch_body, request_timeout)
+}
+
+fn build_with(
+    url: &str,
+    credentials: Vec<Credential>,
+    most_tokens: usize,
+    patch_body: PatchBody,
+    request_timeout: Duration,
+) -> Setup {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let clock = ManualClock::new(noon());
     let atlas = Atlas::new(
         AtlasOptions { base_url: url.parse().unwrap(), request_timeout, patch_body },
-        vec![credential("default")],
+        credentials,
         Arc::new(clock.clone()) as Arc<dyn Clock>,
         Arc::new(Counted { taken: AtomicUsize::new(0), most: most_tokens }),
     );

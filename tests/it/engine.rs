@@ -1,9 +1,13 @@
 //! The engine over real HTTP against the simulator, with faults between the two.
 
-use keywheel::domain::rotation::state::{Cause, State};
+use keywheel::domain::rotation::machine::next;
+use keywheel::domain::rotation::outcome::Outcome;
+use keywheel::domain::rotation::state::{Cause, Rotation, State};
+use keywheel::engine::command::Verb;
 use keywheel::engine::driver;
 use keywheel::sim::fault::{Fault, Kind};
-use keywheel::sim::world::KeyState;
+use keywheel::sim::world::{Cluster, KeyState, Odd, demo_key};
+use keywheel::store::StoreError;
 
 use crate::support::{Rig, group, new_key, old_key};
 
@@ -14,6 +18,9 @@ fn fault(operation: &str, times: u32, kind: Kind) -> Fault {
 fn status(status: u16, code: Option<&str>, retry_after: Option<u64>) -> Kind {
     Kind::Status { status, code: code.map(str::to_owned), retry_after }
 }
+
+/// A key that nobody proposed.
+const THIRD: &str = "33333333-3333-4333-8333-333333333333";
 
 /// Runs one rotation through `faults`; says how it ended, Atlas' key, and which keys were sent.
 async fn through(faults: Vec<Fault>) -> (State, Option<Cause>, String, Vec<String>) {
@@ -151,6 +158,68 @@ async fn a_refused_rollback_pages_and_heals_when_the_key_does() {
 }
 
 #[tokio::test]
+async fn odd_replies_are_borne() {
+    let rig = Rig::new().await;
+    rig.sim.with(|world| {
+        world.odd = Odd {
+            nulls: true,
+            extras: true,
+            unpadded_dates: true,
+            links_elsewhere: true,
+            omit_headers: ["content-type", "x-error-code"].map(str::to_owned).into(),
+        };
+        let clusters = (0..60).map(|it| Cluster { name: format!("c{it}"), ..Cluster::default() });
+        world.projects.get_mut(&group(1)).unwrap().clusters = clusters.collect();
+    });
+    let row = rig.approved().await;
+    rig.sim.with(|world| world.odd.omit_headers.insert("date".to_owned()));
+    assert_eq!(rig.settle(&row).await.rotation.state, State::Completed);
+    assert_eq!(rig.patches(), [new_key()]);
+}
+
+#[tokio::test]
+async fn a_reply_too_large_to_read_is_no_reading() {
+    for kind in [Kind::Huge(3_000_000), Kind::GzipBomb(30_000_000)] {
+        let faults =
+            vec![Fault { skip: 2, ..fault("get_ear", 2, kind.clone()) }, fault("patch_ear", 1, kind.clone())];
+        let (state, _, held, _) = through(faults).await;
+        assert_eq!((state, held), (State::Completed, new_key()), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn on_private_networking_a_key_that_turns_out_bad_is_not_completed() {
+    let rig = Rig::new().await;
+    rig.sim.with(|world| {
+        world.keys.insert(new_key(), KeyState::Disabled);
+        let project = world.projects.get_mut(&group(1)).unwrap();
+        project.block.insert("requirePrivateNetworking".to_owned(), true.into());
+        project.node_check_ms = 1500;
+    });
+    let row = rig.approved().await;
+    let row = rig.settle(&row).await;
+    assert_eq!(
+        (row.rotation.state, row.rotation.cause),
+        (State::NeedsOperator, Some(Cause::RollbackRefused))
+    );
+    assert_eq!((rig.held(), rig.patches()), (new_key(), vec![new_key(), old_key()]));
+}
+
+#[tokio::test]
+async fn a_key_service_out_of_reach_is_not_rolled_back() {
+    let rig = Rig::new().await;
+    let row = rig.approved().await;
+    rig.sim.with(|world| {
+        let project = world.projects.get_mut(&group(1)).unwrap();
+        project.valid_sequence = vec![Some(true), Some(true), Some(false)];
+        project.open_alerts.insert("ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_DENIED".to_owned());
+    });
+    let row = rig.settle(&row).await;
+    assert_eq!((row.rotation.state, row.rotation.cause), (State::NeedsOperator, Some(Cause::KmsUnreachable)));
+    assert_eq!(rig.patches(), [new_key()]);
+}
+
+#[tokio::test]
 async fn one_false_reading_is_borne() {
     let rig = Rig::new().await;
     rig.sim.with(|world| {
@@ -164,16 +233,8 @@ async fn one_false_reading_is_borne() {
 #[tokio::test]
 async fn a_third_key_is_never_patched_over() {
     let rig = Rig::new().await;
-    let third = "33333333-3333-4333-8333-333333333333";
-    rig.sim.with(|world| {
-        world.keys.insert(third.to_owned(), KeyState::Enabled);
-        world.faults = vec![fault("patch_ear", 1, Kind::DropRequest)];
-    });
     let row = rig.approved().await;
-    rig.sim.with(|world| {
-        let project = world.projects.get_mut(&group(1)).unwrap();
-        project.block.insert("customerMasterKeyID".to_owned(), third.into());
-    });
+    rig.set_by_hand(THIRD);
     let row = rig.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.cause), (State::Superseded, Some(Cause::KeyChanged)));
     assert!(rig.patches().is_empty());
@@ -194,4 +255,144 @@ async fn a_restart_goes_on_where_the_last_process_stopped() {
     }
     assert_eq!(rig.engine.rotation(row.rotation.id).await.unwrap().rotation.state, State::Completed);
     assert_eq!(rig.patches(), [new_key()]);
+}
+
+/// Scripts what GETs say of `valid` from now on, the last for good.
+fn valid(rig: &Rig, readings: &[Option<bool>]) {
+    rig.sim.with(|world| {
+        let project = world.projects.get_mut(&group(1)).unwrap();
+        project.valid_sequence = readings.to_vec();
+        project.change_while_invalid = true;
+    });
+}
+
+#[tokio::test]
+async fn a_flapping_key_is_never_completed_by_luck() {
+    let rig = Rig::new().await;
+    let row = rig.approved().await;
+    // The look before the PATCH, then flaps: never as many true readings in a row as a proof takes.
+    valid(&rig, &[Some(true), Some(false)].repeat(8));
+    let row = rig.until(&row, |it| it == State::RollingBack || it.is_final()).await;
+    assert_eq!(row.rotation.state, State::RollingBack);
+    valid(&rig, &[]);
+    rig.sim.with(|world| world.keys.insert(new_key(), KeyState::FailsOnNodes));
+    let row = rig.settle(&row).await;
+    assert_eq!(row.rotation.state, State::RolledBack);
+    assert_eq!((rig.held(), rig.patches()), (old_key(), vec![new_key(), old_key()]));
+}
+
+#[tokio::test]
+async fn a_slow_proof_is_waited_for() {
+    let rig = Rig::new().await;
+    let row = rig.approved().await;
+    valid(&rig, &[&[Some(true)][..], &[None; 12], &[Some(true)]].concat());
+    let row = rig.settle(&row).await;
+    assert_eq!((row.rotation.state, rig.patches()), (State::Completed, vec![new_key()]));
+}
+
+#[tokio::test]
+async fn what_is_never_proven_pages_and_is_not_rolled_back() {
+    let rig = Rig::new().await;
+    let row = rig.approved().await;
+    valid(&rig, &[Some(true), None]);
+    let row = rig.settle(&row).await;
+    assert_eq!((row.rotation.state, row.rotation.cause), (State::NeedsOperator, Some(Cause::Unproven)));
+    assert_eq!((rig.held(), rig.patches()), (new_key(), vec![new_key()]));
+}
+
+#[tokio::test]
+async fn somebody_elses_key_stays_whenever_it_comes() {
+    for state in [State::Verifying, State::Deploying, State::RollingBack, State::NeedsOperator] {
+        let rig = Rig::new().await;
+        if matches!(state, State::RollingBack | State::NeedsOperator) {
+            rig.sim.with(|world| {
+                world.keys.insert(new_key(), KeyState::FailsOnNodes);
+                // Going back takes long enough to be overtaken, or is refused.
+                world.projects.get_mut(&group(1)).unwrap().change_while_invalid = state == State::RollingBack;
+                world.faults = vec![Fault { skip: 1, ..fault("patch_ear", 1, Kind::DropRequest) }];
+            });
+        }
+        let row = rig.approved().await;
+        let row = rig.until(&row, |it| it == state).await;
+        let sent = rig.patches();
+        rig.set_by_hand(THIRD);
+        let row = if state == State::NeedsOperator {
+            // A person decides here; looking again finds the third key.
+            rig.engine.say("grace", row.rotation.id, Verb::Resume, None, None).await.unwrap()
+        } else {
+            row
+        };
+        let row = rig.until(&row, State::is_final).await;
+        assert_eq!(
+            (row.rotation.state, row.rotation.cause),
+            (State::Superseded, Some(Cause::KeyChanged)),
+            "{state}"
+        );
+        assert_eq!((rig.held(), rig.patches()), (THIRD.to_owned(), sent), "in {state}");
+    }
+}
+
+#[tokio::test]
+async fn every_provider_moves_to_its_new_key_and_back() {
+    for (number, provider, name) in [(5, "AZURE", "identity-prod"), (9, "GCP", "analytics-prod")] {
+        let rig = Rig::new().await;
+        rig.track(number).await;
+        let small = u32::try_from(number).unwrap();
+        let keys = [1, 2].map(|version| demo_key(provider, name, small, version));
+        let row = rig.approved_to(number, &keys[1]).await;
+        assert_eq!(rig.settle(&row).await.rotation.state, State::Completed, "{provider}");
+        rig.sim.with(|world| {
+            world.keys.insert(keys[0].clone(), KeyState::FailsOnNodes);
+            world.projects.get_mut(&group(number)).unwrap().change_while_invalid = true;
+        });
+        let row = rig.approved_to(number, &keys[0]).await;
+        assert_eq!(rig.settle(&row).await.rotation.state, State::RolledBack, "{provider}");
+        let sent = [keys[1].clone(), keys[0].clone(), keys[1].clone()];
+        assert_eq!(rig.patches(), sent, "{provider}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_at_the_intent_sends_nothing_and_goes_on_when_there_is_room() {
+    let rig = Rig::new().await;
+    let row = rig.approved().await;
+    let keywheel::store::Store::Sqlite { write: pool, .. } = &rig.engine.store else { unreachable!() };
+    let (pages,): (i64,) = sqlx::query_as("PRAGMA page_count").fetch_one(pool).await.unwrap();
+    let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+    sqlx::query(limit).execute(pool).await.unwrap();
+    let error = driver::run_due(&rig.engine).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full), "{error}");
+    assert!(error.to_string().contains("disk"), "{error}");
+    assert_eq!(rig.engine.rotation(row.rotation.id).await.unwrap().rotation.state, State::Approved);
+    assert!(rig.patches().is_empty());
+    sqlx::query("PRAGMA max_page_count = 1000000").execute(pool).await.unwrap();
+    assert_eq!(rig.settle(&row).await.rotation.state, State::Completed);
+    assert_eq!(rig.patches(), [new_key()]);
+}
+
+#[tokio::test]
+async fn the_journal_replays_to_what_was_decided() {
+    let rig = Rig::new().await;
+    rig.sim.with(|world| {
+        world.keys.insert(new_key(), KeyState::FailsOnNodes);
+        world.projects.get_mut(&group(1)).unwrap().change_while_invalid = true;
+        world.faults = vec![fault("patch_ear", 1, Kind::DropReply)];
+    });
+    let row = rig.approved().await;
+    let row = rig.settle(&row).await;
+    assert_eq!(row.rotation.state, State::RolledBack);
+    let keywheel::store::Store::Sqlite { read, .. } = &rig.engine.store else { unreachable!() };
+    let rows: Vec<(String, String, String)> =
+        sqlx::query_as("SELECT at, to_state, replay FROM journal WHERE replay IS NOT NULL ORDER BY seq")
+            .fetch_all(read)
+            .await
+            .unwrap();
+    assert!(rows.len() >= 6, "{} rows", rows.len());
+    for (at, to_state, replay) in rows {
+        let mut replay: serde_json::Value = serde_json::from_str(&replay).unwrap();
+        let before: Rotation = serde_json::from_value(replay["before"].take()).unwrap();
+        let outcome: Outcome = serde_json::from_value(replay["outcome"].take()).unwrap();
+        let step = next(&before, &outcome, at.parse().unwrap());
+        assert_eq!(step.rotation.state.as_str(), to_state);
+    }
 }

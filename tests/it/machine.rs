@@ -8,7 +8,7 @@ use std::time::Duration;
 use keywheel::domain::ids::GroupId;
 use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::policy::Rules;
-use keywheel::domain::rotation::machine::{Effect, Notice, Resume, Step, next, resume};
+use keywheel::domain::rotation::machine::{Effect, Notice, Resume, Step, extras, next, resume};
 use keywheel::domain::rotation::outcome::{
     Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome,
 };
@@ -596,4 +596,27 @@ fn each_outcome_ends_where_the_table_says() {
             "{patching:?} {validity:?} {rollback:?} private={private}"
         );
     }
+}
+
+#[test]
+fn looks_that_always_come_too_late_page_when_the_guard_is_over() {
+    let scenario = Scenario {
+        patching: Patching::Good,
+        validity: Validity::True,
+        rollback: Rollback::Good,
+        human: Human::Nobody,
+        private: false,
+    };
+    let mut world = World::new(scenario);
+    let mut rotation = propose(&world);
+    let patched = next(&rotation, &Outcome::Looked(world.look(extras(&rotation)).unwrap()), world.now);
+    let reply = world.patch(Target::New);
+    rotation = next(&patched.rotation, &Outcome::Replied(reply), world.now).rotation;
+    // An overloaded daemon: each look is later than two cadences after the last.
+    for _ in 0..40 {
+        world.pass(Duration::from_secs(40));
+        let look = world.look(extras(&rotation)).unwrap();
+        rotation = next(&rotation, &Outcome::Looked(look), world.now).rotation;
+    }
+    assert_eq!((rotation.state, rotation.cause), (State::NeedsOperator, Some(Cause::Unproven)));
 }

@@ -2,10 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
+mod api;
 mod atlas;
+mod canary;
+mod cli;
+mod daemons;
+mod differential;
 mod engine;
+mod guard;
 mod kill;
 mod layers;
 mod machine;
+mod refused;
+mod search;
+mod sim;
 mod store;
 mod support;

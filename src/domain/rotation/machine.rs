@@ -125,7 +125,11 @@ pub fn resume(rotation: &Rotation, now: Timestamp) -> Resume {
 pub fn extras(rotation: &Rotation) -> Extras {
     Extras {
         alerts: rotation.state == State::Verifying && (rotation.false_since.is_some() || rotation.flaps > 0),
-        clusters: matches!(rotation.state, State::Approved | State::Applying | State::Deploying),
+        // From the PATCH on: a quick roll-out is over before the key is proven.
+        clusters: matches!(
+            rotation.state,
+            State::Approved | State::Applying | State::Verifying | State::Deploying
+        ),
     }
 }
 
@@ -173,8 +177,12 @@ impl Turn {
         if gap {
             // Nobody knows what happened in between: start a full round of readings.
             (self.r.round, self.r.trues, self.r.false_since) = (0, 0, None);
+            self.r.gaps += 1;
         }
         self.r.round += 1;
+        if self.r.round >= self.r.rules.verify.readings {
+            self.r.gaps = 0;
+        }
         self.r.failures = 0;
         self.r.not_before = None;
         let previous = self.r.last.replace(seen.clone());
@@ -207,7 +215,9 @@ impl Turn {
         if target == Target::New {
             self.r.unknown_at = Some(sent_at);
         }
-        self.r.retry_at.get_or_insert(sent_at + retry::backoff(self.r.tries, &self.r.rules.pace, self.r.id));
+        self.r
+            .retry_at
+            .get_or_insert(sent_at + retry::backoff(self.r.tries, &self.r.rules.pace, self.r.salt()));
     }
 
     fn look_awaiting(&mut self, seen: &Observation) {
@@ -297,6 +307,7 @@ impl Turn {
         self.r.patched_at.get_or_insert(self.now);
         self.r.verifying_since = Some(self.now);
         self.r.unknown_at = None;
+        self.r.clusters.clear();
         self.start_readings();
         self.look_verifying(look);
     }
@@ -307,9 +318,10 @@ impl Turn {
             Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
             Sight::Elsewhere => self.need_operator(Cause::ConfigChanged),
             Sight::Old if self.may_be_stale() => self.rest_for_reading(),
-            Sight::Old => self.finish(State::Superseded, Some(Cause::Reverted)),
-            Sight::New => match self.read(seen) {
+            Sight::Old => self.reverted(),
+            Sight::New => match self.read_with_clusters(look) {
                 Proof::Proven => self.begin_deploying(),
+                Proof::Pending if self.never_a_round() => self.need_operator(Cause::Unproven),
                 Proof::Pending => self.rest_for_reading(),
                 Proof::TimedOut => self.need_operator(Cause::Unproven),
                 Proof::Bad => match look.network_denied {
@@ -323,11 +335,17 @@ impl Turn {
         }
     }
 
+    fn read_with_clusters(&mut self, look: &Look) -> Proof {
+        if let Some(clusters) = &look.clusters {
+            note_clusters(&mut self.r.clusters, clusters);
+        }
+        self.read(&look.seen)
+    }
+
     fn begin_deploying(&mut self) {
         self.r.state = State::Deploying;
         self.r.valid_at = Some(self.now);
         self.r.deploying_since = Some(self.now);
-        self.r.clusters.clear();
         self.r.false_since = None;
         // The clusters are looked at in the same breath: the update may already be running.
         self.effect = Effect::Look(extras(&self.r));
@@ -338,7 +356,7 @@ impl Turn {
             Sight::Other => return self.finish(State::Superseded, Some(Cause::KeyChanged)),
             Sight::Elsewhere => return self.need_operator(Cause::ConfigChanged),
             Sight::Old if self.may_be_stale() => return self.rest_for_reading(),
-            Sight::Old => return self.finish(State::Superseded, Some(Cause::Reverted)),
+            Sight::Old => return self.reverted(),
             Sight::New => {}
         }
         self.count(look.seen.valid);
@@ -349,8 +367,10 @@ impl Turn {
             note_clusters(&mut self.r.clusters, clusters);
         }
         let deployed = self.deployed(look.clusters.is_some());
+        // The proof must hold at the end as it did at the beginning.
+        let proven = self.r.trues >= self.r.rules.verify.readings;
         match deployed {
-            Some(how) if look.seen.valid == Some(true) => {
+            Some(how) if proven => {
                 self.r.deployed = Some(how);
                 self.r.deployed_at = Some(self.now);
                 if how == Deployed::No {
@@ -358,12 +378,20 @@ impl Turn {
                 }
                 self.finish(State::Completed, None);
             }
+            Some(Deployed::No) if self.unproven_for_too_long() => self.need_operator(Cause::Unproven),
             _ => {
                 let verify = &self.r.rules.verify;
-                let wait = if self.r.false_since.is_some() { verify.every } else { verify.deploy_poll };
+                let wait = if proven { verify.deploy_poll } else { verify.every };
                 self.rest(self.now + wait.get());
             }
         }
+    }
+
+    /// The roll-out is given up, and since then no round of readings proved the key again.
+    fn unproven_for_too_long(&self) -> bool {
+        let verify = &self.r.rules.verify;
+        let limit = verify.deploy_timeout.get() + verify.timeout.get();
+        self.r.deploying_since.is_some_and(|since| self.now.since(since) >= limit)
     }
 
     fn deployed(&self, looked: bool) -> Option<Deployed> {
@@ -383,6 +411,15 @@ impl Turn {
         }
     }
 
+    /// The old key is back. When no PATCH of ours can have done that, somebody else did.
+    fn reverted(&mut self) {
+        if self.r.sent_old {
+            self.begin_rolling_back();
+        } else {
+            self.finish(State::Superseded, Some(Cause::Reverted));
+        }
+    }
+
     fn begin_rolling_back(&mut self) {
         self.r.state = State::RollingBack;
         self.r.rolling_back_since = Some(self.now);
@@ -396,7 +433,8 @@ impl Turn {
         match sight(&self.r, seen) {
             Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
             Sight::Elsewhere => self.need_operator(Cause::ConfigChanged),
-            Sight::Old if sent => self.prove_old(seen),
+            // A person asked for the old key, or an earlier PATCH of ours brought it: it is to be proven.
+            Sight::Old if sent || self.r.sent_old || self.r.rollback_ordered => self.prove_old(seen),
             Sight::Old if self.may_be_stale() => self.rest_for_reading(),
             Sight::Old => self.finish(State::Superseded, Some(Cause::Reverted)),
             Sight::New if sent => self.still_new(),
@@ -538,7 +576,7 @@ impl Turn {
     fn blind(&mut self, failure: &Failure) {
         self.r.failures = self.r.failures.saturating_add(1);
         self.r.failure = Some(failure.clone());
-        let wait = retry::wait_after(failure, self.r.failures, &self.r.rules.pace, self.r.id);
+        let wait = retry::wait_after(failure, self.r.failures, &self.r.rules.pace, self.r.salt());
         // A wait that is already running is not begun anew.
         let until = self.r.not_before.filter(|until| self.now < *until).unwrap_or(self.now + wait);
         if failure.retry_after.is_some() || failure.status == Some(429) {
@@ -603,7 +641,7 @@ impl Turn {
     // === The reply to a PATCH ===
 
     fn replied(&mut self, reply: &Reply) {
-        let (pace, id, tries) = (self.r.rules.pace.clone(), self.r.id, self.r.tries);
+        let (pace, tries) = (self.r.rules.pace.clone(), self.r.tries);
         let Some(patch) = self.r.patch.as_mut().filter(|patch| patch.reply.is_none()) else { return };
         patch.reply = Some(reply.clone());
         let (sent_at, target) = (patch.sent_at, patch.target);
@@ -618,7 +656,7 @@ impl Turn {
                     self.r.unknown_at = Some(sent_at);
                 }
                 self.r.failure = Some(failure.clone());
-                self.r.retry_at = Some(self.now + retry::wait_after(failure, tries, &pace, id));
+                self.r.retry_at = Some(self.now + retry::wait_after(failure, tries, &pace, self.r.salt()));
                 self.effect = Effect::Look(extras(&self.r));
             }
             Reply::Refused(failure) => {
@@ -627,7 +665,7 @@ impl Turn {
             }
             Reply::NotTaken(failure) => {
                 self.r.failure = Some(failure.clone());
-                let until = self.now + retry::wait_after(failure, tries, &pace, id);
+                let until = self.now + retry::wait_after(failure, tries, &pace, self.r.salt());
                 self.r.retry_at = Some(until);
                 if failure.retry_after.is_some() || failure.status == Some(429) {
                     self.r.not_before = Some(until);
@@ -859,6 +897,11 @@ impl Turn {
 
     fn guard_over(&self) -> bool {
         self.r.guard_deadline.is_some_and(|deadline| self.now >= deadline)
+    }
+
+    /// The guard is over, and looks come too slowly for a round of readings. A restart alone is one gap.
+    fn never_a_round(&self) -> bool {
+        self.guard_over() && self.r.gaps > self.r.rules.verify.readings
     }
 
     /// A wait never sleeps through the guard: that decision can be taken without a call.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::outcome::{Failure, Observation};
 use crate::domain::ids::{GroupId, RotationId};
@@ -345,6 +346,9 @@ pub struct Rotation {
     pub flaps: u32,
     /// Consecutive looks without a gap longer than two cadences.
     pub round: u32,
+    /// Gaps since the last full round of readings.
+    #[serde(default)]
+    pub gaps: u32,
     /// When the key was proven.
     pub valid_at: Option<Timestamp>,
     /// When `deploying` began.
@@ -440,6 +444,7 @@ impl Rotation {
             false_since: None,
             flaps: 0,
             round: 0,
+            gaps: 0,
             valid_at: None,
             deploying_since: None,
             clusters: Vec::new(),
@@ -459,6 +464,15 @@ impl Rotation {
             late_apply: false,
             failure: None,
         }
+    }
+
+    /// What spreads this rotation's waits from those of others: drawn from its project and beginning.
+    #[must_use]
+    pub fn salt(&self) -> u64 {
+        let mut hasher = Sha256::new();
+        hasher.update(self.group_id.as_str());
+        hasher.update(self.created_at.as_micros().to_be_bytes());
+        hasher.finalize().iter().take(8).fold(0, |salt, byte| salt << 8 | u64::from(*byte))
     }
 
     /// Proposer and time aside, the key this rotation sends for `target`.

@@ -6,7 +6,7 @@ mod views;
 mod watch;
 
 use axum::Router;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -53,11 +53,44 @@ struct Query<T>(T);
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 struct Path<T>(T);
 
+/// A body that may be left out.
+#[derive(FromRequest)]
+#[from_request(rejection(Problem))]
+struct Body(axum::body::Bytes);
+
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        let status = rejection.status();
-        let code = if status == StatusCode::PAYLOAD_TOO_LARGE { "too-large" } else { "malformed" };
-        Problem::new(status, code, rejection.body_text())
+        match rejection {
+            JsonRejection::BytesRejection(rejection) => rejection.into(),
+            JsonRejection::JsonDataError(error) => {
+                let text = error.body_text();
+                // The extractor puts the path of the field before the parser's words.
+                let text = text.split_once("target type: ").map_or(text.as_str(), |(_, rest)| rest);
+                match text.split_once(": ") {
+                    Some((field, rule)) if field != "." && !field.contains(' ') => {
+                        Problem::invalid(field, rule)
+                    }
+                    Some((".", rule)) => {
+                        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", format!("body: {rule}"))
+                    }
+                    _ => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", format!("body: {text}")),
+                }
+            }
+            other => Problem::new(other.status(), "malformed", other.body_text()),
+        }
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                format!("a request body may have {} KiB", super::BODY_LIMIT / 1024),
+            );
+        }
+        Problem::new(rejection.status(), "malformed", rejection.body_text())
     }
 }
 
@@ -68,13 +101,19 @@ impl From<QueryRejection> for Problem {
 }
 
 impl From<PathRejection> for Problem {
-    fn from(rejection: PathRejection) -> Self {
-        Problem::new(rejection.status(), "malformed", rejection.body_text())
+    fn from(_: PathRejection) -> Self {
+        // What is no id names nothing.
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "the id in this address is none: it takes 32 hexadecimal digits with dashes",
+        )
     }
 }
 
 /// The paging parameters of every list.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Page {
     limit: Option<usize>,
     cursor: Option<String>,
@@ -96,6 +135,17 @@ impl Page {
             })
             .transpose()
     }
+}
+
+/// A word from a fixed list; a problem names the list.
+fn word<T>(field: &str, text: Option<&str>, all: &[T]) -> Result<Option<T>, Problem>
+where
+    T: std::str::FromStr<Err: std::fmt::Display> + std::fmt::Display,
+{
+    text.map(str::parse).transpose().map_err(|error| {
+        let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+        Problem::invalid(field, format!("{error}; it is one of {}", all.join(", ")))
+    })
 }
 
 /// A page as it leaves.

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Json, Page, Path, Query, page, views};
+use super::{Json, Page, Path, Query, page, views, word};
 use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
 use crate::domain::project::{PolicyOverride, Project, SinceSource, Status};
@@ -18,6 +18,7 @@ use crate::web::auth::{Caller, Role};
 use crate::web::problem::Problem;
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Filter {
     status: Option<String>,
     owner: Option<String>,
@@ -32,8 +33,7 @@ pub(super) async fn list(
     _: Caller,
     Query(filter): Query<Filter>,
 ) -> Result<axum::Json<Value>, Problem> {
-    let status = filter.status.as_deref().map(str::parse::<Status>).transpose();
-    let status = status.map_err(|error| Problem::invalid("status", error))?;
+    let status = word("status", filter.status.as_deref(), Status::ALL)?;
     let provider = filter.provider.as_deref().map(str::parse::<Provider>).transpose();
     let rows = ProjectFilter {
         provider: provider.map_err(|error| Problem::invalid("provider", error))?,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::projects::group;
-use super::{Json, Page, Path, Query, page, views};
+use super::{Body, Json, Page, Path, Query, page, views, word};
 use crate::domain::ids::RotationId;
 use crate::domain::rotation::state::State as RotationState;
 use crate::engine::command::{Proposed, Verb};
@@ -51,7 +51,7 @@ pub(super) async fn propose(
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Filter {
     state: Option<String>,
     group_id: Option<String>,
@@ -64,8 +64,7 @@ pub(super) async fn list(
     _: Caller,
     Query(filter): Query<Filter>,
 ) -> Result<axum::Json<Value>, Problem> {
-    let state = filter.state.as_deref().map(str::parse::<RotationState>).transpose();
-    let state = state.map_err(|error| Problem::invalid("state", error))?;
+    let state = word("state", filter.state.as_deref(), RotationState::ALL)?;
     let project = filter.group_id.as_deref().map(group).transpose()?;
     let paging = Page { limit: filter.limit, cursor: filter.cursor };
     let limit = paging.limit();
@@ -111,7 +110,7 @@ pub(super) async fn say(
     State(web): State<Web>,
     caller: Caller,
     Path((id, verb)): Path<(RotationId, String)>,
-    body: axum::body::Bytes,
+    Body(body): Body,
 ) -> Result<axum::Json<Value>, Problem> {
     let (verb, role) = match verb.as_str() {
         "approve" => (Verb::Approve, Role::Approver),
@@ -130,12 +129,7 @@ pub(super) async fn say(
         }
     };
     caller.must_be(&[role])?;
-    let body: Say = if body.is_empty() {
-        Say::default()
-    } else {
-        serde_json::from_slice(&body)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "malformed", error.to_string()))?
-    };
+    let body: Say = if body.is_empty() { Say::default() } else { axum::Json::from_bytes(&body)?.0 };
     let row = web.engine.say(&caller.name, id, verb, body.comment, body.proposal_hash.as_deref()).await?;
     shown(&web, &row).await
 }

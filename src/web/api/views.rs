@@ -67,7 +67,12 @@ pub(super) fn rotation(row: &RotationRow, votes: &[Approval]) -> Value {
         "expiresAt": it.expires_at,
         "guardDeadline": it.guard_deadline,
         "deployed": it.deployed,
-        "clusters": it.clusters,
+        "clusters": it.clusters.iter().map(|cluster| json!({
+            "name": cluster.name,
+            "seenUpdating": cluster.seen_updating,
+            "idle": cluster.idle,
+            "exception": cluster.exception,
+        })).collect::<Vec<_>>(),
         "atlasErrorCode": it.failure.as_ref().and_then(|failure| failure.code.clone()),
         "atlasDetail": it.failure.as_ref().map(|failure| failure.detail.clone()),
         "version": row.version,

@@ -20,7 +20,7 @@ pub(super) async fn audit(
 ) -> Result<axum::Json<Value>, Problem> {
     caller.must_be(&[Role::Auditor, Role::Operator, Role::Approver, Role::Viewer])?;
     let limit = paging.limit();
-    let rows = web.engine.store.audit(paging.after()?.unwrap_or(0), limit).await?;
+    let rows = web.engine.store.audit(paging.after()?, limit).await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|row| row.seq.to_string())).flatten();
     Ok(page(rows.iter().map(views::audit).collect(), next))
 }
@@ -82,6 +82,7 @@ pub(super) async fn status(State(web): State<Web>, _: Caller) -> Result<axum::Js
     let projects: u64 = counts.values().sum();
     Ok(axum::Json(json!({
         "at": now,
+        "database": engine.guard.shown(),
         "projects": projects,
         "byStatus": counts,
         "withoutOwner": unowned,

@@ -125,10 +125,12 @@ async fn a_used_up_budget_sends_nothing_and_says_when_there_is_room() {
 #[tokio::test]
 async fn a_refused_login_is_an_authentication_failure_in_atlas_words() {
     let invalid = r#"{"error":"invalid_client","error_description":"Invalid credentials provided."}"#;
-    let denied = r#"{"error":"access_denied","error_description":"Too many tokens."}"#;
-    for (status, body, words) in
-        [(401, invalid, "Invalid credentials provided."), (403, denied, "Too many tokens.")]
-    {
+    let grant = r#"{"error":"invalid_grant","error_description":""}"#;
+    for (status, body, words) in [
+        (401, invalid, "Invalid credentials provided."),
+        (400, grant, "Atlas answered 400 invalid_grant"),
+        (403, "<html>", "Atlas answered 403"),
+    ] {
         let fake = Fake::start([]).await;
         fake.script_tokens([reply(status, "", body), reply(status, "", body)]);
         let setup = client(&fake);
@@ -138,6 +140,67 @@ async fn a_refused_login_is_an_authentication_failure_in_atlas_words() {
         assert!(matches!(setup.set_key().await, Reply::Auth(_)));
         assert!(fake.calls().is_empty());
     }
+}
+
+#[tokio::test]
+async fn too_many_living_tokens_pass_and_are_told_in_atlas_words() {
+    let fake = Fake::start([]).await;
+    let denied = r#"{"error":"access_denied","error_description":"Too many tokens."}"#;
+    fake.script_tokens([reply(403, "", denied), reply(403, "", denied)]);
+    let setup = client(&fake);
+    let failure = setup.observe().await.unwrap_err();
+    assert_eq!((failure.class, failure.status), (Class::Transient, Some(403)));
+    assert_eq!(failure.code.as_deref(), Some("access_denied"));
+    assert_eq!(failure.detail, "no token for the credential \"default\": Too many tokens.");
+    assert!(matches!(setup.set_key().await, Reply::NotTaken(_)));
+    assert!(fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn no_token_is_asked_for_before_the_time_that_retry_after_names() {
+    let fake = Fake::start(readings(1)).await;
+    fake.script_tokens([reply(429, "Retry-After: 90\r\n", r#"{"error":"slow_down"}"#)]);
+    let setup = client(&fake);
+    for passed in [0, 60, 29] {
+        setup.clock.advance(Duration::from_secs(passed));
+        let failure = setup.observe().await.unwrap_err();
+        assert_eq!((failure.class, failure.status), (Class::Transient, Some(429)));
+        assert!(failure.detail.contains("Atlas answered 429 slow_down"), "{}", failure.detail);
+        assert!(failure.retry_after.unwrap().get() <= Duration::from_secs(91));
+    }
+    assert_eq!(fake.token_calls().len(), 1);
+    setup.clock.advance(Duration::from_secs(1));
+    setup.observe().await.unwrap();
+    assert_eq!(fake.token_calls().len(), 2);
+}
+
+#[tokio::test]
+async fn calls_at_the_same_time_share_a_failed_token_request_too() {
+    let fake = Fake::start(readings(1)).await;
+    fake.script_tokens([reply(500, "", "<html>")]);
+    let setup = client(&fake);
+    let calls = (0..20).map(|_| setup.observe());
+    assert!(futures_util::future::join_all(calls).await.iter().all(Result::is_err));
+    assert_eq!(fake.token_calls().len(), 1);
+    setup.observe().await.unwrap();
+    assert_eq!(fake.token_calls().len(), 2, "whoever comes later asks again");
+}
+
+#[tokio::test]
+async fn a_token_serves_to_its_end_and_not_beyond_while_none_can_be_had() {
+    let fake = Fake::start(readings(9)).await;
+    let setup = client(&fake);
+    setup.observe().await.unwrap();
+    let denied = || reply(403, "", r#"{"error":"access_denied"}"#);
+    fake.script_tokens((0..9).map(|_| denied()));
+    for at in [2880, 3599] {
+        setup.clock.set(super::noon() + Duration::from_secs(at));
+        setup.observe().await.unwrap();
+    }
+    setup.clock.set(super::noon() + Duration::from_secs(3600));
+    assert_eq!(setup.observe().await.unwrap_err().class, Class::Transient);
+    assert!(fake.calls().iter().all(|call| call.contains("Bearer tok-1")));
+    assert_eq!(fake.calls().len(), 3);
 }
 
 #[tokio::test]

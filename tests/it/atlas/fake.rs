@@ -1,7 +1,8 @@
 //! A stand-in for Atlas that answers with bytes written by hand.
 //!
 //! Every connection carries one request. Token requests are answered by themselves unless a test
-//! scripts them; everything else is answered from the script, in order. What came in is kept as it
+//! scripts them; everything else is answered from the script, in order, except that a Digest login
+//! may be demanded first. What came in is kept as it
 //! was on the wire.
 
 use std::collections::VecDeque;
@@ -47,6 +48,12 @@ pub(crate) fn refusal(status: u16, code: &str) -> Step {
     reply(status, "Content-Type: application/json\r\n", body)
 }
 
+/// A 401 with this challenge, in the words of Atlas.
+pub(crate) fn unauthorized(challenge: &str) -> Step {
+    let body = r#"{"detail":"You are not authorized for this resource.","error":401,"errorCode":"UNEXPECTED_ERROR","parameters":[],"reason":"Unauthorized"}"#;
+    reply(401, &format!("WWW-Authenticate: {challenge}\r\nContent-Type: application/json\r\n"), body)
+}
+
 /// A whole reply as it stands on the wire.
 pub(crate) fn bytes(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
@@ -63,6 +70,7 @@ struct State {
     tokens: VecDeque<Step>,
     calls: Vec<String>,
     token_calls: Vec<String>,
+    challenge: Option<String>,
 }
 
 #[derive(Clone)]
@@ -91,6 +99,11 @@ impl Fake {
         self.state.lock().unwrap().tokens.extend(steps);
     }
 
+    /// Answers requests that come without a Digest login with this challenge and not from the script.
+    pub(crate) fn demand(&self, challenge: &str) {
+        self.state.lock().unwrap().challenge = Some(challenge.to_owned());
+    }
+
     /// Requests other than for tokens, as they were on the wire, with `HOST` for our address.
     pub(crate) fn calls(&self) -> Vec<String> {
         self.state.lock().unwrap().calls.clone()
@@ -112,7 +125,11 @@ impl Fake {
             );
             return state.tokens.pop_front().unwrap_or_else(|| ok(&token));
         }
+        let is_proven = request.contains("\r\nauthorization: Digest ");
         state.calls.push(request);
+        if let Some(challenge) = state.challenge.as_ref().filter(|_| !is_proven) {
+            return unauthorized(challenge);
+        }
         state.script.pop_front().unwrap_or_else(|| reply(599, "", "the script is over"))
     }
 }

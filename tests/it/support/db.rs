@@ -18,6 +18,9 @@ pub(crate) enum Backend {
     Postgres,
 }
 
+/// The one user whose password a local server asks for; the test makes it.
+pub(crate) const WITH_PASSWORD: &str = "kw_with_password";
+
 /// A migrated database of its own, gone when dropped.
 pub(crate) struct TestDb {
     pub(crate) store: Store,
@@ -44,6 +47,11 @@ impl Drop for Server {
 
 impl TestDb {
     pub(crate) async fn new(backend: Backend) -> Self {
+        Self::with(backend, "").await
+    }
+
+    /// With `options` at the end of PostgreSQL's `CREATE DATABASE`.
+    pub(crate) async fn with(backend: Backend, options: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (url, server) = match backend {
             Backend::Sqlite => (format!("sqlite:{}", folder.path().join("kw.db").display()), None),
@@ -51,7 +59,7 @@ impl TestDb {
                 let (server, admin) = postgres(&folder).await;
                 let name = format!("kw_{}", uuid::Uuid::now_v7().simple());
                 let mut connection = sqlx::PgConnection::connect(&admin).await.unwrap();
-                let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+                let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name} {options}"));
                 sqlx::query(create).execute(&mut connection).await.unwrap();
                 let mut url: url::Url = admin.parse().unwrap();
                 url.set_path(&name);
@@ -126,6 +134,10 @@ async fn local(folder: &tempfile::TempDir) -> (Server, String) {
         .output()
         .unwrap();
     assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+    // One user that must give a password, so that a wrong one can be refused.
+    let hba = data.join("d/pg_hba.conf");
+    let rules = std::fs::read_to_string(&hba).unwrap();
+    std::fs::write(&hba, format!("host all {WITH_PASSWORD} 127.0.0.1/32 scram-sha-256\n{rules}")).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let child = as_server_user(binary("postgres"))
         .current_dir("/tmp")

@@ -1,6 +1,9 @@
 //! What the tests share: databases, and an engine against the simulator.
 
+pub(crate) mod daemon;
 pub(crate) mod db;
+pub(crate) mod process;
+pub(crate) mod proxy;
 
 use std::sync::Arc;
 
@@ -12,7 +15,7 @@ use keywheel::domain::time::{Clock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{NewProject, Proposed, Verb};
 use keywheel::engine::{Engine, Settings, driver};
 use keywheel::secret::Secret;
-use keywheel::sim::world::demo_key;
+use keywheel::sim::world::{KeyState, demo_key};
 use keywheel::sim::{Sim, World};
 use keywheel::store::{RotationRow, Store};
 
@@ -46,10 +49,15 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new() -> Self {
+        Self::on(db::Backend::Sqlite, World::demo()).await
+    }
+
+    /// The same on either database, in a given world.
+    pub(crate) async fn on(backend: db::Backend, world: World) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let sim = Sim::start(listener, World::demo(), Arc::new(SystemClock)).unwrap();
-        let db = db::TestDb::new(db::Backend::Sqlite).await;
+        let sim = Sim::start(listener, world, Arc::new(SystemClock)).unwrap();
+        let db = db::TestDb::new(backend).await;
         let engine = engine(&sim, db.store.clone());
         let new = NewProject {
             group_id: group(1),
@@ -60,34 +68,69 @@ impl Rig {
         Self { sim, engine, db }
     }
 
+    /// Changes what is proposed from now on is bound to.
+    pub(crate) fn rule(&mut self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = Settings::clone(&self.engine.settings);
+        change(&mut settings);
+        self.engine.settings = Arc::new(settings);
+    }
+
+    /// Tracks project `number` too.
+    pub(crate) async fn track(&self, number: u64) {
+        let new = NewProject { group_id: group(number), ..NewProject::default() };
+        self.engine.add_project("ada", new).await.unwrap();
+    }
+
     /// A new process on the same database.
     pub(crate) fn restart(&mut self) {
         self.engine = engine(&self.sim, self.db.store.clone());
     }
 
-    /// Proposes and approves the move to the new key.
+    /// Proposes and approves the move of project 1 to its new key.
     pub(crate) async fn approved(&self) -> RotationRow {
-        let group = group(1).parse().unwrap();
-        let proposed = self.engine.propose("ada", &group, &new_key(), None, false).await.unwrap();
+        self.approved_to(1, &new_key()).await
+    }
+
+    /// Proposes and approves the move of project `number` to `key`.
+    pub(crate) async fn approved_to(&self, number: u64, key: &str) -> RotationRow {
+        let group = group(number).parse().unwrap();
+        let proposed = self.engine.propose("ada", &group, key, None, false).await.unwrap();
         let Proposed::Created(row) = proposed else { panic!("not new") };
         self.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap()
     }
 
     /// Steps until the rotation is final, or waits for an operator.
     pub(crate) async fn settle(&self, row: &RotationRow) -> RotationRow {
+        self.until(row, |state| state.is_final() || state == State::NeedsOperator).await
+    }
+
+    /// Steps until the rotation's state is one that is `wanted`.
+    pub(crate) async fn until(&self, row: &RotationRow, wanted: impl Fn(State) -> bool) -> RotationRow {
         let id = row.rotation.id;
+        let mut seen = None;
         let settled = tokio::time::timeout(std::time::Duration::from_secs(60), async {
             loop {
                 driver::run_due(&self.engine).await.unwrap();
                 let row = self.engine.rotation(id).await.unwrap();
-                if row.rotation.state.is_final() || row.rotation.state == State::NeedsOperator {
+                seen = Some(row.rotation.state);
+                if wanted(row.rotation.state) {
                     return row;
                 }
-                let wake = row.rotation.wake_at.unwrap();
+                let wake = row.rotation.wake_at.expect("it ended in another state");
                 tokio::time::sleep(self.engine.clock.now().until(wake)).await;
             }
         });
-        settled.await.expect("the rotation did not settle")
+        let Ok(row) = settled.await else { panic!("the rotation rests in {seen:?}") };
+        row
+    }
+
+    /// Another person sets `key` in Atlas.
+    pub(crate) fn set_by_hand(&self, key: &str) {
+        self.sim.with(|world| {
+            world.keys.entry(key.to_owned()).or_insert(KeyState::Enabled);
+            let project = world.projects.get_mut(&group(1)).unwrap();
+            project.block.insert("customerMasterKeyID".to_owned(), key.into());
+        });
     }
 
     pub(crate) fn patches(&self) -> Vec<String> {
@@ -100,6 +143,10 @@ impl Rig {
 }
 
 pub(crate) fn engine(sim: &Sim, store: Store) -> Engine {
+    engine_at(sim, store, Arc::new(SystemClock))
+}
+
+pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engine {
     let options = AtlasOptions {
         base_url: sim.base_url().parse().unwrap(),
         request_timeout: std::time::Duration::from_secs(2),
@@ -112,7 +159,6 @@ pub(crate) fn engine(sim: &Sim, store: Store) -> Engine {
             client_secret: Secret::new("mdb_sa_sk_demo"),
         },
     };
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let atlas = Atlas::new(options, vec![credential], Arc::clone(&clock), Arc::new(Unlimited)).unwrap();
     let ms = Span::from_millis;
     let settings = Settings {
@@ -137,6 +183,7 @@ pub(crate) fn engine(sim: &Sim, store: Store) -> Engine {
             idle_every: ms(500),
             watch_every: ms(200),
             watch_for: ms(600),
+            ..Pace::default()
         },
         drift_every: Span::from_secs(60),
         request_timeout: ms(2000),

@@ -1,0 +1,161 @@
+//! The figures that Keywheel is held to, measured on the release build and printed as one table.
+//!
+//! `cargo bench` runs it. Nothing here fails a build over time: a slow machine is not a fault.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that cannot go on must say so")]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keywheel::domain::key::{KeyRef, Place, Provider};
+use keywheel::domain::project::{Project, SinceSource};
+use keywheel::domain::time::{Clock, SystemClock, Timestamp};
+use keywheel::sim::{Sim, World};
+use keywheel::store::{Access, Store};
+
+/// Projects whose turn it is when the daemon starts.
+const DUE: usize = 100;
+
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn main() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        println!("{:<58} {:>12}  hold", "figure", "measured");
+        for (count, memory) in [(0, 20), (10_000, 40)] {
+            let (start, resident) = daemon_with(count).await;
+            row(
+                &format!("resident memory, {count} projects, after a sweep"),
+                &format!("{resident:.1} MiB"),
+                &format!("<= {memory} MiB"),
+            );
+            if count > 0 {
+                let text = format!("{:.0} ms", start.as_secs_f64() * 1000.0);
+                row(&format!("start to serving, {count} projects"), &text, "<= 150 ms");
+            }
+        }
+    });
+}
+
+fn row(figure: &str, measured: &str, hold: &str) {
+    println!("{figure:<58} {measured:>12}  {hold}");
+    std::io::stdout().flush().unwrap();
+}
+
+fn group(number: usize) -> String {
+    format!("{:024x}", 0x0065_bb00_0000_usize + number)
+}
+
+fn project(number: usize, now: Timestamp) -> Project {
+    let key = KeyRef::parse(Provider::Aws, &format!("{number:08x}-aaaa-4aaa-8aaa-000000000001")).unwrap();
+    Project {
+        group_id: group(number).parse().unwrap(),
+        name: format!("project-{number}"),
+        provider: Some(Provider::Aws),
+        current_key: Some(key),
+        place: Place::default(),
+        key_since: Some(now - Duration::from_secs(86_400 * (number as u64 % 90))),
+        key_since_source: Some(SinceSource::Operator),
+        valid: Some(true),
+        private_networking: false,
+        owners: vec![format!("owner-{}@example.com", number % 50)],
+        environment: Some("prod".to_owned()),
+        credential: "default".to_owned(),
+        policy: None,
+        drift_key: None,
+        last_checked_at: Some(now),
+        last_error: None,
+        next_check_at: if number < DUE { now } else { now + Duration::from_secs(3600) },
+        created_at: now,
+        open_rotation: None,
+        version: 1,
+    }
+}
+
+/// Starts the daemon on `count` projects: how long until it serves, and its memory in MiB after its first sweep.
+async fn daemon_with(count: usize) -> (Duration, f64) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let now = SystemClock.now();
+    let store =
+        Store::open(&format!("sqlite:{}", folder.join("kw.db").display()), Path::new(""), Access::Beside)
+            .await
+            .unwrap();
+    store.migrate().await.unwrap();
+    for number in 0..count {
+        store.insert_project(&project(number, now), &[], now).await.unwrap();
+    }
+    store.close().await;
+    let mut world = World::demo();
+    let model = world.projects.values().next().unwrap().clone();
+    for number in 0..count.min(DUE) {
+        let mut twin = model.clone();
+        let key = format!("{number:08x}-aaaa-4aaa-8aaa-000000000001");
+        twin.block.insert("customerMasterKeyID".to_owned(), key.into());
+        world.projects.insert(group(number), twin);
+    }
+    let sim =
+        Sim::start(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(), world, Arc::new(SystemClock))
+            .unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = format!(
+        "data_dir = \"{}\"\n[server]\nlisten = \"127.0.0.1:{port}\"\n[database]\nurl = \"sqlite:kw.db\"\n\
+         [atlas]\nbase_url = \"{}\"\n[atlas.credentials.default]\nkind = \"service-account\"\n\
+         client_id = \"mdb_sa_id_demo\"\nclient_secret = \"mdb_sa_sk_demo\"\n[log]\nlevel = \"warn\"\n",
+        folder.display(),
+        sim.base_url(),
+    );
+    std::fs::write(folder.join("keywheel.toml"), config).unwrap();
+    let started = Instant::now();
+    let child = Command::new(env!("CARGO_BIN_EXE_keywheel"))
+        .args(["serve", "--config"])
+        .arg(folder.join("keywheel.toml"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let daemon = Daemon(child);
+    let mut serving = None;
+    let limit = Instant::now() + Duration::from_secs(120);
+    while !answers(port, "/readyz").await {
+        assert!(Instant::now() < limit, "the daemon did not become ready");
+        if serving.is_none() && answers(port, "/healthz").await {
+            serving = Some(started.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let serving = serving.unwrap_or_else(|| started.elapsed());
+    let resident = resident(daemon.0.id());
+    drop(daemon);
+    sim.shutdown().await;
+    (serving, resident)
+}
+
+/// Whether `path` answers with 200.
+async fn answers(port: u16, path: &str) -> bool {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return false };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let mut reply = String::new();
+    stream.write_all(request.as_bytes()).await.is_ok()
+        && stream.read_to_string(&mut reply).await.is_ok()
+        && reply.starts_with("HTTP/1.1 200")
+}
+
+/// Resident memory in MiB, as Linux counts it.
+fn resident(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib / 1024.0
+}

@@ -1,0 +1,171 @@
+//! `keywheel doctor`: the database in plain words, and an operator's acceptance of what the daemon
+//! does not act on. Each acceptance is an audit row of its own; nothing else is written.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::{actor, open};
+use crate::config::Config;
+use crate::domain::rotation::machine::MAX_SKEW;
+use crate::domain::time::{Clock, SystemClock};
+use crate::engine::guard::{present_mark, read_mark, regression, write_mark};
+use crate::store::{Access, BREAK_ACCEPTED, NewAudit, Store};
+
+/// What an operator accepts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Accept {
+    /// That the database is an older copy of itself.
+    pub restore: bool,
+    /// That this audit row is broken.
+    pub broken_row: Option<i64>,
+}
+
+/// Where the daemon keeps its mark.
+pub(super) fn mark_file(config: &Config) -> PathBuf {
+    config.data_dir.join("epoch")
+}
+
+struct Findings(Vec<Value>);
+
+impl Findings {
+    fn say(&mut self, name: &str, verdict: Result<String, String>) {
+        let (result, detail) = match verdict {
+            Ok(detail) => ("pass", detail),
+            Err(detail) => ("fail", detail),
+        };
+        self.0.push(json!({ "name": name, "result": result, "detail": detail }));
+    }
+}
+
+/// Checks the database, after carrying out what is accepted: `{"ok": …, "checks": […]}`.
+///
+/// # Errors
+/// An acceptance that could not be recorded; what a check finds is in the answer.
+pub async fn doctor(config: Config, accept: Accept) -> anyhow::Result<Value> {
+    let mut findings = Findings(Vec::new());
+    let store = match open(&config, Access::Beside).await {
+        Ok(store) => store,
+        Err(error) => {
+            findings.say("database", Err(format!("{error:#}")));
+            return Ok(report(&findings));
+        }
+    };
+    if let Err(error) = store.check_schema().await {
+        findings.say("database", Err(error.to_string()));
+        return Ok(report(&findings));
+    }
+    let now = SystemClock.now();
+    findings.say(
+        "database",
+        match store.check_writable(now).await {
+            Ok(()) => Ok(format!("it has schema {} and can be written", crate::store::known_version())),
+            Err(error) => Err(error.to_string()),
+        },
+    );
+    clock(&store, &mut findings).await;
+    if let Some(row) = accept.broken_row {
+        accept_broken(&store, row, &mut findings).await?;
+    }
+    if accept.restore {
+        accept_restore(&config, &store, &mut findings).await?;
+    }
+    audit(&store, &mut findings).await;
+    history(&config, &store, &mut findings).await;
+    store.close().await;
+    Ok(report(&findings))
+}
+
+fn report(findings: &Findings) -> Value {
+    let ok = findings.0.iter().all(|it| it["result"] == "pass");
+    json!({ "ok": ok, "checks": findings.0 })
+}
+
+async fn clock(store: &Store, findings: &mut Findings) {
+    let asked = SystemClock.now();
+    let verdict = match store.server_time().await {
+        Err(error) => Err(error.to_string()),
+        Ok(None) => Ok("SQLite has no clock of its own".to_owned()),
+        Ok(Some(theirs)) => {
+            let apart = asked.since(theirs).max(theirs.since(SystemClock.now()));
+            let text = format!("this machine's clock and the database's are {} s apart", apart.as_secs());
+            if apart > MAX_SKEW {
+                Err(format!("{text}; no PATCH is sent until they agree: check NTP on both"))
+            } else {
+                Ok(text)
+            }
+        }
+    };
+    findings.say("clock", verdict);
+}
+
+async fn audit(store: &Store, findings: &mut Findings) {
+    let verdict = match (store.verify_audit().await, store.verify_audit_tail(usize::MAX).await) {
+        (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
+        (Ok(Ok(report)), _) => Ok(format!("{} audit rows, the chain is intact", report.rows)),
+        (Ok(Err(broken)), Ok(None)) => {
+            Ok(format!("audit row {} is broken ({}), which was accepted", broken.seq, broken.why))
+        }
+        (Ok(Err(_)), Ok(Some(broken))) => Err(format!(
+            "audit row {} is broken: {}; find out who changed it, then --accept-broken-chain {} lets rotations go on",
+            broken.seq, broken.why, broken.seq
+        )),
+    };
+    findings.say("audit", verdict);
+}
+
+async fn history(config: &Config, store: &Store, findings: &mut Findings) {
+    let verdict = match read_mark(&mark_file(config)) {
+        Err(error) => Err(error.to_string()),
+        Ok(None) => Ok("no daemon has run with this data_dir yet".to_owned()),
+        Ok(Some(mark)) => match regression(store, &mark).await {
+            Err(error) => Err(error.to_string()),
+            Ok(None) => Ok(format!("it holds audit row {}, the last this daemon remembers", mark.seq)),
+            Ok(Some(found)) => Err(format!(
+                "{found}; compare with `keywheel status`, then --accept-restore lets rotations go on"
+            )),
+        },
+    };
+    findings.say("history", verdict);
+}
+
+async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings) -> anyhow::Result<()> {
+    let file = mark_file(config);
+    let Some(mark) = read_mark(&file)? else { return Ok(()) };
+    let Some(found) = regression(store, &mark).await? else {
+        findings.say("accept-restore", Ok("there was nothing to accept".to_owned()));
+        return Ok(());
+    };
+    let row = NewAudit {
+        actor: actor(),
+        action: "database.restore_accepted".to_owned(),
+        subject: "database".to_owned(),
+        detail: json!({ "found": found, "remembered": { "seq": mark.seq, "hash": mark.hash } }).to_string(),
+    };
+    // The audit row first: a daemon that goes on before anybody is named for it must not happen.
+    store.append(&[row], SystemClock.now()).await?;
+    if let Some(present) = present_mark(store).await? {
+        write_mark(&file, &present)?;
+    }
+    findings.say("accept-restore", Ok(format!("accepted by {}: {found}", actor())));
+    Ok(())
+}
+
+async fn accept_broken(store: &Store, row: i64, findings: &mut Findings) -> anyhow::Result<()> {
+    let broken = store.verify_audit_tail(usize::MAX).await?;
+    match broken.filter(|it| it.seq == row) {
+        None => findings
+            .say("accept-broken-chain", Err(format!("audit row {row} is not the next that is broken"))),
+        Some(broken) => {
+            let accepted = NewAudit {
+                actor: actor(),
+                action: BREAK_ACCEPTED.to_owned(),
+                subject: format!("audit/{row}"),
+                detail: json!({ "why": broken.why }).to_string(),
+            };
+            store.append(&[accepted], SystemClock.now()).await?;
+            findings.say("accept-broken-chain", Ok(format!("row {row} accepted by {}", actor())));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Daemons that share a database announce under which settings they run, so that two with
+//! different ones do not work on the same rotations. It announces and compares; a rotation that is
+//! open already keeps the rules it was proposed under either way.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::bail;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::config::{Config, Credential, PatchBody};
+use crate::domain::time::{Clock, SystemClock};
+use crate::store::{GONE_AFTER, Other, Presence, Store};
+
+/// How often a daemon says that it is there.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// Settings in which daemons on one database must agree: a proof by one would be none for the other.
+fn matters(path: &str) -> bool {
+    matches!(path, "atlas.base_url" | "atlas.patch_body") || path.starts_with("verify.")
+}
+
+/// Announces this daemon, unless another one runs under settings that must not differ.
+///
+/// # Errors
+/// Names the settings and the other daemon.
+pub(super) async fn join(config: &Config, store: &Store) -> anyhow::Result<Presence> {
+    let host =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "this host".to_owned());
+    let it = Presence {
+        id: Uuid::now_v7(),
+        name: format!("{} (pid {})", host.trim(), std::process::id()),
+        settings: settings(config),
+    };
+    let welcome = |others: &[Other]| {
+        for other in others {
+            let (grave, harmless): (Vec<_>, Vec<_>) =
+                differences(&it.settings, &other.settings).into_iter().partition(|(path, _)| matters(path));
+            if !grave.is_empty() {
+                bail!(
+                    "another keywheel on this database, {}, runs with other settings: {}. Give both the same; \
+                     if that one is gone without a clean stop, try again after {}",
+                    other.name,
+                    sentence(&grave),
+                    other.seen_at + GONE_AFTER
+                );
+            }
+            if !harmless.is_empty() {
+                tracing::warn!(
+                    "another keywheel on this database, {}, runs with other settings: {}",
+                    other.name,
+                    sentence(&harmless)
+                );
+            }
+        }
+        Ok(())
+    };
+    store.join(&it, SystemClock.now(), welcome).await??;
+    Ok(it)
+}
+
+/// Stays announced until `stop`, and leaves then.
+pub(super) async fn run(store: Store, it: Presence, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = stop.cancelled() => break,
+        }
+        if let Err(error) = store.stay(&it, SystemClock.now()).await {
+            tracing::warn!(error = %error, "other daemons cannot see that this one runs");
+        }
+    }
+    if let Err(error) = store.leave(&it).await {
+        tracing::warn!(error = %error, "other daemons take this one for running for a few minutes more");
+    }
+}
+
+/// The settings that daemons should share, by path. No secret is among them.
+fn settings(config: &Config) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    let patch_body = match config.atlas.patch_body {
+        PatchBody::KeyOnly => "key-only",
+        PatchBody::WholeBlock => "whole-block",
+    };
+    settings.insert("atlas.base_url".to_owned(), config.atlas.base_url.clone());
+    settings.insert("atlas.patch_body".to_owned(), patch_body.to_owned());
+    settings.insert("atlas.request_timeout".to_owned(), config.atlas.request_timeout.to_string());
+    for (name, credential) in &config.atlas.credentials {
+        let id = match credential {
+            Credential::ServiceAccount { client_id, .. } => client_id,
+            Credential::ApiKey { public_key, .. } => public_key,
+        };
+        settings.insert(format!("atlas.credentials.{name}"), id.clone());
+    }
+    let groups = [
+        ("policy", serde_json::to_value(&config.policy)),
+        ("verify", serde_json::to_value(&config.verify)),
+        ("pace", serde_json::to_value(&config.pace)),
+    ];
+    for (group, values) in groups {
+        for (name, value) in values.as_ref().ok().and_then(Value::as_object).into_iter().flatten() {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            settings.insert(format!("{group}.{name}"), text);
+        }
+    }
+    settings
+}
+
+/// The paths that differ, each with what is here and there.
+fn differences(
+    here: &BTreeMap<String, String>,
+    there: &BTreeMap<String, String>,
+) -> Vec<(String, (String, String))> {
+    let mut paths: Vec<&String> = here.keys().chain(there.keys()).collect();
+    paths.sort();
+    paths.dedup();
+    let shown = |side: &BTreeMap<String, String>, path: &String| {
+        side.get(path).map_or("not set".to_owned(), |value| format!("{value:?}"))
+    };
+    paths
+        .into_iter()
+        .filter(|path| here.get(*path) != there.get(*path))
+        .map(|path| (path.clone(), (shown(here, path), shown(there, path))))
+        .collect()
+}
+
+fn sentence(differences: &[(String, (String, String))]) -> String {
+    let mut text = String::new();
+    for (path, (here, there)) in differences {
+        let comma = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{comma}{path} is {here} here and {there} there");
+    }
+    text
+}

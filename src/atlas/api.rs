@@ -1,0 +1,114 @@
+//! What the engine asks of Atlas, as a trait: the HTTP client answers it, and so does a simulated
+//! world whose time is simulated too. It adds nothing to the client's own methods.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::Atlas;
+use crate::domain::ids::GroupId;
+use crate::domain::key::{KeyRef, Provider};
+use crate::domain::rotation::outcome::{Cluster, Failure, Observation};
+use crate::domain::rotation::state::Reply;
+
+/// Atlas, as the engine sees it. Every call names a credential and gives up after `timeout`.
+pub trait AtlasApi: Debug + Send + Sync {
+    /// Whether a credential of this name is configured.
+    fn knows(&self, credential: &str) -> bool;
+
+    /// [`Atlas::observe`].
+    fn observe<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Observation, Failure>>;
+
+    /// [`Atlas::set_key`].
+    fn set_key<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        key: &'a KeyRef,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Reply>;
+
+    /// [`Atlas::group_name`].
+    fn group_name<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<String, Failure>>;
+
+    /// [`Atlas::cmk_clusters`].
+    fn cmk_clusters<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        provider: Provider,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Cluster>, Failure>>;
+
+    /// [`Atlas::network_denied`].
+    fn network_denied<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<bool, Failure>>;
+}
+
+impl AtlasApi for Atlas {
+    fn knows(&self, credential: &str) -> bool {
+        self.knows(credential)
+    }
+
+    fn observe<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Observation, Failure>> {
+        Box::pin(self.observe(credential, group, timeout))
+    }
+
+    fn set_key<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        key: &'a KeyRef,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Reply> {
+        Box::pin(self.set_key(credential, group, key, timeout))
+    }
+
+    fn group_name<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(self.group_name(credential, group, timeout))
+    }
+
+    fn cmk_clusters<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        provider: Provider,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Cluster>, Failure>> {
+        Box::pin(self.cmk_clusters(credential, group, provider, timeout))
+    }
+
+    fn network_denied<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<bool, Failure>> {
+        Box::pin(self.network_denied(credential, group, timeout))
+    }
+}

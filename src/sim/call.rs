@@ -1,0 +1,219 @@
+//! One request on its way through the simulator: noted, admitted, maybe struck by a fault, handled,
+//! answered, and noted again.
+//!
+//! Faults strike only requests that passed log-in and limits, so that a script does not depend on how
+//! many challenges a client needs. What a request means is the business of its handler.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::fault::{self, Kind};
+use super::reply::{self, Answer};
+use super::wire::Peer;
+use super::world::World;
+use super::{Shared, encryption, events, login};
+use crate::domain::time::Timestamp;
+
+/// The longest body that is read.
+const BODY_CAP: usize = 1024 * 1024;
+
+/// One operation of the API.
+#[derive(Clone, Copy)]
+pub(super) struct Operation {
+    /// Its name in the log and in the script.
+    pub(super) name: &'static str,
+    /// The versions it exists in, ascending; none for what needs no log-in.
+    pub(super) versions: &'static [&'static str],
+    /// Which rate limit it counts against.
+    pub(super) limit: &'static str,
+    /// Whether it changes something, which only owners may.
+    pub(super) writes: bool,
+    /// What it does.
+    pub(super) handle: fn(&mut World, &Ask) -> Answer,
+}
+
+impl Operation {
+    /// The newest version that is not newer than the date asked for.
+    pub(super) fn served(self, accept: &str) -> Option<&'static str> {
+        let wanted = asked_version(accept)?;
+        self.versions.iter().rev().find(|version| **version <= wanted).copied()
+    }
+}
+
+/// The date in a media type such as `application/vnd.atlas.2023-01-01+json`.
+pub(super) fn asked_version(accept: &str) -> Option<&str> {
+    accept.strip_prefix("application/vnd.atlas.")?.strip_suffix("+json")
+}
+
+/// What a request says.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    /// When it is handled.
+    pub(super) now: Timestamp,
+    /// The credential that sent it, once it is admitted.
+    pub(super) who: String,
+    pub(super) method: Method,
+    /// Path and query as sent.
+    pub(super) uri: String,
+    pub(super) params: BTreeMap<String, String>,
+    pub(super) query: BTreeMap<String, String>,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Ask {
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// A part of the path; empty when the path has no such part.
+    pub(super) fn param(&self, name: &str) -> &str {
+        self.params.get(name).map_or("", String::as_str)
+    }
+
+    pub(super) fn group(&self) -> Option<&str> {
+        self.params.get("group").map(String::as_str)
+    }
+
+    /// A yes or no of the query.
+    pub(super) fn flag(&self, name: &str) -> Option<bool> {
+        self.query.get(name).and_then(|text| text.parse().ok())
+    }
+}
+
+/// A request with what is needed to answer it.
+pub(super) struct Call {
+    sim: Shared,
+    peer: Peer,
+    ask: Ask,
+}
+
+impl FromRequest<Shared> for Call {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, sim: &Shared) -> Result<Self, Response> {
+        let (mut parts, body) = request.into_parts();
+        let ConnectInfo(peer) = ConnectInfo::<Peer>::from_request_parts(&mut parts, sim)
+            .await
+            .map_err(IntoResponse::into_response)?;
+        let raw = RawPathParams::from_request_parts(&mut parts, sim).await;
+        let raw = raw.map_err(IntoResponse::into_response)?;
+        let params = raw.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let body = axum::body::to_bytes(body, BODY_CAP)
+            .await
+            .map_err(|_| StatusCode::PAYLOAD_TOO_LARGE.into_response())?;
+        let query = parts.uri.query().unwrap_or_default();
+        let ask = Ask {
+            now: sim.clock.now(),
+            who: String::new(),
+            uri: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+            params,
+            query: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            method: parts.method,
+            headers: parts.headers,
+            body,
+        };
+        Ok(Self { sim: sim.clone(), peer, ask })
+    }
+}
+
+impl Call {
+    /// Takes the request all the way.
+    pub(super) async fn answer(mut self, operation: Operation) -> Response {
+        let (index, admitted, fault) = self.arrive(operation);
+        if let Some(Kind::Delay(ms)) = fault {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
+        self.ask.now = self.sim.clock.now();
+        let mut standing = None;
+        let mut applied = false;
+        let mut response = match (admitted, &fault) {
+            (Err(refusal), _) => refusal.into_response(),
+            (Ok(_), Some(Kind::DropRequest)) => {
+                self.peer.cut();
+                return StatusCode::OK.into_response();
+            }
+            (Ok(_), Some(Kind::LateApply(ms))) => {
+                self.peer.cut();
+                self.apply_later(index, operation, Duration::from_millis(*ms));
+                return StatusCode::OK.into_response();
+            }
+            (Ok(_), Some(Kind::Status { status, code, retry_after })) => {
+                reply::scripted(*status, code.as_deref(), *retry_after)
+            }
+            (Ok(found), _) => {
+                standing = found;
+                let mut world = self.sim.world();
+                let answer = handle(&mut world, &self.ask, operation);
+                applied = answer.is_ok();
+                reply::render(answer, operation, &self.ask, &world.odd)
+            }
+        };
+        match fault {
+            Some(Kind::DropReply) => self.peer.cut(),
+            Some(Kind::AppliedStatus(status)) => reply::restate(&mut response, status),
+            Some(Kind::Truncate) => response = reply::truncate(response).await,
+            Some(Kind::Huge(bytes)) => response = reply::swell(response, bytes, false).await,
+            Some(Kind::GzipBomb(bytes)) => response = reply::swell(response, bytes, true).await,
+            _ => {}
+        }
+        let mut world = self.sim.world();
+        reply::dress(&mut response, self.ask.now, standing, &world.odd);
+        self.peer.hide_date(world.odd.omit_headers.contains("date"));
+        if let Some(entry) = world.log.get_mut(index) {
+            entry.applied_at = applied.then_some(self.ask.now);
+            entry.replied_at = Some(self.sim.clock.now());
+            entry.status = Some(response.status().as_u16());
+        }
+        response
+    }
+
+    /// Notes the request, lets it in or not, and finds its fault.
+    fn arrive(&mut self, operation: Operation) -> (usize, login::Admission, Option<Kind>) {
+        let mut world = self.sim.world();
+        let key = if operation.writes { encryption::named_key(&self.ask.body) } else { None };
+        let index = world.note(self.ask.now, operation.name, self.ask.group(), key);
+        let who = login::claimed(&world, &self.ask);
+        if let Some(entry) = world.log.get_mut(index) {
+            entry.credential.clone_from(&who);
+        }
+        self.ask.who = who.unwrap_or_default();
+        let admitted = login::admit(&mut world, &self.ask, self.peer.ip(), operation);
+        let mut fault = None;
+        if admitted.is_ok() {
+            fault = fault::strike(&mut world.faults, operation.name, self.ask.group());
+        }
+        if let (Some(Kind::HumanEdit(key)), Some(group)) = (&fault, self.ask.group()) {
+            events::human_edit(&mut world, group, key, None, self.ask.now);
+        }
+        (index, admitted, fault)
+    }
+
+    fn apply_later(&self, index: usize, operation: Operation, wait: Duration) {
+        let (sim, mut ask) = (self.sim.clone(), self.ask.clone());
+        self.sim.tasks.spawn(async move {
+            tokio::time::sleep(wait).await;
+            ask.now = sim.clock.now();
+            let mut world = sim.world();
+            if handle(&mut world, &ask, operation).is_ok()
+                && let Some(entry) = world.log.get_mut(index)
+            {
+                entry.applied_at = Some(ask.now);
+            }
+        });
+    }
+}
+
+/// Handles a request; Atlas looks at the project's key before and after, as its checks would.
+fn handle(world: &mut World, ask: &Ask, operation: Operation) -> Answer {
+    let group = ask.group().unwrap_or_default();
+    events::look(world, group, ask.now);
+    let answer = (operation.handle)(world, ask);
+    events::look(world, group, ask.now);
+    answer
+}

@@ -1,0 +1,101 @@
+//! What a project is made of: itself, its clusters, their snapshots, its people.
+//!
+//! Flex clusters, sharded snapshots, teams and organisations are not simulated.
+
+use serde_json::{Value, json};
+
+use super::call::Ask;
+use super::check::is_object_id;
+use super::events::object_id;
+use super::reply::{Answer, Refusal, Reply, refuse};
+use super::world::{Project, Role, Snapshot, User, Via, World};
+
+/// The organisation of all projects.
+pub(super) const ORG: &str = "65aa0000000000000000feed";
+
+/// The project that a path names.
+pub(super) fn find<'a>(world: &'a mut World, ask: &Ask) -> Result<&'a mut Project, Refusal> {
+    let group = ask.param("group");
+    if !is_object_id(group) {
+        return Err(refuse(404, "INVALID_GROUP_ID", format!("{group} is no id of a project.")).about(group));
+    }
+    world
+        .projects
+        .get_mut(group)
+        .ok_or_else(|| refuse(404, "GROUP_NOT_FOUND", format!("There is no project {group}.")).about(group))
+}
+
+fn group_view(id: &str, project: &Project) -> Value {
+    json!({
+        "id": id, "name": project.name, "orgId": ORG, "clusterCount": project.clusters.len(),
+        "created": "2024-01-01T00:00:00Z", "tags": [], "links": [],
+    })
+}
+
+/// The projects that the credential can see.
+#[expect(clippy::unnecessary_wraps, reason = "a handler like the others")]
+pub(super) fn groups(world: &mut World, ask: &Ask) -> Answer {
+    let seen = world.projects.iter().filter(|(_, it)| world.role(&ask.who, it) != Role::None);
+    Ok(Reply::List(seen.map(|(id, it)| group_view(id, it)).collect()))
+}
+
+pub(super) fn group(world: &mut World, ask: &Ask) -> Answer {
+    let project = find(world, ask)?;
+    Ok(Reply::One(group_view(ask.param("group"), project)))
+}
+
+pub(super) fn clusters(world: &mut World, ask: &Ask) -> Answer {
+    let project = find(world, ask)?;
+    let provider = if project.provider.is_empty() { "NONE" } else { &project.provider };
+    let view = |it: &super::world::Cluster| {
+        json!({
+            "id": object_id(&[ask.param("group"), &it.name]), "groupId": ask.param("group"), "name": it.name,
+            "paused": it.paused, "encryptionAtRestProvider": provider, "clusterType": "REPLICASET",
+            "stateName": project.cluster_state(it, ask.now),
+        })
+    };
+    Ok(Reply::List(project.clusters.iter().map(view).collect()))
+}
+
+/// The backups of one cluster.
+pub(super) fn snapshots(world: &mut World, ask: &Ask) -> Answer {
+    let project = find(world, ask)?;
+    let name = ask.param("cluster");
+    let cluster = project.clusters.iter().find(|it| it.name == name);
+    let cluster = cluster.ok_or_else(|| {
+        refuse(404, "CLUSTER_NOT_FOUND", format!("There is no cluster {name}.")).about(name)
+    })?;
+    let view = |it: &Snapshot| {
+        let mut view = json!({
+            "id": object_id(&[ask.param("group"), name, &it.created_at.to_string()]),
+            "createdAt": it.created_at, "expiresAt": it.expires_at, "status": "completed",
+            "snapshotType": "scheduled", "type": "replicaSet", "cloudProvider": project.provider,
+        });
+        // The field is documented for keys of AWS only, as the bare id.
+        let bare = it.key.as_deref().map(|key| key.rsplit("key/").next().unwrap_or(key));
+        if let Some(bare) = bare.filter(|bare| !bare.contains('/')) {
+            view["masterKeyUUID"] = json!(bare);
+        }
+        view
+    };
+    Ok(Reply::List(cluster.snapshots.iter().map(view).collect()))
+}
+
+/// The people of a project; those who come with a team or the organisation only when asked for.
+pub(super) fn users(world: &mut World, ask: &Ask) -> Answer {
+    let with = |name| ask.flag(name).unwrap_or(false);
+    let (teams, org) = (with("flattenTeams"), with("includeOrgUsers"));
+    let project = find(world, ask)?;
+    let seen = |it: &&User| match it.via {
+        Via::Project => true,
+        Via::Team => teams,
+        Via::Org => org,
+    };
+    let view = |it: &User| {
+        json!({
+            "id": object_id(&[&it.username]), "username": it.username, "roles": it.roles,
+            "orgMembershipStatus": it.status,
+        })
+    };
+    Ok(Reply::List(project.users.iter().filter(seen).map(view).collect()))
+}

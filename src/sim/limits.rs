@@ -1,0 +1,63 @@
+//! Rate limits: one token bucket per set of endpoints and project, or credential.
+//!
+//! Off unless a world sets them, because a test that runs into a limit by chance proves nothing.
+
+use serde::{Deserialize, Serialize};
+
+use super::call::{Ask, Operation};
+use super::reply::{Refusal, refuse};
+use super::world::World;
+use crate::domain::time::Timestamp;
+
+const PERIOD_S: u32 = 60;
+
+/// The size of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bucket {
+    /// How many requests it holds.
+    pub capacity: u32,
+    /// How many come back in 60 seconds.
+    pub refill: u32,
+}
+
+/// What is left in one bucket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Level {
+    tokens: f64,
+    at: Timestamp,
+}
+
+/// Takes one token; says limit and remainder, where there is a limit.
+pub(super) fn take(
+    world: &mut World,
+    ask: &Ask,
+    operation: Operation,
+) -> Result<Option<(u32, u32)>, Refusal> {
+    let Some(bucket) = world.rate_limits.get(operation.limit).copied() else { return Ok(None) };
+    let scope = ask.group().unwrap_or(&ask.who).to_owned();
+    let full = Level { tokens: f64::from(bucket.capacity), at: ask.now };
+    let level = world.levels.entry((operation.limit, scope)).or_insert(full);
+    let per_second = f64::from(bucket.refill) / f64::from(PERIOD_S);
+    let grown = level.tokens + ask.now.since(level.at).as_secs_f64() * per_second;
+    *level = Level { tokens: grown.min(f64::from(bucket.capacity)), at: ask.now };
+    if level.tokens < 1.0 {
+        let wait = whole(((1.0 - level.tokens) / per_second).ceil()).max(1);
+        return Err(refuse(429, "RATE_LIMITED_TOKEN_BUCKET", "Too many requests.")
+            .about(ask.uri.split('?').next().unwrap_or_default())
+            .about(wait)
+            .about(bucket.capacity)
+            .about(bucket.refill)
+            .about(PERIOD_S)
+            .header("retry-after", wait.to_string())
+            .header("ratelimit-limit", bucket.capacity.to_string())
+            .header("ratelimit-remaining", "0"));
+    }
+    level.tokens -= 1.0;
+    Ok(Some((bucket.capacity, whole(level.tokens))))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
+fn whole(number: f64) -> u32 {
+    number.clamp(0.0, f64::from(u32::MAX)) as u32
+}

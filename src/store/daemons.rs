@@ -1,0 +1,148 @@
+//! Which daemons run on this database and under which settings, and what time it has.
+//!
+//! A daemon's row is its presence: refreshed while it runs, taken away when it stops, and worth
+//! nothing once it is old. What differing settings mean is decided by who asks.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::people::TURN;
+use super::{Sql, Store, StoreError, Tx, each, read};
+use crate::domain::time::Timestamp;
+
+/// A daemon that was not seen for this long is gone: six times the refresh, and more than clocks
+/// may differ.
+pub const GONE_AFTER: Duration = Duration::from_mins(3);
+
+const OTHERS: Sql = Sql::same(
+    "SELECT name, settings, seen_at FROM daemons WHERE id <> $1 AND seen_at > $2 ORDER BY seen_at DESC",
+);
+const FORGET: Sql = Sql::same("DELETE FROM daemons WHERE seen_at <= $1");
+const SEEN: Sql = Sql::same(
+    "INSERT INTO daemons (id, name, settings, started_at, seen_at) VALUES ($1, $2, $3, $4, $4) \
+     ON CONFLICT (id) DO UPDATE SET seen_at = $4",
+);
+const LEAVE: Sql = Sql::same("DELETE FROM daemons WHERE id = $1");
+const TIME: Sql = Sql { sqlite: "SELECT NULL", postgres: "SELECT clock_timestamp()" };
+
+pub(super) const STATEMENTS: &[&Sql] = &[&OTHERS, &FORGET, &SEEN, &LEAVE, &TIME];
+
+/// A daemon as it announces itself.
+#[derive(Clone, Debug)]
+pub struct Presence {
+    /// Made at its start.
+    pub id: Uuid,
+    /// Host and process, for people.
+    pub name: String,
+    /// Settings that all daemons should share, by path; no secret among them.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// Another daemon on the same database.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// Host and process.
+    pub name: String,
+    /// Its settings.
+    pub settings: BTreeMap<String, String>,
+    /// When it was last there.
+    pub seen_at: Timestamp,
+}
+
+#[derive(FromRow)]
+struct Row {
+    name: String,
+    settings: String,
+    seen_at: Timestamp,
+}
+
+impl Store {
+    /// Announces `it` if `welcome` has nothing against the daemons that are there already; they are
+    /// what it gives. On SQLite the lock file proves that there are none.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn join<R>(
+        &self,
+        it: &Presence,
+        now: Timestamp,
+        welcome: impl FnOnce(&[Other]) -> Result<(), R>,
+    ) -> Result<Result<(), R>, StoreError> {
+        let mut tx = self.begin().await?;
+        each!(&mut tx, TURN, |conn, text| sqlx::query(text).bind("daemons").execute(conn).await.map(|_| ()))?;
+        // On SQLite whoever is announced is gone, whatever its clock said.
+        let alone = matches!(self, Store::Sqlite { .. });
+        let gone = if alone { now + Duration::from_hours(1_000_000) } else { now - GONE_AFTER };
+        each!(&mut tx, FORGET, |conn, text| sqlx::query(text).bind(gone).execute(conn).await.map(|_| ()))?;
+        let rows: Vec<Row> = each!(&mut tx, OTHERS, |conn, text| sqlx::query_as(text)
+            .bind(it.id)
+            .bind(gone)
+            .fetch_all(conn)
+            .await)?;
+        let others = rows
+            .into_iter()
+            .map(|row| {
+                Ok(Other {
+                    settings: serde_json::from_str(&row.settings)
+                        .map_err(|_| StoreError::corrupt("daemons", "settings", &row.name))?,
+                    name: row.name,
+                    seen_at: row.seen_at,
+                })
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        if let Err(refusal) = welcome(&others) {
+            return Ok(Err(refusal));
+        }
+        tx.write_presence(it, now).await?;
+        tx.commit().await?;
+        Ok(Ok(()))
+    }
+
+    /// Says that `it` is still there.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn stay(&self, it: &Presence, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        tx.write_presence(it, now).await?;
+        tx.commit().await
+    }
+
+    /// Takes the announcement away.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn leave(&self, it: &Presence) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        each!(&mut tx, LEAVE, |conn, text| sqlx::query(text).bind(it.id).execute(conn).await.map(|_| ()))?;
+        tx.commit().await
+    }
+
+    /// What time the database has; `None` on SQLite, which has none of its own.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        let (at,): (Option<Timestamp>,) =
+            read!(self, TIME, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
+        Ok(at)
+    }
+}
+
+impl Tx {
+    async fn write_presence(&mut self, it: &Presence, now: Timestamp) -> Result<(), StoreError> {
+        let settings = serde_json::to_string(&it.settings).unwrap_or_default();
+        each!(self, SEEN, |conn, text| sqlx::query(text)
+            .bind(it.id)
+            .bind(it.name.as_str())
+            .bind(settings)
+            .bind(now)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        Ok(())
+    }
+}

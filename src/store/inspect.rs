@@ -1,0 +1,269 @@
+//! Whether a database may be used at all, asked before anything is written to it.
+//!
+//! Every refusal names the setting, what was found, and the way out; the password is in none of
+//! them. What the rows in our tables mean is not judged here.
+
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection};
+
+use super::{Sql, Store, StoreError, known_version};
+
+/// The oldest server whose behaviour is tested.
+const OLDEST: i32 = 130_000;
+
+/// How long a server may take to accept a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The tables of the newest schema.
+pub const TABLES: [&str; 15] = [
+    "approvals",
+    "audit",
+    "audit_head",
+    "daemons",
+    "inbox",
+    "journal",
+    "keys",
+    "meta",
+    "outbox",
+    "owners",
+    "projects",
+    "reminders",
+    "rotations",
+    "token_requests",
+    "tokens",
+];
+
+const SERVER: Sql = Sql {
+    sqlite: "SELECT 0, 'UTF8', 'off', 'main'",
+    postgres: "SELECT current_setting('server_version_num')::int4, current_setting('server_encoding'), \
+     current_setting('transaction_read_only'), current_schema()::text",
+};
+const PRESENT: Sql = Sql {
+    sqlite: "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')",
+    postgres: "SELECT relname::text FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) \
+     AND relkind IN ('r', 'p', 'v', 'm', 'f')",
+};
+const APPLIED: Sql = Sql::same("SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version");
+const MAY_CREATE: Sql = Sql {
+    sqlite: "SELECT TRUE",
+    postgres: "SELECT COALESCE(has_schema_privilege(current_schema(), 'CREATE'), FALSE)",
+};
+const CLOSED: Sql = Sql {
+    sqlite: "SELECT name FROM sqlite_master WHERE FALSE",
+    postgres: "SELECT relname::text FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) \
+     AND relkind = 'r' AND NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT') \
+     AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE')) ORDER BY relname",
+};
+
+pub(super) const STATEMENTS: &[&Sql] = &[&SERVER, &PRESENT, &APPLIED, &MAY_CREATE, &CLOSED];
+
+/// Refuses a server of this `server_version_num` when it is too old.
+///
+/// # Errors
+/// Names the version found and the oldest that will do.
+pub fn check_server_version(number: i32) -> Result<(), StoreError> {
+    if number >= OLDEST {
+        return Ok(());
+    }
+    let found = if number >= 100_000 {
+        (number / 10_000).to_string()
+    } else {
+        format!("{}.{}", number / 10_000, number / 100 % 100)
+    };
+    Err(StoreError::Unusable(format!(
+        "database.url: the server is PostgreSQL {found}, and the oldest that will do is {}; upgrade it, or name another server",
+        OLDEST / 10_000
+    )))
+}
+
+/// Refuses a server whose answers would not be ours to rely on.
+pub(super) async fn check_server(options: &PgConnectOptions) -> Result<(), StoreError> {
+    let mut connection = connect(options).await?;
+    let (version, encoding, read_only, schema): (i32, String, String, Option<String>) =
+        sqlx::query_as(SERVER.postgres).fetch_one(&mut connection).await?;
+    check_server_version(version)?;
+    let place = place(options);
+    let refuse = |why: String| Err(StoreError::Unusable(format!("database.url: {why}")));
+    if encoding != "UTF8" {
+        return refuse(format!(
+            "{place} stores text as {encoding}, which has no room for every name in Atlas; make one with \
+             CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        ));
+    }
+    if read_only == "on" {
+        return refuse(format!(
+            "{place} is read-only (a standby, or default_transaction_read_only is on); name the primary server, \
+             or switch that setting off for this user"
+        ));
+    }
+    if schema.is_none() {
+        return refuse(format!(
+            "{place} has no schema that user {} may use; create one, or set its search_path",
+            options.get_username()
+        ));
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+/// One connection of its own: a pool would keep trying and then hide why.
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+    let place = place(options);
+    let refuse = |why: String| StoreError::Unusable(format!("database.url: {why}"));
+    let error = match tokio::time::timeout(PATIENCE, options.connect()).await {
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(error)) => error,
+        Err(_) => {
+            return Err(refuse(format!(
+                "{place} did not answer within {} s; check host, port and firewall",
+                PATIENCE.as_secs()
+            )));
+        }
+    };
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let user = options.get_username();
+    Err(match (code.as_deref(), &error) {
+        (Some("28P01" | "28000"), _) => refuse(format!(
+            "{place} does not accept user {user} with this password ({error}); correct the URL or the file it comes from"
+        )),
+        (Some("3D000"), _) => refuse(format!("{place} does not exist; create it, or name another ({error})")),
+        (Some("42501"), _) => {
+            refuse(format!("user {user} may not connect to {place} ({error}); grant CONNECT to it"))
+        }
+        (Some("53300"), _) => {
+            refuse(format!("{place} has no connection left ({error}); raise max_connections"))
+        }
+        (_, sqlx::Error::Io(why)) => refuse(format!(
+            "{place} cannot be reached ({why}); check host and port, and that the server runs"
+        )),
+        (_, sqlx::Error::Tls(why)) => {
+            refuse(format!("{place} cannot be reached over TLS ({why}); check sslmode and sslrootcert"))
+        }
+        _ => refuse(format!("{place} refuses the connection ({error})")),
+    })
+}
+
+fn place(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or_else(|| options.get_username());
+    match options.get_socket() {
+        Some(socket) => format!("database {database} at {}", socket.display()),
+        None => format!("database {database} at {}:{}", options.get_host(), options.get_port()),
+    }
+}
+
+/// Runs one of our texts outside the macros, which want a transaction or the read pool.
+macro_rules! rows {
+    ($store:expr, $sql:expr) => {
+        match $store {
+            Store::Sqlite { write, .. } => sqlx::query_as($sql.sqlite).fetch_all(write).await,
+            Store::Postgres { write: pool, .. } => sqlx::query_as($sql.postgres).fetch_all(pool).await,
+        }
+    };
+}
+
+impl Store {
+    /// The versions of our schema that are applied; none in an empty database.
+    ///
+    /// # Errors
+    /// A database that is another program's, or a newer Keywheel's, is left as it is.
+    pub(super) async fn applied(&self, known: &Migrator) -> Result<Vec<i64>, StoreError> {
+        let present: Vec<(String,)> = rows!(self, PRESENT)?;
+        let has = |name: &str| present.iter().any(|(it,)| it == name);
+        let applied: Vec<(i64, Vec<u8>, bool)> =
+            if has("_sqlx_migrations") { rows!(self, APPLIED)? } else { Vec::new() };
+        let foreign = |found: String| {
+            Err(StoreError::Unusable(format!(
+                "database.url: this database is another program's: {found}; give keywheel a database of its own"
+            )))
+        };
+        let Some((first, ..)) = applied.first() else {
+            return match TABLES.iter().find(|name| has(name)) {
+                Some(name) => foreign(format!("it holds a table {name:?} that keywheel did not make")),
+                None => Ok(Vec::new()),
+            };
+        };
+        let ours = |version: i64| known.iter().find(|it| it.version == version);
+        let changed =
+            |version: i64, checksum: &[u8]| ours(version).is_some_and(|it| *it.checksum != *checksum);
+        let began = known.iter().next().map(|it| it.version);
+        if Some(*first) != began || changed(*first, &applied[0].1) {
+            return foreign(format!(
+                "its _sqlx_migrations begins with migration {first}, which is none of ours"
+            ));
+        }
+        for (version, checksum, success) in &applied {
+            if !success {
+                return Err(StoreError::Unusable(format!(
+                    "database.url: migration {version} stopped halfway; restore the backup made before it"
+                )));
+            }
+            if changed(*version, checksum) {
+                return Err(StoreError::Unusable(format!(
+                    "database.url: migration {version} was applied by a keywheel that had another text for it; use the program that wrote this database"
+                )));
+            }
+        }
+        match applied.iter().map(|(version, ..)| *version).find(|version| ours(*version).is_none()) {
+            Some(found) => Err(StoreError::NewerSchema { found, known: known_version() }),
+            None => Ok(applied.into_iter().map(|(version, ..)| version).collect()),
+        }
+    }
+
+    /// Whether tables may be made here.
+    ///
+    /// # Errors
+    /// Names the missing right.
+    pub(super) async fn check_may_create(&self) -> Result<(), StoreError> {
+        let may: Vec<(bool,)> = rows!(self, MAY_CREATE)?;
+        if may == [(true,)] {
+            return Ok(());
+        }
+        Err(StoreError::Unusable(format!(
+            "database.url: user {} may not create tables in this database; run GRANT CREATE ON SCHEMA public TO that user, \
+             or run `keywheel migrate` as one who may and set database.migrate = false",
+            self.user()
+        )))
+    }
+
+    /// Whether every table of ours may be read and written.
+    ///
+    /// # Errors
+    /// Names the first that may not.
+    pub(super) async fn check_rights(&self) -> Result<(), StoreError> {
+        let closed: Vec<(String,)> = rows!(self, CLOSED)?;
+        match closed.iter().find(|(name,)| TABLES.contains(&name.as_str())) {
+            None => Ok(()),
+            Some((name,)) => Err(StoreError::Unusable(format!(
+                "database.url: user {} may not read and write the table {name}; run GRANT SELECT, INSERT, UPDATE, DELETE \
+                 ON ALL TABLES IN SCHEMA public TO that user",
+                self.user()
+            ))),
+        }
+    }
+
+    fn user(&self) -> String {
+        match self {
+            Store::Sqlite { .. } => "this".to_owned(),
+            Store::Postgres { write, .. } => write.connect_options().get_username().to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_before_13_is_refused_by_its_name() {
+        for (number, found) in [(120_022, "PostgreSQL 12,"), (90_624, "PostgreSQL 9.6,")] {
+            let said = check_server_version(number).unwrap_err().to_string();
+            assert!(said.contains(found) && said.contains("database.url") && said.contains("13"), "{said}");
+        }
+        for number in [130_000, 150_018, 180_000] {
+            check_server_version(number).unwrap();
+        }
+    }
+}

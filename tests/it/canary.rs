@@ -1,0 +1,302 @@
+//! A whole rotation of the real binary in which every secret is a canary: none may be found in what
+//! the program prints, logs, answers or stores. The detector is shown to work by planting them.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use keywheel::domain::time::SystemClock;
+use keywheel::sim::fault::{Fault, Kind};
+use keywheel::sim::{Sim, World};
+use serde_json::{Value, json};
+
+use crate::support::{group, new_key};
+
+const CLIENT_ID: &str = "mdb_sa_id_canary";
+
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A secret, and every spelling in which it may leak.
+struct Canary {
+    name: &'static str,
+    forms: Vec<String>,
+}
+
+impl Canary {
+    fn new(name: &'static str, secret: &str, pair_with: Option<&str>) -> Self {
+        let percent = secret.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02X}"));
+        let escaped = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+        let mut forms = vec![
+            secret.to_owned(),
+            percent.to_lowercase(),
+            percent,
+            escaped,
+            hex::encode(secret),
+            STANDARD.encode(secret),
+            URL_SAFE.encode(secret),
+        ];
+        if let Some(id) = pair_with {
+            forms.push(STANDARD.encode(format!("{id}:{secret}")));
+        }
+        Self { name, forms: forms.into_iter().map(|form| form.trim_end_matches('=').to_owned()).collect() }
+    }
+
+    fn found_in(&self, bytes: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(bytes);
+        self.forms.iter().any(|form| text.contains(form))
+    }
+}
+
+/// Everything that left the program, by the name of where it was found.
+type Finds = Vec<(String, Vec<u8>)>;
+
+fn leaks(canaries: &[Canary], finds: &Finds) -> Vec<String> {
+    canaries
+        .iter()
+        .flat_map(|canary| {
+            let places = finds.iter().filter(|(_, bytes)| canary.found_in(bytes));
+            places.map(|(place, _)| format!("{} in {place}", canary.name))
+        })
+        .collect()
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keywheel"));
+    command.args(args).arg("--config").arg(folder.join("keywheel.toml")).current_dir(folder);
+    command
+}
+
+fn output(folder: &Path, args: &[&str]) -> Vec<u8> {
+    let out = command(folder, args).output().unwrap();
+    [out.stdout, out.stderr].concat()
+}
+
+fn client() -> reqwest::Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap()
+}
+
+/// The answers of every address that can be read, and of some that refuse.
+async fn answers(base: &str, token: &str, rotation: &str) -> Finds {
+    let client = client();
+    let mut finds = Finds::new();
+    let paths = [
+        "/",
+        "/healthz",
+        "/readyz",
+        "/api/v1/projects",
+        "/api/v1/rotations",
+        "/api/v1/audit?limit=500",
+        "/api/v1/status",
+        "/api/v1/outbox",
+        "/api/v1/nothing-here",
+    ];
+    let of_rotation = ["", "/journal"].map(|rest| format!("/api/v1/rotations/{rotation}{rest}"));
+    let of_project = ["", "/why"].map(|rest| format!("/api/v1/projects/{}{rest}", group(1)));
+    for path in paths.into_iter().map(str::to_owned).chain(of_rotation).chain(of_project) {
+        for bearer in [token.to_owned(), format!("{token}x")] {
+            let reply = client.get(format!("{base}{path}")).bearer_auth(bearer).send().await.unwrap();
+            let head = format!("{} {:?}\n", reply.status(), reply.headers());
+            let body = reply.bytes().await.unwrap();
+            finds.push((format!("the answer of {path}"), [head.as_bytes(), &body].concat()));
+        }
+    }
+    finds
+}
+
+fn files(folder: &Path) -> Finds {
+    let mut finds = Finds::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let given = ["keywheel.toml", "secret"].contains(&name.as_str());
+        if !given && entry.file_type().unwrap().is_file() {
+            finds.push((format!("the file {name}"), std::fs::read(entry.path()).unwrap()));
+        }
+    }
+    finds
+}
+
+async fn until_final(api: &impl Fn(&str) -> reqwest::RequestBuilder, path: &str) -> Value {
+    let ended = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let row: Value = api(path).send().await.unwrap().json().await.unwrap();
+            if row["finishedAt"].is_string() || row["state"] == "needs_operator" {
+                return row;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    ended.await.expect("the rotation did not end")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_leaves_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let secret = "mdb_sa_sk_Canary-7_Yellow";
+    let mut world = World::demo();
+    world.service_accounts.insert(CLIENT_ID.to_owned(), secret.to_owned());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sim = Sim::start(listener, world, Arc::new(SystemClock)).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let base = format!("http://127.0.0.1:{port}");
+    std::fs::write(folder.join("secret"), secret).unwrap();
+    std::fs::write(folder.join("keywheel.toml"), settings(folder, port, &sim.base_url(), secret)).unwrap();
+
+    let token = |name: &str, role: &str| {
+        let made = command(folder, &["token", "create", "--name", name, "--role", role]).output().unwrap();
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    };
+    let (ada, grace) = (token("ada", "admin"), token("grace", "admin"));
+    assert!(ada.starts_with("kw_"), "{ada:?}");
+    let log = std::fs::File::create(folder.join("daemon.log")).unwrap();
+    let mut serve = command(folder, &["serve"]);
+    let _daemon =
+        Daemon(serve.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null()).spawn().unwrap());
+
+    let client = client();
+    let read = |path: &str| client.get(format!("{base}/api/v1{path}")).bearer_auth(&ada);
+    let send = |path: &str, token: &str, body: Value| {
+        client.post(format!("{base}/api/v1{path}")).bearer_auth(token).json(&body).send()
+    };
+    let ready = tokio::time::timeout(Duration::from_secs(30), async {
+        while client.get(format!("{base}/healthz")).send().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    ready.await.expect("the daemon did not start");
+    // Failures are where secrets slip out: the log-in, the PATCH and a look fail first.
+    let fault = |operation: &str, kind| Fault {
+        operation: operation.to_owned(),
+        group_id: None,
+        skip: 0,
+        times: Some(1),
+        kind,
+    };
+    sim.with(|world| {
+        world.faults = vec![fault("token", Kind::Status { status: 500, code: None, retry_after: None })];
+    });
+    let mut added = Finds::new();
+    for (name, status) in [("default", 502), ("filed", 201)] {
+        let body = json!({ "groupId": group(1), "owners": ["ada@example.com"], "credential": name });
+        let reply = send("/projects", &ada, body).await.unwrap();
+        let (seen, bytes) = (reply.status(), reply.bytes().await.unwrap().to_vec());
+        assert_eq!(seen, status, "{}", String::from_utf8_lossy(&bytes));
+        added.push(("the answer to adding a project".to_owned(), bytes));
+    }
+    sim.with(|world| {
+        world.faults = vec![
+            fault("patch_ear", Kind::DropReply),
+            Fault {
+                skip: 1,
+                ..fault("get_ear", Kind::Status { status: 502, code: None, retry_after: None })
+            },
+            Fault { skip: 3, ..fault("get_ear", Kind::Truncate) },
+        ];
+    });
+    let path = format!("/projects/{}/rotations", group(1));
+    let body = json!({ "newKey": new_key(), "reason": "quarterly" });
+    let row: Value = send(&path, &ada, body).await.unwrap().json().await.unwrap();
+    let rotation = row["id"].as_str().unwrap_or_else(|| panic!("{row}")).to_owned();
+    send(&format!("/rotations/{rotation}/approve"), &grace, json!({})).await.unwrap();
+    let row = until_final(&read, &format!("/rotations/{rotation}")).await;
+    assert_eq!(row["state"], "completed", "{row}");
+
+    let live = sim.with(|world| world.live_tokens());
+    assert!(!live.is_empty());
+    let mut canaries = vec![
+        Canary::new("client_secret", secret, Some(CLIENT_ID)),
+        Canary::new("ada's token", &ada, Some("ada")),
+        Canary::new("grace's token", &grace, Some("grace")),
+    ];
+    canaries.extend(live.iter().map(|it| Canary::new("Atlas' access token", it, None)));
+    let mut finds = answers(&base, &ada, &rotation).await;
+    finds.extend(added);
+    for args in
+        [&["config", "show"][..], &["config", "check"], &["token", "list"], &["status"], &["audit", "verify"]]
+    {
+        finds.push((format!("keywheel {}", args.join(" ")), output(folder, args)));
+    }
+    finds.extend(files(folder));
+    let places: Vec<_> = finds.iter().map(|(place, bytes)| format!("{place}: {}", bytes.len())).collect();
+    let log = finds.iter().find(|(place, _)| place == "the file daemon.log").unwrap();
+    let lines = String::from_utf8_lossy(&log.1).lines().count();
+    assert!(lines > 100, "the log of level trace has {lines} lines");
+    assert!(finds.iter().any(|(place, _)| place == "the file kw.db"), "{places:?}");
+    assert_eq!(leaks(&canaries, &finds), Vec::<String>::new());
+
+    // The same detector over the same places, with the secrets planted by somebody careless.
+    for form in [secret.to_owned(), STANDARD.encode(format!("{CLIENT_ID}:{secret}"))] {
+        let path = format!("/projects/{}/rotations", group(1));
+        let body = json!({ "newKey": "33333333-3333-4333-8333-333333333333", "reason": form });
+        let row: Value = send(&path, &ada, body).await.unwrap().json().await.unwrap();
+        let planted = row["id"].as_str().unwrap_or_else(|| panic!("{row}")).to_owned();
+        let mut finds = answers(&base, &ada, &planted).await;
+        finds.extend(files(folder));
+        let found = leaks(&canaries, &finds);
+        for place in
+            [format!("the answer of /api/v1/rotations/{planted}"), "the answer of /api/v1/outbox".to_owned()]
+        {
+            assert!(found.contains(&format!("client_secret in {place}")), "{place}: {found:?}");
+        }
+        assert!(found.iter().any(|it| it.starts_with("client_secret in the file kw.db")), "{found:?}");
+        send(&format!("/rotations/{planted}/cancel"), &ada, json!({})).await.unwrap();
+    }
+    for canary in &canaries {
+        for form in &canary.forms {
+            let planted = vec![("a log".to_owned(), format!("before {form} after").into_bytes())];
+            assert_eq!(leaks(&canaries, &planted), [format!("{} in a log", canary.name)], "{form}");
+        }
+    }
+}
+
+fn settings(folder: &Path, port: u16, atlas: &str, secret: &str) -> String {
+    format!(
+        r#"
+data_dir = "{folder}"
+[server]
+listen = "127.0.0.1:{port}"
+[database]
+url = "sqlite:kw.db"
+[atlas]
+base_url = "{atlas}"
+request_timeout = "2s"
+[atlas.credentials.default]
+kind = "service-account"
+client_id = "{CLIENT_ID}"
+client_secret = "{secret}"
+[atlas.credentials.filed]
+kind = "service-account"
+client_id = "{CLIENT_ID}"
+client_secret_file = "{folder}/secret"
+[verify]
+every = "60ms"
+false_grace = "300ms"
+timeout = "20s"
+guard = "30s"
+private_network_hold = "31s"
+deploy_poll = "60ms"
+deploy_grace = "1500ms"
+deploy_timeout = "20s"
+[pace]
+backoff_min = "50ms"
+backoff_max = "300ms"
+settle = "400ms"
+watch_every = "200ms"
+watch_for = "1s"
+[log]
+level = "trace"
+"#,
+        folder = folder.display()
+    )
+}

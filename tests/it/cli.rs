@@ -1,0 +1,352 @@
+//! The command line of the real binary: what goes to which stream, and every exit code.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::support::daemon::{Daemon, Said, config, keywheel, run, serve};
+use crate::support::{group, new_key, old_key};
+use keywheel::sim::world::{KeyState, demo_key};
+
+impl Said {
+    /// Fails unless the command ended with `code`; no command ever panics.
+    #[track_caller]
+    fn ended(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(!self.err.contains("panicked") && !self.err.contains("stack backtrace"), "{self:?}");
+        self
+    }
+
+    /// Fails unless standard error says all of `parts` and standard output nothing.
+    #[track_caller]
+    fn only_says(&self, parts: &[&str]) {
+        assert_eq!(self.out, "", "{self:?}");
+        for part in parts {
+            assert!(self.err.contains(part), "{part:?} in {self:?}");
+        }
+    }
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_people_rotate_a_key_from_the_command_line() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    it.token("grace", "approver");
+    let group = group(1);
+    let added =
+        it.cli_as("ada", &words(&format!("project add {group} --owner ada@example.com --since 2026-09-01")));
+    assert!(added.ended(0).out.contains(&old_key()) && added.err.is_empty(), "{added:?}");
+    it.cli_as("ada", &words(&format!("project add {group}"))).ended(3).only_says(&[
+        "error: ",
+        "code: project-exists",
+        "hint: ",
+    ]);
+
+    let rotate = ["rotate", "payments-prod", "--to", &new_key(), "--reason", "Q3"];
+    let dry = it.cli_as("ada", &[&rotate[..], &["--dry-run"]].concat());
+    assert!(dry.ended(0).out.contains("current_key_valid") && dry.err.contains("nothing was proposed"));
+    let made = it.cli_as("ada", &[&rotate[..], &["-o", "json"]].concat());
+    let made: Value = serde_json::from_str(&made.ended(0).out).unwrap();
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(it.get(&ada, &format!("/rotations/{id}")).await.json, made);
+    let same = it.cli_as("ada", &rotate);
+    assert!(same.ended(0).out.contains(id) && same.err.contains("was proposed before"), "{same:?}");
+    let other = it.cli_as("ada", &["rotate", "payments-prod", "--to", &demo_key("AWS", "", 1, 3)]);
+    other.ended(3).only_says(&["code: rotation-open", &format!("keywheel cancel {id}")]);
+    it.cli_as("ada", &["approve", id]).ended(3).only_says(&["code: forbidden", "role approver", "hint: "]);
+    it.cli_as("ada", &["project", "remove", "payments-prod"]).ended(3).only_says(&["code: rotation-open"]);
+    it.cli_as("ada", &["resume", id]).ended(3).only_says(&["code: illegal-transition"]);
+
+    // Following begins before the yes, in a pipe: one plain line for each entry.
+    let args = ["--server", &it.base, "--token-file", "ada.token", "rotation", "watch", id];
+    let mut watch =
+        keywheel(it.folder.path(), &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("awaiting_approval  proposed  ada"));
+    let yes = it.cli_as("grace", &["approve", id, "--comment", "looks right"]);
+    assert!(
+        yes.ended(0).out.contains("looks right") && yes.err.contains("approving for payments-prod"),
+        "{yes:?}"
+    );
+    let lines: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(
+        lines[0].contains(
+            "awaiting_approval -> approved  command  grace  command.approve.given=1 comment=looks right"
+        ),
+        "{lines:?}"
+    );
+    assert!(
+        lines.last().unwrap().contains("deploying -> completed") && !lines.concat().contains('\r'),
+        "{lines:?}"
+    );
+    let ended = watch.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(String::from_utf8(ended.stderr).unwrap(), format!("rotation {id} is completed\n"));
+
+    let shown = it.cli(&["rotation", "show", id]);
+    for part in
+        ["newKey", "completed", "approvals.given.1.comment", "patch.target=new", "comment=looks right"]
+    {
+        assert!(shown.ended(0).out.contains(part), "{part} {shown:?}");
+    }
+    for (line, path) in [
+        (format!("rotation show {id}"), format!("/rotations/{id}")),
+        ("rotation list".to_owned(), "/rotations".to_owned()),
+        ("project show payments-prod".to_owned(), format!("/projects/{group}")),
+        ("project list".to_owned(), "/projects".to_owned()),
+        (format!("why {group}"), format!("/projects/{group}/why")),
+        ("outbox list".to_owned(), "/outbox".to_owned()),
+        ("audit list".to_owned(), "/audit".to_owned()),
+    ] {
+        let said = it.cli_as("ada", &[&words(&line)[..], &["-o", "json"]].concat());
+        let said: Value = serde_json::from_str(&said.ended(0).out).unwrap();
+        assert_eq!(said, it.get(&ada, &path).await.json, "{line}");
+        it.cli_as("ada", &words(&line)).ended(0);
+    }
+    let mail = it.cli(&["outbox", "list", "-o", "json"]);
+    let mail: Value = serde_json::from_str(&mail.out).unwrap();
+    let mail = it.cli(&["outbox", "show", mail["items"][0]["id"].as_str().unwrap()]);
+    assert!(mail.ended(0).out.contains("ada@example.com"), "{mail:?}");
+    let newest = it.cli(&["audit", "list", "--limit", "1"]);
+    assert!(
+        newest.ended(0).out.contains("rotation.moved") && newest.err.contains("there are more"),
+        "{newest:?}"
+    );
+    let verified = it.cli(&["audit", "verify"]);
+    assert!(verified.ended(0).out.contains("the chain is intact"), "{verified:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_exit_code_of_a_watch_is_how_the_rotation_ended() {
+    let it = Daemon::start().await;
+    let grace = it.token("grace", "approver,operator");
+    let bad = "00000001-bbbb-4bbb-8bbb-000000000002";
+    it.sim.with(|world| {
+        world.keys.insert(bad.to_owned(), KeyState::FailsOnNodes);
+        world.projects.get_mut(&group(1)).unwrap().change_while_invalid = true;
+    });
+    it.cli(&["project", "add", &group(1)]).ended(0);
+    for (key, verb, code, state) in [
+        (bad, "approve", 1, "rolled_back"),
+        (&new_key(), "cancel", 3, "cancelled"),
+        (&new_key(), "approve", 0, "completed"),
+    ] {
+        let rotate = ["rotate", "payments-prod", "--to", key, "--watch"];
+        let mut watch = keywheel(it.folder.path(), &rotate)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+        assert!(lines.next().unwrap().unwrap().contains("proposed"));
+        let open = it.get(&grace, "/rotations?state=awaiting_approval").await.json;
+        let id = open["items"][0]["id"].as_str().unwrap();
+        it.cli_as("grace", &[verb, id]).ended(0);
+        assert!(lines.map_while(Result::ok).last().unwrap().contains(&format!("-> {state}")));
+        let ended = watch.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{state}");
+        let err = String::from_utf8(ended.stderr).unwrap();
+        assert!(err.ends_with(&format!("rotation {id} is {state}\n")), "{err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_failure_says_what_to_do_and_has_its_exit_code() {
+    let it = Daemon::start().await;
+    it.token("ada", "operator");
+    for (line, code, parts) in [
+        ("project show nothing", 4, &["no project is named \"nothing\"", "keywheel project list"][..]),
+        ("project show ffffffffffffffffffffffff", 4, &["code: project-not-found", "hint: "]),
+        ("why nothing", 4, &["no project is named"]),
+        ("rotation show 0198c5a0-0000-7000-8000-000000000001", 4, &["code: rotation-not-found", "hint: "]),
+        ("rotation watch 0198c5a0-0000-7000-8000-000000000001", 4, &["code: rotation-not-found"]),
+        ("outbox show 0198c5a0-0000-7000-8000-000000000001", 4, &["code: mail-not-found"]),
+        ("token revoke nobody", 4, &["no token named \"nobody\" is in force"]),
+        ("rotation show abc", 2, &["\"abc\" is not an id"]),
+        ("project add abc", 2, &["24 hexadecimal digits"]),
+        ("project list --status fine", 2, &["status: ", "due_soon", "code: invalid"]),
+        (
+            "project add ffffffffffffffffffffffff --owner ada",
+            2,
+            &["owners: \"ada\" is not a mail address", "hint: "],
+        ),
+        ("project add ffffffffffffffffffffffff --since soon", 2, &["is not a date"]),
+        ("project add ffffffffffffffffffffffff --policy []", 2, &["takes a JSON object"]),
+        (
+            "project add ffffffffffffffffffffffff --policy {\"self_approval\":true}",
+            2,
+            &["policy.self_approval", "`selfApproval`"],
+        ),
+        (
+            "project add ffffffffffffffffffffffff",
+            1,
+            &["GROUP_NOT_FOUND", "code: atlas-not-found", "hint: check the group id"],
+        ),
+        ("frobnicate", 2, &["unrecognized subcommand"]),
+        ("approve", 2, &["<ID>"]),
+        ("token create --name ada --role viewer", 3, &["a token named \"ada\" exists already"]),
+        ("token create --name b --role king", 2, &["viewer"]),
+        ("--server nowhere status", 2, &["--server takes an address"]),
+        ("--server http://127.0.0.1:1 status", 2, &["--token-file"]),
+        ("--server http://127.0.0.1:1 --token-file none status", 2, &["the token file none cannot be read"]),
+        (
+            "--server http://127.0.0.1:1 --token-file ada.token status",
+            5,
+            &["cannot reach the server", "hint: "],
+        ),
+        ("--config none.toml status", 1, &["the configuration file none.toml cannot be read"]),
+    ] {
+        it.cli(&words(line)).ended(code).only_says(&[parts, &["error: "]].concat());
+    }
+    std::fs::write(it.folder.path().join("wrong.token"), "kw_wrong\n").unwrap();
+    let wrong = it.cli_as("wrong", &["status"]);
+    wrong.ended(3).only_says(&[
+        "warning: the token file wrong.token is open to others",
+        "chmod 600",
+        "code: unauthenticated",
+        "hint: ",
+    ]);
+    // Something else that speaks HTTP at that address.
+    let line = format!("--server {} --token-file ada.token status", it.sim.base_url());
+    it.cli(&words(&line)).ended(1).only_says(&["is there a Keywheel server at that address?"]);
+    it.cli(&["token", "revoke", "ada"]).ended(0);
+    it.cli_as("ada", &["status"]).ended(3).only_says(&["code: unauthenticated"]);
+    it.cli(&["token", "create", "--name", "ada", "--role", "viewer"])
+        .ended(3)
+        .only_says(&["one person's, revoked or not"]);
+
+    for number in [1, 2] {
+        it.cli(&["project", "add", &group(number), "--name", "twin"]).ended(0);
+    }
+    it.cli(&["project", "show", "twin"]).ended(2).only_says(&[
+        "is the name of 2 projects",
+        &group(1),
+        &group(2),
+    ]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_empty_says_how_to_fill_it() {
+    let it = Daemon::start().await;
+    for (line, out, part) in [
+        ("project list", "", "keywheel project add GROUP_ID"),
+        ("status", "0 projects\n", "keywheel project add GROUP_ID"),
+        ("rotation list", "", "keywheel rotate PROJECT --to KEY"),
+        ("outbox list", "", "nothing there yet"),
+        ("audit list", "", "nothing there yet"),
+        ("token list", "", "keywheel token create"),
+    ] {
+        let said = it.cli(&words(line));
+        assert_eq!(said.ended(0).out, out, "{line}");
+        assert!(said.err.contains(part), "{line}: {said:?}");
+    }
+    it.cli(&["project", "add", &group(1)]).ended(0);
+    it.cli(&words("project list --status overdue")).ended(0).only_says(&["no project is like that"]);
+    let status = it.cli(&["status"]);
+    for part in ["1 project: 1 ok", "1 without an owner", "due next:", "payments-prod"] {
+        assert!(status.ended(0).out.contains(part), "{part}: {status:?}");
+    }
+    assert!(!status.out.contains("policy") && status.err.is_empty(), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_daemon_serves_a_folder_and_a_killed_one_is_not_in_the_way() {
+    let mut it = Daemon::start().await;
+    let folder = it.folder.path();
+    let pid = it.child.id();
+    run(folder, &["serve"]).ended(1).only_says(&[&format!("is in use by another keywheel (pid {pid})")]);
+    let other = tempfile::tempdir().unwrap();
+    let taken = it.base.trim_start_matches("http://");
+    config(other.path(), taken, &it.sim.base_url());
+    run(other.path(), &["serve"])
+        .ended(1)
+        .only_says(&[&format!("server.listen {taken} cannot be used; choose a free port")]);
+    run(other.path(), &["status"])
+        .ended(5)
+        .only_says(&["cannot reach the local socket", "hint: start a server"]);
+
+    it.cli(&["project", "add", &group(1)]).ended(0);
+    it.child.kill().unwrap();
+    it.child.wait().unwrap();
+    assert!(folder.join("data/keywheel.sock").exists(), "a killed daemon leaves its socket");
+    run(folder, &["status"]).ended(5).only_says(&["cannot reach the local socket", "hint: start a server"]);
+    let (child, base, _) = serve(folder);
+    (it.child, it.base) = (child, base);
+    assert!(it.cli(&["project", "list"]).ended(0).out.contains("payments-prod"));
+
+    let pid = it.child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(it.child.wait().unwrap().code(), Some(0));
+    assert!(!it.folder.path().join("data/keywheel.sock").exists());
+    it.cli(&["status"]).ended(5);
+}
+
+#[test]
+fn a_pipe_that_is_closed_ends_a_command_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    for line in ["completions bash", "config show", "config show -o json", "--help"] {
+        let mut child = keywheel(folder.path(), &words(line))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        assert!(ended.status.code().is_some(), "{line}: {ended:?}");
+        assert_eq!(String::from_utf8(ended.stderr).unwrap(), "", "{line}");
+    }
+}
+
+#[test]
+fn a_configuration_is_checked_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let checked = run(folder.path(), &["config", "check"]);
+    assert!(checked.ended(0).out.contains("no file, defaults and environment only"), "{checked:?}");
+    let file = folder.path().join("keywheel.toml");
+    std::fs::write(&file, "[server]\nlissten = \"x\"\n").unwrap();
+    run(folder.path(), &["config", "check"])
+        .ended(1)
+        .only_says(&["server.lissten (keywheel.toml:2)", "did you mean server.listen?"]);
+    run(folder.path(), &["serve"]).ended(1).only_says(&["did you mean server.listen?"]);
+    let json = run(folder.path(), &["config", "check", "-o", "json"]);
+    let json: Value = serde_json::from_str(&json.ended(1).out).unwrap();
+    assert_eq!(json["ok"], json!(false));
+    std::fs::write(&file, "[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"i\"\nclient_secret = \"canary\"\n").unwrap();
+    for line in ["config show", "config show -o json", "config check"] {
+        let said = run(folder.path(), &words(line));
+        assert!(!said.ended(0).out.contains("canary") && !said.err.contains("canary"), "{said:?}");
+    }
+    // What only reads makes no database: an empty one would be found intact.
+    for line in ["audit verify", "token list", "token revoke ada"] {
+        run(folder.path(), &words(line))
+            .ended(1)
+            .only_says(&["there is no database keywheel-data/keywheel.db"]);
+    }
+    assert!(!folder.path().join("keywheel-data").exists());
+    std::fs::write(&file, "data_dir = \"keywheel.toml\"\n").unwrap();
+    run(folder.path(), &["serve"]).ended(1).only_says(&["data_dir keywheel.toml cannot be made"]);
+}
+
+#[test]
+fn the_readme_rehearses_with_what_the_simulator_has() {
+    let readme = include_str!("../../README.md");
+    let world = keywheel::sim::World::demo();
+    let (id, project) = world.projects.first_key_value().unwrap();
+    assert!(readme.contains(&format!("keywheel project add {id} ")) && project.name == "payments-prod");
+    assert!(readme.contains(&new_key()) && readme.contains(&format!("rotate {} --to", project.name)));
+    let (client, secret) = world.service_accounts.first_key_value().unwrap();
+    assert!(readme.contains(client) && readme.contains(secret));
+    let folder = tempfile::tempdir().unwrap();
+    for part in readme.split("```toml\n").skip(1) {
+        let part = part.split("```").next().unwrap();
+        let part =
+            part.replace("client_secret_file = \"/etc/keywheel/atlas-secret\"", "client_secret = \"x\"");
+        std::fs::write(folder.path().join("keywheel.toml"), part).unwrap();
+        run(folder.path(), &["config", "check"]).ended(0);
+    }
+}

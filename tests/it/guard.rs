@@ -1,0 +1,352 @@
+//! A database that is not to be acted on: restored from a backup, tampered with, or on another
+//! clock; and daemons that disagree about how to act.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keywheel::app::{Accept, doctor};
+use keywheel::config::{Config, Sources};
+use keywheel::domain::rotation::state::{Cause, Hold, State};
+use keywheel::domain::time::{Clock, ManualClock, SystemClock};
+use keywheel::engine::command::{NewProject, Proposed, Verb};
+use keywheel::engine::guard::Guard;
+use keywheel::engine::{driver, sweep};
+use keywheel::sim::{Sim, World};
+use keywheel::store::{Access, RotationRow, Store};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Executor};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::db::{Backend, TestDb};
+use crate::support::{Rig, engine, engine_at, group, new_key, old_key};
+
+/// A rig whose engine remembers outside the database.
+struct Guarded {
+    rig: Rig,
+    folder: tempfile::TempDir,
+}
+
+impl Guarded {
+    async fn new() -> Self {
+        let mut it = Self { rig: Rig::new().await, folder: tempfile::tempdir().unwrap() };
+        it.start().await;
+        it
+    }
+
+    /// Starts as the daemon does.
+    async fn start(&mut self) {
+        let guard = Guard::new(self.folder.path().join("epoch")).unwrap();
+        guard.start(&self.rig.db.store, SystemClock.now()).await.unwrap();
+        self.rig.engine = engine(&self.rig.sim, self.rig.db.store.clone()).with_guard(guard);
+        self.sweep().await;
+    }
+
+    async fn sweep(&self) {
+        sweep::once(&self.rig.engine, &CancellationToken::new()).await.unwrap();
+    }
+
+    fn file(&self) -> PathBuf {
+        self.rig.db.url.strip_prefix("sqlite:").unwrap().into()
+    }
+
+    async fn raw(&self, text: String) {
+        let Store::Sqlite { write, .. } = &self.rig.db.store else { unreachable!() };
+        write.execute(sqlx::raw_sql(AssertSqlSafe(text))).await.unwrap();
+    }
+
+    async fn back_up(&self) -> PathBuf {
+        let copy = self.folder.path().join("backup.db");
+        self.raw(format!("VACUUM INTO '{}'", copy.display())).await;
+        copy
+    }
+
+    /// Puts the copy in the database's place and starts again.
+    async fn restore(&mut self, copy: &Path) {
+        self.rig.db.store.close().await;
+        let file = self.file();
+        for tail in ["-wal", "-shm"] {
+            let mut beside = file.as_os_str().to_owned();
+            beside.push(tail);
+            let _ = std::fs::remove_file(beside);
+        }
+        std::fs::copy(copy, &file).unwrap();
+        self.rig.db.store = Store::open(&self.rig.db.url, Path::new(""), Access::Beside).await.unwrap();
+        self.start().await;
+    }
+
+    async fn doctor(&self, accept: Accept) -> Value {
+        let set = |path: &str, value: String| (path.to_owned(), value);
+        let overrides = vec![
+            set("data_dir", self.folder.path().display().to_string()),
+            set("database.url", self.rig.db.url.clone()),
+        ];
+        let loaded = Config::load(&Sources { overrides, ..Sources::default() }).unwrap();
+        doctor(loaded.config, accept).await.unwrap()
+    }
+
+    fn shown(&self) -> Value {
+        self.rig.engine.guard.shown()
+    }
+}
+
+async fn taken_back_to(state: State) -> (Guarded, RotationRow) {
+    let mut it = Guarded::new().await;
+    let row = it.rig.approved().await;
+    if state != State::Approved {
+        it.rig.until(&row, |now| now == state).await;
+    }
+    let copy = it.back_up().await;
+    assert_eq!(it.rig.settle(&row).await.rotation.state, State::Completed);
+    let sent = it.rig.patches();
+    it.restore(&copy).await;
+
+    // Nothing is done, however often it is asked for, and the list names the project.
+    for _ in 0..3 {
+        assert_eq!(driver::run_due(&it.rig.engine).await.unwrap(), 0);
+        it.sweep().await;
+    }
+    assert_eq!(it.rig.patches(), sent);
+    assert_eq!(it.rig.engine.rotation(row.rotation.id).await.unwrap().rotation.state, state);
+    let shown = it.shown();
+    assert_eq!(shown["sending"], false);
+    assert_eq!(shown["doubt"]["kind"], "restored");
+    let listed = &shown["doubt"]["differences"];
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{shown:#}");
+    assert_eq!(listed[0]["groupId"], group(1));
+    assert_eq!((&listed[0]["recorded"], &listed[0]["atlas"]), (&old_key().into(), &new_key().into()));
+    assert_eq!(listed[0]["rotation"], format!("{} is {state}", row.rotation.id));
+
+    // A restart changes nothing about it, and `doctor` says it.
+    it.start().await;
+    assert_eq!(it.shown()["doubt"]["kind"], "restored");
+    let report = it.doctor(Accept::default()).await;
+    assert_eq!(report["ok"], false);
+    assert!(report.to_string().contains("--accept-restore"), "{report:#}");
+    let report = it.doctor(Accept { restore: true, ..Accept::default() }).await;
+    assert_eq!(report["ok"], true, "{report:#}");
+    let audit = it.rig.engine.store.audit(None, 1000).await.unwrap();
+    let accepted = audit.first().unwrap();
+    assert_eq!(accepted.action, "database.restore_accepted");
+    assert!(accepted.actor.starts_with("local:"), "{}", accepted.actor);
+    (it, row)
+}
+
+#[tokio::test]
+async fn a_backup_from_before_the_patch_is_not_acted_on() {
+    let (it, row) = taken_back_to(State::Approved).await;
+    let row = it.rig.settle(&row).await;
+    assert_eq!((row.rotation.state, row.rotation.cause), (State::Superseded, Some(Cause::DoneByHand)));
+    assert_eq!(it.rig.patches(), [new_key()]);
+    assert_eq!(it.shown()["sending"], true);
+}
+
+#[tokio::test]
+async fn a_backup_from_the_middle_goes_on_once_it_is_accepted() {
+    let (it, row) = taken_back_to(State::Verifying).await;
+    assert_eq!(it.rig.settle(&row).await.rotation.state, State::Completed);
+    assert_eq!(it.rig.patches(), [new_key()]);
+}
+
+#[tokio::test]
+async fn a_copy_that_went_another_way_is_told_from_the_original() {
+    let mut it = Guarded::new().await;
+    let copy = it.back_up().await;
+    let row = it.rig.approved().await;
+    it.rig.settle(&row).await;
+    it.restore(&copy).await;
+    // Somebody goes on writing: now it has more rows than the one that was lost.
+    for number in 0..100 {
+        let name = format!("t{number}");
+        let audit = keywheel::store::NewAudit {
+            actor: "eve".to_owned(),
+            action: "token.created".to_owned(),
+            subject: name.clone(),
+            detail: "{}".to_owned(),
+        };
+        let now = SystemClock.now();
+        it.rig.engine.store.insert_token(&name, &name, &[], &[audit], now).await.unwrap();
+    }
+    it.start().await;
+    let shown = it.shown();
+    assert!(shown["doubt"]["detail"].as_str().unwrap().contains("went another way"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_database_that_goes_back_under_a_running_daemon_is_noticed() {
+    let it = Guarded::new().await;
+    it.rig.approved().await;
+    // As after a failover to a replica that lags behind.
+    it.raw("DELETE FROM audit WHERE seq = (SELECT MAX(seq) FROM audit); UPDATE audit_head SET seq = seq - 1, hash = (SELECT hash FROM audit ORDER BY seq DESC LIMIT 1)".to_owned()).await;
+    assert_eq!(driver::run_due(&it.rig.engine).await.unwrap(), 0);
+    assert_eq!(it.shown()["doubt"]["kind"], "restored");
+    assert!(it.rig.patches().is_empty());
+}
+
+#[tokio::test]
+async fn a_broken_audit_chain_stops_everything_until_it_is_accepted() {
+    let mut it = Guarded::new().await;
+    let row = it.rig.approved().await;
+    it.raw("UPDATE audit SET actor = 'eve' WHERE seq = 2".to_owned()).await;
+    it.start().await;
+    let shown = it.shown();
+    assert_eq!(shown["doubt"]["kind"], "audit_chain");
+    assert!(shown["doubt"]["wayOut"].as_str().unwrap().contains("--accept-broken-chain 2"), "{shown}");
+    assert_eq!(driver::run_due(&it.rig.engine).await.unwrap(), 0);
+    assert!(it.rig.patches().is_empty());
+    let wrong = it.doctor(Accept { broken_row: Some(1), ..Accept::default() }).await;
+    assert_eq!(wrong["ok"], false);
+    let report = it.doctor(Accept { broken_row: Some(2), ..Accept::default() }).await;
+    assert_eq!(report["ok"], true, "{report:#}");
+    assert_eq!(it.rig.settle(&row).await.rotation.state, State::Completed);
+    it.start().await;
+    assert_eq!(it.shown()["sending"], true);
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_sends_nothing_new() {
+    let it = Guarded::new().await;
+    let row = it.rig.approved().await;
+    // A folder in the place of the file: it cannot be replaced.
+    let file = it.folder.path().join("epoch");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    for _ in 0..5 {
+        driver::run_due(&it.rig.engine).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(it.rig.patches().is_empty(), "{:?}", it.rig.patches());
+    std::fs::remove_dir(&file).unwrap();
+    assert_eq!(it.rig.settle(&row).await.rotation.state, State::Completed);
+}
+
+#[tokio::test]
+async fn two_hours_between_our_clock_and_the_databases_hold_every_new_patch() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let clock = ManualClock::new(SystemClock.now() + Duration::from_secs(2 * 3600));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Atlas agrees with us, so that only the database's clock is another.
+    let sim = Sim::start(listener, World::demo(), Arc::new(clock.clone())).unwrap();
+    let db = TestDb::new(Backend::Postgres).await;
+    let engine = engine_at(&sim, db.store.clone(), Arc::new(clock.clone()));
+    let new = NewProject { group_id: group(1), ..NewProject::default() };
+    engine.add_project("ada", new).await.unwrap();
+    let proposed = engine.propose("ada", &group(1).parse().unwrap(), &new_key(), None, false).await.unwrap();
+    let Proposed::Created(row) = proposed else { panic!("not new") };
+    sweep::once(&engine, &CancellationToken::new()).await.unwrap();
+    engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
+    driver::run_due(&engine).await.unwrap();
+    let held = engine.rotation(row.rotation.id).await.unwrap().rotation;
+    assert_eq!((held.state, held.hold), (State::Approved, Some(Hold::ClockSkew)));
+    let shown = engine.guard.shown();
+    assert_eq!(shown["sending"], false);
+    assert!(shown["clockSkewMs"]["database"].as_i64().unwrap().abs_diff(7_200_000) < 60_000, "{shown}");
+    let sent = || sim.log().iter().filter(|it| it.operation == "patch_ear").count();
+    assert_eq!(sent(), 0);
+
+    clock.set(held.wake_at.unwrap());
+    assert!(SystemClock.now() < clock.now());
+    driver::run_due(&engine).await.unwrap();
+    assert_eq!(sent(), 0);
+}
+
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A daemon's folder: its configuration, its log.
+struct Desk {
+    folder: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new(database: &str, base_url: &str, more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "data_dir = \"{0}\"\n[server]\nlisten = \"127.0.0.1:0\"\n[database]\nurl = \"{database}\"\n[atlas]\n\
+             base_url = \"{base_url}\"\n[atlas.credentials.default]\nkind = \"service-account\"\n\
+             client_id = \"mdb_sa_id_demo\"\nclient_secret = \"canary\"\n{more}",
+            folder.path().display()
+        );
+        std::fs::write(folder.path().join("keywheel.toml"), text).unwrap();
+        Self { folder }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keywheel"));
+        command.arg("serve").current_dir(self.folder.path()).env_clear();
+        command
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts and waits until it serves.
+    async fn serve(&self) -> Daemon {
+        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
+        let out = log.try_clone().unwrap();
+        let daemon = Daemon(self.command().stdout(Stdio::from(out)).stderr(log).spawn().unwrap());
+        let served = tokio::time::timeout(Duration::from_secs(30), async {
+            while !self.log().contains("keywheel serves") {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        assert!(served.await.is_ok(), "{}", self.log());
+        daemon
+    }
+
+    async fn refused(&self) -> Output {
+        let command = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        tokio::task::spawn_blocking(move || command.wait_with_output().unwrap()).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_second_daemon_with_other_settings_says_which() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sim = Sim::start(listener, World::demo(), Arc::new(SystemClock)).unwrap();
+    let (db, base_url) = (TestDb::new(Backend::Postgres).await, sim.base_url());
+    let desk = |more: &str| Desk::new(&db.url, &base_url, more);
+    let first = desk("[verify]\nevery = \"15s\"\n");
+    let mut running = first.serve().await;
+
+    let strict = desk("[verify]\nevery = \"20s\"\n");
+    let ended = strict.refused().await;
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let pid = format!("(pid {})", running.0.id());
+    for part in ["verify.every is \"20s\" here and \"15s\" there", pid.as_str(), "Give both the same"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+    let elsewhere = Desk::new(&db.url, "http://127.0.0.1:9", "");
+    let said = String::from_utf8(elsewhere.refused().await.stderr).unwrap();
+    assert!(said.contains("atlas.base_url is \"http://127.0.0.1:9\" here"), "{said}");
+
+    // What does not decide how a proof is made only warns.
+    let lenient = desk("[policy]\ninterval = \"80d\"\n");
+    let second = lenient.serve().await;
+    assert!(lenient.log().contains("policy.interval is"), "{}", lenient.log());
+    assert!(!lenient.log().contains("canary"));
+    drop(second);
+
+    // Another configuration is welcome once the first daemon has stopped. The one that was killed
+    // is still announced, with the same proofs as the first.
+    let stop = Command::new("kill").arg(running.0.id().to_string()).status().unwrap();
+    assert!(stop.success());
+    let code = tokio::task::spawn_blocking(move || running.0.wait().unwrap()).await.unwrap();
+    assert!(code.success(), "{}", first.log());
+    let Store::Postgres { write: pool, .. } = &db.store else { unreachable!() };
+    let (left,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM daemons").fetch_one(pool).await.unwrap();
+    assert_eq!(left, 1);
+    let said = String::from_utf8(strict.refused().await.stderr).unwrap();
+    assert!(said.contains("try again after"), "{said}");
+    sqlx::query("UPDATE daemons SET seen_at = seen_at - INTERVAL '3 minutes'").execute(pool).await.unwrap();
+    drop(strict.serve().await);
+}
