@@ -102,8 +102,15 @@ async fn killed_at_any_instant(backend: Backend) {
     };
     let mut dice = Dice::new();
     let mut histogram: BTreeMap<&str, usize> = BTreeMap::new();
-    for round in 0..rounds {
-        let wanted = WANTED[round % WANTED.len()];
+    let caught =
+        |histogram: &BTreeMap<&str, usize>, state: State| histogram.get(state.as_str()).copied().unwrap_or(0);
+    let mut round = 0;
+    // A kill may come too late for the state it was meant for: such a round counts, and is made up for.
+    while let Some(wanted) = (0..WANTED.len())
+        .map(|shift| WANTED[(round + shift) % WANTED.len()])
+        .find(|state| round < rounds || caught(&histogram, *state) < LEAST)
+        .filter(|_| round < 2 * rounds.max(LEAST * WANTED.len()))
+    {
         let bad = wanted == State::RollingBack;
         let old = rig.held();
         let new = format!("{round:08x}-bbbb-4bbb-8bbb-000000000000");
@@ -142,11 +149,12 @@ async fn killed_at_any_instant(backend: Backend) {
             let known = entry.key.as_ref().is_none_or(|key| *key == old || *key == new);
             assert!(known, "round {round}: {:?} is neither old nor new", entry.key);
         }
+        round += 1;
     }
-    println!("{rounds} rounds, killed in: {histogram:?}");
+    println!("{round} rounds, killed in: {histogram:?}");
     rig.engine.store.verify_audit().await.unwrap().unwrap();
     for state in WANTED {
-        let times = histogram.get(state.as_str()).copied().unwrap_or(0);
+        let times = caught(&histogram, state);
         assert!(times >= LEAST, "killed in {state} only {times} times: {histogram:?}");
     }
 }
