@@ -22,7 +22,7 @@ use keywheel::store::{Access, RotationRow, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 use world::{Lie, NEW, OLD, Stop, World};
 
-/// Seeds in a run without optimisation; `scripts/test` asks for ten thousand with it.
+/// Seeds in a run while one writes; `scripts/test` asks for more.
 const SEEDS: u64 = 300;
 
 /// Seeds that once failed.
