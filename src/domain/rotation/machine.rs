@@ -916,7 +916,9 @@ impl Turn {
     fn cadence(&self) -> Duration {
         let verify = &self.r.rules.verify;
         match self.r.state {
-            State::Deploying | State::NeedsOperator => verify.deploy_poll.get(),
+            State::NeedsOperator => verify.deploy_poll.get(),
+            // A key that is to be proven again is read as often as at first, and a gap is one as early.
+            State::Deploying if self.r.trues >= verify.readings => verify.deploy_poll.get(),
             _ => verify.every.get(),
         }
     }
