@@ -114,6 +114,7 @@ impl Problem {
         Some(match self.code.as_str() {
             "rotation-open" => format!("look at it with `keywheel rotation show {id}`; end it with `keywheel cancel {id}`"),
             "self-approval" => "another person must approve; selfApproval in the project's policy says whether the proposer may".to_owned(),
+            "nothing-to-withdraw" => "`keywheel rotation show ID` lists who approved; use the token the yes was given with".to_owned(),
             "proposal-changed" => "look again with `keywheel rotation show ID` and decide about what is there now".to_owned(),
             "invalid" | "malformed" => "the command's --help has an example".to_owned(),
             "group-id-invalid" => "copy the id from the project's settings in Atlas".to_owned(),

@@ -141,6 +141,9 @@ enum Verb {
         after_help = "Example:\n  keywheel approve 0198c5a0-0000-7000-8000-000000000000 --comment \"change 4711\""
     )]
     Approve(rotations::Decide),
+    /// Take your own yes back, as long as nothing was sent to Atlas
+    #[command(after_help = "Example:\n  keywheel withdraw ID --comment \"wrong week\"")]
+    Withdraw(rotations::Decide),
     /// Say no to a proposal
     #[command(after_help = "Example:\n  keywheel reject ID --comment \"not this week\"")]
     Reject(rotations::Decide),
@@ -214,6 +217,7 @@ async fn remote(verb: Verb, client: &Client, printer: &mut Printer) -> Result<Ex
         Verb::Rotate(args) => rotations::rotate(args, client, printer).await,
         Verb::Rotation(verb) => rotations::run(verb, client, printer).await,
         Verb::Approve(args) => decide("approve", args).say(printer).await,
+        Verb::Withdraw(args) => decide("withdraw", args).say(printer).await,
         Verb::Reject(args) => decide("reject", args).say(printer).await,
         Verb::Cancel(args) => decide("cancel", args).say(printer).await,
         Verb::Resume(args) => decide("resume", args).say(printer).await,

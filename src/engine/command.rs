@@ -17,7 +17,7 @@ use crate::domain::rotation::machine::next;
 use crate::domain::rotation::outcome::{Command, Failure, Observation, Outcome};
 use crate::domain::rotation::state::{Proposal, Rotation, State};
 use crate::domain::time::Timestamp;
-use crate::store::{NewApproval, NewAudit, NewJournal, RotationRow, StoreError};
+use crate::store::{NewApproval, NewAudit, NewJournal, RotationRow, StoreError, Vote};
 
 /// How often a command is decided anew when somebody else was faster.
 const TRIES: usize = 8;
@@ -89,6 +89,9 @@ pub enum CommandError {
     /// The proposer cannot approve.
     #[error("{0} proposed this rotation and cannot approve it; somebody else must")]
     SelfApproval(String),
+    /// There is no yes of this person.
+    #[error("{0} has not approved this rotation; there is nothing to withdraw")]
+    NothingToWithdraw(String),
     /// The hash is not that of this proposal.
     #[error("proposalHash is not that of this rotation; read it again before deciding")]
     ProposalChanged,
@@ -503,7 +506,7 @@ impl Engine {
             if hash.is_some_and(|hash| hash != row.proposal_hash) {
                 return Err(CommandError::ProposalChanged);
             }
-            let (command, approval) = match verb {
+            let (command, vote) = match verb {
                 Verb::Approve => {
                     if actor == row.requested_by && !row.rotation.rules.policy.self_approval {
                         return Err(CommandError::SelfApproval(actor.to_owned()));
@@ -519,7 +522,16 @@ impl Engine {
                         method: "api".to_owned(),
                         comment: comment.clone(),
                     };
-                    (Command::Approve { given }, Some(vote))
+                    (Command::Approve { given }, Some(Vote::Yes(vote)))
+                }
+                Verb::Withdraw => {
+                    let votes = self.store.approvals(id).await?;
+                    let left = votes.iter().filter(|vote| vote.by != actor).count();
+                    if left == votes.len() {
+                        return Err(CommandError::NothingToWithdraw(actor.to_owned()));
+                    }
+                    let given = u32::try_from(left).unwrap_or(u32::MAX);
+                    (Command::Withdraw { given }, Some(Vote::Withdrawn(actor.to_owned())))
                 }
                 Verb::Reject => (Command::Reject, None),
                 Verb::Cancel => (Command::Cancel, None),
@@ -533,7 +545,7 @@ impl Engine {
             if step.illegal {
                 return Err(CommandError::Illegal { verb: verb.as_str(), state: row.rotation.state });
             }
-            let said = Said { by: actor, comment: comment.as_deref(), vote: approval };
+            let said = Said { by: actor, comment: comment.as_deref(), vote };
             match commit(self, &RotationRow { lease: None, ..row }, step, &outcome, said).await {
                 Ok(row) => {
                     self.rotations_due.notify_one();
@@ -552,6 +564,8 @@ impl Engine {
 pub enum Verb {
     /// Yes.
     Approve,
+    /// Takes back the own yes, while nothing was sent.
+    Withdraw,
     /// No.
     Reject,
     /// Call it off.
@@ -572,6 +586,7 @@ impl Verb {
     pub const fn as_str(self) -> &'static str {
         match self {
             Verb::Approve => "approve",
+            Verb::Withdraw => "withdraw",
             Verb::Reject => "reject",
             Verb::Cancel => "cancel",
             Verb::Resume => "resume",

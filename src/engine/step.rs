@@ -16,9 +16,7 @@ use crate::domain::project::SinceSource;
 use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Step, next};
 use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome};
 use crate::domain::rotation::state::{Cause, Reply, Rotation, State, Target};
-use crate::store::{
-    KeyChange, NewApproval, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError,
-};
+use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError, Vote};
 
 /// The actor named in journal and audit rows that the engine writes by itself.
 pub const ENGINE: &str = "keywheel";
@@ -122,7 +120,7 @@ fn not_sent(why: &str) -> Reply {
 pub(super) struct Said<'a> {
     pub(super) by: &'a str,
     pub(super) comment: Option<&'a str>,
-    pub(super) vote: Option<NewApproval>,
+    pub(super) vote: Option<Vote>,
 }
 
 impl<'a> Said<'a> {
@@ -155,7 +153,7 @@ pub(super) async fn commit(
         audit,
         outbox,
         project,
-        approval: said.vote,
+        vote: said.vote,
         now,
     };
     let version = engine.store.commit(write).await?;

@@ -25,7 +25,7 @@ pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
 pub use inspect::{TABLES, check_server_version};
 pub use open::{Access, known_version};
-pub use people::{Approval, NewApproval, NewOutbox, OutboxRow, Token};
+pub use people::{Approval, NewApproval, NewOutbox, OutboxRow, Token, Vote};
 pub use projects::{KeyChange, ProjectFilter, ProjectWrite};
 pub use rotations::{JournalEntry, NewJournal, RotationRow, StepWrite};
 

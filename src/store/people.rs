@@ -17,6 +17,7 @@ const TOKEN_REQUESTS_A_MINUTE: i64 = 10;
 const VOTE: Sql = Sql::same(
     "INSERT INTO approvals (rotation_id, approver, at, method, comment) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
 );
+const UNVOTE: Sql = Sql::same("DELETE FROM approvals WHERE rotation_id = $1 AND approver = $2");
 // Names sort by their bytes: a language's order differs between servers.
 const VOTES: Sql = Sql {
     sqlite: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",
@@ -59,6 +60,7 @@ const TOUCH: Sql = Sql::same(
 
 pub(super) const STATEMENTS: &[&Sql] = &[
     &VOTE,
+    &UNVOTE,
     &VOTES,
     &MAIL,
     &MAILS,
@@ -83,6 +85,15 @@ pub struct NewApproval {
     pub method: String,
     /// In their words.
     pub comment: Option<String>,
+}
+
+/// What a step changes in the votes.
+#[derive(Clone, Debug)]
+pub enum Vote {
+    /// One more yes.
+    Yes(NewApproval),
+    /// This person's yes is taken back.
+    Withdrawn(String),
 }
 
 /// A stored yes.
@@ -201,21 +212,29 @@ impl From<TokenRow> for Token {
 }
 
 impl Tx {
-    pub(super) async fn write_approval(
+    pub(super) async fn write_vote(
         &mut self,
         id: RotationId,
-        vote: &NewApproval,
+        vote: &Vote,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let done = each!(self, VOTE, |conn, text| sqlx::query(text)
-            .bind(id.0)
-            .bind(vote.by.as_str())
-            .bind(now)
-            .bind(vote.method.as_str())
-            .bind(vote.comment.as_deref().map(storable))
-            .execute(conn)
-            .await
-            .map(|done| done.rows_affected()))?;
+        let done = match vote {
+            Vote::Yes(yes) => each!(self, VOTE, |conn, text| sqlx::query(text)
+                .bind(id.0)
+                .bind(yes.by.as_str())
+                .bind(now)
+                .bind(yes.method.as_str())
+                .bind(yes.comment.as_deref().map(storable))
+                .execute(conn)
+                .await
+                .map(|done| done.rows_affected()))?,
+            Vote::Withdrawn(by) => each!(self, UNVOTE, |conn, text| sqlx::query(text)
+                .bind(id.0)
+                .bind(by.as_str())
+                .execute(conn)
+                .await
+                .map(|done| done.rows_affected()))?,
+        };
         // A second yes of the same person would have counted twice.
         if done == 1 { Ok(()) } else { Err(StoreError::Conflict) }
     }

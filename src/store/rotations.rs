@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::retry::persist;
 use super::types::storable;
-use super::{NewApproval, NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, each, read, urgent};
+use super::{NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, Vote, each, read, urgent};
 use crate::domain::ids::{GroupId, LeaseToken, RotationId};
 use crate::domain::rotation::machine::MACHINE_VERSION;
 use crate::domain::rotation::state::{Cause, Rotation, State};
@@ -275,7 +275,7 @@ pub struct StepWrite<'a> {
     /// What changes in the project.
     pub project: Option<ProjectWrite>,
     /// A vote.
-    pub approval: Option<NewApproval>,
+    pub vote: Option<Vote>,
     /// The time.
     pub now: Timestamp,
 }
@@ -352,8 +352,8 @@ impl Store {
             let own = unsure && tx.is_written(write, machine).await?;
             return if own { Ok(before.version + 1) } else { Err(StoreError::Conflict) };
         }
-        if let Some(vote) = &write.approval {
-            tx.write_approval(after.id, vote, now).await?;
+        if let Some(vote) = &write.vote {
+            tx.write_vote(after.id, vote, now).await?;
         }
         if let Some(entry) = &write.journal {
             tx.write_journal(after.id, entry, now).await?;

@@ -108,6 +108,7 @@ impl From<CommandError> for Problem {
             E::RotationOpen { .. } | E::RemoveWhileOpen { .. } => (StatusCode::CONFLICT, "rotation-open"),
             E::Illegal { .. } => (StatusCode::CONFLICT, "illegal-transition"),
             E::SelfApproval(_) => (StatusCode::FORBIDDEN, "self-approval"),
+            E::NothingToWithdraw(_) => (StatusCode::CONFLICT, "nothing-to-withdraw"),
             E::ProposalChanged => (StatusCode::CONFLICT, "proposal-changed"),
             E::Atlas(failure) => return atlas(failure),
             E::Store(_) => {

@@ -49,6 +49,42 @@ const ROTATION: &str = "id groupId projectName provider oldKey newKey state caus
 const ENTRY: &str = "seq at actor kind fromState toState detail";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_yes_can_be_taken_back_until_a_patch_leaves() {
+    let it = Daemon::start().await;
+    let (ada, grace) = (it.token("ada", "operator"), it.token("grace", "approver"));
+    it.call(&ada, "POST", "/projects", json!({ "groupId": group(1), "policy": { "approvals": 2 } })).await;
+    let path = format!("/projects/{}/rotations", group(1));
+    let made = it.call(&ada, "POST", &path, json!({ "newKey": new_key() })).await.json;
+    let id = made["id"].as_str().unwrap();
+    let (approve, withdraw) = (format!("/rotations/{id}/approve"), format!("/rotations/{id}/withdraw"));
+    let early = it.call(&grace, "POST", &withdraw, Value::Null).await;
+    assert_eq!(early.problem(409), "nothing-to-withdraw");
+    assert_eq!(it.call(&ada, "POST", &withdraw, Value::Null).await.problem(403), "forbidden");
+    let once = it.call(&grace, "POST", &approve, Value::Null).await.json;
+    assert_eq!(once["approvals"]["given"].as_array().unwrap().len(), 1);
+    let back = it.call(&grace, "POST", &withdraw, json!({ "comment": "wrong week" })).await;
+    assert_eq!((back.status, &back.json["state"]), (200, &json!("awaiting_approval")));
+    assert_eq!(back.json["approvals"]["given"], json!([]));
+    let journal = it.get(&ada, &format!("/rotations/{id}/journal")).await.json;
+    let last = journal["items"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["actor"], &last["detail"]["comment"]), (&json!("grace"), &json!("wrong week")));
+    // The same person may think again; alone that is not enough.
+    let again = it.call(&grace, "POST", &approve, Value::Null).await.json;
+    assert_eq!(
+        (&again["state"], again["approvals"]["given"].as_array().unwrap().len()),
+        (&json!("awaiting_approval"), 1)
+    );
+    let edsger = it.token("edsger", "approver");
+    it.call(&edsger, "POST", &approve, Value::Null).await;
+    it.until(&ada, id, |it| it["state"] == "completed").await;
+    let late = it.call(&grace, "POST", &withdraw, Value::Null).await;
+    assert_eq!(late.problem(409), "illegal-transition");
+    let audit = it.get(&ada, "/audit").await.json;
+    let said = audit["items"].as_array().unwrap().iter().any(|it| it.to_string().contains("withdraw"));
+    assert!(said, "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_people_rotate_a_key_and_every_field_has_its_name() {
     let it = Daemon::start().await;
     let ada = it.token("ada", "operator,approver");
@@ -367,6 +403,7 @@ async fn every_role_may_do_what_the_contract_says_and_no_more() {
         ("DELETE", untracked.clone(), Value::Null, RUNS, 404),
         ("POST", format!("{untracked}/rotations"), json!({ "newKey": "x" }), RUNS, 404),
         ("POST", say("approve"), Value::Null, VOTES, 404),
+        ("POST", say("withdraw"), Value::Null, VOTES, 404),
         ("POST", say("reject"), Value::Null, VOTES, 404),
         ("POST", say("cancel"), Value::Null, RUNS, 404),
         ("POST", say("resume"), Value::Null, RUNS, 404),

@@ -18,7 +18,7 @@ use keywheel::domain::rotation::state::{Cause, Proposal, Rotation, State};
 use keywheel::domain::time::Timestamp;
 use keywheel::store::{
     KeyChange, NewApproval, NewAudit, NewJournal, NewOutbox, ProjectFilter, ProjectWrite, RotationRow,
-    StepWrite, Store, StoreError,
+    StepWrite, Store, StoreError, Vote,
 };
 use sqlx::{AssertSqlSafe, Row};
 
@@ -245,6 +245,15 @@ fn shake(it: &mut Rotation, dice: &mut Dice, now: Timestamp) {
     it.finished_at = it.state.is_final().then_some(now);
 }
 
+fn vote(dice: &mut Dice) -> Vote {
+    let by = dice.one(&NAMES).to_owned();
+    if dice.roll(4) == 0 {
+        return Vote::Withdrawn(by);
+    }
+    let comment = dice.maybe(|dice| dice.one(&TEXTS).to_owned());
+    Vote::Yes(NewApproval { by, method: "api".to_owned(), comment })
+}
+
 fn entry(dice: &mut Dice) -> NewJournal {
     NewJournal {
         actor: "ada".to_owned(),
@@ -412,11 +421,7 @@ impl Side<'_> {
                 checked_at: dice.maybe(|_| now),
                 key_change: dice.maybe(|_| change),
             }),
-            approval: dice.maybe(|dice| NewApproval {
-                by: dice.one(&NAMES).to_owned(),
-                method: "api".to_owned(),
-                comment: dice.maybe(|dice| dice.one(&TEXTS).to_owned()),
-            }),
+            vote: dice.maybe(vote),
             now,
         };
         let version = self.store.commit(write).await?;

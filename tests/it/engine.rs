@@ -396,3 +396,22 @@ async fn the_journal_replays_to_what_was_decided() {
         assert_eq!(step.rotation.state.as_str(), to_state);
     }
 }
+
+#[tokio::test]
+async fn a_rotation_keeps_the_rules_it_was_proposed_under() {
+    let mut rig = Rig::new().await;
+    let group = group(1).parse().unwrap();
+    let proposed = rig.engine.propose("ada", &group, &new_key(), None, false).await.unwrap();
+    let keywheel::engine::command::Proposed::Created(row) = proposed else { panic!("not new") };
+    rig.rule(|settings| {
+        settings.policy.approvals = 3;
+        settings.policy.windows = vec![
+            serde_json::from_str(r#"{ "cron": "0 0 3 29 2 *", "duration": "1m", "timezone": "UTC" }"#)
+                .unwrap(),
+        ];
+        settings.verify.readings = 500;
+    });
+    rig.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
+    let row = rig.settle(&row).await;
+    assert_eq!((row.rotation.state, row.rotation.quorum.required), (State::Completed, 1));
+}

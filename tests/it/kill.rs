@@ -13,7 +13,7 @@ use keywheel::engine::command::{Proposed, Verb};
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::KeyState;
-use keywheel::store::Store;
+use keywheel::store::{Access, Store};
 
 use crate::support::db::Backend;
 use crate::support::process::{Daemon, Dice, Orders};
@@ -167,4 +167,55 @@ async fn killed_at_any_instant_on_sqlite_it_loses_nothing_and_repeats_nothing_th
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_instant_on_postgres_it_loses_nothing_and_repeats_nothing_that_matters() {
     killed_at_any_instant(Backend::Postgres).await;
+}
+
+/// Kills `keywheel migrate` later and later, until it is done before it is killed.
+async fn migrated_in_spite_of_kills(backend: Backend) {
+    let rig = Rig::on(backend, World::demo()).await;
+    let mut finished = 0;
+    for round in 0..60 {
+        let folder = tempfile::tempdir().unwrap();
+        let url = match backend {
+            Backend::Sqlite => "sqlite:kw.db".to_owned(),
+            Backend::Postgres => {
+                let name = format!("kw_killed_{round}");
+                let Store::Postgres { write, .. } = &rig.engine.store else { unreachable!() };
+                let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+                sqlx::query(create).execute(write).await.unwrap();
+                let mut url: url::Url = rig.db.url.parse().unwrap();
+                url.set_path(&name);
+                url.to_string()
+            }
+        };
+        let config = folder.path().join("keywheel.toml");
+        let text = format!("data_dir = \"{}\"\n[database]\nurl = \"{url}\"\n", folder.path().display());
+        std::fs::write(&config, text).unwrap();
+        let migrate = || {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_keywheel"));
+            command.arg("migrate").arg("--config").arg(&config);
+            command.stdout(std::process::Stdio::null());
+            command
+        };
+        let mut child = migrate().stderr(std::process::Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(2 * round)).await;
+        let _ = child.kill();
+        finished += u32::from(child.wait().unwrap().success());
+        let again = migrate().output().unwrap();
+        assert!(again.status.success(), "round {round}: {}", String::from_utf8_lossy(&again.stderr));
+        let store = Store::open(&url, folder.path(), Access::Beside).await.unwrap();
+        store.check_schema().await.unwrap();
+        assert!(store.verify_audit().await.unwrap().is_ok());
+        store.close().await;
+        if finished == 3 {
+            break;
+        }
+    }
+    assert!(finished > 0, "it was never left alone long enough");
+}
+
+#[tokio::test]
+async fn a_migration_that_is_killed_is_done_again() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        migrated_in_spite_of_kills(backend).await;
+    }
 }

@@ -620,3 +620,48 @@ fn looks_that_always_come_too_late_page_when_the_guard_is_over() {
     }
     assert_eq!((rotation.state, rotation.cause), (State::NeedsOperator, Some(Cause::Unproven)));
 }
+
+#[test]
+fn every_verb_is_legal_where_it_means_something() {
+    use State as S;
+    let scenario = Scenario {
+        patching: Patching::Good,
+        validity: Validity::True,
+        rollback: Rollback::Good,
+        human: Human::Nobody,
+        private: false,
+    };
+    let world = World::new(scenario);
+    let before = [S::AwaitingApproval, S::Approved];
+    let stuck = [S::NeedsOperator];
+    let table: [(Command, &[State]); 8] = [
+        (Command::Approve { given: 1 }, &[S::AwaitingApproval]),
+        (Command::Withdraw { given: 0 }, &before),
+        (Command::Reject, &before),
+        (Command::Cancel, &before),
+        (Command::Resume, &stuck),
+        (Command::Rollback, &stuck),
+        (Command::Accept, &stuck),
+        (Command::Close, &stuck),
+    ];
+    for state in State::ALL {
+        for (command, legal) in &table {
+            let mut rotation = propose(&world);
+            rotation.state = *state;
+            // A PATCH was sent, and Atlas shows the new key, valid.
+            rotation.attempts = 1;
+            rotation.last = Some(Observation { key: Some(key(NEW)), ..rotation.last.unwrap() });
+            let step = next(&rotation, &Outcome::Said(command.clone()), world.now);
+            assert_eq!(!step.illegal, legal.contains(state), "{command:?} in {state}");
+            if step.illegal {
+                assert_eq!((step.rotation, step.effect, step.notices.len()), (rotation, Effect::Rest, 0));
+            }
+        }
+    }
+    // Nothing to put back, and nothing to take, where no PATCH was sent and the new key is not seen.
+    let mut rotation = propose(&world);
+    rotation.state = S::NeedsOperator;
+    for command in [Command::Rollback, Command::Accept] {
+        assert!(next(&rotation, &Outcome::Said(command), world.now).illegal);
+    }
+}

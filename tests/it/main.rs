@@ -18,3 +18,4 @@ mod search;
 mod sim;
 mod store;
 mod support;
+mod windows;

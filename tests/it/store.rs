@@ -113,7 +113,7 @@ fn write<'a>(before: &'a RotationRow, after: &'a Rotation, keep: Option<Timestam
         audit: vec![audit("rotation.step")],
         outbox: Vec::new(),
         project: None,
-        approval: None,
+        vote: None,
         now: now(),
     }
 }
@@ -374,4 +374,23 @@ async fn a_full_disk_writes_nothing_and_says_so() {
     raw(&db.store, "PRAGMA max_page_count = 1000000").await;
     db.store.commit(write(&row, &row.rotation, None)).await.unwrap();
     assert!(db.folder.path().exists());
+}
+
+#[tokio::test]
+async fn a_commit_on_sqlite_is_on_the_disk() {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let Store::Sqlite { write, .. } = &db.store else { unreachable!() };
+    let (synchronous,): (i64,) = sqlx::query_as("PRAGMA synchronous").fetch_one(write).await.unwrap();
+    let (journal,): (String,) = sqlx::query_as("PRAGMA journal_mode").fetch_one(write).await.unwrap();
+    // 2 is FULL: the log is synced at each commit, not only at checkpoints.
+    assert_eq!((synchronous, journal.as_str()), (2, "wal"));
+    // What a machine finds that lost its power now: the files as they are, with nothing closed.
+    approved(&db.store).await;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["kw.db", "kw.db-wal"] {
+        std::fs::copy(db.folder.path().join(name), folder.path().join(name)).unwrap();
+    }
+    let found = Store::open("sqlite:kw.db", folder.path(), Access::Beside).await.unwrap();
+    assert_eq!(found.rotations(None, None, None, 10).await.unwrap().len(), 1);
+    assert!(found.verify_audit().await.unwrap().is_ok());
 }

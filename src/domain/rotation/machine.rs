@@ -27,7 +27,7 @@ use crate::domain::key::KeyRef;
 use crate::domain::time::Timestamp;
 
 /// Counts changes of [`next`] that would decide a recorded outcome differently.
-pub const MACHINE_VERSION: i32 = 1;
+pub const MACHINE_VERSION: i32 = 2;
 
 /// Clocks that differ by more than this hold PATCHes and expiries.
 pub const MAX_SKEW: Duration = Duration::from_mins(2);
@@ -327,7 +327,10 @@ impl Turn {
                 Proof::Bad => match look.network_denied {
                     Some(true) => self.need_operator(Cause::KmsUnreachable),
                     Some(false) => self.begin_rolling_back(),
-                    // An unreachable key service must be ruled out first.
+                    // An unreachable key service must be ruled out first: ask at once.
+                    None if self.r.false_since == Some(self.now) => {
+                        self.effect = Effect::Look(extras(&self.r));
+                    }
                     None if self.guard_over() => self.need_operator(Cause::Unproven),
                     None => self.rest_for_reading(),
                 },
@@ -339,7 +342,18 @@ impl Turn {
         if let Some(clusters) = &look.clusters {
             note_clusters(&mut self.r.clusters, clusters);
         }
+        self.note_late_report(&look.seen);
         self.read(&look.seen)
+    }
+
+    /// On private networking the nodes report minutes later, and with that the danger begins: from
+    /// the first bad report on there is as much time to go back as elsewhere from the PATCH on.
+    fn note_late_report(&mut self, seen: &Observation) {
+        let verify = &self.r.rules.verify;
+        let turned = self.r.trues >= verify.readings && self.r.flaps == 0 && seen.valid == Some(false);
+        if seen.private_networking && turned {
+            self.r.guard_deadline = Some(self.now + verify.guard.get());
+        }
     }
 
     fn begin_deploying(&mut self) {
@@ -605,8 +619,8 @@ impl Turn {
 
     fn blind_applying(&mut self, failure: &Failure, until: Timestamp) {
         match failure.class {
-            Class::Auth => return self.auth_lost(),
-            Class::Gone => return self.finish(State::Failed, Some(Cause::Gone)),
+            Class::Auth => return self.shut_out(Cause::Auth),
+            Class::Gone => return self.shut_out(Cause::Gone),
             _ if self.guard_over() => return self.need_operator(Cause::Unreachable),
             _ => {}
         }
@@ -674,28 +688,26 @@ impl Turn {
             }
             Reply::Auth(failure) | Reply::Gone(failure) => {
                 self.r.failure = Some(failure.clone());
-                let gone = matches!(reply, Reply::Gone(_));
-                match (target, gone) {
-                    (Target::Old, true) => self.need_operator(Cause::Gone),
-                    (Target::Old, false) => self.need_operator(Cause::Auth),
-                    (Target::New, true) => self.finish(State::Failed, Some(Cause::Gone)),
-                    (Target::New, false) => self.auth_lost(),
+                let cause = if matches!(reply, Reply::Gone(_)) { Cause::Gone } else { Cause::Auth };
+                match target {
+                    Target::Old => self.need_operator(cause),
+                    Target::New => self.shut_out(cause),
                 }
             }
         }
     }
 
-    /// The credential is refused while applying: failed if Atlas cannot hold our key, else a person.
-    fn auth_lost(&mut self) {
+    /// Atlas does not let us in while applying: failed if it cannot hold our key, else a person.
+    fn shut_out(&mut self, cause: Cause) {
         let open = self
             .r
             .patch
             .as_ref()
             .is_some_and(|patch| matches!(patch.reply, None | Some(Reply::Accepted | Reply::Unknown(_))));
         if open || self.r.unknown_at.is_some() {
-            self.need_operator(Cause::Auth);
+            self.need_operator(cause);
         } else {
-            self.finish(State::Failed, Some(Cause::Auth));
+            self.finish(State::Failed, Some(cause));
         }
     }
 

@@ -114,6 +114,7 @@ pub(super) async fn say(
 ) -> Result<axum::Json<Value>, Problem> {
     let (verb, role) = match verb.as_str() {
         "approve" => (Verb::Approve, Role::Approver),
+        "withdraw" => (Verb::Withdraw, Role::Approver),
         "reject" => (Verb::Reject, Role::Approver),
         "cancel" => (Verb::Cancel, Role::Operator),
         "resume" => (Verb::Resume, Role::Operator),

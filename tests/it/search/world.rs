@@ -21,6 +21,9 @@ pub(crate) const OLD: &str = "11111111-1111-4111-8111-111111111111";
 pub(crate) const NEW: &str = "22222222-2222-4222-8222-222222222222";
 pub(crate) const THIRD: &str = "33333333-3333-4333-8333-333333333333";
 
+/// Seconds after which whatever a script broke is mended.
+pub(crate) const HALF_A_DAY: u64 = 12 * 3600;
+
 /// A small generator: the same seed, the same run.
 #[derive(Debug)]
 pub(crate) struct Dice(u64);
@@ -68,6 +71,82 @@ pub(crate) enum Stop {
     Suspend(Duration),
 }
 
+/// Where in a call its process is killed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum At {
+    /// Before anything left.
+    Before,
+    /// Atlas has acted, the reply is on its way.
+    Acted,
+    /// The reply is here, and nothing of it is written.
+    Answered,
+}
+
+/// One kill of a script: the first call like this that comes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kill {
+    pub(crate) call: &'static str,
+    pub(crate) at: At,
+    pub(crate) state: Option<State>,
+    /// Calls like this to let pass.
+    pub(crate) skip: u32,
+}
+
+/// What a scripted call meets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Odd {
+    /// It never arrives, and nobody says so before the time limit.
+    Lost,
+    /// It is carried out, and the reply never comes.
+    LostReply,
+    /// No reply in time; it is carried out after this many seconds.
+    Late(u64),
+    /// It is not carried out, and this class and status come of it; seconds for `Retry-After`.
+    Fails(Class, u16, Option<u64>),
+    /// It is carried out, and what comes back cannot be read.
+    Unreadable,
+    /// Another person sets this key just before it is carried out.
+    HumanBefore(&'static str),
+    /// Another person sets this key just after it was carried out.
+    HumanAfter(&'static str),
+}
+
+/// Which calls a scripted fault strikes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum When {
+    /// So many, after so many.
+    Calls { skip: u32, times: u32 },
+    /// All in these seconds, counted from the new key's first use.
+    Seconds(u64, u64),
+}
+
+/// A scripted fault. `call` is `observe`, `clusters`, `alerts`, `patch_new`, `patch_old` or `any`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub(crate) call: &'static str,
+    pub(crate) when: When,
+    pub(crate) odd: Odd,
+}
+
+/// What a named case decides instead of a seed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Script {
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) kills: VecDeque<Kill>,
+    /// Kills that happened.
+    pub(crate) killed: usize,
+    /// Seconds after the new key's first use from which Atlas does not encrypt with it any more.
+    pub(crate) disabled_from: Option<u64>,
+    /// The mail of a rotation's end cannot be written, once.
+    pub(crate) torn_end: bool,
+    /// The first approvals are cut off while they are written.
+    pub(crate) torn_vote: bool,
+    /// A new process goes on after every step.
+    pub(crate) restarts: bool,
+    /// After how many seconds another person sets which key.
+    pub(crate) humans: Vec<(u64, &'static str)>,
+}
+
 /// What a seed decides beforehand.
 #[expect(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
 #[derive(Debug)]
@@ -84,16 +163,19 @@ pub(crate) struct Plan {
     /// No faults and no accidents from then on.
     pub(crate) calm_from: Timestamp,
     /// What `valid` says of the new key, from which second after its first use on.
-    validity: Vec<(u64, Option<bool>)>,
+    pub(crate) validity: Vec<(u64, Option<bool>)>,
     /// The old key's last second, counted likewise.
-    old_dies: Option<u64>,
+    pub(crate) old_dies: Option<u64>,
     /// The key service cannot be reached, and an alert says so.
-    network_denied: bool,
+    pub(crate) network_denied: bool,
     /// Atlas lets go of a key that does not work. Documented: it does not.
-    lets_go: bool,
+    pub(crate) lets_go: bool,
     pub(crate) private: bool,
-    stale: Duration,
-    clusters: Vec<&'static str>,
+    pub(crate) stale: Duration,
+    pub(crate) clusters: Vec<&'static str>,
+    /// After how many seconds an approver thinks better of it.
+    pub(crate) withdraws: Option<u64>,
+    pub(crate) script: Option<Script>,
 }
 
 fn validity(dice: &mut Dice) -> Vec<(u64, Option<bool>)> {
@@ -112,6 +194,27 @@ fn validity(dice: &mut Dice) -> Vec<(u64, Option<bool>)> {
 }
 
 impl Plan {
+    /// Nothing goes wrong but what `script` says.
+    pub(crate) fn scripted(start: Timestamp, lie: Lie, script: Script) -> Self {
+        Self {
+            lie,
+            faults: 0,
+            accidents: 0,
+            bad_commits: 0,
+            fleet: false,
+            calm_from: start,
+            validity: vec![(0, Some(true))],
+            old_dies: None,
+            network_denied: false,
+            lets_go: false,
+            private: false,
+            stale: Duration::ZERO,
+            clusters: vec!["UPDATES", "UPDATES"],
+            withdraws: None,
+            script: Some(script),
+        }
+    }
+
     fn draw(dice: &mut Dice, start: Timestamp, lie: Lie) -> Self {
         let rough = dice.chance(70);
         let mut percent = |most: u64| if rough && dice.chance(60) { dice.roll(most + 1) } else { 0 };
@@ -138,6 +241,8 @@ impl Plan {
                 4 if human => vec!["REPAIRING"],
                 _ => vec!["UPDATES"],
             },
+            withdraws: None,
+            script: None,
         }
     }
 }
@@ -210,13 +315,29 @@ impl World {
         let start: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
         let mut dice = Dice::new(seed);
         let start = start + dice.seconds(0, 86_400);
-        let plan = Plan::draw(&mut dice, start, lie);
+        let mut plan = Plan::draw(&mut dice, start, lie);
+        // Dice of its own: what was kept before there was this must go on telling its story.
+        let mut second = Dice::new(seed ^ (1 << 40));
+        plan.withdraws = second.chance(15).then(|| second.roll(500));
         let humans = match dice.roll(10) {
             0 => vec![(dice.roll(1200), THIRD)],
             1 => vec![(dice.roll(1200), OLD)],
             2 => vec![(dice.roll(300), NEW), (300 + dice.roll(300), THIRD)],
             _ => vec![],
         };
+        Self::of(dice, plan, start, humans, store)
+    }
+
+    /// A world in which only `script` decides, and what `more` makes of it.
+    pub(crate) fn scripted(lie: Lie, script: Script, more: impl FnOnce(&mut Plan), store: Store) -> Self {
+        let start: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let humans = script.humans.clone();
+        let mut plan = Plan::scripted(start, lie, script);
+        more(&mut plan);
+        Self::of(Dice::new(0), plan, start, humans, store)
+    }
+
+    fn of(dice: Dice, plan: Plan, start: Timestamp, humans: Vec<(u64, &'static str)>, store: Store) -> Self {
         let inner = Inner {
             dice,
             plan,
@@ -286,7 +407,7 @@ impl World {
     /// The way of every call: latency, accidents, then `effect` at Atlas, and the way back.
     async fn call<T>(
         &self,
-        what: &str,
+        what: &'static str,
         timeout: Duration,
         effect: impl FnOnce(&mut Inner, Timestamp) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
@@ -299,6 +420,7 @@ impl World {
             let odd = inner.dice.chance(faults / 2).then(|| inner.dice.roll(4));
             (Duration::from_millis(latency / 2), Duration::from_millis(latency - latency / 2), lost, odd)
         };
+        self.killed(what, At::Before).await;
         if let Some(asleep) = self.accident().await
             && asleep >= timeout
         {
@@ -318,6 +440,35 @@ impl World {
             self.pass(timeout);
             return Err(failed(Class::Unknown, None, None));
         }
+        let now = self.clock.now();
+        let scripted = self.inner().struck(what, now);
+        match scripted {
+            None | Some(Odd::LostReply | Odd::Unreadable | Odd::HumanAfter(_)) => {}
+            Some(Odd::Lost) => {
+                self.pass(timeout);
+                return Err(failed(Class::Unknown, None, None));
+            }
+            Some(Odd::Late(seconds)) => {
+                let key = if what == "patch_old" { OLD } else { NEW };
+                let at = now + Duration::from_secs(seconds);
+                self.inner().events.push_back((at, Event::Late(key)));
+                self.pass(timeout);
+                return Err(failed(Class::Unknown, None, None));
+            }
+            Some(Odd::Fails(class, status, retry_after)) => {
+                self.killed(what, At::Acted).await;
+                self.pass(back);
+                self.killed(what, At::Answered).await;
+                let until = retry_after.map(|it| self.clock.now() + Duration::from_secs(it));
+                self.inner().not_before = until;
+                return Err(failed(class, Some(status), retry_after.map(Span::from_secs)));
+            }
+            Some(Odd::HumanBefore(key)) => {
+                let mut inner = self.inner();
+                inner.human_acted = true;
+                inner.set(key, now);
+            }
+        }
         match odd {
             Some(0) => {
                 let seconds = self.inner().dice.roll(90) + 1;
@@ -331,7 +482,7 @@ impl World {
                 self.pass(back);
                 return Err(failed(Class::Unknown, Some(502), None));
             }
-            Some(2) if what != "set_key" => {
+            Some(2) if !what.starts_with("patch") => {
                 self.pass(back);
                 return Err(failed(Class::Transient, Some(429), None));
             }
@@ -339,6 +490,16 @@ impl World {
         }
         let now = self.clock.now();
         let answer = effect(&mut self.inner(), now);
+        if let Some(Odd::HumanAfter(key)) = scripted {
+            let mut inner = self.inner();
+            inner.human_acted = true;
+            inner.set(key, now);
+        }
+        self.killed(what, At::Acted).await;
+        if matches!(scripted, Some(Odd::LostReply)) {
+            self.pass(timeout);
+            return Err(failed(Class::Unknown, None, None));
+        }
         if let Some(asleep) = self.accident().await
             && asleep >= timeout
         {
@@ -349,7 +510,30 @@ impl World {
             return Err(failed(Class::Unknown, None, None));
         }
         self.pass(back);
+        self.killed(what, At::Answered).await;
+        if matches!(scripted, Some(Odd::Unreadable)) {
+            return Err(failed(Class::Unknown, Some(200), None));
+        }
         answer
+    }
+
+    /// The process ends here if the script says so; then this never returns.
+    async fn killed(&self, call: &'static str, at: At) {
+        let Some((kill, watched)) = self.inner().next_kill() else { return };
+        if kill.call != call || kill.at != at {
+            return;
+        }
+        if let Some(state) = kill.state {
+            let row = self.store.rotation(watched).await.unwrap().unwrap();
+            if row.rotation.state != state {
+                return;
+            }
+        }
+        let dies = self.inner().kill_now();
+        if dies {
+            self.stopped.notify_one();
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Perhaps the process is killed here, or stands still; says for how long it did.
@@ -418,6 +602,49 @@ impl World {
 }
 
 impl Inner {
+    fn next_kill(&self) -> Option<(Kill, RotationId)> {
+        Some((*self.plan.script.as_ref()?.kills.front()?, self.watched?))
+    }
+
+    /// Counts the call that fits; says whether it is the one.
+    fn kill_now(&mut self) -> bool {
+        let Some(script) = &mut self.plan.script else { return false };
+        let Some(kill) = script.kills.front_mut() else { return false };
+        if kill.skip > 0 {
+            kill.skip -= 1;
+            return false;
+        }
+        script.kills.pop_front();
+        script.killed += 1;
+        self.stop = Some(Stop::Crash);
+        true
+    }
+
+    /// The scripted fault that strikes this call, if one does.
+    fn struck(&mut self, call: &str, now: Timestamp) -> Option<Odd> {
+        self.watched?;
+        let since = self.first_new.map(|at| now.since(at).as_secs());
+        let script = self.plan.script.as_mut()?;
+        for fault in script.faults.iter_mut().filter(|it| it.call == call || it.call == "any") {
+            match &mut fault.when {
+                When::Calls { skip: 1.., .. } | When::Calls { times: 0, .. } => {
+                    if let When::Calls { skip: skip @ 1.., .. } = &mut fault.when {
+                        *skip -= 1;
+                    }
+                }
+                When::Calls { times, .. } => {
+                    *times -= 1;
+                    return Some(fault.odd);
+                }
+                When::Seconds(from, to) if since.is_some_and(|it| (*from..*to).contains(&it)) => {
+                    return Some(fault.odd);
+                }
+                When::Seconds(..) => {}
+            }
+        }
+        None
+    }
+
     pub(crate) fn accuse(&mut self, why: &str) {
         self.trace.push(format!("ACCUSED {why}"));
         self.broken.get_or_insert_with(|| why.to_owned());
@@ -454,11 +681,15 @@ impl Inner {
         let valid = self.valid(shown, now);
         self.looks.push((now, shown, valid));
         self.trace.push(format!("{now} look {} {valid:?}", &shown[..2]));
+        let disabled = (self.plan.script.as_ref())
+            .and_then(|it| it.disabled_from)
+            .zip(self.first_new)
+            .is_some_and(|(from, at)| (from..HALF_A_DAY).contains(&now.since(at).as_secs()));
         let told = if self.plan.lie == Lie::ThirdIsOld && shown == THIRD { OLD } else { shown };
         Observation {
             at: now,
-            provider: Some(Provider::Aws),
-            key: Some(key(told)),
+            provider: (!disabled).then_some(Provider::Aws),
+            key: (!disabled).then(|| key(told)),
             valid: if self.plan.lie == Lie::AlwaysValid { Some(true) } else { valid },
             private_networking: self.plan.private,
             place: Place::default(),
@@ -545,7 +776,8 @@ impl AtlasApi for World {
                 inner.patches.push(Patch { at: now, key });
                 inner.trace.push(format!("{now} PATCH {}", &key[..2]));
             }
-            let answer = self.call("set_key", timeout, |inner, now| inner.take(key, now)).await;
+            let what = if key == OLD { "patch_old" } else { "patch_new" };
+            let answer = self.call(what, timeout, |inner, now| inner.take(key, now)).await;
             let mut inner = self.inner();
             inner.in_flight = None;
             let lie = inner.plan.lie;
@@ -554,9 +786,11 @@ impl AtlasApi for World {
                 Ok(()) => Reply::Accepted,
                 Err(failure) => match failure.class {
                     Class::Transient => Reply::NotTaken(failure),
-                    Class::Refused => Reply::Refused(failure),
+                    Class::Refused | Class::BadKey | Class::Config => Reply::Refused(failure),
+                    Class::Auth => Reply::Auth(failure),
+                    Class::Gone => Reply::Gone(failure),
                     _ if lie == Lie::UnknownIsRefused => Reply::Refused(failure),
-                    _ => Reply::Unknown(failure),
+                    Class::Unknown => Reply::Unknown(failure),
                 },
             }
         })

@@ -1,0 +1,412 @@
+//! `docs/reliability.md`, written from the tables that the tests run on. `KEYWHEEL_BLESS=1` writes it.
+//!
+//! Every test it names must be there; what nothing covers is listed as such.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::grid::{COLUMNS, rows};
+
+/// What goes wrong, what Keywheel does then, and the tests that show it.
+type Line = (&'static str, &'static str, &'static str, &'static [&'static str]);
+
+const INVARIANTS: &[(&str, &str)] = &[
+    ("I1", "Atlas is never sent a key but the approved new one and the recorded old one."),
+    ("I2", "Every PATCH that Atlas receives has an attempt that was committed before."),
+    ("I3", "A PATCH of the new key leaves with its approvals, before its expiry and in a window."),
+    ("I4", "PATCHes are few and never a storm; one open rotation for each project."),
+    (
+        "I5",
+        "`completed` means an unbroken run of true readings of the new key, spread over (readings - 1) x every.",
+    ),
+    (
+        "I6",
+        "Proven, rolled back or paged in time: 16 minutes; on private networking 23 from the last PATCH or bad report.",
+    ),
+    ("I7", "No PATCH after a look that showed a third key."),
+    ("I9", "The audit chain verifies, with an intent for each PATCH."),
+    ("I10", "Every end is announced, in the transaction that writes it."),
+    ("I11", "One vote for each person, or none."),
+    ("I13", "Nothing is asked before `Retry-After` is over."),
+    ("I14", "Due dates and deadlines come from recorded instants."),
+    ("I16", "When the faults stop, the rotation ends, and what is recorded is what Atlas holds."),
+];
+
+/// Faults of Atlas whose own tests run over real HTTP.
+const OVER_HTTP: &[(&str, &[&str])] = &[
+    ("A1", &["a_lost_request_is_sent_again", "a_dropped_request_has_no_effect_and_no_reply"]),
+    (
+        "A2",
+        &[
+            "a_lost_reply_is_not_a_second_patch",
+            "a_silent_change_is_unknown_and_a_refused_connection_is_not_taken",
+        ],
+    ),
+    ("A3", &["a_late_effect_is_waited_for_or_made_harmless"]),
+    ("A4", &["an_html_error_page_is_no_answer", "a_reading_that_is_no_configuration_is_no_reading"]),
+    (
+        "A5",
+        &["a_rate_limit_is_waited_out", "retry_after_is_seconds_or_an_instant_and_never_nothing_or_endless"],
+    ),
+    ("A6", &["a_rate_limit_waits_what_it_asks_and_never_less_than_ten_seconds_without"]),
+    ("A8", &["every_published_code_has_its_class"]),
+    (
+        "A9",
+        &[
+            "a_refused_key_fails_with_atlas_words_and_changes_nothing",
+            "atlas_refusals_keep_its_words_and_their_class",
+        ],
+    ),
+    ("A10", &["a_reply_too_large_to_read_is_no_reading", "a_change_without_a_definite_answer_is_unknown"]),
+    ("A11", &["one_false_reading_is_borne"]),
+    ("A12", &["a_key_that_fails_on_the_nodes_is_rolled_back"]),
+    ("A13", &["a_flapping_key_is_never_completed_by_luck"]),
+    ("A14", &["a_slow_proof_is_waited_for", "what_is_never_proven_pages_and_is_not_rolled_back"]),
+    (
+        "A15",
+        &[
+            "a_third_key_is_never_patched_over",
+            "arn_and_bare_id_are_the_same_key_unless_they_disagree",
+            "azure_keys_compare_without_case_and_trailing_slash",
+        ],
+    ),
+    ("A16", &["disabled_encryption_and_a_second_provider_are_seen"]),
+    (
+        "A17",
+        &["a_401_gets_one_new_token_and_one_repetition", "a_second_401_is_final_and_uses_up_no_more_tokens"],
+    ),
+    ("A18", &["a_missing_right_and_a_missing_project_are_told_apart"]),
+    ("A20", &["somebody_elses_key_stays_whenever_it_comes"]),
+    ("A22", &["a_refused_rollback_pages_and_heals_when_the_key_does"]),
+    (
+        "A25",
+        &[
+            "a_key_service_out_of_reach_is_not_rolled_back",
+            "the_alert_about_an_unreachable_key_service_is_found",
+        ],
+    ),
+    ("A28", &["clusters_are_read_page_by_page_from_our_own_addresses"]),
+    (
+        "A29",
+        &[
+            "a_reply_that_never_comes_ends_in_time",
+            "a_redirect_is_not_followed_and_its_address_is_shown_without_its_secrets",
+        ],
+    ),
+    ("A30", &["a_stale_read_shows_the_key_from_before"]),
+    ("A31", &["a_refused_rollback_pages_and_heals_when_the_key_does"]),
+    ("A32", &["on_private_networking_a_key_that_turns_out_bad_is_not_completed"]),
+    (
+        "A33",
+        &[
+            "a_token_serves_to_its_end_and_not_beyond_while_none_can_be_had",
+            "no_token_is_asked_for_before_the_time_that_retry_after_names",
+        ],
+    ),
+];
+
+const DATABASE: &[Line] = &[
+    (
+        "C12",
+        "killed during a migration, or while an audit row is appended",
+        "the next start goes on; the chain is unbroken",
+        &[
+            "a_migration_that_is_killed_is_done_again",
+            "killed_at_any_instant_on_sqlite_it_loses_nothing_and_repeats_nothing_that_matters",
+        ],
+    ),
+    (
+        "C13",
+        "power loss",
+        "SQLite runs with WAL and `synchronous = FULL`, so a committed intent is on the disk",
+        &["a_commit_on_sqlite_is_on_the_disk"],
+    ),
+    (
+        "C14",
+        "a crash loop",
+        "log-ins are counted in the database, ten a minute, restarts included",
+        &["tokens_are_counted_over_restarts", "a_used_up_budget_sends_nothing_and_says_when_there_is_room"],
+    ),
+    (
+        "-",
+        "SIGKILL of the real binary at random instants, on both databases",
+        "every rotation converges; no PATCH without intent",
+        &[
+            "killed_at_any_instant_on_sqlite_it_loses_nothing_and_repeats_nothing_that_matters",
+            "killed_at_any_instant_on_postgres_it_loses_nothing_and_repeats_nothing_that_matters",
+        ],
+    ),
+    (
+        "D2",
+        "a COMMIT fails and its connection still believes to be in a transaction",
+        "the connection is thrown away",
+        &["a_full_disk_writes_nothing_and_says_so", "seeds_keep_the_invariants"],
+    ),
+    (
+        "D3",
+        "the disk is full when an intent is to be committed",
+        "nothing is sent; it goes on when there is room",
+        &["a_full_disk_at_the_intent_sends_nothing_and_goes_on_when_there_is_room"],
+    ),
+    (
+        "D4",
+        "commits fail after the PATCH",
+        "as after a crash: Atlas is looked at first",
+        &["seeds_keep_the_invariants"],
+    ),
+    (
+        "D5",
+        "the connection is lost in a transaction, or the answer to a COMMIT is",
+        "the step recognises its own write, or is refused",
+        &[
+            "a_lost_commit_and_a_lost_answer_write_each_step_once",
+            "with_a_bad_network_to_the_database_nothing_is_lost",
+        ],
+    ),
+    (
+        "D6, D10",
+        "a failover to a lagging replica, a restore from a backup",
+        "nothing is acted on until `doctor --accept-restore`; the differences are listed",
+        &[
+            "a_backup_from_before_the_patch_is_not_acted_on",
+            "a_backup_from_the_middle_goes_on_once_it_is_accepted",
+            "a_copy_that_went_another_way_is_told_from_the_original",
+            "a_database_that_goes_back_under_a_running_daemon_is_noticed",
+        ],
+    ),
+    (
+        "D7",
+        "serialization failures and deadlocks",
+        "the whole transaction is repeated, six times at most",
+        &[
+            "a_transaction_that_the_database_gives_up_is_repeated",
+            "it_is_repeated_a_bounded_number_of_times_and_says_what_is_not_known",
+        ],
+    ),
+    (
+        "D8",
+        "a database that is read-only or lacks rights",
+        "refused at the start, with what to do",
+        &["a_postgres_that_cannot_be_used_says_what_to_do", "a_file_that_cannot_be_used_says_what_to_do"],
+    ),
+    (
+        "D9",
+        "a bit flips in the audit log",
+        "nothing is sent until it is accepted; the row is named",
+        &[
+            "a_broken_audit_chain_stops_everything_until_it_is_accepted",
+            "the_chain_names_what_was_tampered_with",
+        ],
+    ),
+    (
+        "D11, T1",
+        "clocks two hours apart",
+        "new PATCHes and expiries are held",
+        &["two_hours_between_our_clock_and_the_databases_hold_every_new_patch"],
+    ),
+    (
+        "D12",
+        "people read slowly",
+        "the state machine has connections of its own",
+        &["slow_reads_do_not_keep_a_rotation_waiting"],
+    ),
+    (
+        "-",
+        "the two databases differ",
+        "the same operations come to the same tables",
+        &[
+            "the_same_operations_come_to_the_same_on_both_databases",
+            "every_statement_prepares_on_both_databases",
+        ],
+    ),
+];
+
+const TIME_AND_PEOPLE: &[Line] = &[
+    (
+        "T2",
+        "a process sleeps in the middle of a step and wakes up later",
+        "its claim is gone, it writes nothing and sends nothing",
+        &["seeds_keep_the_invariants"],
+    ),
+    (
+        "T3",
+        "change of clocks, leap day, 31st, impossible windows",
+        "four hours stay four hours; what never comes is refused",
+        &[
+            "a_window_keeps_its_length_over_a_change_of_clocks",
+            "a_start_that_the_clocks_skip_or_repeat_comes_once",
+            "a_year_of_starts_is_what_the_walls_showed",
+            "rare_days_come_and_impossible_ones_are_refused",
+            "there_is_always_a_next_opening_and_it_is_open",
+        ],
+    ),
+    (
+        "T4",
+        "the window closes between approval and PATCH",
+        "it is not sent; once sent, the window does not matter",
+        &["seeds_keep_the_invariants"],
+    ),
+    (
+        "R1",
+        "two daemons for one project",
+        "one open rotation, one claim",
+        &[
+            "one_open_rotation_for_a_project",
+            "of_many_claimers_one_wins",
+            "two_share_two_hundred_rotations_and_each_is_patched_once",
+        ],
+    ),
+    (
+        "R2",
+        "a daemon dies, or sleeps longer than its lease",
+        "another takes over within the lease and 5 s; PATCHes never overlap",
+        &[
+            "when_one_is_killed_after_its_patch_the_other_finishes_within_a_lease",
+            "a_claim_that_ran_out_writes_nothing",
+            "a_look_that_takes_longer_than_the_lease_keeps_its_claim",
+        ],
+    ),
+    (
+        "R5",
+        "a rolling upgrade",
+        "the older one stops acting and does not start again",
+        &[
+            "one_that_is_older_than_the_schema_stops_acting_and_does_not_start",
+            "a_newer_database_is_refused_and_left_alone",
+        ],
+    ),
+    (
+        "-",
+        "daemons with different settings on one database",
+        "the second is told which; refused where it matters",
+        &["a_second_daemon_with_other_settings_says_which"],
+    ),
+    (
+        "O1",
+        "verbs at every state",
+        "legal only where they mean something, else 409",
+        &[
+            "every_verb_is_legal_where_it_means_something",
+            "every_role_may_do_what_the_contract_says_and_no_more",
+        ],
+    ),
+    (
+        "O2",
+        "an approval is withdrawn",
+        "before the PATCH it counts no more, afterwards it is refused",
+        &["a_yes_can_be_taken_back_until_a_patch_leaves", "seeds_keep_the_invariants"],
+    ),
+    (
+        "O3",
+        "settings change during a rotation",
+        "the rotation keeps the rules it was proposed under",
+        &["a_rotation_keeps_the_rules_it_was_proposed_under"],
+    ),
+    (
+        "O4",
+        "a project is removed during a rotation",
+        "refused until it is over",
+        &["two_people_rotate_a_key_from_the_command_line"],
+    ),
+];
+
+const NOT_COVERED: &[&str] = &[
+    "C8, C11, and the rows of mail and hooks: they belong to parts that are not there yet.",
+    "A19: a key that another person sets between our look and our PATCH, less than a second, is overwritten. Nobody is told; \
+     Atlas' event feed would say so.",
+    "D1, D13: a second program that writes into the SQLite file, and a reader that holds back its checkpoints for hours.",
+    "R4: two installations of Keywheel on one Atlas project see each other's keys as drift, and nothing more.",
+    "T1: a clock that jumps by years. Skew against Atlas and against the database holds PATCHes; deadlines that run at that \
+     instant follow the wall clock.",
+    "Power loss is not simulated; what is tested is that the setting which covers it is in force.",
+    "Real Atlas and real key services. Everything here runs against a simulator written from what is known of them.",
+];
+
+fn lines(page: &mut String, lines: &[Line]) {
+    page.push_str("\n| | what goes wrong | what happens then | shown by |\n|---|---|---|---|\n");
+    for (id, wrong, then, tests) in lines {
+        let tests: Vec<_> = tests.iter().map(|it| format!("`{it}`")).collect();
+        writeln!(page, "| {id} | {wrong} | {then} | {} |", tests.join(", ")).unwrap();
+    }
+}
+
+fn page() -> String {
+    let mut page = String::from(
+        "# Reliability\n\nWhat can go wrong, what Keywheel does then, and which test shows it. This page is written by the tests\n\
+         (`KEYWHEEL_BLESS=1 cargo nextest run reliability`), and a test fails when it is out of date.\n\n\
+         ## What must hold\n\n",
+    );
+    for (id, text) in INVARIANTS {
+        writeln!(page, "- **{id}** {text}").unwrap();
+    }
+    let rows = rows();
+    let cases = rows.len() * COLUMNS.len();
+    write!(
+        page,
+        "\nThey are judged from the log of a simulated world after every step: in the named grid below, in a random search\n\
+         (`KEYWHEEL_SEEDS=100000 cargo nextest run seeds_keep`), and in part for the real binary under SIGKILL. Lies told to the\n\
+         engine show that the judge sees what a broken program would do (`the_named_grid_catches_each_lie`,\n\
+         `the_search_catches_a_lie_within_a_few_hundred_seeds`).\n\n\
+         ## The grid: {} faults of Atlas and none, times {} instants of death and none, on 2 databases: {} cases\n\n\
+         The engine and the store are the real ones; time, Atlas and the kills are scripted\n\
+         (`every_fault_times_every_kill_on_sqlite`, `every_fault_times_every_kill_on_postgres`). The process ends:\n\n\
+         | | when |\n|---|---|\n",
+        rows.len() - 1,
+        COLUMNS.len() - 1,
+        cases * 2,
+    )
+    .unwrap();
+    for column in COLUMNS {
+        writeln!(page, "| {} | {} |", column.id, column.instant).unwrap();
+    }
+    page.push_str(
+        "\nHowever the process ends, each fault leads to the same end. Where it is `needs_operator`, people were paged in time, and\n\
+         the rotation stays as it is until somebody decides.\n\n\
+         | | what Atlas or the key does | how the rotation ends | over real HTTP, in part |\n|---|---|---|---|\n",
+    );
+    for row in &rows {
+        let tests = OVER_HTTP.iter().find(|(id, _)| *id == row.id).map_or(&[][..], |it| it.1);
+        let tests: Vec<_> = tests.iter().map(|it| format!("`{it}`")).collect();
+        writeln!(page, "| {} | {} | `{}` | {} |", row.id, row.fault, row.end, tests.join(", ")).unwrap();
+    }
+    page.push_str("\n## Crashes and databases\n");
+    lines(&mut page, DATABASE);
+    page.push_str("\n## Time, daemons, people\n");
+    lines(&mut page, TIME_AND_PEOPLE);
+    page.push_str("\n## Not covered\n\n");
+    for text in NOT_COVERED {
+        writeln!(page, "- {text}").unwrap();
+    }
+    page
+}
+
+fn sources(folder: &Path, all: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, all);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            all.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_reliability_page_says_what_the_tests_do() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = page();
+    let mut all = String::new();
+    sources(&root.join("tests"), &mut all);
+    sources(&root.join("src"), &mut all);
+    let is_name =
+        |it: &&str| it.matches('_').count() > 2 && it.chars().all(|c| c == '_' || c.is_alphanumeric());
+    let named = page.split('`').skip(1).step_by(2).filter(is_name);
+    let missing: Vec<_> = named.filter(|name| !all.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "tests that are not there: {missing:?}");
+    let file = root.join("docs/reliability.md");
+    if std::env::var_os("KEYWHEEL_BLESS").is_some() {
+        std::fs::write(&file, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(written == page, "docs/reliability.md is out of date; KEYWHEEL_BLESS=1 writes it anew");
+}
