@@ -428,8 +428,14 @@ impl Search {
                 said = self.engine.say(actor, id, verb, None, None) => drop(said),
                 () = cut => drop(self.script(|it| it.killed += 1)),
             }
-            let votes = self.engine.store.approvals(id).await.unwrap().len();
-            let state = self.rotation(id).await.rotation.state;
+            // What was cut off here may still be written over there: count between two equal looks.
+            let (state, votes) = loop {
+                let state = self.rotation(id).await.rotation.state;
+                let votes = self.engine.store.approvals(id).await.unwrap().len();
+                if self.rotation(id).await.rotation.state == state {
+                    break (state, votes);
+                }
+            };
             if (votes, state) != (0, State::AwaitingApproval) && (votes, state) != (1, State::Approved) {
                 self.world.inner().accuse(&format!("I11: {votes} votes while {state}"));
             }
