@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that cannot go on must say so")]
 
+#[path = "figures/engine.rs"]
+mod engine;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -45,7 +48,23 @@ fn main() {
                 row(&format!("start to serving, {count} projects"), &text, "<= 150 ms");
             }
         }
+        let (ours, bare) = engine::yes_to_patch().await;
+        ratio("a yes to its PATCH, p99 of 100 at once, to a bare client", ours, bare, "<= 2");
+        let (took, bound) = engine::fleet().await;
+        ratio("1,000 rotations, 64 at a time, 50 ms Atlas, to the bound", took, bound, "<= 1.1");
+        let sweeps = engine::sweeps(&[1_000, 10_000, 100_000]).await;
+        ratio("sweep, 100 due among 10,000 projects, to 1,000", sweeps[1], sweeps[0], "<= 1.5");
+        ratio("sweep, 100 due among 100,000 projects, to 1,000", sweeps[2], sweeps[0], "<= 1.5");
+        #[expect(clippy::cast_precision_loss, reason = "some kilobytes")]
+        let grown = engine::growth().await as f64 / 1024.0;
+        row("database growth per project and year", &format!("{grown:.1} KiB"), "<= 100 KiB");
     });
+}
+
+fn ratio(figure: &str, ours: Duration, theirs: Duration, hold: &str) {
+    let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
+    let ms = |it: Duration| format!("{:.0} ms", it.as_secs_f64() * 1000.0);
+    row(figure, &format!("{ratio:.2}"), &format!("{hold}  ({} to {})", ms(ours), ms(theirs)));
 }
 
 fn row(figure: &str, measured: &str, hold: &str) {
@@ -77,6 +96,7 @@ fn project(number: usize, now: Timestamp) -> Project {
         last_checked_at: Some(now),
         last_error: None,
         next_check_at: if number < DUE { now } else { now + Duration::from_secs(3600) },
+        next_reminder_at: Some(now + Duration::from_secs(3600)),
         created_at: now,
         open_rotation: None,
         version: 1,

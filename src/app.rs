@@ -19,9 +19,11 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
 use crate::config::{self, Config};
 use crate::domain::time::{Clock, SystemClock, Timestamp};
+use crate::engine::courier::Courier;
 use crate::engine::guard::Guard;
 use crate::engine::{Engine, Settings, driver, schedule, sweep};
 use crate::lifecycle::Shutdown;
+use crate::mail::{Smtp, SmtpOptions};
 use crate::sim::{Sim, World};
 use crate::store::{Access, NewAudit, Store, StoreError};
 use crate::web::auth::{Origin, Role, new_token, token_hash, user_name};
@@ -114,6 +116,14 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
     Ok(Engine::new(store, Arc::new(atlas), clock, settings))
 }
 
+/// The mail server; `None` when mails stay in the outbox.
+fn smtp(config: &Config) -> anyhow::Result<Option<Smtp>> {
+    let mail = &config.mail;
+    let Some(url) = mail.smtp_url.clone() else { return Ok(None) };
+    let options = SmtpOptions { url, from: mail.from.clone(), ca_file: mail.ca_file.clone() };
+    Smtp::new(&options).map(Some).map_err(|why| anyhow!("{why}"))
+}
+
 /// A daemon whose parts all run.
 struct Running {
     engine: Engine,
@@ -142,6 +152,9 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     }
     guard.compare_clocks(&store, &SystemClock).await?;
     let engine = engine(config, store)?.with_guard(guard);
+    let smtp = smtp(config)?;
+    // The policy may be another one than when the next reminders were computed.
+    engine.store.look_at_all_reminders(SystemClock.now()).await?;
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
         format!("server.listen {} cannot be used; choose a free port", config.server.listen)
     })?;
@@ -177,6 +190,15 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     }
     shutdown.spawn_named("driver", driver::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("sweep", sweep::run(engine.clone(), shutdown.token()));
+    match smtp {
+        None => tracing::warn!(
+            "mail.smtp_url is not set: nobody is told of anything by mail; `keywheel outbox list` shows what would be sent"
+        ),
+        Some(smtp) => {
+            let courier = Courier::new(engine.clone(), smtp, config.mail.per_minute);
+            shutdown.spawn_named("courier", courier.run(shutdown.token()));
+        }
+    }
     let (heart, cron, token) = (engine.clone(), config.sweep.cron.clone(), shutdown.token());
     shutdown.spawn_named("schedule", async move {
         if let Err(error) = schedule::run(heart, &cron, token).await {

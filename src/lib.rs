@@ -6,8 +6,8 @@
 //! ```text
 //! L5  main -> cli -> app
 //! L4  web                               -> engine, store reads, domain
-//! L3  engine                            -> store, atlas, domain
-//! L2  store | atlas | sim               -> domain, secret
+//! L3  engine                            -> store, atlas, mail, domain
+//! L2  store | atlas | mail | sim        -> domain, secret
 //! L1  config | secret | lifecycle | telemetry
 //! L0  domain
 //! ```
@@ -19,6 +19,7 @@ pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod lifecycle;
+pub mod mail;
 pub mod secret;
 pub mod sim;
 pub mod store;

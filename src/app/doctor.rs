@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{actor, open};
+use super::{actor, open, smtp};
 use crate::config::Config;
 use crate::domain::rotation::machine::MAX_SKEW;
 use crate::domain::time::{Clock, SystemClock};
@@ -29,6 +29,10 @@ pub(super) fn mark_file(config: &Config) -> PathBuf {
 struct Findings(Vec<Value>);
 
 impl Findings {
+    fn warn(&mut self, name: &str, detail: &str) {
+        self.0.push(json!({ "name": name, "result": "warn", "detail": detail }));
+    }
+
     fn say(&mut self, name: &str, verdict: Result<String, String>) {
         let (result, detail) = match verdict {
             Ok(detail) => ("pass", detail),
@@ -48,6 +52,7 @@ pub async fn doctor(config: Config, accept: Accept) -> anyhow::Result<Value> {
         Ok(store) => store,
         Err(error) => {
             findings.say("database", Err(format!("{error:#}")));
+            mail(&config, &mut findings).await;
             return Ok(report(&findings));
         }
     };
@@ -72,12 +77,14 @@ pub async fn doctor(config: Config, accept: Accept) -> anyhow::Result<Value> {
     }
     audit(&store, &mut findings).await;
     history(&config, &store, &mut findings).await;
+    outbox(&store, &mut findings).await;
     store.close().await;
+    mail(&config, &mut findings).await;
     Ok(report(&findings))
 }
 
 fn report(findings: &Findings) -> Value {
-    let ok = findings.0.iter().all(|it| it["result"] == "pass");
+    let ok = findings.0.iter().all(|it| it["result"] != "fail");
     json!({ "ok": ok, "checks": findings.0 })
 }
 
@@ -127,6 +134,66 @@ async fn history(config: &Config, store: &Store, findings: &mut Findings) {
         },
     };
     findings.say("history", verdict);
+}
+
+/// Goes as far as a mail goes before its recipient.
+async fn mail(config: &Config, findings: &mut Findings) {
+    let smtp = match smtp(config) {
+        Ok(Some(smtp)) => smtp,
+        Ok(None) => {
+            findings.warn(
+                "mail",
+                "mail.smtp_url is not set, so nobody is told of anything; mails rest in the outbox (`keywheel outbox list`)",
+            );
+            return;
+        }
+        Err(error) => return findings.say("mail", Err(error.to_string())),
+    };
+    match smtp.check().await {
+        Ok(found) if found.contains("NOT encrypted") && !on_this_machine(config) => {
+            findings.warn("mail", &found);
+        }
+        Ok(found) => findings.say("mail", Ok(found)),
+        Err(trouble) => {
+            findings.say("mail", Err(format!("{smtp} cannot be used, {trouble}: {}", trouble.way_out())));
+        }
+    }
+}
+
+fn on_this_machine(config: &Config) -> bool {
+    let url = config.mail.smtp_url.as_ref().and_then(|url| url::Url::parse(url.expose()).ok());
+    let host = url.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let host = host.trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
+}
+
+/// Mails that did not arrive, and projects of which nobody is told.
+async fn outbox(store: &Store, findings: &mut Findings) {
+    let counts = match store.mail_counts().await {
+        Ok(counts) => counts,
+        Err(error) => return findings.say("outbox", Err(error.to_string())),
+    };
+    let of = |state: &str| counts.iter().find(|it| it.state == state);
+    if let Some(lost) = of("failed") {
+        findings.warn(
+            "outbox",
+            &format!(
+                "{} mails were refused or given up; `keywheel outbox list` has the server's words",
+                lost.mails
+            ),
+        );
+    }
+    if let Some(nobody) = of("unaddressed") {
+        findings.warn(
+            "owners",
+            &format!(
+                "{} mails have no recipient, because their project has no owner; `keywheel project edit PROJECT --owner MAIL` names one",
+                nobody.mails
+            ),
+        );
+    }
+    let waiting = of("waiting").map_or(0, |it| it.mails);
+    findings.say("outbox", Ok(format!("{waiting} mails wait to be sent")));
 }
 
 async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings) -> anyhow::Result<()> {

@@ -11,7 +11,22 @@ use super::printer::{Printer, cell};
 use crate::domain::ids::OutboxId;
 
 const AUDIT: [&str; 6] = ["seq", "at", "actor", "action", "subject", "detail"];
-const OUTBOX: [&str; 7] = ["id", "createdAt", "kind", "recipient", "state", "groupId", "rotationId"];
+const OUTBOX: [&str; 7] = ["id", "createdAt", "kind", "recipient", "state", "attempts", "lastReply"];
+const MAIL: [&str; 13] = [
+    "id",
+    "kind",
+    "recipient",
+    "state",
+    "groupId",
+    "rotationId",
+    "messageId",
+    "createdAt",
+    "attempts",
+    "lastTriedAt",
+    "nextTryAt",
+    "sentAt",
+    "lastReply",
+];
 const DUE: [&str; 6] = ["groupId", "name", "status", "due", "owners", "currentKey"];
 const OPEN: [&str; 4] = ["id", "projectName", "groupId", "state"];
 
@@ -101,7 +116,7 @@ pub(super) async fn outbox(
         OutboxVerb::List { limit } => list("/outbox", *limit, &OUTBOX, client, printer).await,
         OutboxVerb::Show { id } => {
             let reply = client.get(&format!("/outbox/{id}"), &[]).await?;
-            printer.reply(&reply, |printer, mail| printer.object(mail, &OUTBOX))?;
+            printer.reply(&reply, |printer, mail| printer.object(mail, &MAIL))?;
             Ok(Exit::Done)
         }
     }

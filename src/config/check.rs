@@ -6,6 +6,7 @@
 //! a lease lasts. Nothing here touches the network or the database.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
 
 use super::reader::Reader;
-use super::{Atlas, Config, Credential, Database, RawConfig, RawCredential, Server, below};
+use super::{Atlas, Config, Credential, Database, Mail, RawConfig, RawCredential, Server, below};
 use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::time::{Span, Timestamp};
 use crate::secret::{Secret, SecretUrl};
@@ -36,7 +37,7 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
     check_verify(&raw.verify, r);
     check_pace(&raw.pace, r);
     check_cron(&raw.sweep.cron, r, now);
-    check_mail(&raw, r);
+    let mail = check_mail(&raw, r);
     if !is_log_level(&raw.log.level) {
         r.fault(
             "log.level",
@@ -60,7 +61,7 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
         verify: raw.verify,
         pace: raw.pace,
         sweep: raw.sweep,
-        mail: raw.mail,
+        mail: mail?,
         log: raw.log,
     })
 }
@@ -181,11 +182,30 @@ fn check_cron(cron: &str, r: &mut Reader, now: Timestamp) {
     }
 }
 
-fn check_mail(raw: &RawConfig, r: &mut Reader) {
-    if raw.mail.from.chars().any(char::is_control) || !raw.mail.from.contains('@') {
+fn check_mail(raw: &RawConfig, r: &mut Reader) -> Option<Mail> {
+    let sender = raw.mail_from.parse::<lettre::message::Mailbox>();
+    if raw.mail_from.chars().any(char::is_control) || sender.is_err() {
         r.fault("mail.from", "takes an address such as \"Keywheel <keywheel@example.com>\"");
     }
-    let Some(smtp) = &raw.mail.smtp_url else { return };
+    let per_minute = NonZeroU32::new(raw.mail_per_minute).filter(|it| it.get() <= 100_000);
+    if per_minute.is_none() {
+        r.fault("mail.per_minute", "takes 1 to 100000");
+    }
+    let ca_file = Some(PathBuf::from(&raw.mail_ca_file)).filter(|it| !it.as_os_str().is_empty());
+    if ca_file.as_ref().is_some_and(|file| !file.is_file()) {
+        r.fault("mail.ca_file", "takes a file with PEM certificates; there is none of that name");
+    }
+    check_smtp_url(raw, r);
+    Some(Mail {
+        smtp_url: raw.smtp_url.clone(),
+        from: raw.mail_from.clone(),
+        ca_file,
+        per_minute: per_minute?,
+    })
+}
+
+fn check_smtp_url(raw: &RawConfig, r: &mut Reader) {
+    let Some(smtp) = &raw.smtp_url else { return };
     let url = match Url::parse(smtp.expose()) {
         Ok(url) if matches!(url.scheme(), "smtp" | "smtps") && url.has_host() => url,
         _ => {

@@ -14,6 +14,7 @@ mod show;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -128,13 +129,17 @@ pub struct Sweep {
     pub drift_every: Span,
 }
 
-/// Mail; parsed and checked, not yet sent by this version.
+/// Mail.
 #[derive(Clone, Debug)]
 pub struct Mail {
     /// The SMTP server; `None` when mails stay in the outbox.
     pub smtp_url: Option<SecretUrl>,
     /// The sender.
     pub from: String,
+    /// Certificates to trust beside the system's own.
+    pub ca_file: Option<PathBuf>,
+    /// How many mails may leave in a minute.
+    pub per_minute: NonZeroU32,
 }
 
 /// Logs.
@@ -301,7 +306,10 @@ struct RawConfig {
     verify: Verify,
     pace: Pace,
     sweep: Sweep,
-    mail: Mail,
+    smtp_url: Option<SecretUrl>,
+    mail_from: String,
+    mail_ca_file: String,
+    mail_per_minute: u32,
     log: Log,
 }
 
@@ -333,7 +341,10 @@ impl RawConfig {
                 cron: r.take("sweep.cron", text()),
                 drift_every: r.take("sweep.drift_every", Span::from_secs(900)),
             },
-            mail: Mail { smtp_url: r.secret_url("mail.smtp_url"), from: r.take("mail.from", text()) },
+            smtp_url: r.secret_url("mail.smtp_url"),
+            mail_from: r.take("mail.from", text()),
+            mail_ca_file: r.take("mail.ca_file", text()),
+            mail_per_minute: r.take("mail.per_minute", 120),
             log: Log { format: r.take("log.format", LogFormat::Text), level: r.take("log.level", text()) },
             pace: read_pace(r),
         }

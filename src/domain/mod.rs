@@ -7,5 +7,6 @@ pub mod ids;
 pub mod key;
 pub mod policy;
 pub mod project;
+pub mod reminder;
 pub mod rotation;
 pub mod time;

@@ -92,6 +92,8 @@ pub struct Project {
     pub last_error: Option<String>,
     /// When the sweep looks next.
     pub next_check_at: Timestamp,
+    /// When its reminders are looked at next; `None` when none can follow.
+    pub next_reminder_at: Option<Timestamp>,
     /// When it was added.
     pub created_at: Timestamp,
     /// The open rotation, when there is one.

@@ -17,6 +17,7 @@ use crate::domain::rotation::machine::next;
 use crate::domain::rotation::outcome::{Command, Failure, Observation, Outcome};
 use crate::domain::rotation::state::{Proposal, Rotation, State};
 use crate::domain::time::Timestamp;
+use crate::mail::is_address;
 use crate::store::{NewApproval, NewAudit, NewJournal, RotationRow, StoreError, Vote};
 
 /// How often a command is decided anew when somebody else was faster.
@@ -205,6 +206,7 @@ impl Engine {
             last_checked_at: None,
             last_error: None,
             next_check_at: now + self.settings.drift_every.get(),
+            next_reminder_at: Some(now),
             created_at: now,
             open_rotation: None,
             version: 1,
@@ -249,6 +251,7 @@ impl Engine {
             }
             self.check_fields(edit.name.as_deref(), &after.owners, &after.credential, edit.key_since)?;
             let now = self.clock.now();
+            after.next_reminder_at = Some(now);
             let detail = json!({ "owners": after.owners, "credential": after.credential, "environment": after.environment, "keySince": after.key_since, "policy": after.policy });
             let audit = [record(actor, "project.edited", group, &detail)];
             match self.store.update_project(&after, before.version, &audit, &[], now).await {
@@ -293,7 +296,7 @@ impl Engine {
             );
             return Err(CommandError::Invalid { field: "credential", rule });
         }
-        if let Some(bad) = owners.iter().find(|owner| !is_mail_address(owner)) {
+        if let Some(bad) = owners.iter().find(|owner| !is_address(owner)) {
             let rule = format!("{bad:?} is not a mail address such as ada@example.com");
             return Err(CommandError::Invalid { field: "owners", rule });
         }
@@ -424,6 +427,7 @@ impl Engine {
         match self.store.insert_rotation(&row, &journal, &audit, &outbox, now).await {
             Ok(()) => {
                 self.rotations_due.notify_one();
+                self.mail_due.notify_one();
                 Ok(Proposed::Created(row))
             }
             Err(StoreError::OpenRotationExists { id }) => {
@@ -618,13 +622,4 @@ fn check_words(field: &'static str, words: Option<&str>) -> Result<(), CommandEr
         return Err(CommandError::Invalid { field, rule });
     }
     Ok(())
-}
-
-/// Whether a text can be a mail address at all: one `@`, both sides there, no blanks or controls.
-fn is_mail_address(text: &str) -> bool {
-    let mut parts = text.split('@');
-    let sides = (parts.next(), parts.next(), parts.next());
-    matches!(sides, (Some(local), Some(domain), None) if !local.is_empty() && !domain.is_empty())
-        && !text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | ','))
-        && text.len() <= 254
 }

@@ -324,12 +324,19 @@ impl Guard {
         seen
     }
 
+    /// Whether our clock is too far from Atlas' or the database's to be believed.
+    #[must_use]
+    pub fn clocks_differ(&self) -> bool {
+        let skew = *locked(&self.skew);
+        too_far(skew.database) || too_far(skew.atlas)
+    }
+
     /// What an operator must know, as the API shows it.
     #[must_use]
     pub fn shown(&self) -> Value {
         let skew = *locked(&self.skew);
         let doubt = locked(&self.doubt).clone();
-        let clocks = too_far(skew.database) || too_far(skew.atlas);
+        let clocks = self.clocks_differ();
         json!({
             "sending": doubt.is_none() && !clocks,
             "doubt": doubt,

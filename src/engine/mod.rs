@@ -1,15 +1,17 @@
 //! The engine: claims rotations, carries out one effect at a time, and writes down what came of it.
 //!
 //! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
-//! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say, [`schedule`] only wakes the others, [`announce`]
-//! turns notices into outbox rows. All decisions about a rotation are
+//! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say,
+//! [`schedule`] only wakes the others. [`announce`] and [`remind`] write mails, [`courier`] sends them. All decisions about a rotation are
 //! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
 //! no transaction is open during a call to Atlas.
 
 pub mod announce;
 pub mod command;
+pub mod courier;
 pub mod driver;
 pub mod guard;
+pub mod remind;
 pub mod schedule;
 pub mod step;
 pub mod sweep;
@@ -86,6 +88,8 @@ pub struct Engine {
     pub settings: Arc<Settings>,
     /// Wakes the driver.
     pub rotations_due: Arc<Notify>,
+    /// Wakes the courier.
+    pub mail_due: Arc<Notify>,
     /// Wakes the sweep.
     pub look_due: Arc<Notify>,
     /// Tells streams which rotation has a new journal row.
@@ -106,6 +110,7 @@ impl Engine {
             clock,
             settings: Arc::new(settings),
             rotations_due: Arc::default(),
+            mail_due: Arc::default(),
             look_due: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
             guard: Arc::default(),

@@ -162,6 +162,9 @@ pub(super) async fn commit(
     {
         tracing::warn!(rotation.id = %after.id, "how far the database has come is not remembered: {why}");
     }
+    if !notices.is_empty() {
+        engine.mail_due.notify_one();
+    }
     report(&before.rotation, &after, &notices);
     // Nobody listening is not an error.
     let _ = engine.journal.send(after.id);

@@ -1,4 +1,4 @@
-//! Looks at the projects whose turn it is and compares them with what is recorded.
+//! Looks at the projects whose turn it is, compares them with what is recorded, and has owners reminded.
 //!
 //! Only projects whose `next_check_at` has come are read, so a sweep costs what is due and not what
 //! exists. A key that Keywheel did not record is drift: it is written down and announced once. A
@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::NO_OWNER;
-use super::{Engine, step::ENGINE};
+use super::{Engine, remind, step::ENGINE};
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::time::Timestamp;
@@ -24,6 +24,9 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     loop {
         if let Err(error) = once(&engine, &stop).await {
             tracing::error!(error = %error, "the sweep could not finish");
+        }
+        if let Err(error) = remind::once(&engine).await {
+            tracing::error!(error = %error, "reminders could not be written; they stay due");
         }
         tokio::select! {
             () = engine.look_due.notified() => {}
@@ -107,6 +110,10 @@ async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
         }
     }
     match engine.store.update_project(&after, project.version, &audit, &outbox, now).await {
+        Ok(_) if !outbox.is_empty() => {
+            engine.mail_due.notify_one();
+            Ok(true)
+        }
         // After a conflict it stays due and is read again: somebody edited it meanwhile.
         Ok(_) | Err(StoreError::Conflict) => Ok(true),
         Err(error) => Err(error),
@@ -131,6 +138,7 @@ pub(super) fn note(project: &mut Project, seen: &Observation) -> bool {
     let drifted = project.current_key.is_some();
     project.current_key.clone_from(&seen.key);
     project.key_since = seen.key.as_ref().map(|_| seen.at);
+    project.next_reminder_at = project.key_since;
     project.key_since_source = seen.key.as_ref().map(|_| SinceSource::FirstSeen);
     if drifted {
         project.drift_key.clone_from(&seen.key);

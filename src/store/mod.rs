@@ -14,8 +14,10 @@ mod daemons;
 mod error;
 mod inspect;
 mod open;
+mod outbox;
 mod people;
 mod projects;
+mod reminders;
 mod retry;
 mod rotations;
 mod types;
@@ -25,8 +27,10 @@ pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
 pub use inspect::{TABLES, check_server_version};
 pub use open::{Access, known_version};
-pub use people::{Approval, NewApproval, NewOutbox, OutboxRow, Token, Vote};
+pub use outbox::{ClaimedMail, MailCount, MailEnd, NewOutbox, OutboxRow};
+pub use people::{Approval, NewApproval, Token, Vote};
 pub use projects::{KeyChange, ProjectFilter, ProjectWrite};
+pub use reminders::Reminder;
 pub use rotations::{JournalEntry, NewJournal, RotationRow, StepWrite};
 
 use std::fs::File;
@@ -58,8 +62,10 @@ pub fn statements() -> Vec<&'static Sql> {
         audit::STATEMENTS,
         daemons::STATEMENTS,
         inspect::STATEMENTS,
+        outbox::STATEMENTS,
         people::STATEMENTS,
         projects::STATEMENTS,
+        reminders::STATEMENTS,
         rotations::STATEMENTS,
     ]
     .concat()

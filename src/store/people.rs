@@ -1,14 +1,13 @@
-//! Votes, tokens, mails at rest, and the budget of Atlas log-ins.
+//! Votes, tokens, and the budget of Atlas log-ins.
 
 use std::time::Duration;
 
 use sqlx::FromRow;
-use uuid::Uuid;
 
 use super::retry::persist;
 use super::types::storable;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
-use crate::domain::ids::{GroupId, OutboxId, RotationId};
+use crate::domain::ids::RotationId;
 use crate::domain::time::Timestamp;
 
 /// Log-ins a credential may ask for in one minute, restarts included.
@@ -23,17 +22,6 @@ const VOTES: Sql = Sql {
     sqlite: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",
     postgres: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver COLLATE \"C\"",
 };
-const MAIL: Sql = Sql::same(
-    "INSERT INTO outbox (id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9) ON CONFLICT DO NOTHING",
-);
-const MAILS: Sql = Sql::same(
-    "SELECT id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at FROM outbox \
-     WHERE id < $1 ORDER BY id DESC LIMIT $2",
-);
-const ONE_MAIL: Sql = Sql::same(
-    "SELECT id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at FROM outbox WHERE id = $1",
-);
 const TOKEN: Sql = Sql::same(
     "INSERT INTO tokens (name, hash, roles, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
 );
@@ -62,9 +50,6 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &VOTE,
     &UNVOTE,
     &VOTES,
-    &MAIL,
-    &MAILS,
-    &ONE_MAIL,
     &TOKEN,
     &BY_HASH,
     &TOKENS,
@@ -108,79 +93,6 @@ pub struct Approval {
     pub method: String,
     /// In their words.
     pub comment: Option<String>,
-}
-
-/// A mail to write.
-#[derive(Clone, Debug)]
-pub struct NewOutbox {
-    /// Which mail.
-    pub kind: String,
-    /// About which project.
-    pub group_id: GroupId,
-    /// About which rotation.
-    pub rotation_id: Option<RotationId>,
-    /// To whom.
-    pub recipient: String,
-    /// The same for the same logical mail, always.
-    pub message_id: String,
-    /// What the templates are filled from; no link and no secret.
-    pub model: serde_json::Value,
-    /// Not before.
-    pub next_try_at: Timestamp,
-}
-
-/// A stored mail.
-#[derive(Clone, Debug)]
-pub struct OutboxRow {
-    /// Our id.
-    pub id: OutboxId,
-    /// Which mail.
-    pub kind: String,
-    /// About which project.
-    pub group_id: String,
-    /// About which rotation.
-    pub rotation_id: Option<RotationId>,
-    /// To whom.
-    pub recipient: String,
-    /// Its Message-ID.
-    pub message_id: String,
-    /// What the templates are filled from.
-    pub model: serde_json::Value,
-    /// `waiting`, `sent` or `failed`.
-    pub state: String,
-    /// When its cause was written.
-    pub created_at: Timestamp,
-}
-
-#[derive(FromRow)]
-struct MailRow {
-    id: Uuid,
-    kind: String,
-    group_id: String,
-    rotation_id: Option<Uuid>,
-    recipient: String,
-    message_id: String,
-    model: String,
-    state: String,
-    created_at: Timestamp,
-}
-
-impl TryFrom<MailRow> for OutboxRow {
-    type Error = StoreError;
-    fn try_from(row: MailRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            model: serde_json::from_str(&row.model)
-                .map_err(|_| StoreError::corrupt("outbox", "model", row.id))?,
-            id: OutboxId(row.id),
-            kind: row.kind,
-            group_id: row.group_id,
-            rotation_id: row.rotation_id.map(RotationId),
-            recipient: row.recipient,
-            message_id: row.message_id,
-            state: row.state,
-            created_at: row.created_at,
-        })
-    }
 }
 
 /// An API token, without what would let anybody use it.
@@ -238,29 +150,6 @@ impl Tx {
         // A second yes of the same person would have counted twice.
         if done == 1 { Ok(()) } else { Err(StoreError::Conflict) }
     }
-
-    pub(super) async fn write_outbox(
-        &mut self,
-        rows: &[NewOutbox],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        for row in rows {
-            each!(self, MAIL, |conn, text| sqlx::query(text)
-                .bind(OutboxId::new().0)
-                .bind(row.kind.as_str())
-                .bind(row.group_id.as_str())
-                .bind(row.rotation_id.map(|id| id.0))
-                .bind(row.recipient.as_str())
-                .bind(row.message_id.as_str())
-                .bind(row.model.to_string())
-                .bind(now)
-                .bind(row.next_try_at)
-                .execute(conn)
-                .await
-                .map(|_| ()))?;
-        }
-        Ok(())
-    }
 }
 
 impl Store {
@@ -270,31 +159,6 @@ impl Store {
     /// What the database answered.
     pub async fn approvals(&self, id: RotationId) -> Result<Vec<Approval>, StoreError> {
         Ok(read!(self, VOTES, |pool, text| sqlx::query_as(text).bind(id.0).fetch_all(pool).await)?)
-    }
-
-    /// Mails, newest first, older than `before`.
-    ///
-    /// # Errors
-    /// What the database answered.
-    pub async fn outbox(&self, before: Option<OutboxId>, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let before = before.map_or(Uuid::max(), |id| id.0);
-        let rows: Vec<MailRow> = read!(self, MAILS, |pool, text| sqlx::query_as(text)
-            .bind(before)
-            .bind(limit)
-            .fetch_all(pool)
-            .await)?;
-        rows.into_iter().map(OutboxRow::try_from).collect()
-    }
-
-    /// One mail.
-    ///
-    /// # Errors
-    /// What the database answered.
-    pub async fn outbox_row(&self, id: OutboxId) -> Result<Option<OutboxRow>, StoreError> {
-        let row: Option<MailRow> =
-            read!(self, ONE_MAIL, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
-        row.map(OutboxRow::try_from).transpose()
     }
 
     /// Keeps a token's hash under a new name.

@@ -14,7 +14,7 @@ macro_rules! columns {
     () => {
         "SELECT p.group_id, p.name, p.provider, p.current_key, p.place, p.key_since, p.key_since_source, p.valid, \
          p.private_networking, p.environment, p.credential, p.policy, p.drift_key, p.last_checked_at, p.last_error, \
-         p.next_check_at, p.created_at, p.version, r.id AS open_id, r.state AS open_state \
+         p.next_check_at, p.next_reminder_at, p.created_at, p.version, r.id AS open_id, r.state AS open_state \
          FROM projects p LEFT JOIN rotations r ON r.group_id = p.group_id AND r.state IN ('awaiting_approval', \
          'approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') "
     };
@@ -31,17 +31,23 @@ const DUE: Sql = Sql::same(concat!(
     columns!(),
     "WHERE p.next_check_at <= $1 ORDER BY p.next_check_at, p.group_id LIMIT $2"
 ));
+const DUE_REMINDERS: Sql = Sql::same(concat!(
+    columns!(),
+    "WHERE p.next_reminder_at <= $1 ORDER BY p.next_reminder_at, p.group_id LIMIT $2"
+));
 const OWNERS: Sql = Sql::same("SELECT mail FROM owners WHERE group_id = $1 ORDER BY position");
 const INSERT: Sql = Sql::same(
     "INSERT INTO projects (group_id, name, provider, current_key, place, key_since, key_since_source, valid, \
      private_networking, environment, credential, policy, drift_key, last_checked_at, last_error, next_check_at, \
-     created_at, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 1) \
+     next_reminder_at, created_at, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
+     $15, $16, $17, $18, 1) \
      ON CONFLICT DO NOTHING",
 );
 const UPDATE: Sql = Sql::same(
     "UPDATE projects SET name = $3, provider = $4, current_key = $5, place = $6, key_since = $7, \
      key_since_source = $8, valid = $9, private_networking = $10, environment = $11, credential = $12, policy = $13, \
-     drift_key = $14, last_checked_at = $15, last_error = $16, next_check_at = $17, version = version + 1 \
+     drift_key = $14, last_checked_at = $15, last_error = $16, next_check_at = $17, next_reminder_at = $18, \
+     version = version + 1 \
      WHERE group_id = $1 AND version = $2",
 );
 const DELETE: Sql = Sql::same("DELETE FROM projects WHERE group_id = $1");
@@ -53,7 +59,8 @@ const OBSERVED: Sql = Sql::same(
      version = version + 1 WHERE group_id = $1",
 );
 const NEW_KEY: Sql = Sql::same(
-    "UPDATE projects SET current_key = $2, key_since = $3, key_since_source = $4, drift_key = NULL WHERE group_id = $1",
+    "UPDATE projects SET current_key = $2, key_since = $3, key_since_source = $4, drift_key = NULL, \
+     next_reminder_at = $3 WHERE group_id = $1",
 );
 const CLOSE_KEYS: Sql =
     Sql::same("UPDATE keys SET until = $2 WHERE group_id = $1 AND until IS NULL AND key <> $3");
@@ -66,6 +73,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &GET,
     &LIST,
     &DUE,
+    &DUE_REMINDERS,
     &OWNERS,
     &INSERT,
     &UPDATE,
@@ -131,6 +139,7 @@ struct Row {
     last_checked_at: Option<Timestamp>,
     last_error: Option<String>,
     next_check_at: Timestamp,
+    next_reminder_at: Option<Timestamp>,
     created_at: Timestamp,
     version: i64,
     open_id: Option<uuid::Uuid>,
@@ -172,6 +181,7 @@ impl Row {
             last_checked_at: self.last_checked_at,
             last_error: self.last_error,
             next_check_at: self.next_check_at,
+            next_reminder_at: self.next_reminder_at,
             created_at: self.created_at,
             open_rotation,
             version: self.version,
@@ -248,6 +258,20 @@ impl Store {
         self.with_owners(rows).await
     }
 
+    /// Projects whose reminders are to be looked at.
+    ///
+    /// # Errors
+    /// As [`Store::project`].
+    pub async fn due_reminders(&self, now: Timestamp, limit: usize) -> Result<Vec<Project>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = read!(self, DUE_REMINDERS, |pool, text| sqlx::query_as(text)
+            .bind(now)
+            .bind(limit)
+            .fetch_all(pool)
+            .await)?;
+        self.with_owners(rows).await
+    }
+
     async fn with_owners(&self, rows: Vec<Row>) -> Result<Vec<Project>, StoreError> {
         let mut projects = Vec::with_capacity(rows.len());
         for row in rows {
@@ -288,6 +312,7 @@ impl Store {
             .bind(it.last_checked_at)
             .bind(it.last_error.as_deref().map(storable))
             .bind(it.next_check_at)
+            .bind(it.next_reminder_at)
             .bind(it.created_at)
             .execute(conn)
             .await
@@ -332,6 +357,7 @@ impl Store {
             .bind(it.last_checked_at)
             .bind(it.last_error.as_deref().map(storable))
             .bind(it.next_check_at)
+            .bind(it.next_reminder_at)
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?;

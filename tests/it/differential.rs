@@ -198,6 +198,7 @@ fn project(dice: &mut Dice, now: Timestamp) -> Project {
         last_checked_at: dice.maybe(|dice| instant(dice, now)),
         last_error: dice.maybe(|dice| dice.one(&TEXTS).to_owned()),
         next_check_at: instant(dice, now),
+        next_reminder_at: dice.maybe(|dice| instant(dice, now)),
         created_at: now,
         open_rotation: None,
         version: 1,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Which modules a module may name in a `crate::` path, itself aside.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("config", &["domain", "secret"]),
     ("secret", &[]),
@@ -13,11 +13,24 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("store", &["domain", "secret"]),
     ("atlas", &["domain", "secret"]),
     ("sim", &["domain", "secret"]),
-    ("engine", &["store", "atlas", "domain", "config", "secret", "lifecycle", "telemetry"]),
+    ("mail", &["domain", "secret"]),
+    ("engine", &["store", "atlas", "mail", "domain", "config", "secret", "lifecycle", "telemetry"]),
     ("web", &["engine", "store", "domain", "config", "secret", "lifecycle", "telemetry"]),
     (
         "app",
-        &["web", "engine", "store", "atlas", "sim", "domain", "config", "secret", "lifecycle", "telemetry"],
+        &[
+            "web",
+            "engine",
+            "store",
+            "atlas",
+            "mail",
+            "sim",
+            "domain",
+            "config",
+            "secret",
+            "lifecycle",
+            "telemetry",
+        ],
     ),
     ("cli", &["app", "config", "domain", "secret", "lifecycle", "telemetry"]),
 ];

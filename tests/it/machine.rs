@@ -5,15 +5,18 @@
 
 use std::time::Duration;
 
-use keywheel::domain::ids::GroupId;
+use keywheel::domain::ids::{GroupId, RotationId};
 use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::policy::Rules;
-use keywheel::domain::rotation::machine::{Effect, Notice, Resume, Step, extras, next, resume};
+use keywheel::domain::rotation::machine::{
+    Effect, MACHINE_VERSION, Notice, Resume, Step, extras, next, resume,
+};
 use keywheel::domain::rotation::outcome::{
     Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome,
 };
 use keywheel::domain::rotation::state::{Cause, Proposal, Reply, Rotation, State, Target};
 use keywheel::domain::time::{Span, Timestamp};
+use sha2::Digest;
 
 const OLD: &str = "11111111-1111-4111-8111-111111111111";
 const NEW: &str = "22222222-2222-4222-8222-222222222222";
@@ -266,6 +269,8 @@ impl World {
 
 struct Run {
     rotation: Rotation,
+    /// The rotation as it was committed each time.
+    visited: Vec<Rotation>,
     world: World,
     notices: Vec<Notice>,
     steps: usize,
@@ -292,6 +297,8 @@ fn propose(world: &World) -> Rotation {
         },
         world.now,
     );
+    // Waits are spread by the id: a fixed one decides the same each time.
+    let rotation = Rotation { id: RotationId(uuid::Uuid::from_u128(7)), ..rotation };
     next(&rotation, &Outcome::Said(Command::Approve { given: 1 }), world.now).rotation
 }
 
@@ -301,6 +308,7 @@ fn play(decide: Decide, scenario: Scenario, crashes: &[At]) -> Result<Run, Strin
     let mut crashes = crashes.iter().copied().peekable();
     let mut durable = propose(&world);
     let mut notices = Vec::new();
+    let mut visited = vec![durable.clone()];
     let mut steps = 0;
     let mut crash = |at: At| {
         let hit = crashes.peek() == Some(&at);
@@ -370,6 +378,7 @@ fn play(decide: Decide, scenario: Scenario, crashes: &[At]) -> Result<Run, Strin
                 return Err(format!("{} left its end for {}", durable.state, step.rotation.state));
             }
             durable = step.rotation;
+            visited.push(durable.clone());
             notices.extend(step.notices);
             check(&durable, &world, notices.contains(&Notice::Page { repeat: 0 }))?;
             if crash(At::AfterCommit) {
@@ -379,7 +388,7 @@ fn play(decide: Decide, scenario: Scenario, crashes: &[At]) -> Result<Run, Strin
             effect = step.effect;
         }
     }
-    let run = Run { rotation: durable, world, notices, steps };
+    let run = Run { rotation: durable, visited, world, notices, steps };
     check_end(&run)?;
     Ok(run)
 }
@@ -664,4 +673,154 @@ fn every_verb_is_legal_where_it_means_something() {
     for command in [Command::Rollback, Command::Accept] {
         assert!(next(&rotation, &Outcome::Said(command), world.now).illegal);
     }
+}
+
+/// What a rotation may be told at some instant.
+fn outcomes(now: Timestamp) -> Vec<Outcome> {
+    let mut all = Vec::new();
+    let cluster = |state: &str, paused| Cluster { name: "c0".to_owned(), state: state.to_owned(), paused };
+    for shown in [Some(OLD), Some(NEW), Some(OTHER), None] {
+        for valid in [Some(true), Some(false), None] {
+            for (private, skew_ms, network_denied, clusters, place) in [
+                (false, 0, None, None, Place::default()),
+                (true, 0, Some(false), Some(vec![cluster("IDLE", false)]), Place::default()),
+                (
+                    false,
+                    0,
+                    Some(true),
+                    Some(vec![cluster("UPDATING", false), cluster("IDLE", true)]),
+                    Place::default(),
+                ),
+                (false, 120_001, None, Some(vec![]), Place::default()),
+                (false, 120_000, Some(false), Some(vec![cluster("REPAIRING", false)]), Place::default()),
+            ] {
+                all.push(Outcome::Looked(Look {
+                    seen: Observation {
+                        at: now,
+                        provider: shown.map(|_| Provider::Aws),
+                        key: shown.map(key),
+                        valid,
+                        private_networking: private,
+                        place,
+                        block_hash: String::new(),
+                        skew_ms: Some(skew_ms),
+                    },
+                    network_denied,
+                    clusters,
+                }));
+            }
+        }
+    }
+    let long = Failure { retry_after: Some(Span::from_secs(45)), ..failure(Class::Transient, Some(429)) };
+    let failures = [
+        failure(Class::Unknown, None),
+        failure(Class::Transient, Some(429)),
+        failure(Class::Transient, None),
+        long,
+        failure(Class::Refused, Some(400)),
+        failure(Class::BadKey, Some(400)),
+        failure(Class::Config, Some(406)),
+        failure(Class::Auth, Some(401)),
+        failure(Class::Gone, Some(404)),
+    ];
+    for failure in failures {
+        all.push(Outcome::Blind(failure.clone()));
+        all.extend(
+            [Reply::Unknown, Reply::Refused, Reply::NotTaken, Reply::Auth, Reply::Gone]
+                .map(|reply| Outcome::Replied(reply(failure.clone()))),
+        );
+    }
+    all.push(Outcome::Replied(Reply::Accepted));
+    let commands = [
+        Command::Approve { given: 1 },
+        Command::Withdraw { given: 0 },
+        Command::Withdraw { given: 1 },
+        Command::Reject,
+        Command::Cancel,
+        Command::Resume,
+        Command::Rollback,
+        Command::Accept,
+        Command::Close,
+    ];
+    all.extend(commands.into_iter().map(Outcome::Said));
+    all
+}
+
+/// The instants around which a rotation decides differently.
+fn instants(it: &Rotation) -> Vec<Timestamp> {
+    let (verify, pace) = (&it.rules.verify, &it.rules.pace);
+    let after = |at: Option<Timestamp>, spans: &[Span]| -> Vec<Timestamp> {
+        at.into_iter().flat_map(|at| spans.iter().map(move |span| at + span.get())).collect()
+    };
+    let zero = Span::from_millis(0);
+    let twice = |span: &Span| Span::from_millis(u64::try_from(span.get().as_millis()).unwrap() * 2);
+    let last = it.last.as_ref().map(|last| last.at);
+    let sent = it.patch.as_ref().map(|patch| patch.sent_at);
+    let pages = [900, 3600, 4 * 3600].map(Span::from_secs);
+    [
+        after(it.wake_at, &[zero]),
+        after(last, &[twice(&verify.every), twice(&verify.deploy_poll)]),
+        after(sent, &[pace.settle, verify.private_network_hold]),
+        after(it.patch.as_ref().map(|patch| patch.deadline), &[pace.settle]),
+        after(it.unknown_at, &[pace.settle]),
+        after(it.retry_at, &[zero]),
+        after(it.not_before, &[zero]),
+        after(it.guard_deadline, &[zero]),
+        after(Some(it.expires_at), &[zero]),
+        after(it.false_since, &[verify.false_grace]),
+        after(it.verifying_since, &[verify.timeout]),
+        after(it.deploying_since, &[verify.deploy_grace, verify.deploy_timeout]),
+        after(it.watch_until, &[zero]),
+        after(it.paged_at, &pages),
+    ]
+    .concat()
+}
+
+/// A number for everything the machine decides about many rotations in many situations.
+fn fingerprint() -> String {
+    let mut visited: Vec<Rotation> = Vec::new();
+    for scenario in scenarios() {
+        for crashes in [&[][..], &[At::InPatch]] {
+            let run = play(next, scenario, crashes).unwrap();
+            let mut states = run.visited.into_iter();
+            // The first of each state, and then some.
+            let mut seen: Vec<State> = Vec::new();
+            visited.extend(states.by_ref().enumerate().filter_map(|(number, it)| {
+                let fresh = seen.last() != Some(&it.state);
+                seen.push(it.state);
+                (fresh || number % 41 == 0).then_some(it)
+            }));
+        }
+    }
+    let mut all = sha2::Sha256::default();
+    let mut probes = 0u64;
+    let mut dice = 1u64;
+    for rotation in visited {
+        // Both sides of each edge, and the edge.
+        let micro = Duration::from_micros(1);
+        let edges = instants(&rotation).into_iter().flat_map(|at| [at - micro, at, at + micro]);
+        for now in edges.filter(|at| *at > rotation.created_at) {
+            all.update(format!("{:?}", resume(&rotation, now)));
+            for outcome in outcomes(now) {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                if (dice >> 33) % 53 != 0 {
+                    continue;
+                }
+                probes += 1;
+                let step = next(&rotation, &outcome, now);
+                all.update(serde_json::to_vec(&step.rotation).unwrap());
+                all.update(format!("{:?}{:?}{}", step.effect, step.notices, step.illegal));
+            }
+        }
+    }
+    assert!(probes > 30_000, "only {probes} probes");
+    hex::encode(all.finalize())
+}
+
+/// Journals are replayed by the version they were written under, so what [`next`] decides may change
+/// only together with [`MACHINE_VERSION`]. When it was meant to: count up, and take the new print over.
+#[test]
+fn decisions_change_only_together_with_their_version() {
+    const KNOWN: (i32, &str) = (2, "680bcc7d12236a87a562a982118ead495e0b9eb0dec727a24ae431ba174f4d6d");
+    assert_eq!((MACHINE_VERSION, fingerprint().as_str()), KNOWN);
 }

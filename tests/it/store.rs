@@ -59,6 +59,7 @@ fn project() -> Project {
         last_checked_at: None,
         last_error: None,
         next_check_at: now(),
+        next_reminder_at: Some(now()),
         created_at: now(),
         open_rotation: None,
         version: 1,
@@ -338,7 +339,7 @@ async fn a_newer_database_is_refused_and_left_alone() {
         .await;
         assert!(matches!(
             db.store.check_schema().await,
-            Err(StoreError::NewerSchema { found: 9999, known: 2 })
+            Err(StoreError::NewerSchema { found: 9999, known: 3 })
         ));
         assert!(
             matches!(db.store.migrate().await, Err(StoreError::NewerSchema { found: 9999, .. })),

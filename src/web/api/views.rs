@@ -116,6 +116,11 @@ pub(super) fn mail(it: &OutboxRow) -> Value {
         "messageId": it.message_id,
         "state": it.state,
         "createdAt": it.created_at,
+        "attempts": it.attempts,
+        "nextTryAt": Some(it.next_try_at).filter(|_| it.state == "waiting"),
+        "lastTriedAt": it.last_tried_at,
+        "lastReply": it.last_reply,
+        "sentAt": it.sent_at,
         "model": it.model,
     })
 }

@@ -1,0 +1,152 @@
+//! Sends what waits in the outbox, one mail at a time, the most urgent first.
+//!
+//! A mail is tried until the server has taken it, has refused it for good, or five days are over;
+//! what the server said is kept word for word. Trouble that is the server's own stops the round for
+//! a moment instead of being repeated for every mail. Nothing here writes mails, and a server that
+//! hangs holds up nothing but mail.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use crate::mail::{Letter, Smtp, Trouble};
+use crate::store::{ClaimedMail, MailEnd, StoreError};
+
+/// How long a claimed mail is ours; longer than a mail can take.
+const CLAIM: Duration = Duration::from_mins(5);
+
+/// After this long a mail is given up (RFC 5321 asks for four to five days).
+const GIVE_UP: Duration = Duration::from_secs(5 * 86_400);
+
+/// The longest sleep without asking the database.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// The wait after trouble that every other mail would meet too.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// What follows a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing to do for this long, unless a mail is written.
+    Until(Duration),
+    /// The server, or the database, is left alone for half a minute.
+    Pause,
+}
+
+/// Takes mails to the server.
+#[derive(Debug)]
+pub struct Courier {
+    engine: Engine,
+    smtp: Smtp,
+    pace: Arc<DefaultDirectRateLimiter>,
+}
+
+/// The wait before attempt `attempts + 1`: greylisting wants a quick second try, everything else
+/// half an hour.
+fn backoff(attempts: i64) -> Duration {
+    match attempts {
+        ..=1 => Duration::from_mins(1),
+        2 => Duration::from_mins(5),
+        _ => Duration::from_mins(30),
+    }
+}
+
+impl Courier {
+    /// Sends through `smtp`, at most `per_minute` mails a minute.
+    #[must_use]
+    pub fn new(engine: Engine, smtp: Smtp, per_minute: NonZeroU32) -> Self {
+        let pace = Arc::new(RateLimiter::direct(Quota::per_minute(per_minute)));
+        Self { engine, smtp, pace }
+    }
+
+    /// Sends until `stop`; the mail that is on its way then is finished first.
+    pub async fn run(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let rest = self.round(&stop).await.unwrap_or_else(|error| {
+                tracing::error!(error = %error, "mails cannot be read from the database");
+                Rest::Pause
+            });
+            match rest {
+                Rest::Until(wait) => tokio::select! {
+                    () = self.engine.mail_due.notified() => {}
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(wait) => {}
+                },
+                Rest::Pause => tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(PAUSE) => {}
+                },
+            }
+        }
+    }
+
+    /// Sends what is due; says how long to wait for more.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn round(&self, stop: &CancellationToken) -> Result<Rest, StoreError> {
+        let (store, clock) = (&self.engine.store, &self.engine.clock);
+        // A restored database would send again what was sent long ago.
+        if self.engine.guard.in_doubt() {
+            return Ok(Rest::Pause);
+        }
+        while !stop.is_cancelled() {
+            let due = store.next_mail().await?.filter(|at| *at <= clock.now());
+            if due.is_none() {
+                break;
+            }
+            if self.pace.check().is_err() {
+                return Ok(Rest::Until(Duration::from_secs(1)));
+            }
+            let Some(mail) = store.claim_mail(clock.now(), CLAIM).await? else { break };
+            if !self.deliver(&mail).await? {
+                return Ok(Rest::Pause);
+            }
+        }
+        let next = store.next_mail().await?;
+        let wait = next.map_or(LONGEST_SLEEP, |at| clock.now().until(at));
+        Ok(Rest::Until(wait.clamp(Duration::from_millis(50), LONGEST_SLEEP)))
+    }
+
+    /// Tries one mail; false when the server is not to be bothered for a while.
+    async fn deliver(&self, mail: &ClaimedMail) -> Result<bool, StoreError> {
+        let (row, now) = (&mail.row, self.engine.clock.now());
+        if now.since(row.created_at) > GIVE_UP {
+            let last = row.last_reply.as_deref().unwrap_or("no mail server was configured");
+            let said = format!("not sent within five days; last: {last}");
+            tracing::error!(mail.id = %row.id, mail.kind = %row.kind, "a mail is given up: {said}");
+            self.engine.store.mail_ended(mail, &MailEnd::Failed, &said, now).await?;
+            return Ok(true);
+        }
+        let letter = Letter::new(&row.kind, &row.model);
+        let sent = self.smtp.send(&letter, &row.recipient, &row.message_id, now).await;
+        let now = self.engine.clock.now();
+        let (end, said, go_on) = match sent {
+            Ok(said) => (MailEnd::Sent, said, true),
+            Err(trouble) => self.failed(mail, &trouble),
+        };
+        self.engine.store.mail_ended(mail, &end, &said, now).await?;
+        Ok(go_on)
+    }
+
+    fn failed(&self, mail: &ClaimedMail, trouble: &Trouble) -> (MailEnd, String, bool) {
+        let (row, said) = (&mail.row, trouble.to_string());
+        if trouble.is_final() {
+            tracing::error!(
+                mail.id = %row.id, mail.kind = %row.kind,
+                "the mail server refuses a mail for good: {said}; {}", trouble.way_out()
+            );
+            return (MailEnd::Failed, said, true);
+        }
+        let at = self.engine.clock.now() + backoff(row.attempts);
+        tracing::warn!(
+            mail.id = %row.id, mail.kind = %row.kind, attempt = row.attempts, next = %at,
+            "a mail was not sent: {said}; {}", trouble.way_out()
+        );
+        (MailEnd::Again(at), said, !trouble.is_the_servers())
+    }
+}

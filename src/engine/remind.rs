@@ -1,0 +1,190 @@
+//! Reminds owners of keys that come of age.
+//!
+//! For each project the latest threshold that is over is mailed once to each owner, whenever that is
+//! found: after days of downtime the thresholds in between are recorded as passed over. An owner of
+//! many keys that come up together gets one list. What a threshold is, is the domain's; sending is
+//! the courier's.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::announce::{NO_OWNER, message_id};
+use super::{Engine, Settings};
+use crate::domain::project::Project;
+use crate::domain::reminder::{self, Threshold};
+use crate::domain::time::Timestamp;
+use crate::store::{NewOutbox, Reminder, StoreError};
+
+/// Projects in one transaction.
+const CHUNK: usize = 1000;
+
+/// More reminders than this at once become one list.
+const SINGLY: usize = 3;
+
+/// How often it begins anew when somebody changes a project meanwhile.
+const TRIES: usize = 3;
+
+/// Gives the reminders that are due; says how many mails that are.
+///
+/// # Errors
+/// What the store answered.
+pub async fn once(engine: &Engine) -> Result<usize, StoreError> {
+    // Whoever does not know what time it is must not call a key overdue, and a restored database
+    // does not know what it has sent.
+    if engine.guard.clocks_differ() || engine.guard.in_doubt() {
+        return Ok(0);
+    }
+    let now = engine.clock.now();
+    let (mut mails, mut tries) = (0, 0);
+    loop {
+        let due = engine.store.due_reminders(now, CHUNK).await?;
+        let last = due.len() < CHUNK;
+        match give(engine, due, now).await {
+            Ok(count) => mails += count,
+            Err(StoreError::Conflict) if tries < TRIES => {
+                tries += 1;
+                continue;
+            }
+            // They stay due.
+            Err(StoreError::Conflict) => break,
+            Err(error) => return Err(error),
+        }
+        if last {
+            break;
+        }
+    }
+    if mails > 0 {
+        engine.mail_due.notify_one();
+    }
+    Ok(mails)
+}
+
+/// One project's reminder for one recipient.
+struct Item {
+    project: usize,
+    threshold: Threshold,
+    cycle: String,
+    model: Value,
+}
+
+async fn give(engine: &Engine, due: Vec<Project>, now: Timestamp) -> Result<usize, StoreError> {
+    let mut reminders = Vec::new();
+    let mut items: BTreeMap<String, Vec<Item>> = BTreeMap::new();
+    let mut next = Vec::with_capacity(due.len());
+    for (number, project) in due.iter().enumerate() {
+        let policy = project.policy(&engine.settings.policy);
+        let (Some(ends), Some(since)) = (project.due(&engine.settings.policy), project.key_since) else {
+            next.push((project.clone(), None));
+            continue;
+        };
+        next.push((project.clone(), reminder::next(&policy, ends, now)));
+        let passed = reminder::passed(&policy, ends, now);
+        let Some(latest) = passed.last().copied() else { continue };
+        let cycle = since.to_string();
+        let given = engine.store.reminders(&project.group_id, &cycle).await?;
+        let nobody = [NO_OWNER.to_owned()];
+        let recipients = if project.owners.is_empty() { &nobody[..] } else { &project.owners };
+        for recipient in recipients {
+            let done = |it: &Threshold| given.iter().any(|(days, who)| *days == it.0 && who == recipient);
+            if done(&latest) {
+                continue;
+            }
+            reminders.extend(passed.iter().filter(|it| !done(it)).map(|it| Reminder {
+                group_id: project.group_id.clone(),
+                cycle: cycle.clone(),
+                threshold: it.0,
+                recipient: recipient.clone(),
+                mailed: *it == latest,
+            }));
+            let model = model(&engine.settings, project, ends, now);
+            let item = Item { project: number, threshold: latest, cycle: cycle.clone(), model };
+            items.entry(recipient.clone()).or_default().push(item);
+        }
+    }
+    let mut mails = Vec::new();
+    for (recipient, items) in items {
+        if items.len() > SINGLY && recipient != NO_OWNER {
+            mails.push(digest(&engine.settings, &due, recipient, items, now));
+        } else {
+            let single = items.into_iter().map(|item| single(&due, &recipient, item, now));
+            mails.extend(single);
+        }
+    }
+    engine.store.remind(&reminders, &mails, &next, now).await?;
+    Ok(mails.len())
+}
+
+fn identity(due: &[Project], item: &Item) -> String {
+    format!("{}/{}/{}", due[item.project].group_id, item.cycle, item.threshold.0)
+}
+
+fn single(due: &[Project], recipient: &str, item: Item, now: Timestamp) -> NewOutbox {
+    NewOutbox {
+        kind: "reminder".to_owned(),
+        group_id: due[item.project].group_id.clone(),
+        rotation_id: None,
+        message_id: message_id(&format!("reminder/{}/{recipient}", identity(due, &item))),
+        recipient: recipient.to_owned(),
+        model: item.model,
+        next_try_at: now,
+    }
+}
+
+/// One mail for many projects, the most urgent first.
+fn digest(
+    settings: &Settings,
+    due: &[Project],
+    recipient: String,
+    mut items: Vec<Item>,
+    now: Timestamp,
+) -> NewOutbox {
+    items.sort_by_key(|item| item.model["daysLeft"].as_i64());
+    let identities: Vec<_> = items.iter().map(|item| identity(due, item)).collect();
+    NewOutbox {
+        kind: "reminder_digest".to_owned(),
+        group_id: due[items[0].project].group_id.clone(),
+        rotation_id: None,
+        message_id: message_id(&format!("digest/{}/{recipient}", identities.join("/"))),
+        recipient,
+        model: json!({
+            "kind": "reminder_digest",
+            "server": settings.public_url,
+            "items": items.into_iter().map(|item| item.model).collect::<Vec<_>>(),
+        }),
+        next_try_at: now,
+    }
+}
+
+fn model(settings: &Settings, project: &Project, due: Timestamp, now: Timestamp) -> Value {
+    const DAY: u64 = 86_400;
+    let whole = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+    let left = if now < due {
+        whole(now.until(due).as_secs().div_ceil(DAY))
+    } else {
+        -whole(now.since(due).as_secs() / DAY)
+    };
+    let interval = project.policy(&settings.policy).interval;
+    let seconds = interval.get().as_secs();
+    let interval =
+        if seconds.is_multiple_of(DAY) { format!("{} days", seconds / DAY) } else { interval.to_string() };
+    let open = project.open_rotation.map(|open| {
+        format!(
+            "A rotation is open already: {} is {}. Nothing more needs to be proposed.",
+            open.id, open.state
+        )
+    });
+    json!({
+        "kind": "reminder",
+        "groupId": project.group_id,
+        "projectName": project.name,
+        "currentKey": project.current_key.as_ref().map(ToString::to_string),
+        "keySince": project.key_since,
+        "keySinceSource": project.key_since_source,
+        "due": due,
+        "daysLeft": left,
+        "interval": interval,
+        "openNote": open,
+        "server": settings.public_url,
+    })
+}

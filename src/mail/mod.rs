@@ -1,0 +1,55 @@
+//! Mail: what a mail says ([`letter`]) and how it reaches a mail server ([`smtp`]).
+//!
+//! A mail is rendered from the model its outbox row holds, so a template can change without the
+//! past changing. Which mails there are, when each is tried and what becomes of it is the engine's
+//! business; nothing here waits for another try or knows of the database.
+
+pub mod letter;
+pub mod smtp;
+
+pub use letter::Letter;
+pub use smtp::{Phase, Smtp, SmtpOptions, Trouble};
+
+/// Whether a text can be a mail address.
+#[must_use]
+pub fn is_address(text: &str) -> bool {
+    // The crate takes quoted local parts, in which a header could be written.
+    text.parse::<lettre::Address>().is_ok()
+        && text.len() <= 254
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control() || "<>,;\"\\()".contains(c))
+}
+
+/// Whether a text can be a sender such as `Keywheel <keywheel@example.com>`.
+#[must_use]
+pub fn is_sender(text: &str) -> bool {
+    text.parse::<lettre::message::Mailbox>().is_ok_and(|it| is_address(it.email.as_ref()))
+        && !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_server_can_be_told_is_an_address() {
+        for good in ["ada@example.com", "ada.b+c@mail.example.com", "a@localhost", "ü@example.com"] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in [
+            "",
+            "ada",
+            "ada@",
+            "@example.com",
+            "ada@@example.com",
+            "ada@example.com, bob@example.com",
+            "ada@example.com\r\nBcc: eve@example.com",
+            "ada @example.com",
+            "<ada@example.com>",
+            "\"a b\"@example.com",
+        ] {
+            assert!(!is_address(bad), "{bad:?}");
+        }
+        assert!(is_sender("Keywheel <keywheel@localhost>") && is_sender("k@example.com"));
+        assert!(!is_sender("Keywheel") && !is_sender("K <k@e>\r\nBcc: x <x@y>"));
+    }
+}

@@ -1,0 +1,313 @@
+//! Mails: written in the transaction of their cause, claimed by whoever sends, and kept with what the
+//! mail server said of each.
+//!
+//! A claim is a postponement under a random token: when its holder dies, the mail comes up again by
+//! itself, under the same Message-ID. What a mail says, and when to try again, is decided elsewhere.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::retry::persist;
+use super::types::storable;
+use super::{Sql, Store, StoreError, Tx, each, read, urgent};
+use crate::domain::ids::{GroupId, OutboxId, RotationId};
+use crate::domain::time::Timestamp;
+
+const MAIL: Sql = Sql::same(
+    "INSERT INTO outbox (id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9) ON CONFLICT DO NOTHING",
+);
+
+macro_rules! columns {
+    () => {
+        "id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at, attempts, \
+         last_tried_at, last_reply, sent_at"
+    };
+}
+
+const MAILS: Sql =
+    Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id < $1 ORDER BY id DESC LIMIT $2"));
+const ONE: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id = $1"));
+// What needs a person at once does not wait behind reminders. 'nobody' stands for a missing owner.
+macro_rules! first {
+    () => {
+        "SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $1 AND recipient <> 'nobody' \
+         ORDER BY CASE WHEN kind IN ('needs_operator', 'late_apply', 'current_key_invalid') THEN 0 ELSE 1 END, \
+         next_try_at, id LIMIT 1"
+    };
+}
+macro_rules! claim {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE outbox SET attempts = attempts + 1, last_tried_at = $1, next_try_at = $2, lease = $3 WHERE id = (",
+            first!(),
+            $lock,
+            ") RETURNING ",
+            columns!()
+        )
+    };
+}
+const CLAIM: Sql = Sql { sqlite: claim!(""), postgres: claim!(" FOR UPDATE SKIP LOCKED") };
+const ENDED: Sql = Sql::same(
+    "UPDATE outbox SET state = $3, last_reply = $4, next_try_at = $5, sent_at = $6, lease = NULL \
+     WHERE id = $1 AND lease = $2",
+);
+const NEXT: Sql =
+    Sql::same("SELECT MIN(next_try_at) FROM outbox WHERE state = 'waiting' AND recipient <> 'nobody'");
+const COUNTS: Sql = Sql::same(
+    "SELECT CASE WHEN recipient = 'nobody' AND state = 'waiting' THEN 'unaddressed' ELSE state END AS state, COUNT(*) AS mails, \
+     MIN(created_at) AS oldest FROM outbox GROUP BY 1 ORDER BY 1",
+);
+
+pub(super) const STATEMENTS: &[&Sql] = &[&MAIL, &MAILS, &ONE, &CLAIM, &ENDED, &NEXT, &COUNTS];
+
+/// A mail to write.
+#[derive(Clone, Debug)]
+pub struct NewOutbox {
+    /// Which mail.
+    pub kind: String,
+    /// About which project.
+    pub group_id: GroupId,
+    /// About which rotation.
+    pub rotation_id: Option<RotationId>,
+    /// To whom.
+    pub recipient: String,
+    /// The same for the same logical mail, always.
+    pub message_id: String,
+    /// What the templates are filled from; no link and no secret.
+    pub model: serde_json::Value,
+    /// Not before.
+    pub next_try_at: Timestamp,
+}
+
+/// A stored mail.
+#[derive(Clone, Debug)]
+pub struct OutboxRow {
+    /// Our id.
+    pub id: OutboxId,
+    /// Which mail.
+    pub kind: String,
+    /// About which project; of several, the first.
+    pub group_id: String,
+    /// About which rotation.
+    pub rotation_id: Option<RotationId>,
+    /// To whom.
+    pub recipient: String,
+    /// Its Message-ID.
+    pub message_id: String,
+    /// What the templates are filled from.
+    pub model: serde_json::Value,
+    /// `waiting`, `sent` or `failed`.
+    pub state: String,
+    /// When its cause was written.
+    pub created_at: Timestamp,
+    /// While it waits: not before.
+    pub next_try_at: Timestamp,
+    /// How often it was tried.
+    pub attempts: i64,
+    /// When it was tried last.
+    pub last_tried_at: Option<Timestamp>,
+    /// What the mail server said last, verbatim, or why it could not be asked.
+    pub last_reply: Option<String>,
+    /// When the mail server took it.
+    pub sent_at: Option<Timestamp>,
+}
+
+/// A mail that this process may send now.
+#[derive(Clone, Debug)]
+pub struct ClaimedMail {
+    /// The mail; its `attempts` count this one.
+    pub row: OutboxRow,
+    token: Uuid,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MailEnd {
+    /// The server has it.
+    Sent,
+    /// It was refused for good, or its time is over.
+    Failed,
+    /// It is tried again.
+    Again(Timestamp),
+}
+
+/// Mails in one state.
+#[derive(Clone, Debug, FromRow)]
+pub struct MailCount {
+    /// `waiting`, `sent`, `failed`, or `unaddressed`: waiting, and the project has no owner.
+    pub state: String,
+    /// How many.
+    pub mails: i64,
+    /// When the oldest was written.
+    pub oldest: Timestamp,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    kind: String,
+    group_id: String,
+    rotation_id: Option<Uuid>,
+    recipient: String,
+    message_id: String,
+    model: String,
+    state: String,
+    created_at: Timestamp,
+    next_try_at: Timestamp,
+    attempts: i64,
+    last_tried_at: Option<Timestamp>,
+    last_reply: Option<String>,
+    sent_at: Option<Timestamp>,
+}
+
+impl TryFrom<Row> for OutboxRow {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            model: serde_json::from_str(&row.model)
+                .map_err(|_| StoreError::corrupt("outbox", "model", row.id))?,
+            id: OutboxId(row.id),
+            kind: row.kind,
+            group_id: row.group_id,
+            rotation_id: row.rotation_id.map(RotationId),
+            recipient: row.recipient,
+            message_id: row.message_id,
+            state: row.state,
+            created_at: row.created_at,
+            next_try_at: row.next_try_at,
+            attempts: row.attempts,
+            last_tried_at: row.last_tried_at,
+            last_reply: row.last_reply,
+            sent_at: row.sent_at,
+        })
+    }
+}
+
+impl Tx {
+    pub(super) async fn write_outbox(
+        &mut self,
+        rows: &[NewOutbox],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        for row in rows {
+            each!(self, MAIL, |conn, text| sqlx::query(text)
+                .bind(OutboxId::new().0)
+                .bind(row.kind.as_str())
+                .bind(row.group_id.as_str())
+                .bind(row.rotation_id.map(|id| id.0))
+                .bind(row.recipient.as_str())
+                .bind(row.message_id.as_str())
+                .bind(row.model.to_string())
+                .bind(now)
+                .bind(row.next_try_at)
+                .execute(conn)
+                .await
+                .map(|_| ()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Mails, newest first, older than `before`.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn outbox(&self, before: Option<OutboxId>, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let before = before.map_or(Uuid::max(), |id| id.0);
+        let rows: Vec<Row> = read!(self, MAILS, |pool, text| sqlx::query_as(text)
+            .bind(before)
+            .bind(limit)
+            .fetch_all(pool)
+            .await)?;
+        rows.into_iter().map(OutboxRow::try_from).collect()
+    }
+
+    /// One mail.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn outbox_row(&self, id: OutboxId) -> Result<Option<OutboxRow>, StoreError> {
+        let row: Option<Row> =
+            read!(self, ONE, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
+        row.map(OutboxRow::try_from).transpose()
+    }
+
+    /// The most urgent mail that is due, for this process alone until `patience` is over.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn claim_mail(
+        &self,
+        now: Timestamp,
+        patience: Duration,
+    ) -> Result<Option<ClaimedMail>, StoreError> {
+        let token = Uuid::now_v7();
+        let mut tx = self.begin().await?;
+        let row: Option<Row> = each!(&mut tx, CLAIM, |conn, text| sqlx::query_as(text)
+            .bind(now)
+            .bind(now + patience)
+            .bind(token)
+            .fetch_optional(conn)
+            .await)?;
+        tx.commit().await?;
+        let row = row.map(OutboxRow::try_from).transpose()?;
+        Ok(row.map(|row| ClaimedMail { row, token }))
+    }
+
+    /// Writes down what became of a claimed mail; nothing when the claim is no longer ours.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn mail_ended(
+        &self,
+        mail: &ClaimedMail,
+        end: &MailEnd,
+        reply: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (state, next) = match end {
+            MailEnd::Sent => ("sent", now),
+            MailEnd::Failed => ("failed", now),
+            MailEnd::Again(at) => ("waiting", *at),
+        };
+        let sent_at = Some(now).filter(|_| *end == MailEnd::Sent);
+        persist(|_| async move {
+            let mut tx = self.begin().await?;
+            each!(&mut tx, ENDED, |conn, text| sqlx::query(text)
+                .bind(mail.row.id.0)
+                .bind(mail.token)
+                .bind(state)
+                .bind(storable(reply))
+                .bind(next)
+                .bind(sent_at)
+                .execute(conn)
+                .await
+                .map(|_| ()))?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// When the next mail is due.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn next_mail(&self) -> Result<Option<Timestamp>, StoreError> {
+        let (at,): (Option<Timestamp>,) =
+            urgent!(self, NEXT, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
+        Ok(at)
+    }
+
+    /// How many mails are in which state.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn mail_counts(&self) -> Result<Vec<MailCount>, StoreError> {
+        Ok(read!(self, COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?)
+    }
+}

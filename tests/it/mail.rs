@@ -1,0 +1,389 @@
+//! Mails at a real mail server: how they arrive, and what becomes of those that do not.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keywheel::app::{Accept, doctor};
+use keywheel::config::{Config, Sources};
+use keywheel::domain::rotation::state::State;
+use keywheel::domain::time::{Clock, ManualClock, SystemClock, Timestamp};
+use keywheel::engine::Engine;
+use keywheel::engine::command::NewProject;
+use keywheel::engine::courier::{Courier, Rest};
+use keywheel::mail::{Smtp, SmtpOptions};
+use keywheel::secret::SecretUrl;
+use keywheel::sim::{Sim, World};
+use keywheel::store::OutboxRow;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::db::{Backend, TestDb};
+use crate::support::smtpd::{Certificates, Smtpd};
+use crate::support::{Rig, engine_at, group, new_key, old_key};
+
+/// A fleet whose owners are the given ones, a clock of its own, and no mail server yet.
+struct Post {
+    engine: Engine,
+    clock: ManualClock,
+    db: TestDb,
+    _sim: Sim,
+}
+
+impl Post {
+    async fn on(backend: Backend, owners: &[&str]) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let clock = ManualClock::new(SystemClock.now());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sim = Sim::start(listener, World::demo(), Arc::new(clock.clone())).unwrap();
+        let db = TestDb::new(backend).await;
+        let engine = engine_at(&sim, db.store.clone(), Arc::new(clock.clone()));
+        let owners = owners.iter().map(|it| (*it).to_owned()).collect();
+        let new = NewProject { group_id: group(1), owners, ..NewProject::default() };
+        engine.add_project("ada", new).await.unwrap();
+        Self { engine, clock, db, _sim: sim }
+    }
+
+    async fn new(owners: &[&str]) -> Self {
+        Self::on(Backend::Sqlite, owners).await
+    }
+
+    /// Writes one mail to each owner.
+    async fn propose(&self) {
+        let group = group(1).parse().unwrap();
+        self.engine.propose("ada", &group, &new_key(), Some("Q3".to_owned()), false).await.unwrap();
+    }
+
+    fn courier(&self, url: &str) -> Courier {
+        self.courier_with(url, None, 100_000)
+    }
+
+    fn courier_with(&self, url: &str, ca: Option<&Certificates>, per_minute: u32) -> Courier {
+        let options = SmtpOptions {
+            url: SecretUrl::new(url),
+            from: "Keywheel <keywheel@example.com>".to_owned(),
+            ca_file: ca.map(|it| it.issuer.clone()),
+        };
+        let smtp = Smtp::new(&options).unwrap();
+        Courier::new(self.engine.clone(), smtp, NonZeroU32::new(per_minute).unwrap())
+    }
+
+    async fn rows(&self) -> Vec<OutboxRow> {
+        let mut rows = self.engine.store.outbox(None, 500).await.unwrap();
+        rows.sort_by(|a, b| a.recipient.cmp(&b.recipient));
+        rows
+    }
+
+    /// The only mail there is.
+    async fn row(&self) -> OutboxRow {
+        let mut rows = self.rows().await;
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        rows.remove(0)
+    }
+}
+
+async fn round(courier: &Courier) -> Rest {
+    courier.round(&CancellationToken::new()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_mail_arrives_encrypted_logged_in_and_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificates = Certificates::new(folder.path(), false);
+    let orders = json!({ "certificate": certificates.certificate, "key": certificates.key, "user": "kw@x", "password": "p:+w %" });
+    for (wrapped, scheme, query) in
+        [(false, "smtp", "?tls=required"), (false, "smtp", ""), (true, "smtps", "")]
+    {
+        let mut orders = orders.clone();
+        orders["wrapped"] = json!(wrapped);
+        let server = Smtpd::start(orders);
+        let it = Post::new(&["ada@example.com"]).await;
+        it.propose().await;
+        let url = format!("{scheme}://kw%40x:p%3A%2Bw%20%25@localhost:{}{query}", server.port);
+        let courier = it.courier_with(&url, Some(&certificates), 100);
+        round(&courier).await;
+        let row = it.row().await;
+        assert_eq!((row.state.as_str(), row.attempts), ("sent", 1), "{row:?}");
+        assert_eq!(row.last_reply.as_deref(), Some("250 2.0.0 queued as 4711"));
+        let [mail] = &server.mails()[..] else { panic!("{:?}", server.mails()) };
+        assert!(mail.encrypted && mail.user.as_deref() == Some("kw@x"), "{mail:?}");
+        assert_eq!(mail.header("From"), Some("Keywheel <keywheel@example.com>"));
+        assert_eq!(mail.header("Message-ID"), Some(row.message_id.as_str()));
+        assert_eq!(mail.header("Auto-Submitted"), Some("auto-generated"));
+        assert_eq!(mail.header("Subject"), Some("payments-prod: a key rotation waits for your approval"));
+        assert!(mail.content.contains("text/plain") && mail.content.contains("text/html"));
+        for part in [old_key(), new_key(), "Q3".to_owned(), format!("approve {}", row.rotation_id.unwrap())] {
+            assert_eq!(
+                mail.read().matches(&part).count(),
+                2,
+                "{part} is not in both parts: {}",
+                mail.content
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_mails_of_one_rotation_are_one_thread_for_each_reader() {
+    let server = Smtpd::start(json!({}));
+    let it = Post::new(&["ada@example.com", "bob@example.com"]).await;
+    it.propose().await;
+    let courier = it.courier(&format!("smtp://127.0.0.1:{}", server.port));
+    let id = it.row_id().await;
+    it.engine.say("bob", id, keywheel::engine::command::Verb::Reject, None, None).await.unwrap();
+    round(&courier).await;
+    let mails = server.mails();
+    assert_eq!(mails.len(), 4);
+    let ids: std::collections::BTreeSet<_> =
+        mails.iter().map(|it| it.header("Message-ID").unwrap()).collect();
+    let threads: std::collections::BTreeSet<_> =
+        mails.iter().map(|it| it.header("References").unwrap()).collect();
+    assert_eq!((ids.len(), threads.len()), (4, 1));
+    // Once sent is sent.
+    it.clock.advance(Duration::from_secs(86_400));
+    round(&courier).await;
+    assert_eq!(server.mails().len(), 4);
+}
+
+impl Post {
+    async fn row_id(&self) -> keywheel::domain::ids::RotationId {
+        self.rows().await[0].rotation_id.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn one_refused_recipient_keeps_nobody_else_from_hearing() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let server = Smtpd::start(json!({ "put_off": 2 }));
+        let it = Post::on(backend, &["ada@example.com", "later@example.com", "refused@example.com"]).await;
+        it.propose().await;
+        let courier = it.courier(&format!("smtp://127.0.0.1:{}", server.port));
+        round(&courier).await;
+        let states = |rows: &[OutboxRow]| rows.iter().map(|it| it.state.clone()).collect::<Vec<_>>();
+        let rows = it.rows().await;
+        assert_eq!(states(&rows), ["sent", "waiting", "failed"]);
+        assert_eq!(
+            rows[2].last_reply.as_deref(),
+            Some("name the recipient: 550 5.1.1 nobody of that name here"),
+            "the server's own words"
+        );
+        assert_eq!(
+            rows[1].last_reply.as_deref(),
+            Some("name the recipient: 451 4.7.1 greylisted, come back later")
+        );
+        // One minute, then five, then half an hour.
+        for (wait, state) in [(59, "waiting"), (2, "waiting"), (298, "waiting"), (3, "sent")] {
+            it.clock.advance(Duration::from_secs(wait));
+            round(&courier).await;
+            assert_eq!(it.rows().await[1].state, state, "after another {wait} s");
+        }
+        assert_eq!(it.rows().await[1].attempts, 3);
+        let mut to: Vec<_> = server.mails().into_iter().map(|it| it.to).collect();
+        to.sort();
+        assert_eq!(to, ["ada@example.com", "later@example.com"]);
+    }
+}
+
+/// What a server that cannot be used comes to: the mail waits and says why, and doctor says what to do.
+async fn unusable(url: &str, ca: Option<&Certificates>, why: &str, way_out: &str) {
+    let it = Post::new(&["ada@example.com"]).await;
+    it.propose().await;
+    let courier = it.courier_with(url, ca, 100);
+    assert_eq!(round(&courier).await, Rest::Pause, "{url}: it is not asked again at once");
+    let row = it.row().await;
+    let said = row.last_reply.unwrap();
+    assert!(row.state == "waiting" && said.contains(why), "{url}: {said}");
+    assert!(!said.contains("canary"), "{said}");
+    let found = examined(&it, url, ca).await;
+    let (result, detail) = (found["result"].as_str().unwrap(), found["detail"].as_str().unwrap());
+    assert!(result == "fail" && detail.contains(why) && detail.contains(way_out), "{url}: {detail}");
+    assert!(!detail.contains("canary"), "{detail}");
+}
+
+/// Doctor's word on mail.
+async fn examined(it: &Post, url: &str, ca: Option<&Certificates>) -> Value {
+    let set = |path: &str, value: String| (path.to_owned(), value);
+    let mut overrides = vec![
+        set("data_dir", it.db.folder.path().display().to_string()),
+        set("database.url", it.db.url.clone()),
+        set("mail.smtp_url", url.to_owned()),
+        set("mail.from", "keywheel@example.com".to_owned()),
+    ];
+    overrides.extend(ca.map(|ca| set("mail.ca_file", ca.issuer.display().to_string())));
+    let loaded = Config::load(&Sources { overrides, ..Sources::default() }).unwrap();
+    let report = doctor(loaded.config, Accept::default()).await.unwrap();
+    report["checks"].as_array().unwrap().iter().find(|it| it["name"] == "mail").unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_used_is_named_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = Certificates::new(folder.path(), false);
+    let plain = Smtpd::start(json!({}));
+    unusable(
+        &format!("smtp://localhost:{}?tls=required", plain.port),
+        None,
+        "the server offers no STARTTLS, and mail.smtp_url requires it",
+        "submission port (587)",
+    )
+    .await;
+    let strict =
+        json!({ "certificate": good.certificate, "key": good.key, "user": "kw", "password": "right" });
+    let strict = Smtpd::start(strict);
+    unusable(
+        &format!("smtp://kw:canary@localhost:{}?tls=required", strict.port),
+        Some(&good),
+        "log in: 535",
+        "check user and password",
+    )
+    .await;
+    unusable(
+        &format!("smtp://kw:canary@localhost:{}", strict.port),
+        None,
+        "encrypt: ",
+        "trust its issuer with mail.ca_file",
+    )
+    .await;
+    let other = tempfile::tempdir().unwrap();
+    let over = Certificates::new(other.path(), true);
+    let expired = Smtpd::start(json!({ "certificate": over.certificate, "key": over.key }));
+    unusable(&format!("smtp://localhost:{}?tls=required", expired.port), Some(&over), "xpired", "renew")
+        .await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    unusable(&format!("smtp://127.0.0.1:{free}"), None, "connect: ", "check host and port").await;
+    let it = Post::new(&[]).await;
+    let found = examined(&it, &format!("smtp://127.0.0.1:{}", plain.port), None).await;
+    assert_eq!(found["result"], "pass", "{found}");
+    let found = examined(&it, "", None).await;
+    assert!(found["result"] == "warn" && found["detail"].as_str().unwrap().contains("outbox"), "{found}");
+}
+
+#[tokio::test]
+async fn three_days_without_a_server_lose_no_mail_and_repeat_none() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let it = Post::new(&["ada@example.com", "bob@example.com"]).await;
+    it.propose().await;
+    let courier = it.courier(&format!("smtp://127.0.0.1:{port}"));
+    for _ in 0..3 * 24 * 4 {
+        round(&courier).await;
+        it.clock.advance(Duration::from_secs(900));
+    }
+    let rows = it.rows().await;
+    assert!(rows.iter().all(|row| row.state == "waiting" && row.attempts > 100), "{rows:?}");
+    let server = Smtpd::start(json!({ "port": port }));
+    for _ in 0..8 {
+        round(&courier).await;
+        it.clock.advance(Duration::from_secs(900));
+    }
+    let mut to: Vec<_> = server.mails().into_iter().map(|it| it.to).collect();
+    to.sort();
+    assert_eq!(to, ["ada@example.com", "bob@example.com"]);
+}
+
+#[tokio::test]
+async fn after_five_days_a_mail_is_given_up_with_the_last_words() {
+    let it = Post::new(&["ada@example.com"]).await;
+    it.propose().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let courier = it.courier(&format!("smtp://127.0.0.1:{free}"));
+    round(&courier).await;
+    it.clock.advance(Duration::from_secs(5 * 86_400 + 1));
+    round(&courier).await;
+    let row = it.row().await;
+    assert_eq!(row.state, "failed");
+    let said = row.last_reply.unwrap();
+    assert!(said.contains("not sent within five days; last: connect: "), "{said}");
+}
+
+#[tokio::test]
+async fn a_killed_courier_sends_the_same_mail_again_under_the_same_id() {
+    let server = Smtpd::start(json!({}));
+    let it = Post::new(&["ada@example.com"]).await;
+    it.propose().await;
+    // Claimed, and its process is gone before anything is written.
+    let claimed =
+        it.engine.store.claim_mail(it.clock.now(), Duration::from_secs(300)).await.unwrap().unwrap();
+    let courier = it.courier(&format!("smtp://127.0.0.1:{}", server.port));
+    round(&courier).await;
+    assert!(server.mails().is_empty(), "another one may still be at it");
+    it.clock.advance(Duration::from_secs(301));
+    round(&courier).await;
+    let row = it.row().await;
+    assert_eq!((row.state.as_str(), row.attempts), ("sent", 2));
+    assert_eq!(server.mails()[0].header("Message-ID"), Some(claimed.row.message_id.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_stops_nothing_but_mail() {
+    // It takes connections and never says a word.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let rig = Rig::new().await;
+    let url = SecretUrl::new(format!("smtp://127.0.0.1:{port}"));
+    let smtp = Smtp::new(&SmtpOptions { url, from: "k@example.com".to_owned(), ca_file: None }).unwrap();
+    let stop = CancellationToken::new();
+    let courier = Courier::new(rig.engine.clone(), smtp, NonZeroU32::new(100).unwrap());
+    let running = tokio::spawn(courier.run(stop.clone()));
+    let row = rig.approved().await;
+    assert_eq!(rig.settle(&row).await.rotation.state, State::Completed);
+    assert!(!running.is_finished());
+    running.abort();
+}
+
+#[tokio::test]
+async fn no_more_mails_leave_in_a_minute_than_are_allowed() {
+    let owners: Vec<_> = (0..8).map(|number| format!("o{number}@example.com")).collect();
+    let owners: Vec<&str> = owners.iter().map(String::as_str).collect();
+    let server = Smtpd::start(json!({}));
+    let it = Post::new(&owners).await;
+    it.propose().await;
+    let courier = it.courier_with(&format!("smtp://127.0.0.1:{}", server.port), None, 3);
+    round(&courier).await;
+    round(&courier).await;
+    assert_eq!(server.mails().len(), 3);
+}
+
+#[tokio::test]
+async fn a_project_without_an_owner_is_said_so_and_mailed_to_nobody() {
+    let server = Smtpd::start(json!({}));
+    let it = Post::new(&[]).await;
+    it.propose().await;
+    round(&it.courier(&format!("smtp://127.0.0.1:{}", server.port))).await;
+    let row = it.row().await;
+    assert_eq!((row.recipient.as_str(), row.state.as_str(), row.attempts), ("nobody", "waiting", 0));
+    assert!(server.mails().is_empty());
+    let counts = it.engine.store.mail_counts().await.unwrap();
+    assert_eq!((counts[0].state.as_str(), counts[0].mails), ("unaddressed", 1));
+}
+
+#[tokio::test]
+async fn what_needs_a_person_goes_first() {
+    let server = Smtpd::start(json!({}));
+    let it = Post::new(&["ada@example.com"]).await;
+    it.propose().await;
+    let page = keywheel::store::NewOutbox {
+        kind: "needs_operator".to_owned(),
+        group_id: group(1).parse().unwrap(),
+        rotation_id: None,
+        recipient: "ada@example.com".to_owned(),
+        message_id: "<page@keywheel>".to_owned(),
+        model: json!({ "projectName": "p" }),
+        next_try_at: it.clock.now(),
+    };
+    it.engine.store.remind(&[], &[page], &[], it.clock.now()).await.unwrap();
+    round(&it.courier(&format!("smtp://127.0.0.1:{}", server.port))).await;
+    let first: Timestamp = it.clock.now();
+    assert!(first >= it.row_created().await);
+    assert!(
+        server.mails()[0].header("Subject").unwrap().starts_with("ACTION NEEDED"),
+        "{:?}",
+        server.mails()
+    );
+    assert_eq!(server.mails()[0].header("Importance"), Some("high"));
+}
+
+impl Post {
+    async fn row_created(&self) -> Timestamp {
+        self.rows().await[0].created_at
+    }
+}
