@@ -803,7 +803,7 @@ fn fingerprint() -> String {
             all.update(format!("{:?}", resume(&rotation, now)));
             for outcome in outcomes(now) {
                 dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                if (dice >> 33) % 53 != 0 {
+                if !(dice >> 33).is_multiple_of(53) {
                     continue;
                 }
                 probes += 1;
