@@ -125,8 +125,16 @@ enum Verb {
     #[command(subcommand)]
     Project(projects::Verb),
     /// Show how the server and its projects are
-    #[command(after_help = "Example:\n  keywheel status -o json")]
-    Status,
+    #[command(after_help = "Example:\n  keywheel status --watch")]
+    Status(records::Status),
+    /// List the projects whose key is overdue or due soon, the most urgent first
+    #[command(
+        after_help = "Example:\n  keywheel due --within 14d\n  keywheel due --owner team@example.com -o json"
+    )]
+    Due(projects::Due),
+    /// Show which keys a project has had, and its rotations
+    #[command(after_help = "Example:\n  keywheel history payments-prod")]
+    History(projects::Named),
     /// Say in sentences why a project is where it is and what happens next
     #[command(after_help = "Example:\n  keywheel why payments-prod")]
     Why(projects::Named),
@@ -212,7 +220,9 @@ async fn remote(verb: Verb, client: &Client, printer: &mut Printer) -> Result<Ex
     let decide = |verb, args| rotations::decide(verb, args, client);
     match verb {
         Verb::Project(verb) => projects::run(verb, client, printer).await,
-        Verb::Status => records::status(client, printer).await,
+        Verb::Status(args) => records::status(&args, client, printer).await,
+        Verb::Due(args) => projects::due(&args, client, printer).await,
+        Verb::History(args) => projects::history(&args, client, printer).await,
         Verb::Why(args) => projects::why(&args, client, printer).await,
         Verb::Rotate(args) => rotations::rotate(args, client, printer).await,
         Verb::Rotation(verb) => rotations::run(verb, client, printer).await,

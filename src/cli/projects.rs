@@ -11,7 +11,7 @@ use super::client::{Client, page};
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use crate::domain::ids::GroupId;
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
 
 const COLUMNS: [&str; 7] = ["groupId", "name", "provider", "status", "due", "keySince", "currentKey"];
 const FIELDS: [&str; 14] = [
@@ -35,6 +35,20 @@ const FIELDS: [&str; 14] = [
 pub(super) struct Named {
     /// Group id, or a name that only one project has
     project: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Due {
+    /// How far to look ahead, such as 14d
+    #[arg(long, value_name = "SPAN", default_value = "30d", value_parser = span)]
+    within: Span,
+    /// Only projects of this owner
+    #[arg(long, value_name = "MAIL")]
+    owner: Option<String>,
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    text.parse::<Span>().map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Subcommand)]
@@ -185,6 +199,76 @@ async fn list(filter: &Filter, client: &Client, printer: &mut Printer) -> Result
         printer.list(&items, &COLUMNS)?;
     }
     Ok(())
+}
+
+/// Days until `due`, or since, in words.
+fn left(due: Timestamp, now: Timestamp) -> String {
+    const DAY: u64 = 86_400;
+    let days = |count: u64| if count == 1 { "1 day".to_owned() } else { format!("{count} days") };
+    if due > now {
+        format!("in {}", days(now.until(due).as_secs().div_ceil(DAY)))
+    } else {
+        format!("{} overdue", days(now.since(due).as_secs() / DAY))
+    }
+}
+
+pub(super) async fn due(args: &Due, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+    let query: Vec<(&str, &str)> = args.owner.as_deref().map(|owner| ("owner", owner)).into_iter().collect();
+    let (items, _) = client.items("/projects", &query, None).await?;
+    let now = SystemClock.now();
+    let end = now + args.within.get();
+    let mut due: Vec<(Timestamp, Value)> = items
+        .into_iter()
+        .filter_map(|item| Some((item["due"].as_str()?.parse().ok()?, item)))
+        .filter(|(due, _)| *due <= end)
+        .collect();
+    due.sort_by_key(|(due, _)| *due);
+    if printer.is_json() {
+        printer.json(&page(due.into_iter().map(|(_, item)| item).collect()))?;
+        return Ok(Exit::Done);
+    }
+    if due.is_empty() {
+        printer.note(&format!("no key is due within {}; `keywheel status` shows what is next", args.within));
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<_> = due
+        .into_iter()
+        .map(|(due, mut item)| {
+            item["left"] = left(due, now).into();
+            if item["owners"].as_array().is_some_and(Vec::is_empty) {
+                item["owners"] = "nobody".into();
+            }
+            item
+        })
+        .collect();
+    printer.list(&rows, &["left", "due", "groupId", "name", "status", "owners", "currentKey"])?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn history(named: &Named, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+    let id = client.project(&named.project).await?.to_string();
+    let (keys, _) = client.items(&format!("/projects/{id}/keys"), &[], None).await?;
+    let (rotations, _) = client.items("/rotations", &[("groupId", &id)], None).await?;
+    if printer.is_json() {
+        printer.json(&json!({ "keys": keys, "rotations": rotations }))?;
+        return Ok(Exit::Done);
+    }
+    if keys.is_empty() {
+        printer.note("no key is recorded yet");
+    } else {
+        printer.line("keys:")?;
+        printer.list(&keys, &["since", "until", "source", "key"])?;
+    }
+    if rotations.is_empty() {
+        printer.note("no rotations yet; `keywheel rotate PROJECT --to KEY` proposes one");
+    } else {
+        printer.line("\nrotations:")?;
+        printer.list(
+            &rotations,
+            &["createdAt", "finishedAt", "state", "cause", "requestedBy", "id", "newKey"],
+        )?;
+    }
+    Ok(Exit::Done)
 }
 
 pub(super) async fn why(named: &Named, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {

@@ -2,10 +2,12 @@
 //!
 //! Verifying the audit log's hash chain is not here: it reads the database itself.
 
-use clap::Subcommand;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::{Client, page};
+use super::client::{Client, Reply, page};
 use super::failure::{Exit, Failure};
 use super::printer::{Printer, cell};
 use crate::domain::ids::OutboxId;
@@ -61,14 +63,51 @@ pub(super) enum OutboxVerb {
     },
 }
 
-pub(super) async fn status(client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
-    let reply = client.get("/status", &[]).await?;
+/// How often a watch looks again.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Show it anew whenever something changes, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(super) async fn status(args: &Status, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+    if !args.watch {
+        show_status(&client.get("/status", &[]).await?, printer)?;
+        return Ok(Exit::Done);
+    }
+    let mut last = Value::Null;
+    loop {
+        match client.get("/status", &[]).await {
+            Ok(reply) => {
+                let mut now = reply.json.clone();
+                now["at"].take();
+                now["database"]["clockSkewMs"].take();
+                if now != last {
+                    if printer.is_live() {
+                        // Clears the screen and goes to its upper left corner.
+                        printer.text("\x1b[2J\x1b[H")?;
+                    }
+                    show_status(&reply, printer)?;
+                    last = now;
+                }
+            }
+            // What never worked does not get better by waiting.
+            Err(failure) if last.is_null() => return Err(failure),
+            Err(failure) => printer.status(&format!("{failure}; trying again"))?,
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+fn show_status(reply: &Reply, printer: &mut Printer) -> std::io::Result<()> {
     let doubt = &reply.json["database"]["doubt"];
     if let (Some(detail), Some(way_out)) = (doubt["detail"].as_str(), doubt["wayOut"].as_str()) {
         printer.note(&format!("warning: nothing is sent to Atlas: {detail}. Way out: {way_out}"));
     }
-    printer.reply(&reply, fleet)?;
-    Ok(Exit::Done)
+    printer.reply(reply, fleet)
 }
 
 /// The fleet in one line, then what is open, then what is due next.
@@ -89,6 +128,13 @@ fn fleet(printer: &mut Printer, status: &Value) -> std::io::Result<()> {
     let unowned = status["withoutOwner"].as_u64().unwrap_or_default();
     if unowned > 0 {
         printer.line(&format!("{unowned} without an owner: nobody is told of those"))?;
+    }
+    let mails = |state: &str| status["mails"][state].as_u64().unwrap_or_default();
+    if mails("failed") + mails("waiting") > 0 {
+        let (failed, waiting) = (mails("failed"), mails("waiting"));
+        printer.line(&format!(
+            "mails: {waiting} waiting, {failed} refused or given up (`keywheel outbox list`)"
+        ))?;
     }
     for (title, name, columns) in
         [("open rotations", "openRotations", &OPEN[..]), ("due next", "nextDue", &DUE[..])]

@@ -125,6 +125,11 @@ impl Courier {
         let letter = Letter::new(&row.kind, &row.model);
         let sent = self.smtp.send(&letter, &row.recipient, &row.message_id, now).await;
         let now = self.engine.clock.now();
+        self.engine.metrics.mail(match &sent {
+            Ok(_) => "sent",
+            Err(trouble) if trouble.is_final() => "failed",
+            Err(_) => "put_off",
+        });
         let (end, said, go_on) = match sent {
             Ok(said) => (MailEnd::Sent, said, true),
             Err(trouble) => self.failed(mail, &trouble),

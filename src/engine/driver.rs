@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::{Engine, step};
 use crate::store::{RotationRow, StoreError};
@@ -69,7 +70,11 @@ async fn claim(engine: &Engine, slots: &Arc<Semaphore>, steps: &TaskTracker) -> 
     for row in rows {
         let Ok(permit) = Arc::clone(slots).try_acquire_owned() else { break };
         let engine = engine.clone();
-        steps.spawn(async move {
+        // Everything that is logged on the way carries these.
+        let span = tracing::info_span!(
+            "rotation", rotation.id = %row.rotation.id, project.id = %row.rotation.group_id
+        );
+        let step = async move {
             if let Err(error) = work(&engine, &row, AFTER_FAILURE).await {
                 tracing::error!(
                     rotation.id = %row.rotation.id,
@@ -79,7 +84,8 @@ async fn claim(engine: &Engine, slots: &Arc<Semaphore>, steps: &TaskTracker) -> 
             }
             drop(permit);
             engine.rotations_due.notify_one();
-        });
+        };
+        steps.spawn(step.instrument(span));
     }
     if full {
         return Ok(Duration::ZERO);
@@ -93,6 +99,9 @@ async fn claim(engine: &Engine, slots: &Arc<Semaphore>, steps: &TaskTracker) -> 
 async fn work(engine: &Engine, row: &RotationRow, pause: Duration) -> Result<(), StoreError> {
     let Err(error) = step::run(engine, row.clone()).await else { return Ok(()) };
     let overtaken = matches!(error, StoreError::Conflict | StoreError::LeaseLost);
+    if matches!(error, StoreError::LeaseLost) {
+        engine.metrics.lease_losses.inc();
+    }
     if !overtaken {
         tokio::time::sleep(pause).await;
     }

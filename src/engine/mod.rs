@@ -2,7 +2,8 @@
 //!
 //! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
 //! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say,
-//! [`schedule`] only wakes the others. [`announce`] and [`remind`] write mails, [`courier`] sends them. All decisions about a rotation are
+//! [`schedule`] only wakes the others. [`announce`] and [`remind`] write mails, [`courier`] sends them.
+//! [`fleet`] and [`metrics`] only look. All decisions about a rotation are
 //! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
 //! no transaction is open during a call to Atlas.
 
@@ -10,7 +11,9 @@ pub mod announce;
 pub mod command;
 pub mod courier;
 pub mod driver;
+pub mod fleet;
 pub mod guard;
+pub mod metrics;
 pub mod remind;
 pub mod schedule;
 pub mod step;
@@ -96,6 +99,8 @@ pub struct Engine {
     pub journal: tokio::sync::broadcast::Sender<RotationId>,
     /// Whether the database may be acted on.
     pub guard: Arc<guard::Guard>,
+    /// What is counted.
+    pub metrics: Arc<metrics::Metrics>,
     /// Instant of the last finished sweep.
     pub last_sweep: Arc<std::sync::Mutex<Option<crate::domain::time::Timestamp>>>,
 }
@@ -104,9 +109,11 @@ impl Engine {
     /// Puts the parts together; nothing runs yet.
     #[must_use]
     pub fn new(store: Store, atlas: Arc<dyn AtlasApi>, clock: Arc<dyn Clock>, settings: Settings) -> Self {
+        let metrics = Arc::<metrics::Metrics>::default();
         Self {
             store,
-            atlas,
+            atlas: Arc::new(metrics::Measured::new(atlas, Arc::clone(&metrics))),
+            metrics,
             clock,
             settings: Arc::new(settings),
             rotations_due: Arc::default(),

@@ -29,7 +29,7 @@ pub use inspect::{TABLES, check_server_version};
 pub use open::{Access, known_version};
 pub use outbox::{ClaimedMail, MailCount, MailEnd, NewOutbox, OutboxRow};
 pub use people::{Approval, NewApproval, Token, Vote};
-pub use projects::{KeyChange, ProjectFilter, ProjectWrite};
+pub use projects::{KeyChange, KeySpan, ProjectFilter, ProjectWrite};
 pub use reminders::Reminder;
 pub use rotations::{JournalEntry, NewJournal, RotationRow, StepWrite};
 

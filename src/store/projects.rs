@@ -36,6 +36,13 @@ const DUE_REMINDERS: Sql = Sql::same(concat!(
     "WHERE p.next_reminder_at <= $1 ORDER BY p.next_reminder_at, p.group_id LIMIT $2"
 ));
 const OWNERS: Sql = Sql::same("SELECT mail FROM owners WHERE group_id = $1 ORDER BY position");
+// For a page of the list, which is a range of ids: one question instead of one for each project.
+const OWNERS_BETWEEN: Sql = Sql::same(
+    "SELECT group_id, mail FROM owners WHERE group_id >= $1 AND group_id <= $2 ORDER BY group_id, position",
+);
+const KEYS: Sql =
+    Sql::same("SELECT key, since, until, source FROM keys WHERE group_id = $1 ORDER BY since, key");
+const NEXT_CHECK: Sql = Sql::same("SELECT MIN(next_check_at) FROM projects");
 const INSERT: Sql = Sql::same(
     "INSERT INTO projects (group_id, name, provider, current_key, place, key_since, key_since_source, valid, \
      private_networking, environment, credential, policy, drift_key, last_checked_at, last_error, next_check_at, \
@@ -75,6 +82,9 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &DUE,
     &DUE_REMINDERS,
     &OWNERS,
+    &OWNERS_BETWEEN,
+    &KEYS,
+    &NEXT_CHECK,
     &INSERT,
     &UPDATE,
     &DELETE,
@@ -95,6 +105,19 @@ pub struct ProjectFilter {
     pub owner: Option<String>,
     /// With exactly this name.
     pub name: Option<String>,
+}
+
+/// A key's time in service.
+#[derive(Clone, Debug, FromRow)]
+pub struct KeySpan {
+    /// The key.
+    pub key: String,
+    /// Since when it served.
+    pub since: Timestamp,
+    /// Until when; `None` for the one in force.
+    pub until: Option<Timestamp>,
+    /// Where `since` comes from.
+    pub source: String,
 }
 
 /// What a rotation's step changes in its project.
@@ -236,7 +259,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Project>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = read!(self, LIST, |pool, text| sqlx::query_as(text)
+        let rows: Vec<Row> = read!(self, LIST, |pool, text| sqlx::query_as(text)
             .bind(after.map_or("", GroupId::as_str))
             .bind(filter.provider.map_or("", Provider::as_str))
             .bind(filter.name.as_deref().unwrap_or_default())
@@ -244,7 +267,40 @@ impl Store {
             .bind(limit)
             .fetch_all(pool)
             .await)?;
-        self.with_owners(rows).await
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
+        let owners: Vec<(String, String)> = read!(self, OWNERS_BETWEEN, |pool, text| sqlx::query_as(text)
+            .bind(first.group_id.as_str())
+            .bind(last.group_id.as_str())
+            .fetch_all(pool)
+            .await)?;
+        let mut owners = owners.into_iter().peekable();
+        let mut projects = Vec::with_capacity(rows.len());
+        for row in rows {
+            let mut own = Vec::new();
+            while let Some((_, mail)) = owners.next_if(|(group, _)| *group <= row.group_id) {
+                own.push(mail);
+            }
+            projects.push(row.project(own)?);
+        }
+        Ok(projects)
+    }
+
+    /// The keys a project has had, the oldest first.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn keys(&self, group: &GroupId) -> Result<Vec<KeySpan>, StoreError> {
+        Ok(read!(self, KEYS, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_all(pool).await)?)
+    }
+
+    /// When the next project is to be looked at.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn next_check(&self) -> Result<Option<Timestamp>, StoreError> {
+        let (at,): (Option<Timestamp>,) =
+            read!(self, NEXT_CHECK, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
+        Ok(at)
     }
 
     /// Projects whose turn to be looked at has come.

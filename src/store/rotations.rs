@@ -105,6 +105,8 @@ const APPEND: Sql = Sql::same(
 const AGAIN: Sql =
     Sql::same("UPDATE journal SET count = count + 1, last_at = $3 WHERE rotation_id = $1 AND seq = $2");
 
+const COUNTS: Sql = Sql::same("SELECT state, COUNT(*) FROM rotations GROUP BY state ORDER BY state");
+
 pub(super) const STATEMENTS: &[&Sql] = &[
     &GET,
     &LIST,
@@ -123,6 +125,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &JOURNAL,
     &APPEND,
     &AGAIN,
+    &COUNTS,
 ];
 
 /// A stored rotation.
@@ -532,6 +535,14 @@ impl Store {
             Ok(at)
         })
         .await
+    }
+
+    /// How many rotations there are in each state.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn rotation_counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        Ok(read!(self, COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?)
     }
 
     /// Reads one rotation.

@@ -30,6 +30,9 @@ const BODY_LIMIT: usize = 256 * 1024;
 /// How long a request may take, streams aside: one call to Atlas and then some.
 const REQUEST_LIMIT: Duration = Duration::from_secs(90);
 
+/// The API in the words of OpenAPI 3.1. Written by hand; a test holds it against the routes.
+pub const OPENAPI: &str = include_str!("openapi.json");
+
 /// What every handler sees.
 #[derive(Clone, Debug)]
 pub struct Web {
@@ -51,6 +54,8 @@ pub fn router(web: Web) -> Router {
         .route("/", get(front))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such page") })
         .method_not_allowed_fallback(|| async {
             Problem::new(
@@ -91,6 +96,13 @@ async fn front() -> Html<&'static str> {
         "<code>keywheel --help</code> the rest. Probes: <a href=\"/healthz\">/healthz</a>, ",
         "<a href=\"/readyz\">/readyz</a>.</p></html>",
     ))
+}
+
+/// Numbers for a scraper; no names among them, and no token needed.
+async fn metrics(State(web): State<Web>) -> Result<Response, Problem> {
+    let text = crate::engine::metrics::scrape(&web.engine).await?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 /// Ready when the database is migrated and writable and the sweep runs. Atlas is never asked.

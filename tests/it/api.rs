@@ -395,6 +395,7 @@ async fn every_role_may_do_what_the_contract_says_and_no_more() {
         ("GET", "/rotations".to_owned(), Value::Null, EVERYONE, 200),
         ("GET", format!("/rotations/{rotation}"), Value::Null, EVERYONE, 200),
         ("GET", format!("/rotations/{rotation}/journal"), Value::Null, EVERYONE, 200),
+        ("GET", format!("/projects/{}/keys", group(1)), Value::Null, EVERYONE, 200),
         ("GET", "/audit".to_owned(), Value::Null, EVERYONE, 200),
         ("GET", "/status".to_owned(), Value::Null, EVERYONE, 200),
         ("GET", "/outbox".to_owned(), Value::Null, EVERYONE, 200),
@@ -631,4 +632,89 @@ async fn what_people_say_with_a_decision_is_kept() {
     let id = stuck(5, &demo_key("AZURE", "identity-prod", 5, 9)).await;
     kept(&ada, &id, "close").await;
     assert_eq!(it.cli(&["audit", "verify"]).code, Some(0));
+}
+
+/// The members that the routes in the sources and the document each have: `METHOD path`.
+fn routes_of_the_sources() -> BTreeSet<String> {
+    let sources =
+        [("/api/v1", include_str!("../../src/web/api/mod.rs")), ("", include_str!("../../src/web/mod.rs"))];
+    let mut found = BTreeSet::new();
+    for (prefix, text) in sources {
+        for route in text.split(".route(\"").skip(1) {
+            let (path, rest) = route.split_once('"').unwrap();
+            // To the bracket that closes the route.
+            let mut depth = 1;
+            let handlers: String = rest
+                .chars()
+                .take_while(|c| {
+                    depth += i32::from(*c == '(') - i32::from(*c == ')');
+                    depth > 0
+                })
+                .collect();
+            for method in ["get", "post", "put", "patch", "delete"] {
+                if handlers.contains(&format!(" {method}(")) || handlers.contains(&format!(".{method}(")) {
+                    let path = path.replace("{group_id}", "{groupId}");
+                    found.insert(format!("{} {prefix}{path}", method.to_uppercase()));
+                }
+            }
+        }
+    }
+    // The front page is for people.
+    found.remove("GET /");
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_document_of_the_api_has_exactly_its_routes() {
+    let it = Daemon::start().await;
+    let served = answer(it.request("GET", "/openapi.json", "")).await;
+    assert_eq!((served.status, &served.headers["content-type"]), (200, &"application/json".parse().unwrap()));
+    assert_eq!(served.json["openapi"], "3.1.0");
+    let mut documented = BTreeSet::new();
+    for (path, methods) in served.json["paths"].as_object().unwrap() {
+        documented
+            .extend(methods.as_object().unwrap().keys().map(|it| format!("{} {path}", it.to_uppercase())));
+    }
+    let routes = routes_of_the_sources();
+    assert!(routes.len() > 18, "{routes:?}");
+    assert_eq!(documented, routes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scraper_learns_how_much_and_not_what() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator,approver");
+    let grace = it.token("grace", "approver");
+    let group = it.add(&ada, 1).await;
+    let id = it.propose(&ada, &group, &new_key()).await;
+    it.call(&grace, "POST", &format!("/rotations/{id}/approve"), Value::Null).await;
+    it.until(&ada, &id, |it| it["state"] == "completed").await;
+    let scraped = answer(it.request("GET", "/metrics", "")).await;
+    assert_eq!(scraped.status, 200);
+    assert!(scraped.headers["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+    let text = scraped.json.as_str().unwrap();
+    for line in [
+        "keywheel_rotations{state=\"completed\"} 1",
+        "keywheel_rotations{state=\"needs_operator\"} 0",
+        "keywheel_projects{status=\"ok\"} 1",
+        "keywheel_projects_without_owner 0",
+        "keywheel_sending 1",
+        "keywheel_atlas_requests_total{operation=\"set_key\",class=\"ok\"} 1",
+        "keywheel_lease_losses_total 0",
+        "keywheel_outbox_messages{state=\"waiting\"} 2",
+        "keywheel_build_info{version=",
+        "keywheel_next_due_seconds 77",
+        "keywheel_sweep_lag_seconds ",
+        "keywheel_atlas_request_seconds_bucket{le=\"0.05\",operation=\"set_key\"} ",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    for name in [&group[..], "payments", "example.com", &new_key()[..]] {
+        assert!(!text.contains(name), "{name}");
+    }
+    let keys = it.get(&ada, &format!("/projects/{group}/keys")).await.json;
+    let keys: Vec<_> =
+        keys["items"].as_array().unwrap().iter().map(|it| it["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, [old_key(), new_key()]);
 }

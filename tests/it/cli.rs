@@ -350,3 +350,41 @@ fn the_readme_rehearses_with_what_the_simulator_has() {
         run(folder.path(), &["config", "check"]).ended(0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_due_what_was_and_what_changes_can_be_watched() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    it.cli_as("ada", &["due"]).ended(0).only_says(&["no key is due within 30d"]);
+    let old = "2026-01-01";
+    it.cli_as("ada", &words(&format!("project add {} --since {old}", group(1)))).ended(0);
+    it.cli_as("ada", &words(&format!("project add {} --owner b@example.com", group(2)))).ended(0);
+    let due = it.cli_as("ada", &["due"]);
+    assert!(due.ended(0).out.contains("days overdue") && due.out.contains("nobody"), "{due:?}");
+    assert!(!due.out.contains(&group(2)), "it is due in ninety days: {due:?}");
+    let all = it.cli_as("ada", &["due", "--within", "100d", "-o", "json"]);
+    let all: Value = serde_json::from_str(&all.ended(0).out).unwrap();
+    let order: Vec<_> =
+        all["items"].as_array().unwrap().iter().map(|it| it["groupId"].as_str().unwrap()).collect();
+    assert_eq!(order, [group(1), group(2)], "the most urgent first");
+    it.cli_as("ada", &["due", "--within", "soon"]).ended(2).only_says(&["--within"]);
+
+    let args = ["--server", &it.base, "--token-file", "ada.token", "status", "--watch"];
+    let mut watch = keywheel(it.folder.path(), &args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = |wanted: &str| lines.by_ref().map(Result::unwrap).any(|line| line.contains(wanted));
+    assert!(next("2 projects: "));
+    assert!(next("1 without an owner"));
+    it.propose(&ada, &group(1), &new_key()).await;
+    assert!(next("awaiting_approval"));
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+
+    let history = it.cli_as("ada", &["history", "payments-prod"]);
+    assert!(
+        history.ended(0).out.contains(&old_key()) && history.out.contains("awaiting_approval"),
+        "{history:?}"
+    );
+    let fresh = it.cli_as("ada", &["history", "payments-staging"]);
+    assert!(fresh.ended(0).err.contains("no rotations yet"), "{fresh:?}");
+}

@@ -22,6 +22,7 @@ pub(super) fn routes() -> Router<Web> {
         .route("/projects", get(projects::list).post(projects::add))
         .route("/projects/{group_id}", get(projects::show).patch(projects::edit).delete(projects::remove))
         .route("/projects/{group_id}/why", get(projects::why))
+        .route("/projects/{group_id}/keys", get(projects::keys))
         .route("/projects/{group_id}/rotations", post(rotations::propose))
         .route("/rotations", get(rotations::list))
         .route("/rotations/{id}", get(rotations::show))

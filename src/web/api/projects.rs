@@ -226,6 +226,20 @@ pub(super) async fn why(
     ))
 }
 
+/// The keys a project has had, the oldest first.
+pub(super) async fn keys(
+    State(web): State<Web>,
+    _: Caller,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Value>, Problem> {
+    let project = find(&web, &id).await?;
+    let keys = web.engine.store.keys(&project.group_id).await?;
+    let keys = keys
+        .iter()
+        .map(|it| json!({ "key": it.key, "since": it.since, "until": it.until, "source": it.source }));
+    Ok(page(keys.collect(), None))
+}
+
 pub(super) fn group(text: &str) -> Result<GroupId, Problem> {
     Ok(text.parse::<GroupId>().map_err(CommandError::from)?)
 }

@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Page, Path, Query, page, views};
-use crate::domain::ids::{GroupId, OutboxId};
-use crate::store::ProjectFilter;
+use crate::domain::ids::OutboxId;
+use crate::engine::fleet::Fleet;
 use crate::web::Web;
 use crate::web::auth::{Caller, Role};
 use crate::web::problem::Problem;
@@ -50,43 +50,25 @@ pub(super) async fn mail(
 /// Counts by status, the most urgent projects, and what waits for people.
 pub(super) async fn status(State(web): State<Web>, _: Caller) -> Result<axum::Json<Value>, Problem> {
     let (engine, now) = (&web.engine, web.engine.clock.now());
-    let defaults = &engine.settings.policy;
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut urgent = Vec::new();
-    let mut waiting = Vec::new();
-    let mut unowned = 0u64;
-    let mut after: Option<GroupId> = None;
-    loop {
-        let batch = engine.store.projects(&ProjectFilter::default(), after.as_ref(), 500).await?;
-        let last = batch.len() < 500;
-        after = batch.last().map(|project| project.group_id.clone());
-        for project in batch {
-            *counts.entry(project.status(defaults, now).as_str()).or_default() += 1;
-            unowned += u64::from(project.owners.is_empty());
-            if let Some(due) = project.due(defaults) {
-                urgent.push((due, views::project(&project, defaults, now)));
-            }
-            if let Some(open) = project.open_rotation {
-                waiting.push(json!({
-                    "id": open.id, "state": open.state, "groupId": project.group_id, "projectName": project.name,
-                }));
-            }
-        }
-        urgent.sort_by_key(|(due, _)| *due);
-        urgent.truncate(10);
-        if last {
-            break;
-        }
-    }
-    let urgent: Vec<_> = urgent.into_iter().map(|(_, project)| project).collect();
-    let projects: u64 = counts.values().sum();
+    let fleet = Fleet::read(engine).await?;
+    let open = fleet.open.iter().filter_map(|project| Some((project, project.open_rotation?)));
+    let open = open.map(|(project, open)| {
+        json!({
+            "id": open.id, "state": open.state, "groupId": project.group_id, "projectName": project.name,
+        })
+    });
+    let urgent = fleet.urgent.iter().map(|(_, it)| views::project(it, &engine.settings.policy, now));
+    let mails = engine.store.mail_counts().await?;
+    let mails = |state: &str| mails.iter().find(|it| it.state == state).map_or(0, |it| it.mails);
+    let by_status: BTreeMap<_, _> = fleet.by_status.iter().map(|(it, count)| (it.as_str(), count)).collect();
     Ok(axum::Json(json!({
         "at": now,
         "database": engine.guard.shown(),
-        "projects": projects,
-        "byStatus": counts,
-        "withoutOwner": unowned,
-        "nextDue": urgent,
-        "openRotations": waiting,
+        "projects": fleet.projects(),
+        "byStatus": by_status,
+        "withoutOwner": fleet.without_owner,
+        "nextDue": urgent.collect::<Vec<_>>(),
+        "openRotations": open.collect::<Vec<_>>(),
+        "mails": { "waiting": mails("waiting"), "failed": mails("failed"), "unaddressed": mails("unaddressed") },
     })))
 }

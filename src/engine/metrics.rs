@@ -1,0 +1,283 @@
+//! What is counted while the engine runs, and what a scrape adds from the database.
+//!
+//! Counters live in the process and begin at zero with it; gauges are read when they are asked for.
+//! No metric carries a name, an id or an address: whoever may scrape learns how much, not what.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::Engine;
+use super::fleet::Fleet;
+use crate::atlas::AtlasApi;
+use crate::domain::ids::GroupId;
+use crate::domain::key::{KeyRef, Provider};
+use crate::domain::project::Status;
+use crate::domain::rotation::outcome::{Class, Cluster, Failure, Observation};
+use crate::domain::rotation::state::{Reply, State};
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+type Number = Gauge<f64, AtomicU64>;
+
+/// Upper bounds of the latency buckets in seconds; the last is the longest request there is.
+const BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 55.0];
+
+/// The process's counters.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Labels<2>, Counter>,
+    seconds: Family<Labels<1>, Histogram>,
+    mails: Family<Labels<1>, Counter>,
+    /// Claims that another daemon had taken over.
+    pub lease_losses: Counter,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let seconds = || Histogram::new(BUCKETS);
+        let mut it = Self {
+            registry: Registry::with_prefix("keywheel"),
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            mails: Family::default(),
+            lease_losses: Counter::default(),
+        };
+        let registry = &mut it.registry;
+        registry.register(
+            "atlas_requests",
+            "Calls to Atlas by operation and what came of them",
+            it.requests.clone(),
+        );
+        registry.register("atlas_request_seconds", "Seconds a call to Atlas took", it.seconds.clone());
+        registry.register("mails", "Attempts to send a mail by what came of them", it.mails.clone());
+        registry.register(
+            "lease_losses",
+            "Claims on a rotation that another daemon had taken over",
+            it.lease_losses.clone(),
+        );
+        it
+    }
+}
+
+impl Metrics {
+    /// Counts one call to Atlas.
+    fn call(&self, operation: &'static str, class: &'static str, took: Duration) {
+        self.requests.get_or_create(&[("operation", operation), ("class", class)]).inc();
+        self.seconds.get_or_create(&[("operation", operation)]).observe(took.as_secs_f64());
+    }
+
+    /// Counts one attempt to send a mail: `sent`, `put_off` or `failed`.
+    pub fn mail(&self, result: &'static str) {
+        self.mails.get_or_create(&[("result", result)]).inc();
+    }
+}
+
+/// The text a scrape gets, in the OpenMetrics format.
+///
+/// # Errors
+/// What the store answered.
+pub async fn scrape(engine: &Engine) -> Result<String, StoreError> {
+    let now = engine.clock.now();
+    let mut registry = Registry::with_prefix("keywheel");
+    let build: Family<Labels<1>, Gauge> = Family::default();
+    build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+    registry.register("build_info", "The program's version", build);
+    fleet(engine, &mut registry, now).await?;
+    mails(engine, &mut registry, now).await?;
+    let lag = engine.store.next_check().await?.map_or(Duration::ZERO, |at| now.since(at));
+    number(
+        &mut registry,
+        "sweep_lag_seconds",
+        "How late the most overdue look at a project is",
+        lag.as_secs_f64(),
+    );
+    let sending = !engine.guard.in_doubt() && !engine.guard.clocks_differ();
+    number(
+        &mut registry,
+        "sending",
+        "1 while PATCHes may be sent, 0 while the database or the clock is in doubt",
+        f64::from(u8::from(sending)),
+    );
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let _ = encode_registry(&mut text, &registry);
+    let _ = encode_registry(&mut text, &engine.metrics.registry);
+    let _ = encode_eof(&mut text);
+    Ok(text)
+}
+
+fn number(registry: &mut Registry, name: &str, help: &str, value: f64) {
+    let gauge = Number::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+async fn fleet(engine: &Engine, registry: &mut Registry, now: Timestamp) -> Result<(), StoreError> {
+    let fleet = Fleet::read(engine).await?;
+    let projects: Family<Labels<1>, Gauge> = Family::default();
+    for status in Status::ALL {
+        let count = fleet.by_status.get(status).copied().unwrap_or_default();
+        projects.get_or_create(&[("status", status.as_str())]).set(whole(count));
+    }
+    registry.register("projects", "Projects by status", projects);
+    let gauge: Gauge = Gauge::default();
+    gauge.set(whole(fleet.without_owner));
+    registry.register("projects_without_owner", "Projects of which nobody is told", gauge);
+    if let Some((due, _)) = fleet.urgent.first() {
+        let left = if *due > now { now.until(*due).as_secs_f64() } else { -now.since(*due).as_secs_f64() };
+        number(
+            registry,
+            "next_due_seconds",
+            "Seconds until the next key is due, negative when overdue",
+            left,
+        );
+    }
+    let rotations: Family<Labels<1>, Gauge> = Family::default();
+    let counts = engine.store.rotation_counts().await?;
+    for state in State::ALL {
+        let count = counts.iter().find(|(name, _)| name == state.as_str()).map_or(0, |(_, count)| *count);
+        rotations.get_or_create(&[("state", state.as_str())]).set(count);
+    }
+    registry.register("rotations", "Rotations by state", rotations);
+    Ok(())
+}
+
+async fn mails(engine: &Engine, registry: &mut Registry, now: Timestamp) -> Result<(), StoreError> {
+    let counts = engine.store.mail_counts().await?;
+    let outbox: Family<Labels<1>, Gauge> = Family::default();
+    for state in ["waiting", "sent", "failed", "unaddressed"] {
+        let count = counts.iter().find(|it| it.state == state).map_or(0, |it| it.mails);
+        outbox.get_or_create(&[("state", state)]).set(count);
+    }
+    registry.register("outbox_messages", "Mails by state; unaddressed: their project has no owner", outbox);
+    let oldest = counts.iter().find(|it| it.state == "waiting").map(|it| now.since(it.oldest));
+    number(
+        registry,
+        "outbox_oldest_seconds",
+        "Age of the oldest mail that waits to be sent",
+        oldest.unwrap_or_default().as_secs_f64(),
+    );
+    Ok(())
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Atlas, with every call counted and timed.
+#[derive(Debug)]
+pub struct Measured {
+    inner: Arc<dyn AtlasApi>,
+    metrics: Arc<Metrics>,
+}
+
+impl Measured {
+    /// Counts the calls to `inner` in `metrics`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn AtlasApi>, metrics: Arc<Metrics>) -> Self {
+        Self { inner, metrics }
+    }
+
+    async fn timed<T>(
+        &self,
+        operation: &'static str,
+        call: BoxFuture<'_, T>,
+        class: impl FnOnce(&T) -> &'static str,
+    ) -> T {
+        let started = std::time::Instant::now();
+        let done = call.await;
+        self.metrics.call(operation, class(&done), started.elapsed());
+        done
+    }
+}
+
+fn class<T>(answer: &Result<T, Failure>) -> &'static str {
+    match answer.as_ref().map_err(|failure| failure.class) {
+        Ok(_) => "ok",
+        Err(Class::Auth) => "auth",
+        Err(Class::Gone) => "gone",
+        Err(Class::Transient) => "transient",
+        Err(Class::Unknown) => "unknown",
+        Err(Class::BadKey | Class::Refused | Class::Config) => "refused",
+    }
+}
+
+impl AtlasApi for Measured {
+    fn knows(&self, credential: &str) -> bool {
+        self.inner.knows(credential)
+    }
+
+    fn observe<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Observation, Failure>> {
+        Box::pin(self.timed("observe", self.inner.observe(credential, group, timeout), class))
+    }
+
+    fn set_key<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        key: &'a KeyRef,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Reply> {
+        Box::pin(self.timed("set_key", self.inner.set_key(credential, group, key, timeout), |reply| {
+            match reply {
+                Reply::Accepted => "ok",
+                Reply::Unknown(_) => "unknown",
+                Reply::Refused(_) => "refused",
+                Reply::NotTaken(_) => "transient",
+                Reply::Auth(_) => "auth",
+                Reply::Gone(_) => "gone",
+            }
+        }))
+    }
+
+    fn group_name<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(self.timed("group_name", self.inner.group_name(credential, group, timeout), class))
+    }
+
+    fn cmk_clusters<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        provider: Provider,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Cluster>, Failure>> {
+        Box::pin(self.timed("clusters", self.inner.cmk_clusters(credential, group, provider, timeout), class))
+    }
+
+    fn network_denied<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<bool, Failure>> {
+        Box::pin(self.timed("alerts", self.inner.network_denied(credential, group, timeout), class))
+    }
+}
