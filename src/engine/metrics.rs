@@ -90,7 +90,7 @@ impl Metrics {
     }
 }
 
-/// The text a scrape gets, in the OpenMetrics format.
+/// The text a scrape gets, in the `OpenMetrics` format.
 ///
 /// # Errors
 /// What the store answered.

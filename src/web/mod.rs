@@ -30,7 +30,7 @@ const BODY_LIMIT: usize = 256 * 1024;
 /// How long a request may take, streams aside: one call to Atlas and then some.
 const REQUEST_LIMIT: Duration = Duration::from_secs(90);
 
-/// The API in the words of OpenAPI 3.1. Written by hand; a test holds it against the routes.
+/// The API in the words of `OpenAPI` 3.1. Written by hand; a test holds it against the routes.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
 /// What every handler sees.

@@ -362,7 +362,14 @@ async fn every_mistake_is_answered_with_a_problem_that_names_it() {
         let post = || it.request("POST", &path, &root).header("content-type", "application/json");
         assert_eq!(answer(post().body("{\"")).await.problem(400), "malformed");
         assert_eq!(answer(post().body("x".repeat(300 * 1024))).await.problem(413), "too-large");
+        // An array is no object, though its items would fit one by one.
+        assert_eq!(answer(post().body(" [null, null]")).await.problem(422), "invalid");
     }
+    let edit = json!({ "policy": [null, null] });
+    assert_eq!(
+        it.call(&root, "PATCH", &format!("/projects/{}", group(1)), edit).await.json["field"],
+        "policy"
+    );
     let text = it.request("POST", "/api/v1/projects", &root).body("{}");
     assert_eq!(answer(text).await.problem(415), "malformed");
     assert_eq!(answer(it.request("GET", "/nothing", "")).await.problem(404), "not-found");

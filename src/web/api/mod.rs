@@ -5,12 +5,16 @@ mod rotations;
 mod views;
 mod watch;
 
+use std::marker::PhantomData;
+
 use axum::Router;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::Web;
@@ -39,10 +43,52 @@ pub(super) fn streams() -> Router<Web> {
     Router::new().route("/rotations/{id}/stream", get(rotations::stream))
 }
 
-/// A request body; what does not fit is a problem document that names the field.
-#[derive(FromRequest)]
-#[from_request(via(axum::Json), rejection(Problem))]
+/// A request body, a JSON object; what does not fit is a problem document that names the field.
 struct Json<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let body = Body::from_request(Request::from_parts(parts.clone(), body), state).await?.0;
+        // Missing or foreign content types are the extractor's to refuse, so it sees them too.
+        no_array(&body)?;
+        let request = Request::from_parts(parts, axum::body::Body::from(body));
+        Ok(Self(axum::Json::from_request(request, state).await?.0))
+    }
+}
+
+fn no_array(body: &[u8]) -> Result<(), Problem> {
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "body: takes an object {...}"));
+    }
+    Ok(())
+}
+
+/// A member that is an object. A struct would be read from an array too, field by field, which
+/// nobody who writes JSON means.
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    struct Member<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Member<T> {
+        type Value = Option<T>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object {...} or null")
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_none<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+            from.deserialize_any(self)
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+    from.deserialize_option(Member(PhantomData))
+}
 
 /// Query parameters, likewise.
 #[derive(FromRequestParts)]

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Json, Page, Path, Query, page, views, word};
+use super::{Json, Page, Path, Query, object, page, views, word};
 use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
 use crate::domain::project::{PolicyOverride, Project, SinceSource, Status};
@@ -73,6 +73,7 @@ pub(super) struct Add {
     credential: Option<String>,
     environment: Option<String>,
     key_since: Option<Timestamp>,
+    #[serde(default, deserialize_with = "object")]
     policy: Option<PolicyOverride>,
 }
 
@@ -104,6 +105,7 @@ pub(super) struct Edit {
     credential: Option<String>,
     environment: Option<String>,
     key_since: Option<Timestamp>,
+    #[serde(default, deserialize_with = "object")]
     policy: Option<PolicyOverride>,
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::projects::group;
-use super::{Body, Json, Page, Path, Query, page, views, word};
+use super::{Body, Json, Page, Path, Query, no_array, page, views, word};
 use crate::domain::ids::RotationId;
 use crate::domain::rotation::state::State as RotationState;
 use crate::engine::command::{Proposed, Verb};
@@ -130,6 +130,7 @@ pub(super) async fn say(
         }
     };
     caller.must_be(&[role])?;
+    no_array(&body)?;
     let body: Say = if body.is_empty() { Say::default() } else { axum::Json::from_bytes(&body)?.0 };
     let row = web.engine.say(&caller.name, id, verb, body.comment, body.proposal_hash.as_deref()).await?;
     shown(&web, &row).await
