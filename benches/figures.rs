@@ -53,7 +53,7 @@ fn main() {
         }
         if asked("patch") {
             let (ours, bare) = engine::yes_to_patch().await;
-            ratio("a yes to its PATCH, p99 of 100 at once, to a bare client", ours, bare, "<= 2");
+            ratio("approved to PATCH, p99 of 100 at once, to a bare client", ours, bare, "<= 2");
         }
         if asked("fleet") {
             let (took, bound) = engine::fleet().await;

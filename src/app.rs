@@ -15,9 +15,10 @@ use anyhow::{Context, anyhow, bail};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 
 use crate::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Loaded, Sources};
 use crate::domain::time::{Clock, SystemClock, Timestamp};
 use crate::engine::courier::Courier;
 use crate::engine::guard::Guard;
@@ -26,12 +27,15 @@ use crate::lifecycle::Shutdown;
 use crate::mail::{Smtp, SmtpOptions};
 use crate::sim::{Sim, World};
 use crate::store::{Access, NewAudit, Store, StoreError};
+use crate::telemetry::LogLevel;
 use crate::web::auth::{Origin, Role, new_token, token_hash, user_name};
 use crate::web::{Web, router};
 
 mod demo;
 mod doctor;
 mod presence;
+mod reload;
+mod supervisor;
 
 pub use demo::demo;
 pub use doctor::{Accept, doctor};
@@ -73,9 +77,8 @@ async fn open(config: &Config, access: Access) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-/// The engine over an open database.
-fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+/// The Atlas client with the credentials as they are configured now.
+fn atlas(config: &Config, store: &Store) -> anyhow::Result<Atlas> {
     let patch_body = match config.atlas.patch_body {
         config::PatchBody::KeyOnly => PatchBody::KeyOnly,
         config::PatchBody::WholeBlock => PatchBody::WholeBlock,
@@ -102,7 +105,12 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
         })
         .collect();
     let budget = Arc::new(Budget(store.clone()));
-    let atlas = Atlas::new(options, credentials, Arc::clone(&clock), budget)?;
+    Ok(Atlas::new(options, credentials, Arc::new(SystemClock), budget)?)
+}
+
+/// The engine over an open database.
+fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
+    let atlas = atlas(config, &store)?;
     let settings = Settings {
         policy: config.policy.clone(),
         verify: config.verify.clone(),
@@ -113,7 +121,7 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
         public_url: config.server.public_url.clone(),
         slots: SLOTS,
     };
-    Ok(Engine::new(store, Arc::new(atlas), clock, settings))
+    Ok(Engine::new(store, Arc::new(atlas), Arc::new(SystemClock), settings))
 }
 
 /// The mail server; `None` when mails stay in the outbox.
@@ -128,6 +136,7 @@ fn smtp(config: &Config) -> anyhow::Result<Option<Smtp>> {
 struct Running {
     engine: Engine,
     address: SocketAddr,
+    smtp: watch::Sender<Option<Smtp>>,
 }
 
 /// Opens, migrates and starts everything; returns once requests are answered.
@@ -165,7 +174,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
         engine: engine.clone(),
         guesses: Arc::default(),
         stop: shutdown.token(),
-        sweep_patience: Duration::from_secs(30 * 60),
+        sweep_patience: supervisor::SWEEP_PATIENCE,
     };
     let app = router(web);
     let (service, token) = (app.clone().into_make_service_with_connect_info::<Origin>(), shutdown.token());
@@ -190,22 +199,21 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     }
     shutdown.spawn_named("driver", driver::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("sweep", sweep::run(engine.clone(), shutdown.token()));
-    match smtp {
-        None => tracing::warn!(
+    if smtp.is_none() {
+        tracing::warn!(
             "mail.smtp_url is not set: nobody is told of anything by mail; `keywheel outbox list` shows what would be sent"
-        ),
-        Some(smtp) => {
-            let courier = Courier::new(engine.clone(), smtp, config.mail.per_minute);
-            shutdown.spawn_named("courier", courier.run(shutdown.token()));
-        }
+        );
     }
+    let (smtp, present) = watch::channel(smtp);
+    let courier = Courier::new(engine.clone(), present, config.mail.per_minute);
+    shutdown.spawn_named("courier", courier.run(shutdown.token()));
     let (heart, cron, token) = (engine.clone(), config.sweep.cron.clone(), shutdown.token());
     shutdown.spawn_named("schedule", async move {
         if let Err(error) = schedule::run(heart, &cron, token).await {
             tracing::error!(error = %error, "the schedule failed");
         }
     });
-    Ok(Running { engine, address })
+    Ok(Running { engine, address, smtp })
 }
 
 /// The admin socket, for this user only. One left by a dead daemon is replaced.
@@ -233,22 +241,29 @@ fn local_socket(path: &Path) -> anyhow::Result<UnixListener> {
     })
 }
 
-/// Runs the daemon until it is told to end.
+/// Runs the daemon until it is told to end. SIGHUP reads `sources` again.
 ///
 /// # Errors
 /// Says what could not be started.
-pub async fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<ExitCode> {
-    for warning in warnings {
+pub async fn serve(loaded: Loaded, sources: Sources, log: LogLevel) -> anyhow::Result<ExitCode> {
+    for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let shutdown = Shutdown::new();
     shutdown.listen()?;
-    let running = start(&config, &shutdown).await?;
-    tracing::info!(address = %running.address, "keywheel serves");
+    // Asked for before anybody is told that we are here: a SIGHUP that came earlier would end us.
+    let hangups = reload::hangups()?;
+    let Running { engine, address, smtp } = start(&loaded.config, &shutdown).await?;
+    tracing::info!(address = %address, "keywheel serves");
+    let store = engine.store.clone();
+    shutdown.spawn_named("supervisor", supervisor::run(engine.clone(), shutdown.token()));
+    let live = reload::Live { engine, smtp, log };
+    shutdown.spawn_named("reload", reload::run(live, loaded, sources, hangups, shutdown.token()));
     shutdown.ending().await;
+    supervisor::stopping();
     tracing::info!("stopping: rotations park where they are and go on at the next start");
     let code = shutdown.finish(DRAIN).await;
-    running.engine.store.close().await;
+    store.close().await;
     Ok(code)
 }
 

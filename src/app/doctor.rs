@@ -1,16 +1,20 @@
-//! `keywheel doctor`: the database in plain words, and an operator's acceptance of what the daemon
-//! does not act on. Each acceptance is an audit row of its own; nothing else is written.
+//! `keywheel doctor`: configuration, database, Atlas, mail and clocks in plain words, each with the way
+//! out, and an operator's acceptance of what the daemon does not act on. Each acceptance is an audit row of its own; nothing else is written.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{actor, open, smtp};
-use crate::config::Config;
+use super::{actor, atlas, open, smtp};
+use crate::config::{Config, Loaded};
+use crate::domain::ids::GroupId;
+use crate::domain::policy::Window;
 use crate::domain::rotation::machine::MAX_SKEW;
-use crate::domain::time::{Clock, SystemClock};
+use crate::domain::rotation::outcome::{Class, Failure};
+use crate::domain::time::{Clock, Span, SystemClock};
 use crate::engine::guard::{present_mark, read_mark, regression, write_mark};
-use crate::store::{Access, BREAK_ACCEPTED, NewAudit, Store};
+use crate::store::{Access, BREAK_ACCEPTED, NewAudit, ProjectFilter, Store, StoreError};
 
 /// What an operator accepts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,12 +46,20 @@ impl Findings {
     }
 }
 
-/// Checks the database, after carrying out what is accepted: `{"ok": …, "checks": […]}`.
+/// Checks everything a daemon needs, after carrying out what is accepted: `{"ok": …, "checks": […]}`.
 ///
 /// # Errors
 /// An acceptance that could not be recorded; what a check finds is in the answer.
-pub async fn doctor(config: Config, accept: Accept) -> anyhow::Result<Value> {
+pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     let mut findings = Findings(Vec::new());
+    let config = loaded.config;
+    if loaded.warnings.is_empty() {
+        findings.say("configuration", Ok("it can be used as it is".to_owned()));
+    }
+    for warning in &loaded.warnings {
+        findings.warn("configuration", warning);
+    }
+    schedule(&config, &mut findings);
     let store = match open(&config, Access::Beside).await {
         Ok(store) => store,
         Err(error) => {
@@ -78,6 +90,7 @@ pub async fn doctor(config: Config, accept: Accept) -> anyhow::Result<Value> {
     audit(&store, &mut findings).await;
     history(&config, &store, &mut findings).await;
     outbox(&store, &mut findings).await;
+    credentials(&config, &store, &mut findings).await;
     store.close().await;
     mail(&config, &mut findings).await;
     Ok(report(&findings))
@@ -134,6 +147,119 @@ async fn history(config: &Config, store: &Store, findings: &mut Findings) {
         },
     };
     findings.say("history", verdict);
+}
+
+fn schedule(config: &Config, findings: &mut Findings) {
+    let beat =
+        Window { cron: config.sweep.cron.clone(), duration: Span::from_secs(1), timezone: "UTC".to_owned() };
+    findings.say(
+        "schedule",
+        match beat.next_start(SystemClock.now()) {
+            Some(at) => Ok(format!("the next look is at {at}")),
+            None => Err("sweep.cron never comes true".to_owned()),
+        },
+    );
+}
+
+/// Tries each credential on a project that uses it.
+async fn credentials(config: &Config, store: &Store, findings: &mut Findings) {
+    if config.atlas.credentials.is_empty() {
+        return findings.say(
+            "atlas",
+            Err("no credential is configured; add [atlas.credentials.default] to the configuration"
+                .to_owned()),
+        );
+    }
+    let atlas = match atlas(config, store) {
+        Ok(atlas) => atlas,
+        Err(error) => return findings.say("atlas", Err(format!("{error:#}"))),
+    };
+    let timeout = config.atlas.request_timeout.get();
+    for name in config.atlas.credentials.keys() {
+        let check = format!("atlas.credentials.{name}");
+        let group = match first_project(store, name).await {
+            Ok(Some(group)) => group,
+            Ok(None) => {
+                findings.warn(&check, "no project uses it, so there was nothing to try it on");
+                continue;
+            }
+            Err(error) => {
+                findings.say(&check, Err(error.to_string()));
+                continue;
+            }
+        };
+        let seen = match atlas.observe(name, &group, timeout).await {
+            Ok(seen) => seen,
+            Err(failure) => {
+                findings.say(&check, Err(format!("project {group} cannot be read: {}", way_out(&failure))));
+                continue;
+            }
+        };
+        let verdict = match atlas.may_change(name, &group, timeout).await {
+            Ok(true) => Ok(format!("it reads project {group} and may change its key")),
+            Ok(false) => Err(format!(
+                "it reads project {group} and may not change its key; give it the role Project Owner there"
+            )),
+            Err(failure) => Err(format!(
+                "it reads project {group}; whether it may change the key is not known: {}",
+                way_out(&failure)
+            )),
+        };
+        findings.say(&check, verdict);
+        if let Some(skew) = seen.skew_ms {
+            let apart = Duration::from_millis(skew.unsigned_abs());
+            let text = format!("this machine's clock and Atlas' are {} s apart", apart.as_secs());
+            let verdict = if apart > MAX_SKEW {
+                Err(format!("{text}; no PATCH is sent until they agree: check NTP"))
+            } else {
+                Ok(text)
+            };
+            findings.say("clock", verdict);
+        }
+    }
+}
+
+/// A project that uses the credential.
+async fn first_project(store: &Store, credential: &str) -> Result<Option<GroupId>, StoreError> {
+    let mut after: Option<GroupId> = None;
+    loop {
+        let batch = store.projects(&ProjectFilter::default(), after.as_ref(), 500).await?;
+        if let Some(found) = batch.iter().find(|it| it.credential == credential) {
+            return Ok(Some(found.group_id.clone()));
+        }
+        match batch.last() {
+            Some(last) => after = Some(last.group_id.clone()),
+            None => return Ok(None),
+        }
+    }
+}
+
+/// What Atlas said, and what to do about it.
+fn way_out(failure: &Failure) -> String {
+    let said = match &failure.code {
+        Some(code) => format!("{code}: {}", failure.detail),
+        None => failure.detail.clone(),
+    };
+    let what = match (failure.code.as_deref(), failure.class) {
+        (Some("IP_ADDRESS_NOT_ON_ACCESS_LIST"), _) => {
+            "add this machine's address to the credential's access list"
+        }
+        (Some("USER_CANNOT_ACCESS_GROUP" | "USER_UNAUTHORIZED"), _) => {
+            "invite the credential to that project as Project Owner"
+        }
+        (_, Class::Auth) => "check its id and secret, and that it was not revoked or has expired",
+        (_, Class::Gone) => {
+            "check the project's id; remove a project that is gone with `keywheel project remove`"
+        }
+        (_, Class::Transient) => "Atlas is busy; try again in a minute",
+        (_, Class::Unknown) => {
+            "check atlas.base_url, and the way from this machine to Atlas (proxy, DNS, firewall)"
+        }
+        (_, Class::BadKey | Class::Refused | Class::Config) => {
+            "check atlas.base_url and the project in Atlas"
+        }
+    };
+    format!("{said}; {what}")
 }
 
 /// Goes as far as a mail goes before its recipient.

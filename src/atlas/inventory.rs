@@ -49,6 +49,25 @@ impl Atlas {
         name.map(str::to_owned).ok_or_else(|| unreadable(answer.status, "Atlas' reply names no project"))
     }
 
+    /// Whether the credential may change the project's key. Asked by a look that Atlas grants to a
+    /// Project Owner only, and that changes nothing: the list of private endpoints.
+    ///
+    /// # Errors
+    /// No answer came within `timeout`, or Atlas refused for another reason than the role.
+    pub async fn may_change(
+        &self,
+        credential: &str,
+        group: &GroupId,
+        timeout: Duration,
+    ) -> Result<bool, Failure> {
+        let list = format!("/api/atlas/v2/groups/{group}/encryptionAtRest/AWS/privateEndpoints?");
+        match self.page(credential, &list, V2023, 1, Deadline::after(timeout)).await {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.code.as_deref() == Some("USER_UNAUTHORIZED") => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// The project's clusters that are encrypted with keys of `provider`.
     ///
     /// # Errors

@@ -141,8 +141,8 @@ pub(super) async fn serve(args: Serve, global: &Global) -> Result<ExitCode, Fail
         sources.overrides.push(("server.listen".to_owned(), listen.to_string()));
     }
     let loaded = Config::load(&sources)?;
-    telemetry::init(&loaded.config.log)?;
-    Ok(app::serve(loaded.config, loaded.warnings).await?)
+    let log = telemetry::init(&loaded.config.log)?;
+    Ok(app::serve(loaded, sources, log).await?)
 }
 
 pub(super) async fn sim(args: Sim) -> Result<ExitCode, Failure> {
@@ -158,9 +158,9 @@ pub(super) async fn migrate(global: &Global, printer: &mut Printer) -> Result<Ex
 }
 
 pub(super) async fn doctor(args: &Doctor, global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
-    let config = load_and_warn(global, printer)?;
+    let loaded = load(global)?;
     let accept = app::Accept { restore: args.accept_restore, broken_row: args.accept_broken_chain };
-    let report = app::doctor(config, accept).await?;
+    let report = app::doctor(loaded, accept).await?;
     if printer.is_json() {
         printer.json(&report)?;
     } else {

@@ -107,9 +107,10 @@ enum Verb {
         after_help = "Only needed where database.migrate = false:\n  keywheel migrate && keywheel serve"
     )]
     Migrate,
-    /// Say in plain words what is wrong with the database, and accept what only a person can
+    /// Try everything a daemon needs (configuration, database, Atlas, mail, clocks) and say what to do;
+    /// accept what only a person can
     #[command(
-        after_help = "Example:\n  keywheel doctor -o json\n\nExit code 0 when all is well, 1 when not."
+        after_help = "Example:\n  keywheel doctor -o json\n\nExit code 0 when nothing failed (warnings are none), 1 otherwise."
     )]
     Doctor(local::Doctor),
     /// Check or show the configuration

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::step::{Said, commit};
 use super::sweep::note;
 use super::{Engine, announce};
+use crate::atlas::AtlasApi;
 use crate::domain::ids::{BadGroupId, GroupId, RotationId};
 use crate::domain::key::{KeyError, KeyRef};
 use crate::domain::policy::proposal_hash;

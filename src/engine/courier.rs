@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
@@ -41,7 +42,7 @@ pub enum Rest {
 #[derive(Debug)]
 pub struct Courier {
     engine: Engine,
-    smtp: Smtp,
+    smtp: watch::Receiver<Option<Smtp>>,
     pace: Arc<DefaultDirectRateLimiter>,
 }
 
@@ -56,9 +57,10 @@ fn backoff(attempts: i64) -> Duration {
 }
 
 impl Courier {
-    /// Sends through `smtp`, at most `per_minute` mails a minute.
+    /// Sends through the present `smtp`, at most `per_minute` mails a minute. While there is none,
+    /// mails rest.
     #[must_use]
-    pub fn new(engine: Engine, smtp: Smtp, per_minute: NonZeroU32) -> Self {
+    pub fn new(engine: Engine, smtp: watch::Receiver<Option<Smtp>>, per_minute: NonZeroU32) -> Self {
         let pace = Arc::new(RateLimiter::direct(Quota::per_minute(per_minute)));
         Self { engine, smtp, pace }
     }
@@ -90,10 +92,9 @@ impl Courier {
     /// What the database answered.
     pub async fn round(&self, stop: &CancellationToken) -> Result<Rest, StoreError> {
         let (store, clock) = (&self.engine.store, &self.engine.clock);
+        let smtp = self.smtp.borrow().clone();
         // A restored database would send again what was sent long ago.
-        if self.engine.guard.in_doubt() {
-            return Ok(Rest::Pause);
-        }
+        let Some(smtp) = smtp.filter(|_| !self.engine.guard.in_doubt()) else { return Ok(Rest::Pause) };
         while !stop.is_cancelled() {
             let due = store.next_mail().await?.filter(|at| *at <= clock.now());
             if due.is_none() {
@@ -103,7 +104,7 @@ impl Courier {
                 return Ok(Rest::Until(Duration::from_secs(1)));
             }
             let Some(mail) = store.claim_mail(clock.now(), CLAIM).await? else { break };
-            if !self.deliver(&mail).await? {
+            if !self.deliver(&smtp, &mail).await? {
                 return Ok(Rest::Pause);
             }
         }
@@ -113,7 +114,7 @@ impl Courier {
     }
 
     /// Tries one mail; false when the server is not to be bothered for a while.
-    async fn deliver(&self, mail: &ClaimedMail) -> Result<bool, StoreError> {
+    async fn deliver(&self, smtp: &Smtp, mail: &ClaimedMail) -> Result<bool, StoreError> {
         let (row, now) = (&mail.row, self.engine.clock.now());
         if now.since(row.created_at) > GIVE_UP {
             let last = row.last_reply.as_deref().unwrap_or("no mail server was configured");
@@ -123,7 +124,7 @@ impl Courier {
             return Ok(true);
         }
         let letter = Letter::new(&row.kind, &row.model);
-        let sent = self.smtp.send(&letter, &row.recipient, &row.message_id, now).await;
+        let sent = smtp.send(&letter, &row.recipient, &row.message_id, now).await;
         let now = self.engine.clock.now();
         self.engine.metrics.mail(match &sent {
             Ok(_) => "sent",

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Engine;
+use crate::atlas::AtlasApi;
 use crate::domain::ids::GroupId;
 use crate::domain::rotation::machine::MAX_SKEW;
 use crate::domain::rotation::outcome::Observation;
@@ -254,21 +255,23 @@ impl Guard {
     /// A database in doubt, or a file that cannot be written.
     pub async fn record(&self, store: &Store, now: Timestamp) -> Result<(), String> {
         let Some(file) = &self.file else { return Ok(()) };
+        let text = |error: StoreError| error.to_string();
+        let wanted = present_mark(store).await.map_err(text)?.map_or(0, |head| head.seq);
         let mut mark = self.mark.lock().await;
         if let Some(doubt) = &*locked(&self.doubt) {
             return Err(doubt.detail.clone());
         }
-        let text = |error: StoreError| error.to_string();
         if let Some(known) = mark.as_ref()
             && let Some(found) = regression(store, known).await.map_err(text)?
         {
             self.settle(Some(restored(&found, now)));
             return Err(found);
         }
-        let head = present_mark(store).await.map_err(text)?;
-        if head == *mark {
+        // Whoever held the lock meanwhile has remembered this too.
+        if mark.as_ref().is_some_and(|known| known.seq >= wanted) {
             return Ok(());
         }
+        let head = present_mark(store).await.map_err(text)?;
         if let Some(head) = head {
             write_mark(file, &head).map_err(|error| {
                 format!("{} cannot be written ({error}); make data_dir writable", file.display())

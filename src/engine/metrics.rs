@@ -4,6 +4,7 @@
 //! No metric carries a name, an id or an address: whoever may scrape learns how much, not what.
 
 use std::fmt;
+use std::future::Future;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -14,8 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::Engine;
 use super::fleet::Fleet;
@@ -182,10 +183,10 @@ fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Atlas, with every call counted and timed.
+/// Atlas, with every call counted and timed. Its client can be replaced while calls are under way.
 #[derive(Debug)]
 pub struct Measured {
-    inner: Arc<dyn AtlasApi>,
+    inner: RwLock<Arc<dyn AtlasApi>>,
     metrics: Arc<Metrics>,
 }
 
@@ -193,13 +194,22 @@ impl Measured {
     /// Counts the calls to `inner` in `metrics`.
     #[must_use]
     pub fn new(inner: Arc<dyn AtlasApi>, metrics: Arc<Metrics>) -> Self {
-        Self { inner, metrics }
+        Self { inner: RwLock::new(inner), metrics }
+    }
+
+    /// Calls go to `client` from now on; those under way end where they began.
+    pub fn replace(&self, client: Arc<dyn AtlasApi>) {
+        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+
+    fn client(&self) -> Arc<dyn AtlasApi> {
+        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn timed<T>(
         &self,
         operation: &'static str,
-        call: BoxFuture<'_, T>,
+        call: impl Future<Output = T>,
         class: impl FnOnce(&T) -> &'static str,
     ) -> T {
         let started = std::time::Instant::now();
@@ -222,7 +232,7 @@ fn class<T>(answer: &Result<T, Failure>) -> &'static str {
 
 impl AtlasApi for Measured {
     fn knows(&self, credential: &str) -> bool {
-        self.inner.knows(credential)
+        self.client().knows(credential)
     }
 
     fn observe<'a>(
@@ -231,7 +241,10 @@ impl AtlasApi for Measured {
         group: &'a GroupId,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Observation, Failure>> {
-        Box::pin(self.timed("observe", self.inner.observe(credential, group, timeout), class))
+        Box::pin(async move {
+            let client = self.client();
+            self.timed("observe", client.observe(credential, group, timeout), class).await
+        })
     }
 
     fn set_key<'a>(
@@ -241,16 +254,18 @@ impl AtlasApi for Measured {
         key: &'a KeyRef,
         timeout: Duration,
     ) -> BoxFuture<'a, Reply> {
-        Box::pin(self.timed("set_key", self.inner.set_key(credential, group, key, timeout), |reply| {
-            match reply {
+        Box::pin(async move {
+            let client = self.client();
+            let class = |reply: &Reply| match reply {
                 Reply::Accepted => "ok",
                 Reply::Unknown(_) => "unknown",
                 Reply::Refused(_) => "refused",
                 Reply::NotTaken(_) => "transient",
                 Reply::Auth(_) => "auth",
                 Reply::Gone(_) => "gone",
-            }
-        }))
+            };
+            self.timed("set_key", client.set_key(credential, group, key, timeout), class).await
+        })
     }
 
     fn group_name<'a>(
@@ -259,7 +274,10 @@ impl AtlasApi for Measured {
         group: &'a GroupId,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<String, Failure>> {
-        Box::pin(self.timed("group_name", self.inner.group_name(credential, group, timeout), class))
+        Box::pin(async move {
+            let client = self.client();
+            self.timed("group_name", client.group_name(credential, group, timeout), class).await
+        })
     }
 
     fn cmk_clusters<'a>(
@@ -269,7 +287,10 @@ impl AtlasApi for Measured {
         provider: Provider,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Vec<Cluster>, Failure>> {
-        Box::pin(self.timed("clusters", self.inner.cmk_clusters(credential, group, provider, timeout), class))
+        Box::pin(async move {
+            let client = self.client();
+            self.timed("clusters", client.cmk_clusters(credential, group, provider, timeout), class).await
+        })
     }
 
     fn network_denied<'a>(
@@ -278,6 +299,9 @@ impl AtlasApi for Measured {
         group: &'a GroupId,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
-        Box::pin(self.timed("alerts", self.inner.network_denied(credential, group, timeout), class))
+        Box::pin(async move {
+            let client = self.client();
+            self.timed("alerts", client.network_denied(credential, group, timeout), class).await
+        })
     }
 }

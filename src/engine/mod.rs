@@ -84,7 +84,7 @@ pub struct Engine {
     /// The database.
     pub store: Store,
     /// Atlas.
-    pub atlas: Arc<dyn AtlasApi>,
+    pub atlas: Arc<metrics::Measured>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The settings.

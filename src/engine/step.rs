@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::Engine;
 use super::announce;
+use crate::atlas::AtlasApi;
 use crate::domain::project::SinceSource;
 use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Step, next};
 use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome};

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::announce::NO_OWNER;
 use super::{Engine, remind, step::ENGINE};
+use crate::atlas::AtlasApi;
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::time::Timestamp;

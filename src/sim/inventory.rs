@@ -44,6 +44,12 @@ pub(super) fn group(world: &mut World, ask: &Ask) -> Answer {
     Ok(Reply::One(group_view(ask.param("group"), project)))
 }
 
+/// No project has any.
+pub(super) fn endpoints(world: &mut World, ask: &Ask) -> Answer {
+    find(world, ask)?;
+    Ok(Reply::List(Vec::new()))
+}
+
 pub(super) fn clusters(world: &mut World, ask: &Ask) -> Answer {
     let project = find(world, ask)?;
     let provider = if project.provider.is_empty() { "NONE" } else { &project.provider };

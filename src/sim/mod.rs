@@ -5,7 +5,7 @@
 //! What is not known of Atlas is a setting of a project ([`world::Project`]), with the documented
 //! reading as its default. `/sim/v1` seeds it, scripts faults and shows the log of all requests.
 //!
-//! Not simulated: private endpoints, teams, organisations, alert configurations and webhooks, cloud
+//! Not simulated: private endpoints beyond an empty list, teams, organisations, alert configurations and webhooks, cloud
 //! provider access, creating anything, TLS, and clusters that shut down when their key is invalid.
 //!
 //! Control side, all JSON: `GET|PUT|POST /sim/v1/world`, `PUT|POST /sim/v1/projects/{groupId}`,
@@ -127,6 +127,8 @@ fn routes(state: Shared) -> Router {
         writes: true,
         handle: encryption::patch,
     };
+    // A list that only an owner may read.
+    let endpoints = Operation { name: "get_endpoints", handle: inventory::endpoints, ..change };
     let of = |rest: &str| format!("/api/atlas/v2/groups/{{group}}{rest}");
     Router::new()
         .route("/api/oauth/token", post(answer(token)))
@@ -136,6 +138,7 @@ fn routes(state: Shared) -> Router {
             &of("/encryptionAtRest"),
             read("get_ear", FIRST, "encryption", encryption::get).merge(patch(answer(change))),
         )
+        .route(&of("/encryptionAtRest/{cloud}/privateEndpoints"), get(answer(endpoints)))
         .route(&of("/clusters"), read("get_clusters", CLUSTERS, "clusters", inventory::clusters))
         .route(
             &of("/clusters/{cluster}/backup/snapshots"),

@@ -81,9 +81,13 @@ impl Guarded {
         let overrides = vec![
             set("data_dir", self.folder.path().display().to_string()),
             set("database.url", self.rig.db.url.clone()),
+            set("atlas.base_url", self.rig.sim.base_url()),
+            set("atlas.credentials.default.kind", "service-account".to_owned()),
+            set("atlas.credentials.default.client_id", "mdb_sa_id_demo".to_owned()),
+            set("atlas.credentials.default.client_secret", "mdb_sa_sk_demo".to_owned()),
         ];
         let loaded = Config::load(&Sources { overrides, ..Sources::default() }).unwrap();
-        doctor(loaded.config, accept).await.unwrap()
+        doctor(loaded, accept).await.unwrap()
     }
 
     fn shown(&self) -> Value {

@@ -16,6 +16,7 @@ use keywheel::secret::SecretUrl;
 use keywheel::sim::{Sim, World};
 use keywheel::store::OutboxRow;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::db::{Backend, TestDb};
@@ -65,7 +66,7 @@ impl Post {
             ca_file: ca.map(|it| it.issuer.clone()),
         };
         let smtp = Smtp::new(&options).unwrap();
-        Courier::new(self.engine.clone(), smtp, NonZeroU32::new(per_minute).unwrap())
+        Courier::new(self.engine.clone(), watch::channel(Some(smtp)).1, NonZeroU32::new(per_minute).unwrap())
     }
 
     async fn rows(&self) -> Vec<OutboxRow> {
@@ -211,7 +212,7 @@ async fn examined(it: &Post, url: &str, ca: Option<&Certificates>) -> Value {
     ];
     overrides.extend(ca.map(|ca| set("mail.ca_file", ca.issuer.display().to_string())));
     let loaded = Config::load(&Sources { overrides, ..Sources::default() }).unwrap();
-    let report = doctor(loaded.config, Accept::default()).await.unwrap();
+    let report = doctor(loaded, Accept::default()).await.unwrap();
     report["checks"].as_array().unwrap().iter().find(|it| it["name"] == "mail").unwrap().clone()
 }
 
@@ -322,7 +323,8 @@ async fn a_server_that_hangs_stops_nothing_but_mail() {
     let url = SecretUrl::new(format!("smtp://127.0.0.1:{port}"));
     let smtp = Smtp::new(&SmtpOptions { url, from: "k@example.com".to_owned(), ca_file: None }).unwrap();
     let stop = CancellationToken::new();
-    let courier = Courier::new(rig.engine.clone(), smtp, NonZeroU32::new(100).unwrap());
+    let courier =
+        Courier::new(rig.engine.clone(), watch::channel(Some(smtp)).1, NonZeroU32::new(100).unwrap());
     let running = tokio::spawn(courier.run(stop.clone()));
     let row = rig.approved().await;
     assert_eq!(rig.settle(&row).await.rotation.state, State::Completed);

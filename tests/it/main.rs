@@ -14,6 +14,7 @@ mod kill;
 mod layers;
 mod machine;
 mod mail;
+mod operate;
 mod refused;
 mod reminders;
 mod search;

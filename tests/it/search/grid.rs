@@ -450,8 +450,12 @@ impl Search {
         self.script(|it| it.killed += 1);
         let engine = &self.engine;
         let settings = (*engine.settings).clone();
-        self.engine =
-            Engine::new(engine.store.clone(), Arc::clone(&engine.atlas), Arc::clone(&engine.clock), settings);
+        self.engine = Engine::new(
+            engine.store.clone(),
+            Arc::new(self.world.clone()),
+            Arc::clone(&engine.clock),
+            settings,
+        );
         self.world.pass(Duration::from_secs(1));
     }
 }

@@ -1,0 +1,99 @@
+//! SIGHUP: the configuration is read again, what can change in a running daemon changes, and what
+//! cannot is named. A configuration with a fault changes nothing.
+//!
+//! Log-ins to Atlas and to the mail server and the log level are taken over, secrets in files
+//! included. A rotation that is open keeps the rules it was proposed under; rules for new ones take
+//! a restart, which costs a second.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{atlas, smtp};
+use crate::config::{Config, Loaded, Sources};
+use crate::engine::Engine;
+use crate::mail::Smtp;
+use crate::telemetry::LogLevel;
+
+/// The parts of a running daemon that can be changed.
+pub(super) struct Live {
+    pub(super) engine: Engine,
+    pub(super) smtp: watch::Sender<Option<Smtp>>,
+    pub(super) log: LogLevel,
+}
+
+/// The SIGHUPs of this process, from now on.
+pub(super) fn hangups() -> anyhow::Result<Signal> {
+    signal(SignalKind::hangup()).context("SIGHUP cannot be heard")
+}
+
+/// Whether a running daemon takes this setting over.
+fn is_live(path: &str) -> bool {
+    path.starts_with("atlas.credentials.")
+        || matches!(path, "mail.smtp_url" | "mail.from" | "mail.ca_file" | "log.level")
+}
+
+/// Reads `sources` at each SIGHUP until `stop`.
+pub(super) async fn run(
+    live: Live,
+    mut loaded: Loaded,
+    sources: Sources,
+    mut hangups: Signal,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            heard = hangups.recv() => if heard.is_none() { return stop.cancelled().await },
+            () = stop.cancelled() => return,
+        }
+        super::supervisor::reloading();
+        match Config::load(&sources).map_err(anyhow::Error::from).and_then(|fresh| {
+            take_over(&live, &loaded, &fresh)?;
+            Ok(fresh)
+        }) {
+            Ok(fresh) => loaded = fresh,
+            Err(error) => {
+                tracing::error!("the configuration was not taken over, the old one stays: {error:#}");
+            }
+        }
+        super::supervisor::ready();
+    }
+}
+
+fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
+    // All of it is made before any of it is used.
+    let client = atlas(&fresh.config, &live.engine.store)?;
+    let server = smtp(&fresh.config)?;
+    live.log.set(&fresh.config.log.level)?;
+    live.engine.atlas.replace(std::sync::Arc::new(client));
+    live.smtp.send_replace(server);
+    live.engine.mail_due.notify_one();
+    for warning in &fresh.warnings {
+        tracing::warn!("{warning}");
+    }
+    let (now, later): (Vec<_>, Vec<_>) = changed(old, fresh).into_iter().partition(|path| is_live(path));
+    tracing::info!(
+        "the configuration was read again, and the secrets in files with it; changed: {}",
+        if now.is_empty() { "nothing that is shown".to_owned() } else { now.join(", ") }
+    );
+    if !later.is_empty() {
+        tracing::warn!("these settings changed and take a restart: {}", later.join(", "));
+    }
+    Ok(())
+}
+
+/// The paths whose value is another one; secrets show their stars only.
+fn changed(old: &Loaded, fresh: &Loaded) -> Vec<String> {
+    fn values(loaded: &Loaded) -> BTreeMap<&str, &toml::Value> {
+        loaded.entries.iter().map(|it| (it.path.as_str(), &it.value)).collect()
+    }
+    let (old, fresh) = (values(old), values(fresh));
+    let mut paths: Vec<String> = old.keys().chain(fresh.keys()).map(|path| (*path).to_owned()).collect();
+    paths.sort();
+    paths.dedup();
+    paths.retain(|path| old.get(path.as_str()) != fresh.get(path.as_str()));
+    paths
+}

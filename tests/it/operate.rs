@@ -1,0 +1,160 @@
+//! A daemon in the hands of its operator and its supervisor: signals, signs of life, doctor.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use keywheel::sim::world::Role;
+use serde_json::{Value, json};
+
+use crate::support::daemon::{Daemon, LIMIT, keywheel, only_for_us, serve};
+use crate::support::group;
+
+fn signal(child: &Child, name: &str) {
+    let done = std::process::Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(done.success());
+}
+
+impl Daemon {
+    /// Waits until the log says `text`.
+    fn says(&self, text: &str) {
+        let end = Instant::now() + LIMIT;
+        while !self.log.lock().unwrap().contains(text) {
+            assert!(Instant::now() < end, "it never said {text:?}:\n{}", self.log.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Changes the configuration and starts anew under it.
+    fn restart_with(&mut self, change: impl FnOnce(String) -> String) {
+        signal(&self.child, "-TERM");
+        assert!(self.child.wait().unwrap().success(), "{}", self.log.lock().unwrap());
+        self.rewrite(change);
+        let (child, base, log) = serve(self.folder.path());
+        (self.child, self.base, self.log) = (child, base, log);
+    }
+
+    fn rewrite(&self, change: impl FnOnce(String) -> String) {
+        let file = self.folder.path().join("keywheel.toml");
+        std::fs::write(&file, change(std::fs::read_to_string(&file).unwrap())).unwrap();
+    }
+
+    fn doctor(&self) -> (Option<i32>, Value) {
+        let said = self.cli(&["doctor", "-o", "json"]);
+        (said.code, serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}")))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_secret_is_taken_over_without_a_restart_and_a_broken_file_is_not() {
+    let mut it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    let secret = it.folder.path().join("atlas-secret");
+    let write = |text: &str| {
+        std::fs::write(&secret, text).unwrap();
+        only_for_us(&secret);
+    };
+    write("mdb_sa_sk_old");
+    let name = secret.display().to_string();
+    it.restart_with(|text| {
+        text.replace("client_secret = \"mdb_sa_sk_demo\"", &format!("client_secret_file = {name:?}"))
+    });
+    let add = json!({ "groupId": group(1) });
+    assert_eq!(it.call(&ada, "POST", "/projects", add.clone()).await.problem(502), "atlas-auth");
+
+    it.rewrite(|text| text.replace("[sweep]", "[sweep]\nnobody_knows = 1"));
+    signal(&it.child, "-HUP");
+    it.says("the configuration was not taken over, the old one stays");
+    it.says("sweep.nobody_knows");
+    assert_eq!(it.call(&ada, "POST", "/projects", add.clone()).await.problem(502), "atlas-auth");
+
+    write("mdb_sa_sk_demo");
+    it.rewrite(|text| {
+        text.replace("nobody_knows = 1\n", "")
+            .replace("drift_every = \"1h\"", "drift_every = \"2h\"")
+            .replace("[sweep]", "[log]\nlevel = \"debug\"\n[sweep]")
+    });
+    signal(&it.child, "-HUP");
+    it.says("changed: log.level");
+    it.says("take a restart: sweep.drift_every");
+    it.says("DEBUG");
+    assert_eq!(it.call(&ada, "POST", "/projects", add).await.status, 201);
+    let log = it.log.lock().unwrap().clone();
+    assert!(!log.contains("mdb_sa_sk"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_supervisor_hears_when_it_serves_lives_reloads_and_stops() {
+    let mut it = Daemon::start().await;
+    signal(&it.child, "-TERM");
+    assert!(it.child.wait().unwrap().success());
+    let path = it.folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut child = keywheel(it.folder.path(), &["serve"])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "300000")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let hears = |wanted: &str| {
+        let mut buffer = [0; 500];
+        loop {
+            let length = socket.recv(&mut buffer).expect("nothing more was heard");
+            if String::from_utf8_lossy(&buffer[..length]).contains(wanted) {
+                return;
+            }
+        }
+    };
+    hears("READY=1");
+    hears("WATCHDOG=1");
+    hears("WATCHDOG=1");
+    signal(&child, "-HUP");
+    hears("RELOADING=1");
+    hears("READY=1");
+    signal(&child, "-TERM");
+    hears("STOPPING=1");
+    assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_tries_each_credential_and_says_what_to_do() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    let named = |report: &Value, name: &str| {
+        let checks = report["checks"].as_array().unwrap().iter();
+        let found = checks
+            .filter(|it| it["name"] == name)
+            .map(|it| (it["result"].as_str().unwrap().to_owned(), it["detail"].as_str().unwrap().to_owned()));
+        found.collect::<Vec<_>>()
+    };
+    let (_, report) = it.doctor();
+    let [(result, detail)] = &named(&report, "atlas.credentials.default")[..] else { panic!("{report}") };
+    assert!(result == "warn" && detail.contains("no project uses it"), "{detail}");
+    it.add(&ada, 1).await;
+    let (code, report) = it.doctor();
+    assert_eq!((code, &report["ok"]), (Some(0), &json!(true)), "{report:#}");
+    assert_eq!(named(&report, "atlas.credentials.default")[0].0, "pass", "{report:#}");
+    assert!(named(&report, "clock").iter().any(|(_, detail)| detail.contains("Atlas'")), "{report:#}");
+    assert_eq!(named(&report, "mail")[0].0, "warn");
+    assert!(named(&report, "schedule")[0].1.contains("the next look is at"));
+
+    it.sim.with(|world| world.roles.insert("mdb_sa_id_demo".to_owned(), Role::ReadOnly));
+    let (code, report) = it.doctor();
+    let [(result, detail)] = &named(&report, "atlas.credentials.default")[..] else { panic!("{report}") };
+    assert!(code == Some(1) && result == "fail" && detail.contains("Project Owner"), "{detail}");
+
+    it.sim.with(|world| world.access_list = vec!["192.0.2.1".to_owned()]);
+    let (_, report) = it.doctor();
+    let [(result, detail)] = &named(&report, "atlas.credentials.default")[..] else { panic!("{report}") };
+    assert!(result == "fail" && detail.contains("add this machine's address"), "{detail}");
+
+    it.sim.with(|world| {
+        world.access_list.clear();
+        world.service_accounts.insert("mdb_sa_id_demo".to_owned(), "another".to_owned());
+    });
+    let (_, report) = it.doctor();
+    let [(result, detail)] = &named(&report, "atlas.credentials.default")[..] else { panic!("{report}") };
+    assert!(result == "fail" && detail.contains("check its id and secret"), "{detail}");
+}
