@@ -120,6 +120,7 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
         whole_block: config.atlas.patch_body == config::PatchBody::WholeBlock,
         public_url: config.server.public_url.clone(),
         slots: SLOTS,
+        retention: config.retention,
     };
     Ok(Engine::new(store, Arc::new(atlas), Arc::new(SystemClock), settings))
 }

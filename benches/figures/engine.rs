@@ -89,6 +89,11 @@ impl Site {
             whole_block: false,
             public_url: "http://127.0.0.1".to_owned(),
             slots: 64,
+            retention: keywheel::config::Retention {
+                mails: Span::from_days(400),
+                events: Span::from_days(90),
+                looks: Span::from_days(400),
+            },
         };
         change(&mut settings);
         let guard = Guard::new(folder.path().join("epoch")).unwrap();
@@ -209,8 +214,8 @@ pub(super) async fn fleet() -> (Duration, Duration) {
     const LATENCY: Duration = Duration::from_millis(50);
     let ms = Span::from_millis;
     let site = Site::new(COUNT, Arc::new(SystemClock), |settings| {
-        settings.verify.every = ms(500);
-        settings.verify.deploy_poll = ms(500);
+        settings.verify.every = ms(200);
+        settings.verify.deploy_poll = ms(200);
         settings.verify.deploy_grace = ms(1);
         settings.slots = SLOTS as usize;
     })

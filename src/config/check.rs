@@ -62,6 +62,7 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
         pace: raw.pace,
         sweep: raw.sweep,
         mail: mail?,
+        retention: raw.retention,
         log: raw.log,
     })
 }

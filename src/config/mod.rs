@@ -54,6 +54,8 @@ pub struct Config {
     pub sweep: Sweep,
     /// Mail.
     pub mail: Mail,
+    /// How long what is over is kept.
+    pub retention: Retention,
     /// Logs.
     pub log: Log,
 }
@@ -140,6 +142,17 @@ pub struct Mail {
     pub ca_file: Option<PathBuf>,
     /// How many mails may leave in a minute.
     pub per_minute: NonZeroU32,
+}
+
+/// How long what is over is kept. The audit log and what moved a rotation stay for good.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Mails.
+    pub mails: Span,
+    /// Events that were handled.
+    pub events: Span,
+    /// Looks of ended rotations that changed nothing.
+    pub looks: Span,
 }
 
 /// Logs.
@@ -310,6 +323,7 @@ struct RawConfig {
     mail_from: String,
     mail_ca_file: String,
     mail_per_minute: u32,
+    retention: Retention,
     log: Log,
 }
 
@@ -345,6 +359,11 @@ impl RawConfig {
             mail_from: r.take("mail.from", text()),
             mail_ca_file: r.take("mail.ca_file", text()),
             mail_per_minute: r.take("mail.per_minute", 120),
+            retention: Retention {
+                mails: r.take("retention.mails", Span::from_days(400)),
+                events: r.take("retention.events", Span::from_days(90)),
+                looks: r.take("retention.looks", Span::from_days(400)),
+            },
             log: Log { format: r.take("log.format", LogFormat::Text), level: r.take("log.level", text()) },
             pace: read_pace(r),
         }

@@ -100,7 +100,7 @@ fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
         "did you mean policy.approvals?",
         "kms (",
         "hooks (",
-        "known here: atlas, data_dir, database, log, mail, pace, policy, server, sweep, verify",
+        "known here: atlas, data_dir, database, log, mail, pace, policy, retention, server, sweep, verify",
         "atlas.credentials.default.secret (",
         "policy.interval is a value and has nothing below it",
     ] {

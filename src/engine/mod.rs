@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::atlas::AtlasApi;
+use crate::config::Retention;
 use crate::domain::ids::RotationId;
 use crate::domain::policy::{Pace, Policy, Rules, Verify};
 use crate::domain::project::Project;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub public_url: String,
     /// Rotations stepped at the same time.
     pub slots: usize,
+    /// How long what is over is kept.
+    pub retention: Retention,
 }
 
 impl Settings {

@@ -15,19 +15,48 @@ use crate::atlas::AtlasApi;
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::time::Timestamp;
-use crate::store::{NewAudit, NewOutbox, StoreError};
+use crate::store::{Horizon, NewAudit, NewOutbox, StoreError};
 
 /// Projects read from the database at once.
 const BATCH: usize = 64;
 
+/// How often what is over is forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(86_400);
+
+/// Forgets what is kept for longer than the settings say.
+///
+/// # Errors
+/// What the store answered.
+pub async fn forget(engine: &Engine) -> Result<u64, StoreError> {
+    let (now, keep) = (engine.clock.now(), engine.settings.retention);
+    let horizon = Horizon {
+        mails: now - keep.mails.get(),
+        events: now - keep.events.get(),
+        looks: now - keep.looks.get(),
+    };
+    engine.store.forget(horizon).await
+}
+
 /// Sweeps at each wake-up until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
+    let mut forgotten: Option<Timestamp> = None;
     loop {
         if let Err(error) = once(&engine, &stop).await {
             tracing::error!(error = %error, "the sweep could not finish");
         }
         if let Err(error) = remind::once(&engine).await {
             tracing::error!(error = %error, "reminders could not be written; they stay due");
+        }
+        let now = engine.clock.now();
+        // A clock that is wrong, or a database that is, must not make anybody forget.
+        let sure = !engine.guard.clocks_differ() && !engine.guard.in_doubt();
+        if sure && forgotten.is_none_or(|at| now.since(at) >= FORGET_EVERY) {
+            match forget(&engine).await {
+                Ok(0) => {}
+                Ok(rows) => tracing::info!(rows, "old mails, events and looks were forgotten"),
+                Err(error) => tracing::error!(error = %error, "old rows could not be forgotten"),
+            }
+            forgotten = Some(now);
         }
         tokio::select! {
             () = engine.look_due.notified() => {}

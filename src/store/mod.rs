@@ -18,6 +18,7 @@ mod outbox;
 mod people;
 mod projects;
 mod reminders;
+mod retention;
 mod retry;
 mod rotations;
 mod types;
@@ -31,6 +32,7 @@ pub use outbox::{ClaimedMail, MailCount, MailEnd, NewOutbox, OutboxRow};
 pub use people::{Approval, NewApproval, Token, Vote};
 pub use projects::{KeyChange, KeySpan, ProjectFilter, ProjectWrite};
 pub use reminders::Reminder;
+pub use retention::Horizon;
 pub use rotations::{JournalEntry, NewJournal, RotationRow, StepWrite};
 
 use std::fs::File;
@@ -66,6 +68,7 @@ pub fn statements() -> Vec<&'static Sql> {
         people::STATEMENTS,
         projects::STATEMENTS,
         reminders::STATEMENTS,
+        retention::STATEMENTS,
         rotations::STATEMENTS,
     ]
     .concat()

@@ -4,11 +4,15 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use keywheel::engine::sweep;
+use keywheel::sim::World;
 use keywheel::sim::world::Role;
+use keywheel::store::{Horizon, MailEnd};
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, LIMIT, keywheel, only_for_us, serve};
-use crate::support::group;
+use crate::support::db::Backend;
+use crate::support::{Rig, group};
 
 fn signal(child: &Child, name: &str) {
     let done = std::process::Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
@@ -157,4 +161,33 @@ async fn doctor_tries_each_credential_and_says_what_to_do() {
     let (_, report) = it.doctor();
     let [(result, detail)] = &named(&report, "atlas.credentials.default")[..] else { panic!("{report}") };
     assert!(result == "fail" && detail.contains("check its id and secret"), "{detail}");
+}
+
+#[tokio::test]
+async fn what_is_over_is_forgotten_and_what_counts_stays() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let rig = Rig::on(backend, World::demo()).await;
+        let row = rig.approved().await;
+        let row = rig.settle(&row).await;
+        let store = &rig.engine.store;
+        let kinds = async || -> Vec<String> {
+            let rows = store.journal(row.rotation.id, 0, 500).await.unwrap();
+            rows.into_iter().filter(|it| it.from_state == Some(it.to_state)).map(|it| it.kind).collect()
+        };
+        let moves =
+            async || store.journal(row.rotation.id, 0, 500).await.unwrap().len() - kinds().await.len();
+        let (before, mails) = (moves().await, store.outbox(None, 100).await.unwrap().len());
+        assert!(kinds().await.iter().any(|it| it == "look") && mails == 2, "{:?}", kinds().await);
+        // Nothing is old enough.
+        assert_eq!(sweep::forget(&rig.engine).await.unwrap(), 0);
+        // One was sent, one is still on its way.
+        let claimed =
+            store.claim_mail(rig.engine.clock.now(), Duration::from_secs(60)).await.unwrap().unwrap();
+        store.mail_ended(&claimed, &MailEnd::Sent, "250 ok", rig.engine.clock.now()).await.unwrap();
+        let later = rig.engine.clock.now() + Duration::from_secs(1);
+        store.forget(Horizon { mails: later, events: later, looks: later }).await.unwrap();
+        assert!(!kinds().await.iter().any(|it| it == "look" || it == "blind"), "{:?}", kinds().await);
+        assert_eq!((moves().await, store.outbox(None, 100).await.unwrap().len()), (before, 1));
+        assert!(store.verify_audit().await.unwrap().is_ok());
+    }
 }

@@ -74,6 +74,11 @@ fn settings(world: &World) -> Settings {
         whole_block: false,
         public_url: "http://127.0.0.1".to_owned(),
         slots: 4,
+        retention: keywheel::config::Retention {
+            mails: Span::from_days(400),
+            events: Span::from_days(90),
+            looks: Span::from_days(400),
+        },
     }
 }
 

@@ -191,6 +191,11 @@ pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engin
         whole_block: false,
         public_url: "http://127.0.0.1".to_owned(),
         slots: 8,
+        retention: keywheel::config::Retention {
+            mails: Span::from_days(400),
+            events: Span::from_days(90),
+            looks: Span::from_days(400),
+        },
     };
     Engine::new(store, Arc::new(atlas), clock, settings)
 }
