@@ -27,7 +27,7 @@ use crate::lifecycle::Shutdown;
 use crate::mail::{Smtp, SmtpOptions};
 use crate::sim::{Sim, World};
 use crate::store::{Access, NewAudit, Store, StoreError};
-use crate::telemetry::LogLevel;
+use crate::telemetry::Telemetry;
 use crate::web::auth::{Origin, Role, new_token, token_hash, user_name};
 use crate::web::{Web, router};
 
@@ -246,7 +246,7 @@ fn local_socket(path: &Path) -> anyhow::Result<UnixListener> {
 ///
 /// # Errors
 /// Says what could not be started.
-pub async fn serve(loaded: Loaded, sources: Sources, log: LogLevel) -> anyhow::Result<ExitCode> {
+pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -258,13 +258,15 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: LogLevel) -> anyhow::R
     tracing::info!(address = %address, "keywheel serves");
     let store = engine.store.clone();
     shutdown.spawn_named("supervisor", supervisor::run(engine.clone(), shutdown.token()));
-    let live = reload::Live { engine, smtp, log };
+    let log = Arc::new(log);
+    let live = reload::Live { engine, smtp, log: Arc::clone(&log) };
     shutdown.spawn_named("reload", reload::run(live, loaded, sources, hangups, shutdown.token()));
     shutdown.ending().await;
     supervisor::stopping();
     tracing::info!("stopping: rotations park where they are and go on at the next start");
     let code = shutdown.finish(DRAIN).await;
     store.close().await;
+    log.end().await;
     Ok(code)
 }
 

@@ -1,11 +1,17 @@
-//! Logs: one subscriber, on standard error, as text or JSON.
+//! Logs: one subscriber, on standard error, as text or JSON; and the same spans to an OpenTelemetry
+//! collector where one is named.
 //!
 //! Standard output belongs to data alone. `RUST_LOG` beats the configured level. Nothing here adds
 //! fields: events carry their own dotted names (`rotation.id`), and secrets cannot get in because
-//! their types do not print. Metrics and traces are not part of this.
+//! their types do not print. Metrics are not part of this.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::filter::Directive;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -13,17 +19,39 @@ use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Log, LogFormat};
 
-/// Changes the level of a running process.
-pub struct LogLevel(Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>);
+/// The logging of a running process.
+pub struct Telemetry {
+    level: Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>,
+    traces: Option<SdkTracerProvider>,
+}
 
-impl LogLevel {
-    /// From now on. `RUST_LOG` still beats it.
+impl Telemetry {
+    /// Changes the level from now on. `RUST_LOG` still beats it.
     ///
     /// # Errors
     /// A level that cannot be read changes nothing.
-    pub fn set(&self, level: &str) -> anyhow::Result<()> {
-        (self.0)(filter(&wanted(level))?)
+    pub fn set_level(&self, level: &str) -> anyhow::Result<()> {
+        (self.level)(filter(&wanted(level))?)
     }
+
+    /// Hands the last spans over.
+    pub async fn end(&self) {
+        let Some(traces) = self.traces.clone() else { return };
+        let done = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(LAST_SPANS)).await;
+        if let Ok(Err(error)) = done {
+            tracing::warn!(error = %error, "the last spans were not exported");
+        }
+    }
+}
+
+/// How long the end waits for a collector.
+const LAST_SPANS: Duration = Duration::from_secs(5);
+
+/// Spans to an OpenTelemetry collector, over HTTP.
+fn traces(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
+    let exporter = SpanExporter::builder().with_http().with_endpoint(endpoint).build()?;
+    let resource = Resource::builder().with_service_name("keywheel").build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
 /// `RUST_LOG` where it is set.
@@ -35,17 +63,19 @@ fn wanted(level: &str) -> String {
 ///
 /// # Errors
 /// When the level cannot be read or logging was started before.
-pub fn init(log: &Log) -> anyhow::Result<LogLevel> {
+pub fn init(log: &Log) -> anyhow::Result<Telemetry> {
     let (filter, handle) = reload::Layer::new(filter(&wanted(&log.level))?);
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter);
+    let traces = log.otlp_endpoint.as_deref().map(traces).transpose()?;
+    let spans = traces.as_ref().map(|it| tracing_opentelemetry::layer().with_tracer(it.tracer("keywheel")));
+    let registry = tracing_subscriber::registry().with(filter).with(spans);
     let started = match log.format {
         LogFormat::Text => registry.with(lines).try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
-    Ok(LogLevel(Box::new(move |filter| Ok(handle.reload(filter)?))))
+    Ok(Telemetry { level: Box::new(move |filter| Ok(handle.reload(filter)?)), traces })
 }
 
 /// The filter for `text`; the scheduler talks about its own insides at info and is kept quiet

@@ -11,7 +11,7 @@ use keywheel::domain::policy::{Pace, Policy, Verify};
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{Proposed, Verb};
 use keywheel::engine::guard::Guard;
-use keywheel::engine::{Engine, Settings, driver, sweep};
+use keywheel::engine::{Engine, Settings, driver, remind, sweep};
 use keywheel::secret::Secret;
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::KeyState;
@@ -93,6 +93,7 @@ impl Site {
                 mails: Span::from_days(400),
                 events: Span::from_days(90),
                 looks: Span::from_days(400),
+                replays: Span::from_days(90),
             },
         };
         change(&mut settings);
@@ -214,8 +215,8 @@ pub(super) async fn fleet() -> (Duration, Duration) {
     const LATENCY: Duration = Duration::from_millis(50);
     let ms = Span::from_millis;
     let site = Site::new(COUNT, Arc::new(SystemClock), |settings| {
-        settings.verify.every = ms(200);
-        settings.verify.deploy_poll = ms(200);
+        settings.verify.every = ms(500);
+        settings.verify.deploy_poll = ms(500);
         settings.verify.deploy_grace = ms(1);
         settings.slots = SLOTS as usize;
     })
@@ -285,7 +286,8 @@ async fn compact(store: &Store) {
     sqlx::raw_sql("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)").execute(write).await.unwrap();
 }
 
-/// Bytes that one project adds in a year of sweeps each quarter of an hour and four rotations.
+/// Bytes that one project with one owner adds in a year of sweeps each quarter of an hour, four rotations
+/// and their reminders.
 pub(super) async fn growth() -> u64 {
     const PROJECTS: usize = 4;
     const QUARTERS: usize = 4;
@@ -315,8 +317,10 @@ pub(super) async fn growth() -> u64 {
         let end = clock.now() + Duration::from_secs(91 * 86_400);
         while clock.now() < end {
             sweep::once(&site.engine, &stop).await.unwrap();
+            remind::once(&site.engine).await.unwrap();
             clock.advance(Duration::from_secs(901));
         }
+        sweep::forget(&site.engine).await.unwrap();
     }
     compact(store).await;
     let grown = size(site.folder.path()) - before;

@@ -6,6 +6,7 @@
 //! a restart, which costs a second.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,13 +17,13 @@ use super::{atlas, smtp};
 use crate::config::{Config, Loaded, Sources};
 use crate::engine::Engine;
 use crate::mail::Smtp;
-use crate::telemetry::LogLevel;
+use crate::telemetry::Telemetry;
 
 /// The parts of a running daemon that can be changed.
 pub(super) struct Live {
     pub(super) engine: Engine,
     pub(super) smtp: watch::Sender<Option<Smtp>>,
-    pub(super) log: LogLevel,
+    pub(super) log: Arc<Telemetry>,
 }
 
 /// The SIGHUPs of this process, from now on.
@@ -67,8 +68,8 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     // All of it is made before any of it is used.
     let client = atlas(&fresh.config, &live.engine.store)?;
     let server = smtp(&fresh.config)?;
-    live.log.set(&fresh.config.log.level)?;
-    live.engine.atlas.replace(std::sync::Arc::new(client));
+    live.log.set_level(&fresh.config.log.level)?;
+    live.engine.atlas.replace(Arc::new(client));
     live.smtp.send_replace(server);
     live.engine.mail_due.notify_one();
     for warning in &fresh.warnings {

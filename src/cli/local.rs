@@ -127,7 +127,7 @@ fn load_and_warn(global: &Global, printer: &mut Printer) -> Result<Config, Failu
 }
 
 fn quiet_log(level: &str) -> Log {
-    Log { format: LogFormat::Text, level: level.to_owned() }
+    Log { format: LogFormat::Text, level: level.to_owned(), otlp_endpoint: None }
 }
 
 pub(super) async fn demo(args: Demo) -> Result<ExitCode, Failure> {

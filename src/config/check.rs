@@ -44,6 +44,9 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
             "takes error, warn, info, debug, trace, or directives such as \"info,keywheel::engine=debug\"",
         );
     }
+    if let Some(endpoint) = &raw.log.otlp_endpoint {
+        check_web_url("log.otlp_endpoint", endpoint, r);
+    }
     let listen = raw.listen.parse();
     if listen.is_err() && !raw.listen.is_empty() {
         r.fault("server.listen", "takes an IP address and a port, such as \"127.0.0.1:8440\"");

@@ -153,6 +153,8 @@ pub struct Retention {
     pub events: Span,
     /// Looks of ended rotations that changed nothing.
     pub looks: Span,
+    /// What the steps of ended rotations were decided from.
+    pub replays: Span,
 }
 
 /// Logs.
@@ -162,6 +164,8 @@ pub struct Log {
     pub format: LogFormat,
     /// A level or filter directives.
     pub level: String,
+    /// Where spans go: an OpenTelemetry collector's address for traces over HTTP.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// How log lines look.
@@ -363,8 +367,13 @@ impl RawConfig {
                 mails: r.take("retention.mails", Span::from_days(400)),
                 events: r.take("retention.events", Span::from_days(90)),
                 looks: r.take("retention.looks", Span::from_days(400)),
+                replays: r.take("retention.replays", Span::from_days(90)),
             },
-            log: Log { format: r.take("log.format", LogFormat::Text), level: r.take("log.level", text()) },
+            log: Log {
+                format: r.take("log.format", LogFormat::Text),
+                level: r.take("log.level", text()),
+                otlp_endpoint: Some(r.take("log.otlp_endpoint", text())).filter(|it| !it.is_empty()),
+            },
             pace: read_pace(r),
         }
     }

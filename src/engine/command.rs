@@ -220,6 +220,8 @@ impl Engine {
         let detail =
             json!({ "name": project.name, "owners": project.owners, "credential": project.credential });
         self.store.insert_project(&project, &[record(actor, "project.added", &group, &detail)], now).await?;
+        // Its key may be due already.
+        self.look_due.notify_one();
         Ok(project)
     }
 
@@ -256,7 +258,10 @@ impl Engine {
             let detail = json!({ "owners": after.owners, "credential": after.credential, "environment": after.environment, "keySince": after.key_since, "policy": after.policy });
             let audit = [record(actor, "project.edited", group, &detail)];
             match self.store.update_project(&after, before.version, &audit, &[], now).await {
-                Ok(version) => return Ok(Project { version, ..after }),
+                Ok(version) => {
+                    self.look_due.notify_one();
+                    return Ok(Project { version, ..after });
+                }
                 Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }

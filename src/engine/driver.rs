@@ -23,6 +23,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The same where other daemons may give back what they held.
 const LONGEST_SLEEP_SHARED: Duration = Duration::from_secs(1);
 
+/// How long it waits for more of the same after it was woken.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// How long it waits after the database failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
@@ -45,7 +48,8 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
             }
         };
         tokio::select! {
-            () = notified => {}
+            // Slots that come free together are filled together: a claim is a durable write.
+            () = notified => tokio::time::sleep(GATHER).await,
             () = stop.cancelled() => {}
             () = tokio::time::sleep(sleep) => {}
         }

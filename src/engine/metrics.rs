@@ -14,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tracing::Instrument;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -213,7 +214,7 @@ impl Measured {
         class: impl FnOnce(&T) -> &'static str,
     ) -> T {
         let started = std::time::Instant::now();
-        let done = call.await;
+        let done = call.instrument(tracing::info_span!("atlas", operation)).await;
         self.metrics.call(operation, class(&done), started.elapsed());
         done
     }

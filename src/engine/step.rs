@@ -222,9 +222,19 @@ fn journal(
         to_state: after.state,
         detail,
         // A transition carries what it was decided from, so that it can be decided again.
-        replay: (moved || sends).then(|| json!({ "before": before, "outcome": outcome })),
+        replay: (moved || sends).then(|| replay(before, outcome)),
         merge: !moved && !sends && matches!(outcome, Outcome::Looked(_) | Outcome::Blind(_)),
     }
+}
+
+/// What a step was decided from. The rules are the rotation's own to its end, so they are not repeated.
+fn replay(before: &Rotation, outcome: &Outcome) -> serde_json::Value {
+    let mut replay = json!({ "before": before, "outcome": outcome });
+    if let Some(before) = replay["before"].as_object_mut() {
+        before.remove("rules");
+        before.retain(|_, value| !value.is_null());
+    }
+    replay
 }
 
 fn describe(outcome: &Outcome) -> (&'static str, serde_json::Value) {

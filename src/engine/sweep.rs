@@ -33,6 +33,7 @@ pub async fn forget(engine: &Engine) -> Result<u64, StoreError> {
         mails: now - keep.mails.get(),
         events: now - keep.events.get(),
         looks: now - keep.looks.get(),
+        replays: now - keep.replays.get(),
     };
     engine.store.forget(horizon).await
 }

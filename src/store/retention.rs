@@ -1,5 +1,5 @@
-//! Forgets what nobody needs any more: old mails, handled events, and the looks of rotations that
-//! ended long ago. What moved a rotation, who said what, and the audit log stay for good.
+//! Forgets what nobody needs any more: old mails, handled events, and of rotations that ended long ago
+//! the looks and what their steps were decided from. What moved a rotation, who said what, and the audit log stay for good.
 
 use super::{Sql, Store, StoreError, each};
 use crate::domain::time::Timestamp;
@@ -22,7 +22,12 @@ const LOOKS: Sql = Sql::same(
      AND j.from_state = j.to_state LIMIT $2)",
 );
 
-pub(super) const STATEMENTS: &[&Sql] = &[&MAILS, &EVENTS, &LOOKS];
+const REPLAYS: Sql = Sql::same(
+    "UPDATE journal SET replay = NULL WHERE (rotation_id, seq) IN (SELECT j.rotation_id, j.seq FROM journal j \
+     JOIN rotations r ON r.id = j.rotation_id WHERE r.finished_at < $1 AND j.replay IS NOT NULL LIMIT $2)",
+);
+
+pub(super) const STATEMENTS: &[&Sql] = &[&MAILS, &EVENTS, &LOOKS, &REPLAYS];
 
 /// What lies before each of these instants may go.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +38,8 @@ pub struct Horizon {
     pub events: Timestamp,
     /// Looks that changed nothing, of rotations that ended before.
     pub looks: Timestamp,
+    /// What the steps of rotations that ended before were decided from.
+    pub replays: Timestamp,
 }
 
 impl Store {
@@ -42,7 +49,12 @@ impl Store {
     /// What the database answered; what was forgotten before stays forgotten.
     pub async fn forget(&self, horizon: Horizon) -> Result<u64, StoreError> {
         let mut gone = 0;
-        for (sql, before) in [(MAILS, horizon.mails), (EVENTS, horizon.events), (LOOKS, horizon.looks)] {
+        for (sql, before) in [
+            (MAILS, horizon.mails),
+            (EVENTS, horizon.events),
+            (LOOKS, horizon.looks),
+            (REPLAYS, horizon.replays),
+        ] {
             for _ in 0..ROUNDS {
                 let mut tx = self.begin().await?;
                 let rows = each!(&mut tx, sql, |conn, text| sqlx::query(text)

@@ -7,6 +7,7 @@ mod atlas;
 mod canary;
 mod cli;
 mod daemons;
+mod deploy;
 mod differential;
 mod engine;
 mod guard;

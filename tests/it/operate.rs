@@ -185,9 +185,43 @@ async fn what_is_over_is_forgotten_and_what_counts_stays() {
             store.claim_mail(rig.engine.clock.now(), Duration::from_secs(60)).await.unwrap().unwrap();
         store.mail_ended(&claimed, &MailEnd::Sent, "250 ok", rig.engine.clock.now()).await.unwrap();
         let later = rig.engine.clock.now() + Duration::from_secs(1);
-        store.forget(Horizon { mails: later, events: later, looks: later }).await.unwrap();
+        store.forget(Horizon { mails: later, events: later, looks: later, replays: later }).await.unwrap();
         assert!(!kinds().await.iter().any(|it| it == "look" || it == "blind"), "{:?}", kinds().await);
         assert_eq!((moves().await, store.outbox(None, 100).await.unwrap().len()), (before, 1));
         assert!(store.verify_audit().await.unwrap().is_ok());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_of_a_rotation_reach_a_collector_and_carry_no_secret() {
+    let collector = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = collector.local_addr().unwrap().port();
+    let got = std::sync::Arc::new(std::sync::Mutex::new(Vec::<u8>::new()));
+    let kept = std::sync::Arc::clone(&got);
+    let take = axum::routing::post(move |body: axum::body::Bytes| {
+        kept.lock().unwrap().extend_from_slice(&body);
+        async { "" }
+    });
+    tokio::spawn(axum::serve(collector, axum::Router::new().route("/v1/traces", take)).into_future());
+    let mut it = Daemon::start().await;
+    it.restart_with(|text| {
+        text.replace(
+            "[sweep]",
+            &format!("[log]\notlp_endpoint = \"http://127.0.0.1:{port}/v1/traces\"\n[sweep]"),
+        )
+    });
+    let (ada, grace) = (it.token("ada", "operator"), it.token("grace", "approver"));
+    let group = it.add(&ada, 1).await;
+    let id = it.propose(&ada, &group, &crate::support::new_key()).await;
+    it.call(&grace, "POST", &format!("/rotations/{id}/approve"), Value::Null).await;
+    it.until(&ada, &id, |it| it["state"] == "completed").await;
+    // What is left is handed over at the end.
+    signal(&it.child, "-TERM");
+    assert!(it.child.wait().unwrap().success());
+    let got = got.lock().unwrap();
+    let has = |text: &str| got.windows(text.len()).any(|it| it == text.as_bytes());
+    for text in ["rotation.id", &id, "project.id", "set_key", "keywheel"] {
+        assert!(has(text), "{text} is in no span");
+    }
+    assert!(!has("mdb_sa_sk_demo") && !has(&ada) && !has("Bearer"));
 }

@@ -78,6 +78,7 @@ fn settings(world: &World) -> Settings {
             mails: Span::from_days(400),
             events: Span::from_days(90),
             looks: Span::from_days(400),
+            replays: Span::from_days(90),
         },
     }
 }

@@ -195,6 +195,7 @@ pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engin
             mails: Span::from_days(400),
             events: Span::from_days(90),
             looks: Span::from_days(400),
+            replays: Span::from_days(90),
         },
     };
     Engine::new(store, Arc::new(atlas), clock, settings)

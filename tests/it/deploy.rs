@@ -1,0 +1,163 @@
+//! What `Dockerfile`, `docker-compose.yml` and `deploy/` tell the program, told to the program: their
+//! settings load, the metrics they ask for exist, and compose's commands make a working fleet.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use keywheel::config::{Config, Sources};
+use serde_json::json;
+
+use crate::support::daemon::{Daemon, answer};
+use crate::support::db::{Backend, TestDb};
+use crate::support::smtpd::Smtpd;
+
+fn file(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The `KEYWHEEL_…` variables of the compose file.
+fn compose_variables() -> Vec<(String, String)> {
+    let text = file("docker-compose.yml");
+    let lines = text.lines().map(str::trim).filter(|line| line.starts_with("KEYWHEEL_"));
+    lines
+        .map(|line| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.to_owned(), value.trim_matches('"').to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn the_settings_of_every_deployment_are_ones_the_program_knows() {
+    let env = compose_variables();
+    assert!(env.len() >= 7, "{env:?}");
+    Config::load(&Sources { env, ..Sources::default() }).unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = file("deploy/kubernetes/keywheel.yaml");
+    let (_, rest) = manifest.split_once("keywheel.toml: |\n").unwrap();
+    let (block, _) = rest.split_once("\n---").unwrap();
+    let mut text: String =
+        block.lines().map(|line| line.strip_prefix("    ").unwrap()).collect::<Vec<_>>().join(
+            "
+",
+        );
+    for (name, secret) in [
+        ("database-url", "postgres://kw:secret@db/kw"),
+        ("atlas-client-secret", "secret"),
+        ("smtp-url", "smtp://kw:secret@mail:587?tls=required"),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, secret).unwrap();
+        text = text.replace(&format!("/run/secrets/keywheel/{name}"), &path.display().to_string());
+    }
+    assert!(!text.contains("/run/secrets"), "{text}");
+    let toml = folder.path().join("keywheel.toml");
+    std::fs::write(&toml, text).unwrap();
+    let loaded = Config::load(&Sources { file: Some(toml), ..Sources::default() }).unwrap();
+    assert!(loaded.config.mail.smtp_url.is_some());
+
+    let unit = file("deploy/systemd/keywheel.service");
+    assert!(unit.contains("ExecStart=/usr/local/bin/keywheel serve --config /etc/keywheel/keywheel.toml\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_and_dashboard_ask_for_metrics_that_exist() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    it.add(&ada, 1).await;
+    let scraped = answer(it.request("GET", "/metrics", "")).await;
+    let scraped = scraped.json.as_str().unwrap();
+    for name in ["deploy/prometheus/keywheel.rules.yml", "deploy/grafana/keywheel.json"] {
+        let text = file(name);
+        let asked: BTreeSet<&str> = text
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|word| word.starts_with("keywheel_"))
+            .collect();
+        assert!(asked.len() >= 8, "{name}: {asked:?}");
+        for metric in asked {
+            let there = scraped
+                .lines()
+                .any(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with([' ', '{'])));
+            // Mails are counted from the first on.
+            assert!(there || metric == "keywheel_mails_total", "{name} asks for {metric}");
+        }
+    }
+    serde_json::from_str::<serde_json::Value>(&file("deploy/grafana/keywheel.json")).unwrap();
+}
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_of_compose_make_a_fleet() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = TestDb::new(Backend::Postgres).await;
+    let mail = Smtpd::start(json!({}));
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_keywheel"));
+    let mut sim = Command::new(&binary);
+    sim.args(["sim", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut sim = Ended(sim.spawn().unwrap());
+    let mut address = String::new();
+    BufReader::new(sim.0.stdout.take().unwrap()).read_line(&mut address).unwrap();
+
+    // As in the file; only the other services' names are the ones they have here.
+    let variables: Vec<_> = compose_variables()
+        .into_iter()
+        .map(|(name, value)| {
+            let value = match name.as_str() {
+                "KEYWHEEL_DATABASE__URL" => db.url.clone(),
+                "KEYWHEEL_ATLAS__BASE_URL" => address.trim().to_owned(),
+                "KEYWHEEL_MAIL__SMTP_URL" => format!("smtp://127.0.0.1:{}", mail.port),
+                _ => value,
+            };
+            (name, value)
+        })
+        .chain([("KEYWHEEL_DATA_DIR".to_owned(), folder.path().display().to_string())])
+        .collect();
+    let told = |command: &mut Command| {
+        command.env_clear().envs(variables.clone()).current_dir(folder.path());
+        let path = format!("{}:/usr/bin:/bin", binary.parent().unwrap().display());
+        command.env("PATH", path);
+    };
+    let mut serve = Command::new(&binary);
+    told(&mut serve);
+    serve.args(["serve", "--listen", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut serve = Ended(serve.spawn().unwrap());
+    let mut log = BufReader::new(serve.0.stderr.take().unwrap()).lines();
+    assert!(log.by_ref().map(Result::unwrap).any(|line| line.contains("keywheel serves")));
+    std::thread::spawn(move || log.for_each(drop));
+
+    let text = file("docker-compose.yml");
+    let (_, rest) = text.split_once("command:\n      - |\n").unwrap();
+    let script: Vec<&str> = rest.lines().map_while(|line| line.strip_prefix("        ")).collect();
+    let script = script.join(
+        "
+",
+    );
+    assert_eq!(script.matches("project add").count(), 3, "{script}");
+    let mut seed = Command::new("/bin/sh");
+    told(&mut seed);
+    let seeded = seed.args(["-c", &script]).output().unwrap();
+    let out = String::from_utf8(seeded.stdout).unwrap();
+    assert!(
+        seeded.status.success() && out.contains("3 projects: "),
+        "{out}{}",
+        String::from_utf8_lossy(&seeded.stderr)
+    );
+    // The first one is overdue, so its owner hears of it.
+    let heard = tokio::time::timeout(crate::support::daemon::LIMIT * 6, async {
+        while !mail.mails().iter().any(|it| it.to == "payments@example.com") {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    });
+    heard.await.expect("no reminder arrived");
+}
