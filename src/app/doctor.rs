@@ -69,7 +69,13 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
         }
     };
     if let Err(error) = store.check_schema().await {
-        findings.say("database", Err(error.to_string()));
+        match error {
+            StoreError::NotMigrated if config.database.migrate => {
+                findings.warn("database", "it is empty; the first `keywheel serve` sets it up");
+            }
+            error => findings.say("database", Err(error.to_string())),
+        }
+        mail(&config, &mut findings).await;
         return Ok(report(&findings));
     }
     let now = SystemClock.now();

@@ -252,6 +252,18 @@ async fn a_server_that_cannot_be_used_is_named_with_the_way_out() {
         .await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     unusable(&format!("smtp://127.0.0.1:{free}"), None, "connect: ", "check host and port").await;
+    // Before the first start there is no database, and mail can be tried all the same.
+    let folder = tempfile::tempdir().unwrap();
+    let set = |path: &str, value: String| (path.to_owned(), value);
+    let overrides = vec![
+        set("data_dir", folder.path().display().to_string()),
+        set("mail.smtp_url", format!("smtp://127.0.0.1:{}", plain.port)),
+    ];
+    let loaded = Config::load(&Sources { overrides, ..Sources::default() }).unwrap();
+    let report = doctor(loaded, Accept::default()).await.unwrap();
+    let results: Vec<_> =
+        report["checks"].as_array().unwrap().iter().filter_map(|it| it["result"].as_str()).collect();
+    assert_eq!((&report["ok"], results), (&json!(true), vec!["pass", "pass", "warn", "pass"]), "{report:#}");
     let it = Post::new(&[]).await;
     let found = examined(&it, &format!("smtp://127.0.0.1:{}", plain.port), None).await;
     assert_eq!(found["result"], "pass", "{found}");
