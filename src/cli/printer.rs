@@ -11,6 +11,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use super::client::Reply;
+use crate::domain::text::visible;
 use crate::domain::time::Timestamp;
 
 /// How data is printed.
@@ -97,7 +98,7 @@ impl Printer {
     /// Something said about the data, on standard error. Nobody can be told when that fails.
     pub(super) fn note(&mut self, text: &str) {
         let _ = self.wipe().and_then(|()| self.out.flush());
-        let text = text.split('\n').map(clean).collect::<Vec<_>>().join("\n");
+        let text = text.split('\n').map(visible).collect::<Vec<_>>().join("\n");
         let _ = writeln!(self.err, "{text}");
     }
 
@@ -131,9 +132,10 @@ impl Printer {
         let mut out = String::new();
         for (name, value) in rows {
             if value.contains('\n') {
-                let _ = writeln!(out, "{name}:\n{}", value.lines().map(clean).collect::<Vec<_>>().join("\n"));
+                let _ =
+                    writeln!(out, "{name}:\n{}", value.lines().map(visible).collect::<Vec<_>>().join("\n"));
             } else {
-                let _ = writeln!(out, "{name:width$}  {}", clean(&value));
+                let _ = writeln!(out, "{name:width$}  {}", visible(&value));
             }
         }
         self.text(&out)
@@ -182,13 +184,13 @@ fn heading(name: &str) -> String {
 pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => clean(&short_time(text)),
+        Value::String(text) => visible(&short_time(text)),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
         Value::Object(_) => {
             let mut rows = Vec::new();
             flatten("", value, &mut rows);
             let pairs: Vec<_> =
-                rows.iter().map(|(name, value)| format!("{}={}", clean(name), clean(value))).collect();
+                rows.iter().map(|(name, value)| format!("{}={}", visible(name), visible(value))).collect();
             pairs.join(" ")
         }
         other => other.to_string(),
@@ -201,22 +203,6 @@ fn short_time(text: &str) -> String {
         Some((head, rest)) if rest.ends_with('Z') && text.parse::<Timestamp>().is_ok() => format!("{head}Z"),
         _ => text.to_owned(),
     }
-}
-
-/// Makes control characters and text-direction overrides visible.
-pub(super) fn clean(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().fold(String::new(), |mut out, c| {
-        if hidden(c) {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-        out
-    })
 }
 
 #[cfg(test)]

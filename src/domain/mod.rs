@@ -9,4 +9,5 @@ pub mod policy;
 pub mod project;
 pub mod reminder;
 pub mod rotation;
+pub mod text;
 pub mod time;

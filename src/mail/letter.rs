@@ -10,6 +10,7 @@ use askama::Template;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::domain::text::visible;
 use crate::domain::time::Timestamp;
 
 /// A mail without its addresses.
@@ -43,29 +44,13 @@ pub struct Letter {
     server: String,
 }
 
-/// Makes control characters and text-direction overrides visible.
-fn clean(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().fold(String::new(), |mut out, c| {
-        if hidden(c) {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-        out
-    })
-}
-
 /// The parts of a model, read as what they should be.
 struct Model<'a>(&'a Value);
 
 impl Model<'_> {
     fn get(&self, name: &str) -> Option<String> {
         match &self.0[name] {
-            Value::String(text) if !text.is_empty() => Some(clean(&day(text))),
+            Value::String(text) if !text.is_empty() => Some(visible(&day(text))),
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         }
@@ -224,7 +209,7 @@ fn said(kind: &str, it: &Model<'_>) -> (String, Vec<String>) {
                 format!("{count} Atlas projects that you own reached a reminder, the most urgent first."),
             )
         }
-        other => (format!("{project}: {}", clean(other)), String::new()),
+        other => (format!("{project}: {}", visible(other)), String::new()),
     };
     let paragraphs = [Some(first), it.get("openNote"), remedy];
     (subject, paragraphs.into_iter().flatten().filter(|text| !text.is_empty()).collect())

@@ -76,6 +76,15 @@ struct Scenario {
     private: bool,
 }
 
+/// Nothing goes wrong.
+const PLAIN: Scenario = Scenario {
+    patching: Patching::Good,
+    validity: Validity::True,
+    rollback: Rollback::Good,
+    human: Human::Nobody,
+    private: false,
+};
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum At {
     BeforeLook,
@@ -447,13 +456,7 @@ fn check_end(run: &Run) -> Result<(), String> {
 fn scenarios() -> Vec<Scenario> {
     use Patching as P;
     use Validity as V;
-    let base = Scenario {
-        patching: P::Good,
-        validity: V::True,
-        rollback: Rollback::Good,
-        human: Human::Nobody,
-        private: false,
-    };
+    let base = PLAIN;
     let mut all = Vec::new();
     for patching in [
         P::Good,
@@ -609,14 +612,7 @@ fn each_outcome_ends_where_the_table_says() {
 
 #[test]
 fn looks_that_always_come_too_late_page_when_the_guard_is_over() {
-    let scenario = Scenario {
-        patching: Patching::Good,
-        validity: Validity::True,
-        rollback: Rollback::Good,
-        human: Human::Nobody,
-        private: false,
-    };
-    let mut world = World::new(scenario);
+    let mut world = World::new(PLAIN);
     let mut rotation = propose(&world);
     let patched = next(&rotation, &Outcome::Looked(world.look(extras(&rotation)).unwrap()), world.now);
     let reply = world.patch(Target::New);
@@ -633,14 +629,7 @@ fn looks_that_always_come_too_late_page_when_the_guard_is_over() {
 #[test]
 fn every_verb_is_legal_where_it_means_something() {
     use State as S;
-    let scenario = Scenario {
-        patching: Patching::Good,
-        validity: Validity::True,
-        rollback: Rollback::Good,
-        human: Human::Nobody,
-        private: false,
-    };
-    let world = World::new(scenario);
+    let world = World::new(PLAIN);
     let before = [S::AwaitingApproval, S::Approved];
     let stuck = [S::NeedsOperator];
     let table: [(Command, &[State]); 8] = [
