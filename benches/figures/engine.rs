@@ -215,8 +215,8 @@ pub(super) async fn fleet() -> (Duration, Duration) {
     const LATENCY: Duration = Duration::from_millis(50);
     let ms = Span::from_millis;
     let site = Site::new(COUNT, Arc::new(SystemClock), |settings| {
-        settings.verify.every = ms(500);
-        settings.verify.deploy_poll = ms(500);
+        settings.verify.every = ms(250);
+        settings.verify.deploy_poll = ms(250);
         settings.verify.deploy_grace = ms(1);
         settings.slots = SLOTS as usize;
     })
