@@ -200,11 +200,6 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     }
     shutdown.spawn_named("driver", driver::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("sweep", sweep::run(engine.clone(), shutdown.token()));
-    if smtp.is_none() {
-        tracing::warn!(
-            "mail.smtp_url is not set: nobody is told of anything by mail; `keywheel outbox list` shows what would be sent"
-        );
-    }
     let (smtp, present) = watch::channel(smtp);
     let courier = Courier::new(engine.clone(), present, config.mail.per_minute);
     shutdown.spawn_named("courier", courier.run(shutdown.token()));
@@ -249,6 +244,11 @@ fn local_socket(path: &Path) -> anyhow::Result<UnixListener> {
 pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    if loaded.config.mail.smtp_url.is_none() {
+        tracing::warn!(
+            "mail.smtp_url is not set: nobody is told of anything by mail; `keywheel outbox list` shows what would be sent"
+        );
     }
     let shutdown = Shutdown::new();
     shutdown.listen()?;

@@ -54,7 +54,8 @@ impl Store {
             // A transaction that SQLite itself gave up (a full disk) leaves a connection behind that
             // believes to be in one still: every later write would be lost in it.
             .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
-            .connect_with(options.clone()).await.map_err(|error| {
+            // 8 MiB instead of 2: a sweep among many projects writes all over the file.
+            .connect_with(options.clone().pragma("cache_size", "-8192")).await.map_err(|error| {
             StoreError::Unusable(format!(
                 "database.url: {} cannot be opened ({error}); check that this user may read and write the file and its folder",
                 path.display()

@@ -23,7 +23,6 @@ use std::time::Duration;
 use super::outcome::{Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome};
 use super::retry;
 use super::state::{Attempt, Cause, ClusterProgress, Deployed, Hold, Reply, Rotation, State, Target};
-use crate::domain::key::KeyRef;
 use crate::domain::time::Timestamp;
 
 /// Counts changes of [`next`] that would decide a recorded outcome differently.
@@ -1035,10 +1034,4 @@ fn note_clusters(known: &mut Vec<ClusterProgress>, seen: &[Cluster]) {
             _ => progress.idle = 0,
         }
     }
-}
-
-/// Whether `key` is one this rotation may ever send.
-#[must_use]
-pub fn is_known(rotation: &Rotation, key: &KeyRef) -> bool {
-    key.is_same(&rotation.new_key, &rotation.place) || key.is_same(&rotation.old_key, &rotation.place)
 }

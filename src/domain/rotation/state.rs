@@ -119,15 +119,6 @@ impl State {
                 | State::Closed
         )
     }
-
-    /// Whether a PATCH of ours may already have reached Atlas.
-    #[must_use]
-    pub const fn is_past_approved(self) -> bool {
-        matches!(
-            self,
-            State::Applying | State::Verifying | State::Deploying | State::RollingBack | State::NeedsOperator
-        )
-    }
 }
 
 named! {
@@ -472,7 +463,7 @@ impl Rotation {
         let mut hasher = Sha256::new();
         hasher.update(self.group_id.as_str());
         hasher.update(self.created_at.as_micros().to_be_bytes());
-        hasher.finalize().iter().take(8).fold(0, |salt, byte| salt << 8 | u64::from(*byte))
+        hasher.finalize().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
     }
 
     /// Proposer and time aside, the key this rotation sends for `target`.
