@@ -829,7 +829,7 @@ fn variants(base: &Rotation) -> Vec<Rotation> {
         |it, sent| paged(it, sent, 2),
         |it, sent| paged(it, sent, 5),
         |it, _| {
-            (it.state, it.rules.whole_block, it.block_hash) = (State::Approved, true, "another".to_owned())
+            (it.state, it.rules.whole_block, it.block_hash) = (State::Approved, true, "another".to_owned());
         },
         |it, _| (it.state, it.block_hash) = (State::Approved, "another".to_owned()),
         |it, sent| {
