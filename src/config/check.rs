@@ -77,16 +77,8 @@ fn is_log_level(text: &str) -> bool {
 }
 
 fn check_policy(policy: &Policy, r: &mut Reader, now: Timestamp) {
-    if !(1..=10).contains(&policy.approvals) {
-        r.fault("policy.approvals", "takes 1 to 10 people");
-    }
-    for (index, window) in policy.windows.iter().enumerate() {
-        if let Err(why) = window.check(now) {
-            r.fault("policy.windows", &format!("window {}: {why}", index + 1));
-        }
-    }
-    if policy.remind_before.iter().any(|days| Span::from_days(u64::from(days.days())) > policy.interval) {
-        r.fault("policy.remind_before", "a reminder lies before the cryptoperiod begins (policy.interval)");
+    for (field, rule) in policy.faults(now) {
+        r.fault(&format!("policy.{field}"), &rule);
     }
     if policy.self_approval {
         r.warnings.push(

@@ -59,6 +59,12 @@ impl Default for Policy {
     }
 }
 
+/// The longest span a policy takes: ten years.
+const LONGEST: Span = Span::from_days(3650);
+
+/// The most reminders or windows.
+const MOST_ENTRIES: usize = 50;
+
 impl Policy {
     /// The version an approval is bound to: the first 16 hexadecimal digits of a SHA-256 over the
     /// policy's canonical JSON. Equal policies have equal versions on every machine.
@@ -66,6 +72,46 @@ impl Policy {
     pub fn version(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
         hex::encode(&Sha256::digest(json)[..8])
+    }
+
+    /// What cannot be meant: the field, and the rule it breaks.
+    #[must_use]
+    pub fn faults(&self, now: Timestamp) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        if !(1..=10).contains(&self.approvals) {
+            faults.push(("approvals", "takes 1 to 10 people".to_owned()));
+        }
+        for (field, span) in [
+            ("interval", self.interval),
+            ("approval_ttl", self.approval_ttl),
+            ("execution_ttl", self.execution_ttl),
+        ] {
+            if span > LONGEST {
+                faults.push((field, format!("takes at most {LONGEST}")));
+            }
+        }
+        let days = |offset: &DayOffset| Span::from_days(u64::from(offset.days()));
+        if self.remind_before.iter().any(|offset| days(offset) > self.interval) {
+            let rule = "a reminder lies before the cryptoperiod begins (interval)".to_owned();
+            faults.push(("remind_before", rule));
+        }
+        if self.remind_overdue.iter().any(|offset| days(offset) > LONGEST) {
+            faults.push(("remind_overdue", format!("takes at most {LONGEST}")));
+        }
+        let many = [self.remind_before.len(), self.remind_overdue.len(), self.windows.len()];
+        for (field, count) in ["remind_before", "remind_overdue", "windows"].into_iter().zip(many) {
+            if count > MOST_ENTRIES {
+                faults.push((field, format!("takes at most {MOST_ENTRIES} entries")));
+            }
+        }
+        for (number, window) in (1..).zip(&self.windows) {
+            if let Err(why) = window.check(now) {
+                faults.push(("windows", format!("window {number}: {why}")));
+            } else if window.duration > LONGEST {
+                faults.push(("windows", format!("window {number}: duration takes at most {LONGEST}")));
+            }
+        }
+        faults
     }
 
     /// Whether a PATCH may be sent at `now`.

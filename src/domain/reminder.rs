@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::policy::Policy;
-use super::time::Timestamp;
+use super::time::{DayOffset, Span, Timestamp};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -25,7 +25,9 @@ impl Threshold {
 
 fn configured(policy: &Policy) -> Vec<Threshold> {
     let days = |days: u32| i32::try_from(days).unwrap_or(i32::MAX);
-    let before = policy.remind_before.iter().map(|it| Threshold(-days(it.days())));
+    // What would lie before the cycle is no reminder of it.
+    let fits = |it: &&DayOffset| Span::from_days(u64::from(it.days())) < policy.interval;
+    let before = policy.remind_before.iter().filter(fits).map(|it| Threshold(-days(it.days())));
     let after = policy.remind_overdue.iter().map(|it| Threshold(days(it.days())));
     let mut all: Vec<_> = before.chain(after).collect();
     all.sort_unstable();
@@ -89,6 +91,13 @@ mod tests {
         assert_eq!(passed_on(14).last(), Some(&14));
         assert_eq!(passed_on(3650).last(), Some(&3647));
         assert_eq!(passed_on(3650).len(), 10, "of the repeats only the latest");
+    }
+
+    #[test]
+    fn a_short_cycle_leaves_out_what_would_lie_before_it() {
+        let policy = Policy { interval: Span::from_days(10), ..Policy::default() };
+        let all: Vec<_> = passed(&policy, day(0), day(0)).into_iter().map(|it| it.0).collect();
+        assert_eq!(all, [-7, -3, -1, 0]);
     }
 
     #[test]

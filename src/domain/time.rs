@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 /// An instant in UTC with microsecond precision.
@@ -19,10 +19,27 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Timestamp(DateTime<Utc>);
 
+/// The first and the last instant: years that are written with four digits, so that text order stays
+/// time order whatever is added to an instant.
+const FIRST: DateTime<Utc> = edge(1, 1, 1, 0, 0, 0);
+const LAST: DateTime<Utc> = edge(9999, 12, 31, 23, 59, 59);
+
+const fn edge(year: i32, month: u32, day: u32, hour: u32, minute: u32, second: u32) -> DateTime<Utc> {
+    match NaiveDate::from_ymd_opt(year, month, day) {
+        Some(day) => match day.and_hms_opt(hour, minute, second) {
+            Some(at) => at.and_utc(),
+            None => DateTime::UNIX_EPOCH,
+        },
+        None => DateTime::UNIX_EPOCH,
+    }
+}
+
 impl Timestamp {
-    /// Takes a chrono instant and drops what is finer than a microsecond.
+    /// Takes a chrono instant and drops what is finer than a microsecond. What lies outside the years
+    /// 1 to 9999 becomes their edge.
     #[must_use]
     pub fn from_chrono(at: DateTime<Utc>) -> Self {
+        let at = at.clamp(FIRST, LAST);
         Self(DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap_or(at))
     }
 
@@ -62,7 +79,7 @@ impl Add<Duration> for Timestamp {
     type Output = Timestamp;
     fn add(self, span: Duration) -> Timestamp {
         let delta = TimeDelta::from_std(span).unwrap_or(TimeDelta::MAX);
-        Timestamp(self.0.checked_add_signed(delta).unwrap_or(DateTime::<Utc>::MAX_UTC))
+        Timestamp(self.0.checked_add_signed(delta).unwrap_or(LAST).clamp(FIRST, LAST))
     }
 }
 
@@ -70,7 +87,7 @@ impl Sub<Duration> for Timestamp {
     type Output = Timestamp;
     fn sub(self, span: Duration) -> Timestamp {
         let delta = TimeDelta::from_std(span).unwrap_or(TimeDelta::MAX);
-        Timestamp(self.0.checked_sub_signed(delta).unwrap_or(DateTime::<Utc>::MIN_UTC))
+        Timestamp(self.0.checked_sub_signed(delta).unwrap_or(FIRST).clamp(FIRST, LAST))
     }
 }
 
@@ -312,6 +329,16 @@ mod tests {
         }
         assert_eq!(DayOffset::try_from("0d".to_owned()).unwrap().days(), 0);
         assert!(DayOffset::try_from("36h".to_owned()).is_err());
+    }
+
+    #[test]
+    fn no_sum_leaves_the_years_that_are_written_with_four_digits() {
+        let now: Timestamp = "2026-03-01T00:00:00Z".parse().unwrap();
+        let far = Duration::from_secs(400_000 * 86_400 * 366);
+        for at in [now + far, now + Duration::MAX, now - far, now - Duration::MAX] {
+            let text = at.to_string();
+            assert_eq!((text.len(), text.parse()), (27, Ok(at)), "{text}");
+        }
     }
 
     #[test]

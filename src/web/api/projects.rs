@@ -83,7 +83,7 @@ pub(super) async fn add(
     Json(body): Json<Add>,
 ) -> Result<(StatusCode, axum::Json<Value>), Problem> {
     caller.must_be(&[Role::Operator])?;
-    check_policy(body.policy.as_ref(), web.engine.clock.now())?;
+    check_policy(body.policy.as_ref(), &web)?;
     let new = NewProject {
         group_id: body.group_id,
         name: body.name,
@@ -116,7 +116,7 @@ pub(super) async fn edit(
     Json(body): Json<Edit>,
 ) -> Result<axum::Json<Value>, Problem> {
     caller.must_be(&[Role::Operator])?;
-    check_policy(body.policy.as_ref(), web.engine.clock.now())?;
+    check_policy(body.policy.as_ref(), &web)?;
     let edit = ProjectEdit {
         name: body.name,
         owners: body.owners,
@@ -130,15 +130,25 @@ pub(super) async fn edit(
 }
 
 /// A policy that can never be met is refused where it is given, not when it is needed.
-fn check_policy(policy: Option<&PolicyOverride>, now: Timestamp) -> Result<(), Problem> {
+fn check_policy(policy: Option<&PolicyOverride>, web: &Web) -> Result<(), Problem> {
     let Some(policy) = policy else { return Ok(()) };
-    if policy.approvals == Some(0) {
-        return Err(Problem::invalid("policy.approvals", "at least one approval is needed"));
+    let faults = policy.over(&web.engine.settings.policy).faults(web.engine.clock.now());
+    // A default reminder that lies before a shorter cryptoperiod is left out, not refused.
+    let own = |field: &str| field != "remind_before" || policy.remind_before.is_some();
+    match faults.iter().find(|(field, _)| own(field)) {
+        Some((field, rule)) => Err(Problem::invalid(&format!("policy.{}", camel(field)), rule)),
+        None => Ok(()),
     }
-    for window in policy.windows.iter().flatten() {
-        window.check(now).map_err(|rule| Problem::invalid("policy.windows", rule))?;
-    }
-    Ok(())
+}
+
+/// A field's name as the API writes it.
+fn camel(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| {
+        let (head, tail) = word.split_at(1);
+        name + &head.to_uppercase() + tail
+    })
 }
 
 pub(super) async fn show(
