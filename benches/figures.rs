@@ -52,7 +52,15 @@ fn main() {
             }
         }
         if asked("patch") {
-            let (ours, bare) = engine::yes_to_patch().await;
+            // One late packet decides a p99 of a hundred: the middle one of five runs.
+            let mut runs = Vec::new();
+            for _ in 0..5 {
+                runs.push(engine::yes_to_patch().await);
+            }
+            runs.sort_by(|(a, b), (c, d)| {
+                (a.as_secs_f64() * d.as_secs_f64()).total_cmp(&(c.as_secs_f64() * b.as_secs_f64()))
+            });
+            let (ours, bare) = runs[2];
             ratio("approved to PATCH, p99 of 100 at once, to a bare client", ours, bare, "<= 2");
         }
         if asked("fleet") {

@@ -249,7 +249,7 @@ pub(super) async fn fleet() -> (Duration, Duration) {
     (took, LATENCY * requests / SLOTS)
 }
 
-/// One sweep with a hundred projects due among each of `counts`; the best of five.
+/// One sweep with a hundred projects due among each of `counts`; the best of twenty.
 pub(super) async fn sweeps(counts: &[usize]) -> Vec<Duration> {
     let mut all = Vec::new();
     for count in counts {
@@ -264,7 +264,7 @@ pub(super) async fn sweeps(counts: &[usize]) -> Vec<Duration> {
         }
         pragma(store, "PRAGMA synchronous = FULL").await;
         let mut best = Duration::MAX;
-        for _ in 0..5 {
+        for _ in 0..20 {
             let started = Instant::now();
             let seen = sweep::once(&site.engine, &CancellationToken::new()).await.unwrap();
             best = best.min(started.elapsed());
