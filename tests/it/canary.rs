@@ -13,6 +13,7 @@ use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::{Sim, World};
 use serde_json::{Value, json};
 
+use crate::support::smtpd::Smtpd;
 use crate::support::{group, new_key};
 
 const CLIENT_ID: &str = "mdb_sa_id_canary";
@@ -94,6 +95,8 @@ async fn answers(base: &str, token: &str, rotation: &str) -> Finds {
         "/",
         "/healthz",
         "/readyz",
+        "/metrics",
+        "/openapi.json",
         "/api/v1/projects",
         "/api/v1/rotations",
         "/api/v1/audit?limit=500",
@@ -151,7 +154,9 @@ async fn no_secret_leaves_the_program() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let base = format!("http://127.0.0.1:{port}");
     std::fs::write(folder.join("secret"), secret).unwrap();
-    std::fs::write(folder.join("keywheel.toml"), settings(folder, port, &sim.base_url(), secret)).unwrap();
+    let mail = Smtpd::start(json!({ "user": "mailer", "password": MAIL_PASSWORD }));
+    let text = settings(folder, port, &sim.base_url(), secret) + &mail_settings(mail.port);
+    std::fs::write(folder.join("keywheel.toml"), text).unwrap();
 
     let token = |name: &str, role: &str| {
         let made = command(folder, &["token", "create", "--name", name, "--role", role]).output().unwrap();
@@ -219,12 +224,30 @@ async fn no_secret_leaves_the_program() {
         Canary::new("ada's token", &ada, Some("ada")),
         Canary::new("grace's token", &grace, Some("grace")),
     ];
+    let mut password = Canary::new("the mail password", MAIL_PASSWORD, None);
+    // As it goes over the line, user and all.
+    password
+        .forms
+        .push(STANDARD.encode(format!("\0mailer\0{MAIL_PASSWORD}")).trim_end_matches('=').to_owned());
+    canaries.push(password);
+    let arrived = tokio::time::timeout(Duration::from_secs(60), async {
+        while mail.mails().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    arrived.await.expect("the password was never used");
     canaries.extend(live.iter().map(|it| Canary::new("Atlas' access token", it, None)));
     let mut finds = answers(&base, &ada, &rotation).await;
     finds.extend(added);
-    for args in
-        [&["config", "show"][..], &["config", "check"], &["token", "list"], &["status"], &["audit", "verify"]]
-    {
+    for args in [
+        &["config", "show"][..],
+        &["config", "check"],
+        &["token", "list"],
+        &["status"],
+        &["audit", "verify"],
+        &["doctor"],
+        &["outbox", "list"],
+    ] {
         finds.push((format!("keywheel {}", args.join(" ")), output(folder, args)));
     }
     finds.extend(files(folder));
@@ -258,6 +281,15 @@ async fn no_secret_leaves_the_program() {
             assert_eq!(leaks(&canaries, &planted), [format!("{} in a log", canary.name)], "{form}");
         }
     }
+}
+
+const MAIL_PASSWORD: &str = "Canary-7+Post_Office";
+
+fn mail_settings(port: u16) -> String {
+    let password = MAIL_PASSWORD.replace('+', "%2B");
+    format!(
+        "[mail]\nsmtp_url = \"smtp://mailer:{password}@127.0.0.1:{port}?tls=none\"\nfrom = \"k@example.com\"\n"
+    )
 }
 
 fn settings(folder: &Path, port: u16, atlas: &str, secret: &str) -> String {
