@@ -36,6 +36,7 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
     check_policy(&raw.policy, r, now);
     check_verify(&raw.verify, r);
     check_pace(&raw.pace, r);
+    check_auto_approve(&raw, r);
     check_cron(&raw.sweep.cron, r, now);
     let mail = check_mail(&raw, r);
     if !is_log_level(&raw.log.level) {
@@ -65,6 +66,7 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
         pace: raw.pace,
         sweep: raw.sweep,
         mail: mail?,
+        hooks: raw.hooks,
         retention: raw.retention,
         log: raw.log,
     })
@@ -85,9 +87,18 @@ fn check_policy(policy: &Policy, r: &mut Reader, now: Timestamp) {
             "policy.self_approval is on: one person can rotate alone; production value false".to_owned(),
         );
     }
-    if !policy.auto_approve.is_empty() {
-        r.warnings
-            .push("policy.auto_approve has no effect: this version has no hooks that propose".to_owned());
+}
+
+fn check_auto_approve(raw: &RawConfig, r: &mut Reader) {
+    for named in &raw.policy.auto_approve {
+        let known = raw.hooks.iter().any(|hook| named.strip_prefix("hook:") == Some(&hook.name));
+        if !known && named != "poll" {
+            let all: Vec<_> = raw.hooks.iter().map(|hook| format!("\"hook:{}\"", hook.name)).collect();
+            r.fault(
+                "policy.auto_approve",
+                &format!("{named:?} proposes nothing; there are \"poll\" {}", all.join(" ")),
+            );
+        }
     }
 }
 
@@ -221,7 +232,7 @@ fn check_smtp_url(raw: &RawConfig, r: &mut Reader) {
     }
 }
 
-fn on_loopback(url: &Url) -> bool {
+pub(super) fn on_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
@@ -234,7 +245,7 @@ fn on_loopback(url: &Url) -> bool {
 }
 
 /// A plain http or https address without user, query or fragment; the slash at its end is dropped.
-fn check_web_url(path: &str, text: &str, r: &mut Reader) -> Option<String> {
+pub(super) fn check_web_url(path: &str, text: &str, r: &mut Reader) -> Option<String> {
     if text.is_empty() && !r.errors.is_empty() {
         return None;
     }

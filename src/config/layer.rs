@@ -5,7 +5,7 @@
 //! layer replaces a leaf whole; lists are never merged. Nothing here knows which paths exist or
 //! what they mean: that is the reader's part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -97,10 +97,24 @@ fn flatten(
             (Some(Value::Table(inner)), DeValue::Table(spans)) if !inner.is_empty() => {
                 flatten(inner, spans, &path, visit);
             }
+            // `[[hooks]]`: each element goes by its name, so that the environment can reach its secret.
+            (Some(Value::Array(inner)), DeValue::Array(spans)) if prefix.is_empty() && are_tables(inner) => {
+                let mut names = BTreeSet::new();
+                for (at, (value, spanned)) in inner.iter().zip(spans.iter()).enumerate() {
+                    let (Value::Table(inner), DeValue::Table(spans)) = (value, spanned.get_ref()) else { continue };
+                    let own = inner.get("name").and_then(Value::as_str).filter(|own| names.insert(*own));
+                    let element = own.map_or_else(|| at.to_string(), ToOwned::to_owned);
+                    flatten(inner, spans, &join(&path, &element), visit);
+                }
+            }
             (Some(value), _) => visit(path, value.clone(), key.span().start),
             (None, _) => {}
         }
     }
+}
+
+fn are_tables(items: &[Value]) -> bool {
+    !items.is_empty() && items.iter().all(|item| item.as_table().is_some_and(|table| !table.is_empty()))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -7,6 +7,7 @@
 //! what a project overrides for itself.
 
 mod check;
+pub mod hooks;
 mod layer;
 mod reader;
 mod show;
@@ -23,6 +24,7 @@ use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::time::{Clock, Span, SystemClock};
 use crate::secret::{Secret, SecretUrl};
 
+pub use hooks::Hook;
 pub use layer::Origin;
 pub use reader::Entry;
 use reader::Reader;
@@ -54,6 +56,8 @@ pub struct Config {
     pub sweep: Sweep,
     /// Mail.
     pub mail: Mail,
+    /// Who may send events.
+    pub hooks: Vec<Hook>,
     /// How long what is over is kept.
     pub retention: Retention,
     /// Logs.
@@ -327,6 +331,7 @@ struct RawConfig {
     mail_from: String,
     mail_ca_file: String,
     mail_per_minute: u32,
+    hooks: Vec<Hook>,
     retention: Retention,
     log: Log,
 }
@@ -363,6 +368,7 @@ impl RawConfig {
             mail_from: r.take("mail.from", text()),
             mail_ca_file: r.take("mail.ca_file", text()),
             mail_per_minute: r.take("mail.per_minute", 120),
+            hooks: hooks::read(r),
             retention: Retention {
                 mails: r.take("retention.mails", Span::from_days(400)),
                 events: r.take("retention.events", Span::from_days(90)),

@@ -161,6 +161,13 @@ impl Reader {
         Some(secret).filter(|_| !text.is_empty())
     }
 
+    /// Takes whatever lies below `path` for known, where another fault was told already.
+    pub(super) fn forgive(&mut self, path: &str) {
+        let start = format!("{path}.");
+        let below: Vec<String> = self.leaves.keys().filter(|it| it.starts_with(&start)).cloned().collect();
+        self.known.extend(below);
+    }
+
     /// Ends the questions: reports leaves that nobody asked for and files that show secrets.
     pub(super) fn finish(&mut self) {
         let unknown: BTreeSet<(String, String)> = self
