@@ -21,6 +21,7 @@ use crate::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, T
 use crate::config::{self, Config, Loaded, Sources};
 use crate::domain::time::{Clock, SystemClock, Timestamp};
 use crate::engine::courier::Courier;
+use crate::engine::dispatch::Dispatch;
 use crate::engine::guard::Guard;
 use crate::engine::{Engine, Settings, driver, schedule, sweep};
 use crate::lifecycle::Shutdown;
@@ -30,6 +31,7 @@ use crate::store::{Access, NewAudit, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::web::auth::{Origin, Role, new_token, token_hash, user_name};
 use crate::web::{Web, router};
+use crate::webhook::{self, Key, Target};
 
 mod demo;
 mod doctor;
@@ -133,6 +135,30 @@ fn smtp(config: &Config) -> anyhow::Result<Option<Smtp>> {
     Smtp::new(&options).map(Some).map_err(|why| anyhow!("{why}"))
 }
 
+/// Where webhooks go.
+fn webhooks(config: &Config) -> anyhow::Result<Vec<Target>> {
+    config.webhooks.iter().map(webhook).collect()
+}
+
+fn webhook(it: &config::Webhook) -> anyhow::Result<Target> {
+    let keys: Option<Vec<Key>> = it.keys.iter().map(|key| Key::new(key.expose())).collect();
+    let options = webhook::Options {
+        name: it.name.clone(),
+        url: it.url.clone(),
+        format: match it.format {
+            config::WebhookFormat::CloudEvents => webhook::Format::CloudEvents,
+            config::WebhookFormat::Slack => webhook::Format::Slack,
+            config::WebhookFormat::Teams => webhook::Format::Teams,
+        },
+        keys: keys.with_context(|| format!("webhooks.{}.secret is too short", it.name))?,
+        token: it.token.clone(),
+        kinds: it.kinds.clone(),
+        allow_private: it.allow_private,
+        ca_file: it.ca_file.clone(),
+    };
+    Target::new(&options).map_err(|why| anyhow!("{why}"))
+}
+
 /// A daemon whose parts all run.
 struct Running {
     engine: Engine,
@@ -163,6 +189,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     guard.compare_clocks(&store, &SystemClock).await?;
     let engine = engine(config, store)?.with_guard(guard);
     let smtp = smtp(config)?;
+    engine.webhooks.replace(webhooks(config)?);
     // The policy may be another one than when the next reminders were computed.
     engine.store.look_at_all_reminders(SystemClock.now()).await?;
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
@@ -203,6 +230,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     let (smtp, present) = watch::channel(smtp);
     let courier = Courier::new(engine.clone(), present, config.mail.per_minute);
     shutdown.spawn_named("courier", courier.run(shutdown.token()));
+    shutdown.spawn_named("dispatch", Dispatch::new(engine.clone()).run(shutdown.token()));
     let (heart, cron, token) = (engine.clone(), config.sweep.cron.clone(), shutdown.token());
     shutdown.spawn_named("schedule", async move {
         if let Err(error) = schedule::run(heart, &cron, token).await {

@@ -5,9 +5,9 @@
 //!
 //! ```text
 //! L5  main -> cli -> app
-//! L4  web                               -> engine, store reads, domain
-//! L3  engine                            -> store, atlas, mail, domain
-//! L2  store | atlas | mail | sim        -> domain, secret
+//! L4  web                                -> engine, store reads, domain
+//! L3  engine                             -> store, atlas, mail, webhook, domain
+//! L2  store | atlas | mail | webhook | sim  -> domain, secret
 //! L1  config | secret | lifecycle | telemetry
 //! L0  domain
 //! ```
@@ -25,3 +25,4 @@ pub mod sim;
 pub mod store;
 pub mod telemetry;
 pub mod web;
+pub mod webhook;

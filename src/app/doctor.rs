@@ -1,4 +1,4 @@
-//! `keywheel doctor`: configuration, database, Atlas, mail and clocks in plain words, each with the way
+//! `keywheel doctor`: configuration, webhook targets, database, Atlas, mail and clocks in plain words, each with the way
 //! out, and an operator's acceptance of what the daemon does not act on. Each acceptance is an audit row of its own; nothing else is written.
 
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{actor, atlas, open, smtp};
+use super::{actor, atlas, open, smtp, webhook};
 use crate::config::{Config, Loaded};
 use crate::domain::ids::GroupId;
 use crate::domain::policy::Window;
@@ -60,6 +60,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
         findings.warn("configuration", warning);
     }
     schedule(&config, &mut findings);
+    webhooks(&config, &mut findings);
     let store = match open(&config, Access::Beside).await {
         Ok(store) => store,
         Err(error) => {
@@ -165,6 +166,17 @@ fn schedule(config: &Config, findings: &mut Findings) {
             None => Err("sweep.cron never comes true".to_owned()),
         },
     );
+}
+
+/// Lists where webhooks go, and calls none of them: a test would be taken for news.
+fn webhooks(config: &Config, findings: &mut Findings) {
+    for it in &config.webhooks {
+        let verdict = match webhook(it) {
+            Ok(target) => Ok(format!("{}; it was not called", target.described())),
+            Err(why) => Err(format!("{why:#}")),
+        };
+        findings.say(&format!("webhooks.{}", it.name), verdict);
+    }
 }
 
 /// Tries each credential on a project that uses it.

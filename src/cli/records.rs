@@ -13,9 +13,11 @@ use super::printer::{Printer, cell};
 use crate::domain::ids::OutboxId;
 
 const AUDIT: [&str; 6] = ["seq", "at", "actor", "action", "subject", "detail"];
-const OUTBOX: [&str; 7] = ["id", "createdAt", "kind", "recipient", "state", "attempts", "lastReply"];
-const MAIL: [&str; 13] = [
+const OUTBOX: [&str; 8] =
+    ["id", "createdAt", "channel", "kind", "recipient", "state", "attempts", "lastReply"];
+const MAIL: [&str; 14] = [
     "id",
+    "channel",
     "kind",
     "recipient",
     "state",
@@ -48,17 +50,17 @@ pub(super) enum AuditVerb {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OutboxVerb {
-    /// List mails, the newest first
+    /// List mails and webhooks, the newest first
     #[command(after_help = "Example:\n  keywheel outbox list")]
     List {
         /// How many at most
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
-    /// Show one mail
+    /// Show one mail or webhook
     #[command(after_help = "Example:\n  keywheel outbox show 0198c5a0-0000-7000-8000-000000000000")]
     Show {
-        /// The mail's id
+        /// Its id
         id: OutboxId,
     },
 }

@@ -67,6 +67,7 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
         sweep: raw.sweep,
         mail: mail?,
         hooks: raw.hooks,
+        webhooks: raw.webhooks,
         retention: raw.retention,
         log: raw.log,
     })

@@ -11,6 +11,7 @@ pub mod hooks;
 mod layer;
 mod reader;
 mod show;
+pub mod webhooks;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +29,7 @@ pub use hooks::Hook;
 pub use layer::Origin;
 pub use reader::Entry;
 use reader::Reader;
+pub use webhooks::{Webhook, WebhookFormat};
 
 /// The built-in defaults: the lowest layer and the reference.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -58,6 +60,8 @@ pub struct Config {
     pub mail: Mail,
     /// Who may send events.
     pub hooks: Vec<Hook>,
+    /// Where webhooks go.
+    pub webhooks: Vec<Webhook>,
     /// How long what is over is kept.
     pub retention: Retention,
     /// Logs.
@@ -332,6 +336,7 @@ struct RawConfig {
     mail_ca_file: String,
     mail_per_minute: u32,
     hooks: Vec<Hook>,
+    webhooks: Vec<Webhook>,
     retention: Retention,
     log: Log,
 }
@@ -369,6 +374,7 @@ impl RawConfig {
             mail_ca_file: r.take("mail.ca_file", text()),
             mail_per_minute: r.take("mail.per_minute", 120),
             hooks: hooks::read(r),
+            webhooks: webhooks::read(r),
             retention: Retention {
                 mails: r.take("retention.mails", Span::from_days(400)),
                 events: r.take("retention.events", Span::from_days(90)),

@@ -99,8 +99,7 @@ fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
         "did you mean verify.readings?",
         "did you mean policy.approvals?",
         "kms (",
-        "hooks (",
-        "known here: atlas, data_dir, database, log, mail, pace, policy, retention, server, sweep, verify",
+        "known here: atlas, data_dir, database, hooks, log, mail, pace, policy, retention, server, sweep, verify, webhooks",
         "atlas.credentials.default.secret (",
         "policy.interval is a value and has nothing below it",
     ] {
@@ -327,4 +326,81 @@ fn a_file_that_is_not_there_is_an_error_with_its_name() {
     let sources = Sources { file: Some("/nowhere/k.toml".into()), ..Sources::default() };
     let error = Config::load(&sources).unwrap_err().to_string();
     assert!(error.starts_with("the configuration file /nowhere/k.toml cannot be read: "), "{error}");
+}
+
+const SIGNED: &str = "secret = \"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD\"\n";
+
+#[test]
+fn a_webhook_is_read_with_its_defaults_and_shows_no_secret() {
+    let desk = Desk::new();
+    let url = desk.write("url", "https://hooks.example/canary1?k=canary2\n", 0o600);
+    let old = desk.write("old", "whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5\n", 0o600);
+    let loaded = desk
+        .load(&format!(
+            "[[webhooks]]\nname = \"ops\"\nurl_file = {url:?}\n{SIGNED}previous_secret_file = {old:?}\ntoken = \"canary3\"\ntypes = [\"completed\", \"io.keywheel.drifted.v1\"]\n\n[[webhooks]]\nname = \"chat\"\nurl = \"http://10.0.0.1/canary4\"\nformat = \"slack\"\nallow_private = true\n"
+        ))
+        .unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let [chat, ops] = &loaded.config.webhooks[..] else { panic!("{:?}", loaded.config.webhooks) };
+    assert_eq!(
+        (ops.name.as_str(), ops.format, ops.allow_private),
+        ("ops", WebhookFormat::CloudEvents, false)
+    );
+    assert_eq!((ops.url.expose(), ops.keys.len()), ("https://hooks.example/canary1?k=canary2", 2));
+    assert_eq!(ops.kinds, ["completed", "drifted"]);
+    assert_eq!((chat.format, chat.keys.len(), chat.kinds.len()), (WebhookFormat::Slack, 0, 0));
+    for shown in [format!("{loaded:?}"), loaded.to_text(), loaded.to_json().to_string()] {
+        assert!(
+            !shown.contains("canary") && !shown.contains("C2FVsBQI") && !shown.contains("Y2FuYXJ5"),
+            "{shown}"
+        );
+        assert!(!shown.contains("10.0.0.1") && !shown.contains("hooks.example"), "{shown}");
+    }
+    let env = pairs(&[("KEYWHEEL_WEBHOOKS__CHAT__URL", "https://1.1.1.1/x")]);
+    let file = desk.write("k2.toml", "[[webhooks]]\nname = \"chat\"\nformat = \"teams\"\n", 0o600);
+    let loaded = Config::load(&Sources { file: Some(file), env, ..Sources::default() }).unwrap();
+    assert_eq!(loaded.config.webhooks[0].url.expose(), "https://1.1.1.1/x");
+}
+
+#[test]
+fn what_is_wrong_with_a_webhook_is_named_without_its_secrets() {
+    let desk = Desk::new();
+    let of = |more: &str| {
+        let text = format!("[[webhooks]]\nname = \"ops\"\n{more}");
+        let faults = desk.faults(&text).join("\n");
+        assert!(!faults.contains("canary") && !faults.contains("Y2FuYXJ5"), "{faults}");
+        faults
+    };
+    let url = "url = \"https://hooks.example/canary\"\n";
+    for (more, wanted) in [
+        (SIGNED.to_owned(), "webhooks.ops: url or url_file is missing"),
+        (url.to_owned(), "webhooks.ops: secret or secret_file is missing"),
+        (format!("{url}secret = \"\"\n"), "webhooks.ops.secret (k.toml:4): an empty secret is none"),
+        (format!("{url}secret = \"whsec_\"\n"), "webhooks.ops.secret"),
+        (format!("{url}secret = \"whsec_Y2FuYXJ5Y2FuYXJ5\"\n"), "at least 24 random bytes"),
+        (format!("{url}secret = \"canary?\"\n"), "webhooks.ops.secret"),
+        (format!("{url}{SIGNED}previous_secret = \"whsec_Y2FuYXJ5\"\n"), "webhooks.ops.previous_secret"),
+        (format!("{url}{SIGNED}format = \"xml\"\n"), "\"cloudevents\", \"slack\" or \"teams\""),
+        (
+            format!("{url}{SIGNED}types = [\"complete\"]\n"),
+            "there is no type \"complete\"; there are approval_requested, completed",
+        ),
+        (format!("{url}{SIGNED}ca_file = \"/nowhere.pem\"\n"), "there is none of that name"),
+        (format!("{url}{SIGNED}tokn = \"canary\"\n"), "did you mean webhooks.ops.token?"),
+        (format!("url = \"http://hooks.example/canary\"\n{SIGNED}"), "only with allow_private = true"),
+        (format!("url = \"https://canary@hooks.example/\"\n{SIGNED}"), "without a user"),
+        (format!("url = \"https://hooks.example/#canary\"\n{SIGNED}"), "webhooks.ops.url"),
+        (format!("url = \"ftp://hooks.example/canary\"\nallow_private = true\n{SIGNED}"), "webhooks.ops.url"),
+        (format!("url = \"https://127.1/canary\"\n{SIGNED}"), "names a loopback address"),
+        (format!("url = \"https://[::ffff:10.0.0.1]/canary\"\n{SIGNED}"), "only public addresses are called"),
+        (format!("url = \"https://0xa9fea9fe/canary\"\n{SIGNED}"), "names a link-local address"),
+    ] {
+        let faults = of(&more);
+        let all = faults.replace(&format!("{}/", desk.0.path().display()), "");
+        assert!(all.contains(wanted) && all.lines().count() == 1, "{more}\n{wanted:?} not alone in:\n{all}");
+    }
+    let twice = format!("[[webhooks]]\nname = \"a\"\n{url}{SIGNED}[[webhooks]]\nname = \"a\"\n{url}{SIGNED}");
+    assert!(desk.faults(&twice)[0].contains("two webhooks named \"a\""), "{:?}", desk.faults(&twice));
+    let nameless = desk.faults(&format!("[[webhooks]]\n{url}{SIGNED}"));
+    assert!(nameless.len() == 1 && nameless[0].starts_with("webhooks.0: name is missing"), "{nameless:?}");
 }

@@ -3,8 +3,10 @@
 //! Nothing in here knows of tokio, sqlx, axum or reqwest; the time comes in as an argument. Every
 //! other layer may import this one, and it imports none of them.
 
+pub mod address;
 pub mod ids;
 pub mod key;
+pub mod notice;
 pub mod policy;
 pub mod project;
 pub mod reminder;

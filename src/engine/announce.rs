@@ -1,24 +1,65 @@
-//! Turns the machine's notices into outbox rows, one for each owner and notice.
+//! Turns notices into outbox rows: one mail for each owner, and one webhook for each target that wants it.
 //!
 //! Rows are written in the transaction of their cause. Nothing is sent from here: the rows hold a
-//! model, never a secret and never a link, and stay readable until a courier takes them.
+//! model, never a secret and never a link, and stay readable until somebody takes them.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Settings;
+use super::{Engine, Settings};
+use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::notice::KINDS;
 use crate::domain::rotation::machine::Notice;
 use crate::domain::rotation::state::{Cause, Rotation};
 use crate::domain::time::Timestamp;
-use crate::store::{NewOutbox, RotationRow};
+use crate::store::{Channel, NewOutbox, RotationRow};
 
 /// Who hears of a project that has no owner: the row rests there and says so.
 pub const NO_OWNER: &str = "nobody";
 
+/// Something that people and other systems are told.
+#[derive(Debug)]
+pub(super) struct News<'a> {
+    /// One of the kinds of notice.
+    pub(super) kind: &'static str,
+    /// The same for the same news, always, and for no other: no recipient is told twice.
+    pub(super) identity: String,
+    pub(super) group_id: &'a GroupId,
+    pub(super) rotation_id: Option<RotationId>,
+    /// What it says; no link and no secret.
+    pub(super) model: Value,
+}
+
+impl News<'_> {
+    /// The rows that tell `owners`, and every target that wants news of this kind.
+    pub(super) fn rows(&self, engine: &Engine, owners: &[String], now: Timestamp) -> Vec<NewOutbox> {
+        debug_assert!(KINDS.contains(&self.kind), "{} is no kind of notice", self.kind);
+        let row = |channel, recipient: String, message_id| NewOutbox {
+            channel,
+            kind: self.kind.to_owned(),
+            group_id: self.group_id.clone(),
+            rotation_id: self.rotation_id,
+            message_id,
+            recipient,
+            model: self.model.clone(),
+            next_try_at: now,
+        };
+        let mails = addressed(owners).into_iter().map(|recipient| {
+            let id = message_id(&format!("{}/{recipient}", self.identity));
+            row(Channel::Mail, recipient, id)
+        });
+        let targets = engine.webhooks.all();
+        let webhooks = targets.iter().filter(|target| target.wants(self.kind)).map(|target| {
+            row(Channel::Webhook, target.name().to_owned(), webhook_id(&self.identity, target.name()))
+        });
+        mails.chain(webhooks).collect()
+    }
+}
+
 /// The rows for `notices`.
 #[must_use]
 pub fn rows(
-    settings: &Settings,
+    engine: &Engine,
     before: &RotationRow,
     after: &Rotation,
     notices: &[Notice],
@@ -29,16 +70,14 @@ pub fn rows(
         .iter()
         .flat_map(|notice| {
             let (kind, part) = name(*notice);
-            let model = model(settings, before, after, kind);
-            addressed(owners).into_iter().map(move |recipient| NewOutbox {
-                kind: kind.to_owned(),
-                group_id: after.group_id.clone(),
+            let news = News {
+                kind,
+                identity: format!("{}/{kind}/{part}", after.id),
+                group_id: &after.group_id,
                 rotation_id: Some(after.id),
-                message_id: message_id(&format!("{}/{kind}/{part}/{recipient}", after.id)),
-                recipient,
-                model: model.clone(),
-                next_try_at: now,
-            })
+                model: model(&engine.settings, before, after, kind),
+            };
+            news.rows(engine, owners, now)
         })
         .collect()
 }
@@ -46,24 +85,19 @@ pub fn rows(
 /// The rows that ask for approvals of a fresh proposal.
 #[must_use]
 pub fn proposal_rows(
-    settings: &Settings,
+    engine: &Engine,
     row: &RotationRow,
     owners: &[String],
     now: Timestamp,
 ) -> Vec<NewOutbox> {
-    let model = model(settings, row, &row.rotation, "approval_requested");
-    addressed(owners)
-        .into_iter()
-        .map(|recipient| NewOutbox {
-            kind: "approval_requested".to_owned(),
-            group_id: row.rotation.group_id.clone(),
-            rotation_id: Some(row.rotation.id),
-            message_id: message_id(&format!("{}/approval_requested/{recipient}", row.rotation.id)),
-            recipient,
-            model: model.clone(),
-            next_try_at: now,
-        })
-        .collect()
+    let news = News {
+        kind: "approval_requested",
+        identity: format!("{}/approval_requested", row.rotation.id),
+        group_id: &row.rotation.group_id,
+        rotation_id: Some(row.rotation.id),
+        model: model(&engine.settings, row, &row.rotation, "approval_requested"),
+    };
+    news.rows(engine, owners, now)
 }
 
 fn addressed(owners: &[String]) -> Vec<String> {
@@ -151,4 +185,9 @@ pub fn enable_command(rotation: &Rotation) -> String {
 /// One id for one logical mail: the same text always gives the same id.
 pub(super) fn message_id(identity: &str) -> String {
     format!("<{}@keywheel>", hex::encode(&Sha256::digest(identity)[..16]))
+}
+
+/// The same for a webhook: it stands in the signed text before a full stop, so it holds none.
+pub(super) fn webhook_id(identity: &str, target: &str) -> String {
+    format!("msg_{}", hex::encode(&Sha256::digest(format!("webhook/{target}/{identity}"))[..16]))
 }

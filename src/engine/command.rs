@@ -429,7 +429,7 @@ impl Engine {
             subject: format!("rotation/{}", row.rotation.id),
             detail: detail.to_string(),
         }];
-        let outbox = announce::proposal_rows(&self.settings, &row, &project.owners, now);
+        let outbox = announce::proposal_rows(self, &row, &project.owners, now);
         match self.store.insert_rotation(&row, &journal, &audit, &outbox, now).await {
             Ok(()) => {
                 self.rotations_due.notify_one();

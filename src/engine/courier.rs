@@ -74,7 +74,7 @@ impl Courier {
             });
             match rest {
                 Rest::Until(wait) => tokio::select! {
-                    () = self.engine.mail_due.notified() => {}
+                    () = self.engine.mail_due.mail() => {}
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(wait) => {}
                 },

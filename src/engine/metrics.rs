@@ -1,7 +1,8 @@
 //! What is counted while the engine runs, and what a scrape adds from the database.
 //!
 //! Counters live in the process and begin at zero with it; gauges are read when they are asked for.
-//! No metric carries a name, an id or an address: whoever may scrape learns how much, not what.
+//! No metric carries a name, an id or an address of a project or a person: whoever may scrape learns
+//! how much, not what. Webhook targets go by the names they were given in the configuration.
 
 use std::fmt;
 use std::future::Future;
@@ -31,6 +32,7 @@ use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
+type Named = [(&'static str, String); 2];
 type Number = Gauge<f64, AtomicU64>;
 
 /// Upper bounds of the latency buckets in seconds; the last is the longest request there is.
@@ -42,6 +44,7 @@ pub struct Metrics {
     requests: Family<Labels<2>, Counter>,
     seconds: Family<Labels<1>, Histogram>,
     mails: Family<Labels<1>, Counter>,
+    webhooks: Family<Named, Counter>,
     /// Claims that another daemon had taken over.
     pub lease_losses: Counter,
 }
@@ -60,6 +63,7 @@ impl Default for Metrics {
             requests: Family::default(),
             seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             mails: Family::default(),
+            webhooks: Family::default(),
             lease_losses: Counter::default(),
         };
         let registry = &mut it.registry;
@@ -70,6 +74,11 @@ impl Default for Metrics {
         );
         registry.register("atlas_request_seconds", "Seconds a call to Atlas took", it.seconds.clone());
         registry.register("mails", "Attempts to send a mail by what came of them", it.mails.clone());
+        registry.register(
+            "webhooks",
+            "Attempts to deliver a webhook by target and what came of them; dead: it is given up",
+            it.webhooks.clone(),
+        );
         registry.register(
             "lease_losses",
             "Claims on a rotation that another daemon had taken over",
@@ -90,6 +99,12 @@ impl Metrics {
     pub fn mail(&self, result: &'static str) {
         self.mails.get_or_create(&[("result", result)]).inc();
     }
+
+    /// Counts webhooks for `target`: `sent`, `failed` (and tried again) or `dead` (given up).
+    pub fn webhooks(&self, target: &str, result: &'static str, count: u64) {
+        let labels = [("target", target.to_owned()), ("result", result.to_owned())];
+        self.webhooks.get_or_create(&labels).inc_by(count);
+    }
 }
 
 /// The text a scrape gets, in the `OpenMetrics` format.
@@ -104,6 +119,7 @@ pub async fn scrape(engine: &Engine) -> Result<String, StoreError> {
     registry.register("build_info", "The program's version", build);
     fleet(engine, &mut registry, now).await?;
     mails(engine, &mut registry, now).await?;
+    webhooks(engine, &mut registry).await?;
     let lag = engine.store.next_check().await?.map_or(Duration::ZERO, |at| now.since(at));
     number(
         &mut registry,
@@ -177,6 +193,28 @@ async fn mails(engine: &Engine, registry: &mut Registry, now: Timestamp) -> Resu
         "Age of the oldest mail that waits to be sent",
         oldest.unwrap_or_default().as_secs_f64(),
     );
+    Ok(())
+}
+
+async fn webhooks(engine: &Engine, registry: &mut Registry) -> Result<(), StoreError> {
+    let targets = engine.webhooks.all();
+    if targets.is_empty() {
+        return Ok(());
+    }
+    let counts = engine.store.webhook_counts().await?;
+    let messages: Family<Named, Gauge> = Family::default();
+    let disabled: Family<[(&'static str, String); 1], Gauge> = Family::default();
+    for target in targets {
+        let name = target.name();
+        for state in ["waiting", "sent", "failed"] {
+            let count = counts.iter().find(|it| it.target == name && it.state == state);
+            let labels = [("target", name.to_owned()), ("state", state.to_owned())];
+            messages.get_or_create(&labels).set(count.map_or(0, |it| it.webhooks));
+        }
+        disabled.get_or_create(&[("target", name.to_owned())]).set(i64::from(target.is_retired()));
+    }
+    registry.register("webhook_messages", "Webhooks by target and state", messages);
+    registry.register("webhook_disabled", "1 when the target answered 410 and is left alone", disabled);
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
 //! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say,
-//! [`schedule`] only wakes the others. [`announce`] and [`remind`] write mails, [`courier`] sends them.
+//! [`schedule`] only wakes the others. [`announce`] and [`remind`] write mails and
+//! webhooks, [`courier`] sends the ones and [`dispatch`] the others.
 //! [`fleet`] and [`metrics`] only look. All decisions about a rotation are
 //! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
 //! no transaction is open during a call to Atlas.
@@ -10,6 +11,7 @@
 pub mod announce;
 pub mod command;
 pub mod courier;
+pub mod dispatch;
 pub mod driver;
 pub mod fleet;
 pub mod guard;
@@ -81,6 +83,29 @@ impl Settings {
     }
 }
 
+/// Rings for the courier and for the dispatch, each on its own: one must not take the other's ring.
+#[derive(Debug, Default)]
+pub struct Bell {
+    mail: Notify,
+    webhooks: Notify,
+}
+
+impl Bell {
+    /// Something was written to the outbox.
+    pub fn notify_one(&self) {
+        self.mail.notify_one();
+        self.webhooks.notify_one();
+    }
+
+    async fn mail(&self) {
+        self.mail.notified().await;
+    }
+
+    async fn webhooks(&self) {
+        self.webhooks.notified().await;
+    }
+}
+
 /// Everything the engine's parts share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -94,8 +119,10 @@ pub struct Engine {
     pub settings: Arc<Settings>,
     /// Wakes the driver.
     pub rotations_due: Arc<Notify>,
-    /// Wakes the courier.
-    pub mail_due: Arc<Notify>,
+    /// Wakes whoever sends from the outbox.
+    pub mail_due: Arc<Bell>,
+    /// Where webhooks go.
+    pub webhooks: Arc<dispatch::Targets>,
     /// Wakes the sweep.
     pub look_due: Arc<Notify>,
     /// Tells streams which rotation has a new journal row.
@@ -121,6 +148,7 @@ impl Engine {
             settings: Arc::new(settings),
             rotations_due: Arc::default(),
             mail_due: Arc::default(),
+            webhooks: Arc::default(),
             look_due: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
             guard: Arc::default(),

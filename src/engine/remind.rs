@@ -2,19 +2,20 @@
 //!
 //! For each project the latest threshold that is over is mailed once to each owner, whenever that is
 //! found: after days of downtime the thresholds in between are recorded as passed over. An owner of
-//! many keys that come up together gets one list. What a threshold is, is the domain's; sending is
-//! the courier's.
+//! many keys that come up together gets one list. A webhook target that wants reminders is told like an
+//! owner of every project; programs get no lists. What a threshold is, is the domain's; sending is
+//! others'.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::announce::{NO_OWNER, message_id};
+use super::announce::{NO_OWNER, message_id, webhook_id};
 use super::{Engine, Settings};
 use crate::domain::project::Project;
 use crate::domain::reminder::{self, Threshold};
 use crate::domain::time::Timestamp;
-use crate::store::{NewOutbox, Reminder, StoreError};
+use crate::store::{Channel, NewOutbox, Reminder, StoreError};
 
 /// Projects in one transaction.
 const CHUNK: usize = 1000;
@@ -68,9 +69,54 @@ struct Item {
     model: Value,
 }
 
+/// Who is reminded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Reader {
+    channel: Channel,
+    recipient: String,
+    /// Whether many reminders at once become one list.
+    lists: bool,
+}
+
+impl Reader {
+    fn owner(recipient: String) -> Self {
+        let lists = recipient != NO_OWNER;
+        Self { channel: Channel::Mail, recipient, lists }
+    }
+
+    /// How it is recorded that this one was reminded. No mail address begins like a target's.
+    fn recorded(&self) -> String {
+        match self.channel {
+            Channel::Mail => self.recipient.clone(),
+            Channel::Webhook => format!("webhook:{}", self.recipient),
+        }
+    }
+
+    fn id(&self, identity: &str) -> String {
+        match self.channel {
+            Channel::Mail => message_id(&format!("{identity}/{}", self.recipient)),
+            Channel::Webhook => webhook_id(identity, &self.recipient),
+        }
+    }
+}
+
+/// The targets that want reminders.
+fn targets(engine: &Engine) -> Vec<Reader> {
+    let all = engine.webhooks.all();
+    let wanting = all.iter().filter(|target| target.wants("reminder"));
+    wanting
+        .map(|target| Reader {
+            channel: Channel::Webhook,
+            recipient: target.name().to_owned(),
+            lists: target.format().is_chat(),
+        })
+        .collect()
+}
+
 async fn give(engine: &Engine, due: Vec<Project>, now: Timestamp) -> Result<usize, StoreError> {
     let mut reminders = Vec::new();
-    let mut items: BTreeMap<String, Vec<Item>> = BTreeMap::new();
+    let mut items: BTreeMap<Reader, Vec<Item>> = BTreeMap::new();
+    let targets = targets(engine);
     let mut next = Vec::with_capacity(due.len());
     for (number, project) in due.iter().enumerate() {
         let policy = project.policy(&engine.settings.policy);
@@ -84,9 +130,10 @@ async fn give(engine: &Engine, due: Vec<Project>, now: Timestamp) -> Result<usiz
         let cycle = since.to_string();
         let given = engine.store.reminders(&project.group_id, &cycle).await?;
         let nobody = [NO_OWNER.to_owned()];
-        let recipients = if project.owners.is_empty() { &nobody[..] } else { &project.owners };
-        for recipient in recipients {
-            let done = |it: &Threshold| given.iter().any(|(days, who)| *days == it.0 && who == recipient);
+        let owners = if project.owners.is_empty() { &nobody[..] } else { &project.owners };
+        for reader in owners.iter().cloned().map(Reader::owner).chain(targets.iter().cloned()) {
+            let recipient = reader.recorded();
+            let done = |it: &Threshold| given.iter().any(|(days, who)| *days == it.0 && *who == recipient);
             if done(&latest) {
                 continue;
             }
@@ -99,15 +146,15 @@ async fn give(engine: &Engine, due: Vec<Project>, now: Timestamp) -> Result<usiz
             }));
             let model = model(&engine.settings, project, ends, now);
             let item = Item { project: number, threshold: latest, cycle: cycle.clone(), model };
-            items.entry(recipient.clone()).or_default().push(item);
+            items.entry(reader).or_default().push(item);
         }
     }
     let mut mails = Vec::new();
-    for (recipient, items) in items {
-        if items.len() > SINGLY && recipient != NO_OWNER {
-            mails.push(digest(&engine.settings, &due, recipient, items, now));
+    for (reader, items) in items {
+        if items.len() > SINGLY && reader.lists {
+            mails.push(digest(&engine.settings, &due, &reader, items, now));
         } else {
-            let single = items.into_iter().map(|item| single(&due, &recipient, item, now));
+            let single = items.into_iter().map(|item| single(&due, &reader, item, now));
             mails.extend(single);
         }
     }
@@ -119,13 +166,14 @@ fn identity(due: &[Project], item: &Item) -> String {
     format!("{}/{}/{}", due[item.project].group_id, item.cycle, item.threshold.0)
 }
 
-fn single(due: &[Project], recipient: &str, item: Item, now: Timestamp) -> NewOutbox {
+fn single(due: &[Project], reader: &Reader, item: Item, now: Timestamp) -> NewOutbox {
     NewOutbox {
+        channel: reader.channel,
         kind: "reminder".to_owned(),
         group_id: due[item.project].group_id.clone(),
         rotation_id: None,
-        message_id: message_id(&format!("reminder/{}/{recipient}", identity(due, &item))),
-        recipient: recipient.to_owned(),
+        message_id: reader.id(&format!("reminder/{}", identity(due, &item))),
+        recipient: reader.recipient.clone(),
         model: item.model,
         next_try_at: now,
     }
@@ -135,18 +183,19 @@ fn single(due: &[Project], recipient: &str, item: Item, now: Timestamp) -> NewOu
 fn digest(
     settings: &Settings,
     due: &[Project],
-    recipient: String,
+    reader: &Reader,
     mut items: Vec<Item>,
     now: Timestamp,
 ) -> NewOutbox {
     items.sort_by_key(|item| item.model["daysLeft"].as_i64());
     let identities: Vec<_> = items.iter().map(|item| identity(due, item)).collect();
     NewOutbox {
+        channel: reader.channel,
         kind: "reminder_digest".to_owned(),
         group_id: due[items[0].project].group_id.clone(),
         rotation_id: None,
-        message_id: message_id(&format!("digest/{}/{recipient}", identities.join("/"))),
-        recipient,
+        message_id: reader.id(&format!("digest/{}", identities.join("/"))),
+        recipient: reader.recipient.clone(),
         model: json!({
             "kind": "reminder_digest",
             "server": settings.public_url,

@@ -144,7 +144,7 @@ pub(super) async fn commit(
     let audit = audit(&before.rotation, &after, outcome, &said, effect);
     let project = project(&before.rotation, &after);
     let owners = if notices.is_empty() { Vec::new() } else { engine.store.owners(&after.group_id).await? };
-    let outbox = announce::rows(&engine.settings, before, &after, &notices, &owners, now);
+    let outbox = announce::rows(engine, before, &after, &notices, &owners, now);
     let keep_lease = before.lease.filter(|_| effect != Effect::Rest).map(|_| now + engine.settings.lease());
     let write = StepWrite {
         before,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::announce::NO_OWNER;
+use super::announce::News;
 use super::{Engine, remind, step::ENGINE};
 use crate::atlas::AtlasApi;
 use crate::domain::project::{Project, SinceSource};
@@ -131,7 +131,7 @@ async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
                     subject: format!("project/{}", after.group_id),
                     detail: detail.to_string(),
                 });
-                outbox = drift_rows(&after, &detail, now);
+                outbox = drift_rows(engine, &after, &detail, now);
             }
         }
         Some(Err(failure)) => {
@@ -184,22 +184,21 @@ fn said(failure: &Failure) -> String {
     }
 }
 
-fn drift_rows(project: &Project, detail: &serde_json::Value, now: Timestamp) -> Vec<NewOutbox> {
-    let owners = if project.owners.is_empty() { vec![NO_OWNER.to_owned()] } else { project.owners.clone() };
-    owners
-        .into_iter()
-        .map(|recipient| NewOutbox {
-            kind: "drifted".to_owned(),
-            group_id: project.group_id.clone(),
-            rotation_id: None,
-            message_id: super::announce::message_id(&format!(
-                "{}/drifted/{}/{recipient}",
-                project.group_id,
-                detail["to"].as_str().unwrap_or_default()
-            )),
-            recipient,
-            model: detail.clone(),
-            next_try_at: now,
-        })
-        .collect()
+fn drift_rows(
+    engine: &Engine,
+    project: &Project,
+    detail: &serde_json::Value,
+    now: Timestamp,
+) -> Vec<NewOutbox> {
+    let mut model = detail.clone();
+    model["projectName"] = project.name.as_str().into();
+    model["server"] = engine.settings.public_url.as_str().into();
+    let news = News {
+        kind: "drifted",
+        identity: format!("{}/drifted/{}", project.group_id, detail["to"].as_str().unwrap_or_default()),
+        group_id: &project.group_id,
+        rotation_id: None,
+        model,
+    };
+    news.rows(engine, &project.owners, now)
 }

@@ -38,8 +38,10 @@ pub struct Letter {
     pub urgent: bool,
     /// The Message-ID that all mails about one rotation refer to.
     pub thread: Option<String>,
-    paragraphs: Vec<String>,
-    facts: Vec<(String, String)>,
+    /// Sentences.
+    pub paragraphs: Vec<String>,
+    /// Names and values.
+    pub facts: Vec<(String, String)>,
     commands: Vec<(String, String)>,
     server: String,
 }

@@ -28,7 +28,7 @@ pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
 pub use inspect::{TABLES, check_server_version};
 pub use open::{Access, known_version};
-pub use outbox::{ClaimedMail, MailCount, MailEnd, NewOutbox, OutboxRow};
+pub use outbox::{Channel, ClaimedMail, Lane, MailCount, MailEnd, NewOutbox, OutboxRow, WebhookCount};
 pub use people::{Approval, NewApproval, Token, Vote};
 pub use projects::{KeyChange, KeySpan, ProjectFilter, ProjectWrite};
 pub use reminders::Reminder;

@@ -1,8 +1,9 @@
-//! Mails: written in the transaction of their cause, claimed by whoever sends, and kept with what the
-//! mail server said of each.
+//! Mails and webhooks: written in the transaction of their cause, claimed by whoever sends, and kept
+//! with what the other side said of each.
 //!
-//! A claim is a postponement under a random token: when its holder dies, the mail comes up again by
-//! itself, under the same Message-ID. What a mail says, and when to try again, is decided elsewhere.
+//! A claim is a postponement under a random token: when its holder dies, the row comes up again by
+//! itself, under the same id. What a row says, and when to try again, is decided elsewhere. A webhook
+//! names its target; where that is, and what it is signed with, never comes here.
 
 use std::time::Duration;
 
@@ -11,19 +12,19 @@ use uuid::Uuid;
 
 use super::retry::persist;
 use super::types::storable;
-use super::{Sql, Store, StoreError, Tx, each, read, urgent};
+use super::{NewAudit, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{GroupId, OutboxId, RotationId};
 use crate::domain::time::Timestamp;
 
 const MAIL: Sql = Sql::same(
-    "INSERT INTO outbox (id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9) ON CONFLICT DO NOTHING",
+    "INSERT INTO outbox (id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at, channel) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9, $10) ON CONFLICT DO NOTHING",
 );
 
 macro_rules! columns {
     () => {
         "id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at, attempts, \
-         last_tried_at, last_reply, sent_at"
+         last_tried_at, last_reply, sent_at, channel"
     };
 }
 
@@ -33,7 +34,7 @@ const ONE: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id
 // What needs a person at once does not wait behind reminders. 'nobody' stands for a missing owner.
 macro_rules! first {
     () => {
-        "SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $1 AND recipient <> 'nobody' \
+        "SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $1 AND recipient <> 'nobody' AND channel = 'mail' \
          ORDER BY CASE WHEN kind IN ('needs_operator', 'late_apply', 'current_key_invalid') THEN 0 ELSE 1 END, \
          next_try_at, id LIMIT 1"
     };
@@ -54,27 +55,89 @@ const ENDED: Sql = Sql::same(
     "UPDATE outbox SET state = $3, last_reply = $4, next_try_at = $5, sent_at = $6, lease = NULL \
      WHERE id = $1 AND lease = $2",
 );
-const NEXT: Sql =
-    Sql::same("SELECT MIN(next_try_at) FROM outbox WHERE state = 'waiting' AND recipient <> 'nobody'");
+const NEXT: Sql = Sql::same(
+    "SELECT MIN(next_try_at) FROM outbox WHERE state = 'waiting' AND recipient <> 'nobody' AND channel = 'mail'",
+);
 const COUNTS: Sql = Sql::same(
     "SELECT CASE WHEN recipient = 'nobody' AND state = 'waiting' THEN 'unaddressed' ELSE state END AS state, COUNT(*) AS mails, \
-     MIN(created_at) AS oldest FROM outbox GROUP BY 1 ORDER BY 1",
+     MIN(created_at) AS oldest FROM outbox WHERE channel = 'mail' GROUP BY 1 ORDER BY 1",
+);
+macro_rules! claim_webhook {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE outbox SET attempts = attempts + 1, last_tried_at = $1, next_try_at = $2, lease = $3 WHERE id = (\
+             SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $1 AND channel = 'webhook' AND recipient = $4 \
+             ORDER BY next_try_at, id LIMIT 1",
+            $lock,
+            ") RETURNING ",
+            columns!()
+        )
+    };
+}
+const CLAIM_WEBHOOK: Sql =
+    Sql { sqlite: claim_webhook!(""), postgres: claim_webhook!(" FOR UPDATE SKIP LOCKED") };
+const LANES: Sql = Sql::same(
+    "SELECT recipient AS target, MIN(next_try_at) AS next, MIN(created_at) AS oldest, COUNT(*) AS waiting FROM outbox \
+     WHERE channel = 'webhook' AND state = 'waiting' GROUP BY recipient ORDER BY recipient",
+);
+// What is under way elsewhere ends there.
+const END_TARGET: Sql = Sql::same(
+    "UPDATE outbox SET state = 'failed', last_reply = $2, next_try_at = $3, lease = NULL WHERE channel = 'webhook' \
+     AND recipient = $1 AND state = 'waiting' AND created_at <= $4 AND (lease IS NULL OR next_try_at <= $3)",
+);
+const WEBHOOK_COUNTS: Sql = Sql::same(
+    "SELECT recipient AS target, state, COUNT(*) AS webhooks FROM outbox WHERE channel = 'webhook' \
+     GROUP BY recipient, state ORDER BY recipient, state",
 );
 
-pub(super) const STATEMENTS: &[&Sql] = &[&MAIL, &MAILS, &ONE, &CLAIM, &ENDED, &NEXT, &COUNTS];
+pub(super) const STATEMENTS: &[&Sql] = &[
+    &MAIL,
+    &MAILS,
+    &ONE,
+    &CLAIM,
+    &ENDED,
+    &NEXT,
+    &COUNTS,
+    &CLAIM_WEBHOOK,
+    &LANES,
+    &END_TARGET,
+    &WEBHOOK_COUNTS,
+];
 
-/// A mail to write.
+/// How a row of the outbox leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Channel {
+    /// By mail.
+    Mail,
+    /// To a webhook target.
+    Webhook,
+}
+
+impl Channel {
+    /// The channel as it is stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Channel::Mail => "mail",
+            Channel::Webhook => "webhook",
+        }
+    }
+}
+
+/// A mail or a webhook to write.
 #[derive(Clone, Debug)]
 pub struct NewOutbox {
-    /// Which mail.
+    /// How it leaves.
+    pub channel: Channel,
+    /// Which notice.
     pub kind: String,
     /// About which project.
     pub group_id: GroupId,
     /// About which rotation.
     pub rotation_id: Option<RotationId>,
-    /// To whom.
+    /// To whom: an address, or the name of a target.
     pub recipient: String,
-    /// The same for the same logical mail, always.
+    /// The same for the same logical mail or webhook, always.
     pub message_id: String,
     /// What the templates are filled from; no link and no secret.
     pub model: serde_json::Value,
@@ -82,20 +145,22 @@ pub struct NewOutbox {
     pub next_try_at: Timestamp,
 }
 
-/// A stored mail.
+/// A stored mail or webhook.
 #[derive(Clone, Debug)]
 pub struct OutboxRow {
     /// Our id.
     pub id: OutboxId,
-    /// Which mail.
+    /// How it leaves.
+    pub channel: Channel,
+    /// Which notice.
     pub kind: String,
     /// About which project; of several, the first.
     pub group_id: String,
     /// About which rotation.
     pub rotation_id: Option<RotationId>,
-    /// To whom.
+    /// To whom: an address, or the name of a target.
     pub recipient: String,
-    /// Its Message-ID.
+    /// Its Message-ID, or its `webhook-id`.
     pub message_id: String,
     /// What the templates are filled from.
     pub model: serde_json::Value,
@@ -109,16 +174,16 @@ pub struct OutboxRow {
     pub attempts: i64,
     /// When it was tried last.
     pub last_tried_at: Option<Timestamp>,
-    /// What the mail server said last, verbatim, or why it could not be asked.
+    /// What the other side said last, or why it could not be asked.
     pub last_reply: Option<String>,
-    /// When the mail server took it.
+    /// When the other side took it.
     pub sent_at: Option<Timestamp>,
 }
 
-/// A mail that this process may send now.
+/// A mail or webhook that this process may send now.
 #[derive(Clone, Debug)]
 pub struct ClaimedMail {
-    /// The mail; its `attempts` count this one.
+    /// The row; its `attempts` count this one.
     pub row: OutboxRow,
     token: Uuid,
 }
@@ -128,7 +193,7 @@ pub struct ClaimedMail {
 pub enum MailEnd {
     /// The server has it.
     Sent,
-    /// It was refused for good, or its time is over.
+    /// It was refused for good, or its tries or its time are over.
     Failed,
     /// It is tried again.
     Again(Timestamp),
@@ -145,9 +210,34 @@ pub struct MailCount {
     pub oldest: Timestamp,
 }
 
+/// What waits for one webhook target.
+#[derive(Clone, Debug, FromRow)]
+pub struct Lane {
+    /// The target's name.
+    pub target: String,
+    /// When the first is due.
+    pub next: Timestamp,
+    /// When the oldest was written.
+    pub oldest: Timestamp,
+    /// How many wait.
+    pub waiting: i64,
+}
+
+/// Webhooks of one target in one state.
+#[derive(Clone, Debug, FromRow)]
+pub struct WebhookCount {
+    /// The target's name.
+    pub target: String,
+    /// `waiting`, `sent` or `failed`.
+    pub state: String,
+    /// How many.
+    pub webhooks: i64,
+}
+
 #[derive(FromRow)]
 struct Row {
     id: Uuid,
+    channel: String,
     kind: String,
     group_id: String,
     rotation_id: Option<Uuid>,
@@ -169,6 +259,11 @@ impl TryFrom<Row> for OutboxRow {
         Ok(Self {
             model: serde_json::from_str(&row.model)
                 .map_err(|_| StoreError::corrupt("outbox", "model", row.id))?,
+            channel: match row.channel.as_str() {
+                "mail" => Channel::Mail,
+                "webhook" => Channel::Webhook,
+                _ => return Err(StoreError::corrupt("outbox", "channel", row.id)),
+            },
             id: OutboxId(row.id),
             kind: row.kind,
             group_id: row.group_id,
@@ -203,16 +298,34 @@ impl Tx {
                 .bind(row.model.to_string())
                 .bind(now)
                 .bind(row.next_try_at)
+                .bind(row.channel.as_str())
                 .execute(conn)
                 .await
                 .map(|_| ()))?;
         }
         Ok(())
     }
+
+    async fn end_target(
+        &mut self,
+        target: &str,
+        why: &str,
+        written_by: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        Ok(each!(self, END_TARGET, |conn, text| sqlx::query(text)
+            .bind(target)
+            .bind(storable(why))
+            .bind(now)
+            .bind(written_by)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?)
+    }
 }
 
 impl Store {
-    /// Mails, newest first, older than `before`.
+    /// Mails and webhooks, newest first, older than `before`.
     ///
     /// # Errors
     /// What the database answered.
@@ -227,7 +340,7 @@ impl Store {
         rows.into_iter().map(OutboxRow::try_from).collect()
     }
 
-    /// One mail.
+    /// One mail or webhook.
     ///
     /// # Errors
     /// What the database answered.
@@ -259,7 +372,7 @@ impl Store {
         Ok(row.map(|row| ClaimedMail { row, token }))
     }
 
-    /// Writes down what became of a claimed mail; nothing when the claim is no longer ours.
+    /// Writes down what became of a claimed mail or webhook; nothing when the claim is no longer ours.
     ///
     /// # Errors
     /// What the database answered.
@@ -309,5 +422,93 @@ impl Store {
     /// What the database answered.
     pub async fn mail_counts(&self) -> Result<Vec<MailCount>, StoreError> {
         Ok(read!(self, COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?)
+    }
+
+    /// The webhook for `target` that is due longest, for this process alone until `patience` is over.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn claim_webhook(
+        &self,
+        target: &str,
+        now: Timestamp,
+        patience: Duration,
+    ) -> Result<Option<ClaimedMail>, StoreError> {
+        let token = Uuid::now_v7();
+        let mut tx = self.begin().await?;
+        let row: Option<Row> = each!(&mut tx, CLAIM_WEBHOOK, |conn, text| sqlx::query_as(text)
+            .bind(now)
+            .bind(now + patience)
+            .bind(token)
+            .bind(target)
+            .fetch_optional(conn)
+            .await)?;
+        tx.commit().await?;
+        let row = row.map(OutboxRow::try_from).transpose()?;
+        Ok(row.map(|row| ClaimedMail { row, token }))
+    }
+
+    /// What waits, by target.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn webhook_lanes(&self) -> Result<Vec<Lane>, StoreError> {
+        Ok(urgent!(self, LANES, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?)
+    }
+
+    /// Ends what waits for `target` and was written by `written_by`, because of `why`; says how many.
+    /// What is under way is left alone.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn end_webhooks(
+        &self,
+        target: &str,
+        why: &str,
+        written_by: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let ended = tx.end_target(target, why, written_by, now).await?;
+        tx.commit().await?;
+        Ok(ended)
+    }
+
+    /// Ends a claimed webhook with its target's last words, everything else that waits for that target
+    /// because of `why`, and writes `audit`; says how many others that were.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn webhook_target_gone(
+        &self,
+        webhook: &ClaimedMail,
+        reply: &str,
+        why: &str,
+        audit: &[NewAudit],
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        each!(&mut tx, ENDED, |conn, text| sqlx::query(text)
+            .bind(webhook.row.id.0)
+            .bind(webhook.token)
+            .bind("failed")
+            .bind(storable(reply))
+            .bind(now)
+            .bind(None::<Timestamp>)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        let ended = tx.end_target(&webhook.row.recipient, why, now, now).await?;
+        tx.append_audit(audit, now).await?;
+        tx.commit().await?;
+        Ok(ended)
+    }
+
+    /// How many webhooks of each target are in which state.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn webhook_counts(&self) -> Result<Vec<WebhookCount>, StoreError> {
+        Ok(read!(self, WEBHOOK_COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?)
     }
 }

@@ -166,6 +166,7 @@ fn audits(dice: &mut Dice) -> Vec<NewAudit> {
 fn mails(dice: &mut Dice, now: Timestamp) -> Vec<NewOutbox> {
     (0..dice.roll(3))
         .map(|_| NewOutbox {
+            channel: keywheel::store::Channel::Mail,
             kind: "completed".to_owned(),
             group_id: group(dice),
             rotation_id: None,

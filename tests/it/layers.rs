@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Which modules a module may name in a `crate::` path, itself aside.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("config", &["domain", "secret"]),
     ("secret", &[]),
@@ -14,7 +14,8 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("atlas", &["domain", "secret"]),
     ("sim", &["domain", "secret"]),
     ("mail", &["domain", "secret"]),
-    ("engine", &["store", "atlas", "mail", "domain", "config", "secret", "lifecycle", "telemetry"]),
+    ("webhook", &["domain", "secret"]),
+    ("engine", &["store", "atlas", "mail", "webhook", "domain", "config", "secret", "lifecycle", "telemetry"]),
     ("web", &["engine", "store", "domain", "config", "secret", "lifecycle", "telemetry"]),
     (
         "app",
@@ -24,6 +25,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
             "store",
             "atlas",
             "mail",
+            "webhook",
             "sim",
             "domain",
             "config",

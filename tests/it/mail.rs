@@ -376,6 +376,7 @@ async fn what_needs_a_person_goes_first() {
     let it = Post::new(&["ada@example.com"]).await;
     it.propose().await;
     let page = keywheel::store::NewOutbox {
+        channel: keywheel::store::Channel::Mail,
         kind: "needs_operator".to_owned(),
         group_id: group(1).parse().unwrap(),
         rotation_id: None,

@@ -109,6 +109,7 @@ pub(super) fn audit(it: &AuditEntry) -> Value {
 pub(super) fn mail(it: &OutboxRow) -> Value {
     json!({
         "id": it.id,
+        "channel": it.channel.as_str(),
         "kind": it.kind,
         "groupId": it.group_id,
         "rotationId": it.rotation_id,

@@ -1,0 +1,179 @@
+//! The outgoing webhooks: `[[webhooks]]`, one for each target.
+//!
+//! A target's address is a secret like its signing secret: whoever has it can speak in our name. Both
+//! are shown as stars, and faults never contain them. Nothing here resolves names or connects.
+
+use std::path::PathBuf;
+
+use url::{Host, Url};
+
+use super::hooks::{SigningKey, signing_key};
+use super::reader::Reader;
+use crate::domain::address::not_public;
+use crate::domain::notice;
+use crate::secret::Secret;
+
+/// One configured target.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// What it is called, everywhere.
+    pub name: String,
+    /// Where it is.
+    pub url: Secret,
+    /// What it is sent.
+    pub format: WebhookFormat,
+    /// What signs, the newest first; never none for CloudEvents.
+    pub keys: Vec<SigningKey>,
+    /// Goes along as `Authorization: Bearer …`.
+    pub token: Option<Secret>,
+    /// The kinds of notice it is sent; all, when empty.
+    pub kinds: Vec<String>,
+    /// Whether it may have an address that is not public, and speak plain http.
+    pub allow_private: bool,
+    /// Certificates to trust beside the system's own.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How a target is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookFormat {
+    /// A signed CloudEvent.
+    CloudEvents,
+    /// A message for an incoming webhook of Slack.
+    Slack,
+    /// A card for a workflow of Microsoft Teams.
+    Teams,
+}
+
+/// All targets; faults are with the reader.
+pub(super) fn read(r: &mut Reader) -> Vec<Webhook> {
+    let elements = r.names_below("webhooks");
+    elements.iter().filter_map(|element| read_one(r, element)).collect()
+}
+
+fn read_one(r: &mut Reader, element: &str) -> Option<Webhook> {
+    let at = format!("webhooks.{element}");
+    let name = r.optional::<String>(&format!("{at}.name")).unwrap_or_else(|| element.to_owned());
+    if name != element {
+        r.fault(&format!("{at}.name"), &format!("there are two webhooks named {name:?}; rename one"));
+    }
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    if name.is_empty()
+        || name.len() > 64
+        || !name.bytes().all(plain)
+        || name.bytes().all(|b| b.is_ascii_digit())
+    {
+        r.fault(
+            &at,
+            "name is missing, or is none: it takes up to 64 lower-case letters, digits, \"-\" and \"_\"",
+        );
+    }
+    let format = read_format(r, &at);
+    let allow_private = r.take(&format!("{at}.allow_private"), false);
+    let url = read_url(r, &at, allow_private);
+    let keys = read_keys(r, &at, format);
+    let token = r.secret(&format!("{at}.token"));
+    let kinds = read_kinds(r, &at);
+    let ca_file = r.optional::<PathBuf>(&format!("{at}.ca_file")).filter(|it| !it.as_os_str().is_empty());
+    if ca_file.as_ref().is_some_and(|file| !file.is_file()) {
+        r.fault(&format!("{at}.ca_file"), "takes a file with PEM certificates; there is none of that name");
+    }
+    Some(Webhook { name, url: url?, format: format?, keys: keys?, token, kinds, allow_private, ca_file })
+}
+
+fn read_format(r: &mut Reader, at: &str) -> Option<WebhookFormat> {
+    let path = format!("{at}.format");
+    match r.take(&path, "cloudevents".to_owned()).as_str() {
+        "cloudevents" => Some(WebhookFormat::CloudEvents),
+        "slack" => Some(WebhookFormat::Slack),
+        "teams" => Some(WebhookFormat::Teams),
+        _ => {
+            r.fault(&path, "takes \"cloudevents\", \"slack\" or \"teams\"");
+            None
+        }
+    }
+}
+
+fn read_url(r: &mut Reader, at: &str, allow_private: bool) -> Option<Secret> {
+    let path = format!("{at}.url");
+    let Some(url) = r.secret(&path) else {
+        // One that is there but cannot be read has its own message already.
+        if !r.errors.iter().any(|error| error.starts_with(&path)) {
+            r.fault(at, "url or url_file is missing");
+        }
+        return None;
+    };
+    match check_url(url.expose(), allow_private) {
+        Ok(()) => Some(url),
+        Err(why) => {
+            r.fault(&path, &why);
+            None
+        }
+    }
+}
+
+/// The rules that can be held without resolving a name; the rest is held when it is called.
+fn check_url(text: &str, allow_private: bool) -> Result<(), String> {
+    let wanted = if allow_private {
+        "http:// or https://"
+    } else {
+        "https:// (http:// only with allow_private = true)"
+    };
+    let url = Url::parse(text)
+        .ok()
+        .filter(|it| it.scheme() == "https" || (allow_private && it.scheme() == "http"))
+        .ok_or_else(|| format!("takes an address that begins with {wanted}"))?;
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return Err("takes an address without a user, a password and a \"#\"; use token for a bearer token"
+            .to_owned());
+    }
+    let literal = match url.host() {
+        Some(Host::Ipv4(it)) => Some(it.into()),
+        Some(Host::Ipv6(it)) => Some(it.into()),
+        _ => None,
+    };
+    match literal.and_then(not_public).filter(|_| !allow_private) {
+        Some(why) => {
+            Err(format!("names {why}; only public addresses are called, unless allow_private = true"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn read_keys(r: &mut Reader, at: &str, format: Option<WebhookFormat>) -> Option<Vec<SigningKey>> {
+    let told = r.errors.len();
+    let mut keys = Vec::new();
+    for name in ["secret", "previous_secret"] {
+        let path = format!("{at}.{name}");
+        match r.secret(&path).as_ref().map(signing_key) {
+            Some(Ok(key)) => keys.push(key),
+            Some(Err(why)) => r.fault(&path, why),
+            None if name == "secret"
+                && r.errors.len() == told
+                && format == Some(WebhookFormat::CloudEvents) =>
+            {
+                r.fault(
+                    at,
+                    "secret or secret_file is missing: a receiver could not tell us from anybody else; make one with `echo whsec_$(openssl rand -base64 32)`",
+                );
+            }
+            None => {}
+        }
+    }
+    (r.errors.len() == told).then_some(keys)
+}
+
+fn read_kinds(r: &mut Reader, at: &str) -> Vec<String> {
+    let path = format!("{at}.types");
+    let types: Vec<String> = r.take(&path, Vec::new());
+    let mut kinds = Vec::new();
+    for text in types {
+        match notice::kind(&text) {
+            Some(kind) => kinds.push(kind.to_owned()),
+            None => {
+                r.fault(&path, &format!("there is no type {text:?}; there are {}", notice::KINDS.join(", ")))
+            }
+        }
+    }
+    kinds
+}

@@ -1,0 +1,125 @@
+//! Which network addresses lie on the open internet.
+//!
+//! Whoever may name an address for us to call could otherwise have us call our own machine, its
+//! neighbours, or the service that hands a cloud's credentials to whatever runs there. Only what is
+//! known to be public is public. Nothing here resolves names.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What keeps an address from being public; `None` when it is.
+#[must_use]
+pub fn not_public(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(it) => not_public_v4(it),
+        IpAddr::V6(it) => not_public_v6(it),
+    }
+}
+
+fn not_public_v4(it: Ipv4Addr) -> Option<&'static str> {
+    match it.octets() {
+        [0, ..] => Some("an unspecified address"),
+        [127, ..] => Some("a loopback address"),
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Some("a private address"),
+        [100, 64..=127, ..] => Some("an address of a provider's own network"),
+        [169, 254, ..] => Some("a link-local address"),
+        // Azure's platform answers virtual machines there.
+        [168, 63, 129, 16] => Some("a cloud platform's address"),
+        [192, 0, 0 | 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [198, 18 | 19, ..] => {
+            Some("a reserved address")
+        }
+        [224..=239, ..] => Some("a multicast address"),
+        [240..=255, ..] => Some("a reserved address"),
+        _ => None,
+    }
+}
+
+fn not_public_v6(it: Ipv6Addr) -> Option<&'static str> {
+    match it.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0] => Some("an unspecified address"),
+        [0, 0, 0, 0, 0, 0, 0, 1] => Some("a loopback address"),
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] => Some("an IPv4 address in the clothes of an IPv6 one"),
+        // A network without IPv4 reaches public IPv4 hosts through these.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
+            not_public_v4(Ipv4Addr::new(a, b, c, d))
+        }
+        [0xfc00..=0xfdff, ..] => Some("a unique local address"),
+        [0xfe80..=0xfebf, ..] => Some("a link-local address"),
+        [0xff00..=0xffff, ..] => Some("a multicast address"),
+        [0x2001, 0..=0x01ff | 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0x0fff, ..] => {
+            Some("a reserved address")
+        }
+        [0x2000..=0x3fff, ..] => None,
+        _ => Some("a reserved address"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_open_internet_is_public() {
+        for inner in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.0.0.1",
+            "100.64.0.1",
+            "100.100.100.200",
+            "127.0.0.1",
+            "127.255.255.254",
+            "168.63.129.16",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.170",
+            "192.0.2.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.51.100.7",
+            "203.0.113.9",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::7f00:1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::ffff:93.184.216.34",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ] {
+            assert!(not_public(inner.parse().unwrap()).is_some(), "{inner}");
+        }
+        for public in [
+            "1.1.1.1",
+            "100.63.255.255",
+            "100.128.0.1",
+            "126.255.255.255",
+            "128.0.0.1",
+            "168.63.129.17",
+            "172.15.255.255",
+            "172.32.0.1",
+            "192.167.0.1",
+            "223.255.255.255",
+            "64:ff9b::101:101",
+            "2606:4700:4700::1111",
+            "2a00:1450:4001:82a::200e",
+        ] {
+            assert_eq!(not_public(public.parse().unwrap()), None, "{public}");
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Sends the webhooks that wait in the outbox, a few at a time to each target.
+//!
+//! Each target has a lane of its own, so one that is slow or dead holds up nobody else. A webhook is
+//! tried on the schedule that Standard Webhooks publish, under one id, and is given up after the last
+//! try or five days. A target that answers 410 is left alone until the configuration is read again;
+//! one that is no longer configured gets nothing, and its rows say so. Nothing here writes webhooks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use super::step::ENGINE;
+use crate::domain::time::Timestamp;
+use crate::mail::Letter;
+use crate::store::{ClaimedMail, Lane, MailEnd, NewAudit, OutboxRow, StoreError};
+use crate::webhook::{Answer, Note, Target, body};
+
+/// How long a claimed webhook is ours; longer than an attempt can take.
+const CLAIM: Duration = Duration::from_mins(1);
+
+/// Attempts to one target at the same time.
+const AT_ONCE: usize = 4;
+
+/// The waits after each attempt but the last.
+pub const WAITS: [Duration; 9] = [
+    Duration::from_secs(5),
+    Duration::from_mins(5),
+    Duration::from_mins(30),
+    Duration::from_hours(2),
+    Duration::from_hours(5),
+    Duration::from_hours(10),
+    Duration::from_hours(14),
+    Duration::from_hours(20),
+    Duration::from_hours(24),
+];
+
+/// After this long a webhook is given up, however few attempts it had.
+const GIVE_UP: Duration = Duration::from_hours(5 * 24);
+
+/// The longest wait that a target may ask for.
+const LONGEST_ASKED: Duration = Duration::from_hours(24);
+
+/// Where daemons share a database, one that has not yet read a new target's name must not end its rows.
+const UNKNOWN_FOR: Duration = Duration::from_mins(10);
+
+/// The longest sleep without asking the database.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// The wait while the database cannot be read or is in doubt.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// The targets as they are configured now.
+#[derive(Debug, Default)]
+pub struct Targets(RwLock<Vec<Arc<Target>>>);
+
+impl Targets {
+    /// From now on it is these; one that was left alone is tried again.
+    pub fn replace(&self, targets: Vec<Target>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = targets.into_iter().map(Arc::new).collect();
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Target>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What is under way to each target, and until when it asked to be left alone.
+#[derive(Debug, Default)]
+struct Lanes {
+    under_way: BTreeMap<String, usize>,
+    left_alone: BTreeMap<String, Timestamp>,
+}
+
+impl Lanes {
+    fn full(&self, target: &str) -> bool {
+        self.under_way.get(target).is_some_and(|count| *count >= AT_ONCE)
+    }
+
+    fn ended(&mut self, done: Done) {
+        if let Some(count) = self.under_way.get_mut(&done.target) {
+            *count = count.saturating_sub(1);
+        }
+        if let Some(until) = done.left_alone {
+            self.left_alone.insert(done.target, until);
+        }
+    }
+}
+
+/// An attempt that is over.
+struct Done {
+    target: String,
+    left_alone: Option<Timestamp>,
+}
+
+type UnderWay = FuturesUnordered<BoxFuture<'static, Done>>;
+
+/// Takes webhooks to their targets.
+#[derive(Debug)]
+pub struct Dispatch {
+    engine: Engine,
+    lanes: Lanes,
+}
+
+impl Dispatch {
+    /// Sends what `engine` wrote to the targets it knows.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, lanes: Lanes::default() }
+    }
+
+    /// Sends until `stop`; what is on its way then is finished first.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut under_way = UnderWay::new();
+        while !stop.is_cancelled() {
+            let wait = self.fill(&mut under_way).await.unwrap_or_else(|error| {
+                tracing::error!(error = %error, "webhooks cannot be read from the database");
+                PAUSE
+            });
+            let due = self.engine.mail_due.webhooks();
+            tokio::select! {
+                Some(done) = under_way.next() => self.lanes.ended(done),
+                () = due => {}
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        while under_way.next().await.is_some() {}
+    }
+
+    /// Sends everything that is due; says how long to wait for more.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn round(&mut self) -> Result<Duration, StoreError> {
+        let mut under_way = UnderWay::new();
+        loop {
+            let wait = self.fill(&mut under_way).await?;
+            match under_way.next().await {
+                Some(done) => self.lanes.ended(done),
+                None => return Ok(wait),
+            }
+        }
+    }
+
+    /// Begins what may begin now; says how long to wait for more.
+    async fn fill(&mut self, under_way: &mut UnderWay) -> Result<Duration, StoreError> {
+        // A restored database would send again what was sent long ago.
+        if self.engine.guard.in_doubt() {
+            return Ok(PAUSE);
+        }
+        let targets = self.engine.webhooks.all();
+        let mut wait = LONGEST_SLEEP;
+        for lane in self.engine.store.webhook_lanes().await? {
+            let Some(target) = targets.iter().find(|it| it.name() == lane.target) else {
+                self.orphaned(&lane).await?;
+                continue;
+            };
+            if target.is_retired() {
+                self.end(&lane.target, RETIRED, self.engine.clock.now()).await?;
+                continue;
+            }
+            let next = self.begin(target, &lane, under_way).await?;
+            wait = wait.min(next.unwrap_or(LONGEST_SLEEP));
+        }
+        Ok(wait.max(Duration::from_millis(50)))
+    }
+
+    /// Begins what is due in one lane; says how long until it has more, unless an attempt must end first.
+    async fn begin(
+        &mut self,
+        target: &Arc<Target>,
+        lane: &Lane,
+        under_way: &mut UnderWay,
+    ) -> Result<Option<Duration>, StoreError> {
+        let now = self.engine.clock.now();
+        if let Some(until) = self.lanes.left_alone.get(&lane.target) {
+            if *until > now {
+                return Ok(Some(now.until(*until)));
+            }
+            self.lanes.left_alone.remove(&lane.target);
+        }
+        if lane.next > now {
+            return Ok(Some(now.until(lane.next)));
+        }
+        let mut begun = false;
+        while !self.lanes.full(&lane.target) {
+            let Some(claimed) = self.engine.store.claim_webhook(&lane.target, now, CLAIM).await? else {
+                // Another daemon was faster: what else this lane has is seen at the next look.
+                return Ok((!begun).then_some(Duration::from_secs(1)));
+            };
+            begun = true;
+            *self.lanes.under_way.entry(lane.target.clone()).or_default() += 1;
+            let (engine, target) = (self.engine.clone(), Arc::clone(target));
+            under_way.push(Box::pin(async move {
+                let left_alone = attempt(&engine, &target, &claimed).await.unwrap_or_else(|error| {
+                    // Its claim runs out, and it is sent again under the same id.
+                    tracing::error!(
+                        error = %error, webhook.id = %claimed.row.id,
+                        "what became of a webhook cannot be written down"
+                    );
+                    None
+                });
+                Done { target: target.name().to_owned(), left_alone }
+            }));
+        }
+        Ok(None)
+    }
+
+    async fn orphaned(&self, lane: &Lane) -> Result<(), StoreError> {
+        let now = self.engine.clock.now();
+        let patience = if self.engine.store.is_shared() { UNKNOWN_FOR } else { Duration::ZERO };
+        if now.since(lane.oldest) < patience {
+            return Ok(());
+        }
+        let why = format!("there is no webhook target {:?} in the configuration any more", lane.target);
+        self.end(&lane.target, &why, now - patience).await
+    }
+
+    async fn end(&self, target: &str, why: &str, written_by: Timestamp) -> Result<(), StoreError> {
+        let ended = self.engine.store.end_webhooks(target, why, written_by, self.engine.clock.now()).await?;
+        if ended > 0 {
+            self.engine.metrics.webhooks(target, "dead", ended);
+            tracing::error!(webhook.target = target, webhooks = ended, "webhooks are given up: {why}");
+        }
+        Ok(())
+    }
+}
+
+const RETIRED: &str = "the target answered 410, which means never again; it is left alone until the configuration is read again (SIGHUP) or the daemon restarts";
+
+/// Tries one webhook; says until when its target wants to be left alone.
+async fn attempt(
+    engine: &Engine,
+    target: &Target,
+    claimed: &ClaimedMail,
+) -> Result<Option<Timestamp>, StoreError> {
+    let (row, now) = (&claimed.row, engine.clock.now());
+    if now.since(row.created_at) > GIVE_UP {
+        let last = row.last_reply.as_deref().unwrap_or("it was not tried");
+        give_up(engine, claimed, &format!("not delivered within five days; last: {last}")).await?;
+        return Ok(None);
+    }
+    let text = said(engine, target, row);
+    let answer = target.post(&row.message_id, text, now).await;
+    let now = engine.clock.now();
+    match answer {
+        Answer::Taken(said) => {
+            engine.metrics.webhooks(target.name(), "sent", 1);
+            engine.store.mail_ended(claimed, &MailEnd::Sent, &said, now).await?;
+            Ok(None)
+        }
+        Answer::Gone(said) => gone(engine, target, claimed, &said).await.map(|()| None),
+        Answer::Failed { said, retry_after } => {
+            let asked = retry_after.map(|wait| wait.min(LONGEST_ASKED));
+            let wait = usize::try_from(row.attempts - 1).ok().and_then(|tried| WAITS.get(tried));
+            let next = wait.map(|wait| now + (*wait).max(asked.unwrap_or_default()));
+            match next.filter(|next| next.since(row.created_at) <= GIVE_UP) {
+                None => give_up(engine, claimed, &said).await?,
+                Some(next) => {
+                    tracing::warn!(
+                        webhook.id = %row.id, webhook.target = target.name(), webhook.kind = %row.kind,
+                        attempt = row.attempts, next = %next, "a webhook was not delivered: {said}"
+                    );
+                    engine.metrics.webhooks(target.name(), "failed", 1);
+                    engine.store.mail_ended(claimed, &MailEnd::Again(next), &said, now).await?;
+                }
+            }
+            Ok(asked.map(|wait| now + wait))
+        }
+    }
+}
+
+/// The body for `target`; the words are those of the mail about the same.
+fn said(engine: &Engine, target: &Target, row: &OutboxRow) -> String {
+    let letter = Letter::new(&row.kind, &row.model);
+    let server = row.model["server"].as_str().unwrap_or(&engine.settings.public_url);
+    let note = Note {
+        id: &row.message_id,
+        kind: &row.kind,
+        at: row.created_at,
+        server,
+        model: &row.model,
+        title: &letter.subject,
+        paragraphs: &letter.paragraphs,
+        facts: &letter.facts,
+    };
+    body::body(target.format(), &note)
+}
+
+async fn give_up(engine: &Engine, claimed: &ClaimedMail, said: &str) -> Result<(), StoreError> {
+    let row = &claimed.row;
+    tracing::error!(
+        webhook.id = %row.id, webhook.target = %row.recipient, webhook.kind = %row.kind,
+        "a webhook is given up after {} attempts: {said}", row.attempts
+    );
+    engine.metrics.webhooks(&row.recipient, "dead", 1);
+    engine.store.mail_ended(claimed, &MailEnd::Failed, said, engine.clock.now()).await
+}
+
+/// The target wants nothing any more: everything that waits for it ends.
+async fn gone(engine: &Engine, target: &Target, claimed: &ClaimedMail, said: &str) -> Result<(), StoreError> {
+    let now = engine.clock.now();
+    if !target.retire() {
+        return give_up(engine, claimed, said).await;
+    }
+    let audit = NewAudit {
+        actor: ENGINE.to_owned(),
+        action: "webhook.disabled".to_owned(),
+        subject: format!("webhook/{}", target.name()),
+        detail: json!({ "reply": said, "webhook": claimed.row.message_id }).to_string(),
+    };
+    let written = engine.store.webhook_target_gone(claimed, said, RETIRED, &[audit], now).await;
+    let others = written.inspect_err(|_| target.revive())?;
+    engine.metrics.webhooks(target.name(), "dead", others + 1);
+    tracing::error!(
+        webhook.target = target.name(),
+        webhooks = others + 1,
+        "a webhook target answered 410 and is left alone: {said}; remove it, or mend it and reload (SIGHUP)"
+    );
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! What a webhook says: a CloudEvent for programs, or a message for a channel of Slack or Teams.
+//!
+//! Every body stays below 20 KB, whatever the texts in it: long ones are cut, with a mark. What comes
+//! from outside is escaped for Slack, and plain text for Teams, so that no name of a project becomes
+//! a link or calls a whole channel.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use crate::domain::notice::event_type;
+use crate::domain::time::Timestamp;
+
+/// Bodies are shorter than this, in bytes: what Standard Webhooks ask for.
+pub const LARGEST: usize = 20_000;
+
+/// The longest text in a body at first, in characters.
+const LONGEST_TEXT: usize = 2000;
+
+/// The most entries of a list in a body.
+const MOST: usize = 20;
+
+/// Stands where a text was cut.
+const CUT: &str = "… (cut)";
+
+/// How a target wants to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A CloudEvent 1.0, in the structured JSON form.
+    CloudEvents,
+    /// A message for an incoming webhook of Slack.
+    Slack,
+    /// An Adaptive Card for a workflow of Microsoft Teams.
+    Teams,
+}
+
+impl Format {
+    /// The format as it is written in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Format::CloudEvents => "cloudevents",
+            Format::Slack => "slack",
+            Format::Teams => "teams",
+        }
+    }
+
+    /// The type of its bodies.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Format::CloudEvents => "application/cloudevents+json",
+            Format::Slack | Format::Teams => "application/json",
+        }
+    }
+
+    /// Whether people read it; they prefer one list to many messages.
+    #[must_use]
+    pub const fn is_chat(self) -> bool {
+        matches!(self, Format::Slack | Format::Teams)
+    }
+}
+
+/// Something to tell, as data and in words.
+#[derive(Clone, Debug)]
+pub struct Note<'a> {
+    /// The same for each attempt.
+    pub id: &'a str,
+    /// What it is about: one of the kinds of notice.
+    pub kind: &'a str,
+    /// When its cause was written.
+    pub at: Timestamp,
+    /// How people reach this server, without a slash at its end.
+    pub server: &'a str,
+    /// The facts for programs.
+    pub model: &'a Value,
+    /// One line for people.
+    pub title: &'a str,
+    /// Sentences for people.
+    pub paragraphs: &'a [String],
+    /// Names and values for people.
+    pub facts: &'a [(String, String)],
+}
+
+impl Note<'_> {
+    fn text(&self, name: &str) -> Option<&str> {
+        self.model[name].as_str().filter(|text| !text.is_empty())
+    }
+
+    /// Where a person finds it, relative to the server.
+    fn place(&self) -> Option<String> {
+        let rotation = self.text("rotationId").map(|id| format!("rotations/{id}"));
+        rotation.or_else(|| self.text("groupId").map(|id| format!("projects/{id}")))
+    }
+
+    fn link(&self) -> String {
+        self.place().map_or_else(|| self.server.to_owned(), |place| format!("{}/{place}", self.server))
+    }
+
+    fn subject(&self) -> Option<String> {
+        let project = format!("projects/{}", self.text("groupId")?);
+        Some(match self.text("rotationId") {
+            Some(id) => format!("{project}/rotations/{id}"),
+            None => project,
+        })
+    }
+
+    /// What is left when nothing else fits.
+    fn ids(&self) -> Value {
+        json!({ "groupId": self.model["groupId"], "rotationId": self.model["rotationId"], "link": self.link(), "cut": true })
+    }
+
+    fn data(&self, limit: usize) -> Value {
+        let mut data = Map::new();
+        for (name, value) in self.model.as_object().into_iter().flatten() {
+            let name = match name.as_str() {
+                "kind" | "server" => continue,
+                // A key that was changed outside has the same names as one that we changed.
+                "from" => "oldKey",
+                "to" => "newKey",
+                name => name,
+            };
+            data.insert(name.to_owned(), shortened(value, limit));
+        }
+        data.insert("summary".to_owned(), cut(self.title, limit).into());
+        data.insert("link".to_owned(), self.link().into());
+        Value::Object(data)
+    }
+}
+
+/// The body of `note` for a target that wants `format`; the same for the same note, always.
+#[must_use]
+pub fn body(format: Format, note: &Note<'_>) -> String {
+    let make = |limit| match format {
+        Format::CloudEvents => event(note, note.data(limit)),
+        Format::Slack => slack(note, limit),
+        Format::Teams => teams(note, limit),
+    };
+    let mut limit = LONGEST_TEXT;
+    while limit >= 16 {
+        let text = make(limit).to_string();
+        if text.len() < LARGEST {
+            return text;
+        }
+        limit /= 2;
+    }
+    match format {
+        Format::CloudEvents => event(note, note.ids()).to_string(),
+        Format::Slack => json!({ "text": escaped(&note.link()) }).to_string(),
+        Format::Teams => card(vec![plain(&note.link())], &note.link()).to_string(),
+    }
+}
+
+fn event(note: &Note<'_>, data: Value) -> Value {
+    let mut event = json!({
+        "specversion": "1.0",
+        "id": note.id,
+        "source": note.server,
+        "type": event_type(note.kind),
+        "time": note.at,
+        "datacontenttype": "application/json",
+        "data": data,
+    });
+    if let Some(subject) = note.subject() {
+        event["subject"] = subject.into();
+    }
+    event
+}
+
+fn slack(note: &Note<'_>, limit: usize) -> Value {
+    let section = |text: String| json!({ "type": "section", "text": { "type": "mrkdwn", "text": text } });
+    let mut blocks = vec![section(format!("*{}*", escaped(&cut(note.title, limit))))];
+    // Slack takes 3000 characters in one section.
+    blocks.extend(note.paragraphs.iter().take(MOST).map(|it| section(escaped(&cut(it, limit)))));
+    let facts = shown(note.facts, limit);
+    for some in facts.chunks(5) {
+        let mut text = String::new();
+        for (name, value) in some {
+            let _ = writeln!(text, "{}: {}", escaped(name), code(&cut(value, limit.min(400))));
+        }
+        blocks.push(section(text.trim_end().to_owned()));
+    }
+    blocks.push(section(format!("<{}|Open in Keywheel>", escaped(&note.link()))));
+    json!({ "text": escaped(&cut(note.title, limit)), "blocks": blocks, "unfurl_links": false })
+}
+
+/// Slack's own three, of which its links and mentions are made.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn code(text: &str) -> String {
+    format!("`{}`", escaped(&text.replace('`', "'")))
+}
+
+fn teams(note: &Note<'_>, limit: usize) -> Value {
+    let title = cut(note.title, limit);
+    let mut body = vec![
+        json!({ "type": "RichTextBlock", "inlines": [{ "type": "TextRun", "text": title, "weight": "Bolder", "size": "Medium" }] }),
+    ];
+    body.extend(note.paragraphs.iter().take(MOST).map(|it| plain(&cut(it, limit))));
+    for (name, value) in shown(note.facts, limit) {
+        body.push(json!({ "type": "RichTextBlock", "spacing": "Small", "inlines": [
+            { "type": "TextRun", "text": format!("{name}: "), "weight": "Bolder" },
+            { "type": "TextRun", "text": cut(&value, limit), "fontType": "Monospace" },
+        ] }));
+    }
+    let mut message = card(body, &note.link());
+    message["summary"] = title.into();
+    message
+}
+
+/// A text run is shown as it is; a text block would read Markdown.
+fn plain(text: &str) -> Value {
+    json!({ "type": "RichTextBlock", "inlines": [{ "type": "TextRun", "text": text }] })
+}
+
+fn card(body: Vec<Value>, link: &str) -> Value {
+    json!({
+        "type": "message",
+        "attachments": [{
+            "contentType": "application/vnd.microsoft.card.adaptive",
+            "contentUrl": null,
+            "content": {
+                "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+                "type": "AdaptiveCard",
+                "version": "1.4",
+                "msteams": { "width": "Full" },
+                "body": body,
+                "actions": [{ "type": "Action.OpenUrl", "title": "Open in Keywheel", "url": link }],
+            },
+        }],
+    })
+}
+
+/// As many facts as fit into one message.
+fn shown(facts: &[(String, String)], limit: usize) -> Vec<(String, String)> {
+    let mut shown: Vec<_> =
+        facts.iter().take(MOST).map(|(name, value)| (cut(name, limit), value.clone())).collect();
+    if facts.len() > MOST {
+        shown.push(("and more".to_owned(), (facts.len() - MOST).to_string()));
+    }
+    shown
+}
+
+/// The first `limit` characters, with a mark when there were more.
+fn cut(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((at, _)) => format!("{}{CUT}", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+fn shortened(value: &Value, limit: usize) -> Value {
+    match value {
+        Value::String(text) => cut(text, limit).into(),
+        Value::Array(items) => items.iter().take(MOST).map(|item| shortened(item, limit)).collect(),
+        Value::Object(members) => members
+            .iter()
+            .take(2 * MOST)
+            .map(|(name, value)| (name.clone(), shortened(value, limit)))
+            .collect::<Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMATS: [Format; 3] = [Format::CloudEvents, Format::Slack, Format::Teams];
+
+    fn model() -> Value {
+        json!({
+            "kind": "needs_operator", "groupId": "32b6e34b3d91647abb20e7b8", "projectName": "pay <!channel> & *co*",
+            "rotationId": "0198c5a0-0000-7000-8000-000000000001", "provider": "AWS", "oldKey": "o`ld", "newKey": "n",
+            "state": "needs_operator", "cause": "unproven", "atlasDetail": null, "server": "https://kw.example",
+        })
+    }
+
+    fn of(format: Format, model: &Value) -> Value {
+        let text = |name: &str| model[name].as_str().unwrap_or_default().to_owned();
+        let facts = [("Project".to_owned(), text("projectName")), ("Old key".to_owned(), text("oldKey"))];
+        let note = Note {
+            id: "msg_1",
+            kind: "needs_operator",
+            at: "2026-03-01T12:00:00Z".parse().unwrap(),
+            server: "https://kw.example",
+            model,
+            title: &format!("{}: stopped", text("projectName")),
+            paragraphs: &[text("remedy"), "Second.".to_owned()],
+            facts: &facts,
+        };
+        let body = body(format, &note);
+        assert!(body.len() < LARGEST, "{format:?}: {}", body.len());
+        serde_json::from_str(&body).unwrap()
+    }
+
+    #[test]
+    fn a_cloud_event_has_every_fact_and_where_to_look() {
+        assert_eq!(
+            of(Format::CloudEvents, &model()),
+            json!({
+                "specversion": "1.0", "id": "msg_1", "source": "https://kw.example",
+                "type": "io.keywheel.needs_operator.v1", "time": "2026-03-01T12:00:00.000000Z",
+                "datacontenttype": "application/json",
+                "subject": "projects/32b6e34b3d91647abb20e7b8/rotations/0198c5a0-0000-7000-8000-000000000001",
+                "data": {
+                    "groupId": "32b6e34b3d91647abb20e7b8", "projectName": "pay <!channel> & *co*",
+                    "rotationId": "0198c5a0-0000-7000-8000-000000000001", "provider": "AWS",
+                    "oldKey": "o`ld", "newKey": "n", "state": "needs_operator", "cause": "unproven",
+                    "atlasDetail": null, "summary": "pay <!channel> & *co*: stopped",
+                    "link": "https://kw.example/rotations/0198c5a0-0000-7000-8000-000000000001",
+                },
+            })
+        );
+        let drift = of(Format::CloudEvents, &json!({ "groupId": "g", "from": "a", "to": "b" }));
+        assert_eq!((&drift["data"]["oldKey"], &drift["data"]["newKey"]), (&json!("a"), &json!("b")));
+        assert_eq!(
+            (&drift["subject"], &drift["data"]["link"]),
+            (&json!("projects/g"), &json!("https://kw.example/projects/g"))
+        );
+    }
+
+    #[test]
+    fn nothing_from_outside_acts_in_slack() {
+        let message = of(Format::Slack, &model());
+        let text = message.to_string();
+        assert!(text.contains("pay &lt;!channel&gt; &amp; *co*") && !text.contains("<!channel>"), "{text}");
+        assert_eq!(message["text"], "pay &lt;!channel&gt; &amp; *co*: stopped");
+        let blocks = message["blocks"].as_array().unwrap();
+        let facts = blocks[3]["text"]["text"].as_str().unwrap();
+        assert_eq!(facts, "Project: `pay &lt;!channel&gt; &amp; *co*`\nOld key: `o'ld`");
+        assert_eq!(
+            blocks[4]["text"]["text"],
+            "<https://kw.example/rotations/0198c5a0-0000-7000-8000-000000000001|Open in Keywheel>"
+        );
+    }
+
+    #[test]
+    fn teams_gets_a_card_of_plain_text() {
+        let message = of(Format::Teams, &model());
+        assert_eq!(message["type"], "message");
+        let attachment = &message["attachments"][0];
+        assert_eq!(attachment["contentType"], "application/vnd.microsoft.card.adaptive");
+        let card = &attachment["content"];
+        assert_eq!((&card["type"], &card["version"]), (&json!("AdaptiveCard"), &json!("1.4")));
+        assert!(card["body"].as_array().unwrap().iter().all(|it| it["type"] == "RichTextBlock"));
+        assert_eq!(card["body"][0]["inlines"][0]["text"], "pay <!channel> & *co*: stopped");
+        assert_eq!(
+            card["actions"][0]["url"],
+            "https://kw.example/rotations/0198c5a0-0000-7000-8000-000000000001"
+        );
+    }
+
+    #[test]
+    fn whatever_the_texts_a_body_stays_below_20_kb_and_shows_the_cut() {
+        for (text, times) in
+            [("a", 100_000), ("ü", 50_000), ("\u{1}", 50_000), ("<&>", 50_000), ("😀", 3_000)]
+        {
+            let mut model = model();
+            for name in ["projectName", "oldKey", "newKey", "atlasDetail", "remedy", "reason"] {
+                model[name] = text.repeat(times).into();
+            }
+            for format in FORMATS {
+                assert!(of(format, &model).to_string().contains(CUT), "{format:?} {text:?}");
+            }
+        }
+        let mut model = model();
+        let many: Vec<Value> = (0..1000).map(|_| json!({ "a": vec!["x".repeat(300); 50] })).collect();
+        model["items"] = json!(many);
+        for number in 0..500 {
+            model[format!("member {number}")] = "y".repeat(200).into();
+        }
+        for format in FORMATS {
+            let body = of(format, &model);
+            assert!(body.to_string().contains("0198c5a0-0000-7000-8000-000000000001"), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_short_text_is_left_alone() {
+        assert_eq!((cut("äb", 2), cut("äbc", 2)), ("äb".to_owned(), format!("äb{CUT}")));
+    }
+}

@@ -1,0 +1,14 @@
+//! Webhooks out: what one says ([`body`]), how it proves where it comes from ([`sign`]), and how it
+//! reaches its target ([`target`]).
+//!
+//! A body is made from the model its outbox row holds, each time it is sent, and comes out the same.
+//! Which webhooks there are, when each is tried and what becomes of it is the engine's business;
+//! nothing here waits for another try or knows of the database.
+
+pub mod body;
+pub mod sign;
+pub mod target;
+
+pub use body::{Format, Note};
+pub use sign::Key;
+pub use target::{Answer, Options, Target};

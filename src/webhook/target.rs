@@ -1,0 +1,487 @@
+//! One place that webhooks go to, and one attempt to get one there.
+//!
+//! Its address is a secret: whoever knows it can speak in our name. It is shown as its host, and cut
+//! out of everything that comes back, because servers like to repeat what they were asked for. No
+//! redirect is followed, no proxy is used, and unless allowed only public addresses are connected to:
+//! each connection is made to an address that was looked at, so a name that changes its mind gains nothing.
+
+use std::error::Error;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::{Certificate, Response, redirect, retry};
+use url::{Host, Url};
+
+use super::Format;
+use super::sign::{Key, signatures};
+use crate::domain::address::not_public;
+use crate::domain::notice;
+use crate::domain::text::visible;
+use crate::domain::time::Timestamp;
+use crate::secret::Secret;
+
+/// How long one attempt may take, the reply included.
+pub const LIMIT: Duration = Duration::from_secs(20);
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The most bytes of a reply that are read, and the most characters that are kept.
+const READ: usize = 4096;
+const KEPT: usize = 300;
+
+/// Parts of an address that are shorter than this are words rather than secrets.
+const SECRET_PART: usize = 6;
+
+/// How a target is reached.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What it is called, everywhere.
+    pub name: String,
+    /// Where it is.
+    pub url: Secret,
+    /// What it is sent.
+    pub format: Format,
+    /// What signs, the newest first.
+    pub keys: Vec<Key>,
+    /// Goes along as `Authorization: Bearer …`.
+    pub token: Option<Secret>,
+    /// The kinds of notice it is sent; all, when empty.
+    pub kinds: Vec<String>,
+    /// Whether it may have an address that is not public, and speak plain http.
+    pub allow_private: bool,
+    /// Certificates to trust beside the system's own, as PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A target that can be sent to.
+pub struct Target {
+    name: String,
+    url: Url,
+    host: String,
+    format: Format,
+    keys: Vec<Key>,
+    token: Option<HeaderValue>,
+    kinds: Vec<String>,
+    secret_parts: Vec<String>,
+    client: reqwest::Client,
+    retired: AtomicBool,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Target({}, {} at {})", self.name, self.format.as_str(), self.host)
+    }
+}
+
+/// What came of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It has it; its words.
+    Taken(String),
+    /// 410: it never wants anything again; its words.
+    Gone(String),
+    /// It does not have it, or nobody knows.
+    Failed {
+        /// Its words, or ours.
+        said: String,
+        /// How long it asked to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// Looks names up, and gives out public addresses only.
+struct Public;
+
+impl Resolve for Public {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            all_public(name.as_str(), found).map(|it| Box::new(it.into_iter()) as Addrs).map_err(Into::into)
+        })
+    }
+}
+
+/// A name with even one address inside is refused: which of them is tried is chance.
+fn all_public(name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
+    for address in &found {
+        if let Some(why) = not_public(address.ip()) {
+            return Err(format!("{name} resolves to {}, {why}: {WAY_OUT}", address.ip()));
+        }
+    }
+    Ok(found)
+}
+
+const WAY_OUT: &str = "only public addresses are called, unless the target has allow_private = true";
+
+/// What keeps `url` from being called; it is not in the answer.
+///
+/// # Errors
+/// Says the rule, and the way out.
+pub fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("takes an address without a user and a password; use token for a bearer token".to_owned());
+    }
+    if url.fragment().is_some() {
+        return Err("takes an address without a \"#\"".to_owned());
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if allow_private => {}
+        "http" => return Err("takes https; http is only for a target with allow_private = true".to_owned()),
+        _ => return Err("takes an address that begins with https://".to_owned()),
+    }
+    let literal = match url.host() {
+        Some(Host::Ipv4(address)) => Some(address.into()),
+        Some(Host::Ipv6(address)) => Some(address.into()),
+        Some(Host::Domain(_)) => None,
+        None => return Err("takes an address with a host".to_owned()),
+    };
+    match literal.and_then(not_public).filter(|_| !allow_private) {
+        Some(why) => Err(format!("names {why}: {WAY_OUT}")),
+        None => Ok(()),
+    }
+}
+
+impl Target {
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// Says what cannot be used, and never shows a secret.
+    pub fn new(options: &Options) -> Result<Self, String> {
+        let at = |what: &str, why: &str| format!("webhooks.{}.{what}: {why}", options.name);
+        let url = Url::parse(options.url.expose())
+            .map_err(|_| at("url", "takes an address that begins with https://"))?;
+        check_url(&url, options.allow_private).map_err(|why| at("url", &why))?;
+        if options.format == Format::CloudEvents && options.keys.is_empty() {
+            return Err(at("secret", "is missing: a CloudEvent is always signed"));
+        }
+        let token = options.token.as_ref().map(|token| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+                .map_err(|_| at("token", "holds a character that no header can carry"))?;
+            value.set_sensitive(true);
+            Ok::<_, String>(value)
+        });
+        Ok(Self {
+            client: client(options, &url)?,
+            host: url.host_str().unwrap_or_default().to_owned(),
+            secret_parts: secret_parts(&url, options.token.as_ref()),
+            name: options.name.clone(),
+            format: options.format,
+            keys: options.keys.clone(),
+            token: token.transpose()?,
+            kinds: options.kinds.iter().filter_map(|it| notice::kind(it)).map(ToOwned::to_owned).collect(),
+            url,
+            retired: AtomicBool::new(false),
+        })
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it is sent.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether it is sent notices of this kind.
+    #[must_use]
+    pub fn wants(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.iter().any(|it| it == kind)
+    }
+
+    /// Whether it said that it never wants anything again, since it was configured.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Takes it out of service; true for whoever is first.
+    pub fn retire(&self) -> bool {
+        !self.retired.swap(true, Ordering::Relaxed)
+    }
+
+    /// Puts it back into service: its last word could not be written down.
+    pub fn revive(&self) {
+        self.retired.store(false, Ordering::Relaxed);
+    }
+
+    /// One line about it for people, which may be shown to anybody.
+    #[must_use]
+    pub fn described(&self) -> String {
+        let signed = match self.keys.len() {
+            0 => "not signed",
+            1 => "signed",
+            _ => "signed by two secrets",
+        };
+        let kinds = if self.kinds.is_empty() { "everything".to_owned() } else { self.kinds.join(", ") };
+        format!("{} to {}, {signed}: {kinds}", self.format.as_str(), self.host)
+    }
+
+    /// Tries once to hand `body` over under `id`, at the instant `now`.
+    pub async fn post(&self, id: &str, body: String, now: Timestamp) -> Answer {
+        let seconds = now.as_chrono().timestamp();
+        let mut request = self
+            .client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, self.format.content_type())
+            .header("webhook-id", id)
+            .header("webhook-timestamp", seconds);
+        if !self.keys.is_empty() {
+            let signatures = signatures(&self.keys, id, seconds, body.as_bytes());
+            request = request.header("webhook-signature", signatures);
+        }
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token.clone());
+        }
+        match request.body(body).send().await {
+            Ok(response) => self.read(response, now).await,
+            Err(error) => Answer::Failed { said: self.broken(error), retry_after: None },
+        }
+    }
+
+    async fn read(&self, mut response: Response, now: Timestamp) -> Answer {
+        let status = response.status();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok());
+        let retry_after = retry_after.and_then(|text| wait(text, now));
+        let mut bytes = Vec::new();
+        // What the status says holds, whatever becomes of the rest.
+        while bytes.len() < READ
+            && let Ok(Some(chunk)) = response.chunk().await
+        {
+            bytes.extend_from_slice(&chunk[..chunk.len().min(READ - bytes.len())]);
+        }
+        let words = self.cleaned(&String::from_utf8_lossy(&bytes));
+        let said = format!("{} {words}", status.as_u16());
+        let said = said.trim_end().to_owned();
+        match status.as_u16() {
+            200..=299 => Answer::Taken(said),
+            410 => Answer::Gone(said),
+            300..=399 => Answer::Failed {
+                said: format!(
+                    "{} is a redirect, and none is followed: configure the address it leads to",
+                    status.as_u16()
+                ),
+                retry_after,
+            },
+            _ => Answer::Failed { said, retry_after },
+        }
+    }
+
+    fn broken(&self, error: reqwest::Error) -> String {
+        let error = error.without_url();
+        if error.is_timeout() {
+            return format!("no answer within {} s", LIMIT.as_secs());
+        }
+        // The innermost reason is the one a person can search for.
+        let mut inner: &dyn Error = &error;
+        while let Some(source) = inner.source() {
+            inner = source;
+        }
+        let why = self.cleaned(&inner.to_string());
+        if error.is_connect() {
+            format!("cannot connect to {}: {why}", self.host)
+        } else {
+            format!("no answer from {}: {why}", self.host)
+        }
+    }
+
+    /// One line of a foreign text, without what is secret in our address.
+    fn cleaned(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for part in &self.secret_parts {
+            text = text.replace(part, "***");
+        }
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut kept: String = visible(&words).chars().take(KEPT).collect();
+        if kept.len() < words.len() && words.chars().count() > KEPT {
+            kept.push('…');
+        }
+        kept
+    }
+}
+
+/// Everything in an address beyond its host, as servers repeat it: whole, in parts, decoded.
+/// The longest comes first, so that no part hides a whole.
+fn secret_parts(url: &Url, token: Option<&Secret>) -> Vec<String> {
+    let decoded = |text: &str| {
+        let text = text.replace('+', "%2B");
+        url::form_urlencoded::parse(format!("x={text}").as_bytes())
+            .next()
+            .map(|(_, value)| value.into_owned())
+            .unwrap_or_default()
+    };
+    let path = url.path().trim_matches('/');
+    let query = url.query().unwrap_or_default();
+    let mut parts = vec![path.to_owned(), query.to_owned(), format!("{path}?{query}")];
+    parts.extend(path.split('/').map(ToOwned::to_owned));
+    parts.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+    parts.extend(query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value.to_owned()));
+    parts.extend(token.map(|it| it.expose().to_owned()));
+    let plain: Vec<_> = parts.iter().map(|part| decoded(part)).collect();
+    parts.extend(plain);
+    parts.retain(|part| part.len() >= SECRET_PART);
+    parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
+    parts.dedup();
+    parts
+}
+
+fn client(options: &Options, url: &Url) -> Result<reqwest::Client, String> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("keywheel/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        // Through a proxy nobody here would know which address is called.
+        .no_proxy()
+        .no_gzip()
+        .connect_timeout(CONNECT)
+        .timeout(LIMIT);
+    if !options.allow_private {
+        builder = builder.dns_resolver(Arc::new(Public));
+    }
+    if url.scheme() == "http" {
+        // Without TLS, an image without CA certificates must do.
+        builder = builder.tls_certs_only([]);
+    } else if let Some(file) = &options.ca_file {
+        let told = |why: &str| format!("webhooks.{}.ca_file: {} {why}", options.name, file.display());
+        let pem = std::fs::read(file).map_err(|why| told(&format!("cannot be read: {why}")))?;
+        let certificates = Certificate::from_pem_bundle(&pem)
+            .ok()
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| told("holds no PEM certificate"))?;
+        builder = builder.tls_certs_merge(certificates);
+    }
+    builder.build().map_err(|error| {
+        let error = error.without_url();
+        let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        format!("webhooks.{}: no connection can be set up: {why}", options.name)
+    })
+}
+
+/// `Retry-After`: seconds, or an instant.
+fn wait(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = chrono::DateTime::parse_from_rfc2822(text).ok()?;
+    Some(now.until(Timestamp::from_chrono(at.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(url: &str) -> Options {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Options {
+            name: "ops".to_owned(),
+            url: Secret::new(url),
+            format: Format::CloudEvents,
+            keys: vec![Key::new(&[7; 32]).unwrap()],
+            token: Some(Secret::new("canary-token")),
+            kinds: Vec::new(),
+            allow_private: false,
+            ca_file: None,
+        }
+    }
+
+    #[test]
+    fn an_address_inside_is_refused_however_it_is_written() {
+        for inside in [
+            "https://127.0.0.1/x",
+            "https://127.1/x",
+            "https://2130706433/x",
+            "https://0x7f000001/x",
+            "https://0177.0.0.1/x",
+            "https://0/x",
+            "https://10.1.2.3/x",
+            "https://172.16.0.1/x",
+            "https://192.168.0.1/x",
+            "https://100.64.0.1/x",
+            "https://169.254.169.254/latest/meta-data",
+            "https://224.0.0.1/x",
+            "https://[::]/x",
+            "https://[::1]/x",
+            "https://[::ffff:127.0.0.1]/x",
+            "https://[::ffff:a9fe:a9fe]/x",
+            "https://[fd00:ec2::254]/x",
+            "https://[fe80::1]/x",
+            "https://[ff02::1]/x",
+            "https://[64:ff9b::7f00:1]/x",
+            "https://１２７.0.0.1/x",
+        ] {
+            let refused = Target::new(&options(inside)).unwrap_err();
+            assert!(refused.starts_with("webhooks.ops.url: names "), "{inside}: {refused}");
+            assert!(refused.contains("allow_private = true"), "{refused}");
+            let mut allowed = options(inside);
+            allowed.allow_private = true;
+            Target::new(&allowed).unwrap();
+        }
+        for (url, wanted) in [
+            ("http://hooks.example/x", "takes https"),
+            ("ftp://hooks.example/x", "begins with https://"),
+            ("https://user@hooks.example/x", "without a user"),
+            ("https://:canary@hooks.example/x", "without a user"),
+            ("https://hooks.example/x#canary", "without a \"#\""),
+            ("canary", "begins with https://"),
+        ] {
+            let refused = Target::new(&options(url)).unwrap_err();
+            assert!(refused.contains(wanted) && !refused.contains("canary"), "{url}: {refused}");
+        }
+    }
+
+    #[test]
+    fn one_address_inside_spoils_a_name() {
+        let of = |list: &[&str]| {
+            all_public("hooks.example", list.iter().map(|it| format!("{it}:0").parse().unwrap()).collect())
+        };
+        assert_eq!(of(&["1.1.1.1", "[2606:4700::1]"]).unwrap().len(), 2);
+        let refused = of(&["1.1.1.1", "10.0.0.8"]).unwrap_err();
+        assert!(refused.starts_with("hooks.example resolves to 10.0.0.8, a private address"), "{refused}");
+    }
+
+    #[test]
+    fn what_is_shown_of_a_target_shows_no_secret() {
+        let target =
+            Target::new(&options("https://hooks.example/services/canary-path?key=canary-key")).unwrap();
+        assert_eq!(format!("{target:?}"), "Target(ops, cloudevents at hooks.example)");
+        assert_eq!(target.described(), "cloudevents to hooks.example, signed: everything");
+        let echo =
+            "Cannot POST /services/canary-path?key=canary-key\r\n\x1b[31m canary-key Bearer canary-token";
+        assert_eq!(target.cleaned(echo), "Cannot POST /*** \\u{1b}[31m *** Bearer ***");
+        assert_eq!(target.cleaned(&"é".repeat(1000)).chars().count(), KEPT + 1);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_an_instant() {
+        let now = "2026-03-01T12:00:00Z".parse().unwrap();
+        for (text, wanted) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 01 Mar 2026 12:02:00 GMT", Some(120)),
+            ("Sun, 01 Mar 2026 11:00:00 GMT", Some(0)),
+            ("-5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(wait(text, now), wanted.map(Duration::from_secs), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_filter_names_kinds_or_types() {
+        let mut options = options("https://hooks.example/x");
+        options.kinds = vec!["completed".to_owned(), "io.keywheel.drifted.v1".to_owned()];
+        let target = Target::new(&options).unwrap();
+        assert!(target.wants("completed") && target.wants("drifted") && !target.wants("failed"));
+    }
+}
