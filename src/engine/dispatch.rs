@@ -5,14 +5,12 @@
 //! try or five days. A target that answers 410 is left alone until the configuration is read again;
 //! one that is no longer configured gets nothing, and its rows say so. Nothing here writes webhooks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use serde_json::json;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
@@ -76,32 +74,33 @@ impl Targets {
 /// What is under way to each target, and until when it asked to be left alone.
 #[derive(Debug, Default)]
 struct Lanes {
-    under_way: BTreeMap<String, usize>,
+    under_way: HashMap<Id, String>,
     left_alone: BTreeMap<String, Timestamp>,
 }
 
 impl Lanes {
     fn full(&self, target: &str) -> bool {
-        self.under_way.get(target).is_some_and(|count| *count >= AT_ONCE)
+        self.under_way.values().filter(|it| *it == target).count() >= AT_ONCE
     }
 
-    fn ended(&mut self, done: Done) {
-        if let Some(count) = self.under_way.get_mut(&done.target) {
-            *count = count.saturating_sub(1);
-        }
-        if let Some(until) = done.left_alone {
-            self.left_alone.insert(done.target, until);
+    fn ended(&mut self, done: Result<(Id, Option<Timestamp>), JoinError>) {
+        let id = match &done {
+            Ok((id, _)) => *id,
+            Err(broken) => {
+                tracing::error!(error = %broken, "an attempt to deliver a webhook broke off");
+                broken.id()
+            }
+        };
+        let target = self.under_way.remove(&id);
+        if let (Some(target), Ok((_, Some(until)))) = (target, done) {
+            self.left_alone.insert(target, until);
         }
     }
 }
 
-/// An attempt that is over.
-struct Done {
-    target: String,
-    left_alone: Option<Timestamp>,
-}
-
-type UnderWay = FuturesUnordered<BoxFuture<'static, Done>>;
+/// Attempts, each saying until when its target wants to be left alone. They run on their own: one that
+/// waits for the database must not wait for whoever begins the next.
+type UnderWay = JoinSet<Option<Timestamp>>;
 
 /// Takes webhooks to their targets.
 #[derive(Debug)]
@@ -127,13 +126,13 @@ impl Dispatch {
             });
             let due = self.engine.mail_due.webhooks();
             tokio::select! {
-                Some(done) = under_way.next() => self.lanes.ended(done),
+                Some(done) = under_way.join_next_with_id() => self.lanes.ended(done),
                 () = due => {}
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        while under_way.next().await.is_some() {}
+        while under_way.join_next().await.is_some() {}
     }
 
     /// Sends everything that is due; says how long to wait for more.
@@ -144,7 +143,7 @@ impl Dispatch {
         let mut under_way = UnderWay::new();
         loop {
             let wait = self.fill(&mut under_way).await?;
-            match under_way.next().await {
+            match under_way.join_next_with_id().await {
                 Some(done) => self.lanes.ended(done),
                 None => return Ok(wait),
             }
@@ -198,19 +197,18 @@ impl Dispatch {
                 return Ok((!begun).then_some(Duration::from_secs(1)));
             };
             begun = true;
-            *self.lanes.under_way.entry(lane.target.clone()).or_default() += 1;
             let (engine, target) = (self.engine.clone(), Arc::clone(target));
-            under_way.push(Box::pin(async move {
-                let left_alone = attempt(&engine, &target, &claimed).await.unwrap_or_else(|error| {
+            let task = under_way.spawn(async move {
+                attempt(&engine, &target, &claimed).await.unwrap_or_else(|error| {
                     // Its claim runs out, and it is sent again under the same id.
                     tracing::error!(
                         error = %error, webhook.id = %claimed.row.id,
                         "what became of a webhook cannot be written down"
                     );
                     None
-                });
-                Done { target: target.name().to_owned(), left_alone }
-            }));
+                })
+            });
+            self.lanes.under_way.insert(task.id(), lane.target.clone());
         }
         Ok(None)
     }

@@ -22,4 +22,5 @@ mod search;
 mod sim;
 mod store;
 mod support;
+mod webhooks;
 mod windows;

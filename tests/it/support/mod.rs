@@ -4,6 +4,7 @@ pub(crate) mod daemon;
 pub(crate) mod db;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod receiver;
 pub(crate) mod smtpd;
 
 use std::sync::Arc;
