@@ -1,7 +1,7 @@
 //! SIGHUP: the configuration is read again, what can change in a running daemon changes, and what
 //! cannot is named. A configuration with a fault changes nothing.
 //!
-//! Log-ins to Atlas and to the mail server and the log level are taken over, secrets in files
+//! Log-ins to Atlas and to the mail server, hooks and the log level are taken over, secrets in files
 //! included. A rotation that is open keeps the rules it was proposed under; rules for new ones take
 //! a restart, which costs a second.
 
@@ -13,16 +13,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{atlas, smtp};
+use super::{atlas, hooks, smtp};
 use crate::config::{Config, Loaded, Sources};
 use crate::engine::Engine;
 use crate::mail::Smtp;
 use crate::telemetry::Telemetry;
+use crate::web::hooks::LiveHooks;
 
 /// The parts of a running daemon that can be changed.
 pub(super) struct Live {
     pub(super) engine: Engine,
     pub(super) smtp: watch::Sender<Option<Smtp>>,
+    pub(super) hooks: Arc<LiveHooks>,
     pub(super) log: Arc<Telemetry>,
 }
 
@@ -34,6 +36,7 @@ pub(super) fn hangups() -> anyhow::Result<Signal> {
 /// Whether a running daemon takes this setting over.
 fn is_live(path: &str) -> bool {
     path.starts_with("atlas.credentials.")
+        || path.starts_with("hooks.")
         || matches!(path, "mail.smtp_url" | "mail.from" | "mail.ca_file" | "log.level")
 }
 
@@ -68,9 +71,11 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     // All of it is made before any of it is used.
     let client = atlas(&fresh.config, &live.engine.store)?;
     let server = smtp(&fresh.config)?;
+    let endpoints = hooks(&live.engine, &fresh.config)?;
     live.log.set_level(&fresh.config.log.level)?;
     live.engine.atlas.replace(Arc::new(client));
     live.smtp.send_replace(server);
+    live.hooks.replace(endpoints);
     live.engine.mail_due.notify_one();
     for warning in &fresh.warnings {
         tracing::warn!("{warning}");

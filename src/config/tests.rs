@@ -90,7 +90,7 @@ fn each_layer_beats_the_one_below_and_is_named_as_origin() {
 fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
     let desk = Desk::new();
     let faults = desk.faults(
-        "[server]\nlisten_on = \"x\"\n[verify]\nreading = 3\napprovals = 2\n[hooks]\n[kms.prod]\nkind = \"azure\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"a\"\nclient_secret = \"b\"\nsecret = \"canary\"\n[policy.interval]\ndays = 3\n",
+        "[server]\nlisten_on = \"x\"\n[verify]\nreading = 3\napprovals = 2\n[kms.prod]\nkind = \"azure\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"a\"\nclient_secret = \"b\"\nsecret = \"canary\"\n[policy.interval]\ndays = 3\n",
     );
     let all = faults.join("\n");
     for wanted in [
@@ -99,8 +99,7 @@ fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
         "did you mean verify.readings?",
         "did you mean policy.approvals?",
         "kms (",
-        "hooks (",
-        "known here: atlas, data_dir, database, log, mail, pace, policy, retention, server, sweep, verify",
+        "known here: atlas, data_dir, database, hooks, log, mail, pace, policy, retention, server, sweep, verify",
         "atlas.credentials.default.secret (",
         "policy.interval is a value and has nothing below it",
     ] {
@@ -327,4 +326,136 @@ fn a_file_that_is_not_there_is_an_error_with_its_name() {
     let sources = Sources { file: Some("/nowhere/k.toml".into()), ..Sources::default() };
     let error = Config::load(&sources).unwrap_err().to_string();
     assert!(error.starts_with("the configuration file /nowhere/k.toml cannot be read: "), "{error}");
+}
+
+#[test]
+fn a_hook_of_each_kind_is_read_and_its_secrets_are_masked() {
+    let desk = Desk::new();
+    let loaded = desk
+        .load(
+            r#"
+            [[hooks]]
+            name = "atlas"
+            kind = "atlas"
+            secret = "canary-canary-canary"
+            previous_secret = "canary-canary-before"
+            encoding = "hex"
+            [[hooks]]
+            name = "grid"
+            kind = "azure-event-grid"
+            token = "canary-canary-canary"
+            entra = { tenant_id = "t", audience = "a" }
+            [[hooks]]
+            name = "bus"
+            kind = "aws-eventbridge"
+            basic = { user = "kw", password = "canary-canary-canary" }
+            [[hooks]]
+            name = "sns"
+            kind = "aws-sns"
+            topics = ["arn:aws:sns:us-west-2:111122223333:kms-events"]
+            [[hooks]]
+            name = "gcp"
+            kind = "gcp-pubsub"
+            audience = "https://kw.example/hooks/gcp"
+            email = "push@p.iam.gserviceaccount.com"
+            [[hooks]]
+            name = "ci"
+            kind = "cloudevents"
+            token = "canary-canary-canary"
+            [hooks.signed]
+            kind = "standard"
+            secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+            [policy]
+            auto_approve = ["hook:grid", "poll"]
+            "#,
+        )
+        .unwrap();
+    let kinds: Vec<_> =
+        loaded.config.hooks.iter().map(|hook| (hook.name.as_str(), hook.sender.kind())).collect();
+    assert_eq!(
+        kinds,
+        [
+            ("atlas", "atlas"),
+            ("bus", "aws-eventbridge"),
+            ("ci", "cloudevents"),
+            ("gcp", "gcp-pubsub"),
+            ("grid", "azure-event-grid"),
+            ("signed", "standard"),
+            ("sns", "aws-sns"),
+        ]
+    );
+    let hooks::Sender::AzureEventGrid { entra: Some(entra), allowed_origins, .. } =
+        &loaded.config.hooks[4].sender
+    else {
+        panic!("{:?}", loaded.config.hooks[4])
+    };
+    assert_eq!(entra.jwks_url, "https://login.microsoftonline.com/t/discovery/v2.0/keys");
+    assert_eq!(entra.app_id, "4962773b-9cdb-44cf-a8bf-237846a00ab7");
+    assert_eq!(allowed_origins, &["eventgrid.azure.net"]);
+    for shown in [loaded.to_text(), loaded.to_json().to_string(), format!("{:?}", loaded.config)] {
+        assert!(!shown.contains("canary") && !shown.contains("C2FVsBQI"), "{shown}");
+    }
+    let env = Sources {
+        env: pairs(&[
+            ("KEYWHEEL_HOOKS__CI__KIND", "cloudevents"),
+            ("KEYWHEEL_HOOKS__CI__TOKEN", "canary-canary-canary"),
+        ]),
+        ..Sources::default()
+    };
+    assert_eq!(Config::load(&env).unwrap().config.hooks[0].name, "ci");
+}
+
+#[test]
+fn a_hook_without_a_proof_is_refused_and_says_what_is_missing() {
+    for (text, wanted) in [
+        (
+            "name = \"a\"\nkind = \"atlas\"",
+            "hooks.a: secret or secret_file is missing: without it anybody could send",
+        ),
+        ("name = \"a\"\nkind = \"atlas\"\nsecret = \"\"", "hooks.a.secret"),
+        (
+            "name = \"a\"\nkind = \"atlas\"\nsecret = \"xxxxxxxxxxxxxxxx\"\nencoding = \"utf8\"",
+            "takes \"base64\" or \"hex\"",
+        ),
+        ("name = \"a\"\nkind = \"azure-event-grid\"", "entra = { tenant_id, audience }, is missing"),
+        (
+            "name = \"a\"\nkind = \"azure-event-grid\"\nentra = { tenant_id = \"t\" }",
+            "hooks.a.entra: audience is missing",
+        ),
+        (
+            "name = \"a\"\nkind = \"azure-event-grid\"\ntoken = \"xxxxxxxxxxxxxxxx\"\nallowed_origins = [\"*\"]",
+            "would let anybody subscribe",
+        ),
+        ("name = \"a\"\nkind = \"aws-eventbridge\"", "basic = { user, password }, is missing"),
+        ("name = \"a\"\nkind = \"aws-sns\"", "topics is missing"),
+        ("name = \"a\"\nkind = \"aws-sns\"\ntopics = [\"kms-events\"]", "is no ARN of a topic"),
+        ("name = \"a\"\nkind = \"gcp-pubsub\"\naudience = \"x\"", "email is missing"),
+        (
+            "name = \"a\"\nkind = \"gcp-pubsub\"\naudience = \"x\"\nemail = \"e\"\njwks_url = \"http://keys.example\"",
+            "takes https",
+        ),
+        ("name = \"a\"\nkind = \"cloudevents\"", "token or token_file is missing"),
+        ("name = \"a\"\nkind = \"standard\"\nsecret = \"whsec_\"", "at least 24 random bytes"),
+        ("name = \"a\"\nkind = \"standard\"\nsecret = \"whsec_!\"", "as Standard Webhooks write it"),
+        ("name = \"a\"\nkind = \"gitlab\"", "takes atlas, azure-event-grid, aws-eventbridge"),
+        ("name = \"a\"", "kind is missing"),
+        (
+            "name = \"A b\"\nkind = \"cloudevents\"\ntoken = \"xxxxxxxxxxxxxxxx\"",
+            "it is part of the hook's address",
+        ),
+        ("kind = \"cloudevents\"\ntoken = \"xxxxxxxxxxxxxxxx\"", "it is part of the hook's address"),
+        ("name = \"a\"\nkind = \"cloudevents\"\ntoken = \"xxxxxxxxxxxxxxxx\"\ntopics = []", "hooks.a.topics"),
+        (
+            "name = \"a\"\nkind = \"cloudevents\"\ntoken = \"xxxxxxxxxxxxxxxx\"\n[[hooks]]\nname = \"a\"\nkind = \"cloudevents\"\ntoken = \"xxxxxxxxxxxxxxxx\"",
+            "there are two hooks named \"a\"",
+        ),
+    ] {
+        let faults = Desk::new().faults(&format!("[[hooks]]\n{text}\n")).join("\n");
+        assert!(faults.contains(wanted), "{text}\n{wanted:?} not in:\n{faults}");
+    }
+    let faults = Desk::new().faults("[policy]\nauto_approve = [\"hook:nobody\"]\n").join("\n");
+    assert!(faults.contains("\"hook:nobody\" proposes nothing"), "{faults}");
+    let weak =
+        Desk::new().load("[[hooks]]\nname = \"a\"\nkind = \"cloudevents\"\ntoken = \"short\"\n").unwrap();
+    assert!(weak.warnings.iter().any(|it| it.contains("can be guessed")), "{:?}", weak.warnings);
 }

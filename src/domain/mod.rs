@@ -3,6 +3,7 @@
 //! Nothing in here knows of tokio, sqlx, axum or reqwest; the time comes in as an argument. Every
 //! other layer may import this one, and it imports none of them.
 
+pub mod hint;
 pub mod ids;
 pub mod key;
 pub mod policy;

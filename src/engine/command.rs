@@ -134,6 +134,15 @@ pub enum Proposed {
     },
 }
 
+/// Who proposes, and what set it off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proposer<'a> {
+    /// The identity in journal and audit log.
+    pub(super) actor: &'a str,
+    /// `operator`, `hook:NAME` or `poll`.
+    pub(super) trigger: &'a str,
+}
+
 /// What a project is added with.
 #[derive(Clone, Debug, Default)]
 pub struct NewProject {
@@ -335,6 +344,18 @@ impl Engine {
         reason: Option<String>,
         dry_run: bool,
     ) -> Result<Proposed, CommandError> {
+        self.propose_as(Proposer { actor, trigger: "operator" }, group, new_key, reason, dry_run).await
+    }
+
+    /// The same, for whom and by what it was set off.
+    pub(super) async fn propose_as(
+        &self,
+        proposer: Proposer<'_>,
+        group: &GroupId,
+        new_key: &str,
+        reason: Option<String>,
+        dry_run: bool,
+    ) -> Result<Proposed, CommandError> {
         check_words("reason", reason.as_deref())?;
         let project =
             self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
@@ -376,12 +397,12 @@ impl Engine {
         if let Some(failed) = checks.iter().find(|check| check.result == "fail") {
             return Err(CommandError::Preflight(failed.detail.clone()));
         }
-        self.insert(actor, &project, seen, old_key, new_key, reason).await
+        self.insert(proposer, &project, seen, old_key, new_key, reason).await
     }
 
     async fn insert(
         &self,
-        actor: &str,
+        Proposer { actor, trigger }: Proposer<'_>,
         project: &Project,
         seen: Observation,
         old_key: KeyRef,
@@ -398,7 +419,7 @@ impl Engine {
         );
         let row = RotationRow {
             rotation,
-            trigger: "operator".to_owned(),
+            trigger: trigger.to_owned(),
             reason,
             requested_by: actor.to_owned(),
             proposal_hash: hash,

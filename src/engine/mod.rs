@@ -2,7 +2,7 @@
 //!
 //! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
 //! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say,
-//! [`schedule`] only wakes the others. [`announce`] and [`remind`] write mails, [`courier`] sends them.
+//! [`intake`] writes down what hooks bring, [`hint`] follows it; [`schedule`] only wakes the others. [`announce`] and [`remind`] write mails, [`courier`] sends them.
 //! [`fleet`] and [`metrics`] only look. All decisions about a rotation are
 //! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
 //! no transaction is open during a call to Atlas.
@@ -13,6 +13,8 @@ pub mod courier;
 pub mod driver;
 pub mod fleet;
 pub mod guard;
+pub mod hint;
+pub mod intake;
 pub mod metrics;
 pub mod remind;
 pub mod schedule;
@@ -96,6 +98,10 @@ pub struct Engine {
     pub rotations_due: Arc<Notify>,
     /// Wakes the courier.
     pub mail_due: Arc<Notify>,
+    /// Wakes who handles events.
+    pub events_due: Arc<Notify>,
+    /// The hooks' way into the inbox.
+    pub intake: Arc<intake::Intake>,
     /// Wakes the sweep.
     pub look_due: Arc<Notify>,
     /// Tells streams which rotation has a new journal row.
@@ -121,6 +127,8 @@ impl Engine {
             settings: Arc::new(settings),
             rotations_due: Arc::default(),
             mail_due: Arc::default(),
+            events_due: Arc::default(),
+            intake: Arc::default(),
             look_due: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
             guard: Arc::default(),

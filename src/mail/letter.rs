@@ -84,7 +84,7 @@ impl Letter {
             .as_str()
             .map(|id| format!("<{}@keywheel>", hex::encode(&Sha256::digest(format!("{id}/thread"))[..16])));
         let (subject, paragraphs) = said(kind, &it);
-        let urgent = matches!(kind, "needs_operator" | "late_apply" | "current_key_invalid");
+        let urgent = matches!(kind, "needs_operator" | "late_apply" | "current_key_invalid" | "key_alarm");
         let mut letter = Self {
             subject: if urgent { format!("ACTION NEEDED: {subject}") } else { subject },
             urgent,
@@ -195,6 +195,7 @@ fn said(kind: &str, it: &Model<'_>) -> (String, Vec<String>) {
             format!("{project}: clusters have not taken up the new key yet"),
             "The key is valid, but a cluster did not come back from its update in time.".to_owned(),
         ),
+        "key_alarm" => key_alarm(it, &project),
         "drifted" => (
             format!("{project}: the key was changed outside of Keywheel"),
             "Atlas holds a key that Keywheel did not put there. If that was you, say since when it serves; if a Terraform file \
@@ -239,6 +240,22 @@ fn reminder(it: &Model<'_>, project: &str) -> (String, String) {
     )
 }
 
+/// What was reported is not proven: the mail says who reported it.
+fn key_alarm(it: &Model<'_>, project: &str) -> (String, String) {
+    let event = it.text("event");
+    let after = if it.0["earlier"] == true {
+        "That key served this project before, and older backup snapshots still need it. Undo it in the key service before \
+         the key is gone for good."
+    } else {
+        "Atlas shuts the clusters down within 15 minutes of finding a key that it cannot use. Undo it in the key service at \
+         once, or rotate to another key."
+    };
+    (
+        format!("{project}: {event} is reported for a key it depends on"),
+        format!("The hook {} received {event} about {}. {after}", it.text("hook"), it.text("subject")),
+    )
+}
+
 /// One project of a digest.
 fn line(item: &Value) -> (String, String) {
     let it = Model(item);
@@ -255,7 +272,10 @@ fn facts(it: &Model<'_>) -> Vec<(String, String)> {
         ("Cause", "cause"),
         ("Old key", "oldKey"),
         ("New key", "newKey"),
-        ("Key", "currentKey"),
+        ("Key in force", "currentKey"),
+        ("Reported about", "subject"),
+        ("By", "by"),
+        ("In the sender's words", "words"),
         ("Was", "from"),
         ("Is now", "to"),
         ("Serves since", "keySince"),
@@ -353,6 +373,7 @@ mod tests {
             "completed",
             "needs_operator",
             "drifted",
+            "key_alarm",
             "reminder",
             "reminder_digest",
             "new",

@@ -12,6 +12,7 @@
 mod audit;
 mod daemons;
 mod error;
+mod inbox;
 mod inspect;
 mod open;
 mod outbox;
@@ -26,6 +27,7 @@ mod types;
 pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
+pub use inbox::{ClaimedEvent, EventOutcome, NewEvent};
 pub use inspect::{TABLES, check_server_version};
 pub use open::{Access, known_version};
 pub use outbox::{ClaimedMail, MailCount, MailEnd, NewOutbox, OutboxRow};
@@ -63,6 +65,7 @@ pub fn statements() -> Vec<&'static Sql> {
     [
         audit::STATEMENTS,
         daemons::STATEMENTS,
+        inbox::STATEMENTS,
         inspect::STATEMENTS,
         outbox::STATEMENTS,
         people::STATEMENTS,

@@ -34,7 +34,7 @@ const ONE: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id
 macro_rules! first {
     () => {
         "SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $1 AND recipient <> 'nobody' \
-         ORDER BY CASE WHEN kind IN ('needs_operator', 'late_apply', 'current_key_invalid') THEN 0 ELSE 1 END, \
+         ORDER BY CASE WHEN kind IN ('needs_operator', 'key_alarm', 'late_apply', 'current_key_invalid') THEN 0 ELSE 1 END, \
          next_try_at, id LIMIT 1"
     };
 }
@@ -61,7 +61,9 @@ const COUNTS: Sql = Sql::same(
      MIN(created_at) AS oldest FROM outbox GROUP BY 1 ORDER BY 1",
 );
 
-pub(super) const STATEMENTS: &[&Sql] = &[&MAIL, &MAILS, &ONE, &CLAIM, &ENDED, &NEXT, &COUNTS];
+const HAS: Sql = Sql::same("SELECT COUNT(*) FROM outbox WHERE message_id = $1");
+
+pub(super) const STATEMENTS: &[&Sql] = &[&MAIL, &MAILS, &ONE, &CLAIM, &ENDED, &NEXT, &COUNTS, &HAS];
 
 /// A mail to write.
 #[derive(Clone, Debug)]
@@ -235,6 +237,16 @@ impl Store {
         let row: Option<Row> =
             read!(self, ONE, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
         row.map(OutboxRow::try_from).transpose()
+    }
+
+    /// Whether a mail with this Message-ID was written.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn has_mail(&self, message_id: &str) -> Result<bool, StoreError> {
+        let (count,): (i64,) =
+            urgent!(self, HAS, |pool, text| sqlx::query_as(text).bind(message_id).fetch_one(pool).await)?;
+        Ok(count > 0)
     }
 
     /// The most urgent mail that is due, for this process alone until `patience` is over.

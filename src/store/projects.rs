@@ -1,10 +1,13 @@
 //! Projects, their owners, and the ledger of which key served when.
 
+use std::collections::BTreeMap;
+
 use sqlx::FromRow;
 
 use super::retry::persist;
 use super::types::storable;
 use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
+use crate::domain::hint::Watch;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::project::{OpenRotation, Project, SinceSource};
@@ -42,6 +45,12 @@ const OWNERS_BETWEEN: Sql = Sql::same(
 );
 const KEYS: Sql =
     Sql::same("SELECT key, since, until, source FROM keys WHERE group_id = $1 ORDER BY since, key");
+const WATCHES: Sql =
+    Sql::same("SELECT group_id, current_key, place, NULL AS alias FROM projects ORDER BY group_id");
+const EARLIER: Sql = Sql::same(
+    "SELECT k.group_id, p.provider, k.key FROM keys k JOIN projects p ON p.group_id = k.group_id \
+     WHERE k.until IS NOT NULL AND p.provider IS NOT NULL ORDER BY k.group_id, k.since",
+);
 const NEXT_CHECK: Sql = Sql::same("SELECT MIN(next_check_at) FROM projects");
 const INSERT: Sql = Sql::same(
     "INSERT INTO projects (group_id, name, provider, current_key, place, key_since, key_since_source, valid, \
@@ -84,6 +93,8 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &OWNERS,
     &OWNERS_BETWEEN,
     &KEYS,
+    &WATCHES,
+    &EARLIER,
     &NEXT_CHECK,
     &INSERT,
     &UPDATE,
@@ -291,6 +302,46 @@ impl Store {
     /// What the database answered.
     pub async fn keys(&self, group: &GroupId) -> Result<Vec<KeySpan>, StoreError> {
         Ok(read!(self, KEYS, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_all(pool).await)?)
+    }
+
+    /// Every project as hints name it, without the keys that served before.
+    ///
+    /// # Errors
+    /// What the database answered, or that a stored value does not read.
+    pub async fn watches(&self) -> Result<Vec<Watch>, StoreError> {
+        type Row = (String, Option<String>, String, Option<String>);
+        let rows: Vec<Row> = read!(self, WATCHES, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        rows.into_iter()
+            .map(|(group, key, place, alias)| {
+                let bad = |column| StoreError::corrupt("projects", column, &group);
+                Ok(Watch {
+                    key: key
+                        .map(|text| serde_json::from_str(&text).map_err(|_| bad("current_key")))
+                        .transpose()?,
+                    place: serde_json::from_str(&place).map_err(|_| bad("place"))?,
+                    alias,
+                    earlier: Vec::new(),
+                    group: group.parse().map_err(|_| bad("group_id"))?,
+                })
+            })
+            .collect()
+    }
+
+    /// The keys that served before, by project.
+    ///
+    /// # Errors
+    /// What the database answered, or that a stored value does not read.
+    pub async fn earlier_keys(&self) -> Result<BTreeMap<GroupId, Vec<KeyRef>>, StoreError> {
+        let rows: Vec<(String, String, String)> =
+            read!(self, EARLIER, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let mut earlier: BTreeMap<GroupId, Vec<KeyRef>> = BTreeMap::new();
+        for (group, provider, key) in rows {
+            let bad = |column| StoreError::corrupt("keys", column, &group);
+            let provider = provider.parse().map_err(|_| bad("provider"))?;
+            let group = group.parse().map_err(|_| bad("group_id"))?;
+            earlier.entry(group).or_default().push(KeyRef::observed(provider, &key));
+        }
+        Ok(earlier)
     }
 
     /// When the next project is to be looked at.

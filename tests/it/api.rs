@@ -432,6 +432,7 @@ async fn every_role_may_do_what_the_contract_says_and_no_more() {
         ("GET", "/audit".to_owned(), Value::Null, EVERYONE, 200),
         ("GET", "/status".to_owned(), Value::Null, EVERYONE, 200),
         ("GET", "/outbox".to_owned(), Value::Null, EVERYONE, 200),
+        ("GET", "/hooks".to_owned(), Value::Null, EVERYONE, 200),
         ("POST", "/projects".to_owned(), json!({ "groupId": UNTRACKED }), RUNS, 502),
         ("PATCH", untracked.clone(), json!({ "name": "x" }), RUNS, 404),
         ("DELETE", untracked.clone(), Value::Null, RUNS, 404),
@@ -669,8 +670,11 @@ async fn what_people_say_with_a_decision_is_kept() {
 
 /// The members that the routes in the sources and the document each have: `METHOD path`.
 fn routes_of_the_sources() -> BTreeSet<String> {
-    let sources =
-        [("/api/v1", include_str!("../../src/web/api/mod.rs")), ("", include_str!("../../src/web/mod.rs"))];
+    let sources = [
+        ("/api/v1", include_str!("../../src/web/api/mod.rs")),
+        ("", include_str!("../../src/web/mod.rs")),
+        ("", include_str!("../../src/web/hooks/mod.rs")),
+    ];
     let mut found = BTreeSet::new();
     for (prefix, text) in sources {
         for route in text.split(".route(\"").skip(1) {
@@ -684,7 +688,7 @@ fn routes_of_the_sources() -> BTreeSet<String> {
                     depth > 0
                 })
                 .collect();
-            for method in ["get", "post", "put", "patch", "delete"] {
+            for method in ["get", "post", "put", "patch", "delete", "options"] {
                 if handlers.contains(&format!(" {method}(")) || handlers.contains(&format!(".{method}(")) {
                     let path = path.replace("{group_id}", "{groupId}");
                     found.insert(format!("{} {prefix}{path}", method.to_uppercase()));

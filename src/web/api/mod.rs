@@ -34,6 +34,7 @@ pub(super) fn routes() -> Router<Web> {
         .route("/rotations/{id}/{verb}", post(rotations::say))
         .route("/audit", get(watch::audit))
         .route("/status", get(watch::status))
+        .route("/hooks", get(watch::hooks))
         .route("/outbox", get(watch::outbox))
         .route("/outbox/{id}", get(watch::mail))
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::domain::policy::Policy;
 use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
+use crate::engine::intake::{COUNTED, Tally};
 use crate::store::{Approval, AuditEntry, JournalEntry, OutboxRow, RotationRow};
 
 pub(super) fn project(it: &Project, defaults: &Policy, now: Timestamp) -> Value {
@@ -123,4 +124,22 @@ pub(super) fn mail(it: &OutboxRow) -> Value {
         "sentAt": it.sent_at,
         "model": it.model,
     })
+}
+
+/// A hook with its counts.
+pub(super) fn hook(name: &str, tally: &Tally, server: &str) -> Value {
+    let (seen, accepted) = tally.last();
+    let mut view = json!({
+        "name": name,
+        "kind": tally.kind,
+        "url": format!("{server}/hooks/{name}"),
+        "since": tally.since,
+        "lastSeenAt": seen,
+        "lastAcceptedAt": accepted,
+        "refused": tally.refusals(),
+    });
+    for (counted, count) in COUNTED.into_iter().zip(tally.counts()) {
+        view[counted] = json!(count);
+    }
+    view
 }
