@@ -11,7 +11,6 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
-use google_cloud_auth::build_errors::Error as BuildError;
 use google_cloud_auth::credentials::service_account::{AccessSpecifier, Builder as ServiceAccount};
 use google_cloud_auth::credentials::{AccessTokenCredentials, Builder as DefaultCredentials};
 use serde_json::{Value, json};
@@ -24,6 +23,7 @@ use super::{
 };
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
+use crate::secret::Secret;
 
 const SERVICE: &str = "Google Cloud KMS";
 const BASE: &str = "https://cloudkms.googleapis.com";
@@ -38,7 +38,7 @@ pub(super) struct Gcp {
     base: Url,
     timeout: Duration,
     follow: Follow,
-    account: Option<Value>,
+    account: Option<Secret>,
     /// Made at the first use and dropped when it fails, for it keeps its last failure.
     credentials: Mutex<Option<Arc<AccessTokenCredentials>>>,
 }
@@ -47,32 +47,13 @@ impl Gcp {
     pub(super) fn new(options: KmsOptions) -> Result<Self, SetupError> {
         let KmsOptions { name, timeout, endpoint, login } = options;
         let bad = |setting, problem| SetupError::Setting { name: name.clone(), setting, problem };
-        let (file, follow) = match login {
-            Login::Gcp { service_account_file, follow } => (service_account_file, follow),
+        let (account, follow) = match login {
+            Login::Gcp { service_account, follow } => (service_account, follow),
             _ => (None, Follow::Primary),
         };
-        let account = match file {
-            None => None,
-            Some(file) => {
-                let shown = file.display().to_string();
-                let text = std::fs::read(&file).map_err(|error| {
-                    bad("service_account_file", format!("the file {shown} cannot be read: {error}"))
-                })?;
-                let account: Value = serde_json::from_slice(&text).map_err(|_| {
-                    bad(
-                        "service_account_file",
-                        format!("the file {shown} is no JSON; give a service account's key file"),
-                    )
-                })?;
-                service_account(&account).map_err(|error| {
-                    bad(
-                        "service_account_file",
-                        format!("the file {shown} is no service account's key: {}", root_cause(&error)),
-                    )
-                })?;
-                Some(account)
-            }
-        };
+        if let Some(account) = &account {
+            service_account(account).map_err(|problem| bad("service_account", problem))?;
+        }
         let base = match endpoint {
             Some(endpoint) => endpoint,
             None => Url::parse(BASE).map_err(|error| bad("endpoint", error.to_string()))?,
@@ -99,9 +80,12 @@ impl Gcp {
         }
         let made = match &self.account {
             Some(account) => service_account(account),
-            None => DefaultCredentials::default().with_scopes([SCOPE]).build_access_token_credentials(),
+            None => DefaultCredentials::default()
+                .with_scopes([SCOPE])
+                .build_access_token_credentials()
+                .map_err(|error| root_cause(&error)),
         };
-        let made = Arc::new(made.map_err(|error| no_log_in(&root_cause(&error)))?);
+        let made = Arc::new(made.map_err(|why| no_log_in(&why))?);
         *held = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -247,10 +231,11 @@ impl Connected for Gcp {
     fn log_in(&self) -> BoxFuture<'_, Result<String, KmsError>> {
         Box::pin(async move {
             within(self.timeout, "where Google's tokens come from", self.token()).await?;
-            Ok(match self.account.as_ref().and_then(|account| account["client_email"].as_str()) {
+            Ok(if self.account.is_some() {
                 // Such a token is signed here; whether Google takes it shows at the first look-up.
-                Some(email) => format!("the key of {email} can sign"),
-                None => "the application default credentials gave a token".to_owned(),
+                "the service account's key can sign".to_owned()
+            } else {
+                "the application default credentials gave a token".to_owned()
             })
         })
     }
@@ -260,10 +245,15 @@ fn read(reply: &Reply, role: &str) -> Result<Value, KmsError> {
     if reply.is_success() { reply.object(SERVICE) } else { Err(failure(reply, role)) }
 }
 
-fn service_account(account: &Value) -> Result<AccessTokenCredentials, BuildError> {
-    ServiceAccount::new(account.clone())
+/// The log-in of a service account; the error never quotes its key.
+fn service_account(account: &Secret) -> Result<AccessTokenCredentials, String> {
+    let wanted = "give the JSON of a service account's key, as the console writes it";
+    let key: Value =
+        serde_json::from_str(account.expose()).map_err(|_| format!("it is no JSON; {wanted}"))?;
+    ServiceAccount::new(key)
         .with_access_specifier(AccessSpecifier::from_scopes([SCOPE]))
         .build_access_token_credentials()
+        .map_err(|error| format!("{}; {wanted}", root_cause(&error)))
 }
 
 /// The paths of the version and of its key.
@@ -355,7 +345,7 @@ fn no_log_in(why: &str) -> KmsError {
     KmsError::new(
         ErrorKind::Credential,
         why,
-        "set service_account_file, or give this machine application default credentials (a workload identity, GOOGLE_APPLICATION_CREDENTIALS)",
+        "set service_account_file of the look-up, or give this machine application default credentials (a workload identity, GOOGLE_APPLICATION_CREDENTIALS)",
     )
 }
 

@@ -146,8 +146,8 @@ pub enum Login {
     },
     /// Google: the application default credentials.
     Gcp {
-        /// A service account's key file.
-        service_account_file: Option<PathBuf>,
+        /// A service account's key, as JSON.
+        service_account: Option<Secret>,
         /// Which version is the newest.
         follow: Follow,
     },
