@@ -33,9 +33,12 @@ use crate::web::{Web, router};
 
 mod demo;
 mod doctor;
+mod look_ups;
 mod presence;
 mod reload;
 mod supervisor;
+
+use look_ups::LookUps;
 
 pub use demo::demo;
 pub use doctor::{Accept, doctor};
@@ -138,6 +141,7 @@ struct Running {
     engine: Engine,
     address: SocketAddr,
     smtp: watch::Sender<Option<Smtp>>,
+    look_ups: LookUps,
 }
 
 /// Opens, migrates and starts everything; returns once requests are answered.
@@ -161,7 +165,8 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
         recorded => recorded.map_err(|why| anyhow!("{why}"))?,
     }
     guard.compare_clocks(&store, &SystemClock).await?;
-    let engine = engine(config, store)?.with_guard(guard);
+    let look_ups = LookUps::new(look_ups::services(config)?);
+    let engine = engine(config, store)?.with_guard(guard).with_kms(look_ups.for_engine());
     let smtp = smtp(config)?;
     // The policy may be another one than when the next reminders were computed.
     engine.store.look_at_all_reminders(SystemClock.now()).await?;
@@ -209,7 +214,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
             tracing::error!(error = %error, "the schedule failed");
         }
     });
-    Ok(Running { engine, address, smtp })
+    Ok(Running { engine, address, smtp, look_ups })
 }
 
 /// The admin socket, for this user only. One left by a dead daemon is replaced.
@@ -254,12 +259,12 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     shutdown.listen()?;
     // Asked for before anybody is told that we are here: a SIGHUP that came earlier would end us.
     let hangups = reload::hangups()?;
-    let Running { engine, address, smtp } = start(&loaded.config, &shutdown).await?;
+    let Running { engine, address, smtp, look_ups } = start(&loaded.config, &shutdown).await?;
     tracing::info!(address = %address, "keywheel serves");
     let store = engine.store.clone();
     shutdown.spawn_named("supervisor", supervisor::run(engine.clone(), shutdown.token()));
     let log = Arc::new(log);
-    let live = reload::Live { engine, smtp, log: Arc::clone(&log) };
+    let live = reload::Live { engine, smtp, look_ups, log: Arc::clone(&log) };
     shutdown.spawn_named("reload", reload::run(live, loaded, sources, hangups, shutdown.token()));
     shutdown.ending().await;
     supervisor::stopping();

@@ -1,7 +1,7 @@
 //! SIGHUP: the configuration is read again, what can change in a running daemon changes, and what
 //! cannot is named. A configuration with a fault changes nothing.
 //!
-//! Log-ins to Atlas and to the mail server and the log level are taken over, secrets in files
+//! Log-ins to Atlas, key services and the mail server and the log level are taken over, secrets in files
 //! included. A rotation that is open keeps the rules it was proposed under; rules for new ones take
 //! a restart, which costs a second.
 
@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::look_ups::{LookUps, services};
 use super::{atlas, smtp};
 use crate::config::{Config, Loaded, Sources};
 use crate::engine::Engine;
@@ -23,6 +24,7 @@ use crate::telemetry::Telemetry;
 pub(super) struct Live {
     pub(super) engine: Engine,
     pub(super) smtp: watch::Sender<Option<Smtp>>,
+    pub(super) look_ups: LookUps,
     pub(super) log: Arc<Telemetry>,
 }
 
@@ -34,6 +36,8 @@ pub(super) fn hangups() -> anyhow::Result<Signal> {
 /// Whether a running daemon takes this setting over.
 fn is_live(path: &str) -> bool {
     path.starts_with("atlas.credentials.")
+        // A kind shows up when a look-up is new, gone or another one.
+        || (path.starts_with("kms.") && !path.ends_with(".kind"))
         || matches!(path, "mail.smtp_url" | "mail.from" | "mail.ca_file" | "log.level")
 }
 
@@ -68,8 +72,10 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     // All of it is made before any of it is used.
     let client = atlas(&fresh.config, &live.engine.store)?;
     let server = smtp(&fresh.config)?;
+    let look_ups = services(&fresh.config)?;
     live.log.set_level(&fresh.config.log.level)?;
     live.engine.atlas.replace(Arc::new(client));
+    live.look_ups.replace(&look_ups);
     live.smtp.send_replace(server);
     live.engine.mail_due.notify_one();
     for warning in &fresh.warnings {

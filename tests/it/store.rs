@@ -54,6 +54,8 @@ fn project() -> Project {
         owners: vec!["ada@example.com".to_owned(), "bob@example.com".to_owned()],
         environment: None,
         credential: "default".to_owned(),
+        kms: None,
+        alias: None,
         policy: None,
         drift_key: None,
         last_checked_at: None,
