@@ -15,6 +15,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::config::{Credentials, ProvideCredentials};
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::{Blob, DateTime};
@@ -287,13 +288,12 @@ fn no_log_in(why: &str) -> KmsError {
     )
 }
 
-fn failure<E, R>(error: &SdkError<E, R>, grant: &str) -> KmsError
+fn failure<E>(error: &SdkError<E, HttpResponse>, grant: &str) -> KmsError
 where
     E: ProvideErrorMetadata + Error + 'static,
-    R: fmt::Debug,
 {
-    let service = match error {
-        SdkError::ServiceError(service) => service.err(),
+    let (service, status) = match error {
+        SdkError::ServiceError(service) => (service.err(), service.raw().status().as_u16()),
         SdkError::TimeoutError(_) => {
             return KmsError::unreachable(format!("{SERVICE} did not answer in time"));
         }
@@ -362,15 +362,16 @@ where
         | "InternalFailure" => {
             return KmsError::unreachable(message).with_code(code);
         }
-        _ => return KmsError::broken(message).with_code(code),
+        _ if status >= 500 => {
+            return KmsError::unreachable(format!("{SERVICE} answered {status}: {message}")).with_code(code);
+        }
+        _ => {
+            return KmsError::broken(format!("{SERVICE} answered {status}: {message}")).with_code(code);
+        }
     };
     KmsError::new(kind, message, advice).with_code(code)
 }
 
-fn source<E, R>(error: &SdkError<E, R>) -> String
-where
-    E: Error + 'static,
-    R: fmt::Debug,
-{
+fn source<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> String {
     root_cause(error)
 }
