@@ -99,3 +99,41 @@ impl KeyService for Current {
         Box::pin(async move { service.probe(key, place).await })
     }
 }
+
+#[cfg(all(test, feature = "aws"))]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    fn configured(pairs: &[(&str, &str)]) -> Services {
+        let overrides = pairs.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect();
+        let loaded = Config::load(&Sources { overrides, ..Sources::default() }).unwrap();
+        services(&loaded.config).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_new_log_in_is_used_by_who_holds_the_old_one_and_a_new_look_up_is_not() {
+        let old = [
+            ("kms.a.kind", "aws"),
+            ("kms.a.access_key_id", "AKIAOLD"),
+            ("kms.a.secret_access_key", "canary"),
+        ];
+        let look_ups = LookUps::new(configured(&old));
+        let held = look_ups.for_engine();
+        let new = [
+            ("kms.a.kind", "aws"),
+            ("kms.a.access_key_id", "AKIANEW"),
+            ("kms.a.secret_access_key", "canary"),
+            ("kms.b.kind", "aws"),
+        ];
+        look_ups.replace(&configured(&new));
+        let shown = format!("{held:?}");
+        assert!(
+            shown.contains("AKIANEW") && !shown.contains("AKIAOLD") && !shown.contains("canary"),
+            "{shown}"
+        );
+        assert_eq!(look_ups.for_engine().len(), 1);
+        look_ups.replace(&Services::new());
+        assert!(format!("{held:?}").contains("AKIANEW"), "what is gone stays until a restart");
+    }
+}

@@ -291,6 +291,7 @@ fn an_api_key_is_a_credential_and_what_it_lacks_is_named() {
     assert!(!mixed[0].contains("canary") && !unknown[0].contains("canary"));
 }
 
+#[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
 #[test]
 fn a_look_up_is_read_by_its_kind_and_shows_no_secret() {
     let desk = Desk::new();
@@ -319,6 +320,7 @@ fn a_look_up_is_read_by_its_kind_and_shows_no_secret() {
     assert_eq!(loaded.warnings, Vec::<String>::new());
 }
 
+#[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
 #[test]
 fn what_a_look_up_lacks_or_has_too_much_of_is_named() {
     let desk = Desk::new();
@@ -351,6 +353,13 @@ fn what_a_look_up_lacks_or_has_too_much_of_is_named() {
     let plain = "[kms.x]\nkind = \"azure\"\nendpoint = \"http://vaults.example\"\nauthority = \"http://login.example\"\n";
     let warnings = desk.load(plain).unwrap().warnings;
     assert!(warnings.len() == 2 && warnings.iter().all(|it| it.contains("plain http")), "{warnings:?}");
+}
+
+#[cfg(not(feature = "azure"))]
+#[test]
+fn a_look_up_that_is_not_built_in_is_told_so() {
+    let faults = Desk::new().faults("[kms.x]\nkind = \"azure\"\n");
+    assert!(faults.len() == 1 && faults[0].contains("build it with the feature \"azure\""), "{faults:?}");
 }
 
 #[test]

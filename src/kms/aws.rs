@@ -3,7 +3,7 @@
 //! A key that AWS rotates in place keeps its ARN, so there the newest key is the one the alias points
 //! to, and without an alias nobody can say. The client's own retries are off: asking again is the
 //! caller's decision. The region is the one in the key's ARN, else the one of Atlas' block, else the
-//! configured one, else the chain's. An alias is looked up in the account of the key that Atlas
+//! configured one, else the one of environment or profile. An alias is looked up in the account of the key that Atlas
 //! holds, where that is known.
 
 use std::collections::BTreeMap;
@@ -12,9 +12,13 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::config::{Credentials, ProvideCredentials};
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
@@ -96,12 +100,16 @@ impl Aws {
             if let Ok(name) = AppName::new("keywheel") {
                 loader = loader.app_name(name);
             }
+            let mut shared_files = ProfileFileRegionProvider::builder();
             if let Some(profile) = &self.profile {
                 loader = loader.profile_name(profile);
+                shared_files = shared_files.profile_name(profile);
             }
-            if let Some(region) = &self.region {
-                loader = loader.region(Region::new(region.clone()));
-            }
+            // Not the machine's own region: outside of AWS the question costs seconds, and keys say theirs.
+            let region = RegionProviderChain::first_try(self.region.clone().map(Region::new))
+                .or_else(EnvironmentVariableRegionProvider::new())
+                .or_else(shared_files.build());
+            loader = loader.region(region);
             if let Some((id, secret)) = &self.keys {
                 loader = loader.credentials_provider(Credentials::new(
                     id.clone(),
@@ -297,16 +305,9 @@ where
         SdkError::TimeoutError(_) => {
             return KmsError::unreachable(format!("{SERVICE} did not answer in time"));
         }
-        SdkError::DispatchFailure(failure) => {
-            let cause = failure.as_connector_error().map_or_else(String::new, |it| root_cause(it));
-            return if failure.is_timeout() {
-                KmsError::unreachable(format!("{SERVICE} did not answer in time: {cause}"))
-            } else if failure.is_io() {
-                KmsError::unreachable(format!("{SERVICE} cannot be reached: {cause}"))
-            } else {
-                // What is neither a timeout nor a connection never left: the log-in failed before.
-                no_log_in(&cause)
-            };
+        SdkError::DispatchFailure(_) if names_credentials(error) => return no_log_in(&source(error)),
+        SdkError::DispatchFailure(_) => {
+            return KmsError::unreachable(format!("{SERVICE} cannot be reached: {}", source(error)));
         }
         SdkError::ConstructionFailure(_) => {
             return KmsError::broken(format!("the request could not be put together: {}", source(error)));
@@ -362,6 +363,7 @@ where
         | "InternalFailure" => {
             return KmsError::unreachable(message).with_code(code);
         }
+        _ if status == 429 => (ErrorKind::Throttled, "look less often"),
         _ if status >= 500 => {
             return KmsError::unreachable(format!("{SERVICE} answered {status}: {message}")).with_code(code);
         }
@@ -370,6 +372,18 @@ where
         }
     };
     KmsError::new(kind, message, advice).with_code(code)
+}
+
+/// Whether it failed before anything left, because there was no log-in.
+fn names_credentials(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn source<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> String {

@@ -119,8 +119,8 @@ pub(super) async fn human_edit(
     }
 }
 
-/// What a key service says of a key from now on; what is not given stays. A key that is new is enabled
-/// and was made now.
+/// What a key service says of a key from now on; what is not given stays. A key that is new needs a
+/// state, and was made now.
 #[derive(Deserialize)]
 pub(super) struct Key {
     id: String,
@@ -136,6 +136,10 @@ pub(super) async fn key(State(sim): State<Shared>, Order(key): Order<Key>) -> Re
     let now = sim.clock.now();
     let mut world = sim.world();
     let is_new = !world.keys.contains_key(&key.id);
+    if is_new && key.state.is_none() {
+        let error = json!({ "error": format!("there is no key {}: a new one needs a state", key.id) });
+        return (StatusCode::BAD_REQUEST, Json(error)).into_response();
+    }
     let old = world.kms.facts.get(&key.id).cloned().unwrap_or_default();
     let old = Facts { created: old.created.or(is_new.then_some(now)), ..old };
     match overlaid(&old, key.facts) {
@@ -145,11 +149,9 @@ pub(super) async fn key(State(sim): State<Shared>, Order(key): Order<Key>) -> Re
     if let Some((own, _)) = key.id.split_once("/cryptoKeyVersions/").filter(|_| key.primary) {
         world.kms.primaries.insert(own.to_owned(), key.id.clone());
     }
-    match key.state {
-        Some(state) => world.keys.insert(key.id, state),
-        None if is_new => world.keys.insert(key.id, KeyState::Enabled),
-        None => None,
-    };
+    if let Some(state) = key.state {
+        world.keys.insert(key.id, state);
+    }
     StatusCode::NO_CONTENT.into_response()
 }
 

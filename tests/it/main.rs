@@ -12,6 +12,8 @@ mod differential;
 mod engine;
 mod guard;
 mod kill;
+#[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
+mod kms;
 mod layers;
 mod machine;
 mod mail;

@@ -287,3 +287,24 @@ fn object(ask: &Ask) -> Value {
 fn parts(ask: &Ask) -> Vec<&str> {
     ask.param("path").split('/').filter(|part| !part.is_empty()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_key_and_what_was_given_along_decrypt() {
+        let sealed = seal("a", "along", b"keywheel").unwrap();
+        assert_eq!(open("a", "along", &sealed).as_deref(), Some(&b"keywheel"[..]));
+        let mut changed = sealed.clone();
+        changed[NONCE_LEN] ^= 1;
+        for (key, along, bytes) in [
+            ("b", "along", &sealed),
+            ("a", "other", &sealed),
+            ("a", "along", &changed),
+            ("a", "along", &vec![1; 3]),
+        ] {
+            assert_eq!(open(key, along, bytes), None);
+        }
+    }
+}
