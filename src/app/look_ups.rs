@@ -100,7 +100,8 @@ impl KeyService for Current {
     }
 }
 
-#[cfg(all(test, feature = "aws"))]
+#[cfg(feature = "aws")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Sources;

@@ -37,7 +37,7 @@ pub(super) fn hangups() -> anyhow::Result<Signal> {
 fn is_live(path: &str) -> bool {
     path.starts_with("atlas.credentials.")
         // A kind shows up when a look-up is new, gone or another one.
-        || (path.starts_with("kms.") && !path.ends_with(".kind"))
+        || (path.starts_with("kms.") && path.rsplit('.').next() != Some("kind"))
         || matches!(path, "mail.smtp_url" | "mail.from" | "mail.ca_file" | "log.level")
 }
 

@@ -172,13 +172,6 @@ impl RawKms {
         self.texts.get(name).map(|it| it.trim().to_owned())
     }
 
-    /// Reports what is missing beside something else, unless its own fault was reported already.
-    fn needs(&self, at: &str, there: &str, missing: &str, r: &mut Reader) {
-        if !r.errors.iter().any(|error| error.starts_with(&format!("{at}.{missing}"))) {
-            r.fault(at, &format!("{there} needs {missing} beside it"));
-        }
-    }
-
     fn aws(&self, at: &str, r: &mut Reader) -> Option<KmsLogin> {
         let (id, secret) = (self.text("access_key_id"), self.secrets.get("secret_access_key").cloned());
         let profile = self.text("profile");
@@ -190,11 +183,11 @@ impl RawKms {
             (Some(id), Some(secret)) => Some((id, secret)),
             (None, None) => None,
             (Some(_), None) => {
-                self.needs(at, "access_key_id", "secret_access_key", r);
+                needs(at, "access_key_id", "secret_access_key", r);
                 return None;
             }
             (None, Some(_)) => {
-                self.needs(at, "secret_access_key", "access_key_id", r);
+                needs(at, "secret_access_key", "access_key_id", r);
                 return None;
             }
         };
@@ -217,13 +210,20 @@ impl RawKms {
         if let Some(proof) = proof {
             for (name, value) in [("tenant_id", &tenant_id), ("client_id", &client_id)] {
                 if value.is_none() {
-                    self.needs(at, proof, name, r);
+                    needs(at, proof, name, r);
                     return None;
                 }
             }
         }
         let authority = address(&format!("{at}.authority"), self.text("authority").as_deref(), r)?;
         Some(KmsLogin::Azure { tenant_id, client_id, client_secret, federated_token_file, authority })
+    }
+}
+
+/// Reports what is missing beside something else, unless its own fault was reported already.
+fn needs(at: &str, there: &str, missing: &str, r: &mut Reader) {
+    if !r.errors.iter().any(|error| error.starts_with(&format!("{at}.{missing}"))) {
+        r.fault(at, &format!("{there} needs {missing} beside it"));
     }
 }
 

@@ -227,7 +227,7 @@ async fn of_two_versions_made_in_the_same_second_the_one_in_use_counts() {
     let site = Site::new().await;
     for version in [1, 2] {
         site.fact(&azure_key(version).to_string(), |facts| {
-            facts.created = "2026-01-01T00:00:00Z".parse().ok()
+            facts.created = "2026-01-01T00:00:00Z".parse().ok();
         });
     }
     for version in [1, 2] {

@@ -106,11 +106,10 @@ fn caller(world: &World, ask: &Ask) -> Result<Caller, Refused> {
     }
     let headers = field("SignedHeaders");
     let (path, query) = ask.uri.split_once('?').unwrap_or((&ask.uri, ""));
-    let mut canonical = format!("{}\n{path}\n{query}\n", ask.method);
-    for name in headers.split(';') {
-        canonical += &format!("{name}:{}\n", ask.header(name).trim());
-    }
-    canonical += &format!("\n{headers}\n{}", hex::encode(Sha256::digest(&ask.body)));
+    let lines: Vec<String> =
+        headers.split(';').map(|name| format!("{name}:{}\n", ask.header(name).trim())).collect();
+    let body = hex::encode(Sha256::digest(&ask.body));
+    let canonical = format!("{}\n{path}\n{query}\n{}\n{headers}\n{body}", ask.method, lines.concat());
     let scope = format!("{day}/{region}/kms/aws4_request");
     let text = format!("AWS4-HMAC-SHA256\n{at}\n{scope}\n{}", hex::encode(Sha256::digest(&canonical)));
     let mac = |key: &[u8], text: &str| {
