@@ -235,11 +235,15 @@ fn no_identity(error: &KmsError) -> KmsError {
 }
 
 fn failure(reply: &Reply, source: &Source) -> KmsError {
+    let who = match source {
+        Source::Application { .. } => SERVICE,
+        _ => "the managed identity's endpoint",
+    };
     let body = reply.json();
     let text = |name: &str| body[name].as_str().map(str::to_owned);
     let message = text("error_description")
         .or_else(|| text("message"))
-        .unwrap_or_else(|| format!("{SERVICE} answered {} without saying why", reply.status));
+        .unwrap_or_else(|| format!("{who} answered {} without saying why", reply.status));
     let number = body["error_codes"].as_array().and_then(|codes| codes.first()).and_then(Value::as_u64);
     let code = number.map(|number| format!("AADSTS{number}")).or_else(|| text("error"));
     match reply.status {
