@@ -35,9 +35,12 @@ use crate::web::{Web, router};
 mod demo;
 mod doctor;
 mod door;
+mod look_ups;
 mod presence;
 mod reload;
 mod supervisor;
+
+use look_ups::LookUps;
 
 pub use demo::demo;
 pub use doctor::{Accept, doctor};
@@ -149,6 +152,7 @@ struct Running {
     address: SocketAddr,
     smtp: watch::Sender<Option<Smtp>>,
     hooks: Arc<LiveHooks>,
+    look_ups: LookUps,
 }
 
 /// Opens, migrates and starts everything; returns once requests are answered.
@@ -172,7 +176,8 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
         recorded => recorded.map_err(|why| anyhow!("{why}"))?,
     }
     guard.compare_clocks(&store, &SystemClock).await?;
-    let engine = engine(config, store)?.with_guard(guard);
+    let look_ups = LookUps::new(look_ups::services(config)?);
+    let engine = engine(config, store)?.with_guard(guard).with_kms(look_ups.for_engine());
     let smtp = smtp(config)?;
     let hooks = Arc::new(LiveHooks::new(hooks(&engine, config)?));
     // The policy may be another one than when the next reminders were computed.
@@ -215,7 +220,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
             tracing::error!(error = %error, "the schedule failed");
         }
     });
-    Ok(Running { engine, address, smtp, hooks })
+    Ok(Running { engine, address, smtp, hooks, look_ups })
 }
 
 /// The admin socket, for this user only. One left by a dead daemon is replaced.
@@ -260,12 +265,12 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     shutdown.listen()?;
     // Asked for before anybody is told that we are here: a SIGHUP that came earlier would end us.
     let hangups = reload::hangups()?;
-    let Running { engine, address, smtp, hooks } = start(&loaded.config, &shutdown).await?;
+    let Running { engine, address, smtp, hooks, look_ups } = start(&loaded.config, &shutdown).await?;
     tracing::info!(address = %address, "keywheel serves");
     let store = engine.store.clone();
     shutdown.spawn_named("supervisor", supervisor::run(engine.clone(), shutdown.token()));
     let log = Arc::new(log);
-    let live = reload::Live { engine, smtp, hooks, log: Arc::clone(&log) };
+    let live = reload::Live { engine, smtp, hooks, look_ups, log: Arc::clone(&log) };
     shutdown.spawn_named("reload", reload::run(live, loaded, sources, hangups, shutdown.token()));
     shutdown.ending().await;
     supervisor::stopping();

@@ -1,4 +1,4 @@
-//! `keywheel doctor`: configuration, database, Atlas, mail and clocks in plain words, each with the way
+//! `keywheel doctor`: configuration, database, Atlas, key services, mail and clocks in plain words, each with the way
 //! out, and an operator's acceptance of what the daemon does not act on. Each acceptance is an audit row of its own; nothing else is written.
 
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::look_ups::services;
 use super::{actor, atlas, open, smtp};
 use crate::config::{Config, Loaded};
 use crate::domain::ids::GroupId;
@@ -60,6 +61,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
         findings.warn("configuration", warning);
     }
     schedule(&config, &mut findings);
+    look_ups(&config, &mut findings).await;
     let store = match open(&config, Access::Beside).await {
         Ok(store) => store,
         Err(error) => {
@@ -165,6 +167,18 @@ fn schedule(config: &Config, findings: &mut Findings) {
             None => Err("sweep.cron never comes true".to_owned()),
         },
     );
+}
+
+/// Logs in to each key service. Whether a log-in may look at a key shows only on a key.
+async fn look_ups(config: &Config, findings: &mut Findings) {
+    let services = match services(config) {
+        Ok(services) => services,
+        Err(error) => return findings.say("kms", Err(format!("{error:#}"))),
+    };
+    for (name, service) in services {
+        let verdict = service.log_in().await;
+        findings.say(&format!("kms.{name}"), verdict.map_err(|error| error.to_string()));
+    }
 }
 
 /// Tries each credential on a project that uses it.

@@ -14,7 +14,7 @@ use crate::domain::ids::GroupId;
 use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
 
 const COLUMNS: [&str; 7] = ["groupId", "name", "provider", "status", "due", "keySince", "currentKey"];
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 16] = [
     "groupId",
     "name",
     "status",
@@ -28,6 +28,8 @@ const FIELDS: [&str; 14] = [
     "owners",
     "environment",
     "credential",
+    "kms",
+    "alias",
     "lastCheckedAt",
 ];
 
@@ -101,6 +103,12 @@ pub(super) struct Fields {
     /// A tag such as prod; an empty one takes it away
     #[arg(long, value_name = "TAG")]
     environment: Option<String>,
+    /// Which of the configured kms look-ups knows its keys; an empty one takes it away
+    #[arg(long, value_name = "NAME")]
+    kms: Option<String>,
+    /// On AWS, the alias that points at the key to use, such as alias/atlas-prod; an empty one takes it away
+    #[arg(long, value_name = "ALIAS")]
+    alias: Option<String>,
     /// What this project sets for itself of the policy, as a JSON object; replaces what it set before, {} takes all back
     #[arg(long, value_name = "JSON", value_parser = object)]
     policy: Option<Value>,
@@ -140,6 +148,8 @@ impl Fields {
             ("name", self.name.map(Value::from)),
             ("credential", self.credential.map(Value::from)),
             ("environment", self.environment.map(Value::from)),
+            ("kms", self.kms.map(Value::from)),
+            ("alias", self.alias.map(Value::from)),
             ("policy", self.policy),
         ];
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()

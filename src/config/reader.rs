@@ -203,7 +203,7 @@ impl Reader {
         self.sections.contains(path) || self.known.iter().any(|known| known.starts_with(&start))
     }
 
-    /// The shortest beginning of `path` that means nothing: `kms` rather than `kms.prod.kind`.
+    /// The shortest beginning of `path` that means nothing: `vault` rather than `vault.prod.kind`.
     fn first_unknown(&self, path: &str) -> String {
         path.match_indices('.')
             .map(|(at, _)| &path[..at])

@@ -90,7 +90,7 @@ fn each_layer_beats_the_one_below_and_is_named_as_origin() {
 fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
     let desk = Desk::new();
     let faults = desk.faults(
-        "[server]\nlisten_on = \"x\"\n[verify]\nreading = 3\napprovals = 2\n[kms.prod]\nkind = \"azure\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"a\"\nclient_secret = \"b\"\nsecret = \"canary\"\n[policy.interval]\ndays = 3\n",
+        "[server]\nlisten_on = \"x\"\n[verify]\nreading = 3\napprovals = 2\n[vault.prod]\nkind = \"azure\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"a\"\nclient_secret = \"b\"\nsecret = \"canary\"\n[policy.interval]\ndays = 3\n",
     );
     let all = faults.join("\n");
     for wanted in [
@@ -98,14 +98,14 @@ fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
         "verify.reading (",
         "did you mean verify.readings?",
         "did you mean policy.approvals?",
-        "kms (",
-        "known here: atlas, data_dir, database, hooks, log, mail, pace, policy, retention, server, sweep, verify",
+        "vault (",
+        "known here: atlas, data_dir, database, hooks, kms, log, mail, pace, policy, retention, server, sweep, verify",
         "atlas.credentials.default.secret (",
         "policy.interval is a value and has nothing below it",
     ] {
         assert!(all.contains(wanted), "{wanted:?} not in:\n{all}");
     }
-    assert!(!all.contains("canary") && !all.contains("kms.prod.kind"), "{all}");
+    assert!(!all.contains("canary") && !all.contains("vault.prod.kind"), "{all}");
     let env = Sources { env: pairs(&[("KEYWHEEL_DATABSE__URL", "x")]), ..Sources::default() };
     let all = Config::load(&env).unwrap_err().to_string();
     assert_eq!(
@@ -288,6 +288,77 @@ fn an_api_key_is_a_credential_and_what_it_lacks_is_named() {
         .faults("[atlas.credentials.old]\nkind = \"apikey\"\npublic_key = \"a\"\nprivate_key = \"canary\"\n");
     assert!(unknown.len() == 1 && unknown[0].contains("\"service-account\" or \"api-key\""), "{unknown:?}");
     assert!(!mixed[0].contains("canary") && !unknown[0].contains("canary"));
+}
+
+#[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
+#[test]
+fn a_look_up_is_read_by_its_kind_and_shows_no_secret() {
+    let desk = Desk::new();
+    let account = desk.write("account.json", "{\"private_key\": \"canary\"}\n", 0o600);
+    let text = format!(
+        "[kms.a]\nkind = \"aws\"\nregion = \"eu-west-1\"\naccess_key_id = \"AKIA\"\nsecret_access_key = \"canary\"\nendpoint = \"http://127.0.0.1:1/kms/aws/\"\n\
+         [kms.b]\nkind = \"azure\"\ntenant_id = \"t\"\nclient_id = \"c\"\nclient_secret = \"canary\"\ntimeout = \"3s\"\n\
+         [kms.c]\nkind = \"gcp\"\nservice_account_file = {account:?}\nfollow = \"newest\"\n\
+         [kms.d]\nkind = \"aws\"\n"
+    );
+    let loaded = desk.load(&text).unwrap();
+    let kms = &loaded.config.kms;
+    assert_eq!(kms["a"].endpoint.as_deref(), Some("http://127.0.0.1:1/kms/aws"));
+    assert!(
+        matches!(&kms["a"].login, KmsLogin::Aws { keys: Some((id, secret)), .. } if id == "AKIA" && secret.expose() == "canary")
+    );
+    assert!(matches!(&kms["b"].login, KmsLogin::Azure { tenant_id: Some(tenant), .. } if tenant == "t"));
+    assert_eq!((kms["b"].timeout, kms["d"].timeout), (Span::from_secs(3), Span::from_secs(10)));
+    assert!(
+        matches!(&kms["c"].login, KmsLogin::Gcp { service_account: Some(key), follow: KmsFollow::Newest } if key.expose().contains("canary"))
+    );
+    assert!(matches!(&kms["d"].login, KmsLogin::Aws { keys: None, profile: None, region: None }));
+    for shown in [format!("{loaded:?}"), loaded.to_text(), loaded.to_json().to_string()] {
+        assert!(shown.contains("AKIA") && !shown.contains("canary"), "{shown}");
+    }
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+}
+
+#[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
+#[test]
+fn what_a_look_up_lacks_or_has_too_much_of_is_named() {
+    let desk = Desk::new();
+    for (section, wanted) in [
+        ("", "kind is missing"),
+        ("kind = \"vault\"\nregion = \"r\"\nclient_id = \"c\"", "takes \"aws\", \"azure\" or \"gcp\""),
+        ("kind = \"aws\"\naccess_key_id = \"A\"", "access_key_id needs secret_access_key"),
+        ("kind = \"aws\"\nsecret_access_key = \"canary\"", "secret_access_key needs access_key_id"),
+        (
+            "kind = \"aws\"\naccess_key_id = \"A\"\nsecret_access_key = \"canary\"\nprofile = \"p\"",
+            "keep one",
+        ),
+        ("kind = \"aws\"\ntenant_id = \"t\"", "kms.x.tenant_id ("),
+        ("kind = \"azure\"\nclient_secret = \"canary\"\nclient_id = \"c\"", "client_secret needs tenant_id"),
+        (
+            "kind = \"azure\"\ntenant_id = \"t\"\nfederated_token_file = \"/t\"",
+            "federated_token_file needs client_id",
+        ),
+        ("kind = \"azure\"\nclient_secret = \"canary\"\nfederated_token_file = \"/t\"", "keep one"),
+        ("kind = \"gcp\"\nfollow = \"oldest\"", "kms.x.follow ("),
+        ("kind = \"gcp\"\nservice_account_file = \"/nowhere\"", "/nowhere cannot be read"),
+        ("kind = \"gcp\"\nendpoint = \"ftp://x\"", "kms.x.endpoint ("),
+        ("kind = \"gcp\"\ntimeout = \"1m\"", "must be less than 55s"),
+    ] {
+        let faults = desk.faults(&format!("[kms.x]\n{section}\n"));
+        assert!(faults.len() == 1 && faults[0].contains(wanted), "{section}: {faults:?}");
+        assert!(!faults[0].contains("canary"), "{faults:?}");
+    }
+    assert!(desk.faults("[kms.X]\nkind = \"aws\"\n")[0].contains("lower-case"));
+    let plain = "[kms.x]\nkind = \"azure\"\nendpoint = \"http://vaults.example\"\nauthority = \"http://login.example\"\n";
+    let warnings = desk.load(plain).unwrap().warnings;
+    assert!(warnings.len() == 2 && warnings.iter().all(|it| it.contains("plain http")), "{warnings:?}");
+}
+
+#[cfg(not(feature = "azure"))]
+#[test]
+fn a_look_up_that_is_not_built_in_is_told_so() {
+    let faults = Desk::new().faults("[kms.x]\nkind = \"azure\"\n");
+    assert!(faults.len() == 1 && faults[0].contains("build it with the feature \"azure\""), "{faults:?}");
 }
 
 #[test]

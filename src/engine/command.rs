@@ -11,7 +11,7 @@ use super::sweep::note;
 use super::{Engine, announce};
 use crate::atlas::AtlasApi;
 use crate::domain::ids::{BadGroupId, GroupId, RotationId};
-use crate::domain::key::{KeyError, KeyRef};
+use crate::domain::key::{KeyError, KeyRef, Provider};
 use crate::domain::policy::proposal_hash;
 use crate::domain::project::{PolicyOverride, Project, SinceSource};
 use crate::domain::rotation::machine::next;
@@ -156,6 +156,10 @@ pub struct NewProject {
     pub credential: Option<String>,
     /// A tag.
     pub environment: Option<String>,
+    /// The look-up that knows its keys.
+    pub kms: Option<String>,
+    /// AWS: the alias that points at the key to use.
+    pub alias: Option<String>,
     /// Since when the key serves, when somebody knows.
     pub key_since: Option<Timestamp>,
     /// Settings of its own.
@@ -173,6 +177,10 @@ pub struct ProjectEdit {
     pub credential: Option<String>,
     /// A tag; empty takes it away.
     pub environment: Option<String>,
+    /// The look-up that knows its keys; empty takes it away.
+    pub kms: Option<String>,
+    /// AWS: the alias that points at the key to use; empty takes it away.
+    pub alias: Option<String>,
     /// Since when the key serves; also settles a drift.
     pub key_since: Option<Timestamp>,
     /// Settings of its own.
@@ -211,6 +219,8 @@ impl Engine {
             owners: new.owners,
             environment: new.environment.filter(|tag| !tag.is_empty()),
             credential,
+            kms: new.kms.filter(|name| !name.is_empty()),
+            alias: new.alias.filter(|alias| !alias.is_empty()),
             policy: new.policy,
             drift_key: None,
             last_checked_at: None,
@@ -222,12 +232,12 @@ impl Engine {
             version: 1,
         };
         note(&mut project, &seen);
+        self.check_look_up(&project)?;
         if let Some(since) = new.key_since.filter(|_| project.current_key.is_some()) {
             project.key_since = Some(since);
             project.key_since_source = Some(SinceSource::Operator);
         }
-        let detail =
-            json!({ "name": project.name, "owners": project.owners, "credential": project.credential });
+        let detail = json!({ "name": project.name, "owners": project.owners, "credential": project.credential, "kms": project.kms, "alias": project.alias });
         self.store.insert_project(&project, &[record(actor, "project.added", &group, &detail)], now).await?;
         // Its key may be due already.
         self.look_due.notify_one();
@@ -255,6 +265,17 @@ impl Engine {
             if let Some(tag) = edit.environment {
                 after.environment = Some(tag).filter(|tag| !tag.is_empty());
             }
+            // What is not touched is not judged either: an old name must not block other changes.
+            let looked_up = edit.kms.is_some() || edit.alias.is_some();
+            if let Some(name) = edit.kms {
+                after.kms = Some(name).filter(|name| !name.is_empty());
+            }
+            if let Some(alias) = edit.alias {
+                after.alias = Some(alias).filter(|alias| !alias.is_empty());
+            }
+            if looked_up {
+                self.check_look_up(&after)?;
+            }
             after.policy = edit.policy.or(after.policy);
             if let Some(since) = edit.key_since {
                 after.key_since = Some(since);
@@ -264,7 +285,7 @@ impl Engine {
             self.check_fields(edit.name.as_deref(), &after.owners, &after.credential, edit.key_since)?;
             let now = self.clock.now();
             after.next_reminder_at = Some(now);
-            let detail = json!({ "owners": after.owners, "credential": after.credential, "environment": after.environment, "keySince": after.key_since, "policy": after.policy });
+            let detail = json!({ "owners": after.owners, "credential": after.credential, "environment": after.environment, "kms": after.kms, "alias": after.alias, "keySince": after.key_since, "policy": after.policy });
             let audit = [record(actor, "project.edited", group, &detail)];
             match self.store.update_project(&after, before.version, &audit, &[], now).await {
                 Ok(version) => {
@@ -323,6 +344,44 @@ impl Engine {
         if since.is_some_and(|since| since > self.clock.now()) {
             let rule = "a key cannot serve since an instant in the future".to_owned();
             return Err(CommandError::Invalid { field: "keySince", rule });
+        }
+        Ok(())
+    }
+
+    /// Whether the project's look-up exists and knows keys of its provider.
+    fn check_look_up(&self, project: &Project) -> Result<(), CommandError> {
+        let bad = |field, rule| Err(CommandError::Invalid { field, rule });
+        let mut provider = project.provider;
+        if let Some(name) = &project.kms {
+            let Some(service) = self.kms.get(name) else {
+                return bad(
+                    "kms",
+                    format!("no look-up {name:?} is configured; add [kms.{name}] or name another"),
+                );
+            };
+            match (service.provider(), project.provider) {
+                (Some(its), Some(own)) if its != own => {
+                    return bad(
+                        "kms",
+                        format!(
+                            "the look-up {name:?} knows keys of {its}, and Atlas encrypts this project with {own}"
+                        ),
+                    );
+                }
+                (its, own) => provider = own.or(its),
+            }
+        }
+        let Some(alias) = &project.alias else { return Ok(()) };
+        if provider != Some(Provider::Aws) {
+            return bad("alias", "only keys of AWS have aliases; leave it out".to_owned());
+        }
+        let name = alias.strip_prefix("alias/").unwrap_or_default();
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b));
+        if name.is_empty() || alias.len() > 256 || !plain || name.starts_with("aws/") {
+            return bad(
+                "alias",
+                format!("{alias:?} is not the name of an alias of yours, such as alias/atlas-prod"),
+            );
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ pub mod schedule;
 pub mod step;
 pub mod sweep;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use crate::domain::ids::RotationId;
 use crate::domain::policy::{Pace, Policy, Rules, Verify};
 use crate::domain::project::Project;
 use crate::domain::time::{Clock, Span};
+use crate::kms::KeyService;
 use crate::store::Store;
 
 /// The settings the engine runs under.
@@ -90,6 +92,8 @@ pub struct Engine {
     pub store: Store,
     /// Atlas.
     pub atlas: Arc<metrics::Measured>,
+    /// Look-ups at key services, by the names that projects use.
+    pub kms: Arc<BTreeMap<String, Arc<dyn KeyService>>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The settings.
@@ -123,6 +127,7 @@ impl Engine {
             store,
             atlas: Arc::new(metrics::Measured::new(atlas, Arc::clone(&metrics))),
             metrics,
+            kms: Arc::default(),
             clock,
             settings: Arc::new(settings),
             rotations_due: Arc::default(),
@@ -140,6 +145,13 @@ impl Engine {
     #[must_use]
     pub fn with_guard(mut self, guard: guard::Guard) -> Self {
         self.guard = Arc::new(guard);
+        self
+    }
+
+    /// The same engine with these look-ups.
+    #[must_use]
+    pub fn with_kms(mut self, kms: BTreeMap<String, Arc<dyn KeyService>>) -> Self {
+        self.kms = Arc::new(kms);
         self
     }
 }

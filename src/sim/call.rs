@@ -88,9 +88,9 @@ impl Ask {
 
 /// A request with what is needed to answer it.
 pub(super) struct Call {
-    sim: Shared,
-    peer: Peer,
-    ask: Ask,
+    pub(super) sim: Shared,
+    pub(super) peer: Peer,
+    pub(super) ask: Ask,
 }
 
 impl FromRequest<Shared> for Call {

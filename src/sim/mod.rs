@@ -5,11 +5,15 @@
 //! What is not known of Atlas is a setting of a project ([`world::Project`]), with the documented
 //! reading as its default. `/sim/v1` seeds it, scripts faults and shows the log of all requests.
 //!
+//! The same port answers as the key services below `/kms`, see `kms`.
+//!
 //! Not simulated: private endpoints beyond an empty list, teams, organisations, alert configurations and webhooks, cloud
 //! provider access, creating anything, TLS, and clusters that shut down when their key is invalid.
 //!
 //! Control side, all JSON: `GET|PUT|POST /sim/v1/world`, `PUT|POST /sim/v1/projects/{groupId}`,
-//! `POST /sim/v1/projects/{groupId}/human-edit` `{key, by}`, `PUT|POST /sim/v1/keys` `{id, state}`,
+//! `POST /sim/v1/projects/{groupId}/human-edit` `{key, by}`, `PUT|POST /sim/v1/keys` `{id, state?, created?, expires?, …}`
+//! (makes a key or a version, disables it, has it deleted), `PUT|POST /sim/v1/aliases` `{alias, key}`, `POST /sim/v1/kms` (the
+//! key services' log-ins, what our identity is denied, firewalls),
 //! `GET|POST|DELETE /sim/v1/faults`, `GET /sim/v1/log`. PUT replaces, POST lays fields over.
 
 mod call;
@@ -21,6 +25,7 @@ mod encryption;
 mod events;
 pub mod fault;
 mod inventory;
+mod kms;
 mod limits;
 mod login;
 mod reply;
@@ -31,12 +36,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::response::IntoResponse as _;
-use axum::routing::{get, patch, post, put};
+use axum::routing::{any, get, patch, post, put};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::call::{Ask, Call, Operation};
+use self::kms::Service;
 use self::reply::Answer;
 use crate::domain::time::Clock;
 pub use world::{LogEntry, World};
@@ -153,10 +159,23 @@ fn routes(state: Shared) -> Router {
         .route("/sim/v1/projects/{group}", put(control::project).post(control::settle_project))
         .route("/sim/v1/projects/{group}/human-edit", post(control::human_edit))
         .route("/sim/v1/keys", put(control::key).post(control::key))
+        .route("/sim/v1/aliases", put(control::alias).post(control::alias))
+        .route("/sim/v1/kms", post(control::settle_kms))
+        .route("/kms/aws", any(key_service(Service::Aws)))
+        .route("/kms/aws/", any(key_service(Service::Aws)))
+        .route("/kms/entra/{*path}", any(key_service(Service::Entra)))
+        .route("/kms/azure/{*path}", any(key_service(Service::Vault)))
+        .route("/kms/gcp/v1/{*path}", any(key_service(Service::Gcp)))
         .route("/sim/v1/faults", get(control::faults).post(control::add_fault).delete(control::clear_faults))
         .route("/sim/v1/log", get(control::log))
         .fallback(async || reply::refuse(404, "RESOURCE_NOT_FOUND", "There is nothing here.").into_response())
         .with_state(state)
+}
+
+fn key_service(
+    service: Service,
+) -> impl Fn(Call) -> futures_util::future::BoxFuture<'static, axum::response::Response> + Clone {
+    move |call| Box::pin(kms::serve(service, call))
 }
 
 fn answer(

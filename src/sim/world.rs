@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 pub use super::demo::demo_key;
 pub use super::digest::DigestAlgorithm;
 use super::fault::Fault;
+pub use super::kms::{App, Facts, KeyServices};
 pub use super::limits::Bucket;
 use super::limits::Level;
 use crate::domain::time::Timestamp;
@@ -24,6 +25,8 @@ pub struct World {
     pub projects: BTreeMap<String, Project>,
     /// By identifier as a key service knows it; what is not here does not exist.
     pub keys: BTreeMap<String, KeyState>,
+    /// The key services' own side.
+    pub kms: KeyServices,
     /// Client id to client secret.
     pub service_accounts: BTreeMap<String, String>,
     /// Seconds a token lives.
@@ -67,6 +70,7 @@ impl Default for World {
         Self {
             projects: BTreeMap::new(),
             keys: BTreeMap::new(),
+            kms: KeyServices::default(),
             service_accounts: BTreeMap::new(),
             token_life: 3600,
             api_keys: BTreeMap::new(),
@@ -387,6 +391,7 @@ impl World {
     /// Takes over from `old` what a seed does not hold.
     pub(super) fn go_on_from(&mut self, old: World) {
         (self.log, self.tokens, self.nonces, self.levels) = (old.log, old.tokens, old.nonces, old.levels);
+        self.kms.go_on_from(old.kms);
         for (id, project) in old.projects {
             if let Some(own) = self.projects.get_mut(&id) {
                 own.changed = project.changed;

@@ -17,7 +17,7 @@ macro_rules! columns {
     () => {
         "SELECT p.group_id, p.name, p.provider, p.current_key, p.place, p.key_since, p.key_since_source, p.valid, \
          p.private_networking, p.environment, p.credential, p.policy, p.drift_key, p.last_checked_at, p.last_error, \
-         p.next_check_at, p.next_reminder_at, p.created_at, p.version, r.id AS open_id, r.state AS open_state \
+         p.next_check_at, p.next_reminder_at, p.created_at, p.version, p.kms, p.alias, r.id AS open_id, r.state AS open_state \
          FROM projects p LEFT JOIN rotations r ON r.group_id = p.group_id AND r.state IN ('awaiting_approval', \
          'approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') "
     };
@@ -45,8 +45,7 @@ const OWNERS_BETWEEN: Sql = Sql::same(
 );
 const KEYS: Sql =
     Sql::same("SELECT key, since, until, source FROM keys WHERE group_id = $1 ORDER BY since, key");
-const WATCHES: Sql =
-    Sql::same("SELECT group_id, current_key, place, NULL AS alias FROM projects ORDER BY group_id");
+const WATCHES: Sql = Sql::same("SELECT group_id, current_key, place, alias FROM projects ORDER BY group_id");
 const EARLIER: Sql = Sql::same(
     "SELECT k.group_id, p.provider, k.key FROM keys k JOIN projects p ON p.group_id = k.group_id \
      WHERE k.until IS NOT NULL AND p.provider IS NOT NULL ORDER BY k.group_id, k.since",
@@ -55,15 +54,15 @@ const NEXT_CHECK: Sql = Sql::same("SELECT MIN(next_check_at) FROM projects");
 const INSERT: Sql = Sql::same(
     "INSERT INTO projects (group_id, name, provider, current_key, place, key_since, key_since_source, valid, \
      private_networking, environment, credential, policy, drift_key, last_checked_at, last_error, next_check_at, \
-     next_reminder_at, created_at, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
-     $15, $16, $17, $18, 1) \
+     next_reminder_at, created_at, kms, alias, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
+     $13, $14, $15, $16, $17, $18, $19, $20, 1) \
      ON CONFLICT DO NOTHING",
 );
 const UPDATE: Sql = Sql::same(
     "UPDATE projects SET name = $3, provider = $4, current_key = $5, place = $6, key_since = $7, \
      key_since_source = $8, valid = $9, private_networking = $10, environment = $11, credential = $12, policy = $13, \
      drift_key = $14, last_checked_at = $15, last_error = $16, next_check_at = $17, next_reminder_at = $18, \
-     version = version + 1 \
+     kms = $19, alias = $20, version = version + 1 \
      WHERE group_id = $1 AND version = $2",
 );
 const DELETE: Sql = Sql::same("DELETE FROM projects WHERE group_id = $1");
@@ -176,6 +175,8 @@ struct Row {
     next_reminder_at: Option<Timestamp>,
     created_at: Timestamp,
     version: i64,
+    kms: Option<String>,
+    alias: Option<String>,
     open_id: Option<uuid::Uuid>,
     open_state: Option<String>,
 }
@@ -207,6 +208,8 @@ impl Row {
             owners,
             environment: self.environment,
             credential: self.credential,
+            kms: self.kms,
+            alias: self.alias,
             policy: self
                 .policy
                 .map(|text| serde_json::from_str(&text).map_err(|_| bad("policy")))
@@ -421,6 +424,8 @@ impl Store {
             .bind(it.next_check_at)
             .bind(it.next_reminder_at)
             .bind(it.created_at)
+            .bind(it.kms.as_deref())
+            .bind(it.alias.as_deref())
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?;
@@ -465,6 +470,8 @@ impl Store {
             .bind(it.last_error.as_deref().map(storable))
             .bind(it.next_check_at)
             .bind(it.next_reminder_at)
+            .bind(it.kms.as_deref())
+            .bind(it.alias.as_deref())
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?;

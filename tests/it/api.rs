@@ -42,7 +42,7 @@ fn has_exactly_these(value: &Value, contract: &str, beside: &str) {
 }
 
 const PROJECT: &str = "groupId name provider currentKey keySince keySinceSource valid due status owners environment \
-                       credential policy lastCheckedAt openRotation";
+                       credential kms alias policy lastCheckedAt openRotation";
 const ROTATION: &str = "id groupId projectName provider oldKey newKey state cause trigger reason requestedBy \
                         proposalHash approvals lastObservation hold attempts createdAt approvedAt patchedAt validAt \
                         deployedAt finishedAt expiresAt guardDeadline deployed version";
@@ -82,6 +82,40 @@ async fn a_yes_can_be_taken_back_until_a_patch_leaves() {
     let audit = it.get(&ada, "/audit").await.json;
     let said = audit["items"].as_array().unwrap().iter().any(|it| it.to_string().contains("withdraw"));
     assert!(said, "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_up_and_an_alias_are_checked_kept_and_cleared() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    let path = format!("/projects/{}", group(1));
+    let refused = async |path: &str, body: Value, field: &str| {
+        let method = if path == "/projects" { "POST" } else { "PATCH" };
+        let answer = it.call(&ada, method, path, body).await;
+        assert_eq!((answer.problem(422), &answer.json["field"]), ("invalid", &json!(field)), "{answer:?}");
+    };
+    refused("/projects", json!({ "groupId": group(1), "kms": "nowhere" }), "kms").await;
+    refused("/projects", json!({ "groupId": group(5), "kms": "azure", "alias": "alias/x" }), "alias").await;
+    let body = json!({ "groupId": group(1), "kms": "aws", "alias": "alias/payments-prod" });
+    let made = it.call(&ada, "POST", "/projects", body).await;
+    assert_eq!(
+        (made.status, &made.json["kms"], &made.json["alias"]),
+        (201, &json!("aws"), &json!("alias/payments-prod"))
+    );
+    refused(&path, json!({ "kms": "azure" }), "kms").await;
+    for alias in ["payments-prod", "alias/", "alias/aws/ebs", "alias/a b"] {
+        refused(&path, json!({ "alias": alias }), "alias").await;
+    }
+    let other =
+        it.call(&ada, "PATCH", &path, json!({ "environment": "prod", "alias": "alias/b" })).await.json;
+    assert_eq!((&other["kms"], &other["alias"]), (&json!("aws"), &json!("alias/b")));
+    let cleared = it.call(&ada, "PATCH", &path, json!({ "kms": null, "alias": null })).await.json;
+    assert_eq!(
+        (&cleared["kms"], &cleared["alias"], &cleared["environment"]),
+        (&Value::Null, &Value::Null, &json!("prod"))
+    );
+    let shown = it.get(&ada, &path).await.json;
+    assert_eq!((&shown["kms"], &shown["alias"]), (&Value::Null, &Value::Null));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

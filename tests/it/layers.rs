@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Which modules a module may name in a `crate::` path, itself aside.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("config", &["domain", "secret"]),
     ("secret", &[]),
@@ -12,9 +12,10 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("telemetry", &["config"]),
     ("store", &["domain", "secret"]),
     ("atlas", &["domain", "secret"]),
+    ("kms", &["domain", "secret"]),
     ("sim", &["domain", "secret"]),
     ("mail", &["domain", "secret"]),
-    ("engine", &["store", "atlas", "mail", "domain", "config", "secret", "lifecycle", "telemetry"]),
+    ("engine", &["store", "atlas", "kms", "mail", "domain", "config", "secret", "lifecycle", "telemetry"]),
     ("web", &["engine", "store", "domain", "config", "secret", "lifecycle", "telemetry"]),
     (
         "app",
@@ -23,6 +24,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
             "engine",
             "store",
             "atlas",
+            "kms",
             "mail",
             "sim",
             "domain",

@@ -13,6 +13,8 @@ mod engine;
 mod guard;
 mod hooks;
 mod kill;
+#[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
+mod kms;
 mod layers;
 mod machine;
 mod mail;

@@ -72,6 +72,8 @@ pub(super) struct Add {
     owners: Vec<String>,
     credential: Option<String>,
     environment: Option<String>,
+    kms: Option<String>,
+    alias: Option<String>,
     key_since: Option<Timestamp>,
     #[serde(default, deserialize_with = "object")]
     policy: Option<PolicyOverride>,
@@ -90,6 +92,8 @@ pub(super) async fn add(
         owners: body.owners,
         credential: body.credential,
         environment: body.environment,
+        kms: body.kms,
+        alias: body.alias,
         key_since: body.key_since,
         policy: body.policy,
     };
@@ -104,9 +108,18 @@ pub(super) struct Edit {
     owners: Option<Vec<String>>,
     credential: Option<String>,
     environment: Option<String>,
+    #[serde(default, deserialize_with = "cleared")]
+    kms: Option<String>,
+    #[serde(default, deserialize_with = "cleared")]
+    alias: Option<String>,
     key_since: Option<Timestamp>,
     #[serde(default, deserialize_with = "object")]
     policy: Option<PolicyOverride>,
+}
+
+/// A field that null clears: the engine takes an empty text for that.
+fn cleared<'de, D: serde::Deserializer<'de>>(field: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(Option::<String>::deserialize(field)?.unwrap_or_default()))
 }
 
 pub(super) async fn edit(
@@ -122,6 +135,8 @@ pub(super) async fn edit(
         owners: body.owners,
         credential: body.credential,
         environment: body.environment,
+        kms: body.kms,
+        alias: body.alias,
         key_since: body.key_since,
         policy: body.policy,
     };

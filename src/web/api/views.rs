@@ -22,6 +22,8 @@ pub(super) fn project(it: &Project, defaults: &Policy, now: Timestamp) -> Value 
         "owners": it.owners,
         "environment": it.environment,
         "credential": it.credential,
+        "kms": it.kms,
+        "alias": it.alias,
         "policy": it.policy(defaults),
         "lastCheckedAt": it.last_checked_at,
         "lastError": it.last_error,
