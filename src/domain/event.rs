@@ -8,12 +8,26 @@
 //! Instants here are Atlas' own: whoever compares them with ours corrects for the clocks first.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::key::Provider;
+use super::rotation::state::{UnknownName, named};
 use super::time::Timestamp;
+
+named! {
+    /// What became of the search for Atlas' own event about a rotation.
+    ProofState, "proof state" {
+        /// It is still looked for.
+        Awaited = "awaited",
+        /// It is there.
+        Found = "found",
+        /// It did not show up within a day.
+        NotFound = "not_found",
+    }
+}
 
 /// Atlas' instants may lack their fraction and its feed and its `Date` header need not agree to the
 /// second: so far an event may lie outside of what it is compared with.
@@ -61,6 +75,12 @@ impl fmt::Display for Actor {
             Self::Unsaid => f.write_str("somebody (Atlas does not say who)"),
         }
     }
+}
+
+/// An instant as it stands in a sentence.
+#[must_use]
+pub fn clock(at: Timestamp) -> String {
+    at.as_chrono().format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// One event about a rotated key.

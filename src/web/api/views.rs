@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::domain::policy::Policy;
 use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
-use crate::store::{Approval, AuditEntry, JournalEntry, OutboxRow, RotationRow};
+use crate::store::{Approval, AuditEntry, JournalEntry, OutboxRow, Proof, RotationRow};
 
 pub(super) fn project(it: &Project, defaults: &Policy, now: Timestamp) -> Value {
     json!({
@@ -28,8 +28,25 @@ pub(super) fn project(it: &Project, defaults: &Policy, now: Timestamp) -> Value 
     })
 }
 
-pub(super) fn rotation(row: &RotationRow, votes: &[Approval]) -> Value {
+/// What was found out about a key that somebody else has set.
+pub(super) fn drift(finding: &Value) -> Value {
+    let names = [
+        "from",
+        "to",
+        "kind",
+        "by",
+        "atlasEventId",
+        "atlasEventAt",
+        "servedUntil",
+        "undoneRotation",
+        "terraform",
+    ];
+    names.iter().map(|name| ((*name).to_owned(), finding[*name].clone())).collect()
+}
+
+pub(super) fn rotation(row: &RotationRow, votes: &[Approval], proof: Option<&Proof>) -> Value {
     let it = &row.rotation;
+    let event = proof.and_then(|proof| proof.event.as_ref());
     json!({
         "id": it.id,
         "groupId": it.group_id,
@@ -75,6 +92,13 @@ pub(super) fn rotation(row: &RotationRow, votes: &[Approval]) -> Value {
         })).collect::<Vec<_>>(),
         "atlasErrorCode": it.failure.as_ref().and_then(|failure| failure.code.clone()),
         "atlasDetail": it.failure.as_ref().map(|failure| failure.detail.clone()),
+        "atlasEvent": proof.map(|proof| proof.state),
+        "atlasEventId": event.map(|event| &event.id),
+        "atlasEventAt": event.map(|event| event.at),
+        "atlasEventBy": event.map(|event| event.by.to_string()),
+        "overwrote": proof.map(|proof| &proof.overwrote[..]).unwrap_or_default().iter().map(|event| json!({
+            "atlasEventId": event.id, "at": event.at, "by": event.by.to_string(),
+        })).collect::<Vec<_>>(),
         "version": row.version,
     })
 }
