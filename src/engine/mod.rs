@@ -3,7 +3,7 @@
 //! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
 //! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say,
 //! [`schedule`] only wakes the others. [`announce`] and [`remind`] write mails, [`courier`] sends them.
-//! [`witness`] asks Atlas' event feed about rotations that have ended, `drift` about keys that somebody else has set.
+//! [`discover`] lists what the credentials can see. [`witness`] asks Atlas' event feed about rotations that have ended, `drift` about keys that somebody else has set.
 //! [`fleet`] and [`metrics`] only look. All decisions about a rotation are
 //! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
 //! no transaction is open during a call to Atlas.
@@ -11,6 +11,7 @@
 pub mod announce;
 pub mod command;
 pub mod courier;
+pub mod discover;
 mod drift;
 pub mod driver;
 pub mod fleet;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::domain::policy::Policy;
 use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
+use crate::engine::discover::Found;
 use crate::store::{Approval, AuditEntry, JournalEntry, OutboxRow, Proof, RotationRow};
 
 pub(super) fn project(it: &Project, defaults: &Policy, now: Timestamp) -> Value {
@@ -146,5 +147,25 @@ pub(super) fn mail(it: &OutboxRow) -> Value {
         "lastReply": it.last_reply,
         "sentAt": it.sent_at,
         "model": it.model,
+    })
+}
+
+pub(super) fn found(it: &Found) -> Value {
+    let (group, seen) = (it.group.as_ref(), it.seen.as_ref());
+    let owners = it.owners.iter().map(|(mail, from)| json!({ "mail": mail, "from": from }));
+    json!({
+        "groupId": group.map(|group| &group.id),
+        "name": group.map(|group| &group.name),
+        "credential": it.credential,
+        "provider": seen.and_then(|seen| seen.provider),
+        "key": seen.and_then(|seen| seen.key.as_ref()).map(ToString::to_string),
+        "valid": seen.and_then(|seen| seen.valid),
+        "clusterCount": group.and_then(|group| group.clusters),
+        "owners": owners.collect::<Vec<_>>(),
+        "ownersUnknown": it.unknown_owners,
+        "tags": group.map(|group| &group.tags[..]).unwrap_or_default().iter()
+            .map(|(key, value)| json!({ "key": key, "value": value })).collect::<Vec<_>>(),
+        "tracked": it.tracked,
+        "error": it.error,
     })
 }
