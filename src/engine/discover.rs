@@ -129,7 +129,8 @@ impl Engine {
             invalid("cursor", "give back `next` as the last page had it, with the same credential".to_owned())
         })?;
         let look = Look::new(self, &at.credential);
-        let other = names.get(place + 1).map(|name| Cursor { page: 1, credential: name.clone(), ..at.clone() });
+        let other =
+            names.get(place + 1).map(|name| Cursor { page: 1, credential: name.clone(), ..at.clone() });
         let listed = look.patiently(|left| self.atlas.groups(&at.credential, at.page, at.size, left)).await;
         let Groups { groups, more, total } = match listed {
             Ok(groups) => groups,
@@ -196,7 +197,8 @@ impl<'a> Look<'a> {
             tokio::time::sleep_until(wait.min(self.end)).await;
             let left = self.end.saturating_duration_since(Instant::now());
             let answer = ask(left.min(self.engine.settings.request_timeout.get())).await;
-            let limited = |failure: &&Failure| failure.class == Class::Transient && failure.status == Some(429);
+            let limited =
+                |failure: &&Failure| failure.class == Class::Transient && failure.status == Some(429);
             let Some(failure) = answer.as_ref().err().filter(limited) else { return answer };
             let asked = failure.retry_after.unwrap_or(self.engine.settings.pace.rate_limit_floor).get();
             let again = Instant::now() + asked;

@@ -97,9 +97,9 @@ pub(super) async fn explain(
         (Some(_), None) => (Some(since.0), Some(since.1)),
     };
     let undone = match (&earlier, &before.current_key) {
-        (Some(_), Some(ours)) => rotations
-            .iter()
-            .find(|row| has_moved(row) && row.rotation.new_key.is_same(ours, &seen.place)),
+        (Some(_), Some(ours)) => {
+            rotations.iter().find(|row| has_moved(row) && row.rotation.new_key.is_same(ours, &seen.place))
+        }
         _ => None,
     };
     let mut sentences = vec![who(engine, &before.credential, &feed)];
@@ -163,11 +163,14 @@ struct Earlier {
 }
 
 fn served_before(ledger: &[KeySpan], key: &KeyRef, seen: &Observation) -> Option<Earlier> {
-    let is_same =
-        |span: &&KeySpan| KeyRef::observed(key.provider(), &span.key).is_same(key, &seen.place);
+    let is_same = |span: &&KeySpan| KeyRef::observed(key.provider(), &span.key).is_same(key, &seen.place);
     let first = ledger.iter().find(is_same)?;
     let until = ledger.iter().filter(is_same).filter_map(|span| span.until).max();
-    Some(Earlier { first: first.since, source: first.source.parse().unwrap_or(SinceSource::FirstSeen), until })
+    Some(Earlier {
+        first: first.since,
+        source: first.source.parse().unwrap_or(SinceSource::FirstSeen),
+        until,
+    })
 }
 
 fn who(engine: &Engine, credential: &str, feed: &Result<Option<KeyEvent>, Failure>) -> String {
@@ -179,7 +182,12 @@ fn who(engine: &Engine, credential: &str, feed: &Result<Option<KeyEvent>, Failur
             } else {
                 ""
             };
-            format!("Atlas says that {} did it, at {} (event {}).{other}", event.by, clock(event.at), event.id)
+            format!(
+                "Atlas says that {} did it, at {} (event {}).{other}",
+                event.by,
+                clock(event.at),
+                event.id
+            )
         }
         Ok(None) => "Atlas' event feed has no event that fits, so it does not say who did it.".to_owned(),
         Err(failure) => {

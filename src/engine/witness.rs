@@ -63,7 +63,10 @@ async fn one(engine: &Engine, awaited: AwaitedProof) -> Result<(), StoreError> {
             if now < awaited.until {
                 let asked = failure.and_then(|it| it.retry_after).map_or(Duration::ZERO, |wait| wait.get());
                 let at = now + wait(&row, now).max(asked);
-                return engine.store.await_proof(row.rotation.id, at.min(awaited.until), error.as_deref()).await;
+                return engine
+                    .store
+                    .await_proof(row.rotation.id, at.min(awaited.until), error.as_deref())
+                    .await;
             }
             let proof =
                 Proof { state: ProofState::NotFound, event: None, overwrote: Vec::new(), last_error: error };
@@ -100,9 +103,9 @@ async fn ask(engine: &Engine, row: &RotationRow) -> Result<Result<Witness, Failu
     let rotation = &row.rotation;
     // The rotation remembers its last PATCH; the first one is in the journal.
     let journal = engine.store.journal(rotation.id, 0, JOURNAL).await?;
-    let first = journal.iter().find(|entry| {
-        entry.kind == "patch" && entry.detail["patch"]["target"] == json!(Target::New)
-    });
+    let first = journal
+        .iter()
+        .find(|entry| entry.kind == "patch" && entry.detail["patch"]["target"] == json!(Target::New));
     let sent = first.map(|entry| entry.at).or(rotation.patched_at).unwrap_or(rotation.created_at);
     let skew = rotation.last.as_ref().and_then(|seen| seen.skew_ms);
     let sent = atlas_time(sent, skew);

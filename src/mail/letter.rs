@@ -313,7 +313,8 @@ fn commands(kind: &str, it: &Model<'_>) -> Vec<(String, String)> {
             let mut commands = Vec::new();
             if let Some(key) = it.get("undoneKey") {
                 let lines = it.lines("terraform").join("\n");
-                commands.push(("To make Terraform agree with the rotation, the file says:".to_owned(), lines));
+                commands
+                    .push(("To make Terraform agree with the rotation, the file says:".to_owned(), lines));
                 commands.push((
                     "Then, to rotate again:".to_owned(),
                     on_server(format!("rotate {group} --to {key}")),
@@ -401,7 +402,8 @@ mod tests {
             "terraform": ["resource \"x\" \"…\" {", "  aws_kms_config {", "    customer_master_key_id = \"k\""],
         });
         let letter = Letter::new("drifted", &model);
-        let block = "    resource \"x\" \"…\" {\n      aws_kms_config {\n        customer_master_key_id = \"k\"\n";
+        let block =
+            "    resource \"x\" \"…\" {\n      aws_kms_config {\n        customer_master_key_id = \"k\"\n";
         assert!(letter.text().contains(block), "{}", letter.text());
         assert!(letter.text().contains("rotate g --to k") && !letter.text().contains("a\nb"));
         assert!(letter.html().unwrap().contains("\n  aws_kms_config {\n"));

@@ -21,8 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(86_400);
 const DRIFT: Sql = Sql::same(
     "INSERT INTO drifts (group_id, at, finding) VALUES ($1, $2, $3) ON CONFLICT (group_id, at) DO NOTHING",
 );
-const LAST_DRIFT: Sql =
-    Sql::same("SELECT finding FROM drifts WHERE group_id = $1 ORDER BY at DESC LIMIT 1");
+const LAST_DRIFT: Sql = Sql::same("SELECT finding FROM drifts WHERE group_id = $1 ORDER BY at DESC LIMIT 1");
 const AWAIT: Sql = Sql::same(
     "INSERT INTO proofs (rotation_id, state, next_look_at, until_at) VALUES ($1, 'awaited', $2, $3) \
      ON CONFLICT (rotation_id) DO NOTHING",
@@ -30,8 +29,7 @@ const AWAIT: Sql = Sql::same(
 const DUE: Sql = Sql::same(
     "SELECT rotation_id, until_at FROM proofs WHERE next_look_at <= $1 ORDER BY next_look_at, rotation_id LIMIT $2",
 );
-const PROOF: Sql =
-    Sql::same("SELECT state, event, overwrote, last_error FROM proofs WHERE rotation_id = $1");
+const PROOF: Sql = Sql::same("SELECT state, event, overwrote, last_error FROM proofs WHERE rotation_id = $1");
 const LATER: Sql = Sql::same(
     "UPDATE proofs SET next_look_at = $2, last_error = $3 WHERE rotation_id = $1 AND state = 'awaited'",
 );
@@ -45,8 +43,7 @@ const LOCK: Sql = Sql {
     postgres: "SELECT version FROM rotations WHERE id = $1 FOR UPDATE",
 };
 
-pub(super) const STATEMENTS: &[&Sql] =
-    &[&DRIFT, &LAST_DRIFT, &AWAIT, &DUE, &PROOF, &LATER, &SETTLE, &LOCK];
+pub(super) const STATEMENTS: &[&Sql] = &[&DRIFT, &LAST_DRIFT, &AWAIT, &DUE, &PROOF, &LATER, &SETTLE, &LOCK];
 
 /// What Atlas' feed says of a rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +111,8 @@ impl Store {
             read!(self, PROOF, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
         let Some(row) = row else { return Ok(None) };
         let bad = |column| StoreError::corrupt("proofs", column, id);
-        let event = row.event.map(|text| serde_json::from_str(&text).map_err(|_| bad("event"))).transpose()?;
+        let event =
+            row.event.map(|text| serde_json::from_str(&text).map_err(|_| bad("event"))).transpose()?;
         let overwrote = row.overwrote.map(|text| serde_json::from_str(&text).map_err(|_| bad("overwrote")));
         Ok(Some(Proof {
             state: row.state.parse().map_err(|_| bad("state"))?,
@@ -130,11 +128,8 @@ impl Store {
     /// What the database answered.
     pub async fn due_proofs(&self, now: Timestamp, limit: usize) -> Result<Vec<AwaitedProof>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<(Uuid, Timestamp)> = read!(self, DUE, |pool, text| sqlx::query_as(text)
-            .bind(now)
-            .bind(limit)
-            .fetch_all(pool)
-            .await)?;
+        let rows: Vec<(Uuid, Timestamp)> =
+            read!(self, DUE, |pool, text| sqlx::query_as(text).bind(now).bind(limit).fetch_all(pool).await)?;
         Ok(rows.into_iter().map(|(id, until)| AwaitedProof { rotation: RotationId(id), until }).collect())
     }
 
@@ -174,7 +169,11 @@ impl Store {
         let overwrote = (!proof.overwrote.is_empty())
             .then(|| serde_json::to_string(&proof.overwrote).unwrap_or_default());
         let mut tx = self.begin().await?;
-        each!(&mut tx, LOCK, |conn, text| sqlx::query(text).bind(id.0).fetch_optional(conn).await.map(|_| ()))?;
+        each!(&mut tx, LOCK, |conn, text| sqlx::query(text)
+            .bind(id.0)
+            .fetch_optional(conn)
+            .await
+            .map(|_| ()))?;
         let done = each!(&mut tx, SETTLE, |conn, sql| sqlx::query(sql)
             .bind(id.0)
             .bind(proof.state.as_str())

@@ -11,6 +11,7 @@ mod deploy;
 mod differential;
 mod engine;
 mod guard;
+mod inventory;
 mod kill;
 mod layers;
 mod machine;

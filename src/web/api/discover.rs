@@ -35,8 +35,7 @@ fn wanted(given: Vec<(String, String)>) -> Result<Wanted, Problem> {
         match name.as_str() {
             "credential" => wanted.credential = Some(value),
             "all" => {
-                wanted.all =
-                    value.parse().map_err(|_| Problem::invalid("all", "it is true or false"))?;
+                wanted.all = value.parse().map_err(|_| Problem::invalid("all", "it is true or false"))?;
             }
             "tag" => {
                 let pair = value.split_once('=').filter(|(key, _)| !key.is_empty());
