@@ -136,30 +136,26 @@ fn end(
         audit: Vec::new(),
         outbox: Vec::new(),
     };
-    let mut note = |kind: &str, detail: serde_json::Value| {
-        end.audit.push(NewAudit {
-            actor: ENGINE.to_owned(),
-            action: format!("rotation.{kind}"),
-            subject: format!("rotation/{}", rotation.id),
-            detail: detail.to_string(),
-        });
+    let audit = |kind: &str, event: &KeyEvent| NewAudit {
+        actor: ENGINE.to_owned(),
+        action: format!("rotation.{kind}"),
+        subject: format!("rotation/{}", rotation.id),
+        detail: shown(event).to_string(),
+    };
+    // The journal ends with the rotation, and whoever follows it has gone by now: only what went
+    // wrong is added to it.
+    end.audit.extend(end.proof.event.as_ref().map(|event| audit("atlas_event", event)));
+    for event in &end.proof.overwrote {
+        end.audit.push(audit("overwrote", event));
         end.journal.push(NewJournal {
             actor: ENGINE.to_owned(),
-            kind: kind.to_owned(),
+            kind: "overwrote".to_owned(),
             from_state: Some(rotation.state),
             to_state: rotation.state,
-            detail,
+            detail: shown(event),
             replay: None,
             merge: false,
         });
-    };
-    if let Some(event) = &end.proof.event {
-        note("atlas_event", shown(event));
-    }
-    for event in &end.proof.overwrote {
-        note("overwrote", shown(event));
-    }
-    for event in &end.proof.overwrote {
         end.outbox.extend(mails(settings, row, event, owners, now));
     }
     end

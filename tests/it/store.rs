@@ -405,7 +405,7 @@ async fn a_newer_database_is_refused_and_left_alone() {
         .await;
         assert!(matches!(
             db.store.check_schema().await,
-            Err(StoreError::NewerSchema { found: 9999, known: 3 })
+            Err(StoreError::NewerSchema { found: 9999, known: 6 })
         ));
         assert!(
             matches!(db.store.migrate().await, Err(StoreError::NewerSchema { found: 9999, .. })),

@@ -129,7 +129,7 @@ fn csv_rows(text: &str) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for (number, record) in (1..).zip(reader.records()) {
         let record = record.map_err(|error| format!("is not CSV: {error}"))?;
-        let line = record.position().map(csv::Position::line);
+        let line = record.position().map(|at| line(text, at));
         let body = if record.len() == header.len() {
             let fields = header.iter().zip(&record);
             body(fields.map(|(name, text)| (name.to_owned(), json!(text))).collect())
@@ -140,6 +140,15 @@ fn csv_rows(text: &str) -> Result<Vec<Row>, String> {
         rows.push(Row { number, line, body });
     }
     Ok(rows)
+}
+
+/// The line on which a record begins. The reader's own place lies before the rest of the last line's
+/// end and before blank lines.
+fn line(text: &str, at: &csv::Position) -> u64 {
+    let from = usize::try_from(at.byte()).unwrap_or(usize::MAX);
+    let ends =
+        text.as_bytes().get(from..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_whitespace());
+    at.line() + ends.map(|byte| u64::from(*byte == b'\n')).sum::<u64>()
 }
 
 /// The known name that looks most like `name`.
@@ -280,6 +289,21 @@ mod tests {
             bodies(Format::Yaml, &format!("- groupId: {ID}\n  name: ~\n  owners:\n")),
             [json!({ "groupId": ID })]
         );
+    }
+
+    #[test]
+    fn rows_know_their_lines() {
+        for end in ["\n", "\r\n"] {
+            let text = ["groupId,name", "x,a", "", "y,\"b", "c\"", "z,d"].join(end);
+            let lines: Vec<_> = rows(Format::Csv, &text).unwrap().iter().map(|row| row.line).collect();
+            assert_eq!(lines, [Some(2), Some(4), Some(6)], "{end:?}");
+        }
+        let lines: Vec<_> = rows(Format::Yaml, "# x\n- groupId: a\n\n- groupId: b\n")
+            .unwrap()
+            .iter()
+            .map(|row| row.line)
+            .collect();
+        assert_eq!(lines, [Some(2), Some(4)]);
     }
 
     #[test]
