@@ -126,7 +126,7 @@ impl Atlas {
         let list = format!("/api/atlas/v2/groups/{group}/events?{names}minDate={since}&includeCount=false&");
         let items = self.all(credential, &list, V2023, Deadline::after(timeout)).await?;
         let mut events: Vec<_> = items.iter().filter_map(key_event).collect();
-        events.sort_by(|one, two| two.at.cmp(&one.at));
+        events.sort_by_key(|event| std::cmp::Reverse(event.at));
         Ok(events)
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Client, page};
 use super::failure::{Exit, Failure};
-use super::import::{Added, Report, add};
+use super::import::{Outcome, Report, add};
 use super::printer::{Printer, cell};
 
 /// Projects of Atlas' list that the server goes through in one call.
@@ -137,11 +137,11 @@ async fn track(found: Vec<Value>, client: &Client, printer: &mut Printer) -> Res
     }
     for item in found {
         let added = if let Some(error) = item["error"].as_str() {
-            Added::refused(error)
+            Outcome::refused(error)
         } else if item["tracked"] == true {
-            Added::Tracked(Vec::new())
+            Outcome::Tracked(Vec::new())
         } else if item["provider"].is_null() {
-            Added::refused("it has no customer-managed key")
+            Outcome::refused("it has no customer-managed key")
         } else {
             add(client, &body(&item), false).await?
         };

@@ -33,7 +33,7 @@ pub(super) struct Import {
 
 /// What became of one project.
 #[derive(Debug)]
-pub(super) enum Added {
+pub(super) enum Outcome {
     /// It is tracked now.
     Added,
     /// It would be.
@@ -46,7 +46,7 @@ pub(super) enum Added {
     Refused(Refusal),
 }
 
-impl Added {
+impl Outcome {
     fn word(&self) -> &'static str {
         match self {
             Self::Added => "added",
@@ -82,19 +82,25 @@ impl Added {
 }
 
 /// Asks the server to track one project.
-pub(super) async fn add(client: &Client, body: &Map<String, Value>, dry_run: bool) -> Result<Added, Failure> {
+pub(super) async fn add(
+    client: &Client,
+    body: &Map<String, Value>,
+    dry_run: bool,
+) -> Result<Outcome, Failure> {
     let mut body = body.clone();
     if dry_run {
         body.insert("dryRun".to_owned(), json!(true));
     }
     match client.send(Method::POST, "/projects", Some(&Value::Object(body))).await {
-        Ok(_) if dry_run => Ok(Added::WouldAdd),
-        Ok(_) => Ok(Added::Added),
-        Err(Failure::Problem(problem)) if problem.code == "project-exists" => Ok(Added::Tracked(Vec::new())),
+        Ok(_) if dry_run => Ok(Outcome::WouldAdd),
+        Ok(_) => Ok(Outcome::Added),
+        Err(Failure::Problem(problem)) if problem.code == "project-exists" => {
+            Ok(Outcome::Tracked(Vec::new()))
+        }
         Err(Failure::Problem(problem))
             if !matches!(problem.status, 401 | 403) && !problem.code.is_empty() =>
         {
-            Ok(Added::refused(&problem.detail))
+            Ok(Outcome::refused(&problem.detail))
         }
         Err(failure) => Err(failure),
     }
@@ -114,7 +120,7 @@ impl Report {
         printer: &mut Printer,
         place: &str,
         project: &Value,
-        added: &Added,
+        added: &Outcome,
     ) -> Result<(), Failure> {
         *self.counts.entry(added.word()).or_default() += 1;
         if printer.is_json() {
@@ -165,16 +171,16 @@ pub(super) async fn run(args: &Import, client: &Client, printer: &mut Printer) -
     for row in rows {
         let place = place(&row);
         let (project, added) = match row.body {
-            Err(refusal) => (Value::Null, Added::Refused(refusal)),
+            Err(refusal) => (Value::Null, Outcome::Refused(refusal)),
             Ok(body) => {
                 let id = body["groupId"].as_str().unwrap_or_default().to_owned();
                 let added = match (earlier.get(&id), tracked.get(id.as_str())) {
-                    (Some((of, same)), _) if *same == body => Added::Duplicate(of.clone()),
-                    (Some((of, _)), _) => Added::Refused(Refusal {
+                    (Some((of, same)), _) if *same == body => Outcome::Duplicate(of.clone()),
+                    (Some((of, _)), _) => Outcome::Refused(Refusal {
                         field: "groupId".to_owned(),
                         rule: format!("{of} says something else of the same project; leave one out"),
                     }),
-                    (None, Some(project)) => Added::Tracked(differences(&body, project)),
+                    (None, Some(project)) => Outcome::Tracked(differences(&body, project)),
                     (None, None) => add(client, &body, args.dry_run).await?,
                 };
                 earlier.entry(id).or_insert_with(|| (place.clone(), body.clone()));

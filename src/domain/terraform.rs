@@ -4,6 +4,8 @@
 //! unless the file names the new key. Only the key is written here: everything else in the resource
 //! is the file's own and stays.
 
+use std::fmt::Write as _;
+
 use super::key::{KeyRef, Provider};
 
 /// The resource `mongodbatlas_encryption_at_rest`, reduced to the argument that names the key.
@@ -36,7 +38,7 @@ fn quoted(text: &str) -> String {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             '$' | '%' if rest.peek() == Some(&'{') => out.extend([c, c]),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c if c.is_control() => _ = write!(out, "\\u{:04x}", u32::from(c)),
             c => out.push(c),
         }
     }

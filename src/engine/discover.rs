@@ -155,7 +155,8 @@ impl Engine {
     }
 }
 
-type Asked<T> = OnceCell<Result<T, Failure>>;
+/// What is asked for once and wanted by many, by whose id.
+type Asked<T> = Mutex<BTreeMap<String, Arc<OnceCell<Result<T, Failure>>>>>;
 
 /// What the projects of one page share: the time that is left, what Atlas asked to wait for, and the
 /// people of their organisations.
@@ -164,11 +165,11 @@ struct Look<'a> {
     credential: &'a str,
     end: Instant,
     not_before: Mutex<Instant>,
-    organizations: Mutex<BTreeMap<String, Arc<Asked<Vec<String>>>>>,
-    teams: Mutex<BTreeMap<String, Arc<Asked<(String, Vec<String>)>>>>,
+    organizations: Asked<Vec<String>>,
+    teams: Asked<(String, Vec<String>)>,
 }
 
-fn shared<T>(cells: &Mutex<BTreeMap<String, Arc<Asked<T>>>>, key: &str) -> Arc<Asked<T>> {
+fn shared<T>(cells: &Asked<T>, key: &str) -> Arc<OnceCell<Result<T, Failure>>> {
     let mut cells = cells.lock().unwrap_or_else(PoisonError::into_inner);
     Arc::clone(cells.entry(key.to_owned()).or_default())
 }

@@ -2,7 +2,7 @@
 //!
 //! Only projects whose `next_check_at` has come are read, so a sweep costs what is due and not what
 //! exists. A key that Keywheel did not record is drift: it is written down and announced once, with what
-//! Atlas' event feed says of it ([`drift`]); it is never rotated back from here. A project with an open rotation is left to the rotation, which looks by itself.
+//! Atlas' event feed says of it (`drift.rs`); it is never rotated back from here. A project with an open rotation is left to the rotation, which looks by itself.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ use crate::atlas::AtlasApi;
 use crate::domain::event::{KeyEvent, ProofState, SLACK, Witness, atlas_time, clock, witness};
 use crate::domain::rotation::outcome::Failure;
 use crate::domain::rotation::state::Target;
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Span, Timestamp};
 use crate::store::{AwaitedProof, NewAudit, NewJournal, NewOutbox, Proof, ProofEnd, RotationRow, StoreError};
 
 /// Rotations read from the database at once.
@@ -61,7 +61,7 @@ async fn one(engine: &Engine, awaited: AwaitedProof) -> Result<(), StoreError> {
             let failure = unfound.err();
             let error = failure.as_ref().map(said);
             if now < awaited.until {
-                let asked = failure.and_then(|it| it.retry_after).map_or(Duration::ZERO, |wait| wait.get());
+                let asked = failure.and_then(|it| it.retry_after).map_or(Duration::ZERO, Span::get);
                 let at = now + wait(&row, now).max(asked);
                 return engine
                     .store

@@ -113,12 +113,12 @@ pub(super) fn users(world: &mut World, ask: &Ask) -> Answer {
     if org {
         seen.extend(world.org_users.iter().cloned());
     }
-    let view = |it: &User| person(it, json!(it.roles));
+    let view = |it: &User| person(it, &json!(it.roles));
     Ok(Reply::List(seen.iter().map(view).collect()))
 }
 
 /// Who has not accepted has no name yet, only an address.
-fn person(it: &User, roles: Value) -> Value {
+fn person(it: &User, roles: &Value) -> Value {
     json!({
         "id": object_id(&[&it.username]), "username": it.username, "roles": roles,
         "orgMembershipStatus": it.status,
@@ -148,7 +148,7 @@ fn of_org(world: &World, ask: &Ask) -> Result<(), Refusal> {
 /// The people of the organisation; their roles stand one level deeper than in a project.
 pub(super) fn org_users(world: &mut World, ask: &Ask) -> Answer {
     of_org(world, ask)?;
-    let view = |it: &User| person(it, json!({ "orgRoles": it.roles, "groupRoleAssignments": [] }));
+    let view = |it: &User| person(it, &json!({ "orgRoles": it.roles, "groupRoleAssignments": [] }));
     Ok(Reply::List(world.org_users.iter().map(view).collect()))
 }
 
@@ -168,6 +168,6 @@ pub(super) fn team(world: &mut World, ask: &Ask) -> Answer {
 
 pub(super) fn team_users(world: &mut World, ask: &Ask) -> Answer {
     let team = find_team(world, ask)?;
-    let view = |it: &User| person(it, json!({ "orgRoles": ["ORG_MEMBER"], "groupRoleAssignments": [] }));
+    let view = |it: &User| person(it, &json!({ "orgRoles": ["ORG_MEMBER"], "groupRoleAssignments": [] }));
     Ok(Reply::List(team.members.iter().map(view).collect()))
 }

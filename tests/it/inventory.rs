@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use keywheel::atlas::AtlasApi;
 use keywheel::domain::event::{Actor, ProofState};
 use keywheel::domain::ids::GroupId;
 use keywheel::domain::project::{Project, SinceSource, Status};
@@ -176,7 +177,6 @@ async fn our_own_credential_in_other_hands_is_called_that() {
     let other = rig.engine.clone();
     let key = keywheel::domain::key::KeyRef::observed(keywheel::domain::key::Provider::Aws, THIRD);
     let id: GroupId = group(1).parse().unwrap();
-    use keywheel::atlas::AtlasApi;
     other.atlas.set_key("default", &id, &key, Duration::from_secs(5)).await;
     rig.swept().await;
     let text = Letter::new("drifted", &rig.mails("drifted").await[0].model).text();
