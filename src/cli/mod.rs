@@ -5,9 +5,11 @@
 //! files and the database of this machine. Nothing here decides anything about a rotation.
 
 mod client;
+mod discover;
 mod failure;
 #[cfg(test)]
 mod fake;
+mod import;
 mod local;
 mod printer;
 mod projects;

@@ -65,6 +65,16 @@ pub(super) enum Verb {
         #[command(flatten)]
         fields: Fields,
     },
+    /// List what the server's credentials can see in Atlas and is not tracked yet, and track it with --add
+    #[command(
+        after_help = "Example:\n  keywheel project discover --tag environment=prod\n  keywheel project discover --credential default --add\n\nExit code 1 when --add could not add all of it. An owner is whoever is one in the project, by a team, or in the\norganization; who has not accepted an invitation is none."
+    )]
+    Discover(super::discover::Discover),
+    /// Track the projects of a file (CSV, YAML or JSON): one line of report for each row
+    #[command(
+        after_help = "Fields: groupId, name, owners (in CSV separated by \";\"), credential, environment, since, kms, alias, policy (a\nJSON object). Only groupId must be there. Projects that are tracked already are left as they are.\n\nExample:\n  keywheel project import fleet.csv --dry-run\n\n  groupId,owners,environment,since\n  32b6e34b3d91647abb20e7b8,ada@example.com;bob@example.com,prod,2026-06-01\n\nExit code 1 when a row was refused; the others are added all the same."
+    )]
+    Import(super::import::Import),
     /// List tracked projects
     #[command(after_help = "Example:\n  keywheel project list --status overdue")]
     List(Filter),
@@ -164,6 +174,8 @@ pub(super) async fn run(verb: Verb, client: &Client, printer: &mut Printer) -> R
             let reply = client.send(Method::POST, "/projects", Some(&Value::Object(body))).await?;
             printer.reply(&reply, |printer, project| printer.object(project, &FIELDS))?;
         }
+        Verb::Discover(args) => return super::discover::run(&args, client, printer).await,
+        Verb::Import(args) => return super::import::run(&args, client, printer).await,
         Verb::List(filter) => list(&filter, client, printer).await?,
         Verb::Show(named) => {
             let id = client.project(&named.project).await?;
@@ -201,7 +213,7 @@ async fn list(filter: &Filter, client: &Client, printer: &mut Printer) -> Result
         printer.json(&page(items))?;
     } else if items.is_empty() {
         printer.note(if query.is_empty() {
-            "no projects; `keywheel project add GROUP_ID` tracks one"
+            "no projects; `keywheel project add GROUP_ID` tracks one, `keywheel project discover` shows what there is"
         } else {
             "no project is like that; `keywheel project list` shows them all"
         });
@@ -289,6 +301,9 @@ pub(super) async fn why(named: &Named, client: &Client, printer: &mut Printer) -
         let sentences = why["sentences"].as_array().into_iter().flatten();
         for sentence in sentences {
             printer.line(&super::printer::cell(sentence))?;
+        }
+        for line in why["drift"]["terraform"].as_array().into_iter().flatten() {
+            printer.line(&format!("    {}", super::printer::cell(line)))?;
         }
         Ok(())
     })?;

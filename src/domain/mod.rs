@@ -3,6 +3,7 @@
 //! Nothing in here knows of tokio, sqlx, axum or reqwest; the time comes in as an argument. Every
 //! other layer may import this one, and it imports none of them.
 
+pub mod event;
 pub mod hint;
 pub mod ids;
 pub mod key;
@@ -10,5 +11,6 @@ pub mod policy;
 pub mod project;
 pub mod reminder;
 pub mod rotation;
+pub mod terraform;
 pub mod text;
 pub mod time;

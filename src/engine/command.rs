@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::step::{Said, commit};
 use super::sweep::note;
-use super::{Engine, announce};
+use super::{Engine, announce, drift};
 use crate::atlas::AtlasApi;
 use crate::domain::ids::{BadGroupId, GroupId, RotationId};
 use crate::domain::key::{KeyError, KeyRef, Provider};
@@ -193,6 +193,25 @@ impl Engine {
     /// # Errors
     /// Nothing is written unless Atlas answered.
     pub async fn add_project(&self, actor: &str, new: NewProject) -> Result<Project, CommandError> {
+        let project = self.check_project(new).await?;
+        let now = self.clock.now();
+        let detail = json!({
+            "name": project.name, "owners": project.owners, "credential": project.credential,
+            "keySince": project.key_since, "keySinceSource": project.key_since_source,
+            "kms": project.kms, "alias": project.alias,
+        });
+        let audit = [record(actor, "project.added", &project.group_id, &detail)];
+        self.store.insert_project(&project, &audit, now).await?;
+        // Its key may be due already.
+        self.look_due.notify_one();
+        Ok(project)
+    }
+
+    /// Reads the project from Atlas as [`Engine::add_project`] does, and writes nothing.
+    ///
+    /// # Errors
+    /// As [`Engine::add_project`], but for what the database would refuse.
+    pub async fn check_project(&self, new: NewProject) -> Result<Project, CommandError> {
         let group: GroupId = new.group_id.parse()?;
         if self.store.project(&group).await?.is_some() {
             return Err(CommandError::ProjectExists(group));
@@ -231,16 +250,16 @@ impl Engine {
             open_rotation: None,
             version: 1,
         };
+        let unseen = project.clone();
         note(&mut project, &seen);
         self.check_look_up(&project)?;
-        if let Some(since) = new.key_since.filter(|_| project.current_key.is_some()) {
-            project.key_since = Some(since);
-            project.key_since_source = Some(SinceSource::Operator);
+        match new.key_since.filter(|_| project.current_key.is_some()) {
+            Some(since) => {
+                project.key_since = Some(since);
+                project.key_since_source = Some(SinceSource::Operator);
+            }
+            None => drift::date(self, &unseen, &mut project, &seen).await,
         }
-        let detail = json!({ "name": project.name, "owners": project.owners, "credential": project.credential, "kms": project.kms, "alias": project.alias });
-        self.store.insert_project(&project, &[record(actor, "project.added", &group, &detail)], now).await?;
-        // Its key may be due already.
-        self.look_due.notify_one();
         Ok(project)
     }
 

@@ -2,7 +2,9 @@
 //!
 //! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
 //! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say,
-//! [`intake`] writes down what hooks bring, [`hint`] follows it; [`schedule`] only wakes the others. [`announce`] and [`remind`] write mails, [`courier`] sends them.
+//! [`intake`] writes down what hooks bring, [`hint`] follows it; [`schedule`] only wakes the others.
+//! [`announce`] and [`remind`] write mails, [`courier`] sends them.
+//! [`discover`] lists what the credentials can see. [`witness`] asks Atlas' event feed about rotations that have ended, `drift` about keys that somebody else has set.
 //! [`fleet`] and [`metrics`] only look. All decisions about a rotation are
 //! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
 //! no transaction is open during a call to Atlas.
@@ -10,6 +12,8 @@
 pub mod announce;
 pub mod command;
 pub mod courier;
+pub mod discover;
+mod drift;
 pub mod driver;
 pub mod fleet;
 pub mod guard;
@@ -20,6 +24,7 @@ pub mod remind;
 pub mod schedule;
 pub mod step;
 pub mod sweep;
+pub mod witness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

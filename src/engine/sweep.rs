@@ -1,21 +1,19 @@
 //! Looks at the projects whose turn it is, compares them with what is recorded, and has owners reminded.
 //!
 //! Only projects whose `next_check_at` has come are read, so a sweep costs what is due and not what
-//! exists. A key that Keywheel did not record is drift: it is written down and announced once. A
-//! project with an open rotation is left to the rotation, which looks by itself.
+//! exists. A key that Keywheel did not record is drift: it is written down and announced once, with what
+//! Atlas' event feed says of it (`drift.rs`); it is never rotated back from here. A project with an open rotation is left to the rotation, which looks by itself.
 
 use std::time::Duration;
 
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::announce::NO_OWNER;
-use super::{Engine, remind, step::ENGINE};
+use super::{Engine, drift, remind, step::ENGINE, witness};
 use crate::atlas::AtlasApi;
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::time::Timestamp;
-use crate::store::{Horizon, NewAudit, NewOutbox, StoreError};
+use crate::store::{Horizon, NewAudit, StoreError};
 
 /// Projects read from the database at once.
 const BATCH: usize = 64;
@@ -47,6 +45,9 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
         }
         if let Err(error) = remind::once(&engine).await {
             tracing::error!(error = %error, "reminders could not be written; they stay due");
+        }
+        if let Err(error) = witness::once(&engine, &stop).await {
+            tracing::error!(error = %error, "what Atlas says of rotations could not be written; it stays due");
         }
         let now = engine.clock.now();
         // A clock that is wrong, or a database that is, must not make anybody forget.
@@ -115,6 +116,7 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<bool, Sto
         Some(engine.atlas.observe(&project.credential, &project.group_id, timeout).await)
     };
     let now = engine.clock.now();
+    let mut found = None;
     let mut after = project.clone();
     after.next_check_at = now + engine.settings.drift_every.get();
     let mut audit = Vec::new();
@@ -123,16 +125,18 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<bool, Sto
         None => {}
         Some(Ok(seen)) => {
             let seen = engine.guard.with_skew(seen);
-            let drifted = note(&mut after, &seen);
-            if drifted {
-                let detail = json!({ "groupId": after.group_id, "from": project.current_key.as_ref().map(ToString::to_string), "to": after.current_key.as_ref().map(ToString::to_string) });
+            if note(&mut after, &seen) {
+                let drift = drift::explain(engine, &project, &mut after, &seen).await?;
                 audit.push(NewAudit {
                     actor: ENGINE.to_owned(),
                     action: "project.drifted".to_owned(),
                     subject: format!("project/{}", after.group_id),
-                    detail: detail.to_string(),
+                    detail: drift.finding.to_string(),
                 });
-                outbox = drift_rows(&after, &detail, now);
+                outbox = drift::rows(&after, &drift.finding, engine.clock.now());
+                found = Some(drift);
+            } else if project.current_key.is_none() {
+                drift::date(engine, &project, &mut after, &seen).await;
             }
         }
         Some(Err(failure)) => {
@@ -141,7 +145,8 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<bool, Sto
             after.next_check_at = now + asked.max(engine.settings.drift_every.get());
         }
     }
-    match engine.store.update_project(&after, project.version, &audit, &outbox, now).await {
+    let written = engine.store.drift_project(&after, project.version, found.as_ref(), (&audit, &outbox), now);
+    match written.await {
         Ok(_) if !outbox.is_empty() => {
             engine.mail_due.notify_one();
             Ok(true)
@@ -178,29 +183,10 @@ pub(super) fn note(project: &mut Project, seen: &Observation) -> bool {
     drifted
 }
 
-fn said(failure: &Failure) -> String {
+/// A failure in Atlas' own words.
+pub(super) fn said(failure: &Failure) -> String {
     match &failure.code {
         Some(code) => format!("{code}: {}", failure.detail),
         None => failure.detail.clone(),
     }
-}
-
-fn drift_rows(project: &Project, detail: &serde_json::Value, now: Timestamp) -> Vec<NewOutbox> {
-    let owners = if project.owners.is_empty() { vec![NO_OWNER.to_owned()] } else { project.owners.clone() };
-    owners
-        .into_iter()
-        .map(|recipient| NewOutbox {
-            kind: "drifted".to_owned(),
-            group_id: project.group_id.clone(),
-            rotation_id: None,
-            message_id: super::announce::message_id(&format!(
-                "{}/drifted/{}/{recipient}",
-                project.group_id,
-                detail["to"].as_str().unwrap_or_default()
-            )),
-            recipient,
-            model: detail.clone(),
-            next_try_at: now,
-        })
-        .collect()
 }

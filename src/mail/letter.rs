@@ -60,6 +60,11 @@ impl Model<'_> {
         self.get(name).unwrap_or_else(|| "unknown".to_owned())
     }
 
+    /// The lines of a list.
+    fn lines(&self, name: &str) -> Vec<String> {
+        self.0[name].as_array().into_iter().flatten().filter_map(Value::as_str).map(visible).collect()
+    }
+
     fn project(&self) -> String {
         self.get("projectName").unwrap_or_else(|| self.text("groupId"))
     }
@@ -112,7 +117,7 @@ impl Letter {
             let _ = writeln!(text, "{name:<width$}  {value}");
         }
         for (what, command) in &self.commands {
-            let _ = writeln!(text, "\n{what}\n\n    {command}");
+            let _ = writeln!(text, "\n{what}\n\n    {}", command.replace('\n', "\n    "));
         }
         let _ = writeln!(text, "\n-- \nSent by Keywheel at {}. This mail asks for no reply.", self.server);
         text
@@ -202,6 +207,10 @@ fn said(kind: &str, it: &Model<'_>) -> (String, Vec<String>) {
              still names the old one, change it there."
                 .to_owned(),
         ),
+        "overwrote" => (
+            format!("{project}: a rotation replaced a change by {}", it.text("by")),
+            format!("The rotation of {project} is done and its new key is proven, but somebody else had changed the key just before."),
+        ),
         "reminder" => reminder(it, &project),
         "reminder_digest" => {
             let count = it.0["items"].as_array().map_or(0, Vec::len);
@@ -212,8 +221,8 @@ fn said(kind: &str, it: &Model<'_>) -> (String, Vec<String>) {
         }
         other => (format!("{project}: {}", visible(other)), String::new()),
     };
-    let paragraphs = [Some(first), it.get("openNote"), remedy];
-    (subject, paragraphs.into_iter().flatten().filter(|text| !text.is_empty()).collect())
+    let paragraphs = [Some(first), it.get("openNote"), remedy].into_iter().flatten();
+    (subject, paragraphs.chain(it.lines("sentences")).filter(|text| !text.is_empty()).collect())
 }
 
 fn days(count: i64) -> String {
@@ -274,10 +283,13 @@ fn facts(it: &Model<'_>) -> Vec<(String, String)> {
         ("New key", "newKey"),
         ("Key in force", "currentKey"),
         ("Reported about", "subject"),
-        ("By", "by"),
         ("In the sender's words", "words"),
         ("Was", "from"),
         ("Is now", "to"),
+        ("By", "by"),
+        ("Atlas' event", "atlasEventId"),
+        ("Served until", "servedUntil"),
+        ("Undoes rotation", "undoneRotation"),
         ("Serves since", "keySince"),
         ("Due", "due"),
         ("Reason", "reason"),
@@ -317,7 +329,22 @@ fn commands(kind: &str, it: &Model<'_>) -> Vec<(String, String)> {
         )],
         "reminder_digest" => vec![("All that is due:".to_owned(), on_server("due".to_owned()))],
         "drifted" => {
-            vec![("To take it over:".to_owned(), on_server(format!("project edit {group} --since DATE")))]
+            let mut commands = Vec::new();
+            if let Some(key) = it.get("undoneKey") {
+                let lines = it.lines("terraform").join("\n");
+                commands
+                    .push(("To make Terraform agree with the rotation, the file says:".to_owned(), lines));
+                commands.push((
+                    "Then, to rotate again:".to_owned(),
+                    on_server(format!("rotate {group} --to {key}")),
+                ));
+            }
+            let take = on_server(format!("project edit {group} --since DATE"));
+            commands.push(("To take it over as it is:".to_owned(), take));
+            commands
+        }
+        "overwrote" => {
+            vec![("Everything that happened:".to_owned(), on_server(format!("rotation show {rotation}")))]
         }
         _ => Vec::new(),
     }
@@ -374,6 +401,7 @@ mod tests {
             "needs_operator",
             "drifted",
             "key_alarm",
+            "overwrote",
             "reminder",
             "reminder_digest",
             "new",
@@ -385,6 +413,21 @@ mod tests {
             );
         }
         assert!(Letter::new("needs_operator", &json!({})).subject.starts_with("ACTION NEEDED"));
+    }
+
+    #[test]
+    fn the_lines_of_a_terraform_file_stay_lines() {
+        let model = json!({
+            "groupId": "g", "undoneKey": "k", "sentences": ["It is a revert.", "a\nb"],
+            "terraform": ["resource \"x\" \"…\" {", "  aws_kms_config {", "    customer_master_key_id = \"k\""],
+        });
+        let letter = Letter::new("drifted", &model);
+        let block =
+            "    resource \"x\" \"…\" {\n      aws_kms_config {\n        customer_master_key_id = \"k\"\n";
+        assert!(letter.text().contains(block), "{}", letter.text());
+        assert!(letter.text().contains("rotate g --to k") && !letter.text().contains("a\nb"));
+        assert!(letter.html().unwrap().contains("\n  aws_kms_config {\n"));
+        assert!(!Letter::new("drifted", &json!({})).text().contains("Terraform agree"));
     }
 
     #[test]

@@ -54,6 +54,8 @@ impl World {
                 block: demo_block(provider, &keys[0]),
                 clusters: vec![Cluster { name: format!("{name}-0"), ..Cluster::default() }],
                 users: owners(name),
+                tags: [("environment".to_owned(), name.rsplit('-').next().unwrap_or_default().to_owned())]
+                    .into(),
                 update_after_ms: 200,
                 update_takes_ms: 900,
                 ..Project::default()

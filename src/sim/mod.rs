@@ -7,7 +7,7 @@
 //!
 //! The same port answers as the key services below `/kms`, see `kms`.
 //!
-//! Not simulated: private endpoints beyond an empty list, teams, organisations, alert configurations and webhooks, cloud
+//! Not simulated: private endpoints beyond an empty list, more than one organisation, alert configurations and webhooks, cloud
 //! provider access, creating anything, TLS, and clusters that shut down when their key is invalid.
 //!
 //! Control side, all JSON: `GET|PUT|POST /sim/v1/world`, `PUT|POST /sim/v1/projects/{groupId}`,
@@ -136,6 +136,7 @@ fn routes(state: Shared) -> Router {
     // A list that only an owner may read.
     let endpoints = Operation { name: "get_endpoints", handle: inventory::endpoints, ..change };
     let of = |rest: &str| format!("/api/atlas/v2/groups/{{group}}{rest}");
+    let org = |rest: &str| format!("/api/atlas/v2/orgs/{{org}}{rest}");
     Router::new()
         .route("/api/oauth/token", post(answer(token)))
         .route("/api/atlas/v2/groups", read("get_groups", FIRST, "groups", inventory::groups))
@@ -150,6 +151,10 @@ fn routes(state: Shared) -> Router {
             &of("/clusters/{cluster}/backup/snapshots"),
             read("get_snapshots", FIRST, "backups", inventory::snapshots),
         )
+        .route(&of("/teams"), read("get_teams", FIRST, "teams", inventory::teams))
+        .route(&org("/users"), read("get_org_users", USERS, "users", inventory::org_users))
+        .route(&org("/teams/{team}"), read("get_team", FIRST, "teams", inventory::team))
+        .route(&org("/teams/{team}/users"), read("get_team_users", USERS, "users", inventory::team_users))
         .route(&of("/users"), read("get_users", USERS, "users", inventory::users))
         .route(&of("/alerts"), read("get_alerts", FIRST, "alerts", events::alerts))
         .route(&of("/alerts/{alert}"), read("get_alert", FIRST, "alerts", events::alert))

@@ -143,6 +143,15 @@ pub struct ProjectWrite {
     pub key_change: Option<KeyChange>,
 }
 
+/// A key that somebody else has set.
+#[derive(Clone, Debug)]
+pub struct Drift {
+    /// What was found out about it.
+    pub finding: serde_json::Value,
+    /// Since when it serves this time, and who says so; the project keeps the first time it ever did.
+    pub since: (Timestamp, SinceSource),
+}
+
 /// A new current key.
 #[derive(Clone, Debug)]
 pub struct KeyChange {
@@ -450,6 +459,21 @@ impl Store {
         outbox: &[NewOutbox],
         now: Timestamp,
     ) -> Result<i64, StoreError> {
+        self.drift_project(it, version, None, (audit, outbox), now).await
+    }
+
+    /// The same, with what was found out about a key that somebody else has set.
+    ///
+    /// # Errors
+    /// As [`Store::update_project`].
+    pub async fn drift_project(
+        &self,
+        it: &Project,
+        version: i64,
+        drift: Option<&Drift>,
+        (audit, outbox): (&[NewAudit], &[NewOutbox]),
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
         let mut tx = self.begin().await?;
         let done = each!(&mut tx, UPDATE, |conn, sql| sqlx::query(sql)
             .bind(it.group_id.as_str())
@@ -479,6 +503,12 @@ impl Store {
             return Err(StoreError::Conflict);
         }
         tx.write_owners(it).await?;
+        if let Some(drift) = drift {
+            if let Some(key) = &it.current_key {
+                tx.ledger(&it.group_id, key, drift.since.0, drift.since.1, now).await?;
+            }
+            tx.write_drift(&it.group_id, &drift.finding, now).await?;
+        }
         tx.write_ledger(it, now).await?;
         tx.write_outbox(outbox, now).await?;
         tx.append_audit(audit, now).await?;

@@ -46,6 +46,8 @@ const PROJECT: &str = "groupId name provider currentKey keySince keySinceSource 
 const ROTATION: &str = "id groupId projectName provider oldKey newKey state cause trigger reason requestedBy \
                         proposalHash approvals lastObservation hold attempts createdAt approvedAt patchedAt validAt \
                         deployedAt finishedAt expiresAt guardDeadline deployed version";
+const BESIDE: &str = "newKeyTail clusters atlasErrorCode atlasDetail atlasEvent atlasEventId atlasEventAt \
+                      atlasEventBy overwrote";
 const ENTRY: &str = "seq at actor kind fromState toState detail";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,7 +147,7 @@ async fn two_people_rotate_a_key_and_every_field_has_its_name() {
     let proposal = json!({ "newKey": new_key(), "reason": "Q3" });
     let made = it.call(&ada, "POST", &path, proposal.clone()).await;
     assert_eq!((made.status, &made.json["state"]), (201, &json!("awaiting_approval")));
-    has_exactly_these(&made.json, ROTATION, "newKeyTail clusters atlasErrorCode atlasDetail");
+    has_exactly_these(&made.json, ROTATION, BESIDE);
     let id = made.json["id"].as_str().unwrap();
     let again = it.call(&ada, "POST", &path, proposal).await;
     assert_eq!((again.status, again.json["id"].as_str()), (200, Some(id)));
@@ -171,7 +173,7 @@ async fn two_people_rotate_a_key_and_every_field_has_its_name() {
 
     let done = it.until(&ada, id, |it| it["finishedAt"].is_string()).await;
     assert_eq!((&done["state"], &done["deployed"]), (&json!("completed"), &json!("observed")));
-    has_exactly_these(&done, ROTATION, "newKeyTail clusters atlasErrorCode atlasDetail");
+    has_exactly_these(&done, ROTATION, BESIDE);
     let seen: Vec<_> = done["lastObservation"].as_object().unwrap().keys().collect();
     assert_eq!(seen, ["at", "enabled", "key", "valid"]);
     assert_eq!((&done["oldKey"], &done["newKey"]), (&json!(old_key()), &json!(new_key())));
@@ -467,6 +469,7 @@ async fn every_role_may_do_what_the_contract_says_and_no_more() {
         ("GET", "/status".to_owned(), Value::Null, EVERYONE, 200),
         ("GET", "/outbox".to_owned(), Value::Null, EVERYONE, 200),
         ("GET", "/hooks".to_owned(), Value::Null, EVERYONE, 200),
+        ("GET", "/discover".to_owned(), Value::Null, RUNS, 200),
         ("POST", "/projects".to_owned(), json!({ "groupId": UNTRACKED }), RUNS, 502),
         ("PATCH", untracked.clone(), json!({ "name": "x" }), RUNS, 404),
         ("DELETE", untracked.clone(), Value::Null, RUNS, 404),

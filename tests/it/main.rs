@@ -12,6 +12,7 @@ mod differential;
 mod engine;
 mod guard;
 mod hooks;
+mod inventory;
 mod kill;
 #[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
 mod kms;
