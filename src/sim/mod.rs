@@ -5,12 +5,14 @@
 //! What is not known of Atlas is a setting of a project ([`world::Project`]), with the documented
 //! reading as its default. `/sim/v1` seeds it, scripts faults and shows the log of all requests.
 //!
-//! Not simulated: private endpoints beyond an empty list, teams, organisations, alert configurations and webhooks, cloud
+//! Not simulated: private endpoints beyond an empty list, teams, organisations, alert configurations, cloud
 //! provider access, creating anything, TLS, and clusters that shut down when their key is invalid.
 //!
 //! Control side, all JSON: `GET|PUT|POST /sim/v1/world`, `PUT|POST /sim/v1/projects/{groupId}`,
 //! `POST /sim/v1/projects/{groupId}/human-edit` `{key, by}`, `PUT|POST /sim/v1/keys` `{id, state}`,
 //! `GET|POST|DELETE /sim/v1/faults`, `GET /sim/v1/log`. PUT replaces, POST lays fields over.
+//! Senders of events: `POST /sim/v1/emit`, `GET|POST|DELETE /sim/v1/subscriptions`, `GET /sim/v1/emissions`,
+//! described in `senders`.
 
 mod call;
 mod check;
@@ -24,6 +26,7 @@ mod inventory;
 mod limits;
 mod login;
 mod reply;
+mod senders;
 mod wire;
 pub mod world;
 
@@ -56,6 +59,7 @@ struct Shared {
     world: Arc<Mutex<World>>,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
+    office: Arc<senders::Office>,
 }
 
 impl Shared {
@@ -71,8 +75,10 @@ impl Sim {
     /// When the listener has no address.
     pub fn start(listener: TcpListener, world: World, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let state = Shared { world: Arc::new(Mutex::new(world)), clock, tasks: tasks.clone() };
         let address = listener.local_addr()?;
+        let office = senders::Office::new(format!("http://{address}"));
+        let state = Shared { world: Arc::new(Mutex::new(world)), clock, tasks: tasks.clone(), office };
+        senders::watch::look(&state);
         let app = routes(state.clone());
         let ended = stop.clone();
         tasks.spawn(async move {
@@ -97,7 +103,9 @@ impl Sim {
 
     /// Looks at or changes the world behind the API.
     pub fn with<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
-        change(&mut self.state.world())
+        let changed = change(&mut self.state.world());
+        senders::watch::look(&self.state);
+        changed
     }
 
     /// Stops answering.
@@ -156,6 +164,8 @@ fn routes(state: Shared) -> Router {
         .route("/sim/v1/faults", get(control::faults).post(control::add_fault).delete(control::clear_faults))
         .route("/sim/v1/log", get(control::log))
         .fallback(async || reply::refuse(404, "RESOURCE_NOT_FOUND", "There is nothing here.").into_response())
+        .merge(senders::routes())
+        .layer(axum::middleware::from_fn_with_state(state.clone(), senders::watch::after))
         .with_state(state)
 }
 

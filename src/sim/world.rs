@@ -14,6 +14,7 @@ pub use super::digest::DigestAlgorithm;
 use super::fault::Fault;
 pub use super::limits::Bucket;
 use super::limits::Level;
+pub use super::senders::watch::Subscription;
 use crate::domain::time::Timestamp;
 
 /// Everything there is.
@@ -24,6 +25,10 @@ pub struct World {
     pub projects: BTreeMap<String, Project>,
     /// By identifier as a key service knows it; what is not here does not exist.
     pub keys: BTreeMap<String, KeyState>,
+    /// Names such as `alias/atlas-prod` and the AWS keys they stand for.
+    pub aliases: BTreeMap<String, String>,
+    /// Who is told of changes; see the senders.
+    pub subscriptions: Vec<Subscription>,
     /// Client id to client secret.
     pub service_accounts: BTreeMap<String, String>,
     /// Seconds a token lives.
@@ -67,6 +72,8 @@ impl Default for World {
         Self {
             projects: BTreeMap::new(),
             keys: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            subscriptions: Vec::new(),
             service_accounts: BTreeMap::new(),
             token_life: 3600,
             api_keys: BTreeMap::new(),
