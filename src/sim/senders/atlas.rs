@@ -31,7 +31,7 @@ const RULES: Rules = Rules {
 };
 
 /// Alerts of one project.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Alerts {
     event: String,

@@ -48,7 +48,7 @@ const EVENTS: [&str; 6] =
     ["KeyNewVersionCreated", "KeyNearExpiry", "KeyExpired", POLICY, VALIDATION, DELETION];
 
 /// One event subscription.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct EventGrid {
     #[serde(default)]

@@ -29,6 +29,7 @@ const COMMON: [&str; 11] = [
 ];
 
 const MOST_EVENTS: u32 = 5000;
+/// Of all bodies together.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// How to deliver, whatever the sender.
@@ -101,8 +102,9 @@ impl Order {
         if delivery.replay > MOST_EVENTS {
             return Err(Bad::new("replay", format!("it must be at most {MOST_EVENTS}")));
         }
-        if delivery.oversize > MOST_BYTES {
-            return Err(Bad::new("oversize", format!("it must be at most {MOST_BYTES}")));
+        let bytes = usize::try_from(delivery.count).unwrap_or(usize::MAX).checked_mul(delivery.oversize);
+        if bytes.is_none_or(|bytes| bytes > MOST_BYTES) {
+            return Err(Bad::new("oversize", format!("all bodies together must be at most {MOST_BYTES}")));
         }
         let sender = delivery.kind.sender(fields)?;
         if delivery.forge.is_some_and(|forge| !sender.forgeries().contains(&forge)) {
@@ -116,7 +118,8 @@ impl Order {
         Ok(Self { delivery, sender })
     }
 
-    /// The requests in the order they are sent, each with the headers of its first try.
+    /// The requests in the order they are sent, each with the headers of its first try; a replay is
+    /// none of its own.
     fn prepare(&self, sim: &Shared) -> Result<Vec<Prepared>, Bad> {
         let desk = self.desk(sim);
         let mut messages = self.sender.messages(self.delivery.count, &desk)?;
@@ -130,9 +133,7 @@ impl Order {
             }
             for _ in 0..=u32::from(self.delivery.duplicate) {
                 let stamps = self.sender.stamps(&message, 1, &desk)?;
-                for _ in 0..=self.delivery.replay {
-                    prepared.push(Prepared { message: message.clone(), stamps: stamps.clone() });
-                }
+                prepared.push(Prepared { message: message.clone(), stamps });
             }
         }
         Ok(prepared)
@@ -147,8 +148,10 @@ impl Order {
         }
     }
 
-    async fn send(&self, sim: &Shared, prepared: Prepared) -> Sent {
-        let Prepared { message, mut stamps } = prepared;
+    async fn send(&self, sim: &Shared, prepared: &Prepared) -> Sent {
+        let message = &prepared.message;
+        let mut stamps = prepared.stamps.clone();
+        let wire = self.on_the_wire(message);
         let rules = self.sender.rules();
         let most = if self.delivery.retries { self.delivery.tries.min(rules.tries) } else { 1 };
         let mut sent = Sent {
@@ -160,18 +163,17 @@ impl Order {
         };
         for tried in 1..=most {
             if tried > 1 {
-                match self.sender.stamps(&message, tried, &self.desk(sim)) {
+                match self.sender.stamps(message, tried, &self.desk(sim)) {
                     Ok(fresh) => stamps = fresh,
                     Err(bad) => sent.reason = Some(bad.error),
                 }
             }
-            let wire = self.on_the_wire(&message);
             let reply =
                 post::send(sim.office.client(), &self.delivery.url, &wire, &stamps, rules.patience).await;
             let verdict = reply.status.map_or(Verdict::Again, rules.verdict);
             let wait = rules.wait(tried, &reply);
             sent.delivered = verdict == Verdict::Done;
-            if let Some(answer) = self.sender.agreed(&message, &reply) {
+            if let Some(answer) = self.sender.agreed(message, &reply) {
                 sent.agreed = Some(answer.is_ok());
                 sent.reason = answer.err();
             }
@@ -199,7 +201,9 @@ impl Order {
         let prepared = off_thread(move || own.prepare(&world)).await?;
         let mut sent = Vec::new();
         for one in prepared {
-            sent.push(order.send(&sim, one).await);
+            for _ in 0..=order.delivery.replay {
+                sent.push(order.send(&sim, &one).await);
+            }
         }
         Ok(sent)
     }

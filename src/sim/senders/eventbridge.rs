@@ -32,13 +32,12 @@ const RULES: Rules = Rules {
 };
 
 /// A destination and what it is told.
-#[derive(Debug)]
 pub(super) struct Destination {
     change: Change,
     connection: Connection,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Connection {
     #[serde(default)]
@@ -53,7 +52,7 @@ struct Connection {
     body: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ApiKey {
     #[serde(default = "header")]
@@ -65,7 +64,7 @@ fn header() -> String {
     "x-api-key".to_owned()
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Basic {
     user: String,

@@ -59,7 +59,7 @@ fn data(group: Option<&str>, key: Option<&str>, reason: Option<&str>) -> Value {
 }
 
 /// A sender of CloudEvents.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CloudEvents {
     #[serde(default = "requested")]
@@ -184,7 +184,7 @@ impl Sender for CloudEvents {
 }
 
 /// A sender of Standard Webhooks.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Standard {
     #[serde(default = "requested")]

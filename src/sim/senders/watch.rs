@@ -18,6 +18,7 @@
 //! version of the key that a project holds. Nothing is told of a world that was replaced as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::PoisonError;
 
 use axum::Json;
@@ -35,7 +36,7 @@ use crate::sim::world::{KeyState, World};
 use crate::sim::{Shared, events};
 
 /// One subscriber.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
 pub struct Subscription {
     kind: Kind,
@@ -43,6 +44,13 @@ pub struct Subscription {
     about: Option<String>,
     /// The rest of the order.
     order: Map<String, Value>,
+}
+
+/// The order holds secrets.
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("kind", &self.kind).finish_non_exhaustive()
+    }
 }
 
 impl TryFrom<Map<String, Value>> for Subscription {

@@ -22,6 +22,8 @@ async fn what_cannot_be_understood_names_its_field() {
         ("atlas", with(&atlas, json!({ "count": 0 })), "count", "1 to 5000"),
         ("atlas", with(&atlas, json!({ "count": "two" })), "count", "u32"),
         ("atlas", with(&atlas, json!({ "tries": 99 })), "tries", "1 to 30"),
+        ("atlas", with(&atlas, json!({ "replay": 5001 })), "replay", "at most 5000"),
+        ("atlas", with(&atlas, json!({ "oversize": 1_000_000, "count": 100 })), "oversize", "together"),
         ("atlas", with(&atlas, json!({ "forge": "alg-none" })), "forge", "signature, unsigned"),
         ("atlas", with(&atlas, json!({ "forge": "magic" })), "forge", "alg-none"),
         ("standard", json!({ "secret": "plain" }), "secret", "whsec_"),
