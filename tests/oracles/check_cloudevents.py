@@ -1,8 +1,9 @@
 """Reads the simulator's CloudEvents with the package cloudevents. Usage: check_cloudevents.py SIMULATOR"""
 
-from cloudevents.v1.http import from_http, from_json
 import json
+from urllib.parse import unquote
 
+from cloudevents.v1.http import from_http, from_json
 from desk import Simulator
 
 sim = Simulator()
@@ -22,8 +23,6 @@ assert judge(from_http(dict(headers), body))["source"] == order["source"]
 headers, body = sim.one("cloudevents", mode="structured", dataBase64=True, **order)
 judge(from_http(dict(headers), body))
 # The package takes binary headers as they are; undoing the percent signs is left to its user.
-from urllib.parse import unquote
-
 headers, body = sim.one("cloudevents", mode="binary", **order)
 event = judge(from_http({name: value for name, value in headers.items()}, body))
 assert unquote(event["source"]) == order["source"], event["source"]

@@ -1,6 +1,10 @@
 """Judges the simulator's tokens with PyJWT against the key sets it publishes. Usage: check_tokens.py SIMULATOR"""
 
+import hashlib
+import hmac
+
 import jwt
+from cryptography.hazmat.primitives import serialization
 from desk import Simulator, refuses
 
 sim = Simulator()
@@ -56,10 +60,6 @@ for forge in "signature stranger alg-none hs256 kid audience issuer expired earl
     refuses(forge, lambda: google(bearer(headers)), jwt.PyJWTError, Wrong)
 
 # HS256 is the attack it claims to be: who takes the public key for a shared secret accepts it.
-import hashlib
-import hmac
-from cryptography.hazmat.primitives import serialization
-
 headers, _ = sim.one("gcp-pubsub", key=google_key, email=email, forge="hs256")
 head, payload, signature = bearer(headers).split(".")
 key = jwt.PyJWKClient(sim.url + "/senders/google/certs").get_signing_keys()[0].key

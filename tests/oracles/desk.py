@@ -7,6 +7,7 @@ import http.server
 import json
 import sys
 import threading
+import urllib.error
 import urllib.request
 
 

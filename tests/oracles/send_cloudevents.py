@@ -7,7 +7,8 @@ Genuine ones must be taken (2xx) in each mode; one with another token must be re
 import json
 import sys
 
-from cloudevents.v1.http import CloudEvent, to_binary, to_json, to_structured
+from cloudevents.v1.conversion import to_binary, to_json, to_structured
+from cloudevents.v1.http import CloudEvent
 from desk import post
 
 url, token, group = sys.argv[1:4]

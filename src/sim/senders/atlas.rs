@@ -135,7 +135,10 @@ impl Sender for Alerts {
     }
 
     fn forgeries(&self) -> &'static [Forge] {
-        &[Forge::Signature, Forge::Unsigned, Forge::Stranger]
+        match self.secret {
+            Some(_) => &[Forge::Signature, Forge::Unsigned, Forge::Stranger],
+            None => &[],
+        }
     }
 
     fn messages(&self, count: u32, desk: &Desk) -> Result<Vec<Message>, Bad> {

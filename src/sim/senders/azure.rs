@@ -2,7 +2,7 @@
 //!
 //! `event` is `KeyNewVersionCreated` (unless given), `KeyNearExpiry`, `KeyExpired`, `VaultAccessPolicyChanged`,
 //! `SubscriptionValidation` or `SubscriptionDeletion`; `key` is the identifier of a key version. `schema` is
-//! `event-grid` or `cloud-events`. A secret of the query stands in `url`, one in a header in `headers`;
+//! `event-grid` or `cloud-events`. A secret of the query stands in `url` (a wrong one too), one in a header in `headers`;
 //! `entra` {`tenantId`, `audience`, `appId`, `version` 1 or 2, `roles`} sends a token that
 //! `/senders/entra/{tenant}/keys` verifies. With `batch` all events travel in one request. `nbf` and `exp`
 //! are seconds since 1970. `documented` spells the data as the documentation's sample does (a blank
@@ -334,8 +334,11 @@ impl Sender for EventGrid {
     }
 
     fn forgeries(&self) -> &'static [Forge] {
-        if self.entra.is_none() {
-            return &[Forge::Signature, Forge::Unsigned];
+        match (&self.entra, self.headers.is_empty()) {
+            // A secret of the query is the address's own matter.
+            (None, true) => return &[],
+            (None, false) => return &[Forge::Signature, Forge::Unsigned],
+            (Some(_), _) => {}
         }
         &[
             Forge::Signature,

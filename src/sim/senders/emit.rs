@@ -109,11 +109,9 @@ impl Order {
         let sender = delivery.kind.sender(fields)?;
         if delivery.forge.is_some_and(|forge| !sender.forgeries().contains(&forge)) {
             let known: Vec<String> = sender.forgeries().iter().map(|it| kebab(*it)).collect();
-            let kind = json!(delivery.kind);
-            return Err(Bad::new(
-                "forge",
-                format!("{kind} has no such thing to forge; it has {}", known.join(", ")),
-            ));
+            let known =
+                if known.is_empty() { "nothing, as it proves nothing".to_owned() } else { known.join(", ") };
+            return Err(Bad::new("forge", format!("of this order can be forged: {known}")));
         }
         Ok(Self { delivery, sender })
     }

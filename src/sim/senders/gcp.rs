@@ -193,6 +193,9 @@ impl Sender for Push {
     }
 
     fn forgeries(&self) -> &'static [Forge] {
+        if self.email.is_none() {
+            return &[];
+        }
         &[
             Forge::Signature,
             Forge::Unsigned,

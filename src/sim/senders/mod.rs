@@ -208,7 +208,7 @@ trait Sender: Send + Sync {
     /// How it delivers.
     fn rules(&self) -> &'static Rules;
 
-    /// What can be forged of it.
+    /// What can be forged of it; nothing when it was given nothing to prove itself with.
     fn forgeries(&self) -> &'static [Forge];
 
     /// The requests for `count` events, without what each try makes anew.

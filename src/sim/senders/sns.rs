@@ -216,6 +216,9 @@ impl Sender for Topic {
     }
 
     fn forgeries(&self) -> &'static [Forge] {
+        if self.settings.raw_delivery {
+            return &[];
+        }
         &[
             Forge::Signature,
             Forge::Unsigned,
