@@ -15,6 +15,8 @@
 //! (makes a key or a version, disables it, has it deleted), `PUT|POST /sim/v1/aliases` `{alias, key}`, `POST /sim/v1/kms` (the
 //! key services' log-ins, what our identity is denied, firewalls),
 //! `GET|POST|DELETE /sim/v1/faults`, `GET /sim/v1/log`. PUT replaces, POST lays fields over.
+//! Senders of events: `POST /sim/v1/emit`, `GET|POST|DELETE /sim/v1/subscriptions`, `GET /sim/v1/emissions`,
+//! described in `senders`.
 
 mod call;
 mod check;
@@ -29,6 +31,7 @@ mod kms;
 mod limits;
 mod login;
 mod reply;
+mod senders;
 mod wire;
 pub mod world;
 
@@ -62,6 +65,7 @@ struct Shared {
     world: Arc<Mutex<World>>,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
+    office: Arc<senders::Office>,
 }
 
 impl Shared {
@@ -77,8 +81,10 @@ impl Sim {
     /// When the listener has no address.
     pub fn start(listener: TcpListener, world: World, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let state = Shared { world: Arc::new(Mutex::new(world)), clock, tasks: tasks.clone() };
         let address = listener.local_addr()?;
+        let office = senders::Office::new(format!("http://{address}"));
+        let state = Shared { world: Arc::new(Mutex::new(world)), clock, tasks: tasks.clone(), office };
+        senders::watch::look(&state);
         let app = routes(state.clone());
         let ended = stop.clone();
         tasks.spawn(async move {
@@ -103,7 +109,9 @@ impl Sim {
 
     /// Looks at or changes the world behind the API.
     pub fn with<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
-        change(&mut self.state.world())
+        let changed = change(&mut self.state.world());
+        senders::watch::look(&self.state);
+        changed
     }
 
     /// Stops answering.
@@ -174,6 +182,8 @@ fn routes(state: Shared) -> Router {
         .route("/sim/v1/faults", get(control::faults).post(control::add_fault).delete(control::clear_faults))
         .route("/sim/v1/log", get(control::log))
         .fallback(async || reply::refuse(404, "RESOURCE_NOT_FOUND", "There is nothing here.").into_response())
+        .merge(senders::routes())
+        .layer(axum::middleware::from_fn_with_state(state.clone(), senders::watch::after))
         .with_state(state)
 }
 

@@ -15,6 +15,7 @@ use super::fault::Fault;
 pub use super::kms::{App, Facts, KeyServices};
 pub use super::limits::Bucket;
 use super::limits::Level;
+pub use super::senders::watch::Subscription;
 use crate::domain::time::Timestamp;
 
 /// Everything there is.
@@ -33,6 +34,8 @@ pub struct World {
     pub keys: BTreeMap<String, KeyState>,
     /// The key services' own side.
     pub kms: KeyServices,
+    /// Who is told of changes; see the senders.
+    pub subscriptions: Vec<Subscription>,
     /// Client id to client secret.
     pub service_accounts: BTreeMap<String, String>,
     /// Seconds a token lives.
@@ -81,6 +84,7 @@ impl Default for World {
             no_org: BTreeSet::new(),
             keys: BTreeMap::new(),
             kms: KeyServices::default(),
+            subscriptions: Vec::new(),
             service_accounts: BTreeMap::new(),
             token_life: 3600,
             api_keys: BTreeMap::new(),

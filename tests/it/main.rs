@@ -23,6 +23,7 @@ mod operate;
 mod refused;
 mod reminders;
 mod search;
+mod senders;
 mod sim;
 mod store;
 mod support;
