@@ -90,7 +90,7 @@ fn each_layer_beats_the_one_below_and_is_named_as_origin() {
 fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
     let desk = Desk::new();
     let faults = desk.faults(
-        "[server]\nlisten_on = \"x\"\n[verify]\nreading = 3\napprovals = 2\n[vault.prod]\nkind = \"azure\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"a\"\nclient_secret = \"b\"\nsecret = \"canary\"\n[policy.interval]\ndays = 3\n",
+        "[server]\nlisten_on = \"x\"\n[verify]\nreading = 3\napprovals = 2\n[keyservice.prod]\nkind = \"azure\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"a\"\nclient_secret = \"b\"\nsecret = \"canary\"\n[policy.interval]\ndays = 3\n",
     );
     let all = faults.join("\n");
     for wanted in [
@@ -98,7 +98,7 @@ fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
         "verify.reading (",
         "did you mean verify.readings?",
         "did you mean policy.approvals?",
-        "vault (",
+        "keyservice (",
         "known here: atlas, data_dir, database, hooks, kms, log, mail, pace, policy, retention, server, sweep, verify",
         "atlas.credentials.default.secret (",
         "policy.interval is a value and has nothing below it",
@@ -433,7 +433,8 @@ fn a_hook_of_each_kind_is_read_and_its_secrets_are_masked() {
             name = "ci"
             kind = "cloudevents"
             token = "canary-canary-canary"
-            [hooks.signed]
+            [[hooks]]
+            name = "signed"
             kind = "standard"
             secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
             [policy]
