@@ -89,7 +89,7 @@ async fn google_logs_versions_and_anybody_asks_for_a_rotation() {
 #[tokio::test]
 async fn new_material_is_told_as_a_rotation_and_dates_travel_along() {
     let site = Site::new().await;
-    let key = |id: &str, more: Value| super::with(&json!({ "id": id }), more);
+    let key = |id: &str, more: Value| super::with(&json!({ "id": id, "state": "enabled" }), more);
     site.post("/sim/v1/keys", &key(&old_key(), json!({ "material": "first" }))).await;
     subscribe(&site, "aws-eventbridge", json!({})).await;
     site.post("/sim/v1/keys", &key(&old_key(), json!({ "material": "second" }))).await;
