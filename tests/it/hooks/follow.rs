@@ -265,7 +265,7 @@ async fn a_hint_waits_until_atlas_can_be_asked() {
             skip: 0,
             times: None,
             kind: Kind::Status { status: 503, code: None, retry_after: None },
-        })
+        });
     });
     hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
     let outcome = hall.outcome("grid", &format!("{VAULT}/1")).await.unwrap();
