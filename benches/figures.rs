@@ -110,6 +110,8 @@ fn project(number: usize, now: Timestamp) -> Project {
         owners: vec![format!("owner-{}@example.com", number % 50)],
         environment: Some("prod".to_owned()),
         credential: "default".to_owned(),
+        kms: None,
+        alias: None,
         policy: None,
         drift_key: None,
         last_checked_at: Some(now),

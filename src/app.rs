@@ -23,21 +23,26 @@ use crate::domain::time::{Clock, SystemClock, Timestamp};
 use crate::engine::courier::Courier;
 use crate::engine::dispatch::Dispatch;
 use crate::engine::guard::Guard;
-use crate::engine::{Engine, Settings, driver, schedule, sweep};
+use crate::engine::{Engine, Settings, driver, hint, intake, schedule, sweep};
 use crate::lifecycle::Shutdown;
 use crate::mail::{Smtp, SmtpOptions};
 use crate::sim::{Sim, World};
 use crate::store::{Access, NewAudit, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::web::auth::{Origin, Role, new_token, token_hash, user_name};
+use crate::web::hooks::{Hooks, LiveHooks};
 use crate::web::{Web, router};
 use crate::webhook::{self, Key, Target};
 
 mod demo;
 mod doctor;
+mod door;
+mod look_ups;
 mod presence;
 mod reload;
 mod supervisor;
+
+use look_ups::LookUps;
 
 pub use demo::demo;
 pub use doctor::{Accept, doctor};
@@ -159,11 +164,21 @@ fn webhook(it: &config::Webhook) -> anyhow::Result<Target> {
     Target::new(&options).map_err(|why| anyhow!("{why}"))
 }
 
+/// The hooks as they are configured now, counted from now on.
+fn hooks(engine: &Engine, config: &Config) -> anyhow::Result<Hooks> {
+    let hooks = Hooks::new(&config.hooks).map_err(|why| anyhow!("{why}"))?;
+    let named = config.hooks.iter().map(|hook| (hook.name.clone(), hook.sender.kind()));
+    engine.intake.count_for(named, engine.clock.now());
+    Ok(hooks)
+}
+
 /// A daemon whose parts all run.
 struct Running {
     engine: Engine,
     address: SocketAddr,
     smtp: watch::Sender<Option<Smtp>>,
+    hooks: Arc<LiveHooks>,
+    look_ups: LookUps,
 }
 
 /// Opens, migrates and starts everything; returns once requests are answered.
@@ -187,9 +202,11 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
         recorded => recorded.map_err(|why| anyhow!("{why}"))?,
     }
     guard.compare_clocks(&store, &SystemClock).await?;
-    let engine = engine(config, store)?.with_guard(guard);
+    let look_ups = LookUps::new(look_ups::services(config)?);
+    let engine = engine(config, store)?.with_guard(guard).with_kms(look_ups.for_engine());
     let smtp = smtp(config)?;
     engine.webhooks.replace(webhooks(config)?);
+    let hooks = Arc::new(LiveHooks::new(hooks(&engine, config)?));
     // The policy may be another one than when the next reminders were computed.
     engine.store.look_at_all_reminders(SystemClock.now()).await?;
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
@@ -200,32 +217,26 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     shutdown.spawn_named("presence", presence::run(engine.store.clone(), present, shutdown.token()));
     let web = Web {
         engine: engine.clone(),
+        hooks: Arc::clone(&hooks),
         guesses: Arc::default(),
         stop: shutdown.token(),
         sweep_patience: supervisor::SWEEP_PATIENCE,
     };
     let app = router(web);
-    let (service, token) = (app.clone().into_make_service_with_connect_info::<Origin>(), shutdown.token());
-    shutdown.spawn_named("http", async move {
-        let serve = axum::serve(listener, service).with_graceful_shutdown(token.cancelled_owned());
-        if let Err(error) = serve.await {
-            tracing::error!(error = %error, "the HTTP port failed");
-        }
-    });
+    let network = |_: &tokio::net::TcpStream| Origin::Network;
+    shutdown.spawn_named("http", door::serve(listener, app.clone(), network, shutdown.clone()));
     if let Some(path) = &config.server.socket {
         let listener = local_socket(path)?;
-        let (service, token) = (app.into_make_service_with_connect_info::<Origin>(), shutdown.token());
-        let path = path.clone();
+        let (serving, path) = (door::serve(listener, app, Origin::local, shutdown.clone()), path.clone());
         shutdown.spawn_named("socket", async move {
-            let serve = axum::serve(listener, service).with_graceful_shutdown(token.cancelled_owned());
-            if let Err(error) = serve.await {
-                tracing::error!(error = %error, "the local socket failed");
-            }
+            serving.await;
             // A socket left behind is not in the way of the next start, only untidy.
             let _ = std::fs::remove_file(path);
         });
     }
     shutdown.spawn_named("driver", driver::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_named("intake", intake::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_named("hints", hint::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("sweep", sweep::run(engine.clone(), shutdown.token()));
     let (smtp, present) = watch::channel(smtp);
     let courier = Courier::new(engine.clone(), present, config.mail.per_minute);
@@ -237,7 +248,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
             tracing::error!(error = %error, "the schedule failed");
         }
     });
-    Ok(Running { engine, address, smtp })
+    Ok(Running { engine, address, smtp, hooks, look_ups })
 }
 
 /// The admin socket, for this user only. One left by a dead daemon is replaced.
@@ -282,12 +293,12 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     shutdown.listen()?;
     // Asked for before anybody is told that we are here: a SIGHUP that came earlier would end us.
     let hangups = reload::hangups()?;
-    let Running { engine, address, smtp } = start(&loaded.config, &shutdown).await?;
+    let Running { engine, address, smtp, hooks, look_ups } = start(&loaded.config, &shutdown).await?;
     tracing::info!(address = %address, "keywheel serves");
     let store = engine.store.clone();
     shutdown.spawn_named("supervisor", supervisor::run(engine.clone(), shutdown.token()));
     let log = Arc::new(log);
-    let live = reload::Live { engine, smtp, log: Arc::clone(&log) };
+    let live = reload::Live { engine, smtp, hooks, look_ups, log: Arc::clone(&log) };
     shutdown.spawn_named("reload", reload::run(live, loaded, sources, hangups, shutdown.token()));
     shutdown.ending().await;
     supervisor::stopping();

@@ -5,9 +5,9 @@
 //!
 //! ```text
 //! L5  main -> cli -> app
-//! L4  web                                -> engine, store reads, domain
-//! L3  engine                             -> store, atlas, mail, webhook, domain
-//! L2  store | atlas | mail | webhook | sim  -> domain, secret
+//! L4  web                                         -> engine, store reads, domain
+//! L3  engine                                      -> store, atlas, kms, mail, webhook, domain
+//! L2  store | atlas | kms | mail | webhook | sim  -> domain, secret
 //! L1  config | secret | lifecycle | telemetry
 //! L0  domain
 //! ```
@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod engine;
+pub mod kms;
 pub mod lifecycle;
 pub mod mail;
 pub mod secret;

@@ -1,4 +1,4 @@
-//! `keywheel doctor`: configuration, webhook targets, database, Atlas, mail and clocks in plain words, each with the way
+//! `keywheel doctor`: configuration, webhook targets, database, Atlas, key services, mail and clocks in plain words, each with the way
 //! out, and an operator's acceptance of what the daemon does not act on. Each acceptance is an audit row of its own; nothing else is written.
 
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::look_ups::services;
 use super::{actor, atlas, open, smtp, webhook};
 use crate::config::{Config, Loaded};
 use crate::domain::ids::GroupId;
@@ -61,6 +62,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     }
     schedule(&config, &mut findings);
     webhooks(&config, &mut findings);
+    look_ups(&config, &mut findings).await;
     let store = match open(&config, Access::Beside).await {
         Ok(store) => store,
         Err(error) => {
@@ -176,6 +178,18 @@ fn webhooks(config: &Config, findings: &mut Findings) {
             Err(why) => Err(format!("{why:#}")),
         };
         findings.say(&format!("webhooks.{}", it.name), verdict);
+    }
+}
+
+/// Logs in to each key service. Whether a log-in may look at a key shows only on a key.
+async fn look_ups(config: &Config, findings: &mut Findings) {
+    let services = match services(config) {
+        Ok(services) => services,
+        Err(error) => return findings.say("kms", Err(format!("{error:#}"))),
+    };
+    for (name, service) in services {
+        let verdict = service.log_in().await;
+        findings.say(&format!("kms.{name}"), verdict.map_err(|error| error.to_string()));
     }
 }
 

@@ -1,8 +1,8 @@
 //! SIGHUP: the configuration is read again, what can change in a running daemon changes, and what
 //! cannot is named. A configuration with a fault changes nothing.
 //!
-//! Log-ins to Atlas and to the mail server, webhook targets and the log level are taken over, secrets
-//! in files included. A rotation that is open keeps the rules it was proposed under; rules for new ones take
+//! Log-ins to Atlas, key services and the mail server, hooks, webhook targets and the log level are taken over,
+//! secrets in files included. A rotation that is open keeps the rules it was proposed under; rules for new ones take
 //! a restart, which costs a second.
 
 use std::collections::BTreeMap;
@@ -13,16 +13,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{atlas, smtp, webhooks};
+use super::look_ups::{LookUps, services};
+use super::{atlas, hooks, smtp, webhooks};
 use crate::config::{Config, Loaded, Sources};
 use crate::engine::Engine;
 use crate::mail::Smtp;
 use crate::telemetry::Telemetry;
+use crate::web::hooks::LiveHooks;
 
 /// The parts of a running daemon that can be changed.
 pub(super) struct Live {
     pub(super) engine: Engine,
     pub(super) smtp: watch::Sender<Option<Smtp>>,
+    pub(super) hooks: Arc<LiveHooks>,
+    pub(super) look_ups: LookUps,
     pub(super) log: Arc<Telemetry>,
 }
 
@@ -35,6 +39,9 @@ pub(super) fn hangups() -> anyhow::Result<Signal> {
 fn is_live(path: &str) -> bool {
     path.starts_with("atlas.credentials.")
         || path.starts_with("webhooks.")
+        || path.starts_with("hooks.")
+        // A kind shows up when a look-up is new, gone or another one.
+        || (path.starts_with("kms.") && path.rsplit('.').next() != Some("kind"))
         || matches!(path, "mail.smtp_url" | "mail.from" | "mail.ca_file" | "log.level")
 }
 
@@ -70,10 +77,14 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     let client = atlas(&fresh.config, &live.engine.store)?;
     let server = smtp(&fresh.config)?;
     let targets = webhooks(&fresh.config)?;
+    let endpoints = hooks(&live.engine, &fresh.config)?;
+    let look_ups = services(&fresh.config)?;
     live.log.set_level(&fresh.config.log.level)?;
     live.engine.atlas.replace(Arc::new(client));
+    live.look_ups.replace(&look_ups);
     live.smtp.send_replace(server);
     live.engine.webhooks.replace(targets);
+    live.hooks.replace(endpoints);
     live.engine.mail_due.notify_one();
     for warning in &fresh.warnings {
         tracing::warn!("{warning}");

@@ -7,10 +7,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::Atlas;
+use super::inventory::{Groups, Team};
+use crate::domain::event::KeyEvent;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Provider};
 use crate::domain::rotation::outcome::{Cluster, Failure, Observation};
 use crate::domain::rotation::state::Reply;
+use crate::domain::time::Timestamp;
 
 /// Atlas, as the engine sees it. Every call names a credential and gives up after `timeout`.
 pub trait AtlasApi: Debug + Send + Sync {
@@ -58,6 +61,63 @@ pub trait AtlasApi: Debug + Send + Sync {
         group: &'a GroupId,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<bool, Failure>>;
+
+    /// [`Atlas::credentials`].
+    fn credentials(&self) -> Vec<String>;
+
+    /// [`Atlas::identity`].
+    fn identity(&self, credential: &str) -> Option<String>;
+
+    /// [`Atlas::groups`].
+    fn groups<'a>(
+        &'a self,
+        credential: &'a str,
+        number: u32,
+        size: u32,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Groups, Failure>>;
+
+    /// [`Atlas::key_events`].
+    fn key_events<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        since: Timestamp,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<KeyEvent>, Failure>>;
+
+    /// [`Atlas::project_owners`].
+    fn project_owners<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>>;
+
+    /// [`Atlas::teams`].
+    fn teams<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Team>, Failure>>;
+
+    /// [`Atlas::team_members`].
+    fn team_members<'a>(
+        &'a self,
+        credential: &'a str,
+        org: &'a str,
+        team: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<(String, Vec<String>), Failure>>;
+
+    /// [`Atlas::org_owners`].
+    fn org_owners<'a>(
+        &'a self,
+        credential: &'a str,
+        org: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>>;
 }
 
 impl AtlasApi for Atlas {
@@ -110,5 +170,70 @@ impl AtlasApi for Atlas {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         Box::pin(self.network_denied(credential, group, timeout))
+    }
+
+    fn credentials(&self) -> Vec<String> {
+        self.credentials()
+    }
+
+    fn identity(&self, credential: &str) -> Option<String> {
+        self.identity(credential)
+    }
+
+    fn groups<'a>(
+        &'a self,
+        credential: &'a str,
+        number: u32,
+        size: u32,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Groups, Failure>> {
+        Box::pin(self.groups(credential, number, size, timeout))
+    }
+
+    fn key_events<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        since: Timestamp,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<KeyEvent>, Failure>> {
+        Box::pin(self.key_events(credential, group, since, timeout))
+    }
+
+    fn project_owners<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
+        Box::pin(self.project_owners(credential, group, timeout))
+    }
+
+    fn teams<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Team>, Failure>> {
+        Box::pin(self.teams(credential, group, timeout))
+    }
+
+    fn team_members<'a>(
+        &'a self,
+        credential: &'a str,
+        org: &'a str,
+        team: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<(String, Vec<String>), Failure>> {
+        Box::pin(self.team_members(credential, org, team, timeout))
+    }
+
+    fn org_owners<'a>(
+        &'a self,
+        credential: &'a str,
+        org: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
+        Box::pin(self.org_owners(credential, org, timeout))
     }
 }

@@ -1,4 +1,5 @@
-//! What else rotations ask of a project: its name, its clusters, its open alerts.
+//! What else is asked of a project: its name, its clusters, its open alerts, who rotated its key, who
+//! owns it; and which projects a credential can see.
 //!
 //! Lists come in pages. Links in replies may point at another host, so the next page's address is
 //! built here and a link only says that there is one. Names and states are passed on as they are,
@@ -10,22 +11,196 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::Atlas;
+use super::auth::Account;
 use super::client::{Broken, Deadline, Request};
 use super::encryption::V2023;
 use super::error::{json, unreadable};
+use crate::domain::event::{Actor, KeyEvent};
 use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
 use crate::domain::rotation::outcome::{Cluster, Failure};
+use crate::domain::time::Timestamp;
 
 /// The version of the cluster list that no date for its end is announced for.
 const V2024: &str = "application/vnd.atlas.2024-08-05+json";
+/// The version of the people's lists that no date for its end is announced for.
+const V2025: &str = "application/vnd.atlas.2025-02-19+json";
 const NETWORK_DENIED: &str = "ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_DENIED";
 /// Small enough that a page of large cluster descriptions stays well below the body cap.
 const PER_PAGE: u32 = 50;
+/// Events and people are small, and their limits low.
+const PER_LONG_PAGE: u32 = 200;
 /// An end for lists that never end.
 const MOST_PAGES: u32 = 200;
 
+/// A project as the list of all shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its id.
+    pub id: GroupId,
+    /// Its name, as Atlas has it.
+    pub name: String,
+    /// The organisation it belongs to, when the list says so.
+    pub org: Option<String>,
+    /// How many clusters it has, when the list says so.
+    pub clusters: Option<u64>,
+    /// Its tags, as Atlas has them.
+    pub tags: Vec<(String, String)>,
+}
+
+/// One page of the list of all projects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// The projects; an entry that cannot be read is not among them.
+    pub groups: Vec<Group>,
+    /// Whether more pages follow.
+    pub more: bool,
+    /// How many projects there are in all, as Atlas estimates it.
+    pub total: Option<u64>,
+}
+
+/// A team that has a role in a project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Team {
+    /// Its id.
+    pub id: String,
+    /// Whether it makes its members owners.
+    pub owns: bool,
+}
+
 impl Atlas {
+    /// The names of all credentials.
+    #[must_use]
+    pub fn credentials(&self) -> Vec<String> {
+        self.accounts.keys().cloned().collect()
+    }
+
+    /// The public part of a credential, by which Atlas names it: client id or public key.
+    #[must_use]
+    pub fn identity(&self, credential: &str) -> Option<String> {
+        Some(match self.accounts.get(credential)? {
+            Account::Service(account) => account.client_id().to_owned(),
+            Account::Key(_, key) => key.public_key().to_owned(),
+        })
+    }
+
+    /// One page of `size` (500 at most) of the projects that the credential can see; the first is 1.
+    ///
+    /// # Errors
+    /// No readable answer came within `timeout`, or Atlas refused.
+    pub async fn groups(
+        &self,
+        credential: &str,
+        number: u32,
+        size: u32,
+        timeout: Duration,
+    ) -> Result<Groups, Failure> {
+        let deadline = Deadline::after(timeout);
+        let page =
+            self.page_of("/api/atlas/v2/groups?", V2023, (number, size.clamp(1, 500)), credential, deadline);
+        let page = page.await?;
+        Ok(Groups {
+            groups: page.items.iter().filter_map(group).collect(),
+            more: !page.is_last,
+            total: page.total,
+        })
+    }
+
+    /// When and by whom the project's key was rotated since `since`, the newest first.
+    ///
+    /// One call as a rule: the feed allows a project no more than a hundred a minute.
+    ///
+    /// # Errors
+    /// Not every page could be read within `timeout`, or Atlas refused.
+    pub async fn key_events(
+        &self,
+        credential: &str,
+        group: &GroupId,
+        since: Timestamp,
+        timeout: Duration,
+    ) -> Result<Vec<KeyEvent>, Failure> {
+        let names: Vec<_> = Provider::ALL.iter().map(|it| format!("eventType={}&", rotated(*it))).collect();
+        // Whole seconds: the fraction is not documented for this parameter.
+        let since = since.as_chrono().format("%Y-%m-%dT%H:%M:%SZ");
+        let names = names.concat();
+        let list = format!("/api/atlas/v2/groups/{group}/events?{names}minDate={since}&includeCount=false&");
+        let items = self.all(credential, &list, V2023, Deadline::after(timeout)).await?;
+        let mut events: Vec<_> = items.iter().filter_map(key_event).collect();
+        events.sort_by_key(|event| std::cmp::Reverse(event.at));
+        Ok(events)
+    }
+
+    /// The active people whom the project itself makes its owners.
+    ///
+    /// # Errors
+    /// Not every page could be read within `timeout`, or Atlas refused.
+    pub async fn project_owners(
+        &self,
+        credential: &str,
+        group: &GroupId,
+        timeout: Duration,
+    ) -> Result<Vec<String>, Failure> {
+        let list = format!("/api/atlas/v2/groups/{group}/users?");
+        let people = self.all(credential, &list, V2025, Deadline::after(timeout)).await?;
+        Ok(people.iter().filter(|it| has_role(it, "GROUP_OWNER")).filter_map(active).collect())
+    }
+
+    /// The teams of the project.
+    ///
+    /// # Errors
+    /// Not every page could be read within `timeout`, or Atlas refused.
+    pub async fn teams(
+        &self,
+        credential: &str,
+        group: &GroupId,
+        timeout: Duration,
+    ) -> Result<Vec<Team>, Failure> {
+        let list = format!("/api/atlas/v2/groups/{group}/teams?");
+        let teams = self.all(credential, &list, V2023, Deadline::after(timeout)).await?;
+        let team = |it: &Value| {
+            let id = text(it, "teamId").or_else(|| text(it, "id"))?;
+            let owns = strings(it, "roleNames").any(|role| role == "GROUP_OWNER");
+            is_object_id(id).then(|| Team { id: id.to_owned(), owns })
+        };
+        Ok(teams.iter().filter_map(team).collect())
+    }
+
+    /// A team's name, and its active members.
+    ///
+    /// # Errors
+    /// Not every page could be read within `timeout`, or Atlas refused.
+    pub async fn team_members(
+        &self,
+        credential: &str,
+        org: &str,
+        team: &str,
+        timeout: Duration,
+    ) -> Result<(String, Vec<String>), Failure> {
+        let deadline = Deadline::after(timeout);
+        let path = format!("/api/atlas/v2/orgs/{org}/teams/{team}");
+        let list = format!("{path}/users?");
+        let members = self.all(credential, &list, V2025, deadline).await?;
+        let request = Request { method: Method::GET, path, accept: V2023, body: None };
+        let answer = self.call(credential, &request, deadline).await.map_err(Broken::into_failure)?;
+        let name = json(&answer)?.get("name").and_then(Value::as_str).unwrap_or(team).to_owned();
+        Ok((name, members.iter().filter_map(active).collect()))
+    }
+
+    /// The active owners of an organisation.
+    ///
+    /// # Errors
+    /// Not every page could be read within `timeout`, or Atlas refused.
+    pub async fn org_owners(
+        &self,
+        credential: &str,
+        org: &str,
+        timeout: Duration,
+    ) -> Result<Vec<String>, Failure> {
+        let list = format!("/api/atlas/v2/orgs/{org}/users?");
+        let people = self.all(credential, &list, V2025, Deadline::after(timeout)).await?;
+        Ok(people.iter().filter(|it| has_role(it, "ORG_OWNER")).filter_map(active).collect())
+    }
+
     /// The project's name, as Atlas has it.
     ///
     /// # Errors
@@ -129,7 +304,37 @@ impl Atlas {
         number: u32,
         deadline: Deadline,
     ) -> Result<Page, Failure> {
-        let path = format!("{list}itemsPerPage={PER_PAGE}&pageNum={number}");
+        self.page_of(list, accept, (number, PER_PAGE), credential, deadline).await
+    }
+
+    /// Every item of a list of small ones.
+    async fn all(
+        &self,
+        credential: &str,
+        list: &str,
+        accept: &'static str,
+        deadline: Deadline,
+    ) -> Result<Vec<Value>, Failure> {
+        let mut all = Vec::new();
+        for number in 1..=MOST_PAGES {
+            let page = self.page_of(list, accept, (number, PER_LONG_PAGE), credential, deadline).await?;
+            all.extend(page.items);
+            if page.is_last {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    async fn page_of(
+        &self,
+        list: &str,
+        accept: &'static str,
+        (number, size): (u32, u32),
+        credential: &str,
+        deadline: Deadline,
+    ) -> Result<Page, Failure> {
+        let path = format!("{list}itemsPerPage={size}&pageNum={number}");
         let request = Request { method: Method::GET, path, accept, body: None };
         let answer = self.call(credential, &request, deadline).await.map_err(Broken::into_failure)?;
         let mut body = json(&answer)?;
@@ -142,13 +347,15 @@ impl Atlas {
         if !is_last && number == MOST_PAGES {
             return Err(unreadable(answer.status, "Atlas' list does not end"));
         }
-        Ok(Page { items, is_last, status: answer.status })
+        let total = body.get("totalCount").and_then(Value::as_u64);
+        Ok(Page { items, is_last, total, status: answer.status })
     }
 }
 
 struct Page {
     items: Vec<Value>,
     is_last: bool,
+    total: Option<u64>,
     status: u16,
 }
 
@@ -164,6 +371,69 @@ fn cluster(item: &Value) -> Option<Cluster> {
 fn is_network_denied(alert: &Value) -> bool {
     text(alert, "eventTypeName") == Some(NETWORK_DENIED)
         && text(alert, "status").is_none_or(|status| status == "OPEN")
+}
+
+fn group(item: &Value) -> Option<Group> {
+    let id = text(item, "id")?.parse().ok()?;
+    let tags = item.get("tags").and_then(Value::as_array).into_iter().flatten();
+    let tag = |it: &Value| Some((text(it, "key")?.to_owned(), text(it, "value")?.to_owned()));
+    Some(Group {
+        id,
+        name: text(item, "name").unwrap_or_default().to_owned(),
+        org: text(item, "orgId").filter(|org| is_object_id(org)).map(str::to_owned),
+        clusters: item.get("clusterCount").and_then(Value::as_u64),
+        tags: tags.filter_map(tag).collect(),
+    })
+}
+
+const fn rotated(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Aws => "AWS_ENCRYPTION_KEY_ROTATED",
+        Provider::Azure => "AZURE_ENCRYPTION_KEY_ROTATED",
+        Provider::Gcp => "GCP_ENCRYPTION_KEY_ROTATED",
+    }
+}
+
+/// The filter is asked for, but what comes is looked at again: the list of types changes often.
+fn key_event(item: &Value) -> Option<KeyEvent> {
+    let kind = text(item, "eventTypeName")?;
+    let provider = Provider::ALL.into_iter().find(|it| rotated(*it) == kind)?;
+    let said = |name: &str| text(item, name).filter(|it| !it.trim().is_empty());
+    let by = match (said("publicKey"), said("username")) {
+        (Some(key), _) => Actor::credential(key),
+        (None, Some(name)) => Actor::Person(name.to_owned()),
+        (None, None) => Actor::Unsaid,
+    };
+    Some(KeyEvent {
+        id: text(item, "id")?.to_owned(),
+        at: text(item, "created")?.parse().ok()?,
+        provider,
+        by,
+    })
+}
+
+/// Roles come as a list in a project, and as an object with a list in an organisation.
+fn has_role(person: &Value, role: &str) -> bool {
+    let below = person.get("roles").filter(|roles| roles.is_object());
+    strings(person, "roles")
+        .chain(below.into_iter().flat_map(|it| strings(it, "orgRoles")))
+        .any(|it| it == role)
+}
+
+/// The address of somebody who has accepted; a pending invitation owns nothing.
+fn active(person: &Value) -> Option<String> {
+    (text(person, "orgMembershipStatus") == Some("ACTIVE"))
+        .then(|| text(person, "username").map(str::to_owned))
+        .flatten()
+}
+
+fn strings<'a>(item: &'a Value, name: &str) -> impl Iterator<Item = &'a str> {
+    item.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// What becomes part of a path must not be able to change it.
+fn is_object_id(text: &str) -> bool {
+    text.len() == 24 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn text<'a>(item: &'a Value, name: &str) -> Option<&'a str> {

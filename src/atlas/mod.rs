@@ -1,5 +1,5 @@
 //! The Atlas Admin API, as far as rotations need it: read a project's encryption configuration,
-//! set its key, and look at its name, clusters and open alerts.
+//! set its key, and look at its name, clusters, open alerts, events and people.
 //!
 //! Every call is one or two requests under one deadline and ends in a value of
 //! [`domain::rotation`](crate::domain::rotation): an observation, a reply or a failure with Atlas'
@@ -32,6 +32,7 @@ use crate::secret::Secret;
 pub use api::AtlasApi;
 use auth::Account;
 use client::Http;
+pub use inventory::{Group, Groups, Team};
 
 /// How to reach Atlas.
 #[derive(Clone, Debug)]

@@ -80,6 +80,10 @@ impl ServiceAccount {
         Self { name, client_id, client_secret, slot: Mutex::default(), ended: AtomicU64::new(0) }
     }
 
+    pub(super) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
     /// The slot, when it is our turn, and how many token requests had ended when we came.
     async fn turn(&self, deadline: Deadline) -> Result<(MutexGuard<'_, Slot>, u64), Failure> {
         let ended = self.ended.load(Ordering::SeqCst);

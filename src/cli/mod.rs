@@ -5,9 +5,11 @@
 //! files and the database of this machine. Nothing here decides anything about a rotation.
 
 mod client;
+mod discover;
 mod failure;
 #[cfg(test)]
 mod fake;
+mod import;
 mod local;
 mod printer;
 mod projects;
@@ -117,7 +119,13 @@ enum Verb {
     #[command(subcommand)]
     Config(local::ConfigVerb),
     /// Run the Atlas simulator on its own, to rehearse against
-    #[command(after_help = "Example:\n  keywheel sim --listen 127.0.0.1:8441 --seed projects.json")]
+    #[command(after_help = "Example:\n  keywheel sim --listen 127.0.0.1:8441 --seed projects.json\n\n\
+        It also sends the events of Atlas and of the key services, signed as the real senders sign:\n  \
+        curl 127.0.0.1:8441/sim/v1/emit -d '{\"kind\": \"atlas\", \"url\": \"http://127.0.0.1:8440/hooks/atlas\",\n    \
+        \"secret\": \"...\", \"event\": \"AWS_ENCRYPTION_KEY_NEEDS_ROTATION\", \"groupId\": \"0000000000000065aa000001\"}'\n\
+        Kinds: atlas azure-event-grid aws-eventbridge aws-sns gcp-pubsub cloudevents standard. With \"forge\",\n\
+        \"replay\", \"duplicate\", \"shuffle\", \"truncate\", \"oversize\" or \"retries\" it misbehaves. A wrong field is named.\n\
+        POST /sim/v1/subscriptions with the same fields, less the event: then changes send it by themselves.")]
     Sim(local::Sim),
     /// Make, list and revoke API tokens, beside a running daemon too
     #[command(subcommand)]

@@ -14,7 +14,7 @@ use crate::domain::ids::GroupId;
 use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
 
 const COLUMNS: [&str; 7] = ["groupId", "name", "provider", "status", "due", "keySince", "currentKey"];
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 16] = [
     "groupId",
     "name",
     "status",
@@ -28,6 +28,8 @@ const FIELDS: [&str; 14] = [
     "owners",
     "environment",
     "credential",
+    "kms",
+    "alias",
     "lastCheckedAt",
 ];
 
@@ -63,6 +65,16 @@ pub(super) enum Verb {
         #[command(flatten)]
         fields: Fields,
     },
+    /// List what the server's credentials can see in Atlas and is not tracked yet, and track it with --add
+    #[command(
+        after_help = "Example:\n  keywheel project discover --tag environment=prod\n  keywheel project discover --credential default --add\n\nExit code 1 when --add could not add all of it. An owner is whoever is one in the project, by a team, or in the\norganization; who has not accepted an invitation is none."
+    )]
+    Discover(super::discover::Discover),
+    /// Track the projects of a file (CSV, YAML or JSON): one line of report for each row
+    #[command(
+        after_help = "Fields: groupId, name, owners (in CSV separated by \";\"), credential, environment, since, kms, alias, policy (a\nJSON object). Only groupId must be there. Projects that are tracked already are left as they are.\n\nExample:\n  keywheel project import fleet.csv --dry-run\n\n  groupId,owners,environment,since\n  32b6e34b3d91647abb20e7b8,ada@example.com;bob@example.com,prod,2026-06-01\n\nExit code 1 when a row was refused; the others are added all the same."
+    )]
+    Import(super::import::Import),
     /// List tracked projects
     #[command(after_help = "Example:\n  keywheel project list --status overdue")]
     List(Filter),
@@ -101,6 +113,12 @@ pub(super) struct Fields {
     /// A tag such as prod; an empty one takes it away
     #[arg(long, value_name = "TAG")]
     environment: Option<String>,
+    /// Which of the configured kms look-ups knows its keys; an empty one takes it away
+    #[arg(long, value_name = "NAME")]
+    kms: Option<String>,
+    /// On AWS, the alias that points at the key to use, such as alias/atlas-prod; an empty one takes it away
+    #[arg(long, value_name = "ALIAS")]
+    alias: Option<String>,
     /// What this project sets for itself of the policy, as a JSON object; replaces what it set before, {} takes all back
     #[arg(long, value_name = "JSON", value_parser = object)]
     policy: Option<Value>,
@@ -140,6 +158,8 @@ impl Fields {
             ("name", self.name.map(Value::from)),
             ("credential", self.credential.map(Value::from)),
             ("environment", self.environment.map(Value::from)),
+            ("kms", self.kms.map(Value::from)),
+            ("alias", self.alias.map(Value::from)),
             ("policy", self.policy),
         ];
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
@@ -154,6 +174,8 @@ pub(super) async fn run(verb: Verb, client: &Client, printer: &mut Printer) -> R
             let reply = client.send(Method::POST, "/projects", Some(&Value::Object(body))).await?;
             printer.reply(&reply, |printer, project| printer.object(project, &FIELDS))?;
         }
+        Verb::Discover(args) => return super::discover::run(&args, client, printer).await,
+        Verb::Import(args) => return super::import::run(&args, client, printer).await,
         Verb::List(filter) => list(&filter, client, printer).await?,
         Verb::Show(named) => {
             let id = client.project(&named.project).await?;
@@ -191,7 +213,7 @@ async fn list(filter: &Filter, client: &Client, printer: &mut Printer) -> Result
         printer.json(&page(items))?;
     } else if items.is_empty() {
         printer.note(if query.is_empty() {
-            "no projects; `keywheel project add GROUP_ID` tracks one"
+            "no projects; `keywheel project add GROUP_ID` tracks one, `keywheel project discover` shows what there is"
         } else {
             "no project is like that; `keywheel project list` shows them all"
         });
@@ -279,6 +301,9 @@ pub(super) async fn why(named: &Named, client: &Client, printer: &mut Printer) -
         let sentences = why["sentences"].as_array().into_iter().flatten();
         for sentence in sentences {
             printer.line(&super::printer::cell(sentence))?;
+        }
+        for line in why["drift"]["terraform"].as_array().into_iter().flatten() {
+            printer.line(&format!("    {}", super::printer::cell(line)))?;
         }
         Ok(())
     })?;

@@ -22,7 +22,7 @@ use crate::domain::time::{Span, Timestamp};
 use crate::secret::{Secret, SecretUrl};
 
 /// A lease lasts 60 s, and 5 s of it are kept for writing down what a request came to.
-const LONGEST_REQUEST: Span = Span::from_secs(55);
+pub(super) const LONGEST_REQUEST: Span = Span::from_secs(55);
 /// How often Atlas re-checks a key before it shuts clusters down.
 const ATLAS_CYCLE: Span = Span::from_secs(15 * 60);
 /// The longest path of a Unix socket that every system accepts (`sun_path`, macOS).
@@ -56,10 +56,12 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
     let socket = check_socket(&raw, r);
     let url = check_database(raw.database_url.as_ref(), &raw.data_dir, r);
     let atlas = check_atlas(&raw, r);
+    let kms = raw.kms.iter().filter_map(|(name, one)| Some((name.clone(), one.check(name, r)?))).collect();
     Some(Config {
         server: Server { listen: listen.ok()?, public_url: public_url?, socket },
         database: Database { url: url?, migrate: raw.migrate },
         atlas: atlas?,
+        kms,
         data_dir: raw.data_dir,
         policy: raw.policy,
         verify: raw.verify,

@@ -73,6 +73,22 @@ pub enum Sender {
     },
 }
 
+impl Sender {
+    /// The kind, as it is written.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Sender::Atlas { .. } => KINDS[0],
+            Sender::AzureEventGrid { .. } => KINDS[1],
+            Sender::AwsEventbridge(_) => KINDS[2],
+            Sender::AwsSns { .. } => KINDS[3],
+            Sender::GcpPubsub { .. } => KINDS[4],
+            Sender::CloudEvents { .. } => KINDS[5],
+            Sender::Standard { .. } => KINDS[6],
+        }
+    }
+}
+
 /// How an API destination's connection proves itself.
 #[derive(Clone, Debug)]
 pub enum Connection {
@@ -149,7 +165,10 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Hook> {
     }
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
     if name.is_empty() || !name.bytes().all(plain) || name.bytes().all(|b| b.is_ascii_digit()) {
-        r.fault(&at, "name takes lower-case letters, digits, \"-\" and \"_\": it is part of the hook's address");
+        r.fault(
+            &at,
+            "name takes lower-case letters, digits, \"-\" and \"_\": it is part of the hook's address",
+        );
     }
     let kind: Option<String> = r.optional(&format!("{at}.kind"));
     let sender = match kind.as_deref() {
@@ -158,9 +177,8 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Hook> {
         Some("aws-eventbridge") => eventbridge(r, &at),
         Some("aws-sns") => sns(r, &at),
         Some("gcp-pubsub") => pubsub(r, &at),
-        Some("cloudevents") => {
-            needed(r, &at, "token").map(|tokens| Sender::CloudEvents { tokens: strong(r, &at, "token", tokens) })
-        }
+        Some("cloudevents") => needed(r, &at, "token")
+            .map(|tokens| Sender::CloudEvents { tokens: strong(r, &at, "token", tokens) }),
         Some("standard") => standard(r, &at),
         Some(_) => {
             r.fault(&format!("{at}.kind"), &format!("takes {}", KINDS.join(", ")));
@@ -189,11 +207,15 @@ fn event_grid(r: &mut Reader, at: &str) -> Option<Sender> {
     let header = header_name(r, &format!("{at}.header"));
     let allowed_origins = r.take(&format!("{at}.allowed_origins"), vec!["eventgrid.azure.net".to_owned()]);
     if allowed_origins.iter().any(|it| it.is_empty() || it == "*") {
-        r.fault(&format!("{at}.allowed_origins"), "takes host names; \"*\" would let anybody subscribe this address");
+        r.fault(
+            &format!("{at}.allowed_origins"),
+            "takes host names; \"*\" would let anybody subscribe this address",
+        );
     }
     let tokens = secrets(r, at, "token");
     let tokens = strong(r, at, "token", tokens);
-    let entra = if r.names_below(&format!("{at}.entra")).is_empty() { None } else { Some(read_entra(r, at)?) };
+    let entra =
+        if r.names_below(&format!("{at}.entra")).is_empty() { None } else { Some(read_entra(r, at)?) };
     let told = r.errors.iter().any(|error| error.starts_with(&format!("{at}.token")));
     if tokens.is_empty() && entra.is_none() && !told {
         r.fault(at, "token (or token_file), or entra = { tenant_id, audience }, is missing: without one anybody could send");
@@ -251,21 +273,30 @@ fn sns(r: &mut Reader, at: &str) -> Option<Sender> {
         r.fault(&format!("{at}.trust_roots_file"), &format!("{} cannot be read: {error}", file.display()));
     }
     if topics.is_empty() {
-        r.fault(at, "topics is missing: anybody can own a topic, so those that may speak are listed by their ARN");
+        r.fault(
+            at,
+            "topics is missing: anybody can own a topic, so those that may speak are listed by their ARN",
+        );
         return None;
     }
     for topic in &topics {
         let parts: Vec<_> = topic.split(':').collect();
-        let good = parts.len() == 6 && parts[0] == "arn" && parts[2] == "sns" && parts.iter().all(|it| !it.is_empty());
+        let good = parts.len() == 6
+            && parts[0] == "arn"
+            && parts[2] == "sns"
+            && parts.iter().all(|it| !it.is_empty());
         if !good {
             r.fault(
                 &format!("{at}.topics"),
-                &format!("{topic:?} is no ARN of a topic, such as arn:aws:sns:eu-central-1:111122223333:kms-events"),
+                &format!(
+                    "{topic:?} is no ARN of a topic, such as arn:aws:sns:eu-central-1:111122223333:kms-events"
+                ),
             );
         }
     }
     if !cert_hosts.is_empty() {
-        r.warnings.push(format!("{at}.cert_hosts: signing certificates are taken from hosts that are not AWS'"));
+        r.warnings
+            .push(format!("{at}.cert_hosts: signing certificates are taken from hosts that are not AWS'"));
     }
     Some(Sender::AwsSns { topics, cert_hosts, trust_roots_file })
 }

@@ -101,7 +101,9 @@ fn flatten(
             (Some(Value::Array(inner)), DeValue::Array(spans)) if prefix.is_empty() && are_tables(inner) => {
                 let mut names = BTreeSet::new();
                 for (at, (value, spanned)) in inner.iter().zip(spans.iter()).enumerate() {
-                    let (Value::Table(inner), DeValue::Table(spans)) = (value, spanned.get_ref()) else { continue };
+                    let (Value::Table(inner), DeValue::Table(spans)) = (value, spanned.get_ref()) else {
+                        continue;
+                    };
                     let own = inner.get("name").and_then(Value::as_str).filter(|own| names.insert(*own));
                     let element = own.map_or_else(|| at.to_string(), ToOwned::to_owned);
                     flatten(inner, spans, &join(&path, &element), visit);

@@ -8,6 +8,7 @@
 
 mod check;
 pub mod hooks;
+mod kms;
 mod layer;
 mod reader;
 mod show;
@@ -26,6 +27,7 @@ use crate::domain::time::{Clock, Span, SystemClock};
 use crate::secret::{Secret, SecretUrl};
 
 pub use hooks::Hook;
+pub use kms::{Kms, KmsFollow, KmsLogin};
 pub use layer::Origin;
 pub use reader::Entry;
 use reader::Reader;
@@ -48,6 +50,8 @@ pub struct Config {
     pub database: Database,
     /// The Atlas Admin API.
     pub atlas: Atlas,
+    /// Look-ups at key services, by name.
+    pub kms: BTreeMap<String, Kms>,
     /// The rules for projects that set none themselves.
     pub policy: Policy,
     /// How a new key is proven.
@@ -327,6 +331,7 @@ struct RawConfig {
     request_timeout: Span,
     patch_body: PatchBody,
     credentials: Vec<(String, RawCredential)>,
+    kms: Vec<(String, kms::RawKms)>,
     policy: Policy,
     verify: Verify,
     pace: Pace,
@@ -363,6 +368,7 @@ impl RawConfig {
             request_timeout: r.take("atlas.request_timeout", Span::from_secs(30)),
             patch_body: r.take("atlas.patch_body", PatchBody::KeyOnly),
             credentials: RawCredential::read_all(r),
+            kms: kms::RawKms::read_all(r),
             policy: read_policy(r),
             verify: read_verify(r),
             sweep: Sweep {

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use super::layer::{Leaf, Leaves, Origin, Raw};
+use crate::domain::text::distance;
 use crate::secret::{Secret, SecretUrl};
 
 /// One setting in force, as it may be shown to anyone.
@@ -203,7 +204,7 @@ impl Reader {
         self.sections.contains(path) || self.known.iter().any(|known| known.starts_with(&start))
     }
 
-    /// The shortest beginning of `path` that means nothing: `kms` rather than `kms.prod.kind`.
+    /// The shortest beginning of `path` that means nothing: `vault` rather than `vault.prod.kind`.
     fn first_unknown(&self, path: &str) -> String {
         path.match_indices('.')
             .map(|(at, _)| &path[..at])
@@ -285,34 +286,4 @@ fn read_secret(file: &Path) -> Result<(Secret, bool), String> {
 
 fn others_can_read(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
-}
-
-/// Levenshtein's edit distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn edit_distance_counts_single_changes() {
-        for (a, b, wanted) in
-            [("", "abc", 3), ("listen", "listne", 2), ("url", "url", 0), ("every", "ever", 1)]
-        {
-            assert_eq!(distance(a, b), wanted, "{a} {b}");
-        }
-    }
 }

@@ -90,7 +90,7 @@ fn each_layer_beats_the_one_below_and_is_named_as_origin() {
 fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
     let desk = Desk::new();
     let faults = desk.faults(
-        "[server]\nlisten_on = \"x\"\n[verify]\nreading = 3\napprovals = 2\n[hooks]\n[kms.prod]\nkind = \"azure\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"a\"\nclient_secret = \"b\"\nsecret = \"canary\"\n[policy.interval]\ndays = 3\n",
+        "[server]\nlisten_on = \"x\"\n[verify]\nreading = 3\napprovals = 2\n[keyservice.prod]\nkind = \"azure\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"a\"\nclient_secret = \"b\"\nsecret = \"canary\"\n[policy.interval]\ndays = 3\n",
     );
     let all = faults.join("\n");
     for wanted in [
@@ -98,14 +98,14 @@ fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
         "verify.reading (",
         "did you mean verify.readings?",
         "did you mean policy.approvals?",
-        "kms (",
-        "known here: atlas, data_dir, database, hooks, log, mail, pace, policy, retention, server, sweep, verify, webhooks",
+        "keyservice (",
+        "known here: atlas, data_dir, database, hooks, kms, log, mail, pace, policy, retention, server, sweep, verify, webhooks",
         "atlas.credentials.default.secret (",
         "policy.interval is a value and has nothing below it",
     ] {
         assert!(all.contains(wanted), "{wanted:?} not in:\n{all}");
     }
-    assert!(!all.contains("canary") && !all.contains("kms.prod.kind"), "{all}");
+    assert!(!all.contains("canary") && !all.contains("vault.prod.kind"), "{all}");
     let env = Sources { env: pairs(&[("KEYWHEEL_DATABSE__URL", "x")]), ..Sources::default() };
     let all = Config::load(&env).unwrap_err().to_string();
     assert_eq!(
@@ -290,6 +290,77 @@ fn an_api_key_is_a_credential_and_what_it_lacks_is_named() {
     assert!(!mixed[0].contains("canary") && !unknown[0].contains("canary"));
 }
 
+#[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
+#[test]
+fn a_look_up_is_read_by_its_kind_and_shows_no_secret() {
+    let desk = Desk::new();
+    let account = desk.write("account.json", "{\"private_key\": \"canary\"}\n", 0o600);
+    let text = format!(
+        "[kms.a]\nkind = \"aws\"\nregion = \"eu-west-1\"\naccess_key_id = \"AKIA\"\nsecret_access_key = \"canary\"\nendpoint = \"http://127.0.0.1:1/kms/aws/\"\n\
+         [kms.b]\nkind = \"azure\"\ntenant_id = \"t\"\nclient_id = \"c\"\nclient_secret = \"canary\"\ntimeout = \"3s\"\n\
+         [kms.c]\nkind = \"gcp\"\nservice_account_file = {account:?}\nfollow = \"newest\"\n\
+         [kms.d]\nkind = \"aws\"\n"
+    );
+    let loaded = desk.load(&text).unwrap();
+    let kms = &loaded.config.kms;
+    assert_eq!(kms["a"].endpoint.as_deref(), Some("http://127.0.0.1:1/kms/aws"));
+    assert!(
+        matches!(&kms["a"].login, KmsLogin::Aws { keys: Some((id, secret)), .. } if id == "AKIA" && secret.expose() == "canary")
+    );
+    assert!(matches!(&kms["b"].login, KmsLogin::Azure { tenant_id: Some(tenant), .. } if tenant == "t"));
+    assert_eq!((kms["b"].timeout, kms["d"].timeout), (Span::from_secs(3), Span::from_secs(10)));
+    assert!(
+        matches!(&kms["c"].login, KmsLogin::Gcp { service_account: Some(key), follow: KmsFollow::Newest } if key.expose().contains("canary"))
+    );
+    assert!(matches!(&kms["d"].login, KmsLogin::Aws { keys: None, profile: None, region: None }));
+    for shown in [format!("{loaded:?}"), loaded.to_text(), loaded.to_json().to_string()] {
+        assert!(shown.contains("AKIA") && !shown.contains("canary"), "{shown}");
+    }
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+}
+
+#[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
+#[test]
+fn what_a_look_up_lacks_or_has_too_much_of_is_named() {
+    let desk = Desk::new();
+    for (section, wanted) in [
+        ("", "kind is missing"),
+        ("kind = \"vault\"\nregion = \"r\"\nclient_id = \"c\"", "takes \"aws\", \"azure\" or \"gcp\""),
+        ("kind = \"aws\"\naccess_key_id = \"A\"", "access_key_id needs secret_access_key"),
+        ("kind = \"aws\"\nsecret_access_key = \"canary\"", "secret_access_key needs access_key_id"),
+        (
+            "kind = \"aws\"\naccess_key_id = \"A\"\nsecret_access_key = \"canary\"\nprofile = \"p\"",
+            "keep one",
+        ),
+        ("kind = \"aws\"\ntenant_id = \"t\"", "kms.x.tenant_id ("),
+        ("kind = \"azure\"\nclient_secret = \"canary\"\nclient_id = \"c\"", "client_secret needs tenant_id"),
+        (
+            "kind = \"azure\"\ntenant_id = \"t\"\nfederated_token_file = \"/t\"",
+            "federated_token_file needs client_id",
+        ),
+        ("kind = \"azure\"\nclient_secret = \"canary\"\nfederated_token_file = \"/t\"", "keep one"),
+        ("kind = \"gcp\"\nfollow = \"oldest\"", "kms.x.follow ("),
+        ("kind = \"gcp\"\nservice_account_file = \"/nowhere\"", "/nowhere cannot be read"),
+        ("kind = \"gcp\"\nendpoint = \"ftp://x\"", "kms.x.endpoint ("),
+        ("kind = \"gcp\"\ntimeout = \"1m\"", "must be less than 55s"),
+    ] {
+        let faults = desk.faults(&format!("[kms.x]\n{section}\n"));
+        assert!(faults.len() == 1 && faults[0].contains(wanted), "{section}: {faults:?}");
+        assert!(!faults[0].contains("canary"), "{faults:?}");
+    }
+    assert!(desk.faults("[kms.X]\nkind = \"aws\"\n")[0].contains("lower-case"));
+    let plain = "[kms.x]\nkind = \"azure\"\nendpoint = \"http://vaults.example\"\nauthority = \"http://login.example\"\n";
+    let warnings = desk.load(plain).unwrap().warnings;
+    assert!(warnings.len() == 2 && warnings.iter().all(|it| it.contains("plain http")), "{warnings:?}");
+}
+
+#[cfg(not(feature = "azure"))]
+#[test]
+fn a_look_up_that_is_not_built_in_is_told_so() {
+    let faults = Desk::new().faults("[kms.x]\nkind = \"azure\"\n");
+    assert!(faults.len() == 1 && faults[0].contains("build it with the feature \"azure\""), "{faults:?}");
+}
+
 #[test]
 fn a_database_in_memory_and_an_endless_socket_path_are_refused() {
     let desk = Desk::new();
@@ -403,4 +474,137 @@ fn what_is_wrong_with_a_webhook_is_named_without_its_secrets() {
     assert!(desk.faults(&twice)[0].contains("two webhooks named \"a\""), "{:?}", desk.faults(&twice));
     let nameless = desk.faults(&format!("[[webhooks]]\n{url}{SIGNED}"));
     assert!(nameless.len() == 1 && nameless[0].starts_with("webhooks.0: name is missing"), "{nameless:?}");
+}
+
+#[test]
+fn a_hook_of_each_kind_is_read_and_its_secrets_are_masked() {
+    let desk = Desk::new();
+    let loaded = desk
+        .load(
+            r#"
+            [[hooks]]
+            name = "atlas"
+            kind = "atlas"
+            secret = "canary-canary-canary"
+            previous_secret = "canary-canary-before"
+            encoding = "hex"
+            [[hooks]]
+            name = "grid"
+            kind = "azure-event-grid"
+            token = "canary-canary-canary"
+            entra = { tenant_id = "t", audience = "a" }
+            [[hooks]]
+            name = "bus"
+            kind = "aws-eventbridge"
+            basic = { user = "kw", password = "canary-canary-canary" }
+            [[hooks]]
+            name = "sns"
+            kind = "aws-sns"
+            topics = ["arn:aws:sns:us-west-2:111122223333:kms-events"]
+            [[hooks]]
+            name = "gcp"
+            kind = "gcp-pubsub"
+            audience = "https://kw.example/hooks/gcp"
+            email = "push@p.iam.gserviceaccount.com"
+            [[hooks]]
+            name = "ci"
+            kind = "cloudevents"
+            token = "canary-canary-canary"
+            [[hooks]]
+            name = "signed"
+            kind = "standard"
+            secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+            [policy]
+            auto_approve = ["hook:grid", "poll"]
+            "#,
+        )
+        .unwrap();
+    let kinds: Vec<_> =
+        loaded.config.hooks.iter().map(|hook| (hook.name.as_str(), hook.sender.kind())).collect();
+    assert_eq!(
+        kinds,
+        [
+            ("atlas", "atlas"),
+            ("bus", "aws-eventbridge"),
+            ("ci", "cloudevents"),
+            ("gcp", "gcp-pubsub"),
+            ("grid", "azure-event-grid"),
+            ("signed", "standard"),
+            ("sns", "aws-sns"),
+        ]
+    );
+    let hooks::Sender::AzureEventGrid { entra: Some(entra), allowed_origins, .. } =
+        &loaded.config.hooks[4].sender
+    else {
+        panic!("{:?}", loaded.config.hooks[4])
+    };
+    assert_eq!(entra.jwks_url, "https://login.microsoftonline.com/t/discovery/v2.0/keys");
+    assert_eq!(entra.app_id, "4962773b-9cdb-44cf-a8bf-237846a00ab7");
+    assert_eq!(allowed_origins, &["eventgrid.azure.net"]);
+    for shown in [loaded.to_text(), loaded.to_json().to_string(), format!("{:?}", loaded.config)] {
+        assert!(!shown.contains("canary") && !shown.contains("C2FVsBQI"), "{shown}");
+    }
+    let env = Sources {
+        env: pairs(&[
+            ("KEYWHEEL_HOOKS__CI__KIND", "cloudevents"),
+            ("KEYWHEEL_HOOKS__CI__TOKEN", "canary-canary-canary"),
+        ]),
+        ..Sources::default()
+    };
+    assert_eq!(Config::load(&env).unwrap().config.hooks[0].name, "ci");
+}
+
+#[test]
+fn a_hook_without_a_proof_is_refused_and_says_what_is_missing() {
+    for (text, wanted) in [
+        (
+            "name = \"a\"\nkind = \"atlas\"",
+            "hooks.a: secret or secret_file is missing: without it anybody could send",
+        ),
+        ("name = \"a\"\nkind = \"atlas\"\nsecret = \"\"", "hooks.a.secret"),
+        (
+            "name = \"a\"\nkind = \"atlas\"\nsecret = \"xxxxxxxxxxxxxxxx\"\nencoding = \"utf8\"",
+            "takes \"base64\" or \"hex\"",
+        ),
+        ("name = \"a\"\nkind = \"azure-event-grid\"", "entra = { tenant_id, audience }, is missing"),
+        (
+            "name = \"a\"\nkind = \"azure-event-grid\"\nentra = { tenant_id = \"t\" }",
+            "hooks.a.entra: audience is missing",
+        ),
+        (
+            "name = \"a\"\nkind = \"azure-event-grid\"\ntoken = \"xxxxxxxxxxxxxxxx\"\nallowed_origins = [\"*\"]",
+            "would let anybody subscribe",
+        ),
+        ("name = \"a\"\nkind = \"aws-eventbridge\"", "basic = { user, password }, is missing"),
+        ("name = \"a\"\nkind = \"aws-sns\"", "topics is missing"),
+        ("name = \"a\"\nkind = \"aws-sns\"\ntopics = [\"kms-events\"]", "is no ARN of a topic"),
+        ("name = \"a\"\nkind = \"gcp-pubsub\"\naudience = \"x\"", "email is missing"),
+        (
+            "name = \"a\"\nkind = \"gcp-pubsub\"\naudience = \"x\"\nemail = \"e\"\njwks_url = \"http://keys.example\"",
+            "takes https",
+        ),
+        ("name = \"a\"\nkind = \"cloudevents\"", "token or token_file is missing"),
+        ("name = \"a\"\nkind = \"standard\"\nsecret = \"whsec_\"", "at least 24 random bytes"),
+        ("name = \"a\"\nkind = \"standard\"\nsecret = \"whsec_!\"", "as Standard Webhooks write it"),
+        ("name = \"a\"\nkind = \"gitlab\"", "takes atlas, azure-event-grid, aws-eventbridge"),
+        ("name = \"a\"", "kind is missing"),
+        (
+            "name = \"A b\"\nkind = \"cloudevents\"\ntoken = \"xxxxxxxxxxxxxxxx\"",
+            "it is part of the hook's address",
+        ),
+        ("kind = \"cloudevents\"\ntoken = \"xxxxxxxxxxxxxxxx\"", "it is part of the hook's address"),
+        ("name = \"a\"\nkind = \"cloudevents\"\ntoken = \"xxxxxxxxxxxxxxxx\"\ntopics = []", "hooks.a.topics"),
+        (
+            "name = \"a\"\nkind = \"cloudevents\"\ntoken = \"xxxxxxxxxxxxxxxx\"\n[[hooks]]\nname = \"a\"\nkind = \"cloudevents\"\ntoken = \"xxxxxxxxxxxxxxxx\"",
+            "there are two hooks named \"a\"",
+        ),
+    ] {
+        let faults = Desk::new().faults(&format!("[[hooks]]\n{text}\n")).join("\n");
+        assert!(faults.contains(wanted), "{text}\n{wanted:?} not in:\n{faults}");
+    }
+    let faults = Desk::new().faults("[policy]\nauto_approve = [\"hook:nobody\"]\n").join("\n");
+    assert!(faults.contains("\"hook:nobody\" proposes nothing"), "{faults}");
+    let weak =
+        Desk::new().load("[[hooks]]\nname = \"a\"\nkind = \"cloudevents\"\ntoken = \"short\"\n").unwrap();
+    assert!(weak.warnings.iter().any(|it| it.contains("can be guessed")), "{:?}", weak.warnings);
 }

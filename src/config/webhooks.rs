@@ -5,11 +5,9 @@
 
 use std::path::PathBuf;
 
-use url::{Host, Url};
-
 use super::hooks::{SigningKey, signing_key};
 use super::reader::Reader;
-use crate::domain::address::not_public;
+use crate::domain::address::check_url;
 use crate::domain::notice;
 use crate::secret::Secret;
 
@@ -104,39 +102,11 @@ fn read_url(r: &mut Reader, at: &str, allow_private: bool) -> Option<Secret> {
         return None;
     };
     match check_url(url.expose(), allow_private) {
-        Ok(()) => Some(url),
+        Ok(_) => Some(url),
         Err(why) => {
             r.fault(&path, &why);
             None
         }
-    }
-}
-
-/// The rules that can be held without resolving a name; the rest is held when it is called.
-fn check_url(text: &str, allow_private: bool) -> Result<(), String> {
-    let wanted = if allow_private {
-        "http:// or https://"
-    } else {
-        "https:// (http:// only with allow_private = true)"
-    };
-    let url = Url::parse(text)
-        .ok()
-        .filter(|it| it.scheme() == "https" || (allow_private && it.scheme() == "http"))
-        .ok_or_else(|| format!("takes an address that begins with {wanted}"))?;
-    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        return Err("takes an address without a user, a password and a \"#\"; use token for a bearer token"
-            .to_owned());
-    }
-    let literal = match url.host() {
-        Some(Host::Ipv4(it)) => Some(it.into()),
-        Some(Host::Ipv6(it)) => Some(it.into()),
-        _ => None,
-    };
-    match literal.and_then(not_public).filter(|_| !allow_private) {
-        Some(why) => {
-            Err(format!("names {why}; only public addresses are called, unless allow_private = true"))
-        }
-        None => Ok(()),
     }
 }
 
@@ -168,11 +138,11 @@ fn read_kinds(r: &mut Reader, at: &str) -> Vec<String> {
     let types: Vec<String> = r.take(&path, Vec::new());
     let mut kinds = Vec::new();
     for text in types {
-        match notice::kind(&text) {
-            Some(kind) => kinds.push(kind.to_owned()),
-            None => {
-                r.fault(&path, &format!("there is no type {text:?}; there are {}", notice::KINDS.join(", ")))
-            }
+        if let Some(kind) = notice::kind(&text) {
+            kinds.push(kind.to_owned());
+        } else {
+            let all = notice::KINDS.join(", ");
+            r.fault(&path, &format!("there is no type {text:?}; there are {all}"));
         }
     }
     kinds

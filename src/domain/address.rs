@@ -6,6 +6,41 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use url::{Host, Url};
+
+/// The rule that an address inside breaks, and the way out.
+pub const ONLY_PUBLIC: &str = "only public addresses are called, unless the target has allow_private = true";
+
+/// The address to call that `text` is. A name in it may still lead inside; that shows when it is resolved.
+///
+/// # Errors
+/// Says the rule and the way out; `text`, which may be secret, is not in it.
+pub fn check_url(text: &str, allow_private: bool) -> Result<Url, String> {
+    let wanted = if allow_private {
+        "http:// or https://"
+    } else {
+        "https:// (http:// only with allow_private = true)"
+    };
+    let url = Url::parse(text)
+        .ok()
+        .filter(|it| it.scheme() == "https" || (allow_private && it.scheme() == "http"))
+        .ok_or_else(|| format!("takes an address that begins with {wanted}"))?;
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return Err("takes an address without a user, a password and a \"#\"; use token for a bearer token"
+            .to_owned());
+    }
+    let literal = match url.host() {
+        Some(Host::Ipv4(it)) => Some(it.into()),
+        Some(Host::Ipv6(it)) => Some(it.into()),
+        Some(Host::Domain(_)) => None,
+        None => return Err("takes an address with a host".to_owned()),
+    };
+    match literal.and_then(not_public).filter(|_| !allow_private) {
+        Some(why) => Err(format!("names {why}: {ONLY_PUBLIC}")),
+        None => Ok(url),
+    }
+}
+
 /// What keeps an address from being public; `None` when it is.
 #[must_use]
 pub fn not_public(address: IpAddr) -> Option<&'static str> {

@@ -111,6 +111,10 @@ uuid_id!(
     OutboxId
 );
 uuid_id!(
+    /// The id of one event in the inbox.
+    EventId
+);
+uuid_id!(
     /// The random token of one claim: who holds it may write the rotation, nobody else.
     LeaseToken
 );

@@ -4,6 +4,8 @@
 //! other layer may import this one, and it imports none of them.
 
 pub mod address;
+pub mod event;
+pub mod hint;
 pub mod ids;
 pub mod key;
 pub mod notice;
@@ -11,5 +13,6 @@ pub mod policy;
 pub mod project;
 pub mod reminder;
 pub mod rotation;
+pub mod terraform;
 pub mod text;
 pub mod time;

@@ -20,6 +20,8 @@ pub const KINDS: &[&str] = &[
     "late_apply",
     "not_deployed",
     "drifted",
+    "key_alarm",
+    "overwrote",
     "reminder",
 ];
 

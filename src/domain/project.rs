@@ -82,6 +82,10 @@ pub struct Project {
     pub environment: Option<String>,
     /// The name of the Atlas credential.
     pub credential: String,
+    /// The name of the look-up that knows its keys.
+    pub kms: Option<String>,
+    /// AWS: the alias that points at the key to use.
+    pub alias: Option<String>,
     /// The settings in which this project differs; `None` means the defaults.
     pub policy: Option<PolicyOverride>,
     /// A key that drift found and nobody recorded yet.

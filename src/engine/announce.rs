@@ -100,7 +100,8 @@ pub fn proposal_rows(
     news.rows(engine, owners, now)
 }
 
-fn addressed(owners: &[String]) -> Vec<String> {
+/// The owners, or nobody by name.
+pub(super) fn addressed(owners: &[String]) -> Vec<String> {
     if owners.is_empty() { vec![NO_OWNER.to_owned()] } else { owners.to_vec() }
 }
 

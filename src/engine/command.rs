@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::step::{Said, commit};
 use super::sweep::note;
-use super::{Engine, announce};
+use super::{Engine, announce, drift};
 use crate::atlas::AtlasApi;
 use crate::domain::ids::{BadGroupId, GroupId, RotationId};
-use crate::domain::key::{KeyError, KeyRef};
+use crate::domain::key::{KeyError, KeyRef, Provider};
 use crate::domain::policy::proposal_hash;
 use crate::domain::project::{PolicyOverride, Project, SinceSource};
 use crate::domain::rotation::machine::next;
@@ -134,6 +134,15 @@ pub enum Proposed {
     },
 }
 
+/// Who proposes, and what set it off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proposer<'a> {
+    /// The identity in journal and audit log.
+    pub(super) actor: &'a str,
+    /// `operator`, `hook:NAME` or `poll`.
+    pub(super) trigger: &'a str,
+}
+
 /// What a project is added with.
 #[derive(Clone, Debug, Default)]
 pub struct NewProject {
@@ -147,6 +156,10 @@ pub struct NewProject {
     pub credential: Option<String>,
     /// A tag.
     pub environment: Option<String>,
+    /// The look-up that knows its keys.
+    pub kms: Option<String>,
+    /// AWS: the alias that points at the key to use.
+    pub alias: Option<String>,
     /// Since when the key serves, when somebody knows.
     pub key_since: Option<Timestamp>,
     /// Settings of its own.
@@ -164,6 +177,10 @@ pub struct ProjectEdit {
     pub credential: Option<String>,
     /// A tag; empty takes it away.
     pub environment: Option<String>,
+    /// The look-up that knows its keys; empty takes it away.
+    pub kms: Option<String>,
+    /// AWS: the alias that points at the key to use; empty takes it away.
+    pub alias: Option<String>,
     /// Since when the key serves; also settles a drift.
     pub key_since: Option<Timestamp>,
     /// Settings of its own.
@@ -176,6 +193,25 @@ impl Engine {
     /// # Errors
     /// Nothing is written unless Atlas answered.
     pub async fn add_project(&self, actor: &str, new: NewProject) -> Result<Project, CommandError> {
+        let project = self.check_project(new).await?;
+        let now = self.clock.now();
+        let detail = json!({
+            "name": project.name, "owners": project.owners, "credential": project.credential,
+            "keySince": project.key_since, "keySinceSource": project.key_since_source,
+            "kms": project.kms, "alias": project.alias,
+        });
+        let audit = [record(actor, "project.added", &project.group_id, &detail)];
+        self.store.insert_project(&project, &audit, now).await?;
+        // Its key may be due already.
+        self.look_due.notify_one();
+        Ok(project)
+    }
+
+    /// Reads the project from Atlas as [`Engine::add_project`] does, and writes nothing.
+    ///
+    /// # Errors
+    /// As [`Engine::add_project`], but for what the database would refuse.
+    pub async fn check_project(&self, new: NewProject) -> Result<Project, CommandError> {
         let group: GroupId = new.group_id.parse()?;
         if self.store.project(&group).await?.is_some() {
             return Err(CommandError::ProjectExists(group));
@@ -202,6 +238,8 @@ impl Engine {
             owners: new.owners,
             environment: new.environment.filter(|tag| !tag.is_empty()),
             credential,
+            kms: new.kms.filter(|name| !name.is_empty()),
+            alias: new.alias.filter(|alias| !alias.is_empty()),
             policy: new.policy,
             drift_key: None,
             last_checked_at: None,
@@ -212,16 +250,16 @@ impl Engine {
             open_rotation: None,
             version: 1,
         };
+        let unseen = project.clone();
         note(&mut project, &seen);
-        if let Some(since) = new.key_since.filter(|_| project.current_key.is_some()) {
-            project.key_since = Some(since);
-            project.key_since_source = Some(SinceSource::Operator);
+        self.check_look_up(&project)?;
+        match new.key_since.filter(|_| project.current_key.is_some()) {
+            Some(since) => {
+                project.key_since = Some(since);
+                project.key_since_source = Some(SinceSource::Operator);
+            }
+            None => drift::date(self, &unseen, &mut project, &seen).await,
         }
-        let detail =
-            json!({ "name": project.name, "owners": project.owners, "credential": project.credential });
-        self.store.insert_project(&project, &[record(actor, "project.added", &group, &detail)], now).await?;
-        // Its key may be due already.
-        self.look_due.notify_one();
         Ok(project)
     }
 
@@ -246,6 +284,17 @@ impl Engine {
             if let Some(tag) = edit.environment {
                 after.environment = Some(tag).filter(|tag| !tag.is_empty());
             }
+            // What is not touched is not judged either: an old name must not block other changes.
+            let looked_up = edit.kms.is_some() || edit.alias.is_some();
+            if let Some(name) = edit.kms {
+                after.kms = Some(name).filter(|name| !name.is_empty());
+            }
+            if let Some(alias) = edit.alias {
+                after.alias = Some(alias).filter(|alias| !alias.is_empty());
+            }
+            if looked_up {
+                self.check_look_up(&after)?;
+            }
             after.policy = edit.policy.or(after.policy);
             if let Some(since) = edit.key_since {
                 after.key_since = Some(since);
@@ -255,7 +304,7 @@ impl Engine {
             self.check_fields(edit.name.as_deref(), &after.owners, &after.credential, edit.key_since)?;
             let now = self.clock.now();
             after.next_reminder_at = Some(now);
-            let detail = json!({ "owners": after.owners, "credential": after.credential, "environment": after.environment, "keySince": after.key_since, "policy": after.policy });
+            let detail = json!({ "owners": after.owners, "credential": after.credential, "environment": after.environment, "kms": after.kms, "alias": after.alias, "keySince": after.key_since, "policy": after.policy });
             let audit = [record(actor, "project.edited", group, &detail)];
             match self.store.update_project(&after, before.version, &audit, &[], now).await {
                 Ok(version) => {
@@ -318,6 +367,44 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether the project's look-up exists and knows keys of its provider.
+    fn check_look_up(&self, project: &Project) -> Result<(), CommandError> {
+        let bad = |field, rule| Err(CommandError::Invalid { field, rule });
+        let mut provider = project.provider;
+        if let Some(name) = &project.kms {
+            let Some(service) = self.kms.get(name) else {
+                return bad(
+                    "kms",
+                    format!("no look-up {name:?} is configured; add [kms.{name}] or name another"),
+                );
+            };
+            match (service.provider(), project.provider) {
+                (Some(its), Some(own)) if its != own => {
+                    return bad(
+                        "kms",
+                        format!(
+                            "the look-up {name:?} knows keys of {its}, and Atlas encrypts this project with {own}"
+                        ),
+                    );
+                }
+                (its, own) => provider = own.or(its),
+            }
+        }
+        let Some(alias) = &project.alias else { return Ok(()) };
+        if provider != Some(Provider::Aws) {
+            return bad("alias", "only keys of AWS have aliases; leave it out".to_owned());
+        }
+        let name = alias.strip_prefix("alias/").unwrap_or_default();
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b));
+        if name.is_empty() || alias.len() > 256 || !plain || name.starts_with("aws/") {
+            return bad(
+                "alias",
+                format!("{alias:?} is not the name of an alias of yours, such as alias/atlas-prod"),
+            );
+        }
+        Ok(())
+    }
+
     async fn observe(&self, credential: &str, group: &GroupId) -> Result<Observation, CommandError> {
         let timeout = self.settings.request_timeout.get();
         self.atlas.observe(credential, group, timeout).await.map_err(CommandError::Atlas)
@@ -330,6 +417,18 @@ impl Engine {
     pub async fn propose(
         &self,
         actor: &str,
+        group: &GroupId,
+        new_key: &str,
+        reason: Option<String>,
+        dry_run: bool,
+    ) -> Result<Proposed, CommandError> {
+        self.propose_as(Proposer { actor, trigger: "operator" }, group, new_key, reason, dry_run).await
+    }
+
+    /// The same, for whom and by what it was set off.
+    pub(super) async fn propose_as(
+        &self,
+        proposer: Proposer<'_>,
         group: &GroupId,
         new_key: &str,
         reason: Option<String>,
@@ -376,12 +475,12 @@ impl Engine {
         if let Some(failed) = checks.iter().find(|check| check.result == "fail") {
             return Err(CommandError::Preflight(failed.detail.clone()));
         }
-        self.insert(actor, &project, seen, old_key, new_key, reason).await
+        self.insert(proposer, &project, seen, old_key, new_key, reason).await
     }
 
     async fn insert(
         &self,
-        actor: &str,
+        Proposer { actor, trigger }: Proposer<'_>,
         project: &Project,
         seen: Observation,
         old_key: KeyRef,
@@ -398,7 +497,7 @@ impl Engine {
         );
         let row = RotationRow {
             rotation,
-            trigger: "operator".to_owned(),
+            trigger: trigger.to_owned(),
             reason,
             requested_by: actor.to_owned(),
             proposal_hash: hash,

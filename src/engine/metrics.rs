@@ -22,7 +22,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::Engine;
 use super::fleet::Fleet;
-use crate::atlas::AtlasApi;
+use crate::atlas::{AtlasApi, Groups, Team};
+use crate::domain::event::KeyEvent;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Provider};
 use crate::domain::project::Status;
@@ -341,6 +342,89 @@ impl AtlasApi for Measured {
         Box::pin(async move {
             let client = self.client();
             self.timed("alerts", client.network_denied(credential, group, timeout), class).await
+        })
+    }
+
+    fn credentials(&self) -> Vec<String> {
+        self.client().credentials()
+    }
+
+    fn identity(&self, credential: &str) -> Option<String> {
+        self.client().identity(credential)
+    }
+
+    fn groups<'a>(
+        &'a self,
+        credential: &'a str,
+        number: u32,
+        size: u32,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Groups, Failure>> {
+        Box::pin(async move {
+            let client = self.client();
+            self.timed("groups", client.groups(credential, number, size, timeout), class).await
+        })
+    }
+
+    fn key_events<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        since: Timestamp,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<KeyEvent>, Failure>> {
+        Box::pin(async move {
+            let client = self.client();
+            self.timed("key_events", client.key_events(credential, group, since, timeout), class).await
+        })
+    }
+
+    fn project_owners<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
+        Box::pin(async move {
+            let client = self.client();
+            self.timed("project_owners", client.project_owners(credential, group, timeout), class).await
+        })
+    }
+
+    fn teams<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Team>, Failure>> {
+        Box::pin(async move {
+            let client = self.client();
+            self.timed("teams", client.teams(credential, group, timeout), class).await
+        })
+    }
+
+    fn team_members<'a>(
+        &'a self,
+        credential: &'a str,
+        org: &'a str,
+        team: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<(String, Vec<String>), Failure>> {
+        Box::pin(async move {
+            let client = self.client();
+            self.timed("team_members", client.team_members(credential, org, team, timeout), class).await
+        })
+    }
+
+    fn org_owners<'a>(
+        &'a self,
+        credential: &'a str,
+        org: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
+        Box::pin(async move {
+            let client = self.client();
+            self.timed("org_owners", client.org_owners(credential, org, timeout), class).await
         })
     }
 }

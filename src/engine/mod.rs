@@ -2,8 +2,9 @@
 //!
 //! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
 //! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say,
-//! [`schedule`] only wakes the others. [`announce`] and [`remind`] write mails and
-//! webhooks, [`courier`] sends the ones and [`dispatch`] the others.
+//! [`intake`] writes down what hooks bring, [`hint`] follows it; [`schedule`] only wakes the others.
+//! [`announce`] and [`remind`] write mails and webhooks, [`courier`] sends the ones and [`dispatch`] the others.
+//! [`discover`] lists what the credentials can see. [`witness`] asks Atlas' event feed about rotations that have ended, `drift` about keys that somebody else has set.
 //! [`fleet`] and [`metrics`] only look. All decisions about a rotation are
 //! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
 //! no transaction is open during a call to Atlas.
@@ -11,16 +12,22 @@
 pub mod announce;
 pub mod command;
 pub mod courier;
+pub mod discover;
 pub mod dispatch;
+mod drift;
 pub mod driver;
 pub mod fleet;
 pub mod guard;
+pub mod hint;
+pub mod intake;
 pub mod metrics;
 pub mod remind;
 pub mod schedule;
 pub mod step;
 pub mod sweep;
+pub mod witness;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +39,7 @@ use crate::domain::ids::RotationId;
 use crate::domain::policy::{Pace, Policy, Rules, Verify};
 use crate::domain::project::Project;
 use crate::domain::time::{Clock, Span};
+use crate::kms::KeyService;
 use crate::store::Store;
 
 /// The settings the engine runs under.
@@ -113,6 +121,8 @@ pub struct Engine {
     pub store: Store,
     /// Atlas.
     pub atlas: Arc<metrics::Measured>,
+    /// Look-ups at key services, by the names that projects use.
+    pub kms: Arc<BTreeMap<String, Arc<dyn KeyService>>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The settings.
@@ -123,6 +133,10 @@ pub struct Engine {
     pub mail_due: Arc<Bell>,
     /// Where webhooks go.
     pub webhooks: Arc<dispatch::Targets>,
+    /// Wakes who handles events.
+    pub events_due: Arc<Notify>,
+    /// The hooks' way into the inbox.
+    pub intake: Arc<intake::Intake>,
     /// Wakes the sweep.
     pub look_due: Arc<Notify>,
     /// Tells streams which rotation has a new journal row.
@@ -144,11 +158,14 @@ impl Engine {
             store,
             atlas: Arc::new(metrics::Measured::new(atlas, Arc::clone(&metrics))),
             metrics,
+            kms: Arc::default(),
             clock,
             settings: Arc::new(settings),
             rotations_due: Arc::default(),
             mail_due: Arc::default(),
             webhooks: Arc::default(),
+            events_due: Arc::default(),
+            intake: Arc::default(),
             look_due: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
             guard: Arc::default(),
@@ -160,6 +177,13 @@ impl Engine {
     #[must_use]
     pub fn with_guard(mut self, guard: guard::Guard) -> Self {
         self.guard = Arc::new(guard);
+        self
+    }
+
+    /// The same engine with these look-ups.
+    #[must_use]
+    pub fn with_kms(mut self, kms: BTreeMap<String, Arc<dyn KeyService>>) -> Self {
+        self.kms = Arc::new(kms);
         self
     }
 }

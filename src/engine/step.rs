@@ -166,6 +166,10 @@ pub(super) async fn commit(
     if !notices.is_empty() {
         engine.mail_due.notify_one();
     }
+    if before.rotation.state != after.state && matches!(after.state, State::Completed | State::Accepted) {
+        // The sweep asks Atlas what it says of this rotation.
+        engine.look_due.notify_one();
+    }
     report(&before.rotation, &after, &notices);
     // Nobody listening is not an error.
     let _ = engine.journal.send(after.id);

@@ -1,21 +1,19 @@
 //! Looks at the projects whose turn it is, compares them with what is recorded, and has owners reminded.
 //!
 //! Only projects whose `next_check_at` has come are read, so a sweep costs what is due and not what
-//! exists. A key that Keywheel did not record is drift: it is written down and announced once. A
-//! project with an open rotation is left to the rotation, which looks by itself.
+//! exists. A key that Keywheel did not record is drift: it is written down and announced once, with what
+//! Atlas' event feed says of it (`drift.rs`); it is never rotated back from here. A project with an open rotation is left to the rotation, which looks by itself.
 
 use std::time::Duration;
 
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::announce::News;
-use super::{Engine, remind, step::ENGINE};
+use super::{Engine, drift, remind, step::ENGINE, witness};
 use crate::atlas::AtlasApi;
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::time::Timestamp;
-use crate::store::{Horizon, NewAudit, NewOutbox, StoreError};
+use crate::store::{Horizon, NewAudit, StoreError};
 
 /// Projects read from the database at once.
 const BATCH: usize = 64;
@@ -47,6 +45,9 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
         }
         if let Err(error) = remind::once(&engine).await {
             tracing::error!(error = %error, "reminders could not be written; they stay due");
+        }
+        if let Err(error) = witness::once(&engine, &stop).await {
+            tracing::error!(error = %error, "what Atlas says of rotations could not be written; it stays due");
         }
         let now = engine.clock.now();
         // A clock that is wrong, or a database that is, must not make anybody forget.
@@ -106,7 +107,8 @@ fn finished(engine: &Engine) {
     *engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(engine.clock.now());
 }
 
-async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
+/// Looks at one project and writes down what is seen; false is never an answer, a conflict leaves it due.
+pub(super) async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
     let looked = if project.open_rotation.is_some() {
         None
     } else {
@@ -114,6 +116,7 @@ async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
         Some(engine.atlas.observe(&project.credential, &project.group_id, timeout).await)
     };
     let now = engine.clock.now();
+    let mut found = None;
     let mut after = project.clone();
     after.next_check_at = now + engine.settings.drift_every.get();
     let mut audit = Vec::new();
@@ -122,16 +125,18 @@ async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
         None => {}
         Some(Ok(seen)) => {
             let seen = engine.guard.with_skew(seen);
-            let drifted = note(&mut after, &seen);
-            if drifted {
-                let detail = json!({ "groupId": after.group_id, "from": project.current_key.as_ref().map(ToString::to_string), "to": after.current_key.as_ref().map(ToString::to_string) });
+            if note(&mut after, &seen) {
+                let drift = drift::explain(engine, &project, &mut after, &seen).await?;
                 audit.push(NewAudit {
                     actor: ENGINE.to_owned(),
                     action: "project.drifted".to_owned(),
                     subject: format!("project/{}", after.group_id),
-                    detail: detail.to_string(),
+                    detail: drift.finding.to_string(),
                 });
-                outbox = drift_rows(engine, &after, &detail, now);
+                outbox = drift::rows(engine, &after, &drift.finding, engine.clock.now());
+                found = Some(drift);
+            } else if project.current_key.is_none() {
+                drift::date(engine, &project, &mut after, &seen).await;
             }
         }
         Some(Err(failure)) => {
@@ -140,7 +145,8 @@ async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
             after.next_check_at = now + asked.max(engine.settings.drift_every.get());
         }
     }
-    match engine.store.update_project(&after, project.version, &audit, &outbox, now).await {
+    let written = engine.store.drift_project(&after, project.version, found.as_ref(), (&audit, &outbox), now);
+    match written.await {
         Ok(_) if !outbox.is_empty() => {
             engine.mail_due.notify_one();
             Ok(true)
@@ -177,28 +183,10 @@ pub(super) fn note(project: &mut Project, seen: &Observation) -> bool {
     drifted
 }
 
-fn said(failure: &Failure) -> String {
+/// A failure in Atlas' own words.
+pub(super) fn said(failure: &Failure) -> String {
     match &failure.code {
         Some(code) => format!("{code}: {}", failure.detail),
         None => failure.detail.clone(),
     }
-}
-
-fn drift_rows(
-    engine: &Engine,
-    project: &Project,
-    detail: &serde_json::Value,
-    now: Timestamp,
-) -> Vec<NewOutbox> {
-    let mut model = detail.clone();
-    model["projectName"] = project.name.as_str().into();
-    model["server"] = engine.settings.public_url.as_str().into();
-    let news = News {
-        kind: "drifted",
-        identity: format!("{}/drifted/{}", project.group_id, detail["to"].as_str().unwrap_or_default()),
-        group_id: &project.group_id,
-        rotation_id: None,
-        model,
-    };
-    news.rows(engine, &project.owners, now)
 }

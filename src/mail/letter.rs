@@ -62,6 +62,11 @@ impl Model<'_> {
         self.get(name).unwrap_or_else(|| "unknown".to_owned())
     }
 
+    /// The lines of a list.
+    fn lines(&self, name: &str) -> Vec<String> {
+        self.0[name].as_array().into_iter().flatten().filter_map(Value::as_str).map(visible).collect()
+    }
+
     fn project(&self) -> String {
         self.get("projectName").unwrap_or_else(|| self.text("groupId"))
     }
@@ -86,7 +91,7 @@ impl Letter {
             .as_str()
             .map(|id| format!("<{}@keywheel>", hex::encode(&Sha256::digest(format!("{id}/thread"))[..16])));
         let (subject, paragraphs) = said(kind, &it);
-        let urgent = matches!(kind, "needs_operator" | "late_apply" | "current_key_invalid");
+        let urgent = matches!(kind, "needs_operator" | "late_apply" | "current_key_invalid" | "key_alarm");
         let mut letter = Self {
             subject: if urgent { format!("ACTION NEEDED: {subject}") } else { subject },
             urgent,
@@ -114,7 +119,7 @@ impl Letter {
             let _ = writeln!(text, "{name:<width$}  {value}");
         }
         for (what, command) in &self.commands {
-            let _ = writeln!(text, "\n{what}\n\n    {command}");
+            let _ = writeln!(text, "\n{what}\n\n    {}", command.replace('\n', "\n    "));
         }
         let _ = writeln!(text, "\n-- \nSent by Keywheel at {}. This mail asks for no reply.", self.server);
         text
@@ -197,11 +202,16 @@ fn said(kind: &str, it: &Model<'_>) -> (String, Vec<String>) {
             format!("{project}: clusters have not taken up the new key yet"),
             "The key is valid, but a cluster did not come back from its update in time.".to_owned(),
         ),
+        "key_alarm" => key_alarm(it, &project),
         "drifted" => (
             format!("{project}: the key was changed outside of Keywheel"),
             "Atlas holds a key that Keywheel did not put there. If that was you, say since when it serves; if a Terraform file \
              still names the old one, change it there."
                 .to_owned(),
+        ),
+        "overwrote" => (
+            format!("{project}: a rotation replaced a change by {}", it.text("by")),
+            format!("The rotation of {project} is done and its new key is proven, but somebody else had changed the key just before."),
         ),
         "reminder" => reminder(it, &project),
         "reminder_digest" => {
@@ -213,8 +223,8 @@ fn said(kind: &str, it: &Model<'_>) -> (String, Vec<String>) {
         }
         other => (format!("{project}: {}", visible(other)), String::new()),
     };
-    let paragraphs = [Some(first), it.get("openNote"), remedy];
-    (subject, paragraphs.into_iter().flatten().filter(|text| !text.is_empty()).collect())
+    let paragraphs = [Some(first), it.get("openNote"), remedy].into_iter().flatten();
+    (subject, paragraphs.chain(it.lines("sentences")).filter(|text| !text.is_empty()).collect())
 }
 
 fn days(count: i64) -> String {
@@ -241,6 +251,22 @@ fn reminder(it: &Model<'_>, project: &str) -> (String, String) {
     )
 }
 
+/// What was reported is not proven: the mail says who reported it.
+fn key_alarm(it: &Model<'_>, project: &str) -> (String, String) {
+    let event = it.text("event");
+    let after = if it.0["earlier"] == true {
+        "That key served this project before, and older backup snapshots still need it. Undo it in the key service before \
+         the key is gone for good."
+    } else {
+        "Atlas shuts the clusters down within 15 minutes of finding a key that it cannot use. Undo it in the key service at \
+         once, or rotate to another key."
+    };
+    (
+        format!("{project}: {event} is reported for a key it depends on"),
+        format!("The hook {} received {event} about {}. {after}", it.text("hook"), it.text("subject")),
+    )
+}
+
 /// One project of a digest.
 fn line(item: &Value) -> (String, String) {
     let it = Model(item);
@@ -257,9 +283,15 @@ fn facts(it: &Model<'_>) -> Vec<(String, String)> {
         ("Cause", "cause"),
         ("Old key", "oldKey"),
         ("New key", "newKey"),
-        ("Key", "currentKey"),
+        ("Key in force", "currentKey"),
+        ("Reported about", "subject"),
+        ("In the sender's words", "words"),
         ("Was", "from"),
         ("Is now", "to"),
+        ("By", "by"),
+        ("Atlas' event", "atlasEventId"),
+        ("Served until", "servedUntil"),
+        ("Undoes rotation", "undoneRotation"),
         ("Serves since", "keySince"),
         ("Due", "due"),
         ("Reason", "reason"),
@@ -299,7 +331,22 @@ fn commands(kind: &str, it: &Model<'_>) -> Vec<(String, String)> {
         )],
         "reminder_digest" => vec![("All that is due:".to_owned(), on_server("due".to_owned()))],
         "drifted" => {
-            vec![("To take it over:".to_owned(), on_server(format!("project edit {group} --since DATE")))]
+            let mut commands = Vec::new();
+            if let Some(key) = it.get("undoneKey") {
+                let lines = it.lines("terraform").join("\n");
+                commands
+                    .push(("To make Terraform agree with the rotation, the file says:".to_owned(), lines));
+                commands.push((
+                    "Then, to rotate again:".to_owned(),
+                    on_server(format!("rotate {group} --to {key}")),
+                ));
+            }
+            let take = on_server(format!("project edit {group} --since DATE"));
+            commands.push(("To take it over as it is:".to_owned(), take));
+            commands
+        }
+        "overwrote" => {
+            vec![("Everything that happened:".to_owned(), on_server(format!("rotation show {rotation}")))]
         }
         _ => Vec::new(),
     }
@@ -355,6 +402,8 @@ mod tests {
             "completed",
             "needs_operator",
             "drifted",
+            "key_alarm",
+            "overwrote",
             "reminder",
             "reminder_digest",
             "new",
@@ -366,6 +415,21 @@ mod tests {
             );
         }
         assert!(Letter::new("needs_operator", &json!({})).subject.starts_with("ACTION NEEDED"));
+    }
+
+    #[test]
+    fn the_lines_of_a_terraform_file_stay_lines() {
+        let model = json!({
+            "groupId": "g", "undoneKey": "k", "sentences": ["It is a revert.", "a\nb"],
+            "terraform": ["resource \"x\" \"…\" {", "  aws_kms_config {", "    customer_master_key_id = \"k\""],
+        });
+        let letter = Letter::new("drifted", &model);
+        let block =
+            "    resource \"x\" \"…\" {\n      aws_kms_config {\n        customer_master_key_id = \"k\"\n";
+        assert!(letter.text().contains(block), "{}", letter.text());
+        assert!(letter.text().contains("rotate g --to k") && !letter.text().contains("a\nb"));
+        assert!(letter.html().unwrap().contains("\n  aws_kms_config {\n"));
+        assert!(!Letter::new("drifted", &json!({})).text().contains("Terraform agree"));
     }
 
     #[test]

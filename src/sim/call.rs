@@ -88,9 +88,9 @@ impl Ask {
 
 /// A request with what is needed to answer it.
 pub(super) struct Call {
-    sim: Shared,
-    peer: Peer,
-    ask: Ask,
+    pub(super) sim: Shared,
+    pub(super) peer: Peer,
+    pub(super) ask: Ask,
 }
 
 impl FromRequest<Shared> for Call {
@@ -113,13 +113,26 @@ impl FromRequest<Shared> for Call {
             who: String::new(),
             uri: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
             params,
-            query: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            query: joined(query),
             method: parts.method,
             headers: parts.headers,
             body,
         };
         Ok(Self { sim: sim.clone(), peer, ask })
     }
+}
+
+/// A parameter that is given more than once is a list, as if its values stood in one, with commas.
+fn joined(query: &str) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let known = all.entry(name.into_owned()).or_default();
+        if !known.is_empty() {
+            known.push(',');
+        }
+        known.push_str(&value);
+    }
+    all
 }
 
 impl Call {

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::Shared;
 use super::events;
 use super::fault::Fault;
-use super::world::{KeyState, LogEntry, Project, World};
+use super::world::{Facts, KeyServices, KeyState, LogEntry, Project, World};
 
 /// A body that is understood completely.
 pub(super) struct Order<T>(T);
@@ -119,17 +119,69 @@ pub(super) async fn human_edit(
     }
 }
 
-/// What a key service says of a key from now on.
+/// What a key service says of a key from now on; what is not given stays. A key that is new needs a
+/// state, and was made now.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Key {
     id: String,
-    state: KeyState,
+    state: Option<KeyState>,
+    /// Google: whether it is the primary version from now on.
+    #[serde(default)]
+    primary: bool,
+    #[serde(flatten)]
+    facts: Map<String, Value>,
 }
 
-pub(super) async fn key(State(sim): State<Shared>, Order(key): Order<Key>) -> StatusCode {
-    sim.world().keys.insert(key.id, key.state);
+pub(super) async fn key(State(sim): State<Shared>, Order(key): Order<Key>) -> Response {
+    let now = sim.clock.now();
+    let mut world = sim.world();
+    let is_new = !world.keys.contains_key(&key.id);
+    if is_new && key.state.is_none() {
+        let error = json!({ "error": format!("there is no key {}: a new one needs a state", key.id) });
+        return (StatusCode::BAD_REQUEST, Json(error)).into_response();
+    }
+    let old = world.kms.facts.get(&key.id).cloned().unwrap_or_default();
+    let old = Facts { created: old.created.or(is_new.then_some(now)), ..old };
+    match overlaid(&old, key.facts) {
+        Ok(facts) => world.kms.facts.insert(key.id.clone(), facts),
+        Err(error) => return bad(&error),
+    };
+    if let Some((own, _)) = key.id.split_once("/cryptoKeyVersions/").filter(|_| key.primary) {
+        world.kms.primaries.insert(own.to_owned(), key.id.clone());
+    }
+    if let Some(state) = key.state {
+        world.keys.insert(key.id, state);
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// An alias, and the key it points to from now on.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Alias {
+    alias: String,
+    key: String,
+}
+
+pub(super) async fn alias(State(sim): State<Shared>, Order(it): Order<Alias>) -> StatusCode {
+    sim.world().kms.aliases.insert(it.alias, it.key);
     StatusCode::NO_CONTENT
+}
+
+/// Lays fields over what the key services know.
+pub(super) async fn settle_kms(
+    State(sim): State<Shared>,
+    Order(fields): Order<Map<String, Value>>,
+) -> Response {
+    let mut world = sim.world();
+    match overlaid::<KeyServices>(&world.kms, fields) {
+        Ok(mut new) => {
+            new.go_on_from(std::mem::take(&mut world.kms));
+            world.kms = new;
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => bad(&error),
+    }
 }
 
 pub(super) async fn faults(State(sim): State<Shared>) -> Json<Vec<Fault>> {

@@ -4,7 +4,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::world::{Cluster, KeyState, Project, User, World};
+use super::world::{App, Cluster, Facts, KeyState, Project, User, World};
+
+/// The demo's directory and application in Entra.
+const DEMO_TENANT: &str = "00000000-0000-4000-8000-000000000002";
+const DEMO_APP: &str = "00000000-0000-4000-8000-000000000009";
 
 impl World {
     /// A dozen projects on three providers, in the states a fleet has, and fresh keys to move to.
@@ -12,6 +16,13 @@ impl World {
     pub fn demo() -> Self {
         let mut world = World::default();
         world.service_accounts.insert("mdb_sa_id_demo".to_owned(), "mdb_sa_sk_demo".to_owned());
+        world.kms.aws_keys.insert("AKIAKEYWHEELDEMO0000".to_owned(), "keywheel-demo-aws".to_owned());
+        let app = App {
+            tenant: DEMO_TENANT.to_owned(),
+            secret: "keywheel-demo-azure".to_owned(),
+            ..App::default()
+        };
+        world.kms.azure_apps.insert(DEMO_APP.to_owned(), app);
         let names = [
             ("payments-prod", "AWS"),
             ("payments-staging", "AWS"),
@@ -29,8 +40,13 @@ impl World {
         for (number, (name, provider)) in (1u32..).zip(names) {
             let group = format!("{:024x}", 0x0065_aa00_0000_u64 + u64::from(number));
             let keys = [1, 2].map(|version| demo_key(provider, name, number, version));
-            for key in &keys {
+            for (key, month) in keys.iter().zip([1, 2]) {
                 world.keys.insert(key.clone(), KeyState::Enabled);
+                let created = format!("2026-{month:02}-01T00:00:00Z").parse().ok();
+                world.kms.facts.insert(key.clone(), Facts { created, ..Facts::default() });
+            }
+            if provider == "AWS" {
+                world.kms.aliases.insert(format!("alias/{name}"), keys[0].clone());
             }
             let mut project = Project {
                 name: name.to_owned(),
@@ -38,6 +54,8 @@ impl World {
                 block: demo_block(provider, &keys[0]),
                 clusters: vec![Cluster { name: format!("{name}-0"), ..Cluster::default() }],
                 users: owners(name),
+                tags: [("environment".to_owned(), name.rsplit('-').next().unwrap_or_default().to_owned())]
+                    .into(),
                 update_after_ms: 200,
                 update_takes_ms: 900,
                 ..Project::default()

@@ -1,6 +1,8 @@
-//! What a project is made of: itself, its clusters, their snapshots, its people.
+//! What a project is made of: itself, its clusters, their snapshots, its people; and the one
+//! organisation, as far as people and teams go.
 //!
-//! Flex clusters, sharded snapshots, teams and organisations are not simulated.
+//! Flex clusters and sharded snapshots are not simulated. Whether the list of a project's people says
+//! which role came by a team or the organisation is not known; here it shows the role and not the way.
 
 use serde_json::{Value, json};
 
@@ -28,7 +30,8 @@ pub(super) fn find<'a>(world: &'a mut World, ask: &Ask) -> Result<&'a mut Projec
 fn group_view(id: &str, project: &Project) -> Value {
     json!({
         "id": id, "name": project.name, "orgId": ORG, "clusterCount": project.clusters.len(),
-        "created": "2024-01-01T00:00:00Z", "tags": [], "links": [],
+        "created": "2024-01-01T00:00:00Z", "links": [],
+        "tags": project.tags.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect::<Vec<_>>(),
     })
 }
 
@@ -91,17 +94,80 @@ pub(super) fn snapshots(world: &mut World, ask: &Ask) -> Answer {
 pub(super) fn users(world: &mut World, ask: &Ask) -> Answer {
     let with = |name| ask.flag(name).unwrap_or(false);
     let (teams, org) = (with("flattenTeams"), with("includeOrgUsers"));
+    let mut seen = {
+        let project = find(world, ask)?;
+        let shown = |it: &&User| match it.via {
+            Via::Project => true,
+            Via::Team => teams,
+            Via::Org => org,
+        };
+        project.users.iter().filter(shown).cloned().collect::<Vec<_>>()
+    };
+    if teams {
+        let own = find(world, ask)?.teams.clone();
+        for (id, roles) in own {
+            let members = world.teams.get(&id).into_iter().flat_map(|team| &team.members);
+            seen.extend(members.map(|it| User { roles: roles.clone(), ..it.clone() }));
+        }
+    }
+    if org {
+        seen.extend(world.org_users.iter().cloned());
+    }
+    let view = |it: &User| person(it, &json!(it.roles));
+    Ok(Reply::List(seen.iter().map(view).collect()))
+}
+
+/// Who has not accepted has no name yet, only an address.
+fn person(it: &User, roles: &Value) -> Value {
+    json!({
+        "id": object_id(&[&it.username]), "username": it.username, "roles": roles,
+        "orgMembershipStatus": it.status,
+    })
+}
+
+/// The teams of a project.
+pub(super) fn teams(world: &mut World, ask: &Ask) -> Answer {
     let project = find(world, ask)?;
-    let seen = |it: &&User| match it.via {
-        Via::Project => true,
-        Via::Team => teams,
-        Via::Org => org,
-    };
-    let view = |it: &User| {
-        json!({
-            "id": object_id(&[&it.username]), "username": it.username, "roles": it.roles,
-            "orgMembershipStatus": it.status,
-        })
-    };
-    Ok(Reply::List(project.users.iter().filter(seen).map(view).collect()))
+    let view =
+        |(id, roles): (&String, &Vec<String>)| json!({ "teamId": id, "roleNames": roles, "links": [] });
+    Ok(Reply::List(project.teams.iter().map(view).collect()))
+}
+
+/// Only members of the organisation may look at it.
+fn of_org(world: &World, ask: &Ask) -> Result<(), Refusal> {
+    let org = ask.param("org");
+    if org != ORG {
+        return Err(refuse(404, "RESOURCE_NOT_FOUND", format!("There is no organisation {org}.")).about(org));
+    }
+    if world.no_org.contains(&ask.who) {
+        return Err(refuse(401, "USER_UNAUTHORIZED", "The credential lacks the role for this."));
+    }
+    Ok(())
+}
+
+/// The people of the organisation; their roles stand one level deeper than in a project.
+pub(super) fn org_users(world: &mut World, ask: &Ask) -> Answer {
+    of_org(world, ask)?;
+    let view = |it: &User| person(it, &json!({ "orgRoles": it.roles, "groupRoleAssignments": [] }));
+    Ok(Reply::List(world.org_users.iter().map(view).collect()))
+}
+
+fn find_team<'a>(world: &'a World, ask: &Ask) -> Result<&'a super::world::Team, Refusal> {
+    of_org(world, ask)?;
+    let id = ask.param("team");
+    world
+        .teams
+        .get(id)
+        .ok_or_else(|| refuse(404, "RESOURCE_NOT_FOUND", format!("There is no team {id}.")).about(id))
+}
+
+pub(super) fn team(world: &mut World, ask: &Ask) -> Answer {
+    let team = find_team(world, ask)?;
+    Ok(Reply::One(json!({ "id": ask.param("team"), "name": team.name, "links": [] })))
+}
+
+pub(super) fn team_users(world: &mut World, ask: &Ask) -> Answer {
+    let team = find_team(world, ask)?;
+    let view = |it: &User| person(it, &json!({ "orgRoles": ["ORG_MEMBER"], "groupRoleAssignments": [] }));
+    Ok(Reply::List(team.members.iter().map(view).collect()))
 }

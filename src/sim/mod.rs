@@ -5,12 +5,18 @@
 //! What is not known of Atlas is a setting of a project ([`world::Project`]), with the documented
 //! reading as its default. `/sim/v1` seeds it, scripts faults and shows the log of all requests.
 //!
-//! Not simulated: private endpoints beyond an empty list, teams, organisations, alert configurations and webhooks, cloud
+//! The same port answers as the key services below `/kms`, see `kms`.
+//!
+//! Not simulated: private endpoints beyond an empty list, more than one organisation, alert configurations and webhooks, cloud
 //! provider access, creating anything, TLS, and clusters that shut down when their key is invalid.
 //!
 //! Control side, all JSON: `GET|PUT|POST /sim/v1/world`, `PUT|POST /sim/v1/projects/{groupId}`,
-//! `POST /sim/v1/projects/{groupId}/human-edit` `{key, by}`, `PUT|POST /sim/v1/keys` `{id, state}`,
+//! `POST /sim/v1/projects/{groupId}/human-edit` `{key, by}`, `PUT|POST /sim/v1/keys` `{id, state?, created?, expires?, …}`
+//! (makes a key or a version, disables it, has it deleted), `PUT|POST /sim/v1/aliases` `{alias, key}`, `POST /sim/v1/kms` (the
+//! key services' log-ins, what our identity is denied, firewalls),
 //! `GET|POST|DELETE /sim/v1/faults`, `GET /sim/v1/log`. PUT replaces, POST lays fields over.
+//! Senders of events: `POST /sim/v1/emit`, `GET|POST|DELETE /sim/v1/subscriptions`, `GET /sim/v1/emissions`,
+//! described in `senders`.
 
 mod call;
 mod check;
@@ -21,9 +27,11 @@ mod encryption;
 mod events;
 pub mod fault;
 mod inventory;
+mod kms;
 mod limits;
 mod login;
 mod reply;
+mod senders;
 mod wire;
 pub mod world;
 
@@ -31,12 +39,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::response::IntoResponse as _;
-use axum::routing::{get, patch, post, put};
+use axum::routing::{any, get, patch, post, put};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::call::{Ask, Call, Operation};
+use self::kms::Service;
 use self::reply::Answer;
 use crate::domain::time::Clock;
 pub use world::{LogEntry, World};
@@ -56,6 +65,7 @@ struct Shared {
     world: Arc<Mutex<World>>,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
+    office: Arc<senders::Office>,
 }
 
 impl Shared {
@@ -71,8 +81,10 @@ impl Sim {
     /// When the listener has no address.
     pub fn start(listener: TcpListener, world: World, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let state = Shared { world: Arc::new(Mutex::new(world)), clock, tasks: tasks.clone() };
         let address = listener.local_addr()?;
+        let office = senders::Office::new(format!("http://{address}"));
+        let state = Shared { world: Arc::new(Mutex::new(world)), clock, tasks: tasks.clone(), office };
+        senders::watch::look(&state);
         let app = routes(state.clone());
         let ended = stop.clone();
         tasks.spawn(async move {
@@ -97,7 +109,9 @@ impl Sim {
 
     /// Looks at or changes the world behind the API.
     pub fn with<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
-        change(&mut self.state.world())
+        let changed = change(&mut self.state.world());
+        senders::watch::look(&self.state);
+        changed
     }
 
     /// Stops answering.
@@ -130,6 +144,7 @@ fn routes(state: Shared) -> Router {
     // A list that only an owner may read.
     let endpoints = Operation { name: "get_endpoints", handle: inventory::endpoints, ..change };
     let of = |rest: &str| format!("/api/atlas/v2/groups/{{group}}{rest}");
+    let org = |rest: &str| format!("/api/atlas/v2/orgs/{{org}}{rest}");
     Router::new()
         .route("/api/oauth/token", post(answer(token)))
         .route("/api/atlas/v2/groups", read("get_groups", FIRST, "groups", inventory::groups))
@@ -144,6 +159,10 @@ fn routes(state: Shared) -> Router {
             &of("/clusters/{cluster}/backup/snapshots"),
             read("get_snapshots", FIRST, "backups", inventory::snapshots),
         )
+        .route(&of("/teams"), read("get_teams", FIRST, "teams", inventory::teams))
+        .route(&org("/users"), read("get_org_users", USERS, "users", inventory::org_users))
+        .route(&org("/teams/{team}"), read("get_team", FIRST, "teams", inventory::team))
+        .route(&org("/teams/{team}/users"), read("get_team_users", USERS, "users", inventory::team_users))
         .route(&of("/users"), read("get_users", USERS, "users", inventory::users))
         .route(&of("/alerts"), read("get_alerts", FIRST, "alerts", events::alerts))
         .route(&of("/alerts/{alert}"), read("get_alert", FIRST, "alerts", events::alert))
@@ -153,10 +172,25 @@ fn routes(state: Shared) -> Router {
         .route("/sim/v1/projects/{group}", put(control::project).post(control::settle_project))
         .route("/sim/v1/projects/{group}/human-edit", post(control::human_edit))
         .route("/sim/v1/keys", put(control::key).post(control::key))
+        .route("/sim/v1/aliases", put(control::alias).post(control::alias))
+        .route("/sim/v1/kms", post(control::settle_kms))
+        .route("/kms/aws", any(key_service(Service::Aws)))
+        .route("/kms/aws/", any(key_service(Service::Aws)))
+        .route("/kms/entra/{*path}", any(key_service(Service::Entra)))
+        .route("/kms/azure/{*path}", any(key_service(Service::Vault)))
+        .route("/kms/gcp/v1/{*path}", any(key_service(Service::Gcp)))
         .route("/sim/v1/faults", get(control::faults).post(control::add_fault).delete(control::clear_faults))
         .route("/sim/v1/log", get(control::log))
         .fallback(async || reply::refuse(404, "RESOURCE_NOT_FOUND", "There is nothing here.").into_response())
+        .merge(senders::routes())
+        .layer(axum::middleware::from_fn_with_state(state.clone(), senders::watch::after))
         .with_state(state)
+}
+
+fn key_service(
+    service: Service,
+) -> impl Fn(Call) -> futures_util::future::BoxFuture<'static, axum::response::Response> + Clone {
+    move |call| Box::pin(kms::serve(service, call))
 }
 
 fn answer(

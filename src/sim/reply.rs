@@ -210,6 +210,11 @@ pub(super) fn scripted(status: u16, code: Option<&str>, retry_after: Option<u64>
     response
 }
 
+/// Says how to log in.
+pub(super) fn challenge(response: &mut Response, how: &'static str) {
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(how));
+}
+
 /// Gives a finished reply another status.
 pub(super) fn restate(response: &mut Response, status: u16) {
     *response.status_mut() = status_of(status);

@@ -12,8 +12,10 @@ use serde_json::{Map, Value, json};
 pub use super::demo::demo_key;
 pub use super::digest::DigestAlgorithm;
 use super::fault::Fault;
+pub use super::kms::{App, Facts, KeyServices};
 pub use super::limits::Bucket;
 use super::limits::Level;
+pub use super::senders::watch::Subscription;
 use crate::domain::time::Timestamp;
 
 /// Everything there is.
@@ -22,8 +24,18 @@ use crate::domain::time::Timestamp;
 pub struct World {
     /// By group id.
     pub projects: BTreeMap<String, Project>,
+    /// The organisation's teams, by id.
+    pub teams: BTreeMap<String, Team>,
+    /// The people of the organisation; `roles` are those they have there, such as `ORG_OWNER`.
+    pub org_users: Vec<User>,
+    /// Credentials that may not look at the organisation.
+    pub no_org: BTreeSet<String>,
     /// By identifier as a key service knows it; what is not here does not exist.
     pub keys: BTreeMap<String, KeyState>,
+    /// The key services' own side.
+    pub kms: KeyServices,
+    /// Who is told of changes; see the senders.
+    pub subscriptions: Vec<Subscription>,
     /// Client id to client secret.
     pub service_accounts: BTreeMap<String, String>,
     /// Seconds a token lives.
@@ -42,7 +54,8 @@ pub struct World {
     pub roles: BTreeMap<String, Role>,
     /// Addresses that may call the API; empty: all. Asking for a token is always allowed.
     pub access_list: Vec<String>,
-    /// Rate limits by set: `encryption`, `clusters`, `alerts`, `events`, `backups`, `groups`, `users`.
+    /// Rate limits by set: `encryption`, `clusters`, `alerts`, `events`, `backups`, `groups`, `users`,
+    /// `teams`.
     pub rate_limits: BTreeMap<String, Bucket>,
     /// What replies look like that a client must bear.
     pub odd: Odd,
@@ -66,7 +79,12 @@ impl Default for World {
     fn default() -> Self {
         Self {
             projects: BTreeMap::new(),
+            teams: BTreeMap::new(),
+            org_users: Vec::new(),
+            no_org: BTreeSet::new(),
             keys: BTreeMap::new(),
+            kms: KeyServices::default(),
+            subscriptions: Vec::new(),
             service_accounts: BTreeMap::new(),
             token_life: 3600,
             api_keys: BTreeMap::new(),
@@ -158,6 +176,10 @@ pub struct Project {
     pub clusters: Vec<Cluster>,
     /// Its people.
     pub users: Vec<User>,
+    /// Its teams: id to roles.
+    pub teams: BTreeMap<String, Vec<String>>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
     /// Roles of credentials on this project, where they differ from the world's.
     pub roles: BTreeMap<String, Role>,
     /// Whether the block may be changed while its key is unusable. Documented: no.
@@ -211,6 +233,16 @@ pub struct Snapshot {
     pub expires_at: Timestamp,
     /// The key it is encrypted with; shown only when it is one of AWS.
     pub key: Option<String>,
+}
+
+/// One team of the organisation.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Team {
+    /// Its name.
+    pub name: String,
+    /// Its members.
+    pub members: Vec<User>,
 }
 
 /// One person of a project.
@@ -387,6 +419,7 @@ impl World {
     /// Takes over from `old` what a seed does not hold.
     pub(super) fn go_on_from(&mut self, old: World) {
         (self.log, self.tokens, self.nonces, self.levels) = (old.log, old.tokens, old.nonces, old.levels);
+        self.kms.go_on_from(old.kms);
         for (id, project) in old.projects {
             if let Some(own) = self.projects.get_mut(&id) {
                 own.changed = project.changed;

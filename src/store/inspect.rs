@@ -18,11 +18,12 @@ const OLDEST: i32 = 130_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The tables of the newest schema.
-pub const TABLES: [&str; 15] = [
+pub const TABLES: [&str; 17] = [
     "approvals",
     "audit",
     "audit_head",
     "daemons",
+    "drifts",
     "inbox",
     "journal",
     "keys",
@@ -30,6 +31,7 @@ pub const TABLES: [&str; 15] = [
     "outbox",
     "owners",
     "projects",
+    "proofs",
     "reminders",
     "rotations",
     "token_requests",

@@ -12,6 +12,8 @@
 mod audit;
 mod daemons;
 mod error;
+mod feed;
+mod inbox;
 mod inspect;
 mod open;
 mod outbox;
@@ -26,11 +28,13 @@ mod types;
 pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
+pub use feed::{AwaitedProof, Proof, ProofEnd};
+pub use inbox::{ClaimedEvent, EventOutcome, NewEvent};
 pub use inspect::{TABLES, check_server_version};
 pub use open::{Access, known_version};
 pub use outbox::{Channel, ClaimedMail, Lane, MailCount, MailEnd, NewOutbox, OutboxRow, WebhookCount};
 pub use people::{Approval, NewApproval, Token, Vote};
-pub use projects::{KeyChange, KeySpan, ProjectFilter, ProjectWrite};
+pub use projects::{Drift, KeyChange, KeySpan, ProjectFilter, ProjectWrite};
 pub use reminders::Reminder;
 pub use retention::Horizon;
 pub use rotations::{JournalEntry, NewJournal, RotationRow, StepWrite};
@@ -63,6 +67,8 @@ pub fn statements() -> Vec<&'static Sql> {
     [
         audit::STATEMENTS,
         daemons::STATEMENTS,
+        inbox::STATEMENTS,
+        feed::STATEMENTS,
         inspect::STATEMENTS,
         outbox::STATEMENTS,
         people::STATEMENTS,

@@ -31,12 +31,21 @@ macro_rules! columns {
 const MAILS: Sql =
     Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id < $1 ORDER BY id DESC LIMIT $2"));
 const ONE: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id = $1"));
-// What needs a person at once does not wait behind reminders. 'nobody' stands for a missing owner.
+// What needs a person at once does not wait behind reminders.
+macro_rules! urgent_first {
+    () => {
+        "CASE WHEN kind IN ('needs_operator', 'key_alarm', 'late_apply', 'current_key_invalid') THEN 0 ELSE 1 END, \
+         next_try_at, id LIMIT 1"
+    };
+}
+// 'nobody' stands for a missing owner.
 macro_rules! first {
     () => {
-        "SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $1 AND recipient <> 'nobody' AND channel = 'mail' \
-         ORDER BY CASE WHEN kind IN ('needs_operator', 'late_apply', 'current_key_invalid') THEN 0 ELSE 1 END, \
-         next_try_at, id LIMIT 1"
+        concat!(
+            "SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $1 AND recipient <> 'nobody' AND channel = 'mail' \
+             ORDER BY ",
+            urgent_first!()
+        )
     };
 }
 macro_rules! claim {
@@ -67,7 +76,8 @@ macro_rules! claim_webhook {
         concat!(
             "UPDATE outbox SET attempts = attempts + 1, last_tried_at = $1, next_try_at = $2, lease = $3 WHERE id = (\
              SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $1 AND channel = 'webhook' AND recipient = $4 \
-             ORDER BY next_try_at, id LIMIT 1",
+             ORDER BY ",
+            urgent_first!(),
             $lock,
             ") RETURNING ",
             columns!()
@@ -90,6 +100,8 @@ const WEBHOOK_COUNTS: Sql = Sql::same(
      GROUP BY recipient, state ORDER BY recipient, state",
 );
 
+const HAS: Sql = Sql::same("SELECT COUNT(*) FROM outbox WHERE message_id = $1");
+
 pub(super) const STATEMENTS: &[&Sql] = &[
     &MAIL,
     &MAILS,
@@ -102,6 +114,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &LANES,
     &END_TARGET,
     &WEBHOOK_COUNTS,
+    &HAS,
 ];
 
 /// How a row of the outbox leaves.
@@ -350,6 +363,16 @@ impl Store {
         row.map(OutboxRow::try_from).transpose()
     }
 
+    /// Whether a mail with this Message-ID was written.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn has_mail(&self, message_id: &str) -> Result<bool, StoreError> {
+        let (count,): (i64,) =
+            urgent!(self, HAS, |pool, text| sqlx::query_as(text).bind(message_id).fetch_one(pool).await)?;
+        Ok(count > 0)
+    }
+
     /// The most urgent mail that is due, for this process alone until `patience` is over.
     ///
     /// # Errors
@@ -424,7 +447,7 @@ impl Store {
         Ok(read!(self, COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?)
     }
 
-    /// The webhook for `target` that is due longest, for this process alone until `patience` is over.
+    /// The most urgent webhook for `target` that is due, for this process alone until `patience` is over.
     ///
     /// # Errors
     /// What the database answered.

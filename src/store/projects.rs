@@ -1,10 +1,13 @@
 //! Projects, their owners, and the ledger of which key served when.
 
+use std::collections::BTreeMap;
+
 use sqlx::FromRow;
 
 use super::retry::persist;
 use super::types::storable;
 use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
+use crate::domain::hint::Watch;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::project::{OpenRotation, Project, SinceSource};
@@ -14,7 +17,7 @@ macro_rules! columns {
     () => {
         "SELECT p.group_id, p.name, p.provider, p.current_key, p.place, p.key_since, p.key_since_source, p.valid, \
          p.private_networking, p.environment, p.credential, p.policy, p.drift_key, p.last_checked_at, p.last_error, \
-         p.next_check_at, p.next_reminder_at, p.created_at, p.version, r.id AS open_id, r.state AS open_state \
+         p.next_check_at, p.next_reminder_at, p.created_at, p.version, p.kms, p.alias, r.id AS open_id, r.state AS open_state \
          FROM projects p LEFT JOIN rotations r ON r.group_id = p.group_id AND r.state IN ('awaiting_approval', \
          'approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') "
     };
@@ -42,19 +45,24 @@ const OWNERS_BETWEEN: Sql = Sql::same(
 );
 const KEYS: Sql =
     Sql::same("SELECT key, since, until, source FROM keys WHERE group_id = $1 ORDER BY since, key");
+const WATCHES: Sql = Sql::same("SELECT group_id, current_key, place, alias FROM projects ORDER BY group_id");
+const EARLIER: Sql = Sql::same(
+    "SELECT k.group_id, p.provider, k.key FROM keys k JOIN projects p ON p.group_id = k.group_id \
+     WHERE k.until IS NOT NULL AND p.provider IS NOT NULL ORDER BY k.group_id, k.since",
+);
 const NEXT_CHECK: Sql = Sql::same("SELECT MIN(next_check_at) FROM projects");
 const INSERT: Sql = Sql::same(
     "INSERT INTO projects (group_id, name, provider, current_key, place, key_since, key_since_source, valid, \
      private_networking, environment, credential, policy, drift_key, last_checked_at, last_error, next_check_at, \
-     next_reminder_at, created_at, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
-     $15, $16, $17, $18, 1) \
+     next_reminder_at, created_at, kms, alias, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
+     $13, $14, $15, $16, $17, $18, $19, $20, 1) \
      ON CONFLICT DO NOTHING",
 );
 const UPDATE: Sql = Sql::same(
     "UPDATE projects SET name = $3, provider = $4, current_key = $5, place = $6, key_since = $7, \
      key_since_source = $8, valid = $9, private_networking = $10, environment = $11, credential = $12, policy = $13, \
      drift_key = $14, last_checked_at = $15, last_error = $16, next_check_at = $17, next_reminder_at = $18, \
-     version = version + 1 \
+     kms = $19, alias = $20, version = version + 1 \
      WHERE group_id = $1 AND version = $2",
 );
 const DELETE: Sql = Sql::same("DELETE FROM projects WHERE group_id = $1");
@@ -84,6 +92,8 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &OWNERS,
     &OWNERS_BETWEEN,
     &KEYS,
+    &WATCHES,
+    &EARLIER,
     &NEXT_CHECK,
     &INSERT,
     &UPDATE,
@@ -133,6 +143,15 @@ pub struct ProjectWrite {
     pub key_change: Option<KeyChange>,
 }
 
+/// A key that somebody else has set.
+#[derive(Clone, Debug)]
+pub struct Drift {
+    /// What was found out about it.
+    pub finding: serde_json::Value,
+    /// Since when it serves this time, and who says so; the project keeps the first time it ever did.
+    pub since: (Timestamp, SinceSource),
+}
+
 /// A new current key.
 #[derive(Clone, Debug)]
 pub struct KeyChange {
@@ -165,6 +184,8 @@ struct Row {
     next_reminder_at: Option<Timestamp>,
     created_at: Timestamp,
     version: i64,
+    kms: Option<String>,
+    alias: Option<String>,
     open_id: Option<uuid::Uuid>,
     open_state: Option<String>,
 }
@@ -196,6 +217,8 @@ impl Row {
             owners,
             environment: self.environment,
             credential: self.credential,
+            kms: self.kms,
+            alias: self.alias,
             policy: self
                 .policy
                 .map(|text| serde_json::from_str(&text).map_err(|_| bad("policy")))
@@ -293,6 +316,46 @@ impl Store {
         Ok(read!(self, KEYS, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_all(pool).await)?)
     }
 
+    /// Every project as hints name it, without the keys that served before.
+    ///
+    /// # Errors
+    /// What the database answered, or that a stored value does not read.
+    pub async fn watches(&self) -> Result<Vec<Watch>, StoreError> {
+        type Row = (String, Option<String>, String, Option<String>);
+        let rows: Vec<Row> = read!(self, WATCHES, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        rows.into_iter()
+            .map(|(group, key, place, alias)| {
+                let bad = |column| StoreError::corrupt("projects", column, &group);
+                Ok(Watch {
+                    key: key
+                        .map(|text| serde_json::from_str(&text).map_err(|_| bad("current_key")))
+                        .transpose()?,
+                    place: serde_json::from_str(&place).map_err(|_| bad("place"))?,
+                    alias,
+                    earlier: Vec::new(),
+                    group: group.parse().map_err(|_| bad("group_id"))?,
+                })
+            })
+            .collect()
+    }
+
+    /// The keys that served before, by project.
+    ///
+    /// # Errors
+    /// What the database answered, or that a stored value does not read.
+    pub async fn earlier_keys(&self) -> Result<BTreeMap<GroupId, Vec<KeyRef>>, StoreError> {
+        let rows: Vec<(String, String, String)> =
+            read!(self, EARLIER, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let mut earlier: BTreeMap<GroupId, Vec<KeyRef>> = BTreeMap::new();
+        for (group, provider, key) in rows {
+            let bad = |column| StoreError::corrupt("keys", column, &group);
+            let provider = provider.parse().map_err(|_| bad("provider"))?;
+            let group = group.parse().map_err(|_| bad("group_id"))?;
+            earlier.entry(group).or_default().push(KeyRef::observed(provider, &key));
+        }
+        Ok(earlier)
+    }
+
     /// When the next project is to be looked at.
     ///
     /// # Errors
@@ -370,6 +433,8 @@ impl Store {
             .bind(it.next_check_at)
             .bind(it.next_reminder_at)
             .bind(it.created_at)
+            .bind(it.kms.as_deref())
+            .bind(it.alias.as_deref())
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?;
@@ -394,6 +459,21 @@ impl Store {
         outbox: &[NewOutbox],
         now: Timestamp,
     ) -> Result<i64, StoreError> {
+        self.drift_project(it, version, None, (audit, outbox), now).await
+    }
+
+    /// The same, with what was found out about a key that somebody else has set.
+    ///
+    /// # Errors
+    /// As [`Store::update_project`].
+    pub async fn drift_project(
+        &self,
+        it: &Project,
+        version: i64,
+        drift: Option<&Drift>,
+        (audit, outbox): (&[NewAudit], &[NewOutbox]),
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
         let mut tx = self.begin().await?;
         let done = each!(&mut tx, UPDATE, |conn, sql| sqlx::query(sql)
             .bind(it.group_id.as_str())
@@ -414,6 +494,8 @@ impl Store {
             .bind(it.last_error.as_deref().map(storable))
             .bind(it.next_check_at)
             .bind(it.next_reminder_at)
+            .bind(it.kms.as_deref())
+            .bind(it.alias.as_deref())
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?;
@@ -421,6 +503,12 @@ impl Store {
             return Err(StoreError::Conflict);
         }
         tx.write_owners(it).await?;
+        if let Some(drift) = drift {
+            if let Some(key) = &it.current_key {
+                tx.ledger(&it.group_id, key, drift.since.0, drift.since.1, now).await?;
+            }
+            tx.write_drift(&it.group_id, &drift.finding, now).await?;
+        }
         tx.write_ledger(it, now).await?;
         tx.write_outbox(outbox, now).await?;
         tx.append_audit(audit, now).await?;

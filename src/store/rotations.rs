@@ -364,6 +364,10 @@ impl Store {
         if let Some(project) = &write.project {
             tx.write_project(project, now).await?;
         }
+        let ended = before.rotation.state != after.state;
+        if ended && matches!(after.state, State::Completed | State::Accepted) && after.patched_at.is_some() {
+            tx.expect_proof(after.id, now).await?;
+        }
         tx.write_outbox(&write.outbox, now).await?;
         tx.append_audit(&write.audit, now).await?;
         tx.commit().await?;
@@ -615,7 +619,7 @@ impl Tx {
         Ok(true)
     }
 
-    async fn write_journal(
+    pub(super) async fn write_journal(
         &mut self,
         id: RotationId,
         entry: &NewJournal,

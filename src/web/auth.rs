@@ -7,14 +7,12 @@
 use std::num::NonZeroU32;
 
 use aws_lc_rs::rand;
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use axum::serve::IncomingStream;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use sha2::{Digest, Sha256};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixStream;
 
 use super::Web;
 use super::problem::Problem;
@@ -53,15 +51,11 @@ pub enum Origin {
     },
 }
 
-impl Connected<IncomingStream<'_, TcpListener>> for Origin {
-    fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
-        Origin::Network
-    }
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Origin {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        match stream.io().peer_cred() {
+impl Origin {
+    /// The user behind a connection to the local socket, by the kernel's word.
+    #[must_use]
+    pub fn local(stream: &UnixStream) -> Self {
+        match stream.peer_cred() {
             Ok(peer) => Origin::Local { user: user_name(peer.uid()) },
             Err(_) => Origin::Network,
         }

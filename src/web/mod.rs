@@ -1,10 +1,11 @@
-//! The HTTP face: API under `/api/v1`, probes, and a plain front page.
+//! The HTTP face: API under `/api/v1`, hooks, probes, and a plain front page.
 //!
 //! Handlers translate: a request becomes an engine command or a store read, an error becomes a
 //! problem document. Nothing is decided here except who may speak. The same router serves the TCP
 //! port, where callers bring a token, and the local socket, where the kernel says who they are.
 
 pub mod auth;
+pub mod hooks;
 pub mod problem;
 
 mod api;
@@ -38,6 +39,8 @@ pub const OPENAPI: &str = include_str!("openapi.json");
 pub struct Web {
     /// The engine.
     pub engine: Engine,
+    /// Where events come in.
+    pub hooks: Arc<hooks::LiveHooks>,
     /// Slows down who guesses tokens.
     pub guesses: Arc<auth::Guesses>,
     /// Ends event streams at shutdown.
@@ -51,6 +54,7 @@ pub fn router(web: Web) -> Router {
     let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_LIMIT);
     Router::new()
         .nest("/api/v1", api::routes().layer(timeout).merge(api::streams()))
+        .merge(hooks::routes())
         .route("/", get(front))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -114,7 +114,9 @@ impl Note<'_> {
         let mut data = Map::new();
         for (name, value) in self.model.as_object().into_iter().flatten() {
             let name = match name.as_str() {
-                "kind" | "server" => continue,
+                "server" => continue,
+                // Of a drift it says which.
+                "kind" if value == self.kind => continue,
                 // A key that was changed outside has the same names as one that we changed.
                 "from" => "oldKey",
                 "to" => "newKey",
@@ -132,7 +134,7 @@ impl Note<'_> {
 #[must_use]
 pub fn body(format: Format, note: &Note<'_>) -> String {
     let make = |limit| match format {
-        Format::CloudEvents => event(note, note.data(limit)),
+        Format::CloudEvents => event(note, &note.data(limit)),
         Format::Slack => slack(note, limit),
         Format::Teams => teams(note, limit),
     };
@@ -145,13 +147,13 @@ pub fn body(format: Format, note: &Note<'_>) -> String {
         limit /= 2;
     }
     match format {
-        Format::CloudEvents => event(note, note.ids()).to_string(),
+        Format::CloudEvents => event(note, &note.ids()).to_string(),
         Format::Slack => json!({ "text": escaped(&note.link()) }).to_string(),
-        Format::Teams => card(vec![plain(&note.link())], &note.link()).to_string(),
+        Format::Teams => card(&[plain(&note.link())], &note.link()).to_string(),
     }
 }
 
-fn event(note: &Note<'_>, data: Value) -> Value {
+fn event(note: &Note<'_>, data: &Value) -> Value {
     let mut event = json!({
         "specversion": "1.0",
         "id": note.id,
@@ -205,7 +207,7 @@ fn teams(note: &Note<'_>, limit: usize) -> Value {
             { "type": "TextRun", "text": cut(&value, limit), "fontType": "Monospace" },
         ] }));
     }
-    let mut message = card(body, &note.link());
+    let mut message = card(&body, &note.link());
     message["summary"] = title.into();
     message
 }
@@ -215,7 +217,7 @@ fn plain(text: &str) -> Value {
     json!({ "type": "RichTextBlock", "inlines": [{ "type": "TextRun", "text": text }] })
 }
 
-fn card(body: Vec<Value>, link: &str) -> Value {
+fn card(body: &[Value], link: &str) -> Value {
     json!({
         "type": "message",
         "attachments": [{

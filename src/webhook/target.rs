@@ -16,11 +16,11 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Response, redirect, retry};
-use url::{Host, Url};
+use url::Url;
 
 use super::Format;
 use super::sign::{Key, signatures};
-use crate::domain::address::not_public;
+use crate::domain::address::{ONLY_PUBLIC, check_url, not_public};
 use crate::domain::notice;
 use crate::domain::text::visible;
 use crate::domain::time::Timestamp;
@@ -110,41 +110,10 @@ impl Resolve for Public {
 fn all_public(name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
     for address in &found {
         if let Some(why) = not_public(address.ip()) {
-            return Err(format!("{name} resolves to {}, {why}: {WAY_OUT}", address.ip()));
+            return Err(format!("{name} resolves to {}, {why}: {ONLY_PUBLIC}", address.ip()));
         }
     }
     Ok(found)
-}
-
-const WAY_OUT: &str = "only public addresses are called, unless the target has allow_private = true";
-
-/// What keeps `url` from being called; it is not in the answer.
-///
-/// # Errors
-/// Says the rule, and the way out.
-pub fn check_url(url: &Url, allow_private: bool) -> Result<(), String> {
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("takes an address without a user and a password; use token for a bearer token".to_owned());
-    }
-    if url.fragment().is_some() {
-        return Err("takes an address without a \"#\"".to_owned());
-    }
-    match url.scheme() {
-        "https" => {}
-        "http" if allow_private => {}
-        "http" => return Err("takes https; http is only for a target with allow_private = true".to_owned()),
-        _ => return Err("takes an address that begins with https://".to_owned()),
-    }
-    let literal = match url.host() {
-        Some(Host::Ipv4(address)) => Some(address.into()),
-        Some(Host::Ipv6(address)) => Some(address.into()),
-        Some(Host::Domain(_)) => None,
-        None => return Err("takes an address with a host".to_owned()),
-    };
-    match literal.and_then(not_public).filter(|_| !allow_private) {
-        Some(why) => Err(format!("names {why}: {WAY_OUT}")),
-        None => Ok(()),
-    }
 }
 
 impl Target {
@@ -154,9 +123,7 @@ impl Target {
     /// Says what cannot be used, and never shows a secret.
     pub fn new(options: &Options) -> Result<Self, String> {
         let at = |what: &str, why: &str| format!("webhooks.{}.{what}: {why}", options.name);
-        let url = Url::parse(options.url.expose())
-            .map_err(|_| at("url", "takes an address that begins with https://"))?;
-        check_url(&url, options.allow_private).map_err(|why| at("url", &why))?;
+        let url = check_url(options.url.expose(), options.allow_private).map_err(|why| at("url", &why))?;
         if options.format == Format::CloudEvents && options.keys.is_empty() {
             return Err(at("secret", "is missing: a CloudEvent is always signed"));
         }
@@ -427,11 +394,11 @@ mod tests {
             Target::new(&allowed).unwrap();
         }
         for (url, wanted) in [
-            ("http://hooks.example/x", "takes https"),
+            ("http://hooks.example/x", "only with allow_private = true"),
             ("ftp://hooks.example/x", "begins with https://"),
             ("https://user@hooks.example/x", "without a user"),
             ("https://:canary@hooks.example/x", "without a user"),
-            ("https://hooks.example/x#canary", "without a \"#\""),
+            ("https://hooks.example/x#canary", "and a \"#\""),
             ("canary", "begins with https://"),
         ] {
             let refused = Target::new(&options(url)).unwrap_err();

@@ -42,10 +42,12 @@ fn has_exactly_these(value: &Value, contract: &str, beside: &str) {
 }
 
 const PROJECT: &str = "groupId name provider currentKey keySince keySinceSource valid due status owners environment \
-                       credential policy lastCheckedAt openRotation";
+                       credential kms alias policy lastCheckedAt openRotation";
 const ROTATION: &str = "id groupId projectName provider oldKey newKey state cause trigger reason requestedBy \
                         proposalHash approvals lastObservation hold attempts createdAt approvedAt patchedAt validAt \
                         deployedAt finishedAt expiresAt guardDeadline deployed version";
+const BESIDE: &str = "newKeyTail clusters atlasErrorCode atlasDetail atlasEvent atlasEventId atlasEventAt \
+                      atlasEventBy overwrote";
 const ENTRY: &str = "seq at actor kind fromState toState detail";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,6 +87,40 @@ async fn a_yes_can_be_taken_back_until_a_patch_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_up_and_an_alias_are_checked_kept_and_cleared() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    let path = format!("/projects/{}", group(1));
+    let refused = async |path: &str, body: Value, field: &str| {
+        let method = if path == "/projects" { "POST" } else { "PATCH" };
+        let answer = it.call(&ada, method, path, body).await;
+        assert_eq!((answer.problem(422), &answer.json["field"]), ("invalid", &json!(field)), "{answer:?}");
+    };
+    refused("/projects", json!({ "groupId": group(1), "kms": "nowhere" }), "kms").await;
+    refused("/projects", json!({ "groupId": group(5), "kms": "azure", "alias": "alias/x" }), "alias").await;
+    let body = json!({ "groupId": group(1), "kms": "aws", "alias": "alias/payments-prod" });
+    let made = it.call(&ada, "POST", "/projects", body).await;
+    assert_eq!(
+        (made.status, &made.json["kms"], &made.json["alias"]),
+        (201, &json!("aws"), &json!("alias/payments-prod"))
+    );
+    refused(&path, json!({ "kms": "azure" }), "kms").await;
+    for alias in ["payments-prod", "alias/", "alias/aws/ebs", "alias/a b"] {
+        refused(&path, json!({ "alias": alias }), "alias").await;
+    }
+    let other =
+        it.call(&ada, "PATCH", &path, json!({ "environment": "prod", "alias": "alias/b" })).await.json;
+    assert_eq!((&other["kms"], &other["alias"]), (&json!("aws"), &json!("alias/b")));
+    let cleared = it.call(&ada, "PATCH", &path, json!({ "kms": null, "alias": null })).await.json;
+    assert_eq!(
+        (&cleared["kms"], &cleared["alias"], &cleared["environment"]),
+        (&Value::Null, &Value::Null, &json!("prod"))
+    );
+    let shown = it.get(&ada, &path).await.json;
+    assert_eq!((&shown["kms"], &shown["alias"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_people_rotate_a_key_and_every_field_has_its_name() {
     let it = Daemon::start().await;
     let ada = it.token("ada", "operator,approver");
@@ -111,7 +147,7 @@ async fn two_people_rotate_a_key_and_every_field_has_its_name() {
     let proposal = json!({ "newKey": new_key(), "reason": "Q3" });
     let made = it.call(&ada, "POST", &path, proposal.clone()).await;
     assert_eq!((made.status, &made.json["state"]), (201, &json!("awaiting_approval")));
-    has_exactly_these(&made.json, ROTATION, "newKeyTail clusters atlasErrorCode atlasDetail");
+    has_exactly_these(&made.json, ROTATION, BESIDE);
     let id = made.json["id"].as_str().unwrap();
     let again = it.call(&ada, "POST", &path, proposal).await;
     assert_eq!((again.status, again.json["id"].as_str()), (200, Some(id)));
@@ -137,7 +173,7 @@ async fn two_people_rotate_a_key_and_every_field_has_its_name() {
 
     let done = it.until(&ada, id, |it| it["finishedAt"].is_string()).await;
     assert_eq!((&done["state"], &done["deployed"]), (&json!("completed"), &json!("observed")));
-    has_exactly_these(&done, ROTATION, "newKeyTail clusters atlasErrorCode atlasDetail");
+    has_exactly_these(&done, ROTATION, BESIDE);
     let seen: Vec<_> = done["lastObservation"].as_object().unwrap().keys().collect();
     assert_eq!(seen, ["at", "enabled", "key", "valid"]);
     assert_eq!((&done["oldKey"], &done["newKey"]), (&json!(old_key()), &json!(new_key())));
@@ -432,6 +468,8 @@ async fn every_role_may_do_what_the_contract_says_and_no_more() {
         ("GET", "/audit".to_owned(), Value::Null, EVERYONE, 200),
         ("GET", "/status".to_owned(), Value::Null, EVERYONE, 200),
         ("GET", "/outbox".to_owned(), Value::Null, EVERYONE, 200),
+        ("GET", "/hooks".to_owned(), Value::Null, EVERYONE, 200),
+        ("GET", "/discover".to_owned(), Value::Null, RUNS, 200),
         ("POST", "/projects".to_owned(), json!({ "groupId": UNTRACKED }), RUNS, 502),
         ("PATCH", untracked.clone(), json!({ "name": "x" }), RUNS, 404),
         ("DELETE", untracked.clone(), Value::Null, RUNS, 404),
@@ -669,8 +707,11 @@ async fn what_people_say_with_a_decision_is_kept() {
 
 /// The members that the routes in the sources and the document each have: `METHOD path`.
 fn routes_of_the_sources() -> BTreeSet<String> {
-    let sources =
-        [("/api/v1", include_str!("../../src/web/api/mod.rs")), ("", include_str!("../../src/web/mod.rs"))];
+    let sources = [
+        ("/api/v1", include_str!("../../src/web/api/mod.rs")),
+        ("", include_str!("../../src/web/mod.rs")),
+        ("", include_str!("../../src/web/hooks/mod.rs")),
+    ];
     let mut found = BTreeSet::new();
     for (prefix, text) in sources {
         for route in text.split(".route(\"").skip(1) {
@@ -684,7 +725,7 @@ fn routes_of_the_sources() -> BTreeSet<String> {
                     depth > 0
                 })
                 .collect();
-            for method in ["get", "post", "put", "patch", "delete"] {
+            for method in ["get", "post", "put", "patch", "delete", "options"] {
                 if handlers.contains(&format!(" {method}(")) || handlers.contains(&format!(".{method}(")) {
                     let path = path.replace("{group_id}", "{groupId}");
                     found.insert(format!("{} {prefix}{path}", method.to_uppercase()));

@@ -194,6 +194,8 @@ fn project(dice: &mut Dice, now: Timestamp) -> Project {
         owners: (0..dice.roll(4)).map(|_| dice.one(&NAMES).to_owned()).collect(),
         environment: dice.maybe(|dice| dice.one(&TEXTS).to_owned()),
         credential: "default".to_owned(),
+        kms: dice.maybe(|dice| dice.one(&NAMES).to_owned()),
+        alias: dice.maybe(|dice| dice.one(&NAMES).to_owned()),
         policy: dice.maybe(|_| PolicyOverride { approvals: Some(2), ..PolicyOverride::default() }),
         drift_key: dice.maybe(key),
         last_checked_at: dice.maybe(|dice| instant(dice, now)),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Which modules a module may name in a `crate::` path, itself aside.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("config", &["domain", "secret"]),
     ("secret", &[]),
@@ -12,10 +12,14 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("telemetry", &["config"]),
     ("store", &["domain", "secret"]),
     ("atlas", &["domain", "secret"]),
+    ("kms", &["domain", "secret"]),
     ("sim", &["domain", "secret"]),
     ("mail", &["domain", "secret"]),
     ("webhook", &["domain", "secret"]),
-    ("engine", &["store", "atlas", "mail", "webhook", "domain", "config", "secret", "lifecycle", "telemetry"]),
+    (
+        "engine",
+        &["store", "atlas", "kms", "mail", "webhook", "domain", "config", "secret", "lifecycle", "telemetry"],
+    ),
     ("web", &["engine", "store", "domain", "config", "secret", "lifecycle", "telemetry"]),
     (
         "app",
@@ -24,6 +28,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
             "engine",
             "store",
             "atlas",
+            "kms",
             "mail",
             "webhook",
             "sim",

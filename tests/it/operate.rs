@@ -30,7 +30,7 @@ impl Daemon {
     }
 
     /// Changes the configuration and starts anew under it.
-    fn restart_with(&mut self, change: impl FnOnce(String) -> String) {
+    pub(crate) fn restart_with(&mut self, change: impl FnOnce(String) -> String) {
         signal(&self.child, "-TERM");
         assert!(self.child.wait().unwrap().success(), "{}", self.log.lock().unwrap());
         self.rewrite(change);
@@ -38,7 +38,7 @@ impl Daemon {
         (self.child, self.base, self.log) = (child, base, log);
     }
 
-    fn rewrite(&self, change: impl FnOnce(String) -> String) {
+    pub(crate) fn rewrite(&self, change: impl FnOnce(String) -> String) {
         let file = self.folder.path().join("keywheel.toml");
         std::fs::write(&file, change(std::fs::read_to_string(&file).unwrap())).unwrap();
     }

@@ -60,6 +60,8 @@ impl Fleet {
             owners: owners.to_vec(),
             environment: None,
             credential: "default".to_owned(),
+            kms: None,
+            alias: None,
             policy: None,
             drift_key: None,
             last_checked_at: None,

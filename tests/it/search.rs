@@ -90,8 +90,10 @@ struct Database {
     _folder: tempfile::TempDir,
 }
 
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 14] = [
     "journal",
+    "proofs",
+    "drifts",
     "approvals",
     "reminders",
     "outbox",

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
+use keywheel::domain::event::{Actor, KeyEvent, ProofState};
 use keywheel::domain::ids::GroupId;
 use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::policy::Rules;
-use keywheel::domain::project::{Project, Status};
+use keywheel::domain::project::{Project, SinceSource, Status};
 use keywheel::domain::rotation::machine::next;
 use keywheel::domain::rotation::outcome::{Command, Observation, Outcome};
 use keywheel::domain::rotation::state::{Proposal, Rotation, State};
 use keywheel::domain::time::Timestamp;
 use keywheel::store::{
-    Access, NewAudit, NewJournal, ProjectFilter, RotationRow, StepWrite, Store, StoreError, TABLES,
-    statements,
+    Access, AwaitedProof, Drift, NewAudit, NewJournal, ProjectFilter, Proof, ProofEnd, RotationRow,
+    StepWrite, Store, StoreError, TABLES, known_version, statements,
 };
 use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr, Statement};
 
@@ -54,6 +55,8 @@ fn project() -> Project {
         owners: vec!["ada@example.com".to_owned(), "bob@example.com".to_owned()],
         environment: None,
         credential: "default".to_owned(),
+        kms: None,
+        alias: None,
         policy: None,
         drift_key: None,
         last_checked_at: None,
@@ -222,6 +225,70 @@ async fn tokens_are_counted_over_restarts(store: &Store) {
     assert_eq!(crowd.iter().filter(|it| it.is_err()).count(), 0);
 }
 
+async fn what_atlas_feed_says_is_kept(store: &Store) {
+    let event = |id: &str| KeyEvent {
+        id: id.to_owned(),
+        at: now(),
+        provider: Provider::Aws,
+        by: Actor::Person("eve@example.com".to_owned()),
+    };
+    let row = approved(store).await;
+    let (id, day) = (row.rotation.id, Duration::from_secs(86_400));
+    assert_eq!(store.proof(id).await.unwrap(), None);
+    let done = |state| Rotation { state, patched_at: Some(now()), ..row.rotation.clone() };
+    store.commit(write(&row, &done(State::Completed), None)).await.unwrap();
+    let awaited = AwaitedProof { rotation: id, until: now() + day };
+    assert_eq!(store.due_proofs(now(), 10).await.unwrap(), [awaited]);
+    store.await_proof(id, now() + Duration::from_secs(60), Some("no\0 answer")).await.unwrap();
+    assert_eq!(store.due_proofs(now(), 10).await.unwrap(), []);
+    let waiting = store.proof(id).await.unwrap().unwrap();
+    assert_eq!(
+        (waiting.state, waiting.last_error.as_deref()),
+        (ProofState::Awaited, Some("no\u{fffd} answer"))
+    );
+    let proof = Proof {
+        state: ProofState::Found,
+        event: Some(event("a")),
+        overwrote: vec![event("b")],
+        last_error: None,
+    };
+    let journal = vec![entry("atlas_event", false)];
+    let end = ProofEnd { proof: proof.clone(), journal, audit: vec![audit("x")], outbox: vec![] };
+    let before = store.journal(id, 0, 100).await.unwrap().len();
+    assert!(store.settle_proof(id, &end, now()).await.unwrap());
+    assert!(!store.settle_proof(id, &end, now()).await.unwrap(), "only one daemon writes it");
+    assert_eq!(store.proof(id).await.unwrap(), Some(proof));
+    assert_eq!(store.journal(id, 0, 100).await.unwrap().len(), before + 1);
+    assert_eq!(store.due_proofs(now() + day, 10).await.unwrap(), []);
+
+    // A key that is back: the project keeps its first day, the ledger both times.
+    assert_eq!(store.last_drift(&group()).await.unwrap(), None);
+    let mut moved = store.project(&group()).await.unwrap().unwrap();
+    moved.current_key = Some(key('2'));
+    let version = store.update_project(&moved, moved.version, &[], &[], now() + day).await.unwrap();
+    moved.current_key = Some(key('1'));
+    let drift = Drift {
+        finding: serde_json::json!({ "by": "eve" }),
+        since: (now() + day + day, SinceSource::AtlasEvent),
+    };
+    store.drift_project(&moved, version, Some(&drift), (&[], &[]), now() + day + day).await.unwrap();
+    assert_eq!(store.last_drift(&group()).await.unwrap(), Some(drift.finding.clone()));
+    let spans = store.keys(&group()).await.unwrap();
+    let spans: Vec<_> =
+        spans.iter().map(|it| (it.key.clone(), it.since, it.until.is_none(), it.source.as_str())).collect();
+    let (one, two) = (key('1').to_string(), key('2').to_string());
+    assert_eq!(
+        spans,
+        [
+            (one.clone(), now(), false, "operator"),
+            (two, now(), false, "operator"),
+            (one, now() + day + day, true, "atlas_event")
+        ]
+    );
+    let stale = store.drift_project(&moved, version, Some(&drift), (&[], &[]), now()).await;
+    assert!(matches!(stale, Err(StoreError::Conflict)));
+}
+
 async fn raw(store: &Store, text: &str) {
     let text = AssertSqlSafe(text.to_owned());
     match store {
@@ -249,6 +316,7 @@ contract!(
     equal_looks_are_one_row,
     the_chain_names_what_was_tampered_with,
     tokens_are_counted_over_restarts,
+    what_atlas_feed_says_is_kept,
 );
 
 #[test]
@@ -339,7 +407,7 @@ async fn a_newer_database_is_refused_and_left_alone() {
         .await;
         assert!(matches!(
             db.store.check_schema().await,
-            Err(StoreError::NewerSchema { found: 9999, known: 3 })
+            Err(StoreError::NewerSchema { found: 9999, known }) if known == known_version()
         ));
         assert!(
             matches!(db.store.migrate().await, Err(StoreError::NewerSchema { found: 9999, .. })),

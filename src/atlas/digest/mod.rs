@@ -134,6 +134,10 @@ impl ApiKey {
         Self { public_key, private_key, nonces: Mutex::default() }
     }
 
+    pub(super) fn public_key(&self) -> &str {
+        &self.public_key
+    }
+
     /// The nonce to use without being asked.
     pub(super) fn current(&self) -> Option<Arc<Session>> {
         self.lock().current.clone()

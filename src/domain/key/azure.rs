@@ -54,6 +54,12 @@ impl AzureKey {
         &self.vault
     }
 
+    /// Where the vault's cloud has its vaults, such as `vault.azure.net`.
+    #[must_use]
+    pub fn cloud(&self) -> &str {
+        self.host.trim_start_matches('.')
+    }
+
     /// The key's name within its vault.
     #[must_use]
     pub fn name(&self) -> &str {

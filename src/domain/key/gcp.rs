@@ -54,6 +54,12 @@ impl GcpKey {
         &self.key
     }
 
+    /// The path of the key without the version.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.text.trim().rsplit_once("/cryptoKeyVersions/").map_or("", |(path, _)| path)
+    }
+
     /// The version's number.
     #[must_use]
     pub fn version(&self) -> &str {

@@ -1,5 +1,6 @@
 //! The JSON API. One file for each resource; [`views`] says how rows look from outside.
 
+mod discover;
 mod projects;
 mod rotations;
 mod views;
@@ -28,12 +29,14 @@ pub(super) fn routes() -> Router<Web> {
         .route("/projects/{group_id}/why", get(projects::why))
         .route("/projects/{group_id}/keys", get(projects::keys))
         .route("/projects/{group_id}/rotations", post(rotations::propose))
+        .route("/discover", get(discover::list))
         .route("/rotations", get(rotations::list))
         .route("/rotations/{id}", get(rotations::show))
         .route("/rotations/{id}/journal", get(rotations::journal))
         .route("/rotations/{id}/{verb}", post(rotations::say))
         .route("/audit", get(watch::audit))
         .route("/status", get(watch::status))
+        .route("/hooks", get(watch::hooks))
         .route("/outbox", get(watch::outbox))
         .route("/outbox/{id}", get(watch::mail))
 }

@@ -72,9 +72,13 @@ pub(super) struct Add {
     owners: Vec<String>,
     credential: Option<String>,
     environment: Option<String>,
+    kms: Option<String>,
+    alias: Option<String>,
     key_since: Option<Timestamp>,
     #[serde(default, deserialize_with = "object")]
     policy: Option<PolicyOverride>,
+    #[serde(default)]
+    dry_run: bool,
 }
 
 pub(super) async fn add(
@@ -90,9 +94,14 @@ pub(super) async fn add(
         owners: body.owners,
         credential: body.credential,
         environment: body.environment,
+        kms: body.kms,
+        alias: body.alias,
         key_since: body.key_since,
         policy: body.policy,
     };
+    if body.dry_run {
+        return Ok((StatusCode::OK, shown(&web, &web.engine.check_project(new).await?)));
+    }
     let project = web.engine.add_project(&caller.name, new).await?;
     Ok((StatusCode::CREATED, shown(&web, &project)))
 }
@@ -104,9 +113,18 @@ pub(super) struct Edit {
     owners: Option<Vec<String>>,
     credential: Option<String>,
     environment: Option<String>,
+    #[serde(default, deserialize_with = "cleared")]
+    kms: Option<String>,
+    #[serde(default, deserialize_with = "cleared")]
+    alias: Option<String>,
     key_since: Option<Timestamp>,
     #[serde(default, deserialize_with = "object")]
     policy: Option<PolicyOverride>,
+}
+
+/// A field that null clears: the engine takes an empty text for that.
+fn cleared<'de, D: serde::Deserializer<'de>>(field: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(Option::<String>::deserialize(field)?.unwrap_or_default()))
 }
 
 pub(super) async fn edit(
@@ -122,6 +140,8 @@ pub(super) async fn edit(
         owners: body.owners,
         credential: body.credential,
         environment: body.environment,
+        kms: body.kms,
+        alias: body.alias,
         key_since: body.key_since,
         policy: body.policy,
     };
@@ -177,7 +197,7 @@ pub(super) async fn why(
 ) -> Result<axum::Json<Value>, Problem> {
     let project = find(&web, &id).await?;
     let (defaults, now) = (&web.engine.settings.policy, web.engine.clock.now());
-    let mut sentences = Vec::new();
+    let (mut sentences, mut drift) = (Vec::new(), None);
     match &project.current_key {
         Some(key) => sentences.push(format!("Atlas holds the key {key}.")),
         None => {
@@ -190,7 +210,17 @@ pub(super) async fn why(
             Some(SinceSource::FirstSeen) => {
                 format!("It has served for at least {days} days: it was there when Keywheel first looked.")
             }
-            Some(source) => format!("It has served for {days} days, since {since} (source: {source})."),
+            Some(source) => {
+                let says = match source {
+                    SinceSource::Operator => "a person said so",
+                    SinceSource::Rotation => "Keywheel's own rotation",
+                    SinceSource::AtlasEvent => {
+                        "Atlas' event about a rotated key, which does not name the key"
+                    }
+                    SinceSource::FirstSeen => "the first look",
+                };
+                format!("It has served for {days} days, since {since} (source: {source}, {says}).")
+            }
             None => format!("It has served for {days} days."),
         });
     }
@@ -207,6 +237,9 @@ pub(super) async fn why(
     }
     if let Some(key) = &project.drift_key {
         sentences.push(format!("Somebody else set the key {key}. If that is right, say since when with `keywheel project edit --since`."));
+        drift = web.engine.store.last_drift(&project.group_id).await?;
+        let told = drift.as_ref().and_then(|it| it["sentences"].as_array()).into_iter().flatten();
+        sentences.extend(told.filter_map(Value::as_str).map(str::to_owned));
     }
     if let Some(error) = &project.last_error {
         sentences.push(format!("The last look failed: {error}"));
@@ -233,9 +266,10 @@ pub(super) async fn why(
         }
     }
     let status = project.status(defaults, now);
-    Ok(axum::Json(
-        json!({ "groupId": project.group_id, "name": project.name, "status": status, "sentences": sentences }),
-    ))
+    let drift = drift.as_ref().map(views::drift);
+    Ok(axum::Json(json!({
+        "groupId": project.group_id, "name": project.name, "status": status, "sentences": sentences, "drift": drift,
+    })))
 }
 
 /// The keys a project has had, the oldest first.

@@ -72,7 +72,7 @@ pub(super) async fn list(
     let next = (rows.len() == limit).then(|| rows.last().map(|row| row.rotation.id.to_string())).flatten();
     let mut items = Vec::with_capacity(rows.len());
     for row in &rows {
-        items.push(views::rotation(row, &web.engine.store.approvals(row.rotation.id).await?));
+        items.push(viewed(&web, row).await?);
     }
     Ok(page(items, next))
 }
@@ -136,8 +136,13 @@ pub(super) async fn say(
     shown(&web, &row).await
 }
 
+async fn viewed(web: &Web, row: &RotationRow) -> Result<Value, Problem> {
+    let (store, id) = (&web.engine.store, row.rotation.id);
+    Ok(views::rotation(row, &store.approvals(id).await?, store.proof(id).await?.as_ref()))
+}
+
 async fn shown(web: &Web, row: &RotationRow) -> Result<axum::Json<Value>, Problem> {
-    Ok(axum::Json(views::rotation(row, &web.engine.store.approvals(row.rotation.id).await?)))
+    Ok(axum::Json(viewed(web, row).await?))
 }
 
 /// One event for each journal row, resumable by `Last-Event-ID`; ends with the rotation.

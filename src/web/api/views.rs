@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use crate::domain::policy::Policy;
 use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
-use crate::store::{Approval, AuditEntry, JournalEntry, OutboxRow, RotationRow};
+use crate::engine::discover::Found;
+use crate::engine::intake::{COUNTED, Tally};
+use crate::store::{Approval, AuditEntry, JournalEntry, OutboxRow, Proof, RotationRow};
 
 pub(super) fn project(it: &Project, defaults: &Policy, now: Timestamp) -> Value {
     json!({
@@ -21,6 +23,8 @@ pub(super) fn project(it: &Project, defaults: &Policy, now: Timestamp) -> Value 
         "owners": it.owners,
         "environment": it.environment,
         "credential": it.credential,
+        "kms": it.kms,
+        "alias": it.alias,
         "policy": it.policy(defaults),
         "lastCheckedAt": it.last_checked_at,
         "lastError": it.last_error,
@@ -28,8 +32,25 @@ pub(super) fn project(it: &Project, defaults: &Policy, now: Timestamp) -> Value 
     })
 }
 
-pub(super) fn rotation(row: &RotationRow, votes: &[Approval]) -> Value {
+/// What was found out about a key that somebody else has set.
+pub(super) fn drift(finding: &Value) -> Value {
+    let names = [
+        "from",
+        "to",
+        "kind",
+        "by",
+        "atlasEventId",
+        "atlasEventAt",
+        "servedUntil",
+        "undoneRotation",
+        "terraform",
+    ];
+    names.iter().map(|name| ((*name).to_owned(), finding[*name].clone())).collect()
+}
+
+pub(super) fn rotation(row: &RotationRow, votes: &[Approval], proof: Option<&Proof>) -> Value {
     let it = &row.rotation;
+    let event = proof.and_then(|proof| proof.event.as_ref());
     json!({
         "id": it.id,
         "groupId": it.group_id,
@@ -75,6 +96,13 @@ pub(super) fn rotation(row: &RotationRow, votes: &[Approval]) -> Value {
         })).collect::<Vec<_>>(),
         "atlasErrorCode": it.failure.as_ref().and_then(|failure| failure.code.clone()),
         "atlasDetail": it.failure.as_ref().map(|failure| failure.detail.clone()),
+        "atlasEvent": proof.map(|proof| proof.state),
+        "atlasEventId": event.map(|event| &event.id),
+        "atlasEventAt": event.map(|event| event.at),
+        "atlasEventBy": event.map(|event| event.by.to_string()),
+        "overwrote": proof.map(|proof| &proof.overwrote[..]).unwrap_or_default().iter().map(|event| json!({
+            "atlasEventId": event.id, "at": event.at, "by": event.by.to_string(),
+        })).collect::<Vec<_>>(),
         "version": row.version,
     })
 }
@@ -123,5 +151,43 @@ pub(super) fn mail(it: &OutboxRow) -> Value {
         "lastReply": it.last_reply,
         "sentAt": it.sent_at,
         "model": it.model,
+    })
+}
+
+/// A hook with its counts.
+pub(super) fn hook(name: &str, tally: &Tally, server: &str) -> Value {
+    let (seen, accepted) = tally.last();
+    let mut view = json!({
+        "name": name,
+        "kind": tally.kind,
+        "url": format!("{server}/hooks/{name}"),
+        "since": tally.since,
+        "lastSeenAt": seen,
+        "lastAcceptedAt": accepted,
+        "refused": tally.refusals(),
+    });
+    for (counted, count) in COUNTED.into_iter().zip(tally.counts()) {
+        view[counted] = json!(count);
+    }
+    view
+}
+
+pub(super) fn found(it: &Found) -> Value {
+    let (group, seen) = (it.group.as_ref(), it.seen.as_ref());
+    let owners = it.owners.iter().map(|(mail, from)| json!({ "mail": mail, "from": from }));
+    json!({
+        "groupId": group.map(|group| &group.id),
+        "name": group.map(|group| &group.name),
+        "credential": it.credential,
+        "provider": seen.and_then(|seen| seen.provider),
+        "key": seen.and_then(|seen| seen.key.as_ref()).map(ToString::to_string),
+        "valid": seen.and_then(|seen| seen.valid),
+        "clusterCount": group.and_then(|group| group.clusters),
+        "owners": owners.collect::<Vec<_>>(),
+        "ownersUnknown": it.unknown_owners,
+        "tags": group.map(|group| &group.tags[..]).unwrap_or_default().iter()
+            .map(|(key, value)| json!({ "key": key, "value": value })).collect::<Vec<_>>(),
+        "tracked": it.tracked,
+        "error": it.error,
     })
 }

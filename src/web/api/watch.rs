@@ -1,4 +1,4 @@
-//! Looking on: the fleet at a glance, the audit log, and the mails that rest in the outbox.
+//! Looking on: the fleet at a glance, the audit log, the hooks, and the mails that rest in the outbox.
 
 use std::collections::BTreeMap;
 
@@ -45,6 +45,14 @@ pub(super) async fn mail(
     row.map(|row| axum::Json(views::mail(&row))).ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "mail-not-found", format!("there is no mail {id}"))
     })
+}
+
+/// The hooks with what came by them since the process began.
+pub(super) async fn hooks(State(web): State<Web>, _: Caller) -> axum::Json<Value> {
+    let server = &web.engine.settings.public_url;
+    let items =
+        web.engine.intake.tallies().into_iter().map(|(name, tally)| views::hook(&name, &tally, server));
+    page(items.collect(), None)
 }
 
 /// Counts by status, the most urgent projects, and what waits for people.

@@ -1,6 +1,7 @@
 //! What leaves, and what is read from good replies.
 
 use keywheel::atlas::PatchBody;
+use keywheel::domain::event::Actor;
 use keywheel::domain::key::{KeyRef, Provider};
 use keywheel::domain::rotation::outcome::Class;
 use keywheel::domain::rotation::state::Reply;
@@ -243,4 +244,85 @@ async fn a_projects_name_is_kept_as_it_is() {
     let setup = client(&fake);
     assert_eq!(setup.atlas.group_name("default", &group(), GENEROUS).await.unwrap(), "<b>Zahlungen</b> é");
     assert!(setup.atlas.group_name("default", &group(), GENEROUS).await.is_err());
+}
+
+#[tokio::test]
+async fn events_about_the_key_are_read_with_who_did_it() {
+    let first = r#"{"results":[
+        {"id":"a","created":"2026-11-20T08:00:00Z","eventTypeName":"AWS_ENCRYPTION_KEY_ROTATED","username":"eve@example.com"},
+        {"id":"b","created":"2026-11-21T08:00:00Z","eventTypeName":"AWS_ENCRYPTION_KEY_ROTATED","publicKey":"abcdefgh","apiKeyId":"x"},
+        {"id":"x","created":"2026-11-21T09:00:00Z","eventTypeName":"SOMETHING_NEW","username":"eve@example.com"}],
+        "links":[{"rel":"next","href":"https://evil.example/"}]}"#;
+    let second = r#"{"results":[
+        {"id":"c","created":"2026-11-22T08:00:00Z","eventTypeName":"GCP_ENCRYPTION_KEY_ROTATED","publicKey":"mdb_sa_id_1"},
+        {"id":"d","created":"2026-11-19T08:00:00Z","eventTypeName":"AWS_ENCRYPTION_KEY_ROTATED","username":null},
+        {"id":"e","created":"soon","eventTypeName":"AWS_ENCRYPTION_KEY_ROTATED"}]}"#;
+    let fake = Fake::start([ok(first), ok(second)]).await;
+    let since = "2026-11-01T00:00:00.5Z".parse().unwrap();
+    let events = client(&fake).atlas.key_events("default", &group(), since, GENEROUS).await.unwrap();
+    let shown: Vec<_> = events.iter().map(|it| (it.id.as_str(), it.by.clone())).collect();
+    let (eve, key) = (Actor::Person("eve@example.com".to_owned()), Actor::ApiKey("abcdefgh".to_owned()));
+    let account = Actor::ServiceAccount("mdb_sa_id_1".to_owned());
+    assert_eq!(shown, [("c", account), ("b", key), ("a", eve), ("d", Actor::Unsaid)]);
+    assert!(
+        fake.calls()[0].contains(
+            "/events?eventType=AWS_ENCRYPTION_KEY_ROTATED&eventType=AZURE_ENCRYPTION_KEY_ROTATED&\
+             eventType=GCP_ENCRYPTION_KEY_ROTATED&minDate=2026-11-01T00:00:00Z&includeCount=false&\
+             itemsPerPage=200&pageNum=1 "
+        ),
+        "{}",
+        fake.calls()[0]
+    );
+}
+
+#[tokio::test]
+async fn owners_are_active_people_with_the_role() {
+    let people = r#"{"results":[
+        {"username":"ada@example.com","roles":["GROUP_OWNER"],"orgMembershipStatus":"ACTIVE"},
+        {"username":"bob@example.com","roles":["GROUP_READ_ONLY"],"orgMembershipStatus":"ACTIVE"},
+        {"username":"new@example.com","roles":["GROUP_OWNER"],"orgMembershipStatus":"PENDING"},
+        {"username":"old@example.com","roles":["GROUP_OWNER"],"orgMembershipStatus":"INVITATION_EXPIRED"},
+        {"username":"odd@example.com","roles":null,"orgMembershipStatus":"ACTIVE"}]}"#;
+    let org = r#"{"results":[
+        {"username":"org@example.com","roles":{"orgRoles":["ORG_OWNER"]},"orgMembershipStatus":"ACTIVE"},
+        {"username":"member@example.com","roles":{"orgRoles":["ORG_MEMBER"]},"orgMembershipStatus":"ACTIVE"},
+        {"username":"soon@example.com","roles":{"orgRoles":["ORG_OWNER"]},"orgMembershipStatus":"PENDING"}]}"#;
+    let teams = r#"{"results":[{"teamId":"65bb00000000000000000001","roleNames":["GROUP_OWNER"]},
+        {"teamId":"65bb00000000000000000002","roleNames":["GROUP_READ_ONLY"]},{"teamId":"../../orgs","roleNames":[]}]}"#;
+    let members = r#"{"results":[{"username":"tea@example.com","orgMembershipStatus":"ACTIVE"},
+        {"username":"t2@example.com","orgMembershipStatus":"PENDING"}]}"#;
+    let fake = Fake::start([people, org, teams, members, r#"{"name":"platform"}"#].map(ok)).await;
+    let (setup, group) = (client(&fake), group());
+    let atlas = &setup.atlas;
+    let owners = atlas.project_owners("default", &group, GENEROUS).await.unwrap();
+    assert_eq!(owners, ["ada@example.com"]);
+    assert_eq!(atlas.org_owners("default", "o", GENEROUS).await.unwrap(), ["org@example.com"]);
+    let teams = atlas.teams("default", &group, GENEROUS).await.unwrap();
+    assert_eq!(teams.iter().map(|it| it.owns).collect::<Vec<_>>(), [true, false]);
+    let team = atlas.team_members("default", "o", &teams[0].id, GENEROUS).await.unwrap();
+    assert_eq!(team, ("platform".to_owned(), vec!["tea@example.com".to_owned()]));
+    let calls = fake.calls();
+    for (number, version) in [(0, "2025-02-19"), (1, "2025-02-19"), (2, "2023-01-01"), (3, "2025-02-19")] {
+        assert!(calls[number].contains(&format!("accept: application/vnd.atlas.{version}+json")), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn the_list_of_projects_is_read_page_by_page() {
+    let page = r#"{"results":[
+        {"id":"32b6e34b3d91647abb20e7b8","name":"a","orgId":"65aa0000000000000000feed","clusterCount":3,
+         "tags":[{"key":"environment","value":"prod"},{"key":7}]},
+        {"id":"32b6e34b3d91647abb20e7b9","name":"b","orgId":"../x"},{"id":"no id"}],
+        "links":[{"rel":"next","href":"x"}],"totalCount":51}"#;
+    let fake = Fake::start([ok(page)]).await;
+    let setup = client(&fake);
+    let found = setup.atlas.groups("default", 2, 9000, GENEROUS).await.unwrap();
+    assert_eq!((found.more, found.total, found.groups.len()), (true, Some(51), 2));
+    let first = &found.groups[0];
+    assert_eq!((first.name.as_str(), first.clusters), ("a", Some(3)));
+    assert_eq!(first.tags, [("environment".to_owned(), "prod".to_owned())]);
+    assert_eq!((&found.groups[1].org, found.groups[1].clusters), (&None, None));
+    assert!(fake.calls()[0].starts_with("GET /api/atlas/v2/groups?itemsPerPage=500&pageNum=2 "));
+    assert_eq!(setup.atlas.identity("default").as_deref(), Some("mdb_sa_id_1"));
+    assert_eq!((setup.atlas.identity("none"), setup.atlas.credentials()), (None, vec!["default".to_owned()]));
 }

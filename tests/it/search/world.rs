@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use keywheel::atlas::AtlasApi;
+use keywheel::atlas::{AtlasApi, Groups, Team};
+use keywheel::domain::event::KeyEvent;
 use keywheel::domain::ids::{GroupId, RotationId};
 use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::rotation::outcome::{Class, Cluster, Failure, Observation};
@@ -735,6 +736,11 @@ impl Inner {
     }
 }
 
+/// This world keeps no events and lists nobody.
+fn nothing_kept<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, Failure>> {
+    Box::pin(async { Err(failed(Class::Unknown, None, None)) })
+}
+
 impl AtlasApi for World {
     fn knows(&self, _: &str) -> bool {
         true
@@ -822,5 +828,70 @@ impl AtlasApi for World {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         Box::pin(self.call("alerts", timeout, |inner, _| Ok(inner.plan.network_denied)))
+    }
+
+    fn credentials(&self) -> Vec<String> {
+        vec!["default".to_owned()]
+    }
+
+    fn identity(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn groups<'a>(
+        &'a self,
+        _: &'a str,
+        _: u32,
+        _: u32,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<Groups, Failure>> {
+        nothing_kept()
+    }
+
+    fn key_events<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a GroupId,
+        _: Timestamp,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<Vec<KeyEvent>, Failure>> {
+        nothing_kept()
+    }
+
+    fn project_owners<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a GroupId,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
+        nothing_kept()
+    }
+
+    fn teams<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a GroupId,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Team>, Failure>> {
+        nothing_kept()
+    }
+
+    fn team_members<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: &'a str,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<(String, Vec<String>), Failure>> {
+        nothing_kept()
+    }
+
+    fn org_owners<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
+        nothing_kept()
     }
 }

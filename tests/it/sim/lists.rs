@@ -196,3 +196,54 @@ async fn unknown_fields_and_types_come_where_set() {
     );
     assert_eq!(column(&site.of_group("/events").await.json(), "eventTypeName"), ["SOMETHING_NEW"]);
 }
+
+#[tokio::test]
+async fn teams_and_the_organisation_have_lists_of_their_own() {
+    let site = Site::new().await;
+    let team = "65bb00000000000000000001";
+    let world = json!({
+        "teams": { team: { "name": "platform", "members": [
+            { "username": "tea@example.com" }, { "username": "new@example.com", "status": "PENDING" },
+        ] } },
+        "orgUsers": [{ "username": "org@example.com", "roles": ["ORG_OWNER"] }],
+    });
+    site.control("POST /sim/v1/world", &world.to_string()).await;
+    set(&site, &json!({ "teams": { team: ["GROUP_OWNER"] }, "tags": { "environment": "prod" } })).await;
+    let teams = site.of_group("/teams").await.json();
+    assert_eq!(teams["results"][0]["teamId"], team);
+    assert_eq!(teams["results"][0]["roleNames"], json!(["GROUP_OWNER"]));
+    let org = "/orgs/65aa0000000000000000feed";
+    assert_eq!(site.get(&format!("{org}/teams/{team}")).await.json()["name"], "platform");
+    let members = site.try_get(&format!("{org}/teams/{team}/users"), "2025-02-19").await.unwrap().json();
+    assert_eq!(column(&members, "orgMembershipStatus"), ["ACTIVE", "PENDING"]);
+    let people = site.try_get(&format!("{org}/users"), "2025-02-19").await.unwrap().json();
+    assert_eq!(
+        people["results"][0]["roles"],
+        json!({ "orgRoles": ["ORG_OWNER"], "groupRoleAssignments": [] })
+    );
+    // The project's own list shows them with the roles they have by the team.
+    let path = format!("/groups/{}/users?flattenTeams=true&includeOrgUsers=true", group(1));
+    let all = site.try_get(&path, "2025-02-19").await.unwrap().json();
+    let tea =
+        all["results"].as_array().unwrap().iter().find(|it| it["username"] == "tea@example.com").unwrap();
+    assert_eq!(tea["roles"], json!(["GROUP_OWNER"]));
+    assert_eq!(all["results"].as_array().unwrap().len(), 4);
+    let first = site.get("/groups?itemsPerPage=1").await.json();
+    assert_eq!(first["results"][0]["tags"], json!([{ "key": "environment", "value": "prod" }]));
+    site.get("/orgs/65aa0000000000000000beef/teams/x").await.refused(404, "RESOURCE_NOT_FOUND");
+    site.get(&format!("{org}/teams/x")).await.refused(404, "RESOURCE_NOT_FOUND");
+    site.control("POST /sim/v1/world", r#"{"noOrg":["mdb_sa_id_demo"]}"#).await;
+    let refused = site.try_get(&format!("{org}/users"), "2025-02-19").await.unwrap();
+    refused.refused(401, "USER_UNAUTHORIZED");
+}
+
+#[tokio::test]
+async fn a_parameter_given_more_than_once_is_a_list() {
+    let site = Site::new().await;
+    site.sim.with(|world| world.keys.insert(old_key(), KeyState::Disabled));
+    site.of_group("/events").await;
+    site.sim.with(|world| world.keys.insert(old_key(), KeyState::Enabled));
+    let query = "eventType=AWS_ENCRYPTION_KEY_VALID&eventType=AWS_ENCRYPTION_KEY_INVALID";
+    let list = site.of_group(&format!("/events?{query}")).await.json();
+    assert_eq!(list["results"].as_array().unwrap().len(), 2, "{list}");
+}

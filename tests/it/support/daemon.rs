@@ -95,6 +95,18 @@ watch_for = "1s"
 [sweep]
 cron = "* * * * * *"
 drift_every = "1h"
+[kms.aws]
+kind = "aws"
+endpoint = "{base_url}/kms/aws"
+access_key_id = "AKIAKEYWHEELDEMO0000"
+secret_access_key = "keywheel-demo-aws"
+[kms.azure]
+kind = "azure"
+endpoint = "{base_url}/kms/azure"
+authority = "{base_url}/kms/entra"
+tenant_id = "00000000-0000-4000-8000-000000000002"
+client_id = "00000000-0000-4000-8000-000000000009"
+client_secret = "keywheel-demo-azure"
 "#,
         folder.join("data").display()
     );

@@ -1,0 +1,140 @@
+//! The look-ups of the configuration as the engine holds them, each replaceable while it runs: a new
+//! client secret is taken over on SIGHUP. A look-up that is new, gone or of another kind takes a restart.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures_util::future::BoxFuture;
+
+use crate::config::{self, Config, KmsFollow, KmsLogin};
+use crate::domain::key::{KeyRef, Place, Provider};
+use crate::domain::time::Timestamp;
+use crate::kms::{
+    AzureProof, Connected, Follow, Found, KeyService, KmsError, KmsOptions, Login, Watched, connect,
+};
+
+/// Look-ups by name.
+pub(super) type Services = BTreeMap<String, Arc<dyn Connected>>;
+
+/// The look-ups as they are configured now.
+pub(super) fn services(config: &Config) -> anyhow::Result<Services> {
+    let made = config.kms.iter().map(|(name, it)| Ok((name.clone(), connect(options(name, it)?)?)));
+    made.collect()
+}
+
+fn options(name: &str, it: &config::Kms) -> anyhow::Result<KmsOptions> {
+    let url = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
+    let login = match it.login.clone() {
+        KmsLogin::Aws { region, profile, keys } => Login::Aws { region, profile, keys },
+        KmsLogin::Azure { tenant_id, client_id, client_secret, federated_token_file, authority } => {
+            let file = federated_token_file.map(AzureProof::TokenFile);
+            let proof = client_secret.map(AzureProof::Secret).or(file);
+            Login::Azure { tenant_id, client_id, proof, authority: url(&authority)? }
+        }
+        KmsLogin::Gcp { service_account, follow } => Login::Gcp {
+            service_account,
+            follow: match follow {
+                KmsFollow::Primary => Follow::Primary,
+                KmsFollow::Newest => Follow::Newest,
+            },
+        },
+    };
+    Ok(KmsOptions { name: name.to_owned(), timeout: it.timeout.get(), endpoint: url(&it.endpoint)?, login })
+}
+
+/// The look-ups of a running daemon.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LookUps(BTreeMap<String, Arc<Current>>);
+
+#[derive(Debug)]
+struct Current(RwLock<Arc<dyn Connected>>);
+
+impl LookUps {
+    pub(super) fn new(services: Services) -> Self {
+        Self(services.into_iter().map(|(name, it)| (name, Arc::new(Current(RwLock::new(it))))).collect())
+    }
+
+    /// As the engine wants them.
+    pub(super) fn for_engine(&self) -> BTreeMap<String, Arc<dyn KeyService>> {
+        self.0.iter().map(|(name, it)| (name.clone(), Arc::clone(it) as Arc<dyn KeyService>)).collect()
+    }
+
+    /// Uses `fresh` from now on, as far as name and kind stay.
+    pub(super) fn replace(&self, fresh: &Services) {
+        for (name, current) in &self.0 {
+            if let Some(new) = fresh.get(name).filter(|new| new.provider() == current.provider()) {
+                *current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(new);
+            }
+        }
+    }
+}
+
+impl Current {
+    fn now(&self) -> Arc<dyn Connected> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl KeyService for Current {
+    fn provider(&self) -> Option<Provider> {
+        self.now().provider()
+    }
+
+    fn newest<'a>(
+        &'a self,
+        of: Watched<'a>,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Option<Found>, KmsError>> {
+        let service = self.now();
+        Box::pin(async move { service.newest(of, now).await })
+    }
+
+    fn describe<'a>(&'a self, key: &'a KeyRef, place: &'a Place) -> BoxFuture<'a, Result<Found, KmsError>> {
+        let service = self.now();
+        Box::pin(async move { service.describe(key, place).await })
+    }
+
+    fn probe<'a>(&'a self, key: &'a KeyRef, place: &'a Place) -> BoxFuture<'a, Result<(), KmsError>> {
+        let service = self.now();
+        Box::pin(async move { service.probe(key, place).await })
+    }
+}
+
+#[cfg(feature = "aws")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    fn configured(pairs: &[(&str, &str)]) -> Services {
+        let overrides = pairs.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect();
+        let loaded = Config::load(&Sources { overrides, ..Sources::default() }).unwrap();
+        services(&loaded.config).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_new_log_in_is_used_by_who_holds_the_old_one_and_a_new_look_up_is_not() {
+        let old = [
+            ("kms.a.kind", "aws"),
+            ("kms.a.access_key_id", "AKIAOLD"),
+            ("kms.a.secret_access_key", "canary"),
+        ];
+        let look_ups = LookUps::new(configured(&old));
+        let held = look_ups.for_engine();
+        let new = [
+            ("kms.a.kind", "aws"),
+            ("kms.a.access_key_id", "AKIANEW"),
+            ("kms.a.secret_access_key", "canary"),
+            ("kms.b.kind", "aws"),
+        ];
+        look_ups.replace(&configured(&new));
+        let shown = format!("{held:?}");
+        assert!(
+            shown.contains("AKIANEW") && !shown.contains("AKIAOLD") && !shown.contains("canary"),
+            "{shown}"
+        );
+        assert_eq!(look_ups.for_engine().len(), 1);
+        look_ups.replace(&Services::new());
+        assert!(format!("{held:?}").contains("AKIANEW"), "what is gone stays until a restart");
+    }
+}

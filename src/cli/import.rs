@@ -1,0 +1,223 @@
+//! Many projects at once: from a file, or from what Atlas shows.
+//!
+//! Each project is one call to the API, so that one set of rules decides whoever adds it. What is
+//! wrong with one keeps none of the others out; only a server that cannot be reached, or a token that
+//! may not add anything, ends the whole.
+
+mod file;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::client::{Client, page};
+use super::failure::{Exit, Failure};
+use super::printer::{Printer, cell};
+use file::{Format, Refusal, Row};
+
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The file: CSV with a heading line, YAML or JSON
+    file: PathBuf,
+    /// What the file holds, when its name does not end in .csv, .yaml, .yml or .json
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Check every row, Atlas included, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What became of one project.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It is tracked now.
+    Added,
+    /// It would be.
+    WouldAdd,
+    /// It was tracked before; what differs, in words.
+    Tracked(Vec<String>),
+    /// An earlier row says the same.
+    Duplicate(String),
+    /// It is not taken.
+    Refused(Refusal),
+}
+
+impl Outcome {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::WouldAdd => "would_add",
+            Self::Tracked(_) => "already_tracked",
+            Self::Duplicate(_) => "duplicate",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Why, where there is something to say.
+    fn detail(&self) -> String {
+        match self {
+            Self::Added | Self::WouldAdd => String::new(),
+            Self::Tracked(differs) if differs.is_empty() => String::new(),
+            Self::Tracked(differs) => format!("differs: {}", differs.join("; ")),
+            Self::Duplicate(of) => format!("says the same as {of}"),
+            Self::Refused(Refusal { field, rule }) if field.is_empty() => rule.clone(),
+            Self::Refused(Refusal { field, rule }) => format!("{field}: {rule}"),
+        }
+    }
+
+    fn field(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.field.as_str()).filter(|field| !field.is_empty()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn refused(why: &str) -> Self {
+        Self::Refused(Refusal { field: String::new(), rule: why.to_owned() })
+    }
+}
+
+/// Asks the server to track one project.
+pub(super) async fn add(
+    client: &Client,
+    body: &Map<String, Value>,
+    dry_run: bool,
+) -> Result<Outcome, Failure> {
+    let mut body = body.clone();
+    if dry_run {
+        body.insert("dryRun".to_owned(), json!(true));
+    }
+    match client.send(Method::POST, "/projects", Some(&Value::Object(body))).await {
+        Ok(_) if dry_run => Ok(Outcome::WouldAdd),
+        Ok(_) => Ok(Outcome::Added),
+        Err(Failure::Problem(problem)) if problem.code == "project-exists" => {
+            Ok(Outcome::Tracked(Vec::new()))
+        }
+        Err(Failure::Problem(problem))
+            if !matches!(problem.status, 401 | 403) && !problem.code.is_empty() =>
+        {
+            Ok(Outcome::refused(&problem.detail))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The report of a whole run: a line for each project, and the sums at the end.
+#[derive(Default)]
+pub(super) struct Report {
+    items: Vec<Value>,
+    counts: BTreeMap<&'static str, usize>,
+}
+
+impl Report {
+    /// Says what became of one project; `place` is where it comes from.
+    pub(super) fn tell(
+        &mut self,
+        printer: &mut Printer,
+        place: &str,
+        project: &Value,
+        added: &Outcome,
+    ) -> Result<(), Failure> {
+        *self.counts.entry(added.word()).or_default() += 1;
+        if printer.is_json() {
+            self.items.push(json!({
+                "place": place, "groupId": project["groupId"], "name": project["name"], "result": added.word(),
+                "field": added.field(), "detail": Some(added.detail()).filter(|text| !text.is_empty()),
+            }));
+            return Ok(());
+        }
+        let parts = [
+            format!("{place}:"),
+            added.word().replace('_', " "),
+            project["groupId"].as_str().unwrap_or_default().to_owned(),
+            project["name"].as_str().map(|_| cell(&project["name"])).unwrap_or_default(),
+        ];
+        let mut line = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+        let detail = added.detail();
+        if !detail.is_empty() {
+            line = format!("{line}: {}", cell(&json!(detail)));
+        }
+        Ok(printer.line(&line)?)
+    }
+
+    /// The sums, and the exit code that belongs to them.
+    pub(super) fn end(self, printer: &mut Printer) -> Result<Exit, Failure> {
+        if printer.is_json() {
+            printer.json(&page(self.items))?;
+        }
+        let sums = self.counts.iter().map(|(word, count)| format!("{count} {}", word.replace('_', " ")));
+        printer.note(&sums.collect::<Vec<_>>().join(", "));
+        let refused = self.counts.contains_key("refused");
+        Ok(if refused { Exit::Failed } else { Exit::Done })
+    }
+}
+
+pub(super) async fn run(args: &Import, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+    let path = args.file.display();
+    let format = args.format.or_else(|| file::format_of(&args.file)).ok_or_else(|| {
+        Failure::Usage(format!("{path}: say what it holds with --format csv, --format yaml or --format json"))
+    })?;
+    let bad = |why: String| Failure::Failed(anyhow::anyhow!("{path} {why}"));
+    let rows = file::text(&args.file).and_then(|text| file::rows(format, &text)).map_err(bad)?;
+    let (tracked, _) = client.items("/projects", &[("limit", "500")], None).await?;
+    let tracked: BTreeMap<&str, &Value> =
+        tracked.iter().filter_map(|project| Some((project["groupId"].as_str()?, project))).collect();
+    let mut earlier: BTreeMap<String, (String, Map<String, Value>)> = BTreeMap::new();
+    let mut report = Report::default();
+    for row in rows {
+        let place = place(&row);
+        let (project, added) = match row.body {
+            Err(refusal) => (Value::Null, Outcome::Refused(refusal)),
+            Ok(body) => {
+                let id = body["groupId"].as_str().unwrap_or_default().to_owned();
+                let added = match (earlier.get(&id), tracked.get(id.as_str())) {
+                    (Some((of, same)), _) if *same == body => Outcome::Duplicate(of.clone()),
+                    (Some((of, _)), _) => Outcome::Refused(Refusal {
+                        field: "groupId".to_owned(),
+                        rule: format!("{of} says something else of the same project; leave one out"),
+                    }),
+                    (None, Some(project)) => Outcome::Tracked(differences(&body, project)),
+                    (None, None) => add(client, &body, args.dry_run).await?,
+                };
+                earlier.entry(id).or_insert_with(|| (place.clone(), body.clone()));
+                (Value::Object(body), added)
+            }
+        };
+        report.tell(printer, &place, &project, &added)?;
+    }
+    report.end(printer)
+}
+
+fn place(row: &Row) -> String {
+    match row.line {
+        Some(line) => format!("row {} (line {line})", row.number),
+        None => format!("row {}", row.number),
+    }
+}
+
+/// What a row says otherwise than the server. A policy is compared as far as the row names it.
+fn differences(body: &Map<String, Value>, project: &Value) -> Vec<String> {
+    let mut differs = Vec::new();
+    let mut compare = |name: String, file: &Value, server: &Value| {
+        let same = match (file.as_array(), server.as_array()) {
+            (Some(one), Some(two)) => one.len() == two.len() && one.iter().all(|it| two.contains(it)),
+            _ => file == server,
+        };
+        if !same {
+            differs.push(format!("{name} (file: {}, tracked: {})", cell(file), cell(server)));
+        }
+    };
+    for (name, file) in body {
+        match (name.as_str(), file.as_object()) {
+            ("policy", Some(fields)) => fields
+                .iter()
+                .for_each(|(name, file)| compare(format!("policy.{name}"), file, &project["policy"][name])),
+            _ => compare(name.clone(), file, &project[name]),
+        }
+    }
+    differs
+}

@@ -1,0 +1,382 @@
+//! An inventory file, read into rows: each is what `POST /projects` takes, or says what is wrong with it.
+//!
+//! What makes the whole file unusable (it is no CSV, a column has an unknown name) is an error; what
+//! is wrong in one row is that row's. What a value may be is the server's to decide, except where it
+//! could not even be sent.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::yaml;
+use crate::domain::ids::GroupId;
+use crate::domain::text::distance;
+use crate::domain::time::Timestamp;
+
+/// The most that a file may hold, in bytes.
+const LARGEST: u64 = 16 << 20;
+
+/// The fields of a project, and `since`, as the command line calls `keySince`.
+const FIELDS: [&str; 10] =
+    ["groupId", "name", "owners", "credential", "environment", "since", "keySince", "kms", "alias", "policy"];
+
+/// The formats of an inventory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(in crate::cli) enum Format {
+    /// Columns with a heading, separated by commas.
+    Csv,
+    /// A list of mappings.
+    Yaml,
+    /// A list of objects.
+    Json,
+}
+
+/// Why a row is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Refusal {
+    /// The field; empty when it is about the row as a whole.
+    pub(super) field: String,
+    /// What it takes.
+    pub(super) rule: String,
+}
+
+/// One row.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    /// Counts from 1.
+    pub(super) number: usize,
+    /// The line in the file, where the format has lines.
+    pub(super) line: Option<u64>,
+    /// The project, or what is wrong.
+    pub(super) body: Result<Map<String, Value>, Refusal>,
+}
+
+/// The format that the name of the file says.
+pub(super) fn format_of(path: &Path) -> Option<Format> {
+    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "csv" => Some(Format::Csv),
+        "yaml" | "yml" => Some(Format::Yaml),
+        "json" => Some(Format::Json),
+        _ => None,
+    }
+}
+
+/// The text of a file, without a byte order mark.
+pub(super) fn text(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?.len();
+    if size > LARGEST {
+        return Err(format!("has {} MiB, and {} are taken at once: split it", size >> 20, LARGEST >> 20));
+    }
+    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err("is UTF-16: save it as UTF-8".to_owned());
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        format!("is not UTF-8 at byte {}: save it as UTF-8", error.utf8_error().valid_up_to())
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// The rows of a text.
+pub(super) fn rows(format: Format, text: &str) -> Result<Vec<Row>, String> {
+    if text.trim().is_empty() {
+        return Err("is empty: it takes at least one project".to_owned());
+    }
+    let rows = match format {
+        Format::Csv => csv_rows(text)?,
+        Format::Json => {
+            let value: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+            let Value::Array(items) = value else {
+                return Err("takes a list of projects: [{\"groupId\": …}, …]".to_owned());
+            };
+            numbered(items.into_iter().map(|item| (None, item)))
+        }
+        Format::Yaml => {
+            let items = yaml::read(text)?;
+            numbered(items.into_iter().map(|(line, item)| (u64::try_from(line).ok(), item)))
+        }
+    };
+    if rows.is_empty() {
+        return Err("holds no project".to_owned());
+    }
+    Ok(rows)
+}
+
+fn numbered(items: impl Iterator<Item = (Option<u64>, Value)>) -> Vec<Row> {
+    (1..).zip(items).map(|(number, (line, item))| Row { number, line, body: body(item) }).collect()
+}
+
+fn csv_rows(text: &str) -> Result<Vec<Row>, String> {
+    let mut reader =
+        csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
+    let header = reader.headers().map_err(|error| format!("is not CSV: {error}"))?.clone();
+    for (place, name) in header.iter().enumerate() {
+        if !FIELDS.contains(&name) {
+            let hint = if name.contains(';') || name.contains('\t') {
+                "columns are separated by commas".to_owned()
+            } else {
+                nearest(name)
+            };
+            return Err(format!("has a column {name:?} that means nothing: {hint}"));
+        }
+        if header.iter().take(place).any(|other| other == name) {
+            return Err(format!("has the column {name} twice"));
+        }
+    }
+    if !header.iter().any(|name| name == "groupId") {
+        return Err("has no column groupId in its first line".to_owned());
+    }
+    let mut rows = Vec::new();
+    for (number, record) in (1..).zip(reader.records()) {
+        let record = record.map_err(|error| format!("is not CSV: {error}"))?;
+        let line = record.position().map(|at| line(text, at));
+        let body = if record.len() == header.len() {
+            let fields = header.iter().zip(&record);
+            body(fields.map(|(name, text)| (name.to_owned(), json!(text))).collect())
+        } else {
+            let rule = format!("has {} fields, and the first line names {}", record.len(), header.len());
+            Err(Refusal { field: String::new(), rule })
+        };
+        rows.push(Row { number, line, body });
+    }
+    Ok(rows)
+}
+
+/// The line on which a record begins. The reader's own place lies before the rest of the last line's
+/// end and before blank lines.
+fn line(text: &str, at: &csv::Position) -> u64 {
+    let from = usize::try_from(at.byte()).unwrap_or(usize::MAX);
+    let ends =
+        text.as_bytes().get(from..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_whitespace());
+    at.line() + ends.map(|byte| u64::from(*byte == b'\n')).sum::<u64>()
+}
+
+/// The known name that looks most like `name`.
+fn nearest(name: &str) -> String {
+    let close = FIELDS
+        .iter()
+        .map(|known| {
+            (distance(&name.to_lowercase().replace(['_', '-', ' '], ""), &known.to_lowercase()), known)
+        })
+        .min();
+    match close {
+        Some((far, known)) if far <= name.chars().count().div_ceil(2).max(2) => {
+            format!("did you mean {known}?")
+        }
+        _ => format!("known are {}", FIELDS.join(", ")),
+    }
+}
+
+/// What is sent for one project.
+fn body(item: Value) -> Result<Map<String, Value>, Refusal> {
+    let Value::Object(fields) = item else {
+        return Err(Refusal { field: String::new(), rule: "a project is a set of named fields".to_owned() });
+    };
+    let mut body = Map::new();
+    for (name, value) in fields {
+        let refuse = |rule: String| Refusal { field: name.clone(), rule };
+        if !FIELDS.contains(&name.as_str()) {
+            return Err(refuse(format!("there is no such field: {}", nearest(&name))));
+        }
+        let empty = match &value {
+            Value::Null => true,
+            Value::String(text) => text.trim().is_empty(),
+            _ => false,
+        };
+        if empty {
+            continue;
+        }
+        let (key, value) = match name.as_str() {
+            "owners" => ("owners", owners(value).map_err(refuse)?),
+            "policy" => ("policy", policy(value).map_err(refuse)?),
+            other => {
+                let Value::String(text) = value else {
+                    return Err(refuse("takes a text: put it into quotation marks".to_owned()));
+                };
+                let text = text.trim();
+                match other {
+                    "groupId" => {
+                        let id: GroupId = text.parse().map_err(|error| refuse(format!("{error}")))?;
+                        ("groupId", json!(id))
+                    }
+                    "since" | "keySince" => {
+                        let at: Timestamp = text.parse().map_err(|error| refuse(format!("{error}")))?;
+                        ("keySince", json!(at))
+                    }
+                    other => (other, json!(text)),
+                }
+            }
+        };
+        if body.contains_key(key) {
+            return Err(refuse("since and keySince are the same field: leave one out".to_owned()));
+        }
+        body.insert(key.to_owned(), value);
+    }
+    if body.contains_key("groupId") {
+        return Ok(body);
+    }
+    let rule = "is missing: the project's id in Atlas, 24 hexadecimal digits".to_owned();
+    Err(Refusal { field: "groupId".to_owned(), rule })
+}
+
+fn owners(value: Value) -> Result<Value, String> {
+    let wrong = || "takes mail addresses: separated by \";\", or as a list".to_owned();
+    let given: Vec<String> = match value {
+        Value::String(text) => text.split(';').map(str::to_owned).collect(),
+        Value::Array(items) => items
+            .into_iter()
+            .map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong))
+            .collect::<Result<_, _>>()?,
+        _ => return Err(wrong()),
+    };
+    Ok(given.iter().map(|mail| mail.trim()).filter(|mail| !mail.is_empty()).map(Value::from).collect())
+}
+
+fn policy(value: Value) -> Result<Value, String> {
+    let wrong = |why: String| format!("takes a JSON object such as {{\"approvals\": 2}}{why}");
+    match value {
+        Value::Object(_) => Ok(value),
+        Value::String(text) => match serde_json::from_str(&text) {
+            Ok(value @ Value::Object(_)) => Ok(value),
+            Ok(_) => Err(wrong(String::new())),
+            Err(error) => Err(wrong(format!(": {error}"))),
+        },
+        _ => Err(wrong(String::new())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "650000000000000000000001";
+
+    fn bodies(format: Format, text: &str) -> Vec<Value> {
+        let rows = rows(format, text).unwrap();
+        rows.into_iter().map(|row| Value::Object(row.body.unwrap())).collect()
+    }
+
+    fn refusal(format: Format, text: &str) -> (usize, String, String) {
+        let row = rows(format, text).unwrap().into_iter().find(|row| row.body.is_err()).unwrap();
+        let Err(refusal) = row.body else { unreachable!() };
+        (row.number, refusal.field, refusal.rule)
+    }
+
+    #[test]
+    fn the_three_formats_say_the_same() {
+        let csv = format!(
+            "groupId,name,owners,since,policy\r\n{ID},\"a, b\",ada@example.com; bob@example.com,2026-06-01,\"{{\"\"approvals\"\":2}}\"\r\n"
+        );
+        let json = format!(
+            r#"[{{"groupId":"{ID}","name":"a, b","owners":["ada@example.com","bob@example.com"],"keySince":"2026-06-01T00:00:00Z","policy":{{"approvals":2}}}}]"#
+        );
+        // Without quotation marks the id reads as a number to other programs.
+        let yaml = format!(
+            "# fleet\n- groupId: {ID}\n  name: 'a, b'\n  owners: [ada@example.com, bob@example.com]\n  since: 2026-06-01\n  policy:\n    approvals: 2\n"
+        );
+        let one = bodies(Format::Csv, &csv);
+        assert_eq!(one[0]["keySince"], "2026-06-01T00:00:00.000000Z");
+        assert_eq!(one[0]["policy"], json!({ "approvals": 2 }));
+        assert_eq!(one, bodies(Format::Json, &json));
+        assert_eq!(one, bodies(Format::Yaml, &yaml));
+    }
+
+    #[test]
+    fn empty_cells_and_blank_lines_say_nothing() {
+        let rows = bodies(Format::Csv, &format!("groupId,name,owners,kms\n\n{ID},,,aws-prod\n\n"));
+        assert_eq!(rows, [json!({ "groupId": ID, "kms": "aws-prod" })]);
+        assert_eq!(
+            bodies(Format::Yaml, &format!("- groupId: {ID}\n  name: ~\n  owners:\n")),
+            [json!({ "groupId": ID })]
+        );
+    }
+
+    #[test]
+    fn rows_know_their_lines() {
+        for end in ["\n", "\r\n"] {
+            let text = ["groupId,name", "x,a", "", "y,\"b", "c\"", "z,d"].join(end);
+            let lines: Vec<_> = rows(Format::Csv, &text).unwrap().iter().map(|row| row.line).collect();
+            assert_eq!(lines, [Some(2), Some(4), Some(6)], "{end:?}");
+        }
+        let lines: Vec<_> = rows(Format::Yaml, "# x\n- groupId: a\n\n- groupId: b\n")
+            .unwrap()
+            .iter()
+            .map(|row| row.line)
+            .collect();
+        assert_eq!(lines, [Some(2), Some(4)]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_meant_is_refused_as_a_whole() {
+        for (format, text, wanted) in [
+            (Format::Csv, " \n", "is empty"),
+            (Format::Csv, "groupId,onwers\n", "did you mean owners?"),
+            (Format::Csv, "group_id\n", "did you mean groupId?"),
+            (Format::Csv, "groupId;name\nx;y\n", "separated by commas"),
+            (Format::Csv, "groupId,name,name\n", "name twice"),
+            (Format::Csv, "name\nx\n", "no column groupId"),
+            (Format::Csv, "groupId\n", "holds no project"),
+            (Format::Json, "{}", "takes a list"),
+            (Format::Json, "[1,", "is not JSON"),
+            (Format::Json, "[]", "holds no project"),
+            (Format::Yaml, "groupId: x\n", "line 1: a list of projects"),
+            (Format::Yaml, "- groupId: x\n  groupId: y\n", "line 2: groupId is there twice"),
+            (Format::Yaml, "- &a\n  groupId: x\n- *a\n", "anchors"),
+            (Format::Yaml, "- groupId: x\n- *a\n", "this is not YAML"),
+            (Format::Yaml, "- groupId: [\n", "this is not YAML"),
+            (Format::Yaml, "- groupId: x\n---\n- groupId: y\n", "second document"),
+            (Format::Yaml, &format!("- policy: {}{}", "[".repeat(40), "]".repeat(40)), "that deep"),
+        ] {
+            let error = rows(format, text).unwrap_err();
+            assert!(error.contains(wanted), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_row_is_named_with_its_field() {
+        for (format, text, number, field, rule) in [
+            (Format::Csv, format!("groupId,name\n{ID},a\n{ID}\n"), 2, "", "has 1 fields"),
+            (Format::Csv, format!("groupId,name\nnope,a\n{ID},b\n"), 1, "groupId", "24 hexadecimal digits"),
+            (Format::Csv, format!("groupId,since\n{ID},soon\n"), 1, "since", "is not a date"),
+            (Format::Csv, format!("groupId,policy\n{ID},[]\n"), 1, "policy", "JSON object"),
+            (Format::Csv, "groupId,name\n,a\n".to_owned(), 1, "groupId", "is missing"),
+            (Format::Json, format!(r#"[{{"groupId":"{ID}"}},7]"#), 2, "", "named fields"),
+            (Format::Json, r#"[{"groupId":650}]"#.to_owned(), 1, "groupId", "takes a text"),
+            (
+                Format::Json,
+                format!(r#"[{{"groupId":"{ID}","owner":"a"}}]"#),
+                1,
+                "owner",
+                "did you mean owners?",
+            ),
+            (Format::Json, format!(r#"[{{"groupId":"{ID}","owners":[1]}}]"#), 1, "owners", "mail addresses"),
+            (
+                Format::Yaml,
+                format!("- groupId: {ID}\n  since: 2026-01-01\n  keySince: 2026-01-01\n"),
+                1,
+                "since",
+                "leave one out",
+            ),
+        ] {
+            let found = refusal(format, &text);
+            assert_eq!((found.0, found.1.as_str()), (number, field), "{text}: {found:?}");
+            assert!(found.2.contains(rule), "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn files_are_read_whatever_saved_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fleet.CSV");
+        std::fs::write(&path, "\u{feff}groupId\r\n").unwrap();
+        assert_eq!((text(&path).unwrap().as_str(), format_of(&path)), ("groupId\r\n", Some(Format::Csv)));
+        std::fs::write(&path, b"\xff\xfeg\0").unwrap();
+        assert!(text(&path).unwrap_err().contains("UTF-16"));
+        std::fs::write(&path, b"abc\xe9").unwrap();
+        assert!(text(&path).unwrap_err().contains("not UTF-8 at byte 3"));
+        std::fs::File::create(&path).unwrap().set_len(LARGEST + (2 << 20)).unwrap();
+        assert!(text(&path).unwrap_err().contains("has 18 MiB"));
+        assert!(text(&dir.path().join("none.csv")).unwrap_err().contains("cannot be read"));
+        assert_eq!(format_of(Path::new("fleet.txt")), None);
+    }
+}

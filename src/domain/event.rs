@@ -1,0 +1,240 @@
+//! What Atlas' own events say of a change of the key: when, by whom, and how far that goes as proof.
+//!
+//! An event `{AWS,AZURE,GCP}_ENCRYPTION_KEY_ROTATED` names a project, an instant and an actor. It
+//! does **not** name a key. So it can support what an observation of the key showed, and it can
+//! contradict it; alone it proves nothing about any key. How long Atlas keeps events is not known,
+//! so that there is no event is no proof either.
+//!
+//! Instants here are Atlas' own: whoever compares them with ours corrects for the clocks first.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::key::Provider;
+use super::rotation::state::{UnknownName, named};
+use super::time::Timestamp;
+
+named! {
+    /// What became of the search for Atlas' own event about a rotation.
+    ProofState, "proof state" {
+        /// It is still looked for.
+        Awaited = "awaited",
+        /// It is there.
+        Found = "found",
+        /// It did not show up within a day.
+        NotFound = "not_found",
+    }
+}
+
+/// Atlas' instants may lack their fraction and its feed and its `Date` header need not agree to the
+/// second: so far an event may lie outside of what it is compared with.
+pub const SLACK: Duration = Duration::from_secs(2);
+
+/// Who did something, as Atlas names them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "name")]
+pub enum Actor {
+    /// A person, by mail address.
+    Person(String),
+    /// An API key, by its public key.
+    ApiKey(String),
+    /// A service account, by its client id.
+    ServiceAccount(String),
+    /// The event names nobody.
+    Unsaid,
+}
+
+impl Actor {
+    /// The credential with this public key or client id.
+    #[must_use]
+    pub fn credential(identity: &str) -> Self {
+        if identity.starts_with("mdb_sa_id_") {
+            Self::ServiceAccount(identity.to_owned())
+        } else {
+            Self::ApiKey(identity.to_owned())
+        }
+    }
+
+    /// Whether this is the credential with this public key or client id.
+    #[must_use]
+    pub fn is(&self, identity: &str) -> bool {
+        matches!(self, Self::ApiKey(name) | Self::ServiceAccount(name) if name == identity)
+    }
+}
+
+/// As it stands in a sentence.
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Person(name) => f.write_str(name),
+            Self::ApiKey(name) => write!(f, "the API key {name}"),
+            Self::ServiceAccount(name) => write!(f, "the service account {name}"),
+            Self::Unsaid => f.write_str("somebody (Atlas does not say who)"),
+        }
+    }
+}
+
+/// An instant as it stands in a sentence.
+#[must_use]
+pub fn clock(at: Timestamp) -> String {
+    at.as_chrono().format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// One event about a rotated key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyEvent {
+    /// Atlas' id of the event.
+    pub id: String,
+    /// When it happened, by Atlas' clock.
+    pub at: Timestamp,
+    /// Whose key was rotated.
+    pub provider: Provider,
+    /// Who did it.
+    pub by: Actor,
+}
+
+/// Our instant by Atlas' clock; `skew_ms` is our clock minus Atlas', where it is known.
+#[must_use]
+pub fn atlas_time(at: Timestamp, skew_ms: Option<i64>) -> Timestamp {
+    Timestamp::from_micros(at.as_micros().saturating_sub(skew_ms.unwrap_or_default().saturating_mul(1000)))
+}
+
+/// The event with which the key of `provider` that was seen at `seen` began to serve: the newest
+/// one, when nothing contradicts it.
+///
+/// It does not count when the newest event is about another provider (then the present key was set
+/// without an event), when it is newer than the look at the key, or when it is older than `after`,
+/// an instant at which another key was still seen. What it cannot tell: whether the key was changed
+/// later by a way that makes no event, and whether the event was about this key at all.
+#[must_use]
+pub fn began(
+    events: &[KeyEvent],
+    provider: Provider,
+    after: Option<Timestamp>,
+    seen: Timestamp,
+) -> Option<&KeyEvent> {
+    let newest = events.iter().max_by_key(|event| event.at)?;
+    let fits = newest.provider == provider
+        && newest.at <= seen + SLACK
+        && after.is_none_or(|after| newest.at + SLACK >= after);
+    fits.then_some(newest)
+}
+
+/// What Atlas' feed says of a rotation of ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Witness {
+    /// The event of our own PATCH.
+    pub event: Option<KeyEvent>,
+    /// Changes by others between our look and our PATCH, which our PATCH has undone.
+    pub overwrote: Vec<KeyEvent>,
+}
+
+/// Looks for the event of our PATCH, which left at `sent` and had taken effect at `done`, both by
+/// Atlas' clock. `looked` is when Atlas had last been seen with the old key.
+///
+/// Ours is the latest that names `own`. One that names nobody counts as ours only when it is the
+/// only one: how events name a service account is not documented. Without an event of our own
+/// nothing is said of others either, because one of theirs may be ours under another name.
+#[must_use]
+pub fn witness(
+    events: &[KeyEvent],
+    provider: Provider,
+    (looked, sent, done): (Timestamp, Timestamp, Timestamp),
+    own: Option<&str>,
+) -> Witness {
+    let inside = |event: &&KeyEvent| {
+        event.provider == provider && event.at + SLACK >= looked && event.at <= done + SLACK
+    };
+    let mut all: Vec<&KeyEvent> = events.iter().filter(inside).collect();
+    all.sort_by_key(|event| event.at);
+    let is_own =
+        |event: &&&KeyEvent| event.at + SLACK >= sent && own.is_some_and(|identity| event.by.is(identity));
+    let ours: Vec<&KeyEvent> = all.iter().filter(is_own).copied().collect();
+    let (first, last) = match (ours.as_slice(), all.as_slice()) {
+        ([first, .., last], _) => (*first, *last),
+        ([only], _) => (*only, *only),
+        ([], [only]) if only.by == Actor::Unsaid => (*only, *only),
+        _ => return Witness::default(),
+    };
+    let foreign = |event: &&KeyEvent| event.at <= first.at && event.id != first.id && !ours.contains(event);
+    Witness { event: Some(last.clone()), overwrote: all.into_iter().filter(foreign).cloned().collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "mdb_sa_id_own";
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_micros(1_800_000_000_000_000 + second * 1_000_000)
+    }
+
+    fn event(second: i64, by: Actor) -> KeyEvent {
+        KeyEvent { id: format!("e{second}"), at: at(second), provider: Provider::Aws, by }
+    }
+
+    fn eve() -> Actor {
+        Actor::Person("eve@example.com".to_owned())
+    }
+
+    #[test]
+    fn the_newest_event_says_since_when_a_key_serves() {
+        let events = [event(10, eve()), event(40, Actor::Unsaid), event(20, eve())];
+        assert_eq!(began(&events, Provider::Aws, None, at(100)).unwrap().id, "e40");
+        assert_eq!(began(&[], Provider::Aws, None, at(100)), None);
+    }
+
+    #[test]
+    fn an_event_that_something_contradicts_does_not_count() {
+        let moved = KeyEvent { provider: Provider::Gcp, ..event(50, eve()) };
+        assert_eq!(began(&[event(10, eve()), moved], Provider::Aws, None, at(100)), None, "another provider");
+        let events = [event(40, eve())];
+        assert_eq!(began(&events, Provider::Aws, None, at(30)), None, "newer than the look");
+        assert_eq!(began(&events, Provider::Aws, Some(at(50)), at(100)), None, "another key was seen later");
+        assert!(
+            began(&events, Provider::Aws, Some(at(41)), at(100)).is_some(),
+            "a second is no contradiction"
+        );
+    }
+
+    #[test]
+    fn our_own_event_is_told_from_others() {
+        let own = || Actor::credential(OWN);
+        let times = (at(10), at(11), at(60));
+        let found = witness(&[event(11, own())], Provider::Aws, times, Some(OWN));
+        assert_eq!((found.event.unwrap().id.as_str(), found.overwrote.len()), ("e11", 0));
+        let found = witness(&[event(12, own()), event(11, eve())], Provider::Aws, times, Some(OWN));
+        assert_eq!((found.event.unwrap().id, found.overwrote[0].by.clone()), ("e12".to_owned(), eve()));
+        // Before our look it was there to be seen; after our PATCH the machine sees it.
+        let found =
+            witness(&[event(3, eve()), event(12, own()), event(14, eve())], Provider::Aws, times, Some(OWN));
+        assert_eq!((found.event.unwrap().id.as_str(), found.overwrote.len()), ("e12", 0));
+    }
+
+    #[test]
+    fn without_an_event_of_our_own_nobody_is_accused() {
+        let times = (at(10), at(11), at(60));
+        for by in [eve(), Actor::ApiKey("other".to_owned())] {
+            assert_eq!(witness(&[event(11, by)], Provider::Aws, times, Some(OWN)), Witness::default());
+        }
+        let unsaid = witness(&[event(11, Actor::Unsaid)], Provider::Aws, times, Some(OWN));
+        assert_eq!(unsaid.event.unwrap().id, "e11");
+        let two = [event(11, Actor::Unsaid), event(12, eve())];
+        assert_eq!(witness(&two, Provider::Aws, times, Some(OWN)), Witness::default());
+        assert_eq!(
+            witness(&[event(90, Actor::credential(OWN))], Provider::Aws, times, Some(OWN)).event,
+            None
+        );
+    }
+
+    #[test]
+    fn our_clock_is_corrected_by_what_is_known_of_atlas() {
+        assert_eq!(atlas_time(at(10), Some(4000)), at(6));
+        assert_eq!(atlas_time(at(10), None), at(10));
+    }
+}

@@ -1,0 +1,214 @@
+//! Hints: what the events of key services and of Atlas come down to.
+//!
+//! An event is a reason to look, never a fact to act on: it names what may have changed and, at best,
+//! which key is new. Everything an event says may be late, repeated, out of order or untrue, so a
+//! hint holds no conclusion. Who sent it was settled before; what is true is read afterwards from
+//! Atlas and from the key service.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::GroupId;
+use super::key::{KeyRef, Place};
+
+/// One event, boiled down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hint {
+    /// The sender's own name of the event.
+    pub kind: String,
+    /// What it is about.
+    pub subject: Subject,
+    /// What it asks for.
+    pub meaning: Meaning,
+    /// The new key, as the event spells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_key: Option<String>,
+    /// Who caused it, as the sender says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What the sender says about it, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
+}
+
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "camelCase")]
+pub enum Subject {
+    /// An Atlas project.
+    Project {
+        /// Its id.
+        group: GroupId,
+    },
+    /// One key, or one version of a key where the provider has versions.
+    Key {
+        /// The key.
+        key: KeyRef,
+    },
+    /// An alias of AWS KMS.
+    Alias {
+        /// Its name, `alias/` included.
+        name: String,
+        /// Its region, when the event says.
+        region: Option<String>,
+        /// Its account, when the event says.
+        account: Option<String>,
+    },
+    /// All versions of a key in Azure Key Vault.
+    AzureKey {
+        /// The vault, in lower case.
+        vault: String,
+        /// The key's name.
+        name: String,
+    },
+    /// All keys of an Azure Key Vault.
+    Vault {
+        /// The vault, in lower case.
+        vault: String,
+    },
+    /// All versions of a key in Google Cloud KMS.
+    GcpKey {
+        /// Its path, `projects/…/cryptoKeys/NAME`.
+        path: String,
+    },
+}
+
+/// What an event asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "camelCase")]
+pub enum Meaning {
+    /// A key may be new: look, compare, propose.
+    Look,
+    /// A key in use may stop working: tell people now, and look.
+    Alarm {
+        /// The same for the same trouble, however often it is reported.
+        once: String,
+    },
+    /// AWS replaced the material inside a key; Atlas needs no change.
+    InPlace,
+    /// Somebody's system asks for a rotation.
+    Requested,
+}
+
+/// What hints are compared with: a project, as far as they can name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// The project.
+    pub group: GroupId,
+    /// The key in force.
+    pub key: Option<KeyRef>,
+    /// Region or vault of its block.
+    pub place: Place,
+    /// The alias whose key it follows, at AWS.
+    pub alias: Option<String>,
+    /// Keys that served before.
+    pub earlier: Vec<KeyRef>,
+}
+
+/// How a project is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// Its key in force, or the project itself.
+    Now,
+    /// A key that served before and that old backups still need.
+    Earlier,
+}
+
+impl Hint {
+    /// How this concerns the project behind `watch`; `None` when it does not.
+    #[must_use]
+    pub fn concerns(&self, watch: &Watch) -> Option<Concern> {
+        let key = watch.key.as_ref();
+        let now = match &self.subject {
+            Subject::Project { group } => *group == watch.group,
+            Subject::Key { key: named } => key.is_some_and(|it| it.is_same(named, &watch.place)),
+            Subject::Alias { name, region, account } => {
+                let own = watch.alias.as_deref() == Some(name.as_str());
+                own && is_home(key, &watch.place, region.as_deref(), account.as_deref())
+            }
+            subject => key.is_some_and(|key| subject.covers(key)),
+        };
+        if now {
+            return Some(Concern::Now);
+        }
+        let Subject::Key { key: named } = &self.subject else { return None };
+        watch.earlier.iter().any(|it| it.is_same(named, &watch.place)).then_some(Concern::Earlier)
+    }
+}
+
+impl Subject {
+    /// Whether `key` is a version of the key, or lies in the vault, that this names.
+    #[must_use]
+    pub fn covers(&self, key: &KeyRef) -> bool {
+        match (self, key) {
+            (Subject::AzureKey { vault, name }, KeyRef::Azure(key)) => {
+                key.vault() == vault && key.name().eq_ignore_ascii_case(name)
+            }
+            (Subject::Vault { vault }, KeyRef::Azure(key)) => key.vault() == vault,
+            (Subject::GcpKey { path }, KeyRef::Gcp(key)) => key.path() == path,
+            _ => false,
+        }
+    }
+}
+
+/// The subject in words, for journals and mails.
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Subject::Project { group } => write!(f, "project {group}"),
+            Subject::Key { key } => write!(f, "key {key}"),
+            Subject::Alias { name, .. } => f.write_str(name),
+            Subject::AzureKey { vault, name } => write!(f, "key {name} in vault {vault}"),
+            Subject::Vault { vault } => write!(f, "vault {vault}"),
+            Subject::GcpKey { path } => write!(f, "key {path}"),
+        }
+    }
+}
+
+/// Whether an alias of this region and account can be that of the project whose key is `current`. What
+/// one side does not say is no difference.
+fn is_home(current: Option<&KeyRef>, place: &Place, region: Option<&str>, account: Option<&str>) -> bool {
+    let Some(KeyRef::Aws(key)) = current else { return false };
+    let agree = |a: Option<&str>, b: Option<&str>| !matches!((a, b), (Some(a), Some(b)) if a != b);
+    agree(region, key.region().or(place.aws_region.as_deref())) && agree(account, key.account())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::key::Provider;
+
+    fn key(provider: Provider, text: &str) -> KeyRef {
+        KeyRef::parse(provider, text).unwrap()
+    }
+
+    #[test]
+    fn a_subject_covers_every_version_of_its_key_and_no_other_key() {
+        let v1 =
+            key(Provider::Azure, "https://KV-a.vault.azure.net/keys/Atlas/9c1e5b0c7d3a4f0f8e2b6a5d4c3b2a10");
+        let covers = |vault: &str, name: &str| {
+            Subject::AzureKey { vault: vault.to_owned(), name: name.to_owned() }.covers(&v1)
+        };
+        assert!(covers("kv-a", "atlas"));
+        assert!(!covers("kv-b", "atlas"));
+        assert!(!covers("kv-a", "atlas2"));
+        assert!(Subject::Vault { vault: "kv-a".to_owned() }.covers(&v1));
+        let path = "projects/p/locations/l/keyRings/r/cryptoKeys/k";
+        let version = key(Provider::Gcp, &format!("{path}/cryptoKeyVersions/7"));
+        assert!(Subject::GcpKey { path: path.to_owned() }.covers(&version));
+        assert!(!Subject::GcpKey { path: format!("{path}2") }.covers(&version));
+        assert!(!Subject::GcpKey { path: path.to_owned() }.covers(&v1));
+    }
+
+    #[test]
+    fn an_alias_of_another_region_or_account_is_another_alias() {
+        let current =
+            key(Provider::Aws, "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab");
+        let home = |region, account| is_home(Some(&current), &Place::default(), region, account);
+        assert!(home(Some("us-west-2"), Some("111122223333")));
+        assert!(home(None, None));
+        assert!(!home(Some("us-east-1"), None));
+        assert!(!home(None, Some("999988887777")));
+        assert!(!is_home(None, &Place::default(), None, None));
+    }
+}

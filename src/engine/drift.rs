@@ -1,0 +1,225 @@
+//! What can be said of a key that somebody else has set: who did it, and whether an earlier key is back.
+//!
+//! Who, says Atlas' event feed, as far as an event goes as proof (see [`crate::domain::event`]).
+//! Whether it is a revert, says our own ledger. Nothing here changes anything in Atlas, and a feed
+//! that cannot be read keeps nothing from being written down and announced: the finding says so.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Engine;
+use super::announce::News;
+use super::sweep::said;
+use crate::atlas::AtlasApi;
+use crate::domain::event::{KeyEvent, SLACK, atlas_time, began, clock};
+use crate::domain::ids::GroupId;
+use crate::domain::key::KeyRef;
+use crate::domain::project::{Project, SinceSource};
+use crate::domain::rotation::outcome::{Failure, Observation};
+use crate::domain::rotation::state::State;
+use crate::domain::terraform::key_lines;
+use crate::domain::time::Timestamp;
+use crate::store::{Drift, KeySpan, NewOutbox, RotationRow, StoreError};
+
+/// How far back the feed is asked about a key that nobody has looked at before.
+const FAR_BACK: Duration = Duration::from_secs(3 * 366 * 86_400);
+
+/// The longest that is waited for what would only be good to know.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Rotations among which the one that was undone is looked for.
+const RECENT: usize = 20;
+
+/// The event with which the key that `seen` shows began to serve; `after` is when another key was
+/// seen last.
+pub(super) async fn beginning(
+    engine: &Engine,
+    credential: &str,
+    group: &GroupId,
+    seen: &Observation,
+    after: Option<Timestamp>,
+) -> Result<Option<KeyEvent>, Failure> {
+    let Some(provider) = seen.provider else { return Ok(None) };
+    let ours = |at| atlas_time(at, seen.skew_ms);
+    let since = after.map_or(seen.at - FAR_BACK, |after| ours(after) - SLACK);
+    let timeout = engine.settings.request_timeout.get().min(PATIENCE);
+    let events = engine.atlas.key_events(credential, group, since, timeout).await?;
+    Ok(began(&events, provider, after.map(ours), ours(seen.at)).cloned())
+}
+
+/// Gives a project's new key the date of Atlas' event, where there is one that nothing contradicts.
+pub(super) async fn date(engine: &Engine, before: &Project, after: &mut Project, seen: &Observation) {
+    if after.current_key.is_none() {
+        return;
+    }
+    match beginning(engine, &after.credential, &after.group_id, seen, before.last_checked_at).await {
+        Ok(Some(event)) => {
+            after.key_since = Some(event.at.min(seen.at));
+            after.key_since_source = Some(SinceSource::AtlasEvent);
+        }
+        Ok(None) => {}
+        Err(failure) => tracing::info!(
+            project.id = %after.group_id,
+            "Atlas' event feed could not be read, so the age of the key is counted from now on: {}",
+            said(&failure)
+        ),
+    }
+}
+
+/// Finds out what can be found out about the key that `after` has and `before` had not, and dates it:
+/// a key that is back keeps the first day on which it served.
+///
+/// # Errors
+/// What the store answered.
+pub(super) async fn explain(
+    engine: &Engine,
+    before: &Project,
+    after: &mut Project,
+    seen: &Observation,
+) -> Result<Drift, StoreError> {
+    let group = &before.group_id;
+    let rotations = engine.store.rotations(None, Some(group), None, RECENT).await?;
+    let after_look = last_seen(before, rotations.first());
+    let feed = beginning(engine, &before.credential, group, seen, after_look).await;
+    let event = feed.as_ref().ok().and_then(Option::as_ref);
+    let since = match event {
+        Some(event) => (event.at.min(seen.at), SinceSource::AtlasEvent),
+        None => (seen.at, SinceSource::FirstSeen),
+    };
+    let earlier = match &seen.key {
+        Some(key) => served_before(&engine.store.keys(group).await?, key, seen),
+        None => None,
+    };
+    (after.key_since, after.key_since_source) = match (&seen.key, &earlier) {
+        (None, _) => (None, None),
+        (Some(_), Some(span)) => (Some(span.first), Some(span.source)),
+        (Some(_), None) => (Some(since.0), Some(since.1)),
+    };
+    let undone = match (&earlier, &before.current_key) {
+        (Some(_), Some(ours)) => {
+            rotations.iter().find(|row| has_moved(row) && row.rotation.new_key.is_same(ours, &seen.place))
+        }
+        _ => None,
+    };
+    let mut sentences = vec![who(engine, &before.credential, &feed)];
+    if let (Some(key), Some(span)) = (&seen.key, &earlier) {
+        sentences.push(match span.until {
+            Some(until) => {
+                format!("It is a revert: {key} is the key that served until {}.", clock(until))
+            }
+            None => format!("It is a revert: {key} has served before."),
+        });
+    }
+    if let Some(row) = undone {
+        sentences.push(undid(row));
+    }
+    if seen.key.is_none() {
+        sentences.push("Atlas no longer encrypts this project with a customer-managed key.".to_owned());
+    }
+    sentences.push("Keywheel does not change it back by itself.".to_owned());
+    let text = |key: &Option<KeyRef>| key.as_ref().map(ToString::to_string);
+    let finding = json!({
+        "groupId": group,
+        "projectName": after.name,
+        "from": text(&before.current_key),
+        "to": text(&after.current_key),
+        "kind": match (&seen.key, &earlier) {
+            (None, _) => "removed",
+            (_, Some(_)) => "reverted",
+            _ => "changed",
+        },
+        "by": event.map(|event| event.by.to_string()),
+        "atlasEventId": event.map(|event| &event.id),
+        "atlasEventAt": event.map(|event| event.at),
+        "servedUntil": earlier.as_ref().and_then(|span| span.until),
+        "undoneRotation": undone.map(|row| row.rotation.id),
+        "undoneKey": undone.map(|row| row.rotation.new_key.to_string()),
+        "sentences": sentences,
+        "terraform": undone.map(|row| key_lines(&row.rotation.new_key)),
+        "server": engine.settings.public_url,
+    });
+    Ok(Drift { finding, since })
+}
+
+fn has_moved(row: &RotationRow) -> bool {
+    matches!(row.rotation.state, State::Completed | State::Accepted)
+}
+
+/// When the recorded key was seen last. A rotation that somebody overtook has looked at the project
+/// too, and what it saw last was their key.
+fn last_seen(project: &Project, newest: Option<&RotationRow>) -> Option<Timestamp> {
+    let overtaken = newest.filter(|row| {
+        !has_moved(row) && row.rotation.finished_at.is_some_and(|at| project.last_checked_at <= Some(at))
+    });
+    overtaken.map_or(project.last_checked_at, |row| Some(row.rotation.created_at))
+}
+
+/// A key's earlier time in service.
+struct Earlier {
+    first: Timestamp,
+    source: SinceSource,
+    until: Option<Timestamp>,
+}
+
+fn served_before(ledger: &[KeySpan], key: &KeyRef, seen: &Observation) -> Option<Earlier> {
+    let is_same = |span: &&KeySpan| KeyRef::observed(key.provider(), &span.key).is_same(key, &seen.place);
+    let first = ledger.iter().find(is_same)?;
+    let until = ledger.iter().filter(is_same).filter_map(|span| span.until).max();
+    Some(Earlier {
+        first: first.since,
+        source: first.source.parse().unwrap_or(SinceSource::FirstSeen),
+        until,
+    })
+}
+
+fn who(engine: &Engine, credential: &str, feed: &Result<Option<KeyEvent>, Failure>) -> String {
+    match feed {
+        Ok(Some(event)) => {
+            let own = engine.atlas.identity(credential).is_some_and(|identity| event.by.is(&identity));
+            let other = if own {
+                " That is Keywheel's own credential: another installation or a script uses it too."
+            } else {
+                ""
+            };
+            format!(
+                "Atlas says that {} did it, at {} (event {}).{other}",
+                event.by,
+                clock(event.at),
+                event.id
+            )
+        }
+        Ok(None) => "Atlas' event feed has no event that fits, so it does not say who did it.".to_owned(),
+        Err(failure) => {
+            format!("Atlas' event feed could not be read, so who did it is not known: {}", said(failure))
+        }
+    }
+}
+
+fn undid(row: &RotationRow) -> String {
+    let rotation = &row.rotation;
+    let ended = rotation.finished_at.map_or_else(String::new, |at| format!(" ended at {} and", clock(at)));
+    format!(
+        "It undoes the rotation {}, which{ended} had moved the project to {}. A Terraform apply from a file that still \
+         names the old key is the usual cause; the lines that make Terraform agree with the rotation are below.",
+        rotation.id, rotation.new_key
+    )
+}
+
+/// What tells of a drift.
+pub(super) fn rows(engine: &Engine, project: &Project, finding: &Value, now: Timestamp) -> Vec<NewOutbox> {
+    // The same key twice is two drifts, so what tells them apart is when the key before it was set.
+    let to = finding["to"].as_str().unwrap_or_default();
+    let identity = match finding["atlasEventId"].as_str() {
+        Some(event) => format!("{}/drifted/{to}/{event}", project.group_id),
+        None => format!("{}/drifted/{to}", project.group_id),
+    };
+    let news = News {
+        kind: "drifted",
+        identity,
+        group_id: &project.group_id,
+        rotation_id: None,
+        model: finding.clone(),
+    };
+    news.rows(engine, &project.owners, now)
+}

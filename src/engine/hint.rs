@@ -1,0 +1,397 @@
+//! From a hint to a proposal: looks at what an event names, compares, and proposes what is new.
+//!
+//! An event only says where to look. What Atlas holds is read again, what the key service offers is
+//! asked where a look-up is configured, and only a key that differs is proposed, under the trigger
+//! `hook:NAME`. The same event, the same proposal, and a proposal that people turned down before make
+//! none. Events about one project that wait together are one look.
+//!
+//! An alarm (a key in use was disabled, will be deleted, has expired) is told to people before anything
+//! is looked at: by then minutes count. It changes nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::announce::News;
+use super::command::{CommandError, Proposed, Proposer};
+use super::{Engine, step::ENGINE, sweep};
+use crate::domain::hint::{Concern, Hint, Meaning, Subject, Watch};
+use crate::domain::ids::{EventId, GroupId};
+use crate::domain::key::KeyRef;
+use crate::domain::project::Project;
+use crate::domain::rotation::outcome::Class;
+use crate::store::{ClaimedEvent, KeySpan, NewAudit, RotationRow, StoreError};
+
+/// Events that are looked at together.
+const BATCH: i64 = 2048;
+/// Projects that are looked at at the same time.
+const AT_ONCE: usize = 8;
+/// How long a claimed event is ours.
+const CLAIM: Duration = Duration::from_mins(10);
+/// The longest sleep without asking the database.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// The wait after the database failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// After so many tries an event is left to the poll.
+const TRIES: i64 = 12;
+/// Rotations of a project that are remembered when the same key comes up again.
+const HISTORY: usize = 100;
+/// How often a project is read again when somebody else wrote it meanwhile.
+const RACES: usize = 4;
+
+/// The wait before an event is tried again.
+fn backoff(attempts: i64) -> Duration {
+    match attempts {
+        ..=1 => Duration::from_secs(30),
+        2 => Duration::from_mins(2),
+        3 => Duration::from_mins(10),
+        _ => Duration::from_mins(30),
+    }
+}
+
+/// What looking came to.
+enum Came {
+    /// It is settled.
+    Done(String),
+    /// Something could not be asked.
+    Again(String),
+}
+
+/// A reason to look at one project.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    /// What the proposal says it came from: `hook:NAME` or `poll`.
+    pub(super) trigger: String,
+    /// The key that the event names as new.
+    pub(super) named: Option<String>,
+    /// For the proposal's reason.
+    pub(super) words: String,
+}
+
+/// Handles what waits in the inbox until `stop`.
+pub async fn run(engine: Engine, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let notified = engine.events_due.notified();
+        let sleep = match once(&engine, &stop).await {
+            Ok(sleep) => sleep,
+            Err(error) => {
+                tracing::error!(error = %error, "events cannot be handled; they wait in the inbox");
+                AFTER_FAILURE
+            }
+        };
+        tokio::select! {
+            () = notified => {}
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(sleep) => {}
+        }
+    }
+}
+
+/// Handles what is due; says how long nothing more will be.
+///
+/// # Errors
+/// What the store answered. What was claimed then comes up again by itself.
+pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration, StoreError> {
+    while !stop.is_cancelled() {
+        let now = engine.clock.now();
+        if engine.guard.doubts(&engine.store, now).await? {
+            return Ok(LONGEST_SLEEP);
+        }
+        if engine.store.next_event().await?.is_none_or(|at| at > now) {
+            break;
+        }
+        let events = engine.store.claim_events(now, now + CLAIM, BATCH).await?;
+        if events.is_empty() {
+            break;
+        }
+        handle(engine, events).await?;
+    }
+    let next = engine.store.next_event().await?;
+    let wait = next.map_or(LONGEST_SLEEP, |at| engine.clock.now().until(at));
+    Ok(wait.clamp(Duration::from_millis(50), LONGEST_SLEEP))
+}
+
+/// Sorts events by the projects they concern and looks at each of those once.
+async fn handle(engine: &Engine, events: Vec<ClaimedEvent>) -> Result<(), StoreError> {
+    let watches = watches(engine, &events).await?;
+    let mut by_project: BTreeMap<GroupId, Vec<(Concern, &ClaimedEvent)>> = BTreeMap::new();
+    let mut nobody = Vec::new();
+    for event in &events {
+        let concerned = watches.iter().filter_map(|watch| Some((watch, event.hint.concerns(watch)?)));
+        let before = by_project.values().map(Vec::len).sum::<usize>();
+        for (watch, concern) in concerned {
+            by_project.entry(watch.group.clone()).or_default().push((concern, event));
+        }
+        if by_project.values().map(Vec::len).sum::<usize>() == before {
+            if let Some(tally) = engine.intake.tally(&event.source) {
+                tally.unknown_subject();
+            }
+            nobody.push(event.id);
+        }
+    }
+    engine.store.events_handled(&nobody, "no tracked project is concerned", engine.clock.now()).await?;
+    let mut looks: Vec<BoxFuture<'_, _>> = Vec::with_capacity(by_project.len());
+    for (group, events) in &by_project {
+        looks.push(Box::pin(async move { (look(engine, group, events).await, events) }));
+    }
+    let mut looks = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE);
+    // An event may concern several projects; it is settled when all of them are.
+    let mut open: BTreeMap<EventId, (i64, String)> = BTreeMap::new();
+    let mut settled: BTreeMap<EventId, BTreeSet<String>> = BTreeMap::new();
+    while let Some((came, events)) = looks.next().await {
+        let came = came.unwrap_or_else(|error| {
+            tracing::error!(error = %error, "a hint was not followed; it comes up again");
+            Came::Again("the database refused".to_owned())
+        });
+        for (_, event) in events {
+            match &came {
+                Came::Done(words) => {
+                    settled.entry(event.id).or_default().insert(words.clone());
+                }
+                Came::Again(why) => {
+                    open.insert(event.id, (event.attempts, why.clone()));
+                }
+            }
+        }
+    }
+    let now = engine.clock.now();
+    for (id, (attempts, why)) in &open {
+        if *attempts >= TRIES {
+            engine.store.events_handled(&[*id], &format!("given up: {why}"), now).await?;
+        } else {
+            engine.store.events_put_off(&[*id], why, now + backoff(*attempts)).await?;
+        }
+    }
+    let mut alike: BTreeMap<String, Vec<EventId>> = BTreeMap::new();
+    for (id, words) in settled.into_iter().filter(|(id, _)| !open.contains_key(id)) {
+        alike.entry(words.into_iter().collect::<Vec<_>>().join("; ")).or_default().push(id);
+    }
+    for (words, ids) in alike {
+        engine.store.events_handled(&ids, &words, now).await?;
+    }
+    Ok(())
+}
+
+/// All projects as hints name them; keys that served before only when a hint is about a single key.
+async fn watches(engine: &Engine, events: &[ClaimedEvent]) -> Result<Vec<Watch>, StoreError> {
+    let mut watches = engine.store.watches().await?;
+    if events.iter().any(|event| matches!(event.hint.subject, Subject::Key { .. })) {
+        let mut earlier = engine.store.earlier_keys().await?;
+        for watch in &mut watches {
+            watch.earlier = earlier.remove(&watch.group).unwrap_or_default();
+        }
+    }
+    Ok(watches)
+}
+
+/// Does what the events about one project ask for.
+async fn look(
+    engine: &Engine,
+    group: &GroupId,
+    events: &[(Concern, &ClaimedEvent)],
+) -> Result<Came, StoreError> {
+    let mut wanted: Option<&ClaimedEvent> = None;
+    let mut in_place = false;
+    for (concern, event) in events {
+        match &event.hint.meaning {
+            Meaning::Alarm { once } => alarm(engine, group, *concern, event, once).await?,
+            Meaning::InPlace => {
+                in_place = true;
+                rotated_in_place(engine, group, event).await?;
+            }
+            Meaning::Look | Meaning::Requested => {}
+        }
+        // Of several, the last one that names a key says most.
+        let better = event.hint.new_key.is_some() || wanted.is_none_or(|it| it.hint.new_key.is_none());
+        if better && !matches!(event.hint.meaning, Meaning::InPlace) {
+            wanted = Some(event);
+        }
+    }
+    match wanted {
+        Some(event) => consider(engine, group, &asked(event)).await,
+        None if in_place => {
+            Ok(Came::Done("nothing to do in Atlas: AWS replaced the material inside the same key".to_owned()))
+        }
+        None => Ok(Came::Done("nothing was asked".to_owned())),
+    }
+}
+
+fn asked(event: &ClaimedEvent) -> Ask {
+    let hint = &event.hint;
+    let by = hint.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let said = hint.words.as_ref().map(|words| format!(": {words}")).unwrap_or_default();
+    Ask {
+        trigger: format!("hook:{}", event.source),
+        named: hint.new_key.clone(),
+        words: format!("{} about {}{by}{said}", hint.kind, hint.subject),
+    }
+}
+
+/// Looks at Atlas, compares, and proposes what is new.
+async fn consider(engine: &Engine, group: &GroupId, ask: &Ask) -> Result<Came, StoreError> {
+    let done = |words: String| Ok(Came::Done(words));
+    let Some(project) = look_at_atlas(engine, group).await? else {
+        return done("the project is not tracked any more".to_owned());
+    };
+    if let Some(error) = &project.last_error
+        && project.open_rotation.is_none()
+    {
+        return Ok(Came::Again(format!("Atlas could not be read: {error}")));
+    }
+    let (Some(provider), Some(current)) = (project.provider, &project.current_key) else {
+        return done("Atlas does not encrypt this project with a customer-managed key".to_owned());
+    };
+    let Some(named) = &ask.named else {
+        return done(
+            "looked: the event names no new key, and no look-up is configured that could".to_owned(),
+        );
+    };
+    let candidate = match KeyRef::parse(provider, named) {
+        Ok(key) => key,
+        Err(error) => return done(format!("not proposed: {error}")),
+    };
+    if candidate.is_same(current, &project.place) {
+        return done(format!("Atlas holds {candidate} already"));
+    }
+    let before = |span: &KeySpan| {
+        span.until.is_some() && KeyRef::observed(provider, &span.key).is_same(&candidate, &project.place)
+    };
+    if engine.store.keys(group).await?.iter().any(before) {
+        return done(format!("not proposed: {candidate} served before; a way back is a person's decision"));
+    }
+    let ended = engine.store.rotations(None, Some(group), None, HISTORY).await?;
+    let same = |row: &&RotationRow| {
+        let it = &row.rotation;
+        it.state.is_final()
+            && it.new_key.is_same(&candidate, &project.place)
+            && it.old_key.is_same(current, &project.place)
+    };
+    if let Some(row) = ended.iter().find(same) {
+        let (id, state) = (row.rotation.id, row.rotation.state);
+        return done(format!(
+            "not proposed: rotation {id} to the same key ended {state}; a person may propose it again"
+        ));
+    }
+    propose(engine, group, ask, &candidate).await
+}
+
+async fn propose(engine: &Engine, group: &GroupId, ask: &Ask, key: &KeyRef) -> Result<Came, StoreError> {
+    let words: String = ask.words.chars().take(1000).collect();
+    let proposer = Proposer { actor: &ask.trigger, trigger: &ask.trigger };
+    match engine.propose_as(proposer, group, &key.to_string(), Some(words), false).await {
+        Ok(Proposed::Created(row)) => Ok(Came::Done(format!("proposed as rotation {}", row.rotation.id))),
+        Ok(Proposed::Same(row)) => Ok(Came::Done(format!("proposed already: rotation {}", row.rotation.id))),
+        Ok(Proposed::Checked { .. }) => Ok(Came::Done("checked only".to_owned())),
+        Err(CommandError::Store(error)) => Err(error),
+        Err(CommandError::Atlas(failure))
+            if matches!(failure.class, Class::Transient | Class::Unknown | Class::Auth) =>
+        {
+            Ok(Came::Again(format!("Atlas could not be read: {}", failure.detail)))
+        }
+        Err(error) => Ok(Came::Done(format!("not proposed: {error}"))),
+    }
+}
+
+/// The project as it is after a fresh look at Atlas; `None` when it is gone.
+async fn look_at_atlas(engine: &Engine, group: &GroupId) -> Result<Option<Project>, StoreError> {
+    for _ in 0..RACES {
+        let Some(project) = engine.store.project(group).await? else { return Ok(None) };
+        let version = project.version;
+        sweep::check(engine, project).await?;
+        match engine.store.project(group).await? {
+            // The look was not written: somebody else wrote at the same moment.
+            Some(after) if after.version == version => {}
+            after => return Ok(after),
+        }
+    }
+    engine.store.project(group).await
+}
+
+/// Tells the owners, once for each trouble, that a key they depend on is about to fail.
+async fn alarm(
+    engine: &Engine,
+    group: &GroupId,
+    concern: Concern,
+    event: &ClaimedEvent,
+    once: &str,
+) -> Result<(), StoreError> {
+    let identity = format!("{group}/key_alarm/{once}");
+    for _ in 0..RACES {
+        let Some(project) = engine.store.project(group).await? else { return Ok(()) };
+        let now = engine.clock.now();
+        let model = alarm_model(engine, &project, concern, event);
+        let news = News {
+            kind: "key_alarm",
+            identity: identity.clone(),
+            group_id: group,
+            rotation_id: None,
+            model: model.clone(),
+        };
+        let rows = news.rows(engine, &project.owners, now);
+        // The first is a mail, to an owner or to nobody.
+        if let Some(first) = rows.first()
+            && engine.store.has_mail(&first.message_id).await?
+        {
+            return Ok(());
+        }
+        let audit = [record(group, "project.key_alarm", &event.source, &model)];
+        let mut after = project.clone();
+        after.next_check_at = now;
+        match engine.store.update_project(&after, project.version, &audit, &rows, now).await {
+            Ok(_) => {
+                tracing::warn!(project.id = %group, hook = event.source, event = event.hint.kind, "a key in use is reported to be failing");
+                engine.mail_due.notify_one();
+                return Ok(());
+            }
+            Err(StoreError::Conflict) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(StoreError::Conflict)
+}
+
+fn alarm_model(
+    engine: &Engine,
+    project: &Project,
+    concern: Concern,
+    event: &ClaimedEvent,
+) -> serde_json::Value {
+    let Hint { kind, subject, by, words, .. } = &event.hint;
+    json!({
+        "kind": "key_alarm",
+        "groupId": project.group_id,
+        "projectName": project.name,
+        "provider": project.provider,
+        "currentKey": project.current_key.as_ref().map(ToString::to_string),
+        "event": kind,
+        "subject": subject.to_string(),
+        "by": by,
+        "words": words,
+        "hook": event.source,
+        "earlier": concern == Concern::Earlier,
+        "server": engine.settings.public_url,
+    })
+}
+
+async fn rotated_in_place(engine: &Engine, group: &GroupId, event: &ClaimedEvent) -> Result<(), StoreError> {
+    let detail = json!({
+        "event": event.hint.kind, "subject": event.hint.subject.to_string(), "by": event.hint.by,
+        "note": "AWS replaced the material inside the same key; there is nothing to do in Atlas",
+    });
+    let audit = [record(group, "project.key_rotated_in_place", &event.source, &detail)];
+    engine.store.append(&audit, engine.clock.now()).await
+}
+
+fn record(group: &GroupId, action: &str, hook: &str, detail: &serde_json::Value) -> NewAudit {
+    let actor = if hook.is_empty() { ENGINE.to_owned() } else { format!("hook:{hook}") };
+    NewAudit {
+        actor,
+        action: action.to_owned(),
+        subject: format!("project/{group}"),
+        detail: detail.to_string(),
+    }
+}

@@ -1,0 +1,212 @@
+//! Takes events from the hooks into the inbox, many in one durable write, and counts what comes.
+//!
+//! Senders wait for their answer until their event is on disk. Events that arrive while a write is
+//! under way share the next one, so that a disk which flushes a few hundred times a second still takes
+//! thousands of events. Counts begin at zero with the process; nothing here looks into an event.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use crate::domain::time::Timestamp;
+use crate::store::NewEvent;
+
+/// Deliveries that may wait for their write; more are told to come again.
+const QUEUE: usize = 4096;
+/// Events in one write. A batch of Event Grid has up to 5000 and stays whole.
+const BATCH: usize = 1024;
+
+/// Why an event was not written. Its sender repeats it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotStored {
+    /// Too many wait already.
+    Full,
+    /// The database refused.
+    Failed,
+}
+
+#[derive(Debug)]
+struct Job {
+    events: Vec<NewEvent>,
+    done: oneshot::Sender<Result<Vec<bool>, NotStored>>,
+}
+
+/// The way into the inbox.
+#[derive(Debug)]
+pub struct Intake {
+    queue: mpsc::Sender<Job>,
+    waiting: Mutex<Option<mpsc::Receiver<Job>>>,
+    tallies: Mutex<BTreeMap<String, Arc<Tally>>>,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        Self { queue, waiting: Mutex::new(Some(waiting)), tallies: Mutex::default() }
+    }
+}
+
+impl Intake {
+    /// Writes events durably and says for each whether it is new.
+    ///
+    /// # Errors
+    /// None of them is to be counted on then.
+    pub async fn store(&self, events: Vec<NewEvent>) -> Result<Vec<bool>, NotStored> {
+        let (done, answer) = oneshot::channel();
+        self.queue.try_send(Job { events, done }).map_err(|_| NotStored::Full)?;
+        answer.await.unwrap_or(Err(NotStored::Failed))
+    }
+
+    /// Counts for exactly these hooks from now on; what was counted for one that stays is kept.
+    pub fn count_for(&self, hooks: impl Iterator<Item = (String, &'static str)>, now: Timestamp) {
+        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *tallies);
+        tallies.extend(hooks.map(|(name, kind)| {
+            let kept = before.remove(&name).filter(|it| it.kind == kind);
+            (name, kept.unwrap_or_else(|| Arc::new(Tally::new(kind, now))))
+        }));
+    }
+
+    /// What is counted of one hook.
+    #[must_use]
+    pub fn tally(&self, hook: &str) -> Option<Arc<Tally>> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner).get(hook).cloned()
+    }
+
+    /// What is counted of all of them.
+    #[must_use]
+    pub fn tallies(&self) -> BTreeMap<String, Arc<Tally>> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Writes what comes until `stop`, and then what came before it. Ends at once when somebody writes already.
+pub async fn run(engine: Engine, stop: CancellationToken) {
+    let taken = engine.intake.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(mut waiting) = taken else { return };
+    loop {
+        let first = tokio::select! {
+            job = waiting.recv() => job,
+            () = stop.cancelled() => waiting.try_recv().ok(),
+        };
+        let Some(first) = first else { return };
+        let mut jobs = vec![first];
+        let mut count = jobs[0].events.len();
+        while count < BATCH {
+            let Ok(job) = waiting.try_recv() else { break };
+            count += job.events.len();
+            jobs.push(job);
+        }
+        write(&engine, jobs).await;
+    }
+}
+
+async fn write(engine: &Engine, jobs: Vec<Job>) {
+    let mut events = Vec::new();
+    let mut answers = Vec::new();
+    for Job { events: own, done } in jobs {
+        answers.push((own.len(), done));
+        events.extend(own);
+    }
+    let written = engine.store.insert_events(&events, engine.clock.now()).await;
+    let mut new = match written {
+        Ok(new) => {
+            engine.events_due.notify_one();
+            Ok(new.into_iter())
+        }
+        Err(error) => {
+            tracing::error!(error = %error, "events cannot be written; their senders are told to repeat them");
+            Err(NotStored::Failed)
+        }
+    };
+    for (count, done) in answers {
+        let own = new.as_mut().map(|new| new.by_ref().take(count).collect()).map_err(|why| *why);
+        // Whoever no longer waits repeats it, and then it is a duplicate.
+        let _ = done.send(own);
+    }
+}
+
+/// What came by one hook since the process began.
+#[derive(Debug)]
+pub struct Tally {
+    /// The hook's kind.
+    pub kind: &'static str,
+    /// Since when it is counted.
+    pub since: Timestamp,
+    counts: [AtomicU64; 6],
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+    last: Mutex<(Option<Timestamp>, Option<Timestamp>)>,
+}
+
+/// What is counted of a hook, beside refusals.
+pub const COUNTED: [&str; 6] =
+    ["received", "accepted", "duplicate", "irrelevant", "handshake", "unknownSubject"];
+
+impl Tally {
+    fn new(kind: &'static str, since: Timestamp) -> Self {
+        Self { kind, since, counts: Default::default(), refused: Mutex::default(), last: Mutex::default() }
+    }
+
+    fn add(&self, which: usize) {
+        self.counts[which].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request came.
+    pub fn received(&self, now: Timestamp) {
+        self.add(0);
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(now);
+    }
+
+    /// A new event was written.
+    pub fn accepted(&self, now: Timestamp) {
+        self.add(1);
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(now);
+    }
+
+    /// An event was there already.
+    pub fn duplicate(&self) {
+        self.add(2);
+    }
+
+    /// A proven event that means nothing here.
+    pub fn irrelevant(&self) {
+        self.add(3);
+    }
+
+    /// A sender asked whether it may send.
+    pub fn handshake(&self) {
+        self.add(4);
+    }
+
+    /// A proven event about a project or key that nobody tracks.
+    pub fn unknown_subject(&self) {
+        self.add(5);
+    }
+
+    /// A request was refused.
+    pub fn refused(&self, reason: &'static str) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
+    /// The counts, in the order of [`COUNTED`].
+    #[must_use]
+    pub fn counts(&self) -> [u64; 6] {
+        std::array::from_fn(|which| self.counts[which].load(Ordering::Relaxed))
+    }
+
+    /// Refusals by reason.
+    #[must_use]
+    pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// When the last request came, and the last new event.
+    #[must_use]
+    pub fn last(&self) -> (Option<Timestamp>, Option<Timestamp>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

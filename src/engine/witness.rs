@@ -1,0 +1,196 @@
+//! A second source for our own rotations: Atlas' event about each.
+//!
+//! A rotation that ended with its new key in force is looked for in Atlas' event feed: at once, then
+//! less and less often, for a day. What is found is stored beside the rotation. It decides nothing:
+//! the rotation was proven by observing the key, and an event cannot name one. The feed also tells
+//! when somebody else changed the key in the second between our look and our PATCH, which no look
+//! can show afterwards; that is written down and announced.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use super::announce::News;
+use super::step::ENGINE;
+use super::sweep::said;
+use crate::atlas::AtlasApi;
+use crate::domain::event::{KeyEvent, ProofState, SLACK, Witness, atlas_time, clock, witness};
+use crate::domain::rotation::outcome::Failure;
+use crate::domain::rotation::state::Target;
+use crate::domain::time::{Span, Timestamp};
+use crate::store::{AwaitedProof, NewAudit, NewJournal, NewOutbox, Proof, ProofEnd, RotationRow, StoreError};
+
+/// Rotations read from the database at once.
+const BATCH: usize = 64;
+
+/// The shortest and the longest wait between two looks into the feed.
+const WAITS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(2 * 3600));
+
+/// The rows of a journal among which the first PATCH is found.
+const JOURNAL: usize = 1000;
+
+/// Looks for the events that are due now; says how many rotations that were.
+///
+/// # Errors
+/// What the store answered.
+pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, StoreError> {
+    if engine.guard.in_doubt() {
+        return Ok(0);
+    }
+    let due = engine.store.due_proofs(engine.clock.now(), BATCH).await?;
+    let mut done = 0;
+    for awaited in due {
+        if stop.is_cancelled() {
+            break;
+        }
+        one(engine, awaited).await?;
+        done += 1;
+    }
+    Ok(done)
+}
+
+async fn one(engine: &Engine, awaited: AwaitedProof) -> Result<(), StoreError> {
+    let Some(row) = engine.store.rotation(awaited.rotation).await? else { return Ok(()) };
+    let asked = ask(engine, &row).await?;
+    let now = engine.clock.now();
+    let found = match asked {
+        Ok(found) if found.event.is_some() => found,
+        unfound => {
+            let failure = unfound.err();
+            let error = failure.as_ref().map(said);
+            if now < awaited.until {
+                let asked = failure.and_then(|it| it.retry_after).map_or(Duration::ZERO, Span::get);
+                let at = now + wait(&row, now).max(asked);
+                return engine
+                    .store
+                    .await_proof(row.rotation.id, at.min(awaited.until), error.as_deref())
+                    .await;
+            }
+            let proof =
+                Proof { state: ProofState::NotFound, event: None, overwrote: Vec::new(), last_error: error };
+            let end = ProofEnd { proof, journal: Vec::new(), audit: Vec::new(), outbox: Vec::new() };
+            engine.store.settle_proof(row.rotation.id, &end, now).await?;
+            return Ok(());
+        }
+    };
+    let owners = if found.overwrote.is_empty() {
+        Vec::new()
+    } else {
+        engine.store.owners(&row.rotation.group_id).await?
+    };
+    let end = end(engine, &row, found, &owners, now);
+    let mails = !end.outbox.is_empty();
+    if engine.store.settle_proof(row.rotation.id, &end, now).await? && mails {
+        tracing::warn!(
+            rotation.id = %row.rotation.id,
+            project.id = %row.rotation.group_id,
+            "this rotation overwrote a change that somebody else had made a moment before"
+        );
+        engine.mail_due.notify_one();
+    }
+    Ok(())
+}
+
+/// As long as it has been looked for, within bounds.
+fn wait(row: &RotationRow, now: Timestamp) -> Duration {
+    let ended = row.rotation.finished_at.unwrap_or(now);
+    now.since(ended).clamp(WAITS.0, WAITS.1)
+}
+
+async fn ask(engine: &Engine, row: &RotationRow) -> Result<Result<Witness, Failure>, StoreError> {
+    let rotation = &row.rotation;
+    // The rotation remembers its last PATCH; the first one is in the journal.
+    let journal = engine.store.journal(rotation.id, 0, JOURNAL).await?;
+    let first = journal
+        .iter()
+        .find(|entry| entry.kind == "patch" && entry.detail["patch"]["target"] == json!(Target::New));
+    let sent = first.map(|entry| entry.at).or(rotation.patched_at).unwrap_or(rotation.created_at);
+    let skew = rotation.last.as_ref().and_then(|seen| seen.skew_ms);
+    let sent = atlas_time(sent, skew);
+    let looked = sent - rotation.rules.pace.fresh.get();
+    let done = atlas_time(rotation.patched_at.or(rotation.finished_at).unwrap_or(rotation.created_at), skew);
+    let timeout = engine.settings.request_timeout.get();
+    let events = engine.atlas.key_events(&row.credential, &rotation.group_id, looked - SLACK, timeout).await;
+    let own = engine.atlas.identity(&row.credential);
+    Ok(events.map(|events| witness(&events, rotation.provider, (looked, sent, done), own.as_deref())))
+}
+
+fn end(engine: &Engine, row: &RotationRow, found: Witness, owners: &[String], now: Timestamp) -> ProofEnd {
+    let rotation = &row.rotation;
+    let mut end = ProofEnd {
+        proof: Proof {
+            state: ProofState::Found,
+            event: found.event,
+            overwrote: found.overwrote,
+            last_error: None,
+        },
+        journal: Vec::new(),
+        audit: Vec::new(),
+        outbox: Vec::new(),
+    };
+    let audit = |kind: &str, event: &KeyEvent| NewAudit {
+        actor: ENGINE.to_owned(),
+        action: format!("rotation.{kind}"),
+        subject: format!("rotation/{}", rotation.id),
+        detail: shown(event).to_string(),
+    };
+    // The journal ends with the rotation, and whoever follows it has gone by now: only what went
+    // wrong is added to it.
+    end.audit.extend(end.proof.event.as_ref().map(|event| audit("atlas_event", event)));
+    for event in &end.proof.overwrote {
+        end.audit.push(audit("overwrote", event));
+        end.journal.push(NewJournal {
+            actor: ENGINE.to_owned(),
+            kind: "overwrote".to_owned(),
+            from_state: Some(rotation.state),
+            to_state: rotation.state,
+            detail: shown(event),
+            replay: None,
+            merge: false,
+        });
+        end.outbox.extend(told(engine, row, event, owners, now));
+    }
+    end
+}
+
+fn shown(event: &KeyEvent) -> serde_json::Value {
+    json!({ "atlasEventId": event.id, "at": event.at, "by": event.by.to_string() })
+}
+
+fn told(
+    engine: &Engine,
+    row: &RotationRow,
+    event: &KeyEvent,
+    owners: &[String],
+    now: Timestamp,
+) -> Vec<NewOutbox> {
+    let rotation = &row.rotation;
+    let model = json!({
+        "kind": "overwrote",
+        "groupId": rotation.group_id,
+        "projectName": row.project_name,
+        "rotationId": rotation.id,
+        "oldKey": rotation.old_key.to_string(),
+        "newKey": rotation.new_key.to_string(),
+        "state": rotation.state,
+        "by": event.by.to_string(),
+        "atlasEventId": event.id,
+        "atlasEventAt": event.at,
+        "sentences": [format!(
+            "Atlas says that {} changed the key at {} (event {}), after Keywheel's last look and before its PATCH. The new \
+             key has replaced that change; Atlas does not say which key it was. Ask whether it was meant to stay.",
+            event.by, clock(event.at), event.id
+        )],
+        "server": engine.settings.public_url,
+    });
+    let news = News {
+        kind: "overwrote",
+        identity: format!("{}/overwrote/{}", rotation.id, event.id),
+        group_id: &rotation.group_id,
+        rotation_id: Some(rotation.id),
+        model,
+    };
+    news.rows(engine, owners, now)
+}

@@ -1,0 +1,131 @@
+//! One HTTP round trip to a key service or to where its tokens come from.
+//!
+//! A trip ends in time, follows no redirect (it would carry the token elsewhere), and never holds
+//! more than [`BODY_CAP`] of a body. Headers, bodies and queries are never logged, and no message
+//! holds a URL. What a reply means is its caller's business.
+
+use std::time::Duration;
+
+use reqwest::{RequestBuilder, redirect, retry};
+use serde_json::Value;
+use url::Url;
+
+use super::error::{KmsError, root_cause};
+
+/// The longest body that is read, in bytes after decompression.
+const BODY_CAP: usize = 1024 * 1024;
+
+/// A client for one kind of host.
+#[derive(Debug)]
+pub(super) struct Http {
+    client: reqwest::Client,
+}
+
+/// A reply with its status.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    body: Vec<u8>,
+}
+
+impl Http {
+    /// A client for `base` and what lies below; `None` for whatever https host a key names.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub(super) fn new(base: Option<&Url>, timeout: Duration) -> Result<Self, String> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("keywheel/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .connect_timeout(timeout)
+            .read_timeout(timeout)
+            .timeout(timeout);
+        // A machine's own metadata service is never asked through a proxy.
+        if base.and_then(Url::host_str).is_some_and(is_here) {
+            builder = builder.no_proxy();
+        }
+        if base.is_some_and(|base| base.scheme() == "http") {
+            // Without TLS (a simulator), an image without CA certificates must do.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(|error| {
+            format!(
+                "the HTTPS client cannot be built ({}): if no CA certificates were found, install the system's ca-certificates package",
+                root_cause(&error)
+            )
+        })?;
+        Ok(Self { client })
+    }
+
+    pub(super) fn get(&self, url: Url) -> RequestBuilder {
+        self.client.get(url)
+    }
+
+    pub(super) fn post(&self, url: Url) -> RequestBuilder {
+        self.client.post(url)
+    }
+}
+
+fn is_here(host: &str) -> bool {
+    matches!(host, "127.0.0.1" | "[::1]" | "localhost" | "169.254.169.254")
+}
+
+/// Sends a request and takes the whole reply in.
+///
+/// # Errors
+/// `Unreachable` without a reply, `Broken` for one that cannot be taken in.
+pub(super) async fn send(request: RequestBuilder, service: &str) -> Result<Reply, KmsError> {
+    let mut response = request.send().await.map_err(|error| unreachable(&error.without_url(), service))?;
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    while let Some(chunk) =
+        response.chunk().await.map_err(|error| unreachable(&error.without_url(), service))?
+    {
+        if body.len() + chunk.len() > BODY_CAP {
+            return Err(KmsError::broken(format!("the reply of {service} is larger than 1 MiB")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if (300..400).contains(&status) {
+        return Err(KmsError::broken(format!(
+            "{service} answered {status}, a redirect, which is not followed"
+        )));
+    }
+    Ok(Reply { status, body })
+}
+
+fn unreachable(error: &reqwest::Error, service: &str) -> KmsError {
+    if error.is_builder() {
+        return KmsError::broken(format!("the request to {service} could not be put together"));
+    }
+    let what = if error.is_timeout() { "did not answer in time" } else { "cannot be reached" };
+    KmsError::unreachable(format!("{service} {what}: {}", root_cause(error)))
+}
+
+impl Reply {
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The body as JSON; null when it is none.
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// The JSON object of a successful reply.
+    pub(super) fn object(&self, service: &str) -> Result<Value, KmsError> {
+        match self.json() {
+            body @ Value::Object(_) => Ok(body),
+            _ => Err(KmsError::broken(format!("the reply of {service} is no JSON object"))),
+        }
+    }
+}
+
+/// `base` with more path segments, each escaped as needed; its query is kept.
+pub(super) fn below<'a>(base: &Url, segments: impl IntoIterator<Item = &'a str>) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().extend(segments);
+    }
+    url
+}

@@ -1,0 +1,228 @@
+//! What Atlas' event feed said: of keys that somebody else changed, and of our own rotations.
+//!
+//! A rotation that ends with its new key in force awaits Atlas' own event about it from the very
+//! transaction that ends it, for a day at most. Neither table takes part in any decision about a
+//! rotation.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::types::storable;
+use super::{NewAudit, NewJournal, NewOutbox, Sql, Store, StoreError, Tx, each, read};
+use crate::domain::event::{KeyEvent, ProofState};
+use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::time::Timestamp;
+
+/// How long an event is waited for.
+const PATIENCE: Duration = Duration::from_secs(86_400);
+
+const DRIFT: Sql = Sql::same(
+    "INSERT INTO drifts (group_id, at, finding) VALUES ($1, $2, $3) ON CONFLICT (group_id, at) DO NOTHING",
+);
+const LAST_DRIFT: Sql = Sql::same("SELECT finding FROM drifts WHERE group_id = $1 ORDER BY at DESC LIMIT 1");
+const AWAIT: Sql = Sql::same(
+    "INSERT INTO proofs (rotation_id, state, next_look_at, until_at) VALUES ($1, 'awaited', $2, $3) \
+     ON CONFLICT (rotation_id) DO NOTHING",
+);
+const DUE: Sql = Sql::same(
+    "SELECT rotation_id, until_at FROM proofs WHERE next_look_at <= $1 ORDER BY next_look_at, rotation_id LIMIT $2",
+);
+const PROOF: Sql = Sql::same("SELECT state, event, overwrote, last_error FROM proofs WHERE rotation_id = $1");
+const LATER: Sql = Sql::same(
+    "UPDATE proofs SET next_look_at = $2, last_error = $3 WHERE rotation_id = $1 AND state = 'awaited'",
+);
+const SETTLE: Sql = Sql::same(
+    "UPDATE proofs SET state = $2, event = $3, overwrote = $4, last_error = $5, next_look_at = NULL \
+     WHERE rotation_id = $1 AND state = 'awaited'",
+);
+// A journal has one writer at a time.
+const LOCK: Sql = Sql {
+    sqlite: "SELECT version FROM rotations WHERE id = $1",
+    postgres: "SELECT version FROM rotations WHERE id = $1 FOR UPDATE",
+};
+
+pub(super) const STATEMENTS: &[&Sql] = &[&DRIFT, &LAST_DRIFT, &AWAIT, &DUE, &PROOF, &LATER, &SETTLE, &LOCK];
+
+/// What Atlas' feed says of a rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// Whether there is an event.
+    pub state: ProofState,
+    /// The event.
+    pub event: Option<KeyEvent>,
+    /// Changes by others that our PATCH has undone.
+    pub overwrote: Vec<KeyEvent>,
+    /// Why the feed could not be read at the last try, when it could not.
+    pub last_error: Option<String>,
+}
+
+/// A rotation whose event is to be looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AwaitedProof {
+    /// The rotation.
+    pub rotation: RotationId,
+    /// When the search ends.
+    pub until: Timestamp,
+}
+
+/// The end of a search, and what is written with it.
+#[derive(Debug)]
+pub struct ProofEnd {
+    /// What was found.
+    pub proof: Proof,
+    /// Rows for the rotation's journal.
+    pub journal: Vec<NewJournal>,
+    /// Audit rows.
+    pub audit: Vec<NewAudit>,
+    /// Mails.
+    pub outbox: Vec<NewOutbox>,
+}
+
+#[derive(FromRow)]
+struct ProofRow {
+    state: String,
+    event: Option<String>,
+    overwrote: Option<String>,
+    last_error: Option<String>,
+}
+
+impl Store {
+    /// What is known of the last time that somebody else changed the project's key.
+    ///
+    /// # Errors
+    /// What the database answered, or that the stored finding does not read.
+    pub async fn last_drift(&self, group: &GroupId) -> Result<Option<serde_json::Value>, StoreError> {
+        let row: Option<(String,)> = read!(self, LAST_DRIFT, |pool, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .fetch_optional(pool)
+            .await)?;
+        let bad = || StoreError::corrupt("drifts", "finding", group);
+        row.map(|(text,)| serde_json::from_str(&text).map_err(|_| bad())).transpose()
+    }
+
+    /// What Atlas' feed says of a rotation; `None` when that was never asked.
+    ///
+    /// # Errors
+    /// What the database answered, or that what is stored does not read.
+    pub async fn proof(&self, id: RotationId) -> Result<Option<Proof>, StoreError> {
+        let row: Option<ProofRow> =
+            read!(self, PROOF, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
+        let Some(row) = row else { return Ok(None) };
+        let bad = |column| StoreError::corrupt("proofs", column, id);
+        let event =
+            row.event.map(|text| serde_json::from_str(&text).map_err(|_| bad("event"))).transpose()?;
+        let overwrote = row.overwrote.map(|text| serde_json::from_str(&text).map_err(|_| bad("overwrote")));
+        Ok(Some(Proof {
+            state: row.state.parse().map_err(|_| bad("state"))?,
+            event,
+            overwrote: overwrote.transpose()?.unwrap_or_default(),
+            last_error: row.last_error,
+        }))
+    }
+
+    /// Rotations whose event is to be looked for now.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn due_proofs(&self, now: Timestamp, limit: usize) -> Result<Vec<AwaitedProof>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<(Uuid, Timestamp)> =
+            read!(self, DUE, |pool, text| sqlx::query_as(text).bind(now).bind(limit).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(|(id, until)| AwaitedProof { rotation: RotationId(id), until }).collect())
+    }
+
+    /// Looks again at `at`; `error` is why the feed could not be read, when it could not.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn await_proof(
+        &self,
+        id: RotationId,
+        at: Timestamp,
+        error: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        each!(&mut tx, LATER, |conn, text| sqlx::query(text)
+            .bind(id.0)
+            .bind(at)
+            .bind(error.map(storable))
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        tx.commit().await
+    }
+
+    /// Ends a search; says whether it was this call that ended it. Only then anything is written.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn settle_proof(
+        &self,
+        id: RotationId,
+        end: &ProofEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let proof = &end.proof;
+        let text = |it: &KeyEvent| serde_json::to_string(it).unwrap_or_default();
+        let overwrote = (!proof.overwrote.is_empty())
+            .then(|| serde_json::to_string(&proof.overwrote).unwrap_or_default());
+        let mut tx = self.begin().await?;
+        each!(&mut tx, LOCK, |conn, text| sqlx::query(text)
+            .bind(id.0)
+            .fetch_optional(conn)
+            .await
+            .map(|_| ()))?;
+        let done = each!(&mut tx, SETTLE, |conn, sql| sqlx::query(sql)
+            .bind(id.0)
+            .bind(proof.state.as_str())
+            .bind(proof.event.as_ref().map(text))
+            .bind(overwrote.as_deref())
+            .bind(proof.last_error.as_deref().map(storable))
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if done == 0 {
+            return Ok(false);
+        }
+        for entry in &end.journal {
+            tx.write_journal(id, entry, now).await?;
+        }
+        tx.write_outbox(&end.outbox, now).await?;
+        tx.append_audit(&end.audit, now).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+impl Tx {
+    pub(super) async fn write_drift(
+        &mut self,
+        group: &GroupId,
+        finding: &serde_json::Value,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let finding = finding.to_string();
+        each!(self, DRIFT, |conn, text| sqlx::query(text)
+            .bind(group.as_str())
+            .bind(now)
+            .bind(finding.as_str())
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        Ok(())
+    }
+
+    /// From now on the rotation's event is looked for.
+    pub(super) async fn expect_proof(&mut self, id: RotationId, now: Timestamp) -> Result<(), StoreError> {
+        each!(self, AWAIT, |conn, text| sqlx::query(text)
+            .bind(id.0)
+            .bind(now)
+            .bind(now + PATIENCE)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! Atlas' alert webhooks.
+//!
+//! A customer can template the body, so it may have any shape: what looks like a project id and an
+//! event type is taken wherever it stands. No instant is signed, so a replay looks like the first
+//! delivery; it carries the same alert, status and time of change and counts as a duplicate.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{Received, text_of};
+use crate::domain::hint::{Hint, Meaning, Subject};
+use crate::domain::ids::GroupId;
+
+/// Reads a body whose signature holds.
+pub(super) fn read(body: &[u8]) -> Received {
+    let fingerprint = hex::encode(Sha256::digest(body));
+    let Ok(alert) = serde_json::from_slice::<Value>(body) else {
+        return Received { id: fingerprint, hint: None };
+    };
+    let id = match (text_of(&alert, "id"), text_of(&alert, "status"), text_of(&alert, "updated")) {
+        (Some(id), Some(status), Some(updated)) => format!("{id}/{status}/{updated}"),
+        _ => fingerprint,
+    };
+    let kind = find(&alert, &|text| is_about_keys(text).then(|| text.to_owned()));
+    let group = text_of(&alert, "groupId").and_then(|text| text.parse().ok()).or_else(|| {
+        find_under(&alert, "group").or_else(|| find(&alert, &|text| text.parse::<GroupId>().ok()))
+    });
+    let known_type = text_of(&alert, "eventTypeName");
+    let (Some(group), true) = (group, kind.is_some() || known_type.is_none()) else {
+        return Received { id, hint: None };
+    };
+    let kind = kind.unwrap_or_else(|| "(templated alert)".to_owned());
+    let over = matches!(text_of(&alert, "status"), Some("CLOSED" | "CANCELLED"));
+    let meaning = if is_alarm(&kind) && !over {
+        // The same alert is reported again every few minutes while it is open.
+        let alert = text_of(&alert, "id").unwrap_or(&id);
+        Meaning::Alarm { once: format!("atlas/{alert}") }
+    } else {
+        Meaning::Look
+    };
+    let words = text_of(&alert, "humanReadable").map(ToOwned::to_owned);
+    let hint = Hint { kind, subject: Subject::Project { group }, meaning, new_key: None, by: None, words };
+    Received { id, hint: Some(hint) }
+}
+
+fn is_about_keys(text: &str) -> bool {
+    let word = text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+    word && (text.contains("_ENCRYPTION_KEY_") || text.starts_with("ENCRYPTION_AT_REST_"))
+}
+
+/// What may shut clusters down; what says that all is well again, or only that a key is old, does not.
+fn is_alarm(kind: &str) -> bool {
+    let fine = ["_RESTORED", "_IS_VALID", "_NEEDS_ROTATION", "_KEY_ROTATED", "_KEY_VALID"];
+    kind.ends_with("_ENCRYPTION_KEY_INVALID")
+        || (kind.starts_with("ENCRYPTION_AT_REST_") && !fine.iter().any(|end| kind.ends_with(end)))
+}
+
+/// The first text anywhere in `value` of which `pick` makes something.
+fn find<T>(value: &Value, pick: &impl Fn(&str) -> Option<T>) -> Option<T> {
+    match value {
+        Value::String(text) => text.split_whitespace().find_map(pick),
+        Value::Array(items) => items.iter().find_map(|item| find(item, pick)),
+        Value::Object(members) => members.values().find_map(|member| find(member, pick)),
+        _ => None,
+    }
+}
+
+/// The first group id under a name that speaks of groups or projects: an alert's own id looks alike.
+fn find_under(value: &Value, name: &str) -> Option<GroupId> {
+    match value {
+        Value::Array(items) => items.iter().find_map(|item| find_under(item, name)),
+        Value::Object(members) => members
+            .iter()
+            .find_map(|(own, member)| {
+                let own = own.to_ascii_lowercase();
+                let named = own.contains(name) || own.contains("project");
+                member.as_str().filter(|_| named).and_then(|text| text.parse().ok())
+            })
+            .or_else(|| members.values().find_map(|member| find_under(member, name))),
+        _ => None,
+    }
+}

@@ -1,0 +1,116 @@
+//! Events of AWS KMS as Amazon EventBridge writes them, whether they come from an API destination or
+//! inside a notification of Amazon SNS.
+//!
+//! Automatic and on-demand rotation keep the key's id, so Atlas needs nothing. What Atlas must be told
+//! of is a manual rotation, which shows as an alias that points to another key; that takes CloudTrail.
+
+use serde_json::Value;
+
+use super::{Received, Refusal, cloudevents, text_of, words_of};
+use crate::domain::hint::{Hint, Meaning, Subject};
+use crate::domain::key::{KeyRef, Provider};
+
+/// Reads one event.
+pub(super) fn read(event: &Value) -> Result<Received, Refusal> {
+    // What an input transformer was told to write.
+    if text_of(event, "specversion").is_some() {
+        return cloudevents::structured(event);
+    }
+    let detail = event.get("detail").unwrap_or(&Value::Null);
+    let (Some(kind), Some(id)) = (text_of(event, "detail-type"), text_of(event, "id")) else {
+        return Err(Refusal::malformed("an event has no id or no detail-type"));
+    };
+    let id = text_of(detail, "eventID").unwrap_or(id).to_owned();
+    let hint = if kind == "AWS API Call via CloudTrail" {
+        call(event, detail, &id)
+    } else {
+        own(event, detail, kind)
+    };
+    Ok(Received { id, hint })
+}
+
+/// What KMS reports by itself.
+fn own(event: &Value, detail: &Value, kind: &str) -> Option<Hint> {
+    let key = key_of(event, text_of(detail, "key-id")).or_else(|| first_key(event.get("resources")?))?;
+    let meaning = match kind {
+        "KMS CMK Rotation" => Meaning::InPlace,
+        // Both may be reported more than once.
+        "KMS CMK Deletion" | "KMS Imported Key Material Expiration" => {
+            Meaning::Alarm { once: format!("{kind}/{key}") }
+        }
+        _ => return None,
+    };
+    Some(hint(kind, Subject::Key { key }, meaning))
+}
+
+/// What somebody did, as CloudTrail reports it.
+fn call(event: &Value, detail: &Value, id: &str) -> Option<Hint> {
+    if text_of(detail, "eventSource") != Some("kms.amazonaws.com")
+        || detail.get("errorCode").is_some_and(|it| !it.is_null())
+    {
+        return None;
+    }
+    let name = text_of(detail, "eventName")?;
+    let asked = detail.get("requestParameters").unwrap_or(&Value::Null);
+    let by = detail.get("userIdentity").and_then(|user| text_of(user, "arn")).map(words_of);
+    let about_key = |meaning| {
+        let key = key_of(event, text_of(asked, "keyId")).or_else(|| first_key(detail.get("resources")?))?;
+        Some(hint(name, Subject::Key { key }, meaning))
+    };
+    let found = match name {
+        "CreateAlias" | "UpdateAlias" | "DeleteAlias" => {
+            let alias = text_of(asked, "aliasName")?.to_owned();
+            let place = |name: &str| text_of(event, name).map(ToOwned::to_owned);
+            let subject = Subject::Alias { name: alias, region: place("region"), account: place("account") };
+            let target = key_of(event, text_of(asked, "targetKeyId"));
+            Some(Hint { new_key: target.map(|key| key.to_string()), ..hint(name, subject, Meaning::Look) })
+        }
+        "DisableKey" | "ScheduleKeyDeletion" | "DeleteImportedKeyMaterial" => {
+            about_key(Meaning::Alarm { once: format!("{name}/{id}") })
+        }
+        "PutKeyPolicy" | "EnableKey" | "CancelKeyDeletion" | "RevokeGrant" => about_key(Meaning::Look),
+        "RotateKeyOnDemand" => about_key(Meaning::InPlace),
+        _ => None,
+    }?;
+    Some(Hint { by, ..found })
+}
+
+fn hint(kind: &str, subject: Subject, meaning: Meaning) -> Hint {
+    Hint { kind: words_of(kind), subject, meaning, new_key: None, by: None, words: None }
+}
+
+/// An id or ARN as the ARN that the event's region and account make of it.
+fn key_of(event: &Value, text: Option<&str>) -> Option<KeyRef> {
+    let text = text?;
+    if let (false, Some(region), Some(account)) =
+        (text.starts_with("arn:"), text_of(event, "region"), text_of(event, "account"))
+        && let Some(key) = parse(&format!("arn:{}:kms:{region}:{account}:key/{text}", partition(region)))
+    {
+        return Some(key);
+    }
+    parse(text)
+}
+
+fn parse(text: &str) -> Option<KeyRef> {
+    KeyRef::parse(Provider::Aws, text).ok()
+}
+
+/// The partition that a region lies in.
+fn partition(region: &str) -> &'static str {
+    let known = [
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("us-iso-", "aws-iso"),
+        ("us-isob-", "aws-iso-b"),
+        ("eusc-", "aws-eusc"),
+    ];
+    known.iter().find(|(start, _)| region.starts_with(start)).map_or("aws", |(_, name)| name)
+}
+
+/// The first ARN of a key among `resources`, whose order and labels mean nothing.
+fn first_key(resources: &Value) -> Option<KeyRef> {
+    resources.as_array()?.iter().find_map(|one| {
+        let arn = one.as_str().or_else(|| text_of(one, "ARN")).or_else(|| text_of(one, "arn"))?;
+        parse(arn)
+    })
+}

@@ -1,0 +1,423 @@
+//! `POST /hooks/{name}`: where key services, Atlas and other systems say that something happened.
+//!
+//! A delivery is read within limits, its sender proven, its events boiled down to hints, and these
+//! written durably before the answer leaves. That is all: no event changes a rotation or a project
+//! from here; [`engine::hint`](crate::engine::hint) looks at what is true and decides. Whoever cannot
+//! prove who they are leaves nothing behind but a count.
+//!
+//! Answers follow what senders make of them: 4xx means "never again" to most of them and is kept for
+//! forged and unreadable requests, whatever is merely of no interest gets 202, and a fault of ours gets
+//! 503 with `Retry-After`.
+
+mod atlas;
+mod aws;
+mod azure;
+mod cloudevents;
+mod fetch;
+mod gcp;
+mod proof;
+mod sns;
+mod token;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use futures_util::StreamExt;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Web;
+use super::problem::Problem;
+use crate::config::hooks::{Connection, Hook, Sender};
+use crate::domain::hint::Hint;
+use crate::domain::time::Timestamp;
+use crate::engine::intake::{NotStored, Tally};
+use crate::store::NewEvent;
+
+/// The largest body: Event Grid's batches of a megabyte, and what surrounds them.
+const BODY_LIMIT: usize = 1_100_000;
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(5);
+/// What all bodies that are being read may hold together, in units of 16 KiB: 32 MiB.
+const UNITS: usize = 2048;
+const UNIT: usize = 16 * 1024;
+/// How long the database may take before the sender is told to come again: API destinations wait 5 s.
+const STORE_TIME: Duration = Duration::from_secs(4);
+/// Failures of one hook that are answered and logged singly; beyond that a failure is told to slow down.
+const FAILURES_PER_SECOND: u32 = 5;
+const FAILURES_AT_ONCE: u32 = 50;
+
+/// What a proven event is.
+pub(super) struct Received {
+    /// The same for every delivery of the event.
+    pub(super) id: String,
+    /// What it comes down to; `None` when it means nothing here.
+    pub(super) hint: Option<Hint>,
+}
+
+/// What a proven delivery is.
+pub(super) enum Answer {
+    /// Events.
+    Events(Vec<Received>),
+    /// A handshake, answered.
+    Done(Response),
+}
+
+/// Why a delivery is not taken. The words are counted and never say more than the sender may know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Nobody we know: 401.
+    Unknown(&'static str),
+    /// Cannot be read: 400.
+    Malformed(&'static str),
+    /// Too large: 413.
+    TooLarge,
+    /// Came too slowly: 408.
+    TooSlow,
+    /// Ours to mend: 503.
+    Unavailable(&'static str),
+}
+
+impl Refusal {
+    pub(super) const fn unknown(reason: &'static str) -> Self {
+        Refusal::Unknown(reason)
+    }
+
+    pub(super) const fn malformed(rule: &'static str) -> Self {
+        Refusal::Malformed(rule)
+    }
+
+    /// Under which it is counted.
+    const fn reason(self) -> &'static str {
+        match self {
+            Refusal::Unknown(reason) | Refusal::Unavailable(reason) => reason,
+            Refusal::Malformed(_) => "malformed",
+            Refusal::TooLarge => "too-large",
+            Refusal::TooSlow => "too-slow",
+        }
+    }
+
+    fn problem(self) -> Problem {
+        match self {
+            Refusal::Unknown(_) => Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthenticated",
+                "this hook could not tell who sends",
+            ),
+            Refusal::Malformed(rule) => Problem::new(StatusCode::BAD_REQUEST, "malformed", rule),
+            Refusal::TooLarge => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                format!("an event's body may have {} KiB", BODY_LIMIT / 1024),
+            ),
+            Refusal::TooSlow => {
+                Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "the body did not arrive in time")
+            }
+            Refusal::Unavailable(_) => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "this event could not be taken now; send it again",
+            ),
+        }
+    }
+}
+
+/// The configured hooks and what they share.
+#[derive(Debug)]
+pub struct Hooks {
+    endpoints: BTreeMap<String, Endpoint>,
+    fetcher: fetch::Fetcher,
+    keys: token::Keys,
+    room: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    sender: Sender,
+    sns: Option<sns::Sns>,
+    failures: DefaultDirectRateLimiter,
+}
+
+impl Hooks {
+    /// Makes them ready to receive.
+    ///
+    /// # Errors
+    /// Names the hook and the setting that cannot be used.
+    pub fn new(hooks: &[Hook]) -> Result<Self, String> {
+        let fetcher =
+            fetch::Fetcher::new().map_err(|error| format!("hooks: TLS cannot be set up: {error}"))?;
+        let endpoints = hooks.iter().map(|hook| Ok((hook.name.clone(), Endpoint::new(hook)?)));
+        let endpoints = endpoints.collect::<Result<_, String>>()?;
+        Ok(Self { endpoints, fetcher, keys: token::Keys::default(), room: Arc::new(Semaphore::new(UNITS)) })
+    }
+}
+
+/// The hooks in force. They can be replaced while requests are under way.
+#[derive(Debug)]
+pub struct LiveHooks(RwLock<Arc<Hooks>>);
+
+impl LiveHooks {
+    /// Receives at these hooks.
+    #[must_use]
+    pub fn new(hooks: Hooks) -> Self {
+        Self(RwLock::new(Arc::new(hooks)))
+    }
+
+    /// New requests go to `hooks`; those under way end where they began.
+    pub fn replace(&self, hooks: Hooks) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hooks);
+    }
+
+    fn current(&self) -> Arc<Hooks> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Endpoint {
+    fn new(hook: &Hook) -> Result<Self, String> {
+        let sns = match &hook.sender {
+            Sender::AwsSns { topics, cert_hosts, trust_roots_file } => {
+                let wrong = |why: String| format!("hooks.{}.trust_roots_file: {why}", hook.name);
+                let roots = trust_roots_file.as_ref().map(std::fs::read).transpose();
+                let roots = roots.map_err(|error| wrong(error.to_string()))?;
+                Some(sns::Sns::new(topics.clone(), cert_hosts.clone(), roots.as_deref()).map_err(wrong)?)
+            }
+            _ => None,
+        };
+        let per_second = NonZeroU32::new(FAILURES_PER_SECOND).unwrap_or(NonZeroU32::MIN);
+        let at_once = NonZeroU32::new(FAILURES_AT_ONCE).unwrap_or(NonZeroU32::MIN);
+        let failures = RateLimiter::direct(Quota::per_second(per_second).allow_burst(at_once));
+        Ok(Self { sender: hook.sender.clone(), sns, failures })
+    }
+}
+
+/// The addresses.
+pub(super) fn routes() -> Router<Web> {
+    Router::new().route("/hooks/{name}", post(receive).options(receive))
+}
+
+async fn receive(
+    State(web): State<Web>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Response {
+    let hooks = web.hooks.current();
+    let (Some(endpoint), Some(tally)) = (hooks.endpoints.get(&name), web.engine.intake.tally(&name)) else {
+        return Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no hook of this name")
+            .into_response();
+    };
+    let now = web.engine.clock.now();
+    tally.received(now);
+    let (parts, body) = request.into_parts();
+    let delivery =
+        Delivery { hooks: &hooks, endpoint, query: query.as_deref(), headers: &parts.headers, now };
+    let answered = match parts.method {
+        Method::OPTIONS => delivery.consent(),
+        _ => delivery.take(body, &web, &name, &tally).await,
+    };
+    answered.unwrap_or_else(|refusal| refused(refusal, endpoint, &tally, &name))
+}
+
+fn refused(refusal: Refusal, endpoint: &Endpoint, tally: &Tally, name: &str) -> Response {
+    tally.refused(refusal.reason());
+    let loud = endpoint.failures.check().is_ok();
+    if loud {
+        tracing::warn!(hook = name, reason = refusal.reason(), "a delivery was refused");
+    }
+    if !loud && matches!(refusal, Refusal::Unknown(_)) {
+        return Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-failures",
+            "too many failures; slow down",
+        )
+        .into_response();
+    }
+    let mut response = refusal.problem().into_response();
+    let own = response.headers_mut();
+    match refusal {
+        Refusal::Unavailable(_) => {
+            own.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        }
+        // What is left of the body is not worth reading.
+        Refusal::TooLarge | Refusal::TooSlow => {
+            own.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// One request, before anything is known of it.
+struct Delivery<'a> {
+    hooks: &'a Hooks,
+    endpoint: &'a Endpoint,
+    query: Option<&'a str>,
+    headers: &'a HeaderMap,
+    now: Timestamp,
+}
+
+impl Delivery<'_> {
+    /// What needs only the head of the request is proven before its body is read.
+    async fn take(&self, body: Body, web: &Web, name: &str, tally: &Tally) -> Result<Response, Refusal> {
+        self.prove_head().await?;
+        let (body, _room) = self.read(body).await?;
+        let events = match self.prove_body(&body).await? {
+            Answer::Done(response) => {
+                tally.handshake();
+                return Ok(response);
+            }
+            Answer::Events(events) => events,
+        };
+        let mut hints = Vec::new();
+        for Received { id, hint } in events {
+            match hint {
+                Some(hint) => hints.push(NewEvent::new(name, &id, &hint)),
+                None => tally.irrelevant(),
+            }
+        }
+        if !hints.is_empty() {
+            let stored = tokio::time::timeout(STORE_TIME, web.engine.intake.store(hints)).await;
+            match stored {
+                Ok(Ok(new)) => new
+                    .into_iter()
+                    .for_each(|new| if new { tally.accepted(self.now) } else { tally.duplicate() }),
+                Ok(Err(NotStored::Full)) => return Err(Refusal::Unavailable("queue-full")),
+                Ok(Err(NotStored::Failed)) | Err(_) => return Err(Refusal::Unavailable("not-stored")),
+            }
+        }
+        Ok(StatusCode::ACCEPTED.into_response())
+    }
+
+    /// The secret in the address.
+    fn code(&self) -> Option<String> {
+        let pairs = url::form_urlencoded::parse(self.query?.as_bytes());
+        pairs.into_iter().find(|(name, _)| name == "code").map(|(_, value)| value.into_owned())
+    }
+
+    fn consent(&self) -> Result<Response, Refusal> {
+        let Sender::AzureEventGrid { tokens, header, allowed_origins, .. } = &self.endpoint.sender else {
+            return Ok((StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response());
+        };
+        // A header or a token comes with deliveries only; these prove themselves one by one.
+        if header.is_none() && !tokens.is_empty() {
+            proof::secret(self.code().as_deref(), tokens)?;
+        }
+        azure::consent(self.headers, allowed_origins)
+    }
+
+    async fn prove_head(&self) -> Result<(), Refusal> {
+        let (fetcher, keys) = (&self.hooks.fetcher, &self.hooks.keys);
+        match &self.endpoint.sender {
+            Sender::AzureEventGrid { tokens, header, entra, .. } => {
+                if !tokens.is_empty() {
+                    let given = match header {
+                        Some(name) => proof::header(self.headers, name).map(ToOwned::to_owned),
+                        None => self.code(),
+                    };
+                    proof::secret(given.as_deref(), tokens)?;
+                }
+                match entra {
+                    Some(entra) => keys.entra(fetcher, self.headers, entra, self.now).await,
+                    None => Ok(()),
+                }
+            }
+            Sender::AwsEventbridge(Connection::Header { name, tokens }) => {
+                let given = proof::header(self.headers, name);
+                let given =
+                    if name == "authorization" { proof::bearer(self.headers).or(given) } else { given };
+                proof::secret(given, tokens)
+            }
+            Sender::AwsEventbridge(Connection::Basic { user, passwords }) => {
+                proof::basic(self.headers, user, passwords)
+            }
+            Sender::GcpPubsub { audience, email, jwks_url } => {
+                keys.google(fetcher, self.headers, (jwks_url, audience, email), self.now).await
+            }
+            Sender::CloudEvents { tokens } => proof::secret(proof::bearer(self.headers), tokens),
+            Sender::Atlas { .. } | Sender::AwsSns { .. } | Sender::Standard { .. } => Ok(()),
+        }
+    }
+
+    /// Reads the body, whose room is given back when the permits are dropped.
+    async fn read(&self, body: Body) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Refusal> {
+        let told = proof::header(self.headers, "content-length").and_then(|text| text.parse::<usize>().ok());
+        if told.is_some_and(|length| length > BODY_LIMIT) {
+            return Err(Refusal::TooLarge);
+        }
+        let mut room = Vec::new();
+        let mut bytes = Vec::new();
+        let mut parts = body.into_data_stream();
+        let reading = async {
+            while let Some(part) = parts.next().await {
+                let part = part.map_err(|_| Refusal::malformed("the body broke off"))?;
+                if bytes.len() + part.len() > BODY_LIMIT {
+                    return Err(Refusal::TooLarge);
+                }
+                while room.len() * UNIT < bytes.len() + part.len() {
+                    let unit = Arc::clone(&self.hooks.room).try_acquire_owned();
+                    room.push(unit.map_err(|_| Refusal::Unavailable("no-room"))?);
+                }
+                bytes.extend_from_slice(&part);
+            }
+            Ok(())
+        };
+        tokio::time::timeout(BODY_TIME, reading).await.map_err(|_| Refusal::TooSlow)??;
+        Ok((bytes.into(), room))
+    }
+
+    async fn prove_body(&self, body: &[u8]) -> Result<Answer, Refusal> {
+        let one = |event| Ok(Answer::Events(vec![event]));
+        match &self.endpoint.sender {
+            Sender::Atlas { secrets, hex } => {
+                proof::atlas(self.headers, body, secrets, *hex)?;
+                one(atlas::read(body))
+            }
+            Sender::AzureEventGrid { .. } => azure::read(self.headers, body),
+            Sender::AwsEventbridge(_) => one(aws::read(&json(body)?)?),
+            Sender::AwsSns { .. } => match &self.endpoint.sns {
+                Some(sns) => sns.receive(&self.hooks.fetcher, self.headers, body, self.now).await,
+                None => Err(Refusal::Unavailable("not-ready")),
+            },
+            Sender::GcpPubsub { .. } => one(gcp::read(self.headers, body)?),
+            Sender::CloudEvents { .. } => cloudevents::read(self.headers, body).map(Answer::Events),
+            Sender::Standard { keys } => {
+                let id = proof::standard(self.headers, body, keys, self.now)?;
+                one(cloudevents::payload(body, id)?)
+            }
+        }
+    }
+}
+
+/// A JSON text.
+fn json(body: &[u8]) -> Result<Value, Refusal> {
+    serde_json::from_slice(body).map_err(|_| Refusal::malformed("the body is not JSON"))
+}
+
+/// Objects, from an array or a single one.
+fn objects(body: &[u8]) -> Result<Vec<Value>, Refusal> {
+    match json(body)? {
+        Value::Array(events) if events.iter().all(Value::is_object) => Ok(events),
+        one @ Value::Object(_) => Ok(vec![one]),
+        _ => Err(Refusal::malformed("the body is no event and no array of events")),
+    }
+}
+
+/// A member that is a text.
+fn text_of<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+    value.get(name).and_then(Value::as_str)
+}
+
+/// A sender's text as journals and mails may hold it: one line, not endless.
+fn words_of(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}

@@ -1,0 +1,294 @@
+//! Amazon SNS over HTTP: the signature inside the body, the topics that may speak, and the confirmation.
+//!
+//! A valid signature proves only that *some* topic of SNS sent this, and anybody can own one; so the
+//! topic is compared before anything is fetched. The certificate and the confirmation are fetched from
+//! hosts of SNS in the topic's own region and from nowhere else, without following a redirect.
+//! Signature version 1 is SHA-1 and refused. What speaks for the certificate is TLS to that host, as
+//! with AWS' own validators; `trust_roots_file` demands a chain in addition.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use url::Url;
+use x509_cert::Certificate;
+use x509_cert::der::Encode;
+
+use super::fetch::Fetcher;
+use super::{Answer, Received, Refusal, aws, json, proof, text_of};
+use crate::domain::time::Timestamp;
+
+/// How old a message may be: SNS tries again for an hour at most.
+const OLDEST: Duration = Duration::from_secs(3600);
+/// How far a clock may be ahead of ours.
+const AHEAD: Duration = Duration::from_secs(300);
+/// A certificate is a few kilobytes.
+const CERTIFICATE_LIMIT: usize = 64 * 1024;
+/// SNS has a handful of certificates.
+const MOST_CERTIFICATES: usize = 16;
+
+/// What one hook of this kind knows.
+#[derive(Debug)]
+pub(super) struct Sns {
+    topics: Vec<String>,
+    cert_hosts: Vec<String>,
+    roots: Vec<Vec<u8>>,
+    certificates: Mutex<BTreeMap<String, Arc<Vec<u8>>>>,
+}
+
+impl Sns {
+    /// # Errors
+    /// When the file of trusted roots holds none.
+    pub(super) fn new(
+        topics: Vec<String>,
+        cert_hosts: Vec<String>,
+        roots_pem: Option<&[u8]>,
+    ) -> Result<Self, String> {
+        let roots = match roots_pem {
+            None => Vec::new(),
+            Some(pem) => Certificate::load_pem_chain(pem)
+                .map_err(|error| error.to_string())?
+                .iter()
+                .map(Encode::to_der)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| error.to_string())?,
+        };
+        if roots_pem.is_some() && roots.is_empty() {
+            return Err("it holds no certificate".to_owned());
+        }
+        Ok(Self { topics, cert_hosts, roots, certificates: Mutex::default() })
+    }
+
+    /// Proves and reads one message; confirms a subscription to a listed topic.
+    pub(super) async fn receive(
+        &self,
+        fetcher: &Fetcher,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<Answer, Refusal> {
+        if proof::header(headers, "x-amz-sns-rawdelivery").is_some_and(|it| it.eq_ignore_ascii_case("true")) {
+            // Without its envelope a message has no signature.
+            return Err(Refusal::unknown("raw-delivery"));
+        }
+        let message = Message::read(body)?;
+        if !self.topics.iter().any(|topic| topic == message.topic()) {
+            return Err(Refusal::unknown("topic-not-listed"));
+        }
+        message.check_time(now)?;
+        let signature = message.signature()?;
+        let key = self.key(fetcher, &message, now).await?;
+        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.as_slice())
+            .verify(message.signed_text().as_bytes(), &signature)
+            .map_err(|_| Refusal::unknown("wrong-signature"))?;
+        match message.text("Type") {
+            EVENT => Ok(Answer::Events(vec![message.event()?])),
+            ASKS => {
+                self.confirm(fetcher, &message).await?;
+                Ok(Answer::Done(StatusCode::OK.into_response()))
+            }
+            // Somebody ended the subscription; going back by that link would undo what they meant.
+            _ => {
+                tracing::warn!(topic = message.topic(), "Amazon SNS says that this subscription was ended");
+                Ok(Answer::Done(StatusCode::OK.into_response()))
+            }
+        }
+    }
+
+    /// The key that signs, from the certificate that the message names.
+    async fn key(
+        &self,
+        fetcher: &Fetcher,
+        message: &Message,
+        now: Timestamp,
+    ) -> Result<Arc<Vec<u8>>, Refusal> {
+        let url = self.own_url(message, message.address("SigningCertURL", "SigningCertUrl")?)?;
+        let pem = Path::new(url.path()).extension().is_some_and(|it| it == "pem");
+        if !pem || url.query().is_some() {
+            return Err(Refusal::unknown("wrong-certificate"));
+        }
+        let known = self.lock().get(url.as_str()).cloned();
+        let pem = if let Some(pem) = known {
+            pem
+        } else {
+            let pem = fetcher.get(url.as_str(), CERTIFICATE_LIMIT).await.map_err(|why| {
+                tracing::warn!("the certificate of Amazon SNS could not be fetched: {why}");
+                Refusal::Unavailable("certificate-not-fetched")
+            })?;
+            Arc::new(pem)
+        };
+        let key = self.check(&pem, now).ok_or(Refusal::unknown("wrong-certificate"))?;
+        let mut all = self.lock();
+        if all.len() >= MOST_CERTIFICATES {
+            all.clear();
+        }
+        all.insert(url.to_string(), pem);
+        Ok(Arc::new(key))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Vec<u8>>>> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The public key of the first certificate, when it is in force and, where roots are demanded, they
+    /// vouch for it.
+    fn check(&self, pem: &[u8], now: Timestamp) -> Option<Vec<u8>> {
+        let chain = Certificate::load_pem_chain(pem).ok()?;
+        let (own, between) = chain.split_first()?;
+        let at = u64::try_from(now.as_micros() / 1_000_000).ok()?;
+        let validity = own.tbs_certificate().validity();
+        let (from, to) = (validity.not_before.to_unix_duration(), validity.not_after.to_unix_duration());
+        if at < from.as_secs() || at > to.as_secs() {
+            return None;
+        }
+        if !self.roots.is_empty() && !vouched(own, between, &self.roots, at) {
+            return None;
+        }
+        Some(own.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes().to_vec())
+    }
+
+    /// An address that the message names, when it lies at SNS in the topic's region or at a listed host.
+    fn own_url(&self, message: &Message, text: &str) -> Result<Url, Refusal> {
+        let wrong = Refusal::unknown("wrong-host");
+        let url = Url::parse(text).map_err(|_| wrong)?;
+        let host = url.host_str().ok_or(wrong)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(wrong);
+        }
+        let with_port = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        if self.cert_hosts.contains(&with_port) {
+            let encrypted = url.scheme() == "https";
+            let here = host == "127.0.0.1" || host == "localhost" || host == "[::1]";
+            return if encrypted || (url.scheme() == "http" && here) { Ok(url) } else { Err(wrong) };
+        }
+        let region = message.topic().split(':').nth(3).unwrap_or_default();
+        let plain = region.len() >= 3
+            && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let hosts = [format!("sns.{region}.amazonaws.com"), format!("sns.{region}.amazonaws.com.cn")];
+        let own = plain && hosts.iter().any(|own| own == host);
+        if own && url.scheme() == "https" && url.port().is_none() { Ok(url) } else { Err(wrong) }
+    }
+
+    /// Visits the confirmation's address, when it confirms exactly this topic with exactly this token.
+    async fn confirm(&self, fetcher: &Fetcher, message: &Message) -> Result<(), Refusal> {
+        let wrong = Refusal::unknown("wrong-confirmation");
+        let url = self.own_url(message, message.address("SubscribeURL", "SubscribeUrl")?)?;
+        let parameter =
+            |name: &str| url.query_pairs().find(|(own, _)| own == name).map(|(_, value)| value.into_owned());
+        let token = message.text("Token");
+        let right = !token.is_empty()
+            && parameter("Action").as_deref() == Some("ConfirmSubscription")
+            && parameter("TopicArn").as_deref() == Some(message.topic())
+            && parameter("Token").as_deref() == Some(token);
+        if !right {
+            return Err(wrong);
+        }
+        fetcher.get(url.as_str(), CERTIFICATE_LIMIT).await.map_err(|why| {
+            tracing::warn!("the subscription to {} could not be confirmed: {why}", message.topic());
+            Refusal::Unavailable("confirmation-failed")
+        })?;
+        tracing::info!(topic = message.topic(), "the subscription is confirmed");
+        Ok(())
+    }
+}
+
+/// Whether `roots` vouch for `own`, over the certificates `between`.
+fn vouched(own: &Certificate, between: &[Certificate], roots: &[Vec<u8>], at: u64) -> bool {
+    use rustls::pki_types::{CertificateDer, UnixTime};
+    let der = |one: &Certificate| one.to_der().ok().map(CertificateDer::from);
+    let (Some(own), between) = (der(own), between.iter().filter_map(der).collect::<Vec<_>>()) else {
+        return false;
+    };
+    let roots: Vec<CertificateDer<'_>> =
+        roots.iter().map(|root| CertificateDer::from(root.as_slice())).collect();
+    let anchors: Vec<_> =
+        roots.iter().filter_map(|root| webpki::anchor_from_trusted_cert(root).ok()).collect();
+    let Ok(own) = webpki::EndEntityCert::try_from(&own) else { return false };
+    let usage = webpki::KeyUsage::server_auth();
+    let time = UnixTime::since_unix_epoch(Duration::from_secs(at));
+    own.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &between, time, usage, None, None).is_ok()
+}
+
+/// A message whose signature is not proven yet.
+struct Message(Value);
+
+/// What is signed of a notification, in this order.
+const NOTIFICATION: [&str; 6] = ["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"];
+/// And of the two others.
+const CONFIRMATION: [&str; 7] =
+    ["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"];
+
+/// The type of a message that carries an event.
+const EVENT: &str = "Notification";
+/// The type of a message that asks whether to send at all.
+const ASKS: &str = "SubscriptionConfirmation";
+
+impl Message {
+    fn read(body: &[u8]) -> Result<Self, Refusal> {
+        let message = Self(json(body)?);
+        if ![EVENT, ASKS, "UnsubscribeConfirmation"].contains(&message.text("Type")) {
+            return Err(Refusal::malformed(
+                "Type is none of Notification, SubscriptionConfirmation, UnsubscribeConfirmation",
+            ));
+        }
+        // The signed text has no marks between its fields except line ends.
+        let plain = ["MessageId", "Timestamp", "Token", "SubscribeURL", "TopicArn"];
+        if plain.iter().any(|name| message.text(name).chars().any(char::is_control)) {
+            return Err(Refusal::unknown("wrong-signature"));
+        }
+        Ok(message)
+    }
+
+    /// A member's text; empty when there is none.
+    fn text(&self, name: &str) -> &str {
+        text_of(&self.0, name).unwrap_or_default()
+    }
+
+    fn topic(&self) -> &str {
+        self.text("TopicArn")
+    }
+
+    /// An address under either spelling of its name.
+    fn address(&self, name: &str, other: &str) -> Result<&str, Refusal> {
+        text_of(&self.0, name).or_else(|| text_of(&self.0, other)).ok_or(Refusal::unknown("no-signature"))
+    }
+
+    fn check_time(&self, now: Timestamp) -> Result<(), Refusal> {
+        let at: Timestamp = self.text("Timestamp").parse().map_err(|_| Refusal::unknown("old-timestamp"))?;
+        if now.since(at) > OLDEST || now.until(at) > AHEAD {
+            return Err(Refusal::unknown("old-timestamp"));
+        }
+        Ok(())
+    }
+
+    fn signature(&self) -> Result<Vec<u8>, Refusal> {
+        if self.text("SignatureVersion") != "2" {
+            return Err(Refusal::unknown("signature-version"));
+        }
+        STANDARD.decode(self.text("Signature")).map_err(|_| Refusal::unknown("wrong-signature"))
+    }
+
+    /// Each signed member's name and text, each on a line.
+    fn signed_text(&self) -> String {
+        let names: &[&str] = if self.text("Type") == EVENT { &NOTIFICATION } else { &CONFIRMATION };
+        let there = names.iter().filter(|name| text_of(&self.0, name).is_some());
+        there.flat_map(|name| [*name, "\n", self.text(name), "\n"]).collect()
+    }
+
+    /// The event inside, or what else somebody published there.
+    fn event(&self) -> Result<Received, Refusal> {
+        let id = self.text("MessageId");
+        if id.is_empty() {
+            return Err(Refusal::malformed("MessageId is missing"));
+        }
+        let inner = serde_json::from_str(self.text("Message")).ok().and_then(|event| aws::read(&event).ok());
+        Ok(inner.unwrap_or_else(|| Received { id: id.to_owned(), hint: None }))
+    }
+}

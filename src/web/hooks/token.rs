@@ -1,0 +1,185 @@
+//! Signed tokens (JWT) of Microsoft Entra and of Google, and the keys that sign them.
+//!
+//! RS256 and nothing else, whatever a token says of itself. An audience alone proves little, because
+//! other programs may obtain a token for it; so the identity that holds the token is compared too.
+//! Keys are kept for a while; an unknown key id has them fetched again, at most once a minute, so that
+//! nobody can make us call the issuer for every forged token.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::fetch::Fetcher;
+use super::{Refusal, proof, text_of};
+use crate::config::hooks::Entra;
+use crate::domain::time::Timestamp;
+
+/// How long keys are believed without asking again.
+const FRESH: Duration = Duration::from_secs(3600);
+/// How soon they may be asked for again.
+const PAUSE: Duration = Duration::from_secs(60);
+/// The clocks' difference that is forgiven, in seconds.
+const LEEWAY: i64 = 60;
+/// A key set is a few kilobytes.
+const KEYS_LIMIT: usize = 256 * 1024;
+/// Longer ones come from nobody we know.
+const LONGEST_TOKEN: usize = 16 * 1024;
+
+/// The keys of all issuers, by address.
+#[derive(Debug, Default)]
+pub(super) struct Keys(Mutex<BTreeMap<String, Kept>>);
+
+#[derive(Clone, Debug)]
+struct Kept {
+    asked: Timestamp,
+    set: Option<Arc<JwkSet>>,
+}
+
+impl Keys {
+    /// The claims of the delivery's bearer token, when one of the keys at `jwks_url` signed it for
+    /// `audience` and it is in force.
+    async fn claims(
+        &self,
+        fetcher: &Fetcher,
+        headers: &HeaderMap,
+        (jwks_url, audience): (&str, &str),
+        now: Timestamp,
+    ) -> Result<Value, Refusal> {
+        let token = proof::bearer(headers).ok_or(Refusal::unknown("no-token"))?;
+        if token.len() > LONGEST_TOKEN {
+            return Err(Refusal::unknown("wrong-token"));
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Refusal::unknown("wrong-token"))?;
+        if header.alg != Algorithm::RS256 {
+            return Err(Refusal::unknown("wrong-algorithm"));
+        }
+        let kid = header.kid.as_deref().ok_or(Refusal::unknown("wrong-token"))?;
+        let key = self.key(fetcher, jwks_url, kid, now).await?;
+        let mut rules = Validation::new(Algorithm::RS256);
+        rules.set_audience(&[audience]);
+        // The clock that is passed in decides about time, below.
+        rules.validate_exp = false;
+        rules.required_spec_claims.clear();
+        let claims = jsonwebtoken::decode::<Value>(token, &key, &rules).map_err(|error| {
+            use jsonwebtoken::errors::ErrorKind as E;
+            Refusal::unknown(match error.kind() {
+                E::InvalidAudience => "wrong-audience",
+                E::InvalidSignature => "wrong-signature",
+                _ => "wrong-token",
+            })
+        })?;
+        let claims = claims.claims;
+        // Without the claim the library compares nothing.
+        if claims.get("aud").is_none() {
+            return Err(Refusal::unknown("wrong-audience"));
+        }
+        let second = now.as_micros() / 1_000_000;
+        let at = |name: &str| claims.get(name).and_then(Value::as_f64);
+        #[expect(clippy::cast_precision_loss, reason = "seconds of our era fit a double exactly")]
+        let (earliest, latest) = ((second - LEEWAY) as f64, (second + LEEWAY) as f64);
+        match at("exp") {
+            Some(end) if end >= earliest => {}
+            _ => return Err(Refusal::unknown("expired")),
+        }
+        if ["nbf", "iat"].into_iter().any(|name| at(name).is_some_and(|from| from > latest)) {
+            return Err(Refusal::unknown("expired"));
+        }
+        Ok(claims)
+    }
+
+    async fn key(
+        &self,
+        fetcher: &Fetcher,
+        url: &str,
+        kid: &str,
+        now: Timestamp,
+    ) -> Result<DecodingKey, Refusal> {
+        let find = |set: &JwkSet| set.find(kid).and_then(|jwk| DecodingKey::from_jwk(jwk).ok());
+        // Held while asking: everybody else would only ask the same.
+        let mut all = self.0.lock().await;
+        let kept = all.get(url).cloned();
+        let age = kept.as_ref().map(|kept| now.since(kept.asked));
+        let known = kept.as_ref().and_then(|kept| kept.set.as_deref()).and_then(find);
+        let fresh = age.is_some_and(|age| age < FRESH);
+        if let Some(key) = known.clone().filter(|_| fresh) {
+            return Ok(key);
+        }
+        if age.is_none_or(|age| age >= PAUSE) {
+            let set = match fetcher
+                .get(url, KEYS_LIMIT)
+                .await
+                .map(|body| serde_json::from_slice::<JwkSet>(&body))
+            {
+                Ok(Ok(set)) => Some(Arc::new(set)),
+                Ok(Err(error)) => {
+                    tracing::warn!("the keys at {url} cannot be read: {error}");
+                    None
+                }
+                Err(why) => {
+                    tracing::warn!("the keys at {url} cannot be fetched: {why}");
+                    None
+                }
+            };
+            let set = set.or(kept.and_then(|kept| kept.set));
+            all.insert(url.to_owned(), Kept { asked: now, set });
+        }
+        match all.get(url).and_then(|kept| kept.set.as_deref()) {
+            // Old keys are better than none while the issuer cannot be reached.
+            Some(set) => find(set).or(known).ok_or(Refusal::unknown("wrong-token")),
+            None => Err(Refusal::Unavailable("keys-not-fetched")),
+        }
+    }
+
+    /// Whether Event Grid sent this, in the name of the directory that is configured.
+    pub(super) async fn entra(
+        &self,
+        fetcher: &Fetcher,
+        headers: &HeaderMap,
+        entra: &Entra,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let claims = self.claims(fetcher, headers, (&entra.jwks_url, &entra.audience), now).await?;
+        let tenant = &entra.tenant_id;
+        let issuers = [
+            format!("https://sts.windows.net/{tenant}/"),
+            format!("https://login.microsoftonline.com/{tenant}/v2.0"),
+        ];
+        if !text_of(&claims, "iss").is_some_and(|iss| issuers.iter().any(|own| own == iss)) {
+            return Err(Refusal::unknown("wrong-issuer"));
+        }
+        if text_of(&claims, "tid") != Some(tenant) {
+            return Err(Refusal::unknown("wrong-issuer"));
+        }
+        // Version 1 tokens call it appid, version 2 tokens azp.
+        let holder = text_of(&claims, "appid").or_else(|| text_of(&claims, "azp"));
+        if holder != Some(&entra.app_id) {
+            return Err(Refusal::unknown("wrong-identity"));
+        }
+        Ok(())
+    }
+
+    /// Whether Cloud Pub/Sub sent this in the name of the service account that is configured.
+    pub(super) async fn google(
+        &self,
+        fetcher: &Fetcher,
+        headers: &HeaderMap,
+        (jwks_url, audience, email): (&str, &str, &str),
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let claims = self.claims(fetcher, headers, (jwks_url, audience), now).await?;
+        if !matches!(text_of(&claims, "iss"), Some("https://accounts.google.com" | "accounts.google.com")) {
+            return Err(Refusal::unknown("wrong-issuer"));
+        }
+        let verified = claims.get("email_verified").and_then(Value::as_bool) == Some(true);
+        if !verified || text_of(&claims, "email") != Some(email) {
+            return Err(Refusal::unknown("wrong-identity"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,284 @@
+//! From a hint to a proposal: what is looked at, what is proposed, and what is not.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::senders::{kms_event, trail, vault_event};
+use super::{Hall, alert, atlas_signature};
+use crate::support::db::Backend;
+use crate::support::{group, new_key};
+use keywheel::domain::rotation::state::State;
+use keywheel::domain::time::ManualClock;
+use keywheel::engine::command::Verb;
+use keywheel::sim::fault::{Fault, Kind};
+use keywheel::sim::world::demo_key;
+use keywheel::store::{OutboxRow, RotationRow};
+
+const HOOKS: &str = r#"
+[[hooks]]
+name = "grid"
+kind = "azure-event-grid"
+token = "the-secret-in-the-address"
+[[hooks]]
+name = "atlas"
+kind = "atlas"
+secret = "the-present-secret-of-atlas"
+[[hooks]]
+name = "bus"
+kind = "aws-eventbridge"
+token = "the-key-of-the-connection"
+[[hooks]]
+name = "ci"
+kind = "cloudevents"
+token = "the-token-of-our-pipeline"
+"#;
+const VAULT: &str = "/subscriptions/0b1f6471-1bf0-4dda-aec3-111122223333/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/kw-demo";
+
+impl Hall {
+    async fn grid(&self, event: &Value) {
+        let sent = self.send("grid?code=the-secret-in-the-address", &[], json!([event]).to_string()).await;
+        assert_eq!(sent.status, 202, "{sent:?}");
+        self.follow().await;
+    }
+
+    async fn bus(&self, event: &Value) {
+        let sent = self.send("bus", &[("x-api-key", "the-key-of-the-connection")], event.to_string()).await;
+        assert_eq!(sent.status, 202, "{sent:?}");
+        self.follow().await;
+    }
+
+    async fn ask(&self, id: &str, data: Value) {
+        let event = json!({ "specversion": "1.0", "id": id, "source": "/ci", "type": "io.keywheel.rotation.requested.v1", "data": data });
+        let headers = [
+            ("authorization", "Bearer the-token-of-our-pipeline"),
+            ("content-type", "application/cloudevents+json"),
+        ];
+        let sent = self.send("ci", &headers, event.to_string()).await;
+        assert_eq!(sent.status, 202, "{sent:?}");
+        self.follow().await;
+    }
+
+    async fn rotations(&self) -> Vec<RotationRow> {
+        self.engine.store.rotations(None, None, None, 100).await.unwrap()
+    }
+
+    async fn mails(&self, kind: &str) -> Vec<OutboxRow> {
+        let all = self.engine.store.outbox(None, 100).await.unwrap();
+        all.into_iter().filter(|row| row.kind == kind).collect()
+    }
+
+    async fn came(&self, hook: &str, id: &str) -> String {
+        let outcome = self.outcome(hook, id).await.unwrap();
+        assert!(outcome.handled_at.is_some(), "{outcome:?}");
+        outcome.outcome.unwrap()
+    }
+}
+
+async fn a_new_version_becomes_one_proposal_on(backend: Backend) {
+    let hall = Hall::on(backend, HOOKS, None).await;
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    let rotations = hall.rotations().await;
+    let [row] = rotations.as_slice() else { panic!("{rotations:?}") };
+    assert_eq!(row.rotation.state, State::AwaitingApproval);
+    assert_eq!((row.trigger.as_str(), row.requested_by.as_str()), ("hook:grid", "hook:grid"));
+    assert_eq!(row.rotation.new_key.to_string(), demo_key("AZURE", "identity-prod", 5, 2));
+    let reason = row.reason.as_deref().unwrap();
+    assert!(reason.contains("KeyNewVersionCreated") && reason.contains("identity-prod"), "{reason}");
+    assert_eq!(hall.mails("approval_requested").await.len(), 1);
+    assert_eq!(
+        hall.came("grid", &format!("{VAULT}/1")).await,
+        format!("proposed as rotation {}", row.rotation.id)
+    );
+    // A repetition is a duplicate; the same news under another id finds the proposal there.
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "2")).await;
+    assert_eq!(hall.rotations().await.len(), 1);
+    assert!(hall.came("grid", &format!("{VAULT}/2")).await.starts_with("proposed already"));
+    // What people turned down is not proposed again by whoever repeats it.
+    hall.engine.say("grace", row.rotation.id, Verb::Reject, None, None).await.unwrap();
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "3")).await;
+    assert_eq!(hall.rotations().await.len(), 1);
+    let came = hall.came("grid", &format!("{VAULT}/3")).await;
+    assert!(came.contains("ended rejected"), "{came}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_version_becomes_one_proposal() {
+    a_new_version_becomes_one_proposal_on(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_version_becomes_one_proposal_on_postgres() {
+    a_new_version_becomes_one_proposal_on(Backend::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_new_is_not_proposed() {
+    let hall = Hall::open(HOOKS).await;
+    hall.grid(&vault_event("KeyNewVersionCreated", 1, "1")).await;
+    assert!(hall.came("grid", &format!("{VAULT}/1")).await.starts_with("Atlas holds"));
+    // Another key of the same vault concerns nobody.
+    let mut other = vault_event("KeyNewVersionCreated", 2, "2");
+    other["data"]["Id"] =
+        json!("https://kw-demo.vault.azure.net/keys/nobodys/00000000000000000000000000000002");
+    hall.grid(&other).await;
+    assert_eq!(hall.came("grid", &format!("{VAULT}/2")).await, "no tracked project is concerned");
+    assert_eq!(hall.counts("grid")[5], 1);
+    // A key that served before is a way back, not a rotation.
+    let key2 = demo_key("AZURE", "identity-prod", 5, 2);
+    hall.sim.with(|world| {
+        world.projects.get_mut(&group(5)).unwrap().block.insert("keyIdentifier".to_owned(), key2.into());
+    });
+    hall.grid(&vault_event("VaultAccessPolicyChanged", 1, "3")).await;
+    hall.grid(&vault_event("KeyNewVersionCreated", 1, "4")).await;
+    let came = hall.came("grid", &format!("{VAULT}/4")).await;
+    assert!(came.contains("served before"), "{came}");
+    // An alias that no project is configured with.
+    let target = json!({ "aliasName": "alias/atlas", "targetKeyId": new_key() });
+    hall.bus(&trail("UpdateAlias", &target, "5")).await;
+    assert_eq!(hall.came("bus", "5").await, "no tracked project is concerned");
+    assert!(hall.rotations().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_inside_aws_is_recorded_and_asks_for_nothing() {
+    let hall = Hall::open(HOOKS).await;
+    let before = hall.sim.log().len();
+    hall.bus(&kms_event("KMS CMK Rotation", "1")).await;
+    let came = hall.came("bus", "1").await;
+    assert!(came.starts_with("nothing to do in Atlas"), "{came}");
+    let audit = hall.engine.store.audit(None, 10).await.unwrap();
+    let row = audit.iter().find(|row| row.action == "project.key_rotated_in_place").unwrap();
+    assert_eq!(
+        (row.actor.as_str(), row.subject.as_str()),
+        ("hook:bus", format!("project/{}", group(1)).as_str())
+    );
+    assert!(row.detail.contains("nothing to do in Atlas"), "{row:?}");
+    assert!(hall.rotations().await.is_empty());
+    assert_eq!(hall.sim.log().len(), before, "Atlas was asked for nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_take_a_key_away_is_told_at_once_and_once() {
+    let hall = Hall::open(HOOKS).await;
+    let key = demo_key("AWS", "payments-prod", 1, 1);
+    hall.bus(&trail("ScheduleKeyDeletion", &json!({ "keyId": key, "pendingWindowInDays": 7 }), "1")).await;
+    let mails = hall.mails("key_alarm").await;
+    let [mail] = mails.as_slice() else { panic!("{mails:?}") };
+    assert_eq!(
+        (mail.recipient.as_str(), &mail.model["event"], &mail.model["earlier"]),
+        ("ada@example.com", &json!("ScheduleKeyDeletion"), &json!(false))
+    );
+    assert_eq!(mail.model["by"], "arn:aws:sts::111122223333:assumed-role/KeyOps/alice");
+    // KMS repeats this one; each repetition has an id of its own.
+    hall.bus(&kms_event("KMS CMK Deletion", "2")).await;
+    hall.bus(&kms_event("KMS CMK Deletion", "3")).await;
+    assert_eq!(hall.mails("key_alarm").await.len(), 2);
+    // A key that served before, and that old backups still need.
+    hall.sim.with(|world| {
+        world
+            .projects
+            .get_mut(&group(1))
+            .unwrap()
+            .block
+            .insert("customerMasterKeyID".to_owned(), new_key().into());
+    });
+    hall.bus(&trail("PutKeyPolicy", &json!({ "keyId": key }), "4")).await;
+    hall.bus(&trail("DisableKey", &json!({ "keyId": key }), "5")).await;
+    let mails = hall.mails("key_alarm").await;
+    assert_eq!(mails.len(), 3);
+    assert_eq!(mails[0].model["earlier"], true);
+    // A stranger's key.
+    hall.bus(&trail("DisableKey", &json!({ "keyId": "99999999-aaaa-4aaa-8aaa-000000000001" }), "6")).await;
+    assert_eq!(hall.mails("key_alarm").await.len(), 3);
+    assert_eq!(hall.engine.store.verify_audit().await.unwrap().unwrap().rows, 3 + 3 + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alert_that_is_open_pages_once_and_its_end_does_not() {
+    let hall = Hall::open(HOOKS).await;
+    // Its end first: order means nothing.
+    for (kind, status, updated, mails) in [
+        ("AWS_ENCRYPTION_KEY_INVALID", "CLOSED", "2026-08-02T03:00:00Z", 0),
+        ("AWS_ENCRYPTION_KEY_NEEDS_ROTATION", "OPEN", "2026-08-02T02:00:00Z", 0),
+        ("AWS_ENCRYPTION_KEY_INVALID", "OPEN", "2026-08-02T02:27:02Z", 1),
+        ("AWS_ENCRYPTION_KEY_INVALID", "OPEN", "2026-08-02T02:32:02Z", 1),
+        ("ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_RESTORED", "OPEN", "2026-08-02T02:33:02Z", 1),
+    ] {
+        let body = alert(kind, status, updated).to_string();
+        let signature = atlas_signature("the-present-secret-of-atlas", body.as_bytes());
+        assert_eq!(hall.send("atlas", &[("x-mms-signature", &signature)], body).await.status, 202);
+        hall.follow().await;
+        assert_eq!(hall.mails("key_alarm").await.len(), mails, "{kind} {status} {updated}");
+    }
+    assert!(hall.rotations().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_elses_system_may_ask_for_a_rotation() {
+    let hall = Hall::open(HOOKS).await;
+    hall.ask("1", json!({ "groupId": group(1), "newKey": new_key(), "reason": "the quarter is over" })).await;
+    let rotations = hall.rotations().await;
+    assert_eq!(rotations.len(), 1);
+    assert!(rotations[0].reason.as_deref().unwrap().ends_with(": the quarter is over"));
+    for (id, data, wanted) in [
+        ("2", json!({ "groupId": group(9), "newKey": "projects/p" }), "not proposed"),
+        ("3", json!({ "groupId": group(9), "newKey": "<script>" }), "not proposed"),
+        ("4", json!({ "groupId": group(9) }), "the event names no new key"),
+        ("5", json!({ "groupId": "ffffffffffffffffffffffff" }), "no tracked project is concerned"),
+        (
+            "6",
+            json!({ "groupId": group(1), "newKey": demo_key("AWS", "payments-prod", 1, 3) }),
+            "is still open",
+        ),
+    ] {
+        hall.ask(id, data).await;
+        let came = hall.came("ci", &format!("/ci/{id}")).await;
+        assert!(came.contains(wanted), "{id}: {came}");
+    }
+    assert_eq!(hall.rotations().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_about_one_project_is_one_look() {
+    let hall = Hall::open(HOOKS).await;
+    let events: Vec<Value> =
+        (0..2000).map(|id| vault_event("KeyNewVersionCreated", 2, &id.to_string())).collect();
+    let sent = hall.send("grid?code=the-secret-in-the-address", &[], json!(events).to_string()).await;
+    assert_eq!((sent.status, hall.counts("grid")[1]), (202, 2000));
+    let before = hall.sim.log().len();
+    hall.follow().await;
+    assert_eq!(hall.rotations().await.len(), 1);
+    let asked = hall.sim.log().len() - before;
+    assert!(asked <= 3, "{asked} calls to Atlas: one look, and one with its clusters for the proposal");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hint_waits_until_atlas_can_be_asked() {
+    let clock = ManualClock::new("2026-11-20T03:00:00Z".parse().unwrap());
+    let hall = Hall::on(Backend::Sqlite, HOOKS, Some(clock)).await;
+    hall.sim.with(|world| {
+        world.faults.push(Fault {
+            operation: "get_ear".to_owned(),
+            group_id: None,
+            skip: 0,
+            times: None,
+            kind: Kind::Status { status: 503, code: None, retry_after: None },
+        });
+    });
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    let outcome = hall.outcome("grid", &format!("{VAULT}/1")).await.unwrap();
+    assert!(
+        outcome.handled_at.is_none()
+            && outcome.outcome.as_deref().unwrap().contains("Atlas could not be read"),
+        "{outcome:?}"
+    );
+    assert!(hall.rotations().await.is_empty());
+    hall.sim.with(|world| world.faults.clear());
+    hall.follow().await;
+    assert!(hall.rotations().await.is_empty(), "its turn has not come");
+    hall.clock.advance(Duration::from_secs(31));
+    hall.follow().await;
+    assert_eq!(hall.rotations().await.len(), 1);
+}

@@ -1,0 +1,182 @@
+//! Limits: what strangers may cost the real program, and that those who may speak still get through.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{alert, atlas_signature};
+use crate::support::daemon::{Daemon, LIMIT, answer, only_for_us, serve};
+
+const SECRET: &str = "the-present-secret-of-atlas";
+
+/// A daemon with a hook.
+async fn daemon() -> Daemon {
+    let mut it = Daemon::start().await;
+    it.child.kill().unwrap();
+    it.child.wait().unwrap();
+    let file = it.folder.path().join("keywheel.toml");
+    let mut config = OpenOptions::new().append(true).open(&file).unwrap();
+    writeln!(config, "[[hooks]]\nname = \"atlas\"\nkind = \"atlas\"\nsecret = {SECRET:?}").unwrap();
+    only_for_us(&file);
+    (it.child, it.base, it.log) = serve(it.folder.path());
+    it
+}
+
+impl Daemon {
+    async fn deliver(&self, secret: &str, updated: &str) -> u16 {
+        let body = alert("AWS_ENCRYPTION_KEY_NEEDS_ROTATION", "OPEN", updated).to_string();
+        let signature = atlas_signature(secret, body.as_bytes());
+        answer(self.request("POST", "/hooks/atlas", "").header("x-mms-signature", signature).body(body))
+            .await
+            .status
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.base.strip_prefix("http://").unwrap()).await.unwrap()
+    }
+}
+
+/// Everything that comes until the other side closes.
+async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let read = tokio::time::timeout(LIMIT, stream.read_to_end(&mut text)).await.expect("it is kept open");
+    // A reset is an end too.
+    let _ = read;
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_has_a_size_and_a_time() {
+    let it = daemon().await;
+    let large = "x".repeat(1_100_001);
+    let told = answer(it.request("POST", "/hooks/atlas", "").body(large.clone())).await;
+    assert_eq!(told.problem(413), "too-large");
+    // Announced and never sent.
+    let mut stream = it.connect().await;
+    stream
+        .write_all(b"POST /hooks/atlas HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 413"));
+    // Without a length, on and on.
+    let mut stream = it.connect().await;
+    stream
+        .write_all(b"POST /hooks/atlas HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut reading, mut writing) = stream.split();
+    let chunk = format!("{:x}\r\n{}\r\n", 65536, "x".repeat(65536));
+    let endless = async { while writing.write_all(chunk.as_bytes()).await.is_ok() {} };
+    let mut text = Vec::new();
+    let ends = async {
+        let mut buffer = [0; 1024];
+        while let Ok(count @ 1..) = reading.read(&mut buffer).await {
+            text.extend_from_slice(&buffer[..count]);
+        }
+    };
+    tokio::time::timeout(LIMIT, async { tokio::join!(endless, ends) }).await.expect("it takes everything");
+    assert!(String::from_utf8_lossy(&text).starts_with("HTTP/1.1 413"), "{}", String::from_utf8_lossy(&text));
+    // One byte, and then silence.
+    let mut stream = it.connect().await;
+    stream.write_all(b"POST /hooks/atlas HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").await.unwrap();
+    assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 408"));
+    // A body that ends too early.
+    let mut stream = it.connect().await;
+    stream
+        .write_all(b"POST /hooks/atlas HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
+        .await
+        .unwrap();
+    assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 400"));
+    assert_eq!(it.deliver(SECRET, "after").await, 202);
+    let ada = it.token("ada", "viewer");
+    let hooks = it.get(&ada, "/hooks").await.json;
+    let refused = &hooks["items"][0]["refused"];
+    assert_eq!(
+        (&refused["too-large"], &refused["too-slow"], &refused["malformed"]),
+        (&3.into(), &1.into(), &1.into()),
+        "{hooks}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_make_room_for_those_who_speak() {
+    let it = daemon().await;
+    let mut silent = Vec::new();
+    for _ in 0..2000 {
+        let mut stream = it.connect().await;
+        // Some say nothing, some begin and never end.
+        let _ = stream.write_all(b"POST /hooks/atlas HTTP/1.1\r\nx-slow: ").await;
+        silent.push(stream);
+    }
+    assert_eq!(it.deliver(SECRET, "between").await, 202);
+    let ada = it.token("ada", "viewer");
+    assert_eq!(it.get(&ada, "/status").await.status, 200);
+    // The first had to go, and in the end all of them do.
+    assert_eq!(read_to_end(&mut silent[0]).await, "");
+    let last = silent.last_mut().unwrap();
+    read_to_end(last).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endless_head_is_refused() {
+    let it = daemon().await;
+    let mut stream = it.connect().await;
+    stream.write_all(b"POST /hooks/atlas HTTP/1.1\r\n").await.unwrap();
+    let line = format!("x-more: {}\r\n", "x".repeat(1000));
+    while stream.write_all(line.as_bytes()).await.is_ok() {}
+    assert_eq!(it.deliver(SECRET, "after").await, 202);
+    for (method, path, status) in [
+        ("POST", "/hooks/nobody", 404),
+        ("GET", "/hooks/atlas", 405),
+        ("OPTIONS", "/hooks/atlas", 405),
+        ("POST", "/hooks/", 404),
+    ] {
+        assert_eq!(answer(it.request(method, path, "")).await.status, status, "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_guesses_is_slowed_down_and_the_sender_is_not() {
+    let it = daemon().await;
+    let mut slowed = 0;
+    for guess in 0..200 {
+        slowed += usize::from(it.deliver(&format!("guess-{guess}"), "x").await == 429);
+    }
+    assert!(slowed > 50, "{slowed} of 200 were told to slow down");
+    assert_eq!(it.deliver(SECRET, "x").await, 202);
+    let warned = it.log.lock().unwrap().matches("a delivery was refused").count();
+    assert!(warned <= 200 - slowed, "{warned} lines");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hooks_secret_changes_without_a_restart() {
+    let it = daemon().await;
+    let ada = it.token("ada", "viewer");
+    assert_eq!(it.deliver(SECRET, "1").await, 202);
+    let file = it.folder.path().join("keywheel.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let rotated = format!("secret = \"the-next-secret-of-atlas\"\nprevious_secret = {SECRET:?}");
+    std::fs::write(&file, config.replace(&format!("secret = {SECRET:?}"), &rotated)).unwrap();
+    let pid = i32::try_from(it.child.id()).unwrap();
+    std::process::Command::new("kill").args(["-HUP", &pid.to_string()]).status().unwrap();
+    let heard = tokio::time::timeout(LIMIT, async {
+        while !it.log.lock().unwrap().contains("the configuration was read again") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(heard.await.is_ok(), "{}", it.log.lock().unwrap());
+    assert_eq!(it.deliver("the-next-secret-of-atlas", "2").await, 202);
+    assert_eq!(it.deliver(SECRET, "3").await, 202);
+    assert_eq!(it.deliver("another", "4").await, 401);
+    let hooks = it.get(&ada, "/hooks").await.json;
+    assert_eq!(
+        (&hooks["items"][0]["accepted"], &hooks["items"][0]["refused"]["wrong-signature"]),
+        (&3.into(), &1.into()),
+        "{hooks}"
+    );
+    let log = it.log.lock().unwrap().clone();
+    assert!(!log.contains("secret-of-atlas"), "{log}");
+}

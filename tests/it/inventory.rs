@@ -1,0 +1,561 @@
+//! Discovery, import, drift, and Atlas' events as a second source: over real HTTP against the simulator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keywheel::atlas::AtlasApi;
+use keywheel::domain::event::{Actor, ProofState};
+use keywheel::domain::ids::GroupId;
+use keywheel::domain::project::{Project, SinceSource, Status};
+use keywheel::domain::rotation::state::State;
+use keywheel::domain::time::{Clock, ManualClock, SystemClock};
+use keywheel::engine::command::NewProject;
+use keywheel::engine::{sweep, witness};
+use keywheel::mail::Letter;
+use keywheel::sim::World;
+use keywheel::sim::fault::{Fault, Kind};
+use keywheel::sim::world::{Event, KeyState, Team, User};
+use keywheel::store::OutboxRow;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::daemon::Daemon;
+use crate::support::db::Backend;
+use crate::support::{Rig, engine_at, group, new_key, old_key};
+
+const THIRD: &str = "33333333-3333-4333-8333-333333333333";
+const OWN: &str = "mdb_sa_id_demo";
+const TEAM: &str = "65bb00000000000000000001";
+
+fn fault(operation: &str, number: Option<u64>, times: u32, kind: Kind) -> Fault {
+    Fault { operation: operation.to_owned(), group_id: number.map(group), skip: 0, times: Some(times), kind }
+}
+
+fn denied() -> Kind {
+    Kind::Status { status: 403, code: Some("USER_UNAUTHORIZED".to_owned()), retry_after: None }
+}
+
+/// A person sets a key in Atlas, through the simulator's control side.
+async fn edit(base: &str, number: u64, key: &str, by: &str) {
+    let url = format!("{base}/sim/v1/projects/{}/human-edit", group(number));
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let done = http.post(url).json(&json!({ "key": key, "by": by })).send().await.unwrap();
+    assert!(done.status().is_success());
+}
+
+impl Rig {
+    async fn edited(&self, key: &str, by: &str) {
+        self.sim.with(|world| *world.keys.entry(key.to_owned()).or_insert(KeyState::Enabled));
+        edit(&self.sim.base_url(), 1, key, by).await;
+    }
+
+    async fn project(&self) -> Project {
+        self.engine.store.project(&group(1).parse().unwrap()).await.unwrap().unwrap()
+    }
+
+    /// Lets the sweep look at the project now.
+    async fn swept(&self) -> Project {
+        let mut project = self.project().await;
+        project.next_check_at = self.engine.clock.now();
+        let version = project.version;
+        self.engine.store.update_project(&project, version, &[], &[], self.engine.clock.now()).await.unwrap();
+        sweep::once(&self.engine, &CancellationToken::new()).await.unwrap();
+        self.project().await
+    }
+
+    async fn mails(&self, kind: &str) -> Vec<OutboxRow> {
+        let all = self.engine.store.outbox(None, 50).await.unwrap();
+        all.into_iter().filter(|mail| mail.kind == kind).collect()
+    }
+
+    async fn audited(&self, action: &str) -> Vec<String> {
+        let all = self.engine.store.audit(None, 100).await.unwrap();
+        all.into_iter().filter(|row| row.action == action).map(|row| row.detail).collect()
+    }
+}
+
+async fn drift_names_who_did_it_on(backend: Backend) {
+    let rig = Rig::on(backend, World::demo()).await;
+    rig.edited(THIRD, "eve@example.com").await;
+    let project = rig.swept().await;
+    assert_eq!(project.current_key.as_ref().unwrap().to_string(), THIRD);
+    assert_eq!(project.key_since_source, Some(SinceSource::AtlasEvent));
+    let event = rig.sim.with(|world| world.projects[&group(1)].events.last().cloned().unwrap());
+    assert_eq!(project.key_since, Some(event.created));
+    let mails = rig.mails("drifted").await;
+    assert_eq!(mails.len(), 1);
+    let text = Letter::new("drifted", &mails[0].model).text();
+    for part in ["eve@example.com did it", &event.id, THIRD, &old_key(), "does not change it back"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("Terraform agree"), "nothing of ours was undone: {text}");
+    assert!(rig.audited("project.drifted").await[0].contains("eve@example.com"));
+    let finding = rig.engine.store.last_drift(&project.group_id).await.unwrap().unwrap();
+    assert_eq!((&finding["kind"], &finding["by"]), (&json!("changed"), &json!("eve@example.com")));
+    // Nothing is changed back, and a second look finds nothing new.
+    rig.swept().await;
+    assert_eq!((rig.mails("drifted").await.len(), rig.patches()), (1, vec![]));
+    rig.engine.store.verify_audit().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn drift_names_who_did_it() {
+    drift_names_who_did_it_on(Backend::Sqlite).await;
+}
+
+#[tokio::test]
+async fn drift_names_who_did_it_on_postgres() {
+    drift_names_who_did_it_on(Backend::Postgres).await;
+}
+
+#[tokio::test]
+async fn an_undone_rotation_is_a_revert_with_the_lines_that_make_terraform_agree() {
+    let rig = Rig::new().await;
+    let first = rig.project().await.key_since;
+    let row = rig.approved().await;
+    let row = rig.settle(&row).await;
+    assert_eq!(row.rotation.state, State::Completed);
+    rig.edited(&old_key(), "terraform@example.com").await;
+    let project = rig.swept().await;
+    // A key that is back keeps its first day, so it is not taken for a young one.
+    assert_eq!((project.key_since, project.key_since_source), (first, Some(SinceSource::FirstSeen)));
+    assert_eq!(project.status(&rig.engine.settings.policy, rig.engine.clock.now()), Status::Drifted);
+    let model = &rig.mails("drifted").await[0].model;
+    assert_eq!(model["kind"], "reverted");
+    assert_eq!(model["undoneRotation"], json!(row.rotation.id));
+    let text = Letter::new("drifted", model).text();
+    let lines = format!(
+        "    resource \"mongodbatlas_encryption_at_rest\" \"…\" {{\n      aws_kms_config {{\n        \
+         customer_master_key_id = \"{}\"\n      }}\n    }}\n",
+        new_key()
+    );
+    let again = format!("rotate {} --to {}", group(1), new_key());
+    for part in ["is the key that served until", "Terraform apply", &lines, &again, "terraform@example.com"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // The ledger keeps both times in service apart.
+    let keys = rig.engine.store.keys(&project.group_id).await.unwrap();
+    let told: Vec<_> =
+        keys.iter().map(|it| (it.key.clone(), it.until.is_some(), it.source.as_str())).collect();
+    assert_eq!(
+        told,
+        [(old_key(), true, "first_seen"), (new_key(), true, "rotation"), (old_key(), false, "atlas_event")]
+    );
+    assert_eq!(rig.patches(), [new_key()], "it is not rotated back");
+}
+
+#[tokio::test]
+async fn a_feed_that_cannot_be_read_keeps_no_drift_from_being_announced() {
+    let rig = Rig::new().await;
+    rig.sim.with(|world| world.faults = vec![fault("get_events", None, 9, denied())]);
+    rig.edited(THIRD, "eve@example.com").await;
+    let project = rig.swept().await;
+    assert_eq!(project.key_since_source, Some(SinceSource::FirstSeen));
+    let text = Letter::new("drifted", &rig.mails("drifted").await[0].model).text();
+    assert!(text.contains("could not be read") && text.contains("USER_UNAUTHORIZED"), "{text}");
+    assert!(!text.contains("eve@example.com"));
+}
+
+#[tokio::test]
+async fn an_event_that_does_not_fit_accuses_nobody() {
+    let rig = Rig::new().await;
+    // The key changes, and the feed has only what was before the last look.
+    rig.edited(THIRD, "eve@example.com").await;
+    let before = rig.project().await.last_checked_at.unwrap() - Duration::from_secs(3600);
+    rig.sim.with(|world| world.projects.get_mut(&group(1)).unwrap().events[0].created = before);
+    let project = rig.swept().await;
+    assert_eq!(project.key_since_source, Some(SinceSource::FirstSeen));
+    let model = &rig.mails("drifted").await[0].model;
+    assert!(model["by"].is_null());
+    assert!(Letter::new("drifted", model).text().contains("does not say who did it"));
+}
+
+#[tokio::test]
+async fn our_own_credential_in_other_hands_is_called_that() {
+    let rig = Rig::new().await;
+    rig.sim.with(|world| world.keys.insert(THIRD.to_owned(), KeyState::Enabled));
+    let other = rig.engine.clone();
+    let key = keywheel::domain::key::KeyRef::observed(keywheel::domain::key::Provider::Aws, THIRD);
+    let id: GroupId = group(1).parse().unwrap();
+    other.atlas.set_key("default", &id, &key, Duration::from_secs(5)).await;
+    rig.swept().await;
+    let text = Letter::new("drifted", &rig.mails("drifted").await[0].model).text();
+    assert!(text.contains("the service account mdb_sa_id_demo") && text.contains("own credential"), "{text}");
+}
+
+async fn a_completed_rotation_has_a_witness_on(backend: Backend) {
+    let rig = Rig::on(backend, World::demo()).await;
+    let row = rig.approved().await;
+    let id = rig.settle(&row).await.rotation.id;
+    assert_eq!(rig.engine.store.proof(id).await.unwrap().unwrap().state, ProofState::Awaited);
+    let stop = CancellationToken::new();
+    assert_eq!(witness::once(&rig.engine, &stop).await.unwrap(), 1);
+    let proof = rig.engine.store.proof(id).await.unwrap().unwrap();
+    let event = rig.sim.with(|world| world.projects[&group(1)].events.last().cloned().unwrap());
+    let found = proof.event.unwrap();
+    assert_eq!((proof.state, &found.id), (ProofState::Found, &event.id));
+    assert_eq!((found.by, proof.overwrote), (Actor::ServiceAccount(OWN.to_owned()), vec![]));
+    assert_eq!(witness::once(&rig.engine, &stop).await.unwrap(), 0, "once is enough");
+    assert_eq!(rig.audited("rotation.atlas_event").await.len(), 1);
+    assert!(rig.mails("overwrote").await.is_empty());
+    rig.engine.store.verify_audit().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_completed_rotation_has_a_witness() {
+    a_completed_rotation_has_a_witness_on(Backend::Sqlite).await;
+}
+
+#[tokio::test]
+async fn a_completed_rotation_has_a_witness_on_postgres() {
+    a_completed_rotation_has_a_witness_on(Backend::Postgres).await;
+}
+
+#[tokio::test]
+async fn a_witness_that_does_not_come_within_a_day_is_said_to_be_missing() {
+    let rig = Rig::new().await;
+    let row = rig.approved().await;
+    let id = rig.settle(&row).await.rotation.id;
+    let (stop, proof) =
+        (CancellationToken::new(), async || rig.engine.store.proof(id).await.unwrap().unwrap());
+    rig.sim.with(|world| world.faults = vec![fault("get_events", None, 1, denied())]);
+    witness::once(&rig.engine, &stop).await.unwrap();
+    let unread = proof().await;
+    assert_eq!(unread.state, ProofState::Awaited);
+    assert!(unread.last_error.unwrap().starts_with("USER_UNAUTHORIZED"));
+    assert_eq!(witness::once(&rig.engine, &stop).await.unwrap(), 0, "not asked again at once");
+    rig.sim.with(|world| world.projects.get_mut(&group(1)).unwrap().events.clear());
+    let clock = ManualClock::new(SystemClock.now() + Duration::from_secs(3600));
+    let later = engine_at(&rig.sim, rig.db.store.clone(), Arc::new(clock.clone()));
+    assert_eq!(witness::once(&later, &stop).await.unwrap(), 1);
+    assert_eq!((proof().await.state, proof().await.last_error), (ProofState::Awaited, None));
+    clock.advance(Duration::from_secs(86_400));
+    assert_eq!(witness::once(&later, &stop).await.unwrap(), 1);
+    assert_eq!(proof().await.state, ProofState::NotFound);
+    clock.advance(Duration::from_secs(86_400));
+    assert_eq!(witness::once(&later, &stop).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_change_between_our_look_and_our_patch_is_told() {
+    let rig = Rig::new().await;
+    rig.sim.with(|world| {
+        world.keys.insert(THIRD.to_owned(), KeyState::Enabled);
+        world.faults = vec![fault("patch_ear", None, 1, Kind::HumanEdit(THIRD.to_owned()))];
+    });
+    let row = rig.approved().await;
+    let row = rig.settle(&row).await;
+    assert_eq!((row.rotation.state, rig.held()), (State::Completed, new_key()));
+    witness::once(&rig.engine, &CancellationToken::new()).await.unwrap();
+    let proof = rig.engine.store.proof(row.rotation.id).await.unwrap().unwrap();
+    let events = rig.sim.with(|world| world.projects[&group(1)].events.clone());
+    assert_eq!(proof.event.unwrap().id, events[1].id);
+    assert_eq!(proof.overwrote.len(), 1);
+    assert_eq!(proof.overwrote[0].by, Actor::Person("somebody@example.com".to_owned()));
+    let mails = rig.mails("overwrote").await;
+    assert_eq!((mails.len(), mails[0].recipient.as_str()), (1, "ada@example.com"));
+    let letter = Letter::new("overwrote", &mails[0].model);
+    assert!(letter.subject.contains("replaced a change by somebody@example.com"), "{}", letter.subject);
+    assert!(letter.text().contains(&events[0].id), "{}", letter.text());
+    assert!(rig.audited("rotation.overwrote").await[0].contains("somebody@example.com"));
+    let journal = rig.engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
+    assert!(journal.iter().any(|entry| entry.kind == "overwrote"));
+}
+
+#[tokio::test]
+async fn a_new_project_takes_the_age_of_its_key_from_atlas_where_nothing_contradicts_it() {
+    let rig = Rig::new().await;
+    let days = |count: u64| SystemClock.now() - Duration::from_secs(count * 86_400);
+    let event = |id: &str, kind: &str, at| Event {
+        id: id.to_owned(),
+        created: at,
+        event_type_name: format!("{kind}_ENCRYPTION_KEY_ROTATED"),
+        public_key: None,
+        username: Some("eve@example.com".to_owned()),
+    };
+    let (forty, seventy) = (days(40), days(70));
+    rig.sim.with(|world| {
+        let mut set = |number, events| world.projects.get_mut(&group(number)).unwrap().events = events;
+        set(2, vec![event("a", "AWS", seventy), event("b", "AWS", forty)]);
+        set(3, vec![event("a", "AWS", seventy), event("b", "GCP", forty)]);
+    });
+    let add = async |number, since| {
+        let new = NewProject { group_id: group(number), key_since: since, ..NewProject::default() };
+        let project = rig.engine.add_project("ada", new).await.unwrap();
+        (project.key_since_source.unwrap(), project.key_since)
+    };
+    assert_eq!(add(2, None).await, (SinceSource::AtlasEvent, Some(forty)));
+    assert_eq!(add(3, None).await.0, SinceSource::FirstSeen, "it was another provider's meanwhile");
+    assert_eq!(add(4, Some(days(5))).await.0, SinceSource::Operator);
+    rig.sim.with(|world| world.faults = vec![fault("get_events", None, 1, denied())]);
+    assert_eq!(add(5, None).await.0, SinceSource::FirstSeen, "the feed is only good to have");
+}
+
+/// A world with people, tags, and a project that cannot be read.
+fn peopled(world: &mut World) {
+    let person = |name: &str, roles: &[&str]| User {
+        username: name.to_owned(),
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        ..User::default()
+    };
+    let invited = |name: &str, roles: &[&str]| User { status: "PENDING".to_owned(), ..person(name, roles) };
+    let members = vec![person("tea@example.com", &[]), invited("new@example.com", &[])];
+    world.teams.insert(TEAM.to_owned(), Team { name: "platform".to_owned(), members });
+    world.org_users = vec![
+        person("org@example.com", &["ORG_OWNER"]),
+        person("member@example.com", &["ORG_MEMBER"]),
+        invited("soon@example.com", &["ORG_OWNER"]),
+    ];
+    let first = world.projects.get_mut(&group(1)).unwrap();
+    first.teams.insert(TEAM.to_owned(), vec!["GROUP_OWNER".to_owned()]);
+    first.users.push(invited("invited@example.com", &["GROUP_OWNER"]));
+    first.users.push(person("reader@example.com", &["GROUP_READ_ONLY"]));
+    let bare = world.projects.get_mut(&group(12)).unwrap();
+    (bare.provider, bare.block) = (String::new(), serde_json::Map::new());
+    world.faults = vec![fault("get_ear", Some(3), 99, denied())];
+}
+
+fn named<'a>(items: &'a Value, name: &str) -> &'a Value {
+    items["items"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap_or(&Value::Null)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_credentials_see_is_listed_with_who_owns_it() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    it.add(&ada, 2).await;
+    it.sim.with(peopled);
+    let found = it.get(&ada, "/discover").await;
+    assert_eq!(found.status, 200, "{found:?}");
+    let items = &found.json;
+    assert_eq!((&items["next"], &items["seen"], &items["total"]), (&Value::Null, &json!(12), &json!(12)));
+    assert_eq!(items["items"].as_array().unwrap().len(), 10, "all but one tracked and one without a key");
+    let first = named(items, "payments-prod");
+    assert_eq!((&first["provider"], &first["key"]), (&json!("AWS"), &json!(old_key())));
+    assert_eq!((&first["valid"], &first["clusterCount"]), (&json!(true), &json!(1)));
+    assert_eq!((&first["credential"], &first["tracked"]), (&json!("default"), &json!(false)));
+    assert_eq!(first["tags"], json!([{ "key": "environment", "value": "prod" }]));
+    assert_eq!(
+        first["owners"],
+        json!([
+            { "mail": "org@example.com", "from": ["organization"] },
+            { "mail": "payments-owners@example.com", "from": ["project"] },
+            { "mail": "tea@example.com", "from": ["team:platform"] },
+        ])
+    );
+    assert!(named(items, "ledger-prod")["error"].as_str().unwrap().contains("USER_UNAUTHORIZED"));
+    assert_eq!(named(items, "mobile-prod")["valid"], false);
+
+    let all = it.get(&ada, "/discover?all=true").await.json;
+    assert_eq!(all["items"].as_array().unwrap().len(), 12);
+    assert_eq!(named(&all, "payments-staging")["tracked"], true);
+    assert_eq!(named(&all, "billing-prod")["provider"], Value::Null);
+    let tagged = it.get(&ada, "/discover?tag=environment=test").await.json;
+    assert_eq!(tagged["items"].as_array().unwrap().len(), 2);
+    let none = it.get(&ada, "/discover?tag=environment=test&tag=team=x").await.json;
+    assert_eq!(none["items"], json!([]));
+    // Pages, each with the place of the next.
+    let (mut path, mut names) = ("/discover?limit=5".to_owned(), Vec::new());
+    loop {
+        let page = it.get(&ada, &path).await.json;
+        names.extend(page["items"].as_array().unwrap().iter().map(|it| it["name"].to_string()));
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/discover?limit=5&cursor={next}");
+    }
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 10);
+    for (query, code) in [
+        ("credential=none", "invalid"),
+        ("cursor=x", "invalid"),
+        ("cursor=1.5.none", "invalid"),
+        ("tag=prod", "invalid"),
+        ("all=perhaps", "invalid"),
+        ("limit=many", "invalid"),
+    ] {
+        assert_eq!(it.get(&ada, &format!("/discover?{query}")).await.problem(422), code, "{query}");
+    }
+    assert_eq!(it.get(&ada, "/discover?what=x").await.problem(400), "malformed");
+    // Who may not look at the organisation still sees the rest, and is told what is missing.
+    it.sim.with(|world| world.no_org.insert(OWN.to_owned()));
+    let partly = it.get(&ada, "/discover?tag=environment=staging&all=true").await.json;
+    let staging = named(&partly, "payments-staging");
+    assert_eq!(staging["owners"], json!([{ "mail": "payments-owners@example.com", "from": ["project"] }]));
+    assert!(staging["ownersUnknown"][0].as_str().unwrap().contains("organization"), "{staging}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_limit_only_slows_discovery_down() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    let limit = Kind::Status { status: 429, code: Some("RATE_LIMITED".to_owned()), retry_after: Some(1) };
+    it.sim.with(|world| {
+        world.faults = vec![
+            fault("get_groups", None, 1, limit.clone()),
+            fault("get_ear", None, 3, limit.clone()),
+            fault("get_org_users", None, 1, limit),
+        ];
+    });
+    let found = it.get(&ada, "/discover").await.json;
+    let items = found["items"].as_array().unwrap();
+    assert_eq!((items.len(), items.iter().filter(|it| !it["error"].is_null()).count()), (12, 0), "{found}");
+    assert!(items.iter().all(|it| it["ownersUnknown"] == json!([])), "{found}");
+    it.sim.with(|world| world.faults = vec![fault("get_groups", None, 2, denied())]);
+    let blind = it.get(&ada, "/discover").await.json;
+    assert_eq!((&blind["items"][0]["groupId"], &blind["next"]), (&Value::Null, &Value::Null));
+    assert!(blind["items"][0]["error"].as_str().unwrap().contains("USER_UNAUTHORIZED"));
+    assert_eq!(it.get(&ada, "/discover?credential=default").await.problem(502), "atlas-auth");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn discovery_tracks_on_request_and_says_what_became_of_each() {
+    let it = Daemon::start().await;
+    it.sim.with(peopled);
+    let listed = it.cli(&["project", "discover", "--tag", "environment=prod"]);
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    for part in ["payments-prod", "tea@example.com (team:platform)", "USER_UNAUTHORIZED"] {
+        assert!(listed.out.contains(part), "{part}: {}", listed.out);
+    }
+    assert!(!listed.out.contains("payments-staging") && !listed.out.contains("invited@example.com"));
+    assert!(listed.err.contains("1 could not be read"), "{}", listed.err);
+
+    let added = it.cli(&["project", "discover", "--tag", "environment=prod", "--add"]);
+    assert_eq!(added.code, Some(1), "one could not be read: {added:?}");
+    let lines: Vec<_> = added.out.lines().collect();
+    assert_eq!(lines.iter().filter(|line| line.contains(": added ")).count(), 7, "{}", added.out);
+    assert_eq!(
+        lines.iter().filter(|line| line.contains("refused") && line.contains("ledger-prod")).count(),
+        1
+    );
+    assert!(added.err.contains("7 added, 1 refused"), "{}", added.err);
+    let shown = it.cli(&["project", "show", "payments-prod", "-o", "json"]);
+    let shown: Value = serde_json::from_str(&shown.out).unwrap();
+    assert_eq!(shown["environment"], "prod");
+    assert_eq!(shown["owners"], json!(["org@example.com", "payments-owners@example.com", "tea@example.com"]));
+    let again = it.cli(&["project", "discover", "--tag", "environment=staging", "--add", "-o", "json"]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    let again: Value = serde_json::from_str(&again.out).unwrap();
+    assert_eq!(
+        (&again["items"][0]["result"], &again["items"][0]["groupId"]),
+        (&json!("added"), &json!(group(2)))
+    );
+    let usage = it.cli(&["project", "discover", "--tag", "prod"]);
+    assert_eq!(usage.code, Some(2));
+    assert!(usage.err.contains("KEY=VALUE"), "{}", usage.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_projects_is_imported_row_by_row() {
+    let it = Daemon::start().await;
+    let tracked = it.cli(&["project", "add", &group(4), "--owner", "ada@example.com"]);
+    assert_eq!(tracked.code, Some(0), "{tracked:?}");
+    let unknown = "ffffffffffffffffffffffff";
+    let rows = [
+        format!("{},ada@example.com;bob@example.com,prod,2026-06-01", group(1)),
+        format!("{},,,", group(2)),
+        format!("{},not an address,,", group(3)),
+        format!("{},bob@example.com,,", group(4)),
+        format!("{unknown},,,"),
+        "nope,,,".to_owned(),
+        format!("{},,,", group(2)),
+        format!("{},,test,", group(2)),
+        format!("{},,,2999-01-01", group(5)),
+    ];
+    let file = it.folder.path().join("fleet.csv");
+    std::fs::write(&file, format!("\u{feff}groupId,owners,environment,since\r\n{}\r\n", rows.join("\r\n")))
+        .unwrap();
+    let file = file.to_str().unwrap();
+    let dry = it.cli(&["project", "import", file, "--dry-run"]);
+    assert_eq!(dry.code, Some(1), "{dry:?}");
+    assert!(dry.out.contains(&format!("row 1 (line 2): would add {}", group(1))), "{}", dry.out);
+    assert_eq!(it.cli(&["project", "list", "-o", "json"]).out.matches("\"groupId\"").count(), 1);
+
+    let done = it.cli(&["project", "import", file]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    let lines: Vec<_> = done.out.lines().collect();
+    assert_eq!(lines.len(), rows.len(), "one line for each row: {}", done.out);
+    for (line, parts) in lines.iter().zip([
+        vec!["row 1 (line 2): added", &group(1)],
+        vec!["row 2 (line 3): added"],
+        vec!["row 3 (line 4): refused", "owners", "not a mail address"],
+        vec!["row 4 (line 5): already tracked", "owners (file: bob@example.com, tracked: ada@example.com)"],
+        vec!["row 5 (line 6): refused", "GROUP_NOT_FOUND"],
+        vec!["row 6 (line 7): refused", "groupId:", "24 hexadecimal digits"],
+        vec!["row 7 (line 8): duplicate", "row 2 (line 3)"],
+        vec!["row 8 (line 9): refused", "row 2 (line 3) says something else"],
+        vec!["row 9 (line 10): refused", "keySince", "future"],
+    ]) {
+        for part in parts {
+            assert!(line.contains(part), "{part:?} in {line:?}");
+        }
+    }
+    assert!(done.err.contains("2 added, 1 already tracked, 1 duplicate, 5 refused"), "{}", done.err);
+    let first = it.cli(&["project", "show", &group(1), "-o", "json"]);
+    let first: Value = serde_json::from_str(&first.out).unwrap();
+    assert_eq!((&first["environment"], &first["keySinceSource"]), (&json!("prod"), &json!("operator")));
+    assert_eq!(first["owners"], json!(["ada@example.com", "bob@example.com"]));
+
+    let yaml = it.folder.path().join("more.yaml");
+    let text = format!(
+        "- groupId: {}\n  name: ledger\n  policy:\n    approvals: 2\n- groupId: {}\n  owners: [ada@example.com]\n",
+        group(3),
+        group(6)
+    );
+    std::fs::write(&yaml, text).unwrap();
+    let done = it.cli(&["project", "import", yaml.to_str().unwrap(), "-o", "json"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    assert!(report["items"].as_array().unwrap().iter().all(|it| it["result"] == "added"), "{report}");
+    let ledger = it.cli(&["project", "show", "ledger", "-o", "json"]);
+    assert!(
+        ledger.out.contains("\"approvals\":2") || ledger.out.contains("\"approvals\": 2"),
+        "{}",
+        ledger.out
+    );
+
+    let bad = it.folder.path().join("bad.csv");
+    std::fs::write(&bad, "groupId,onwers\n").unwrap();
+    let refused = it.cli(&["project", "import", bad.to_str().unwrap()]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("did you mean owners?"), "{}", refused.err);
+    let unclear = it.cli(&["project", "import", "fleet"]);
+    assert_eq!(unclear.code, Some(2));
+    assert!(unclear.err.contains("--format"), "{}", unclear.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_says_who_changed_its_key_and_a_rotation_who_saw_it() {
+    let mut it = Daemon::start().await;
+    it.restart_with(|text| text.replace("drift_every = \"1h\"", "drift_every = \"300ms\""));
+    let (ada, grace) = (it.token("ada", "operator"), it.token("grace", "approver"));
+    it.add(&ada, 1).await;
+    let id = it.propose(&ada, &group(1), &new_key()).await;
+    it.call(&grace, "POST", &format!("/rotations/{id}/approve"), Value::Null).await;
+    let done = it.until(&ada, &id, |it| it["atlasEvent"] == "found").await;
+    let event = it.sim.with(|world| world.projects[&group(1)].events[0].id.clone());
+    assert_eq!((&done["state"], &done["atlasEventId"]), (&json!("completed"), &json!(event)));
+    assert_eq!(done["atlasEventBy"], "the service account mdb_sa_id_demo");
+    assert_eq!(done["overwrote"], json!([]));
+    assert!(it.cli(&["rotation", "show", &id]).out.contains(&event));
+
+    edit(&it.sim.base_url(), 1, &old_key(), "eve@example.com").await;
+    let path = format!("/projects/{}/why", group(1));
+    let mut why = Value::Null;
+    for _ in 0..600 {
+        why = it.get(&ada, &path).await.json;
+        if !why["drift"].is_null() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((&why["drift"]["kind"], &why["drift"]["by"]), (&json!("reverted"), &json!("eve@example.com")));
+    assert_eq!((&why["status"], &why["drift"]["undoneRotation"]), (&json!("drifted"), &json!(id)));
+    let lines = why["drift"]["terraform"].as_array().unwrap();
+    assert!(
+        lines.iter().any(|line| line == &json!(format!("    customer_master_key_id = \"{}\"", new_key())))
+    );
+    let said = it.cli(&["why", &group(1)]).out;
+    for part in ["eve@example.com did it", "is the key that served until", "customer_master_key_id"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
