@@ -13,6 +13,7 @@ use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::{Sim, World};
 use serde_json::{Value, json};
 
+use crate::support::receiver::{Receiver, reply};
 use crate::support::smtpd::Smtpd;
 use crate::support::{group, new_key};
 
@@ -155,7 +156,14 @@ async fn no_secret_leaves_the_program() {
     let base = format!("http://127.0.0.1:{port}");
     std::fs::write(folder.join("secret"), secret).unwrap();
     let mail = Smtpd::start(json!({ "user": "mailer", "password": MAIL_PASSWORD }));
-    let text = settings(folder, port, &sim.base_url(), secret) + &mail_settings(mail.port);
+    let receiver = Receiver::start().await;
+    // A server that repeats what it was asked for, as many do, and then takes it.
+    let echo = format!("no {HOOK_PATH}?key={HOOK_KEY} for Bearer {HOOK_TOKEN} here");
+    receiver.then([reply(404, &echo), reply(500, &echo)]);
+    receiver.always(reply(200, &echo));
+    let text = settings(folder, port, &sim.base_url(), secret)
+        + &mail_settings(mail.port)
+        + &webhook_settings(receiver.port);
     std::fs::write(folder.join("keywheel.toml"), text).unwrap();
 
     let token = |name: &str, role: &str| {
@@ -236,6 +244,37 @@ async fn no_secret_leaves_the_program() {
         }
     });
     arrived.await.expect("the password was never used");
+    let delivered = tokio::time::timeout(Duration::from_secs(60), async {
+        // One event more than was refused, so that the wait for the refused ones is not the test's.
+        while receiver.received().len() < 2 {
+            receiver.arrived().await;
+        }
+    });
+    delivered.await.expect("no webhook was sent");
+    let hooked = receiver.received();
+    assert!(hooked.iter().all(|it| it.header("authorization") == Some(&format!("Bearer {HOOK_TOKEN}"))));
+    assert!(hooked.iter().all(|it| it.path.contains(HOOK_PATH) && it.path.contains(HOOK_KEY)));
+    let said = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            let page: Value = read("/outbox").send().await.unwrap().json().await.unwrap();
+            let mut rows = page["items"].as_array().unwrap().iter().filter(|row| row["channel"] == "webhook");
+            if rows.all(|row| row["lastReply"].is_string()) {
+                return page;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let said = said.await.expect("an answer was not kept").to_string();
+    assert!(said.contains("*** for Bearer *** here"), "{said}");
+    for (name, it) in [
+        ("the path of a webhook", HOOK_PATH),
+        ("the key of a webhook", HOOK_KEY),
+        ("the token of a webhook", HOOK_TOKEN),
+        ("the secret of a webhook", HOOK_SECRET),
+        ("the previous secret of a webhook", HOOK_PREVIOUS),
+    ] {
+        canaries.push(Canary::new(name, it, None));
+    }
     canaries.extend(live.iter().map(|it| Canary::new("Atlas' access token", it, None)));
     let mut finds = answers(&base, &ada, &rotation).await;
     finds.extend(added);
@@ -289,6 +328,19 @@ fn mail_settings(port: u16) -> String {
     let password = MAIL_PASSWORD.replace('+', "%2B");
     format!(
         "[mail]\nsmtp_url = \"smtp://mailer:{password}@127.0.0.1:{port}?tls=none\"\nfrom = \"k@example.com\"\n"
+    )
+}
+
+const HOOK_PATH: &str = "T0-Canary-7-Harbour";
+const HOOK_KEY: &str = "Canary-7-Anchor";
+const HOOK_TOKEN: &str = "Canary-7-Lighthouse";
+// Without what every secret begins with, so that one without it is found too.
+const HOOK_SECRET: &str = "Q2FuYXJ5LTctUGllci1DYW5hcnktNy1QaWVy";
+const HOOK_PREVIOUS: &str = "Q2FuYXJ5LTctUXVheS1DYW5hcnktNy1RdWF5";
+
+fn webhook_settings(port: u16) -> String {
+    format!(
+        "[[webhooks]]\nname = \"ops\"\nurl = \"http://127.0.0.1:{port}/{HOOK_PATH}?key={HOOK_KEY}\"\nsecret = \"whsec_{HOOK_SECRET}\"\nprevious_secret = \"whsec_{HOOK_PREVIOUS}\"\ntoken = \"{HOOK_TOKEN}\"\nallow_private = true\n"
     )
 }
 

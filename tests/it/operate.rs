@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, LIMIT, keywheel, only_for_us, serve};
 use crate::support::db::Backend;
-use crate::support::{Rig, group};
+use crate::support::receiver::Receiver;
+use crate::support::{Rig, group, new_key};
 
 fn signal(child: &Child, name: &str) {
     let done = std::process::Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
@@ -85,6 +86,36 @@ async fn a_new_secret_is_taken_over_without_a_restart_and_a_broken_file_is_not()
     assert_eq!(it.call(&ada, "POST", "/projects", add).await.status, 201);
     let log = it.log.lock().unwrap().clone();
     assert!(!log.contains("mdb_sa_sk"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhook_targets_are_taken_over_without_a_restart_and_doctor_lists_them() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    let receiver = Receiver::start().await;
+    it.add(&ada, 1).await;
+    it.rewrite(|text| {
+        format!(
+            "{text}\n[[webhooks]]\nname = \"ops\"\nurl = \"{}\"\nformat = \"slack\"\nallow_private = true\n",
+            receiver.url()
+        )
+    });
+    signal(&it.child, "-HUP");
+    it.says("webhooks.ops.url");
+    let path = format!("/projects/{}/rotations", group(1));
+    let proposed = it.call(&ada, "POST", &path, json!({ "newKey": new_key() })).await;
+    assert_eq!(proposed.status, 201);
+    receiver.arrived().await;
+    assert_eq!(receiver.only().json()["text"], "payments-prod: a key rotation waits for your approval");
+    let listed = it.cli(&["outbox", "list"]).out;
+    assert!(listed.contains("webhook") && listed.contains("ops"), "{listed}");
+    let (_, report) = it.doctor();
+    let checks = report["checks"].as_array().unwrap();
+    let found = checks.iter().find(|check| check["name"] == "webhooks.ops").unwrap();
+    assert_eq!(found["result"], "pass");
+    assert_eq!(found["detail"], "slack to 127.0.0.1, not signed: everything; it was not called");
+    assert_eq!(receiver.received().len(), 1);
+    assert!(!it.log.lock().unwrap().contains("path-canary") && !report.to_string().contains("path-canary"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
