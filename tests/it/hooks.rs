@@ -6,6 +6,7 @@
 
 mod follow;
 mod limits;
+mod proofs;
 mod senders;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::support::{engine_at, group};
 pub(crate) struct Hall {
     pub(crate) sim: Sim,
     pub(crate) engine: Engine,
+    pub(crate) live: Arc<LiveHooks>,
     pub(crate) clock: ManualClock,
     base: String,
     http: reqwest::Client,
@@ -71,12 +73,17 @@ impl Hall {
             };
             engine.add_project("ada", new).await.unwrap();
         }
-        let configured = configured(hooks);
+        let configured = configured(
+            &hooks
+                .replace("{sim}", &sim.base_url())
+                .replace("{host}", sim.base_url().trim_start_matches("http://")),
+        );
         let named = configured.hooks.iter().map(|hook| (hook.name.clone(), hook.sender.kind()));
         engine.intake.count_for(named, engine.clock.now());
+        let live = Arc::new(LiveHooks::new(Hooks::new(&configured.hooks).unwrap()));
         let web = Web {
             engine: engine.clone(),
-            hooks: Arc::new(LiveHooks::new(Hooks::new(&configured.hooks).unwrap())),
+            hooks: Arc::clone(&live),
             guesses: Arc::default(),
             stop: CancellationToken::new(),
             sweep_patience: Duration::from_secs(60),
@@ -91,6 +98,7 @@ impl Hall {
         Self {
             sim,
             engine,
+            live,
             clock: manual.unwrap_or_else(|| ManualClock::new(SystemClock.now())),
             base,
             http,
@@ -114,6 +122,21 @@ impl Hall {
         let request =
             headers.iter().fold(self.request("POST", path), |it, (name, value)| it.header(*name, *value));
         answer(request.body(body.into())).await
+    }
+
+    /// Has the simulator send an event to a hook: what each delivery was answered.
+    pub(crate) async fn emit(&self, path: &str, order: &Value, more: Value) -> Vec<u64> {
+        let mut order = order.clone();
+        let whole = order.as_object_mut().unwrap();
+        whole.extend(more.as_object().unwrap().clone());
+        whole.insert("url".to_owned(), format!("{}/hooks/{path}", self.base).into());
+        let sent = answer(self.http.post(format!("{}/sim/v1/emit", self.sim.base_url())).json(&order)).await;
+        assert_eq!(sent.status, 200, "{order} {sent:?}");
+        let sent = sent.json["sent"].as_array().unwrap().clone();
+        assert!(!sent.is_empty(), "nothing was sent for {order}");
+        sent.iter()
+            .map(|it| it["attempts"].as_array().unwrap().last().unwrap()["status"].as_u64().unwrap())
+            .collect()
     }
 
     /// Follows every hint that waits.
