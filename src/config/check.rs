@@ -95,13 +95,20 @@ fn check_policy(policy: &Policy, r: &mut Reader, now: Timestamp) {
 fn check_auto_approve(raw: &RawConfig, r: &mut Reader) {
     for named in &raw.policy.auto_approve {
         let known = raw.hooks.iter().any(|hook| named.strip_prefix("hook:") == Some(&hook.name));
-        if !known && named != "poll" {
+        if !known {
             let all: Vec<_> = raw.hooks.iter().map(|hook| format!("\"hook:{}\"", hook.name)).collect();
-            r.fault(
-                "policy.auto_approve",
-                &format!("{named:?} proposes nothing; there are \"poll\" {}", all.join(" ")),
-            );
+            let all = if all.is_empty() {
+                "there are no hooks".to_owned()
+            } else {
+                format!("known: {}", all.join(", "))
+            };
+            r.fault("policy.auto_approve", &format!("{named:?} proposes nothing; {all}"));
         }
+    }
+    if !raw.policy.auto_approve.is_empty() {
+        r.warnings.push(
+            "policy.auto_approve has no effect in this version: every proposal waits for people".to_owned(),
+        );
     }
 }
 

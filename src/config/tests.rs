@@ -515,7 +515,7 @@ fn a_hook_of_each_kind_is_read_and_its_secrets_are_masked() {
             kind = "standard"
             secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
             [policy]
-            auto_approve = ["hook:grid", "poll"]
+            auto_approve = ["hook:grid"]
             "#,
         )
         .unwrap();

@@ -107,7 +107,7 @@ fn finished(engine: &Engine) {
     *engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(engine.clock.now());
 }
 
-/// Looks at one project and writes down what is seen; false is never an answer, a conflict leaves it due.
+/// Looks at one project and writes down what is seen. When somebody else wrote it meanwhile, it stays due.
 pub(super) async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
     let looked = if project.open_rotation.is_some() {
         None

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{alert, atlas_signature};
 use crate::support::daemon::{Daemon, LIMIT, answer, only_for_us, serve};
+use keywheel::store::{Access, Store};
 
 const SECRET: &str = "the-present-secret-of-atlas";
 
@@ -179,4 +181,60 @@ async fn a_hooks_secret_changes_without_a_restart() {
     );
     let log = it.log.lock().unwrap().clone();
     assert!(!log.contains("secret-of-atlas"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_instant_it_has_what_it_said_to_have() {
+    let mut it = daemon().await;
+    let mut promised = 0;
+    for round in 0..8u64 {
+        let (asked, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let senders: Vec<_> = (0..8)
+            .map(|sender| {
+                let (http, base, asked) = (http.clone(), it.base.clone(), asked.clone());
+                tokio::spawn(async move {
+                    for number in 0.. {
+                        let updated = format!("{round}-{sender}-{number}");
+                        let body = alert("AWS_ENCRYPTION_KEY_NEEDS_ROTATION", "OPEN", &updated).to_string();
+                        let signature = atlas_signature(SECRET, body.as_bytes());
+                        let request =
+                            http.post(format!("{base}/hooks/atlas")).header("x-mms-signature", signature);
+                        // Until the connection breaks, because the other side is gone.
+                        let Ok(reply) = request.body(body).send().await else { return };
+                        if reply.status() == 202 {
+                            asked.send(updated).unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        drop(asked);
+        let mut taken = Vec::new();
+        // In the middle of it, at another point each time.
+        for _ in 0..40 + 37 * round {
+            taken.push(told.recv().await.expect("the senders end before the kill"));
+        }
+        it.child.kill().unwrap();
+        it.child.wait().unwrap();
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        while let Some(updated) = told.recv().await {
+            taken.push(updated);
+        }
+        let file = format!("sqlite:{}", it.folder.path().join("data/keywheel.db").display());
+        let store = Store::open(&file, Path::new(""), Access::Beside).await.unwrap();
+        for updated in &taken {
+            let id = format!("66f0a1b2c3d4e5f60718293a/OPEN/{updated}");
+            assert!(
+                store.event_outcome("atlas", &id).await.unwrap().is_some(),
+                "{updated} was taken and is lost"
+            );
+        }
+        store.close().await;
+        promised += taken.len();
+        (it.child, it.base, it.log) = serve(it.folder.path());
+    }
+    assert!(promised > 8 * 40, "{promised}");
 }
