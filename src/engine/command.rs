@@ -139,7 +139,7 @@ pub enum Proposed {
 pub(super) struct Proposer<'a> {
     /// The identity in journal and audit log.
     pub(super) actor: &'a str,
-    /// `operator`, `hook:NAME` or `poll`.
+    /// `operator` or `hook:NAME`.
     pub(super) trigger: &'a str,
 }
 

@@ -1,9 +1,9 @@
 //! From a hint to a proposal: looks at what an event names, compares, and proposes what is new.
 //!
-//! An event only says where to look. What Atlas holds is read again, what the key service offers is
-//! asked where a look-up is configured, and only a key that differs is proposed, under the trigger
-//! `hook:NAME`. The same event, the same proposal, and a proposal that people turned down before make
-//! none. Events about one project that wait together are one look.
+//! An event only says where to look. What Atlas holds is read again, and only a key that differs is
+//! proposed, under the trigger `hook:NAME`. The same event, the same proposal, and a proposal that people
+//! turned down before make none. Events about one project that wait together are one look. The key
+//! service is not asked: what an event names is what people are asked about.
 //!
 //! An alarm (a key in use was disabled, will be deleted, has expired) is told to people before anything
 //! is looked at: by then minutes count. It changes nothing else.
@@ -36,7 +36,7 @@ const CLAIM: Duration = Duration::from_mins(10);
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The wait after the database failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// After so many tries an event is left to the poll.
+/// After so many tries an event is given up; by then it is five hours old.
 const TRIES: i64 = 12;
 /// Rotations of a project that are remembered when the same key comes up again.
 const HISTORY: usize = 100;
@@ -64,7 +64,7 @@ enum Came {
 /// A reason to look at one project.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
-    /// What the proposal says it came from: `hook:NAME` or `poll`.
+    /// What the proposal says it came from: `hook:NAME`.
     pub(super) trigger: String,
     /// The key that the event names as new.
     pub(super) named: Option<String>,
@@ -247,7 +247,7 @@ async fn consider(engine: &Engine, group: &GroupId, ask: &Ask) -> Result<Came, S
     };
     let Some(named) = &ask.named else {
         return done(
-            "looked: the event names no new key, and no look-up is configured that could".to_owned(),
+            "looked at Atlas: the event names no new key, so there is nothing to propose".to_owned(),
         );
     };
     let candidate = match KeyRef::parse(provider, named) {

@@ -133,7 +133,7 @@ impl Store {
     /// Takes up to `limit` events whose turn it is; they come up again at `until` unless handled.
     ///
     /// # Errors
-    /// What the database answered. A row that cannot be read is [`StoreError::Corrupt`].
+    /// What the database answered. A row that does not read is ended with that as its outcome.
     pub async fn claim_events(
         &self,
         now: Timestamp,
@@ -150,20 +150,26 @@ impl Store {
         tx.commit().await?;
         // RETURNING keeps no order.
         rows.sort_by_key(|row| (row.received_at, row.id));
-        rows.into_iter()
-            .map(|row| {
-                let hint = serde_json::from_str(&row.body)
-                    .map_err(|_| StoreError::corrupt("inbox", "body", row.id))?;
-                Ok(ClaimedEvent {
-                    id: EventId(row.id),
+        let mut events = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = EventId(row.id);
+            match serde_json::from_str(&row.body) {
+                Ok(hint) => events.push(ClaimedEvent {
+                    id,
                     source: row.source,
                     event_id: row.event_id,
                     hint,
                     received_at: row.received_at,
                     attempts: row.attempts,
-                })
-            })
-            .collect()
+                }),
+                // Kept as it is, and out of the way of the others.
+                Err(error) => {
+                    tracing::error!(event.id = %id, "an event in the inbox does not read: {error}");
+                    self.events_handled(&[id], &format!("does not read: {error}"), now).await?;
+                }
+            }
+        }
+        Ok(events)
     }
 
     /// Ends events, all with the same outcome.
