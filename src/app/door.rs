@@ -1,8 +1,8 @@
 //! The way in for connections: deadlines and numbers that keep strangers from exhausting the process.
 //!
-//! Whoever connects has ten seconds for the head of a first request. Of those who have not sent one
-//! yet only so many are kept: when more come, the oldest goes, so that ten thousand silent connections
-//! cost no more than a few hundred and a caller who speaks at once still gets through. What a request
+//! Whoever connects has ten seconds for the head of a first request. Of those who wait without a request
+//! under way only so many are kept: when more come, the oldest goes, so that ten thousand silent
+//! connections cost no more than a few hundred and a caller who speaks at once still gets through. What a request
 //! may cost after its head is read is decided where it is handled.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ const FIRST_HEAD: Duration = Duration::from_secs(10);
 const NEXT_HEAD: Duration = Duration::from_secs(75);
 /// The longest head of a request, in bytes.
 const LONGEST_HEAD: usize = 64 * 1024;
-/// Connections that have not sent a request yet.
+/// Connections without a request under way.
 const SILENT: usize = 512;
 /// Connections in all.
 const MOST: usize = 4096;
@@ -45,21 +45,20 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Lets one more in; the oldest silent one makes room.
-    fn enter(&self, id: u64) -> CancellationToken {
-        let leave = CancellationToken::new();
+    /// It waits for a request again, and counts as silent until it sends one. Where silent ones are many, the
+    /// oldest makes room.
+    fn rests(&self, id: u64, leave: CancellationToken) {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        if silent.len() >= SILENT
+        silent.insert(id, leave);
+        if silent.len() > SILENT
             && let Some((_, oldest)) = silent.pop_first()
         {
             oldest.cancel();
         }
-        silent.insert(id, leave.clone());
-        leave
     }
 
     /// It has sent a request, or is gone.
-    fn spoke(&self, id: u64) {
+    fn speaks(&self, id: u64) {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 }
@@ -85,12 +84,11 @@ pub(super) async fn serve<L: Listener>(
         }
         id += 1;
         let from = origin(&io);
-        let leave = crowd.enter(id);
         crowd.all.fetch_add(1, Ordering::Relaxed);
         let (own, app, stop) = (Arc::clone(&crowd), app.clone(), stop.clone());
         shutdown.spawn(async move {
-            connection(io, app, from, (&own, id, leave), stop).await;
-            own.spoke(id);
+            connection(io, app, from, (&own, id), stop).await;
+            own.speaks(id);
             own.all.fetch_sub(1, Ordering::Relaxed);
         });
     }
@@ -100,18 +98,26 @@ async fn connection<Io>(
     io: Io,
     app: Router,
     origin: Origin,
-    (crowd, id, leave): (&Crowd, u64, CancellationToken),
+    (crowd, id): (&Arc<Crowd>, u64),
     stop: CancellationToken,
 ) where
     Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let spoke = CancellationToken::new();
-    let heard = spoke.clone();
+    let (spoke, leave) = (CancellationToken::new(), CancellationToken::new());
+    crowd.rests(id, leave.clone());
+    let (heard, left, own) = (spoke.clone(), leave.clone(), Arc::clone(crowd));
     let service = service_fn(move |request: Request<Incoming>| {
+        own.speaks(id);
         heard.cancel();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(origin.clone()));
-        TowerToHyperService::new(app.clone()).call(request)
+        let answering = TowerToHyperService::new(app.clone()).call(request);
+        let (own, left) = (Arc::clone(&own), left.clone());
+        async move {
+            let answer = answering.await;
+            own.rests(id, left);
+            answer
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -121,13 +127,14 @@ async fn connection<Io>(
     let mut serving = pin!(serving);
     tokio::select! {
         _ = &mut serving => return,
-        () = spoke.cancelled() => crowd.spoke(id),
+        () = spoke.cancelled() => {}
         () = leave.cancelled() => return,
         () = tokio::time::sleep(FIRST_HEAD) => return,
         () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         _ = &mut serving => return,
+        () = leave.cancelled() => return,
         () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
     }
     // Broken connections are everyday life and say nothing about us.

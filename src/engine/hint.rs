@@ -6,7 +6,7 @@
 //! service is not asked: what an event names is what people are asked about.
 //!
 //! An alarm (a key in use was disabled, will be deleted, has expired) is told to people before anything
-//! is looked at: by then minutes count. It changes nothing else.
+//! that came with it is looked at: by then minutes count. It changes nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,8 +36,12 @@ const CLAIM: Duration = Duration::from_mins(10);
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The wait after the database failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// After so many tries an event is given up; by then it is five hours old.
+/// After so many tries an event is given up; by then it is four hours old.
 const TRIES: i64 = 12;
+/// The wait while another rotation of the project is open.
+const LATER: Duration = Duration::from_mins(30);
+/// Different keys of waiting events that are tried for one project.
+const MOST_KEYS: usize = 8;
 /// Rotations of a project that are remembered when the same key comes up again.
 const HISTORY: usize = 100;
 /// How often a project is read again when somebody else wrote it meanwhile.
@@ -54,12 +58,18 @@ fn backoff(attempts: i64) -> Duration {
 }
 
 /// What looking came to.
+#[derive(Clone)]
 enum Came {
     /// It is settled.
     Done(String),
-    /// Something could not be asked.
+    /// Something could not be asked, or is not as it must be.
     Again(String),
+    /// Another rotation is open, and people take their time.
+    Later(String),
 }
+
+/// Events of one project and how they concern it.
+type Concerned<'a> = [(Concern, &'a ClaimedEvent)];
 
 /// A reason to look at one project.
 #[derive(Clone, Debug)]
@@ -121,16 +131,24 @@ async fn handle(engine: &Engine, events: Vec<ClaimedEvent>) -> Result<(), StoreE
     let mut by_project: BTreeMap<GroupId, Vec<(Concern, &ClaimedEvent)>> = BTreeMap::new();
     let mut nobody = Vec::new();
     for event in &events {
-        let concerned = watches.iter().filter_map(|watch| Some((watch, event.hint.concerns(watch)?)));
-        let before = by_project.values().map(Vec::len).sum::<usize>();
-        for (watch, concern) in concerned {
-            by_project.entry(watch.group.clone()).or_default().push((concern, event));
+        let mut known = false;
+        for watch in &watches {
+            if let Some(concern) = event.hint.concerns(watch) {
+                by_project.entry(watch.group.clone()).or_default().push((concern, event));
+                known = true;
+            }
         }
-        if by_project.values().map(Vec::len).sum::<usize>() == before {
+        if !known {
             if let Some(tally) = engine.intake.tally(&event.source) {
                 tally.unknown_subject();
             }
             nobody.push(event.id);
+        }
+    }
+    // Before anything is looked at, which may take as long as Atlas does.
+    for (group, events) in &by_project {
+        if let Err(error) = alarms(engine, group, events).await {
+            tracing::error!(project.id = %group, error = %error, "an alarm was not written; it is tried again with the look");
         }
     }
     engine.store.events_handled(&nobody, "no tracked project is concerned", engine.clock.now()).await?;
@@ -140,7 +158,7 @@ async fn handle(engine: &Engine, events: Vec<ClaimedEvent>) -> Result<(), StoreE
     }
     let mut looks = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE);
     // An event may concern several projects; it is settled when all of them are.
-    let mut open: BTreeMap<EventId, (i64, String)> = BTreeMap::new();
+    let mut open: BTreeMap<EventId, (&ClaimedEvent, Came)> = BTreeMap::new();
     let mut settled: BTreeMap<EventId, BTreeSet<String>> = BTreeMap::new();
     while let Some((came, events)) = looks.next().await {
         let came = came.unwrap_or_else(|error| {
@@ -148,22 +166,29 @@ async fn handle(engine: &Engine, events: Vec<ClaimedEvent>) -> Result<(), StoreE
             Came::Again("the database refused".to_owned())
         });
         for (_, event) in events {
-            match &came {
-                Came::Done(words) => {
-                    settled.entry(event.id).or_default().insert(words.clone());
-                }
-                Came::Again(why) => {
-                    open.insert(event.id, (event.attempts, why.clone()));
-                }
+            if let Came::Done(words) = &came {
+                settled.entry(event.id).or_default().insert(words.clone());
+            } else {
+                open.insert(event.id, (event, came.clone()));
             }
         }
     }
     let now = engine.clock.now();
-    for (id, (attempts, why)) in &open {
-        if *attempts >= TRIES {
-            engine.store.events_handled(&[*id], &format!("given up: {why}"), now).await?;
-        } else {
-            engine.store.events_put_off(&[*id], why, now + backoff(*attempts)).await?;
+    for (id, (event, came)) in &open {
+        match came {
+            Came::Again(why) if event.attempts >= TRIES => {
+                tracing::error!(
+                    hook = event.source, event = event.hint.kind, subject = %event.hint.subject,
+                    "an event is given up, look at the project yourself: {why}"
+                );
+                engine.store.events_handled(&[*id], &format!("given up: {why}"), now).await?;
+            }
+            Came::Again(why) => {
+                engine.store.events_put_off(&[*id], why, now + backoff(event.attempts)).await?;
+            }
+            Came::Later(why) | Came::Done(why) => {
+                engine.store.events_put_off(&[*id], why, now + LATER).await?;
+            }
         }
     }
     let mut alike: BTreeMap<String, Vec<EventId>> = BTreeMap::new();
@@ -188,36 +213,65 @@ async fn watches(engine: &Engine, events: &[ClaimedEvent]) -> Result<Vec<Watch>,
     Ok(watches)
 }
 
+/// Tells people what the events about one project warn of.
+async fn alarms(engine: &Engine, group: &GroupId, events: &Concerned<'_>) -> Result<(), StoreError> {
+    for (concern, event) in events {
+        if let Meaning::Alarm { once } = &event.hint.meaning {
+            alarm(engine, group, *concern, event, once).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Does what the events about one project ask for.
-async fn look(
+async fn look(engine: &Engine, group: &GroupId, events: &Concerned<'_>) -> Result<Came, StoreError> {
+    // Again, in case they could not be written before; what is written is not written twice.
+    alarms(engine, group, events).await?;
+    let inside = |event: &&ClaimedEvent| matches!(event.hint.meaning, Meaning::InPlace);
+    let (inside, asking): (Vec<_>, Vec<_>) = events.iter().map(|(_, event)| *event).partition(inside);
+    let came = if asking.is_empty() {
+        Came::Done("nothing to do in Atlas: AWS replaced the material inside the same key".to_owned())
+    } else {
+        consider_all(engine, group, &asking).await?
+    };
+    if matches!(came, Came::Done(_)) {
+        for event in inside {
+            rotated_in_place(engine, group, event).await?;
+        }
+    }
+    Ok(came)
+}
+
+/// Tries the keys that the events name, the latest first, until one of them is proposed. Without a key
+/// it is one look.
+async fn consider_all(
     engine: &Engine,
     group: &GroupId,
-    events: &[(Concern, &ClaimedEvent)],
+    events: &[&ClaimedEvent],
 ) -> Result<Came, StoreError> {
-    let mut wanted: Option<&ClaimedEvent> = None;
-    let mut in_place = false;
-    for (concern, event) in events {
-        match &event.hint.meaning {
-            Meaning::Alarm { once } => alarm(engine, group, *concern, event, once).await?,
-            Meaning::InPlace => {
-                in_place = true;
-                rotated_in_place(engine, group, event).await?;
+    let mut keys = BTreeSet::new();
+    let mut naming: Vec<&ClaimedEvent> = Vec::new();
+    for event in events.iter().rev() {
+        if event.hint.new_key.as_ref().is_some_and(|key| keys.insert(key)) && naming.len() < MOST_KEYS {
+            naming.push(event);
+        }
+    }
+    if naming.is_empty() {
+        naming.extend(events.last());
+    }
+    let mut words = Vec::new();
+    for event in naming {
+        match consider(engine, group, &asked(event)).await? {
+            Came::Done(more) => {
+                words.push(more);
+                if words.last().is_some_and(|it| it.starts_with("proposed")) {
+                    break;
+                }
             }
-            Meaning::Look | Meaning::Requested => {}
-        }
-        // Of several, the last one that names a key says most.
-        let better = event.hint.new_key.is_some() || wanted.is_none_or(|it| it.hint.new_key.is_none());
-        if better && !matches!(event.hint.meaning, Meaning::InPlace) {
-            wanted = Some(event);
+            other => return Ok(other),
         }
     }
-    match wanted {
-        Some(event) => consider(engine, group, &asked(event)).await,
-        None if in_place => {
-            Ok(Came::Done("nothing to do in Atlas: AWS replaced the material inside the same key".to_owned()))
-        }
-        None => Ok(Came::Done("nothing was asked".to_owned())),
-    }
+    Ok(Came::Done(words.join("; ")))
 }
 
 fn asked(event: &ClaimedEvent) -> Ask {
@@ -292,6 +346,10 @@ async fn propose(engine: &Engine, group: &GroupId, ask: &Ask, key: &KeyRef) -> R
         {
             Ok(Came::Again(format!("Atlas could not be read: {}", failure.detail)))
         }
+        Err(error @ CommandError::RotationOpen { .. }) => {
+            Ok(Came::Later(format!("not proposed yet: {error}")))
+        }
+        Err(error @ CommandError::Preflight(_)) => Ok(Came::Again(format!("not proposed: {error}"))),
         Err(error) => Ok(Came::Done(format!("not proposed: {error}"))),
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
@@ -32,6 +32,8 @@ pub enum NotStored {
 #[derive(Debug)]
 struct Job {
     events: Vec<NewEvent>,
+    /// Given back when it is written, whether or not its sender still waits.
+    room: Vec<OwnedSemaphorePermit>,
     done: oneshot::Sender<Result<Vec<bool>, NotStored>>,
 }
 
@@ -51,13 +53,17 @@ impl Default for Intake {
 }
 
 impl Intake {
-    /// Writes events durably and says for each whether it is new.
+    /// Writes events durably and says for each whether it is new. `room` is what they take up meanwhile.
     ///
     /// # Errors
     /// None of them is to be counted on then.
-    pub async fn store(&self, events: Vec<NewEvent>) -> Result<Vec<bool>, NotStored> {
+    pub async fn store(
+        &self,
+        events: Vec<NewEvent>,
+        room: Vec<OwnedSemaphorePermit>,
+    ) -> Result<Vec<bool>, NotStored> {
         let (done, answer) = oneshot::channel();
-        self.queue.try_send(Job { events, done }).map_err(|_| NotStored::Full)?;
+        self.queue.try_send(Job { events, room, done }).map_err(|_| NotStored::Full)?;
         answer.await.unwrap_or(Err(NotStored::Failed))
     }
 
@@ -108,9 +114,11 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 async fn write(engine: &Engine, jobs: Vec<Job>) {
     let mut events = Vec::new();
     let mut answers = Vec::new();
-    for Job { events: own, done } in jobs {
+    let mut rooms = Vec::new();
+    for Job { events: own, room, done } in jobs {
         answers.push((own.len(), done));
         events.extend(own);
+        rooms.push(room);
     }
     let written = engine.store.insert_events(&events, engine.clock.now()).await;
     let mut new = match written {
@@ -123,6 +131,7 @@ async fn write(engine: &Engine, jobs: Vec<Job>) {
             Err(NotStored::Failed)
         }
     };
+    drop(rooms);
     for (count, done) in answers {
         let own = new.as_mut().map(|new| new.by_ref().take(count).collect()).map_err(|why| *why);
         // Whoever no longer waits repeats it, and then it is a duplicate.

@@ -3,6 +3,7 @@
 //! An event waits (`next_try_at`) until it was handled; a claim is a postponement, so that the events
 //! of a daemon that died come up again. Nothing here reads what an event says.
 
+use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -39,6 +40,9 @@ const OUTCOME: Sql =
 
 pub(super) const STATEMENTS: &[&Sql] = &[&INSERT, &CLAIM, &HANDLED, &PUT_OFF, &NEXT, &OUTCOME];
 
+/// A longer id of a sender is kept as its SHA-256.
+const LONGEST_ID: usize = 512;
+
 /// An event to write.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
@@ -57,7 +61,13 @@ impl NewEvent {
     #[must_use]
     pub fn new(source: &str, event_id: &str, hint: &Hint) -> Self {
         let body = serde_json::to_string(hint).unwrap_or_default();
-        Self { source: source.to_owned(), event_id: event_id.to_owned(), kind: hint.kind.clone(), body }
+        // An index takes no endless value, and one sender's id must not spoil the others' write.
+        let event_id = if event_id.len() > LONGEST_ID {
+            hex::encode(Sha256::digest(event_id))
+        } else {
+            event_id.to_owned()
+        };
+        Self { source: source.to_owned(), event_id, kind: hint.kind.clone(), body }
     }
 }
 

@@ -130,7 +130,7 @@ fn parse_arn<'a>(text: &str, rest: &'a str) -> Result<(Home, &'a str), KeyError>
     if !is_region(region) {
         return Err(bad("is an ARN without a region"));
     }
-    if partition_of(region) != partition {
+    if aws_partition(region) != partition {
         return Err(bad("is an ARN whose region does not belong to its partition"));
     }
     if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
@@ -155,7 +155,9 @@ fn alias(text: &str) -> KeyError {
     )
 }
 
-fn partition_of(region: &str) -> &'static str {
+/// The partition that a region, in AWS' spelling, lies in.
+#[must_use]
+pub fn aws_partition(region: &str) -> &'static str {
     PARTITIONS.iter().find(|(_, start)| region.starts_with(start)).map_or("aws", |(name, _)| name)
 }
 

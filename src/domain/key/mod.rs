@@ -8,7 +8,7 @@ mod aws;
 mod azure;
 mod gcp;
 
-pub use aws::{AwsKey, aws_region};
+pub use aws::{AwsKey, aws_partition, aws_region};
 pub use azure::AzureKey;
 pub use gcp::GcpKey;
 

@@ -7,7 +7,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Received, text_of};
+use super::{Received, text_of, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::ids::GroupId;
 
@@ -38,7 +38,7 @@ pub(super) fn read(body: &[u8]) -> Received {
     } else {
         Meaning::Look
     };
-    let words = text_of(&alert, "humanReadable").map(ToOwned::to_owned);
+    let words = text_of(&alert, "humanReadable").map(words_of);
     let hint = Hint { kind, subject: Subject::Project { group }, meaning, new_key: None, by: None, words };
     Received { id, hint: Some(hint) }
 }

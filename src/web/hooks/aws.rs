@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Received, Refusal, cloudevents, text_of, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
-use crate::domain::key::{KeyRef, Provider};
+use crate::domain::key::{KeyRef, Provider, aws_partition};
 
 /// Reads one event.
 pub(super) fn read(event: &Value) -> Result<Received, Refusal> {
@@ -34,10 +34,13 @@ fn own(event: &Value, detail: &Value, kind: &str) -> Option<Hint> {
     let key = key_of(event, text_of(detail, "key-id")).or_else(|| first_key(event.get("resources")?))?;
     let meaning = match kind {
         "KMS CMK Rotation" => Meaning::InPlace,
-        // Both may be reported more than once.
-        "KMS CMK Deletion" | "KMS Imported Key Material Expiration" => {
-            Meaning::Alarm { once: format!("{kind}/{key}") }
+        // Both may be reported more than once; material can be imported again and expire another day.
+        "KMS CMK Deletion" => Meaning::Alarm { once: format!("{kind}/{key}") },
+        "KMS Imported Key Material Expiration" => {
+            let day: String = text_of(event, "time").unwrap_or_default().chars().take(10).collect();
+            Meaning::Alarm { once: format!("{kind}/{key}/{day}") }
         }
+
         _ => return None,
     };
     Some(hint(kind, Subject::Key { key }, meaning))
@@ -84,7 +87,7 @@ fn key_of(event: &Value, text: Option<&str>) -> Option<KeyRef> {
     let text = text?;
     if let (false, Some(region), Some(account)) =
         (text.starts_with("arn:"), text_of(event, "region"), text_of(event, "account"))
-        && let Some(key) = parse(&format!("arn:{}:kms:{region}:{account}:key/{text}", partition(region)))
+        && let Some(key) = parse(&format!("arn:{}:kms:{region}:{account}:key/{text}", aws_partition(region)))
     {
         return Some(key);
     }
@@ -93,18 +96,6 @@ fn key_of(event: &Value, text: Option<&str>) -> Option<KeyRef> {
 
 fn parse(text: &str) -> Option<KeyRef> {
     KeyRef::parse(Provider::Aws, text).ok()
-}
-
-/// The partition that a region lies in.
-fn partition(region: &str) -> &'static str {
-    let known = [
-        ("cn-", "aws-cn"),
-        ("us-gov-", "aws-us-gov"),
-        ("us-iso-", "aws-iso"),
-        ("us-isob-", "aws-iso-b"),
-        ("eusc-", "aws-eusc"),
-    ];
-    known.iter().find(|(start, _)| region.starts_with(start)).map_or("aws", |(_, name)| name)
 }
 
 /// The first ARN of a key among `resources`, whose order and labels mean nothing.

@@ -43,11 +43,13 @@ use crate::domain::time::Timestamp;
 use crate::engine::intake::{NotStored, Tally};
 use crate::store::NewEvent;
 
-/// The largest body: Event Grid's batches of a megabyte, and what surrounds them.
+/// The largest body of a sender whose head is proof: Event Grid's batches of a megabyte, and what surrounds them.
 const BODY_LIMIT: usize = 1_100_000;
+/// The largest body that has to be read before anybody knows whose it is: a notification of SNS has 256 KiB.
+const UNPROVEN_LIMIT: usize = 400_000;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(5);
-/// What all bodies that are being read may hold together, in units of 16 KiB: 32 MiB.
+/// What all bodies of one hook may hold together until they are written, in units of 16 KiB: 32 MiB.
 const UNITS: usize = 2048;
 const UNIT: usize = 16 * 1024;
 /// How long the database may take before the sender is told to come again: API destinations wait 5 s.
@@ -79,8 +81,8 @@ pub(super) enum Refusal {
     Unknown(&'static str),
     /// Cannot be read: 400.
     Malformed(&'static str),
-    /// Too large: 413.
-    TooLarge,
+    /// Larger than this many bytes: 413.
+    TooLarge(usize),
     /// Came too slowly: 408.
     TooSlow,
     /// Ours to mend: 503.
@@ -101,7 +103,7 @@ impl Refusal {
         match self {
             Refusal::Unknown(reason) | Refusal::Unavailable(reason) => reason,
             Refusal::Malformed(_) => "malformed",
-            Refusal::TooLarge => "too-large",
+            Refusal::TooLarge(_) => "too-large",
             Refusal::TooSlow => "too-slow",
         }
     }
@@ -114,10 +116,10 @@ impl Refusal {
                 "this hook could not tell who sends",
             ),
             Refusal::Malformed(rule) => Problem::new(StatusCode::BAD_REQUEST, "malformed", rule),
-            Refusal::TooLarge => Problem::new(
+            Refusal::TooLarge(limit) => Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "too-large",
-                format!("an event's body may have {} KiB", BODY_LIMIT / 1024),
+                format!("a body for this hook may have {} KiB", limit / 1024),
             ),
             Refusal::TooSlow => {
                 Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "the body did not arrive in time")
@@ -137,12 +139,12 @@ pub struct Hooks {
     endpoints: BTreeMap<String, Endpoint>,
     fetcher: fetch::Fetcher,
     keys: token::Keys,
-    room: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
 struct Endpoint {
     sender: Sender,
+    room: Arc<Semaphore>,
     sns: Option<sns::Sns>,
     failures: DefaultDirectRateLimiter,
 }
@@ -157,7 +159,7 @@ impl Hooks {
             fetch::Fetcher::new().map_err(|error| format!("hooks: TLS cannot be set up: {error}"))?;
         let endpoints = hooks.iter().map(|hook| Ok((hook.name.clone(), Endpoint::new(hook)?)));
         let endpoints = endpoints.collect::<Result<_, String>>()?;
-        Ok(Self { endpoints, fetcher, keys: token::Keys::default(), room: Arc::new(Semaphore::new(UNITS)) })
+        Ok(Self { endpoints, fetcher, keys: token::Keys::default() })
     }
 }
 
@@ -196,7 +198,7 @@ impl Endpoint {
         let per_second = NonZeroU32::new(FAILURES_PER_SECOND).unwrap_or(NonZeroU32::MIN);
         let at_once = NonZeroU32::new(FAILURES_AT_ONCE).unwrap_or(NonZeroU32::MIN);
         let failures = RateLimiter::direct(Quota::per_second(per_second).allow_burst(at_once));
-        Ok(Self { sender: hook.sender.clone(), sns, failures })
+        Ok(Self { sender: hook.sender.clone(), room: Arc::new(Semaphore::new(UNITS)), sns, failures })
     }
 }
 
@@ -249,7 +251,7 @@ fn refused(refusal: Refusal, endpoint: &Endpoint, tally: &Tally, name: &str) -> 
             own.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
         }
         // What is left of the body is not worth reading.
-        Refusal::TooLarge | Refusal::TooSlow => {
+        Refusal::TooLarge(_) | Refusal::TooSlow => {
             own.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         _ => {}
@@ -270,7 +272,7 @@ impl Delivery<'_> {
     /// What needs only the head of the request is proven before its body is read.
     async fn take(&self, body: Body, web: &Web, name: &str, tally: &Tally) -> Result<Response, Refusal> {
         self.prove_head().await?;
-        let (body, _room) = self.read(body).await?;
+        let (body, room) = self.read(body).await?;
         let events = match self.prove_body(&body).await? {
             Answer::Done(response) => {
                 tally.handshake();
@@ -286,7 +288,7 @@ impl Delivery<'_> {
             }
         }
         if !hints.is_empty() {
-            let stored = tokio::time::timeout(STORE_TIME, web.engine.intake.store(hints)).await;
+            let stored = tokio::time::timeout(STORE_TIME, web.engine.intake.store(hints, room)).await;
             match stored {
                 Ok(Ok(new)) => new
                     .into_iter()
@@ -351,8 +353,12 @@ impl Delivery<'_> {
     /// Reads the body, whose room is given back when the permits are dropped.
     async fn read(&self, body: Body) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Refusal> {
         let told = proof::header(self.headers, "content-length").and_then(|text| text.parse::<usize>().ok());
-        if told.is_some_and(|length| length > BODY_LIMIT) {
-            return Err(Refusal::TooLarge);
+        let limit = match self.endpoint.sender {
+            Sender::Atlas { .. } | Sender::AwsSns { .. } | Sender::Standard { .. } => UNPROVEN_LIMIT,
+            _ => BODY_LIMIT,
+        };
+        if told.is_some_and(|length| length > limit) {
+            return Err(Refusal::TooLarge(limit));
         }
         let mut room = Vec::new();
         let mut bytes = Vec::new();
@@ -360,11 +366,11 @@ impl Delivery<'_> {
         let reading = async {
             while let Some(part) = parts.next().await {
                 let part = part.map_err(|_| Refusal::malformed("the body broke off"))?;
-                if bytes.len() + part.len() > BODY_LIMIT {
-                    return Err(Refusal::TooLarge);
+                if bytes.len() + part.len() > limit {
+                    return Err(Refusal::TooLarge(limit));
                 }
                 while room.len() * UNIT < bytes.len() + part.len() {
-                    let unit = Arc::clone(&self.hooks.room).try_acquire_owned();
+                    let unit = Arc::clone(&self.endpoint.room).try_acquire_owned();
                     room.push(unit.map_err(|_| Refusal::Unavailable("no-room"))?);
                 }
                 bytes.extend_from_slice(&part);

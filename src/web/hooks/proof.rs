@@ -16,6 +16,9 @@ use crate::secret::Secret;
 /// How far a signed instant may lie from ours, in seconds.
 const TOLERANCE: u64 = 300;
 
+/// Signatures of one delivery that are looked at: a sender has as many as it has secrets.
+const MOST_SIGNATURES: usize = 16;
+
 /// A header's text; what is no text is as good as missing.
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
@@ -74,12 +77,13 @@ pub(super) fn standard(
     let id = header(headers, "webhook-id").ok_or(missing)?;
     let at = header(headers, "webhook-timestamp").ok_or(missing)?;
     let given = header(headers, "webhook-signature").ok_or(missing)?;
-    // One spelling for each instant: the text is signed, not the number.
+    // The text is what is signed, however the number is spelt.
     let seconds: i64 = at.parse().map_err(|_| Refusal::unknown("wrong-signature"))?;
     let tags: Vec<Vec<u8>> = given
         .split(' ')
         .filter_map(|one| one.strip_prefix("v1,"))
         .filter_map(|one| STANDARD.decode(one).ok())
+        .take(MOST_SIGNATURES)
         .collect();
     let text = [id.as_bytes(), b".", at.as_bytes(), b".", body].concat();
     let keys = keys.iter().map(|key| hmac::Key::new(hmac::HMAC_SHA256, key.expose()));
@@ -90,9 +94,13 @@ pub(super) fn standard(
     Ok(id.to_owned())
 }
 
+/// Whether one of `keys` made one of `tags` over `text`. The text is signed once for each key, however
+/// many tags a stranger sends.
 fn signed(keys: impl Iterator<Item = hmac::Key>, text: &[u8], tags: &[Vec<u8>]) -> Result<(), Refusal> {
     let found = keys.fold(false, |found, key| {
-        tags.iter().fold(found, |found, tag| found | hmac::verify(&key, text, tag).is_ok())
+        let own = hmac::sign(&key, text);
+        let same = |tag: &Vec<u8>| constant_time::verify_slices_are_equal(own.as_ref(), tag).is_ok();
+        tags.iter().fold(found, |found, tag| found | same(tag))
     });
     if found { Ok(()) } else { Err(Refusal::unknown("wrong-signature")) }
 }

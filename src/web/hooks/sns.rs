@@ -7,6 +7,7 @@
 //! with AWS' own validators; `trust_roots_file` demands a chain in addition.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,13 +17,14 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde_json::Value;
 use url::Url;
 use x509_cert::Certificate;
 use x509_cert::der::Encode;
 
 use super::fetch::Fetcher;
-use super::{Answer, Received, Refusal, aws, json, proof, text_of};
+use super::{Answer, Received, Refusal, aws, json, proof};
 use crate::domain::time::Timestamp;
 
 /// How old a message may be: SNS tries again for an hour at most.
@@ -31,6 +33,8 @@ const OLDEST: Duration = Duration::from_secs(3600);
 const AHEAD: Duration = Duration::from_secs(300);
 /// A certificate is a few kilobytes.
 const CERTIFICATE_LIMIT: usize = 64 * 1024;
+/// Certificates that are fetched at once; then one a second.
+const FETCHES_AT_ONCE: u32 = 16;
 /// SNS has a handful of certificates.
 const MOST_CERTIFICATES: usize = 16;
 
@@ -41,6 +45,7 @@ pub(super) struct Sns {
     cert_hosts: Vec<String>,
     roots: Vec<Vec<u8>>,
     certificates: Mutex<BTreeMap<String, Arc<Vec<u8>>>>,
+    fetches: DefaultDirectRateLimiter,
 }
 
 impl Sns {
@@ -60,10 +65,17 @@ impl Sns {
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|error| error.to_string())?,
         };
+        let burst = NonZeroU32::new(FETCHES_AT_ONCE).unwrap_or(NonZeroU32::MIN);
         if roots_pem.is_some() && roots.is_empty() {
             return Err("it holds no certificate".to_owned());
         }
-        Ok(Self { topics, cert_hosts, roots, certificates: Mutex::default() })
+        Ok(Self {
+            topics,
+            cert_hosts,
+            roots,
+            certificates: Mutex::default(),
+            fetches: RateLimiter::direct(Quota::per_second(NonZeroU32::MIN).allow_burst(burst)),
+        })
     }
 
     /// Proves and reads one message; confirms a subscription to a listed topic.
@@ -110,14 +122,15 @@ impl Sns {
         now: Timestamp,
     ) -> Result<Arc<Vec<u8>>, Refusal> {
         let url = self.own_url(message, message.address("SigningCertURL", "SigningCertUrl")?)?;
-        let pem = Path::new(url.path()).extension().is_some_and(|it| it == "pem");
-        if !pem || url.query().is_some() {
+        if !is_certificate(&url) || url.query().is_some() {
             return Err(Refusal::unknown("wrong-certificate"));
         }
         let known = self.lock().get(url.as_str()).cloned();
         let pem = if let Some(pem) = known {
             pem
         } else {
+            // Whoever knows the topic's name may make us fetch, but not often.
+            self.fetches.check().map_err(|_| Refusal::Unavailable("certificate-not-fetched"))?;
             let pem = fetcher.get(url.as_str(), CERTIFICATE_LIMIT).await.map_err(|why| {
                 tracing::warn!("the certificate of Amazon SNS could not be fetched: {why}");
                 Refusal::Unavailable("certificate-not-fetched")
@@ -199,6 +212,15 @@ impl Sns {
     }
 }
 
+/// Whether the address is one at which SNS keeps certificates; elsewhere, any file of that kind will do.
+fn is_certificate(url: &Url) -> bool {
+    let name = url.path().trim_start_matches('/');
+    let digits = name.strip_prefix("SimpleNotificationService-").and_then(|rest| rest.strip_suffix(".pem"));
+    let of_sns = digits.is_some_and(|it| it.len() == 32 && it.bytes().all(|b| b.is_ascii_hexdigit()));
+    let at_aws = url.host_str().is_some_and(|host| host.contains(".amazonaws.com"));
+    of_sns || (!at_aws && Path::new(name).extension().is_some_and(|it| it == "pem"))
+}
+
 /// Whether `roots` vouch for `own`, over the certificates `between`.
 fn vouched(own: &Certificate, between: &[Certificate], roots: &[Vec<u8>], at: u64) -> bool {
     use rustls::pki_types::{CertificateDer, UnixTime};
@@ -216,8 +238,25 @@ fn vouched(own: &Certificate, between: &[Certificate], roots: &[Vec<u8>], at: u6
     own.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &between, time, usage, None, None).is_ok()
 }
 
-/// A message whose signature is not proven yet.
-struct Message(Value);
+/// A message whose signature is not proven yet: the texts that matter, and nothing else of the body.
+struct Message(BTreeMap<&'static str, String>);
+
+/// Every member that is read.
+const MEMBERS: [&str; 13] = [
+    "Message",
+    "MessageId",
+    "Signature",
+    "SignatureVersion",
+    "SigningCertURL",
+    "SigningCertUrl",
+    "Subject",
+    "SubscribeURL",
+    "SubscribeUrl",
+    "Timestamp",
+    "Token",
+    "TopicArn",
+    "Type",
+];
 
 /// What is signed of a notification, in this order.
 const NOTIFICATION: [&str; 6] = ["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"];
@@ -232,7 +271,14 @@ const ASKS: &str = "SubscriptionConfirmation";
 
 impl Message {
     fn read(body: &[u8]) -> Result<Self, Refusal> {
-        let message = Self(json(body)?);
+        let Value::Object(mut whole) = json(body)? else {
+            return Err(Refusal::malformed("the body is no message of SNS"));
+        };
+        let text = |name: &'static str| match whole.remove(name) {
+            Some(Value::String(text)) => Some((name, text)),
+            _ => None,
+        };
+        let message = Self(MEMBERS.into_iter().filter_map(text).collect());
         if ![EVENT, ASKS, "UnsubscribeConfirmation"].contains(&message.text("Type")) {
             return Err(Refusal::malformed(
                 "Type is none of Notification, SubscriptionConfirmation, UnsubscribeConfirmation",
@@ -248,7 +294,7 @@ impl Message {
 
     /// A member's text; empty when there is none.
     fn text(&self, name: &str) -> &str {
-        text_of(&self.0, name).unwrap_or_default()
+        self.0.get(name).map_or("", String::as_str)
     }
 
     fn topic(&self) -> &str {
@@ -257,7 +303,8 @@ impl Message {
 
     /// An address under either spelling of its name.
     fn address(&self, name: &str, other: &str) -> Result<&str, Refusal> {
-        text_of(&self.0, name).or_else(|| text_of(&self.0, other)).ok_or(Refusal::unknown("no-signature"))
+        let found = self.0.get(name).or_else(|| self.0.get(other));
+        found.map(String::as_str).ok_or(Refusal::unknown("no-signature"))
     }
 
     fn check_time(&self, now: Timestamp) -> Result<(), Refusal> {
@@ -278,7 +325,7 @@ impl Message {
     /// Each signed member's name and text, each on a line.
     fn signed_text(&self) -> String {
         let names: &[&str] = if self.text("Type") == EVENT { &NOTIFICATION } else { &CONFIRMATION };
-        let there = names.iter().filter(|name| text_of(&self.0, name).is_some());
+        let there = names.iter().filter(|name| self.0.contains_key(*name));
         there.flat_map(|name| [*name, "\n", self.text(name), "\n"]).collect()
     }
 

@@ -6,14 +6,15 @@
 //! nobody can make us call the issuer for every forged token.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use super::fetch::Fetcher;
 use super::{Refusal, proof, text_of};
@@ -35,10 +36,30 @@ const LONGEST_TOKEN: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Keys(Mutex<BTreeMap<String, Kept>>);
 
-#[derive(Clone, Debug)]
+/// One answer for everybody who waits; it goes on when one of them leaves.
+type Asking = Shared<BoxFuture<'static, Option<Arc<JwkSet>>>>;
+
+#[derive(Debug)]
 struct Kept {
-    asked: Timestamp,
+    asked: Option<Timestamp>,
     set: Option<Arc<JwkSet>>,
+    asking: Option<Asking>,
+}
+
+/// Asks an issuer for its keys.
+fn ask(fetcher: Fetcher, url: String) -> Asking {
+    let asking = async move {
+        let body = fetcher.get(&url, KEYS_LIMIT).await;
+        let set = body.and_then(|body| serde_json::from_slice(&body).map_err(|error| error.to_string()));
+        match set {
+            Ok(set) => Some(Arc::new(set)),
+            Err(why) => {
+                tracing::warn!("the keys at {url} cannot be had: {why}");
+                None
+            }
+        }
+    };
+    asking.boxed().shared()
 }
 
 impl Keys {
@@ -65,20 +86,16 @@ impl Keys {
         rules.set_audience(&[audience]);
         // The clock that is passed in decides about time, below.
         rules.validate_exp = false;
-        rules.required_spec_claims.clear();
+        rules.set_required_spec_claims(&["aud"]);
         let claims = jsonwebtoken::decode::<Value>(token, &key, &rules).map_err(|error| {
             use jsonwebtoken::errors::ErrorKind as E;
             Refusal::unknown(match error.kind() {
-                E::InvalidAudience => "wrong-audience",
+                E::InvalidAudience | E::MissingRequiredClaim(_) => "wrong-audience",
                 E::InvalidSignature => "wrong-signature",
                 _ => "wrong-token",
             })
         })?;
         let claims = claims.claims;
-        // Without the claim the library compares nothing.
-        if claims.get("aud").is_none() {
-            return Err(Refusal::unknown("wrong-audience"));
-        }
         let second = now.as_micros() / 1_000_000;
         let at = |name: &str| claims.get(name).and_then(Value::as_f64);
         #[expect(clippy::cast_precision_loss, reason = "seconds of our era fit a double exactly")]
@@ -100,40 +117,42 @@ impl Keys {
         kid: &str,
         now: Timestamp,
     ) -> Result<DecodingKey, Refusal> {
-        let find = |set: &JwkSet| set.find(kid).and_then(|jwk| DecodingKey::from_jwk(jwk).ok());
-        // Held while asking: everybody else would only ask the same.
-        let mut all = self.0.lock().await;
-        let kept = all.get(url).cloned();
-        let age = kept.as_ref().map(|kept| now.since(kept.asked));
-        let known = kept.as_ref().and_then(|kept| kept.set.as_deref()).and_then(find);
-        let fresh = age.is_some_and(|age| age < FRESH);
-        if let Some(key) = known.clone().filter(|_| fresh) {
-            return Ok(key);
+        let find = |set: &Arc<JwkSet>| set.find(kid).and_then(|jwk| DecodingKey::from_jwk(jwk).ok());
+        let asking = {
+            let mut all = self.lock();
+            let kept = all.entry(url.to_owned()).or_insert(Kept { asked: None, set: None, asking: None });
+            let age = kept.asked.map(|asked| now.since(asked));
+            let known = kept.set.as_ref().and_then(find);
+            if let Some(key) = known.filter(|_| age.is_some_and(|age| age < FRESH)) {
+                return Ok(key);
+            }
+            if kept.asking.is_none() && age.is_none_or(|age| age >= PAUSE) {
+                kept.asked = Some(now);
+                kept.asking = Some(ask(fetcher.clone(), url.to_owned()));
+            }
+            kept.asking.clone()
+        };
+        let found = match asking {
+            Some(asking) => asking.await,
+            None => None,
+        };
+        let mut all = self.lock();
+        let Some(kept) = all.get_mut(url) else { return Err(Refusal::Unavailable("keys-not-fetched")) };
+        if kept.asking.as_ref().is_some_and(|asking| asking.peek().is_some()) {
+            kept.asking = None;
         }
-        if age.is_none_or(|age| age >= PAUSE) {
-            let set = match fetcher
-                .get(url, KEYS_LIMIT)
-                .await
-                .map(|body| serde_json::from_slice::<JwkSet>(&body))
-            {
-                Ok(Ok(set)) => Some(Arc::new(set)),
-                Ok(Err(error)) => {
-                    tracing::warn!("the keys at {url} cannot be read: {error}");
-                    None
-                }
-                Err(why) => {
-                    tracing::warn!("the keys at {url} cannot be fetched: {why}");
-                    None
-                }
-            };
-            let set = set.or(kept.and_then(|kept| kept.set));
-            all.insert(url.to_owned(), Kept { asked: now, set });
+        if found.is_some() {
+            kept.set = found;
         }
-        match all.get(url).and_then(|kept| kept.set.as_deref()) {
-            // Old keys are better than none while the issuer cannot be reached.
-            Some(set) => find(set).or(known).ok_or(Refusal::unknown("wrong-token")),
+        // Old keys are better than none while the issuer cannot be reached.
+        match &kept.set {
+            Some(set) => find(set).ok_or(Refusal::unknown("wrong-token")),
             None => Err(Refusal::Unavailable("keys-not-fetched")),
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether Event Grid sent this, in the name of the directory that is configured.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::senders::{kms_event, trail, vault_event};
 use super::{Hall, alert, atlas_signature};
@@ -12,7 +13,7 @@ use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::ManualClock;
 use keywheel::engine::command::Verb;
 use keywheel::sim::fault::{Fault, Kind};
-use keywheel::sim::world::demo_key;
+use keywheel::sim::world::{KeyState, demo_key};
 use keywheel::store::{OutboxRow, RotationRow};
 
 const HOOKS: &str = r#"
@@ -227,11 +228,6 @@ async fn somebody_elses_system_may_ask_for_a_rotation() {
         ("3", json!({ "groupId": group(9), "newKey": "<script>" }), "not proposed"),
         ("4", json!({ "groupId": group(9) }), "the event names no new key"),
         ("5", json!({ "groupId": "ffffffffffffffffffffffff" }), "no tracked project is concerned"),
-        (
-            "6",
-            json!({ "groupId": group(1), "newKey": demo_key("AWS", "payments-prod", 1, 3) }),
-            "is still open",
-        ),
     ] {
         hall.ask(id, data).await;
         let came = hall.came("ci", &format!("/ci/{id}")).await;
@@ -281,4 +277,90 @@ async fn a_hint_waits_until_atlas_can_be_asked() {
     hall.clock.advance(Duration::from_secs(31));
     hall.follow().await;
     assert_eq!(hall.rotations().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_comes_while_another_is_open_waits_for_its_turn() {
+    let clock = ManualClock::new("2026-11-20T03:00:00Z".parse().unwrap());
+    let hall = Hall::on(Backend::Sqlite, HOOKS, Some(clock)).await;
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    hall.sim.with(|world| world.keys.insert(demo_key("AZURE", "identity-prod", 5, 3), KeyState::Enabled));
+    hall.grid(&vault_event("KeyNewVersionCreated", 3, "2")).await;
+    let waits = hall.outcome("grid", &format!("{VAULT}/2")).await.unwrap();
+    assert!(
+        waits.handled_at.is_none() && waits.outcome.as_deref().unwrap().contains("is still open"),
+        "{waits:?}"
+    );
+    // People take longer than any number of tries.
+    for _ in 0..20 {
+        hall.clock.advance(Duration::from_mins(31));
+        hall.follow().await;
+    }
+    let first = &hall.rotations().await[0];
+    assert_eq!(hall.rotations().await.len(), 1);
+    hall.engine.say("grace", first.rotation.id, Verb::Reject, None, None).await.unwrap();
+    hall.clock.advance(Duration::from_mins(31));
+    hall.follow().await;
+    let rotations = hall.rotations().await;
+    assert_eq!(rotations.len(), 2);
+    assert_eq!(rotations[0].rotation.new_key.to_string(), demo_key("AZURE", "identity-prod", 5, 3));
+    assert!(hall.came("grid", &format!("{VAULT}/2")).await.starts_with("proposed as"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_wrong_event_does_not_hide_a_right_one() {
+    let hall = Hall::open(HOOKS).await;
+    let good = vault_event("KeyNewVersionCreated", 2, "1");
+    let mut useless = vault_event("KeyNewVersionCreated", 1, "2");
+    useless["data"]["NBF"] = json!(1);
+    hall.grid(&json!({ "nothing": 1, "id": "0", "topic": "x", "eventType": "y" })).await;
+    let sent =
+        hall.send("grid?code=the-secret-in-the-address", &[], json!([good, useless]).to_string()).await;
+    assert_eq!(sent.status, 202);
+    hall.follow().await;
+    let rotations = hall.rotations().await;
+    assert_eq!(rotations.len(), 1, "{}", hall.came("grid", &format!("{VAULT}/1")).await);
+    assert_eq!(rotations[0].rotation.new_key.to_string(), demo_key("AZURE", "identity-prod", 5, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repairing_cluster_is_waited_for() {
+    let clock = ManualClock::new("2026-11-20T03:00:00Z".parse().unwrap());
+    let hall = Hall::on(Backend::Sqlite, HOOKS, Some(clock)).await;
+    let held = |state: Option<&str>| {
+        let state = state.map(ToOwned::to_owned);
+        hall.sim.with(|world| world.projects.get_mut(&group(5)).unwrap().clusters[0].held = state);
+    };
+    held(Some("REPAIRING"));
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    assert!(hall.rotations().await.is_empty());
+    assert!(hall.outcome("grid", &format!("{VAULT}/1")).await.unwrap().handled_at.is_none());
+    held(None);
+    hall.clock.advance(Duration::from_secs(31));
+    hall.follow().await;
+    assert_eq!(hall.rotations().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn material_that_expires_again_is_told_again() {
+    let hall = Hall::open(HOOKS).await;
+    for (day, id, mails) in [("2026-11-20", "1", 1), ("2026-11-20", "2", 1), ("2027-02-18", "3", 2)] {
+        let mut event = kms_event("KMS Imported Key Material Expiration", id);
+        event["time"] = json!(format!("{day}T03:11:54Z"));
+        hall.bus(&event).await;
+        assert_eq!(hall.mails("key_alarm").await.len(), mails, "{day}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endless_id_spoils_nobodys_write_on_postgres() {
+    let hall = Hall::on(Backend::Postgres, HOOKS, None).await;
+    let mut long = vault_event("KeyNewVersionCreated", 2, "1");
+    // Random enough that no compression helps an index.
+    let id: String = (0..100u8).map(|at| hex::encode(Sha256::digest([at]))).collect();
+    long["id"] = json!(id);
+    for accepted in [1, 1] {
+        hall.grid(&long).await;
+        assert_eq!(hall.counts("grid")[1], accepted);
+    }
 }
