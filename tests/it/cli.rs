@@ -343,6 +343,7 @@ fn the_readme_rehearses_with_what_the_simulator_has() {
         let part = part.split("```").next().unwrap();
         let part =
             part.replace("client_secret_file = \"/etc/keywheel/atlas-secret\"", "client_secret = \"x\"");
+        let part = part.replace("token_file = \"/etc/keywheel/ci-token\"", "token = \"xxxxxxxxxxxxxxxx\"");
         std::fs::write(folder.path().join("keywheel.toml"), part).unwrap();
         run(folder.path(), &["config", "check"]).ended(0);
     }
