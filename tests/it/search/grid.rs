@@ -360,12 +360,16 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// The same statement on either database.
+/// The same statements on either database.
 async fn raw(store: &Store, text: &str) {
-    let text = sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()));
+    let sql = |text: String| sqlx::raw_sql(sqlx::AssertSqlSafe(text));
     match store {
-        Store::Sqlite { write, .. } => drop(text.execute(write).await.unwrap()),
-        Store::Postgres { write, .. } => drop(text.execute(write).await.unwrap()),
+        Store::Sqlite { write, .. } => drop(sql(text.to_owned()).execute(write).await.unwrap()),
+        // A kill may have cut off a BEGIN, and the connection is still in that transaction: without a
+        // COMMIT of its own, what is written here would be undone when the server ends it.
+        Store::Postgres { write, .. } => {
+            drop(sql(format!("BEGIN;{text}COMMIT;")).execute(write).await.unwrap());
+        }
     }
 }
 
