@@ -23,7 +23,7 @@ use crate::domain::time::{Clock, SystemClock, Timestamp};
 use crate::engine::courier::Courier;
 use crate::engine::dispatch::Dispatch;
 use crate::engine::guard::Guard;
-use crate::engine::{Engine, Settings, driver, hint, intake, schedule, sweep};
+use crate::engine::{Engine, Settings, driver, hint, intake, poll, schedule, sweep};
 use crate::lifecycle::Shutdown;
 use crate::mail::{Smtp, SmtpOptions};
 use crate::sim::{Sim, World};
@@ -123,6 +123,7 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
         verify: config.verify.clone(),
         pace: config.pace.clone(),
         drift_every: config.sweep.drift_every,
+        discover_every: config.sweep.discover_every,
         request_timeout: config.atlas.request_timeout,
         whole_block: config.atlas.patch_body == config::PatchBody::WholeBlock,
         public_url: config.server.public_url.clone(),
@@ -237,6 +238,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     shutdown.spawn_named("driver", driver::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("intake", intake::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("hints", hint::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_named("poll", poll::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("sweep", sweep::run(engine.clone(), shutdown.token()));
     let (smtp, present) = watch::channel(smtp);
     let courier = Courier::new(engine.clone(), present, config.mail.per_minute);

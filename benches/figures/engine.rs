@@ -9,8 +9,9 @@ use futures_util::future::{BoxFuture, join_all};
 use keywheel::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
 use keywheel::domain::policy::{Pace, Policy, Verify};
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
-use keywheel::engine::command::{Proposed, Verb};
+use keywheel::engine::command::Verb;
 use keywheel::engine::guard::Guard;
+use keywheel::engine::propose::Proposed;
 use keywheel::engine::{Engine, Settings, driver, remind, sweep};
 use keywheel::secret::Secret;
 use keywheel::sim::fault::{Fault, Kind};
@@ -85,6 +86,7 @@ impl Site {
             verify: Verify::default(),
             pace: Pace::default(),
             drift_every: Span::from_secs(900),
+            discover_every: Span::from_secs(6 * 3600),
             request_timeout: Span::from_secs(30),
             whole_block: false,
             public_url: "http://127.0.0.1".to_owned(),

@@ -1,12 +1,14 @@
-//! `keywheel demo`: simulator, database, daemon and dashboard in one process, and two rotations
-//! before the reader's eyes. Atlas and the key services are simulated; everything else is real.
+//! `keywheel demo`: simulator, database, daemon and dashboard in one process, and three rotations
+//! before the reader's eyes, the last one set off by an event. Atlas and the key services are simulated; everything else is real.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::{DRAIN, Running, make_token, start};
@@ -15,10 +17,13 @@ use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::rotation::state::State;
 use crate::domain::time::{Clock, SystemClock};
 use crate::engine::Engine;
-use crate::engine::command::{NewProject, Proposed, Verb};
+use crate::engine::command::{NewProject, Verb};
+use crate::engine::propose::Proposed;
 use crate::lifecycle::Shutdown;
-use crate::sim::world::demo_key;
+use crate::sim::world::{DEMO_APP, DEMO_TENANT, demo_key};
 use crate::sim::{Sim, World};
+use crate::store::RotationRow;
+use crate::web::auth::new_token;
 
 /// Key ages in days, for the projects in the order of the seed.
 const AGES: [u64; 12] = [71, 12, 88, 64, 95, 3, 40, 20, 89, 55, 101, 7];
@@ -68,10 +73,11 @@ pub async fn demo(fast: bool) -> anyhow::Result<ExitCode> {
     shutdown.listen()?;
     let folder = tempfile::Builder::new().prefix("keywheel-demo-").tempdir()?;
     let sim = Sim::start(TcpListener::bind("127.0.0.1:0").await?, World::demo(), Arc::new(SystemClock))?;
-    let config = config(fast, folder.path(), &sim)?;
+    let secret = new_token()?;
+    let config = config(fast, folder.path(), &sim, &secret)?;
     let running = start(&config, &shutdown).await?;
     let told = tokio::select! {
-        told = tell(&running, &sim, folder.path()) => told,
+        told = tell(&running, &sim, folder.path(), &secret) => told,
         () = shutdown.ending() => Ok(()),
     };
     if told.is_ok() && !fast {
@@ -85,7 +91,7 @@ pub async fn demo(fast: bool) -> anyhow::Result<ExitCode> {
     told.map(|()| code)
 }
 
-fn config(fast: bool, folder: &std::path::Path, sim: &Sim) -> anyhow::Result<Config> {
+fn config(fast: bool, folder: &Path, sim: &Sim, secret: &str) -> anyhow::Result<Config> {
     let paces = if fast { FAST } else { SLOW };
     let mut overrides: Vec<(String, String)> =
         paces.into_iter().map(|(path, value)| (path.to_owned(), value.to_owned())).collect();
@@ -97,13 +103,24 @@ fn config(fast: bool, folder: &std::path::Path, sim: &Sim) -> anyhow::Result<Con
         ("atlas.credentials.default.kind", "service-account".to_owned()),
         ("atlas.credentials.default.client_id", "mdb_sa_id_demo".to_owned()),
         ("atlas.credentials.default.client_secret", "mdb_sa_sk_demo".to_owned()),
+        ("kms.vaults.kind", "azure".to_owned()),
+        ("kms.vaults.endpoint", format!("{}/kms/azure", sim.base_url())),
+        ("kms.vaults.authority", format!("{}/kms/entra", sim.base_url())),
+        ("kms.vaults.tenant_id", DEMO_TENANT.to_owned()),
+        ("kms.vaults.client_id", DEMO_APP.to_owned()),
+        ("kms.vaults.client_secret", "keywheel-demo-azure".to_owned()),
     ];
     overrides.extend(own.map(|(path, value)| (path.to_owned(), value)));
-    Ok(Config::load(&Sources { overrides, ..Sources::default() })?.config)
+    let file = folder.join("keywheel.toml");
+    let hook = format!("[[hooks]]\nname = \"vaults\"\nkind = \"azure-event-grid\"\ntoken = \"{secret}\"\n");
+    std::fs::write(&file, hook)?;
+    Ok(Config::load(&Sources { file: Some(file), overrides, ..Sources::default() })?.config)
 }
 
-async fn tell(running: &Running, sim: &Sim, folder: &std::path::Path) -> anyhow::Result<()> {
+async fn tell(running: &Running, sim: &Sim, folder: &Path, secret: &str) -> anyhow::Result<()> {
     let engine = &running.engine;
+    // Its second version is still to come.
+    sim.with(|world| world.keys.remove(&demo_key("AZURE", "identity-prod", 5, 2)));
     let groups = seed(engine, sim).await?;
     let token = make_token(&engine.store, "you", &["operator".to_owned(), "viewer".to_owned()]).await?;
     let token_file = folder.join("token");
@@ -129,6 +146,13 @@ async fn tell(running: &Running, sim: &Sim, folder: &std::path::Path) -> anyhow:
     )?;
     rotate(engine, &groups[3], &demo_key("AWS", "search-prod", 4, 2), State::RolledBack).await?;
     say("")?;
+    say(
+        "3. A new version of identity-prod's key appears in the vault. Event Grid tells Keywheel, which asks the",
+    )?;
+    say("   vault and proposes it; a person approves.")?;
+    let hook = format!("http://{}/hooks/vaults?code={secret}", running.address);
+    event(engine, sim, &hook, &groups[4]).await?;
+    say("")?;
     let audit = engine.store.verify_audit().await?;
     match audit {
         Ok(report) => Ok(say(&format!("The audit log has {} rows and its chain is intact.", report.rows))?),
@@ -148,6 +172,7 @@ async fn seed(engine: &Engine, sim: &Sim) -> anyhow::Result<Vec<GroupId>> {
         let new = NewProject {
             group_id: id,
             owners,
+            kms: (name == "identity-prod").then(|| "vaults".to_owned()),
             key_since: Some(now - Duration::from_secs(age * 86_400)),
             ..NewProject::default()
         };
@@ -156,13 +181,44 @@ async fn seed(engine: &Engine, sim: &Sim) -> anyhow::Result<Vec<GroupId>> {
     Ok(groups)
 }
 
-/// Proposes, approves as somebody else, and prints each state as it comes.
+/// Proposes, and follows.
 async fn rotate(engine: &Engine, group: &GroupId, key: &str, wanted: State) -> anyhow::Result<()> {
-    let mut news = engine.journal.subscribe();
     let reason = Some("quarterly rotation".to_owned());
     let Proposed::Created(row) = engine.propose("ada", group, key, reason, false).await? else {
         bail!("the demo's proposal was not new");
     };
+    follow(engine, row, wanted).await
+}
+
+/// Has the simulated vault get a new version, and follows what comes of it.
+async fn event(engine: &Engine, sim: &Sim, hook: &str, group: &GroupId) -> anyhow::Result<()> {
+    let mut news = engine.journal.subscribe();
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let subscription = json!({ "kind": "azure-event-grid", "url": hook });
+    let key = json!({ "id": demo_key("AZURE", "identity-prod", 5, 2), "state": "enabled" });
+    for (path, body) in [("subscriptions", subscription), ("keys", key)] {
+        let url = format!("{}/sim/v1/{path}", sim.base_url());
+        http.post(url).json(&body).send().await?.error_for_status()?;
+    }
+    let proposed = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            if let Some(row) = engine.store.rotations(None, Some(group), None, 1).await?.pop() {
+                return anyhow::Ok(row);
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(100), news.recv()).await;
+        }
+    });
+    let row = proposed.await.context("the demo's event came to nothing")??;
+    say(&format!("   proposed by {}", row.trigger))?;
+    for check in &row.rotation.checks {
+        say(&format!("   {:<12} {:<18} {}", check.result, check.name, check.detail))?;
+    }
+    follow(engine, row, State::Completed).await
+}
+
+/// Approves as somebody else than the proposer, and prints each state as it comes.
+async fn follow(engine: &Engine, row: RotationRow, wanted: State) -> anyhow::Result<()> {
+    let mut news = engine.journal.subscribe();
     let (id, mut after) = (row.rotation.id, 0);
     say(&format!("   {} -> {}", row.rotation.old_key, row.rotation.new_key))?;
     print_new(engine, id, &mut after).await?;

@@ -45,6 +45,14 @@ pub trait AtlasApi: Debug + Send + Sync {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<String, Failure>>;
 
+    /// [`Atlas::may_change`].
+    fn may_change<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<bool, Failure>>;
+
     /// [`Atlas::cmk_clusters`].
     fn cmk_clusters<'a>(
         &'a self,
@@ -151,6 +159,15 @@ impl AtlasApi for Atlas {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<String, Failure>> {
         Box::pin(self.group_name(credential, group, timeout))
+    }
+
+    fn may_change<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<bool, Failure>> {
+        Box::pin(self.may_change(credential, group, timeout))
     }
 
     fn cmk_clusters<'a>(

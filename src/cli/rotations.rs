@@ -136,6 +136,16 @@ pub(super) async fn rotate(args: Rotate, client: &Client, printer: &mut Printer)
     watch::follow(id, client, printer).await
 }
 
+/// The pre-flight checklist, under a blank line.
+fn checklist(printer: &mut Printer, rotation: &Value) -> std::io::Result<()> {
+    let checks = rotation["checks"].as_array().map_or(&[][..], Vec::as_slice);
+    if checks.is_empty() {
+        return Ok(());
+    }
+    printer.line("")?;
+    printer.list(checks, &["name", "result", "detail"])
+}
+
 fn dry_run(printer: &mut Printer, reply: &Value) -> std::io::Result<()> {
     printer
         .object(&json!({ "oldKey": reply["oldKey"], "newKey": reply["newKey"] }), &["oldKey", "newKey"])?;
@@ -190,6 +200,7 @@ async fn show(id: RotationId, client: &Client, printer: &mut Printer) -> Result<
     }
     let (journal, _) = client.items(&format!("/rotations/{id}/journal"), &[], None).await?;
     printer.object(&reply.json, &FIELDS)?;
+    checklist(printer, &reply.json)?;
     if !journal.is_empty() {
         printer.line("")?;
         printer.list(&journal, &["seq", "at", "actor", "kind", "fromState", "toState", "detail"])?;
@@ -221,6 +232,12 @@ impl Decision<'_> {
                 cell(&rotation["oldKey"]),
                 cell(&rotation["newKey"])
             ));
+            for check in rotation["checks"].as_array().into_iter().flatten() {
+                if check["result"] != "pass" {
+                    let words = ["name", "result", "detail"].map(|name| cell(&check[name]));
+                    printer.note(&format!("  {}: {}: {}", words[0], words[1], words[2]));
+                }
+            }
             body.insert("proposalHash".to_owned(), rotation["proposalHash"].clone());
         }
         if let Some(comment) = self.args.comment {

@@ -94,20 +94,18 @@ fn check_policy(policy: &Policy, r: &mut Reader, now: Timestamp) {
 
 fn check_auto_approve(raw: &RawConfig, r: &mut Reader) {
     for named in &raw.policy.auto_approve {
-        let known = raw.hooks.iter().any(|hook| named.strip_prefix("hook:") == Some(&hook.name));
+        let known =
+            named == "poll" || raw.hooks.iter().any(|hook| named.strip_prefix("hook:") == Some(&hook.name));
         if !known {
-            let all: Vec<_> = raw.hooks.iter().map(|hook| format!("\"hook:{}\"", hook.name)).collect();
-            let all = if all.is_empty() {
-                "there are no hooks".to_owned()
-            } else {
-                format!("known: {}", all.join(", "))
-            };
-            r.fault("policy.auto_approve", &format!("{named:?} proposes nothing; {all}"));
+            let hooks = raw.hooks.iter().map(|hook| format!(", \"hook:{}\"", hook.name));
+            let known: String = std::iter::once("\"poll\"".to_owned()).chain(hooks).collect();
+            r.fault("policy.auto_approve", &format!("{named:?} proposes nothing; known: {known}"));
         }
     }
-    if !raw.policy.auto_approve.is_empty() {
+    if !raw.policy.auto_approve.is_empty() && raw.kms.is_empty() {
         r.warnings.push(
-            "policy.auto_approve has no effect in this version: every proposal waits for people".to_owned(),
+            "policy.auto_approve has no effect without a look-up: only a key service can confirm a newer key; add [kms.NAME] and name it in the projects"
+                .to_owned(),
         );
     }
 }

@@ -141,6 +141,8 @@ pub struct Sweep {
     pub cron: String,
     /// How often each project's key is read from Atlas.
     pub drift_every: Span,
+    /// How often each project's key service is asked for its newest key.
+    pub discover_every: Span,
 }
 
 /// Mail.
@@ -374,6 +376,7 @@ impl RawConfig {
             sweep: Sweep {
                 cron: r.take("sweep.cron", text()),
                 drift_every: r.take("sweep.drift_every", Span::from_secs(900)),
+                discover_every: r.take("sweep.discover_every", Span::from_secs(6 * 3600)),
             },
             smtp_url: r.secret_url("mail.smtp_url"),
             mail_from: r.take("mail.from", text()),

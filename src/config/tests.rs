@@ -454,7 +454,7 @@ fn what_is_wrong_with_a_webhook_is_named_without_its_secrets() {
         (format!("{url}{SIGNED}format = \"xml\"\n"), "\"cloudevents\", \"slack\" or \"teams\""),
         (
             format!("{url}{SIGNED}types = [\"complete\"]\n"),
-            "there is no type \"complete\"; there are approval_requested, completed",
+            "there is no type \"complete\"; there are approval_requested, auto_approved",
         ),
         (format!("{url}{SIGNED}ca_file = \"/nowhere.pem\"\n"), "there is none of that name"),
         (format!("{url}{SIGNED}tokn = \"canary\"\n"), "did you mean webhooks.ops.token?"),

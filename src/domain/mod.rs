@@ -10,6 +10,7 @@ pub mod ids;
 pub mod key;
 pub mod notice;
 pub mod policy;
+pub mod preflight;
 pub mod project;
 pub mod reminder;
 pub mod rotation;

@@ -6,6 +6,7 @@
 /// Every kind of notice.
 pub const KINDS: &[&str] = &[
     "approval_requested",
+    "auto_approved",
     "completed",
     "rolled_back",
     "failed",
@@ -17,6 +18,7 @@ pub const KINDS: &[&str] = &[
     "closed",
     "needs_operator",
     "current_key_invalid",
+    "preflight_failed",
     "late_apply",
     "not_deployed",
     "drifted",

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{Engine, Settings};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::notice::KINDS;
+use crate::domain::preflight::{Check, CheckName, Verdict, failed};
 use crate::domain::rotation::machine::Notice;
 use crate::domain::rotation::state::{Cause, Rotation};
 use crate::domain::time::Timestamp;
@@ -69,35 +70,52 @@ pub fn rows(
     notices
         .iter()
         .flat_map(|notice| {
-            let (kind, part) = name(*notice);
+            let (kind, part) = (name(*notice), part(*notice, before, after, now));
+            let mut model = model(&engine.settings, before, after, kind);
+            if *notice == Notice::PreflightFailed {
+                model["checks"] = remarks(&after.checks);
+            }
             let news = News {
                 kind,
                 identity: format!("{}/{kind}/{part}", after.id),
                 group_id: &after.group_id,
                 rotation_id: Some(after.id),
-                model: model(&engine.settings, before, after, kind),
+                model,
             };
             news.rows(engine, owners, now)
         })
         .collect()
 }
 
-/// The rows that ask for approvals of a fresh proposal.
-#[must_use]
-pub fn proposal_rows(
+/// The rows about a fresh proposal: that approvals are asked for, or that the policy has agreed.
+pub(super) fn proposal_rows(
     engine: &Engine,
     row: &RotationRow,
+    kind: &'static str,
     owners: &[String],
     now: Timestamp,
 ) -> Vec<NewOutbox> {
+    let mut model = model(&engine.settings, row, &row.rotation, kind);
+    model["checks"] = remarks(&row.rotation.checks);
     let news = News {
-        kind: "approval_requested",
-        identity: format!("{}/approval_requested", row.rotation.id),
+        kind,
+        identity: format!("{}/{kind}", row.rotation.id),
         group_id: &row.rotation.group_id,
         rotation_id: Some(row.rotation.id),
-        model: model(&engine.settings, row, &row.rotation, "approval_requested"),
+        model,
     };
     news.rows(engine, owners, now)
+}
+
+/// The lines of the checklist that are not simply passed. What follows from an unknown key is left out.
+fn remarks(checks: &[Check]) -> Value {
+    use CheckName::{EncryptDecrypt, KeyDeletion, KeyEnabled, KeyExpiry, KeySymmetric};
+    let follows = |check: &Check| {
+        check.result == Verdict::NotChecked
+            && matches!(check.name, EncryptDecrypt | KeyDeletion | KeyEnabled | KeyExpiry | KeySymmetric)
+    };
+    let remarkable = checks.iter().filter(|check| check.result != Verdict::Pass && !follows(check));
+    remarkable.map(|check| json!(check)).collect()
 }
 
 /// The owners, or nobody by name.
@@ -105,13 +123,30 @@ pub(super) fn addressed(owners: &[String]) -> Vec<String> {
     if owners.is_empty() { vec![NO_OWNER.to_owned()] } else { owners.to_vec() }
 }
 
-fn name(notice: Notice) -> (&'static str, String) {
+fn name(notice: Notice) -> &'static str {
     match notice {
-        Notice::Finished(state) => (state.as_str(), String::new()),
-        Notice::Page { repeat } => ("needs_operator", repeat.to_string()),
-        Notice::CurrentKeyInvalid => ("current_key_invalid", String::new()),
-        Notice::LateApply => ("late_apply", String::new()),
-        Notice::NotDeployed => ("not_deployed", String::new()),
+        Notice::Finished(state) => state.as_str(),
+        Notice::Page { .. } => "needs_operator",
+        Notice::CurrentKeyInvalid => "current_key_invalid",
+        Notice::PreflightFailed => "preflight_failed",
+        Notice::LateApply => "late_apply",
+        Notice::NotDeployed => "not_deployed",
+    }
+}
+
+/// What tells a notice from an earlier one of its kind and rotation.
+fn part(notice: Notice, before: &RotationRow, after: &Rotation, now: Timestamp) -> String {
+    // A trouble that comes and goes is told once an hour at most.
+    let hour = || (now.as_micros() / 3_600_000_000).to_string();
+    match notice {
+        // A rotation may come to a stop again after an operator sent it on: each page is news.
+        Notice::Page { .. } => before.version.to_string(),
+        Notice::CurrentKeyInvalid => hour(),
+        Notice::PreflightFailed => {
+            let which = failed(&after.checks).map_or("", |check| check.name.as_str());
+            format!("{which}/{}", hour())
+        }
+        Notice::Finished(_) | Notice::LateApply | Notice::NotDeployed => String::new(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What people say: add a project, propose a rotation, vote, and decide where a rotation stopped.
+//! What people say: add or change a project, vote, and decide where a rotation stopped.
 //!
 //! Every command is checked against a fresh read of what it concerns and written by compare-and-swap;
 //! when somebody was faster it is decided anew on what is true then. Roles are the API's business;
@@ -8,18 +8,17 @@ use serde_json::json;
 
 use super::step::{Said, commit};
 use super::sweep::note;
-use super::{Engine, announce, drift};
+use super::{Engine, drift};
 use crate::atlas::AtlasApi;
 use crate::domain::ids::{BadGroupId, GroupId, RotationId};
-use crate::domain::key::{KeyError, KeyRef, Provider};
-use crate::domain::policy::proposal_hash;
+use crate::domain::key::{KeyError, Provider};
 use crate::domain::project::{PolicyOverride, Project, SinceSource};
 use crate::domain::rotation::machine::next;
 use crate::domain::rotation::outcome::{Command, Failure, Observation, Outcome};
-use crate::domain::rotation::state::{Proposal, Rotation, State};
+use crate::domain::rotation::state::State;
 use crate::domain::time::Timestamp;
 use crate::mail::is_address;
-use crate::store::{NewApproval, NewAudit, NewJournal, RotationRow, StoreError, Vote};
+use crate::store::{NewApproval, NewAudit, RotationRow, StoreError, Vote};
 
 /// How often a command is decided anew when somebody else was faster.
 const TRIES: usize = 8;
@@ -103,44 +102,6 @@ pub enum CommandError {
     /// The database refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// A check made before a proposal is accepted.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Check {
-    /// Its name.
-    pub name: &'static str,
-    /// `pass` or `fail`.
-    pub result: &'static str,
-    /// What was found.
-    pub detail: String,
-}
-
-/// What a proposal came to.
-#[derive(Debug)]
-pub enum Proposed {
-    /// A new rotation.
-    Created(RotationRow),
-    /// The same proposal is open already.
-    Same(RotationRow),
-    /// A dry run: what would be proposed.
-    Checked {
-        /// The key Atlas holds.
-        old_key: KeyRef,
-        /// The key that would be proposed.
-        new_key: KeyRef,
-        /// What was checked.
-        checks: Vec<Check>,
-    },
-}
-
-/// Who proposes, and what set it off.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Proposer<'a> {
-    /// The identity in journal and audit log.
-    pub(super) actor: &'a str,
-    /// `operator` or `hook:NAME`.
-    pub(super) trigger: &'a str,
 }
 
 /// What a project is added with.
@@ -308,6 +269,9 @@ impl Engine {
             let audit = [record(actor, "project.edited", group, &detail)];
             match self.store.update_project(&after, before.version, &audit, &[], now).await {
                 Ok(version) => {
+                    if looked_up {
+                        self.store.look_up_soon(group).await?;
+                    }
                     self.look_due.notify_one();
                     return Ok(Project { version, ..after });
                 }
@@ -405,187 +369,13 @@ impl Engine {
         Ok(())
     }
 
-    async fn observe(&self, credential: &str, group: &GroupId) -> Result<Observation, CommandError> {
+    pub(super) async fn observe(
+        &self,
+        credential: &str,
+        group: &GroupId,
+    ) -> Result<Observation, CommandError> {
         let timeout = self.settings.request_timeout.get();
         self.atlas.observe(credential, group, timeout).await.map_err(CommandError::Atlas)
-    }
-
-    /// Proposes to move a project to `new_key`.
-    ///
-    /// # Errors
-    /// Names the check that failed. The same proposal again is no error.
-    pub async fn propose(
-        &self,
-        actor: &str,
-        group: &GroupId,
-        new_key: &str,
-        reason: Option<String>,
-        dry_run: bool,
-    ) -> Result<Proposed, CommandError> {
-        self.propose_as(Proposer { actor, trigger: "operator" }, group, new_key, reason, dry_run).await
-    }
-
-    /// The same, for whom and by what it was set off.
-    pub(super) async fn propose_as(
-        &self,
-        proposer: Proposer<'_>,
-        group: &GroupId,
-        new_key: &str,
-        reason: Option<String>,
-        dry_run: bool,
-    ) -> Result<Proposed, CommandError> {
-        check_words("reason", reason.as_deref())?;
-        let project =
-            self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
-        let seen = self.observe(&project.credential, group).await?;
-        let policy = project.policy(&self.settings.policy);
-        let (Some(provider), Some(old_key)) = (seen.provider, seen.key.clone()) else {
-            return Err(CommandError::Preflight(
-                "Atlas does not encrypt this project with a customer-managed key; enable encryption at rest in Atlas first".to_owned(),
-            ));
-        };
-        let new_key = KeyRef::parse(provider, new_key).map_err(CommandError::KeyInvalid)?;
-        if let Some(open) = project.open_rotation {
-            let row = self.rotation(open.id).await?;
-            return if new_key.is_same(&row.rotation.new_key, &seen.place) {
-                Ok(Proposed::Same(row))
-            } else {
-                Err(CommandError::RotationOpen { id: open.id, state: open.state })
-            };
-        }
-        if old_key.is_versionless() && !policy.allow_versionless {
-            return Err(CommandError::Versionless(old_key.to_string()));
-        }
-        if new_key.is_versionless() && !policy.allow_versionless {
-            return Err(CommandError::KeyInvalid(KeyError {
-                rule: "versionless",
-                message: format!(
-                    "{new_key} names no version; give the full versioned URL, or set allowVersionless in this project's policy"
-                ),
-            }));
-        }
-        if new_key.is_same(&old_key, &seen.place) {
-            return Err(CommandError::KeyUnchanged(old_key.to_string()));
-        }
-        new_key.check_place(&seen.place).map_err(CommandError::KeyOtherPlace)?;
-        let checks = self.preflight(&project, &seen).await?;
-        if dry_run {
-            return Ok(Proposed::Checked { old_key, new_key, checks });
-        }
-        if let Some(failed) = checks.iter().find(|check| check.result == "fail") {
-            return Err(CommandError::Preflight(failed.detail.clone()));
-        }
-        self.insert(proposer, &project, seen, old_key, new_key, reason).await
-    }
-
-    async fn insert(
-        &self,
-        Proposer { actor, trigger }: Proposer<'_>,
-        project: &Project,
-        seen: Observation,
-        old_key: KeyRef,
-        new_key: KeyRef,
-        reason: Option<String>,
-    ) -> Result<Proposed, CommandError> {
-        let now = self.clock.now();
-        let rules = self.settings.rules(project);
-        let policy_version = rules.policy.version();
-        let hash = proposal_hash(&project.group_id, new_key.provider(), &old_key, &new_key, &policy_version);
-        let rotation = Rotation::propose(
-            Proposal { group_id: project.group_id.clone(), new_key, seen, old_key, rules },
-            now,
-        );
-        let row = RotationRow {
-            rotation,
-            trigger: trigger.to_owned(),
-            reason,
-            requested_by: actor.to_owned(),
-            proposal_hash: hash,
-            policy_version,
-            version: 1,
-            project_name: project.name.clone(),
-            credential: project.credential.clone(),
-            lease: None,
-        };
-        let detail = json!({
-            "oldKey": row.rotation.old_key.to_string(),
-            "newKey": row.rotation.new_key.to_string(),
-            "proposalHash": row.proposal_hash,
-            "reason": row.reason,
-        });
-        let journal = NewJournal {
-            actor: actor.to_owned(),
-            kind: "proposed".to_owned(),
-            from_state: None,
-            to_state: State::AwaitingApproval,
-            detail: detail.clone(),
-            replay: None,
-            merge: false,
-        };
-        let audit = [NewAudit {
-            actor: actor.to_owned(),
-            action: "rotation.proposed".to_owned(),
-            subject: format!("rotation/{}", row.rotation.id),
-            detail: detail.to_string(),
-        }];
-        let outbox = announce::proposal_rows(self, &row, &project.owners, now);
-        match self.store.insert_rotation(&row, &journal, &audit, &outbox, now).await {
-            Ok(()) => {
-                self.rotations_due.notify_one();
-                self.mail_due.notify_one();
-                Ok(Proposed::Created(row))
-            }
-            Err(StoreError::OpenRotationExists { id }) => {
-                let open = self.rotation(id).await?;
-                if open.rotation.new_key == row.rotation.new_key {
-                    Ok(Proposed::Same(open))
-                } else {
-                    Err(CommandError::RotationOpen { id, state: open.rotation.state })
-                }
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// What is checked before a proposal is accepted, beside the key itself.
-    async fn preflight(&self, project: &Project, seen: &Observation) -> Result<Vec<Check>, CommandError> {
-        let timeout = self.settings.request_timeout.get();
-        let Some(provider) = seen.provider else { return Ok(Vec::new()) };
-        let clusters = self
-            .atlas
-            .cmk_clusters(&project.credential, &project.group_id, provider, timeout)
-            .await
-            .map_err(CommandError::Atlas)?;
-        let repairing: Vec<_> =
-            clusters.iter().filter(|it| it.state == "REPAIRING").map(|it| it.name.as_str()).collect();
-        let verdict = |good: bool| if good { "pass" } else { "fail" };
-        let valid = match seen.valid {
-            Some(true) => "Atlas calls the current key valid".to_owned(),
-            Some(false) => "Atlas calls the current key invalid and refuses any change until it works again; re-enable it in its key service".to_owned(),
-            None => "Atlas does not say whether the current key is valid".to_owned(),
-        };
-        Ok(vec![
-            Check {
-                name: "format",
-                result: "pass",
-                detail: "the key reads as a key of this provider".to_owned(),
-            },
-            Check {
-                name: "place",
-                result: "pass",
-                detail: "the key lies where Atlas' configuration says".to_owned(),
-            },
-            Check { name: "current_key_valid", result: verdict(seen.valid == Some(true)), detail: valid },
-            Check {
-                name: "clusters",
-                result: verdict(repairing.is_empty()),
-                detail: if repairing.is_empty() {
-                    format!("{} clusters use this key, none is repairing", clusters.len())
-                } else {
-                    format!("Atlas is repairing {}; wait until that is over", repairing.join(", "))
-                },
-            },
-        ])
     }
 
     /// Reads one rotation.
@@ -719,7 +509,7 @@ fn record(actor: &str, action: &str, group: &GroupId, detail: &serde_json::Value
 const MOST_WORDS: usize = 2000;
 
 /// What people write is kept as they wrote it, in a journal that must stay readable.
-fn check_words(field: &'static str, words: Option<&str>) -> Result<(), CommandError> {
+pub(super) fn check_words(field: &'static str, words: Option<&str>) -> Result<(), CommandError> {
     let words = words.unwrap_or_default();
     let long = words.chars().count() > MOST_WORDS;
     if long || words.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {

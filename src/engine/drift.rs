@@ -208,12 +208,8 @@ fn undid(row: &RotationRow) -> String {
 
 /// What tells of a drift.
 pub(super) fn rows(engine: &Engine, project: &Project, finding: &Value, now: Timestamp) -> Vec<NewOutbox> {
-    // The same key twice is two drifts, so what tells them apart is when the key before it was set.
-    let to = finding["to"].as_str().unwrap_or_default();
-    let identity = match finding["atlasEventId"].as_str() {
-        Some(event) => format!("{}/drifted/{to}/{event}", project.group_id),
-        None => format!("{}/drifted/{to}", project.group_id),
-    };
+    // The same key twice is two drifts; of two daemons that see one, only one can write this version.
+    let identity = format!("{}/drifted/{}", project.group_id, project.version);
     let news = News {
         kind: "drifted",
         identity,

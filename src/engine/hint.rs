@@ -1,9 +1,7 @@
 //! From a hint to a proposal: looks at what an event names, compares, and proposes what is new.
 //!
-//! An event only says where to look. What Atlas holds is read again, and only a key that differs is
-//! proposed, under the trigger `hook:NAME`. The same event, the same proposal, and a proposal that people
-//! turned down before make none. Events about one project that wait together are one look. The key
-//! service is not asked: what an event names is what people are asked about.
+//! An event only says where to look: what is new, [`candidate`](super::candidate) finds out. Events about
+//! one project that wait together are one look.
 //!
 //! An alarm (a key in use was disabled, will be deleted, has expired) is told to people before anything
 //! that came with it is looked at: by then minutes count. It changes nothing else.
@@ -17,14 +15,12 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::News;
-use super::command::{CommandError, Proposed, Proposer};
-use super::{Engine, step::ENGINE, sweep};
+use super::candidate::{Ask, Came, consider};
+use super::{Engine, step::ENGINE};
 use crate::domain::hint::{Concern, Hint, Meaning, Subject, Watch};
 use crate::domain::ids::{EventId, GroupId};
-use crate::domain::key::KeyRef;
 use crate::domain::project::Project;
-use crate::domain::rotation::outcome::Class;
-use crate::store::{ClaimedEvent, KeySpan, NewAudit, RotationRow, StoreError};
+use crate::store::{ClaimedEvent, NewAudit, StoreError};
 
 /// Events that are looked at together.
 const BATCH: i64 = 2048;
@@ -42,8 +38,6 @@ const TRIES: i64 = 12;
 const LATER: Duration = Duration::from_mins(30);
 /// Different keys of waiting events that are tried for one project.
 const MOST_KEYS: usize = 8;
-/// Rotations of a project that are remembered when the same key comes up again.
-const HISTORY: usize = 100;
 /// How often a project is read again when somebody else wrote it meanwhile.
 const RACES: usize = 4;
 
@@ -57,30 +51,8 @@ fn backoff(attempts: i64) -> Duration {
     }
 }
 
-/// What looking came to.
-#[derive(Clone)]
-enum Came {
-    /// It is settled.
-    Done(String),
-    /// Something could not be asked, or is not as it must be.
-    Again(String),
-    /// Another rotation is open, and people take their time.
-    Later(String),
-}
-
 /// Events of one project and how they concern it.
 type Concerned<'a> = [(Concern, &'a ClaimedEvent)];
-
-/// A reason to look at one project.
-#[derive(Clone, Debug)]
-pub(super) struct Ask {
-    /// What the proposal says it came from: `hook:NAME`.
-    pub(super) trigger: String,
-    /// The key that the event names as new.
-    pub(super) named: Option<String>,
-    /// For the proposal's reason.
-    pub(super) words: String,
-}
 
 /// Handles what waits in the inbox until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
@@ -281,92 +253,9 @@ fn asked(event: &ClaimedEvent) -> Ask {
     Ask {
         trigger: format!("hook:{}", event.source),
         named: hint.new_key.clone(),
+        by_request: hint.meaning == Meaning::Requested,
         words: format!("{} about {}{by}{said}", hint.kind, hint.subject),
     }
-}
-
-/// Looks at Atlas, compares, and proposes what is new.
-async fn consider(engine: &Engine, group: &GroupId, ask: &Ask) -> Result<Came, StoreError> {
-    let done = |words: String| Ok(Came::Done(words));
-    let Some(project) = look_at_atlas(engine, group).await? else {
-        return done("the project is not tracked any more".to_owned());
-    };
-    if let Some(error) = &project.last_error
-        && project.open_rotation.is_none()
-    {
-        return Ok(Came::Again(format!("Atlas could not be read: {error}")));
-    }
-    let (Some(provider), Some(current)) = (project.provider, &project.current_key) else {
-        return done("Atlas does not encrypt this project with a customer-managed key".to_owned());
-    };
-    let Some(named) = &ask.named else {
-        return done(
-            "looked at Atlas: the event names no new key, so there is nothing to propose".to_owned(),
-        );
-    };
-    let candidate = match KeyRef::parse(provider, named) {
-        Ok(key) => key,
-        Err(error) => return done(format!("not proposed: {error}")),
-    };
-    if candidate.is_same(current, &project.place) {
-        return done(format!("Atlas holds {candidate} already"));
-    }
-    let before = |span: &KeySpan| {
-        span.until.is_some() && KeyRef::observed(provider, &span.key).is_same(&candidate, &project.place)
-    };
-    if engine.store.keys(group).await?.iter().any(before) {
-        return done(format!("not proposed: {candidate} served before; a way back is a person's decision"));
-    }
-    let ended = engine.store.rotations(None, Some(group), None, HISTORY).await?;
-    let same = |row: &&RotationRow| {
-        let it = &row.rotation;
-        it.state.is_final()
-            && it.new_key.is_same(&candidate, &project.place)
-            && it.old_key.is_same(current, &project.place)
-    };
-    if let Some(row) = ended.iter().find(same) {
-        let (id, state) = (row.rotation.id, row.rotation.state);
-        return done(format!(
-            "not proposed: rotation {id} to the same key ended {state}; a person may propose it again"
-        ));
-    }
-    propose(engine, group, ask, &candidate).await
-}
-
-async fn propose(engine: &Engine, group: &GroupId, ask: &Ask, key: &KeyRef) -> Result<Came, StoreError> {
-    let words: String = ask.words.chars().take(1000).collect();
-    let proposer = Proposer { actor: &ask.trigger, trigger: &ask.trigger };
-    match engine.propose_as(proposer, group, &key.to_string(), Some(words), false).await {
-        Ok(Proposed::Created(row)) => Ok(Came::Done(format!("proposed as rotation {}", row.rotation.id))),
-        Ok(Proposed::Same(row)) => Ok(Came::Done(format!("proposed already: rotation {}", row.rotation.id))),
-        Ok(Proposed::Checked { .. }) => Ok(Came::Done("checked only".to_owned())),
-        Err(CommandError::Store(error)) => Err(error),
-        Err(CommandError::Atlas(failure))
-            if matches!(failure.class, Class::Transient | Class::Unknown | Class::Auth) =>
-        {
-            Ok(Came::Again(format!("Atlas could not be read: {}", failure.detail)))
-        }
-        Err(error @ CommandError::RotationOpen { .. }) => {
-            Ok(Came::Later(format!("not proposed yet: {error}")))
-        }
-        Err(error @ CommandError::Preflight(_)) => Ok(Came::Again(format!("not proposed: {error}"))),
-        Err(error) => Ok(Came::Done(format!("not proposed: {error}"))),
-    }
-}
-
-/// The project as it is after a fresh look at Atlas; `None` when it is gone.
-async fn look_at_atlas(engine: &Engine, group: &GroupId) -> Result<Option<Project>, StoreError> {
-    for _ in 0..RACES {
-        let Some(project) = engine.store.project(group).await? else { return Ok(None) };
-        let version = project.version;
-        sweep::check(engine, project).await?;
-        match engine.store.project(group).await? {
-            // The look was not written: somebody else wrote at the same moment.
-            Some(after) if after.version == version => {}
-            after => return Ok(after),
-        }
-    }
-    engine.store.project(group).await
 }
 
 /// Tells the owners, once for each trouble, that a key they depend on is about to fail.

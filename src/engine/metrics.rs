@@ -333,6 +333,18 @@ impl AtlasApi for Measured {
         })
     }
 
+    fn may_change<'a>(
+        &'a self,
+        credential: &'a str,
+        group: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<bool, Failure>> {
+        Box::pin(async move {
+            let client = self.client();
+            self.timed("may_change", client.may_change(credential, group, timeout), class).await
+        })
+    }
+
     fn network_denied<'a>(
         &'a self,
         credential: &'a str,

@@ -1,8 +1,10 @@
 //! The engine: claims rotations, carries out one effect at a time, and writes down what came of it.
 //!
 //! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
-//! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say,
-//! [`intake`] writes down what hooks bring, [`hint`] follows it; [`schedule`] only wakes the others.
+//! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say.
+//! [`propose`] writes down what they want a project moved to once `preflight` has looked, [`intake`] what
+//! hooks bring; [`hint`] follows that and [`poll`] asks by itself, both through `candidate`; [`schedule`] only
+//! wakes the others.
 //! [`announce`] and [`remind`] write mails and webhooks, [`courier`] sends the ones and [`dispatch`] the others.
 //! [`discover`] lists what the credentials can see. [`witness`] asks Atlas' event feed about rotations that have ended, `drift` about keys that somebody else has set.
 //! [`fleet`] and [`metrics`] only look. All decisions about a rotation are
@@ -10,6 +12,7 @@
 //! no transaction is open during a call to Atlas.
 
 pub mod announce;
+mod candidate;
 pub mod command;
 pub mod courier;
 pub mod discover;
@@ -21,6 +24,9 @@ pub mod guard;
 pub mod hint;
 pub mod intake;
 pub mod metrics;
+pub mod poll;
+mod preflight;
+pub mod propose;
 pub mod remind;
 pub mod schedule;
 pub mod step;
@@ -53,6 +59,8 @@ pub struct Settings {
     pub pace: Pace,
     /// How often a project is compared with Atlas.
     pub drift_every: Span,
+    /// How often a project's key service is asked for its newest key.
+    pub discover_every: Span,
     /// The time limit of one request.
     pub request_timeout: Span,
     /// Whether a PATCH carries the whole provider block.

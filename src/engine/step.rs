@@ -12,9 +12,11 @@ use serde_json::json;
 
 use super::Engine;
 use super::announce;
+use super::preflight::{self, Gathered};
 use crate::atlas::AtlasApi;
+use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
-use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Step, next};
+use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Sight, Step, next};
 use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome};
 use crate::domain::rotation::state::{Cause, Reply, Rotation, State, Target};
 use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError, Vote};
@@ -50,20 +52,24 @@ async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outc
     let mut looking = std::pin::pin!(observe(engine, row, extras));
     loop {
         tokio::select! {
-            outcome = &mut looking => return Ok(outcome),
+            outcome = &mut looking => return outcome,
             () = tokio::time::sleep(lease / 3) => engine.store.renew(row, engine.clock.now(), lease).await?,
         }
     }
 }
 
-async fn observe(engine: &Engine, row: &RotationRow, extras: Extras) -> Outcome {
+async fn observe(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outcome, StoreError> {
     let (credential, group) = (&row.credential, &row.rotation.group_id);
     let timeout = engine.settings.request_timeout.get();
     // What else is asked for comes first: the configuration must be the freshest part. Who is told to
     // wait asks nothing more.
+    let gathered = match gather(engine, row, extras).await? {
+        Ok(gathered) => gathered,
+        Err(failure) => return Ok(Outcome::Blind(failure)),
+    };
     let network_denied = if extras.alerts {
         match engine.atlas.network_denied(credential, group, timeout).await {
-            Err(failure) if failure.retry_after.is_some() => return Outcome::Blind(failure),
+            Err(failure) if failure.retry_after.is_some() => return Ok(Outcome::Blind(failure)),
             asked => asked.ok(),
         }
     } else {
@@ -71,16 +77,34 @@ async fn observe(engine: &Engine, row: &RotationRow, extras: Extras) -> Outcome 
     };
     let clusters = if extras.clusters {
         match engine.atlas.cmk_clusters(credential, group, row.rotation.provider, timeout).await {
-            Err(failure) if failure.retry_after.is_some() => return Outcome::Blind(failure),
+            Err(failure) if failure.retry_after.is_some() => return Ok(Outcome::Blind(failure)),
             asked => asked.ok(),
         }
     } else {
         None
     };
-    match engine.atlas.observe(credential, group, timeout).await {
-        Ok(seen) => Outcome::Looked(Look { seen: engine.guard.with_skew(seen), network_denied, clusters }),
-        Err(failure) => Outcome::Blind(failure),
-    }
+    let seen = match engine.atlas.observe(credential, group, timeout).await {
+        Ok(seen) => engine.guard.with_skew(seen),
+        Err(failure) => return Ok(Outcome::Blind(failure)),
+    };
+    let keys = (&row.rotation.old_key, &row.rotation.new_key);
+    let checks = gathered
+        .map(|gathered| preflight::judge(&gathered, keys, &seen, clusters.as_deref(), engine.clock.now()));
+    Ok(Outcome::Looked(Look { seen, network_denied, clusters, checks }))
+}
+
+/// What the pre-flight checklist needs beside the look itself, when it is asked for.
+async fn gather(
+    engine: &Engine,
+    row: &RotationRow,
+    extras: Extras,
+) -> Result<Result<Option<Gathered>, Failure>, StoreError> {
+    let rotation = &row.rotation;
+    // A project with an open rotation cannot be removed, so it is there.
+    let project = if extras.preflight { engine.store.project(&rotation.group_id).await? } else { None };
+    let Some(project) = project else { return Ok(Ok(None)) };
+    let gathered = preflight::gather(engine, &project, &rotation.new_key, &rotation.place).await?;
+    Ok(gathered.map(Some))
 }
 
 async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> Reply {
@@ -192,7 +216,7 @@ fn report(before: &Rotation, after: &Rotation, notices: &[Notice]) {
     }
 }
 
-fn journal(
+pub(super) fn journal(
     before: &Rotation,
     after: &Rotation,
     outcome: &Outcome,
@@ -218,6 +242,9 @@ fn journal(
     if let Some(deployed) = after.deployed.filter(|_| moved) {
         detail["deployed"] = json!(deployed);
     }
+    if let Some(checks) = outcome.checks().filter(|_| sends) {
+        detail["checks"] = json!(checks);
+    }
     let kind = if sends { "patch" } else { kind };
     NewJournal {
         actor: said.by.to_owned(),
@@ -236,6 +263,8 @@ fn replay(before: &Rotation, outcome: &Outcome) -> serde_json::Value {
     let mut replay = json!({ "before": before, "outcome": outcome });
     if let Some(before) = replay["before"].as_object_mut() {
         before.remove("rules");
+        // No decision reads those of an earlier look.
+        before.remove("checks");
         before.retain(|_, value| !value.is_null());
     }
     replay
@@ -252,6 +281,9 @@ fn describe(outcome: &Outcome) -> (&'static str, serde_json::Value) {
             }
             if let Some(denied) = look.network_denied {
                 detail["networkDenied"] = json!(denied);
+            }
+            if let Some(checks) = &look.checks {
+                detail["preflight"] = objections(checks);
             }
             ("look", detail)
         }
@@ -273,6 +305,12 @@ fn describe(outcome: &Outcome) -> (&'static str, serde_json::Value) {
     }
 }
 
+/// The lines that are not as they should be.
+fn objections(checks: &[Check]) -> serde_json::Value {
+    let bad = checks.iter().filter(|check| matches!(check.result, Verdict::Fail | Verdict::Warn));
+    bad.map(|check| (check.name.as_str().to_owned(), json!(check.detail))).collect()
+}
+
 fn failed(failure: &Failure) -> serde_json::Value {
     json!({
         "class": failure.class,
@@ -282,7 +320,7 @@ fn failed(failure: &Failure) -> serde_json::Value {
     })
 }
 
-fn audit(
+pub(super) fn audit(
     before: &Rotation,
     after: &Rotation,
     outcome: &Outcome,
@@ -320,18 +358,24 @@ fn audit(
 
 /// What a transition changes in the project, in the same transaction.
 fn project(before: &Rotation, after: &Rotation) -> Option<ProjectWrite> {
-    if before.state == after.state {
+    let late = after.late_apply && !before.late_apply;
+    if before.state == after.state && !late {
         return None;
     }
     let seen = after.last.as_ref();
-    let changed = match after.state {
-        State::Completed | State::Accepted => Some(KeyChange {
-            key: after.new_key.clone(),
-            since: after.patched_at.or(after.finished_at).unwrap_or(after.created_at),
-            source: SinceSource::Rotation,
-        }),
+    // Proven or not, a key that our PATCH has put there is not somebody else's change.
+    let ours = match (after.state, seen.map(|seen| machine::sight(after, seen))) {
+        (State::Completed | State::Accepted, _) => Some(Target::New),
+        (State::Closed, Some(Sight::New)) if after.attempts > 0 => Some(Target::New),
+        (_, Some(Sight::New)) if late => Some(Target::New),
+        (_, Some(Sight::Old)) if late => Some(Target::Old),
         _ => None,
     };
+    let changed = ours.map(|target| KeyChange {
+        key: after.key(target).clone(),
+        since: after.patched_at.or(after.finished_at).unwrap_or(after.created_at),
+        source: SinceSource::Rotation,
+    });
     Some(ProjectWrite {
         group_id: after.group_id.clone(),
         valid: seen.and_then(|seen| seen.valid),

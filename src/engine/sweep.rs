@@ -6,17 +6,27 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::announce::News;
 use super::{Engine, drift, remind, step::ENGINE, witness};
 use crate::atlas::AtlasApi;
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::time::Timestamp;
-use crate::store::{Horizon, NewAudit, StoreError};
+use crate::store::{Horizon, NewAudit, NewOutbox, StoreError};
 
 /// Projects read from the database at once.
 const BATCH: usize = 64;
+
+/// Projects that are looked at at the same time.
+const AT_ONCE: usize = 8;
+
+/// After so long a sweep lets reminders have their turn; the projects left over are the next one's.
+const LONGEST: Duration = Duration::from_mins(4);
 
 /// How often what is over is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(86_400);
@@ -72,29 +82,33 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 /// # Errors
 /// What the store answered.
 pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, StoreError> {
-    let mut seen = 0;
     engine.guard.compare_clocks(&engine.store, engine.clock.as_ref()).await?;
-    if engine.guard.doubts(&engine.store, engine.clock.now()).await? {
+    let begin = engine.clock.now();
+    if engine.guard.doubts(&engine.store, begin).await? {
         engine.list_differences().await?;
         finished(engine);
         return Ok(0);
     }
-    while !stop.is_cancelled() {
-        let due = engine.store.due_projects(engine.clock.now(), BATCH).await?;
+    let mut seen = 0;
+    // What comes due meanwhile is the next sweep's; and reminders do not wait for a slow Atlas.
+    while !stop.is_cancelled() && engine.clock.now().since(begin) < LONGEST {
+        let due = engine.store.due_projects(begin, BATCH).await?;
         if due.is_empty() {
             break;
         }
-        let mut moved = false;
+        let mut looks: Vec<BoxFuture<'_, Result<usize, StoreError>>> = Vec::with_capacity(due.len());
         for project in due {
-            if stop.is_cancelled() {
-                return Ok(seen);
-            }
-            moved |= check(engine, project).await?;
-            seen += 1;
+            looks.push(Box::pin(async move {
+                if stop.is_cancelled() {
+                    return Ok(0);
+                }
+                check(engine, project).await.map(|()| 1)
+            }));
         }
-        if !moved {
-            break;
-        }
+        let looks: Vec<_> = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
+        // One that cannot be written would come first again at once.
+        seen += looks.into_iter().sum::<Result<usize, _>>()?;
+        finished(engine);
     }
     if let Err(why) = engine.guard.record(&engine.store, engine.clock.now()).await {
         tracing::warn!("how far the database has come is not remembered: {why}");
@@ -108,7 +122,7 @@ fn finished(engine: &Engine) {
 }
 
 /// Looks at one project and writes down what is seen. When somebody else wrote it meanwhile, it stays due.
-pub(super) async fn check(engine: &Engine, project: Project) -> Result<bool, StoreError> {
+pub(super) async fn check(engine: &Engine, project: Project) -> Result<(), StoreError> {
     let looked = if project.open_rotation.is_some() {
         None
     } else {
@@ -138,6 +152,15 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<bool, Sto
             } else if project.current_key.is_none() {
                 drift::date(engine, &project, &mut after, &seen).await;
             }
+            if project.valid != Some(false) && after.valid == Some(false) {
+                audit.push(NewAudit {
+                    actor: ENGINE.to_owned(),
+                    action: "project.key_invalid".to_owned(),
+                    subject: format!("project/{}", after.group_id),
+                    detail: json!({ "key": after.current_key.as_ref().map(ToString::to_string) }).to_string(),
+                });
+                outbox.extend(invalid(engine, &after, now));
+            }
         }
         Some(Err(failure)) => {
             after.last_error = Some(said(&failure));
@@ -149,12 +172,31 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<bool, Sto
     match written.await {
         Ok(_) if !outbox.is_empty() => {
             engine.mail_due.notify_one();
-            Ok(true)
+            Ok(())
         }
         // After a conflict it stays due and is read again: somebody edited it meanwhile.
-        Ok(_) | Err(StoreError::Conflict) => Ok(true),
+        Ok(_) | Err(StoreError::Conflict) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// What tells that Atlas cannot use the key in force, when that begins.
+fn invalid(engine: &Engine, project: &Project, now: Timestamp) -> Vec<NewOutbox> {
+    let news = News {
+        kind: "current_key_invalid",
+        identity: format!("{}/current_key_invalid/{}", project.group_id, project.version),
+        group_id: &project.group_id,
+        rotation_id: None,
+        model: json!({
+            "kind": "current_key_invalid",
+            "groupId": project.group_id,
+            "projectName": project.name,
+            "provider": project.provider,
+            "currentKey": project.current_key.as_ref().map(ToString::to_string),
+            "server": engine.settings.public_url,
+        }),
+    };
+    news.rows(engine, &project.owners, now)
 }
 
 /// Writes an observation into the project; says whether its key had drifted.

@@ -45,8 +45,13 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
         if stop.is_cancelled() {
             break;
         }
-        one(engine, awaited).await?;
-        done += 1;
+        // The rest does not wait for one that cannot be written.
+        match one(engine, awaited).await {
+            Ok(()) => done += 1,
+            Err(error) => {
+                tracing::error!(rotation.id = %awaited.rotation, error = %error, "what Atlas says of a rotation could not be written; it stays due");
+            }
+        }
     }
     Ok(done)
 }

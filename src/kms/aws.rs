@@ -350,13 +350,11 @@ where
             ErrorKind::Unusable,
             "bring the key into the state Enabled (aws kms cancel-key-deletion, import its material), or choose another",
         ),
-        "KeyUnavailableException"
-        | "InvalidKeyUsageException"
-        | "IncorrectKeyException"
-        | "InvalidGrantTokenException" => {
+        "InvalidKeyUsageException" | "IncorrectKeyException" | "InvalidGrantTokenException" => {
             (ErrorKind::Unusable, "choose a symmetric key for ENCRYPT_DECRYPT that is Enabled")
         }
         "KMSInternalException"
+        | "KeyUnavailableException"
         | "DependencyTimeoutException"
         | "ServiceUnavailable"
         | "ServiceUnavailableException"

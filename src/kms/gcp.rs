@@ -248,8 +248,13 @@ fn read(reply: &Reply, role: &str) -> Result<Value, KmsError> {
 /// The log-in of a service account; the error never quotes its key.
 fn service_account(account: &Secret) -> Result<AccessTokenCredentials, String> {
     let wanted = "give the JSON of a service account's key, as the console writes it";
-    let key: Value =
-        serde_json::from_str(account.expose()).map_err(|_| format!("it is no JSON; {wanted}"))?;
+    // As an object of texts: another shape would be quoted whole in the crate's own message.
+    let key: serde_json::Map<String, Value> =
+        serde_json::from_str(account.expose()).map_err(|_| format!("it is no JSON object; {wanted}"))?;
+    if let Some((name, _)) = key.iter().find(|(_, value)| !value.is_string()) {
+        return Err(format!("its member {name:?} is no text; {wanted}"));
+    }
+    let key = Value::Object(key);
     ServiceAccount::new(key)
         .with_access_specifier(AccessSpecifier::from_scopes([SCOPE]))
         .build_access_token_credentials()

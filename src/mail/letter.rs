@@ -101,6 +101,7 @@ impl Letter {
             commands: commands(kind, &it),
             server: it.get("server").unwrap_or_else(|| "your Keywheel server".to_owned()),
         };
+        letter.facts.extend(model["checks"].as_array().into_iter().flatten().map(check));
         if kind == "reminder_digest" {
             letter.facts = model["items"].as_array().into_iter().flatten().map(line).collect();
         }
@@ -144,6 +145,14 @@ fn said(kind: &str, it: &Model<'_>) -> (String, Vec<String>) {
             format!(
                 "{} proposes to move the encryption key of the Atlas project {project} to a new one. Nothing happens \
                  before somebody else has approved.",
+                it.text("requestedBy")
+            ),
+        ),
+        "auto_approved" => (
+            format!("{project}: a key rotation was approved by the policy"),
+            format!(
+                "{} found a newer key for the Atlas project {project}, every check passed, and the policy agrees to that by \
+                 itself. The rotation begins as soon as a window is open; an approver can stop it before.",
                 it.text("requestedBy")
             ),
         ),
@@ -193,6 +202,12 @@ fn said(kind: &str, it: &Model<'_>) -> (String, Vec<String>) {
                 "Atlas calls the key in force for {project} invalid and refuses any change until it works again. Re-enable it \
                  in its key service at once."
             ),
+        ),
+        "preflight_failed" => (
+            format!("{project}: an approved rotation waits, a check fails"),
+            "People agreed, but what was looked at before the change is not as it must be. Nothing was changed. The rotation \
+             goes on by itself once the check passes, until its approval runs out."
+                .to_owned(),
         ),
         "late_apply" => (
             format!("{project}: a change took effect after its rotation had ended"),
@@ -267,6 +282,13 @@ fn key_alarm(it: &Model<'_>, project: &str) -> (String, String) {
     )
 }
 
+/// One line of the pre-flight checklist.
+fn check(item: &Value) -> (String, String) {
+    let it = Model(item);
+    let result = it.text("result").replace('_', " ");
+    (format!("Check {}", it.text("name")), format!("{result}: {}", it.text("detail")))
+}
+
 /// One project of a digest.
 fn line(item: &Value) -> (String, String) {
     let it = Model(item);
@@ -312,7 +334,11 @@ fn commands(kind: &str, it: &Model<'_>) -> Vec<(String, String)> {
             ("To approve exactly this change:".to_owned(), on_server(format!("approve {rotation}"))),
             ("Or to say no:".to_owned(), on_server(format!("reject {rotation} --comment \"...\""))),
         ],
-        "needs_operator" | "late_apply" | "not_deployed" | "failed" | "rolled_back" => {
+        "auto_approved" => vec![
+            ("To stop it:".to_owned(), on_server(format!("reject {rotation} --comment \"...\""))),
+            ("Everything that happened:".to_owned(), on_server(format!("rotation show {rotation}"))),
+        ],
+        "needs_operator" | "late_apply" | "not_deployed" | "failed" | "rolled_back" | "preflight_failed" => {
             let mut commands = vec![(
                 "Everything that happened:".to_owned(),
                 on_server(format!("rotation show {rotation}")),
@@ -399,6 +425,8 @@ mod tests {
     fn every_kind_can_be_said_even_of_an_empty_model() {
         for kind in [
             "approval_requested",
+            "auto_approved",
+            "preflight_failed",
             "completed",
             "needs_operator",
             "drifted",

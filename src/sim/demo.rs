@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::world::{App, Cluster, Facts, KeyState, Project, User, World};
 
-/// The demo's directory and application in Entra.
-const DEMO_TENANT: &str = "00000000-0000-4000-8000-000000000002";
-const DEMO_APP: &str = "00000000-0000-4000-8000-000000000009";
+/// The demo's directory in Entra.
+pub const DEMO_TENANT: &str = "00000000-0000-4000-8000-000000000002";
+/// The demo's application in it.
+pub const DEMO_APP: &str = "00000000-0000-4000-8000-000000000009";
 
 impl World {
     /// A dozen projects on three providers, in the states a fleet has, and fresh keys to move to.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-pub use super::demo::demo_key;
+pub use super::demo::{DEMO_APP, DEMO_TENANT, demo_key};
 pub use super::digest::DigestAlgorithm;
 use super::fault::Fault;
 pub use super::kms::{App, Facts, KeyServices};

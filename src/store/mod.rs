@@ -15,6 +15,7 @@ mod error;
 mod feed;
 mod inbox;
 mod inspect;
+mod look_ups;
 mod open;
 mod outbox;
 mod people;
@@ -33,11 +34,11 @@ pub use inbox::{ClaimedEvent, EventOutcome, NewEvent};
 pub use inspect::{TABLES, check_server_version};
 pub use open::{Access, known_version};
 pub use outbox::{Channel, ClaimedMail, Lane, MailCount, MailEnd, NewOutbox, OutboxRow, WebhookCount};
-pub use people::{Approval, NewApproval, Token, Vote};
+pub use people::{Approval, NewApproval, OWN_APPROVAL, Token, Vote};
 pub use projects::{Drift, KeyChange, KeySpan, ProjectFilter, ProjectWrite};
 pub use reminders::Reminder;
 pub use retention::Horizon;
-pub use rotations::{JournalEntry, NewJournal, RotationRow, StepWrite};
+pub use rotations::{JournalEntry, NewJournal, NewRotation, RotationRow, StepWrite};
 
 use std::fs::File;
 use std::sync::Arc;
@@ -70,6 +71,7 @@ pub fn statements() -> Vec<&'static Sql> {
         inbox::STATEMENTS,
         feed::STATEMENTS,
         inspect::STATEMENTS,
+        look_ups::STATEMENTS,
         outbox::STATEMENTS,
         people::STATEMENTS,
         projects::STATEMENTS,

@@ -7,11 +7,14 @@ use sqlx::FromRow;
 use super::retry::persist;
 use super::types::storable;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
-use crate::domain::ids::RotationId;
+use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::time::Timestamp;
 
 /// Log-ins a credential may ask for in one minute, restarts included.
 const TOKEN_REQUESTS_A_MINUTE: i64 = 10;
+
+/// The method of the policy's own yes.
+pub const OWN_APPROVAL: &str = "auto_approve";
 
 const VOTE: Sql = Sql::same(
     "INSERT INTO approvals (rotation_id, approver, at, method, comment) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
@@ -22,6 +25,9 @@ const VOTES: Sql = Sql {
     sqlite: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",
     postgres: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver COLLATE \"C\"",
 };
+const LAST_OWN: Sql = Sql::same(
+    "SELECT MAX(a.at) FROM approvals a JOIN rotations r ON r.id = a.rotation_id WHERE r.group_id = $1 AND a.method = $2",
+);
 const TOKEN: Sql = Sql::same(
     "INSERT INTO tokens (name, hash, roles, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
 );
@@ -50,6 +56,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &VOTE,
     &UNVOTE,
     &VOTES,
+    &LAST_OWN,
     &TOKEN,
     &BY_HASH,
     &TOKENS,
@@ -159,6 +166,19 @@ impl Store {
     /// What the database answered.
     pub async fn approvals(&self, id: RotationId) -> Result<Vec<Approval>, StoreError> {
         Ok(read!(self, VOTES, |pool, text| sqlx::query_as(text).bind(id.0).fetch_all(pool).await)?)
+    }
+
+    /// When the policy last said yes to a rotation of this project in the place of people.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn last_own_approval(&self, group: &GroupId) -> Result<Option<Timestamp>, StoreError> {
+        let (at,): (Option<Timestamp>,) = read!(self, LAST_OWN, |pool, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .bind(OWN_APPROVAL)
+            .fetch_one(pool)
+            .await)?;
+        Ok(at)
     }
 
     /// Keeps a token's hash under a new name.

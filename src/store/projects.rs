@@ -50,6 +50,12 @@ const EARLIER: Sql = Sql::same(
     "SELECT k.group_id, p.provider, k.key FROM keys k JOIN projects p ON p.group_id = k.group_id \
      WHERE k.until IS NOT NULL AND p.provider IS NOT NULL ORDER BY k.group_id, k.since",
 );
+const ELSEWHERE: Sql = Sql {
+    sqlite: "SELECT name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
+             AND instr(lower(current_key), $3) > 0 ORDER BY group_id",
+    postgres: "SELECT name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
+               AND strpos(lower(current_key), $3) > 0 ORDER BY group_id",
+};
 const NEXT_CHECK: Sql = Sql::same("SELECT MIN(next_check_at) FROM projects");
 const INSERT: Sql = Sql::same(
     "INSERT INTO projects (group_id, name, provider, current_key, place, key_since, key_since_source, valid, \
@@ -94,6 +100,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &KEYS,
     &WATCHES,
     &EARLIER,
+    &ELSEWHERE,
     &NEXT_CHECK,
     &INSERT,
     &UPDATE,
@@ -314,6 +321,34 @@ impl Store {
     /// What the database answered.
     pub async fn keys(&self, group: &GroupId) -> Result<Vec<KeySpan>, StoreError> {
         Ok(read!(self, KEYS, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_all(pool).await)?)
+    }
+
+    /// Name and environment of the projects of another environment than `environment` that hold `key`,
+    /// in whichever version.
+    ///
+    /// # Errors
+    /// What the database answered, or that a stored value does not read.
+    pub async fn elsewhere(
+        &self,
+        group: &GroupId,
+        environment: &str,
+        key: &KeyRef,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let rows: Vec<(String, String, String)> = read!(self, ELSEWHERE, |pool, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .bind(environment)
+            .bind(key.stem())
+            .fetch_all(pool)
+            .await)?;
+        let mut found = Vec::new();
+        for (name, environment, held) in rows {
+            let held: KeyRef = serde_json::from_str(&held)
+                .map_err(|_| StoreError::corrupt("projects", "current_key", &name))?;
+            if held.shares_key(key) {
+                found.push((name, environment));
+            }
+        }
+        Ok(found)
     }
 
     /// Every project as hints name it, without the keys that served before.

@@ -295,6 +295,23 @@ const fn urgency(state: State) -> i64 {
     }
 }
 
+/// A proposal, and what is written with it.
+#[derive(Debug)]
+pub struct NewRotation<'a> {
+    /// The rotation.
+    pub row: &'a RotationRow,
+    /// The first rows of its journal.
+    pub journal: Vec<NewJournal>,
+    /// A yes that comes with it.
+    pub vote: Option<Vote>,
+    /// Audit rows.
+    pub audit: Vec<NewAudit>,
+    /// Mails and webhooks.
+    pub outbox: Vec<NewOutbox>,
+    /// When.
+    pub now: Timestamp,
+}
+
 impl Store {
     /// Writes one step, all of it or nothing; gives the new version.
     ///
@@ -378,30 +395,16 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::OpenRotationExists`] when the project has an open rotation.
-    pub async fn insert_rotation(
-        &self,
-        row: &RotationRow,
-        journal: &NewJournal,
-        audit: &[NewAudit],
-        outbox: &[NewOutbox],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let it = &row.rotation;
+    pub async fn insert_rotation(&self, write: NewRotation<'_>) -> Result<(), StoreError> {
+        let it = &write.row.rotation;
         let machine =
             serde_json::to_string(it).map_err(|_| StoreError::corrupt("rotations", "machine", it.id))?;
-        let machine = machine.as_str();
-        persist(|_| self.write_rotation(row, machine, journal, audit, outbox, now)).await
+        let (write, machine) = (&write, machine.as_str());
+        persist(|_| self.write_rotation(write, machine)).await
     }
 
-    async fn write_rotation(
-        &self,
-        row: &RotationRow,
-        machine: &str,
-        journal: &NewJournal,
-        audit: &[NewAudit],
-        outbox: &[NewOutbox],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+    async fn write_rotation(&self, write: &NewRotation<'_>, machine: &str) -> Result<(), StoreError> {
+        let (row, now) = (write.row, write.now);
         let it = &row.rotation;
         let mut tx = self.begin().await?;
         let done = each!(&mut tx, INSERT, |conn, text| sqlx::query(text)
@@ -437,9 +440,14 @@ impl Store {
                 None => Err(StoreError::Conflict),
             };
         }
-        tx.write_journal(it.id, journal, now).await?;
-        tx.write_outbox(outbox, now).await?;
-        tx.append_audit(audit, now).await?;
+        if let Some(vote) = &write.vote {
+            tx.write_vote(it.id, vote, now).await?;
+        }
+        for entry in &write.journal {
+            tx.write_journal(it.id, entry, now).await?;
+        }
+        tx.write_outbox(&write.outbox, now).await?;
+        tx.append_audit(&write.audit, now).await?;
         tx.commit().await
     }
 

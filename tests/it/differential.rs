@@ -17,8 +17,8 @@ use keywheel::domain::rotation::outcome::Observation;
 use keywheel::domain::rotation::state::{Cause, Proposal, Rotation, State};
 use keywheel::domain::time::Timestamp;
 use keywheel::store::{
-    KeyChange, NewApproval, NewAudit, NewJournal, NewOutbox, ProjectFilter, ProjectWrite, RotationRow,
-    StepWrite, Store, StoreError, Vote,
+    KeyChange, NewApproval, NewAudit, NewJournal, NewOutbox, NewRotation, ProjectFilter, ProjectWrite,
+    RotationRow, StepWrite, Store, StoreError, Vote,
 };
 use sqlx::{AssertSqlSafe, Row};
 
@@ -221,8 +221,14 @@ fn proposal(dice: &mut Dice, seed: u64, now: Timestamp) -> RotationRow {
         block_hash: String::new(),
         skew_ms: Some(-7),
     };
-    let proposal =
-        Proposal { group_id: group(dice), new_key, seen: observed, old_key, rules: Rules::default() };
+    let proposal = Proposal {
+        group_id: group(dice),
+        new_key,
+        seen: observed,
+        checks: Vec::new(),
+        old_key,
+        rules: Rules::default(),
+    };
     let mut rotation = Rotation::propose(proposal, now);
     rotation.id = RotationId(uuid::Uuid::from_u64_pair(seed, seed ^ 0x5555));
     shake(&mut rotation, dice, now);
@@ -319,7 +325,15 @@ impl Side<'_> {
             Kind::InsertRotation => {
                 let row = proposal(dice, seed, now);
                 let (entry, audit, mail) = (entry(dice), audits(dice), mails(dice, now));
-                shown(&store.insert_rotation(&row, &entry, &audit, &mail, now).await?)
+                let write = NewRotation {
+                    row: &row,
+                    journal: vec![entry],
+                    vote: None,
+                    audit: audit.clone(),
+                    outbox: mail.clone(),
+                    now,
+                };
+                shown(&store.insert_rotation(write).await?)
             }
             Kind::Claim => {
                 let ttl = if dice.roll(3) == 0 { Duration::ZERO } else { LONG };

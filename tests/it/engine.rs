@@ -407,7 +407,7 @@ async fn a_rotation_keeps_the_rules_it_was_proposed_under() {
     let mut rig = Rig::new().await;
     let group = group(1).parse().unwrap();
     let proposed = rig.engine.propose("ada", &group, &new_key(), None, false).await.unwrap();
-    let keywheel::engine::command::Proposed::Created(row) = proposed else { panic!("not new") };
+    let keywheel::engine::propose::Proposed::Created(row) = proposed else { panic!("not new") };
     rig.rule(|settings| {
         settings.policy.approvals = 3;
         settings.policy.windows = vec![

@@ -4,6 +4,7 @@
 //! an operator writes it. Bodies are the senders' documented ones; signatures are made here with the
 //! primitives, and by independent packages in `scripts/interop`.
 
+mod asked;
 mod follow;
 mod limits;
 mod proofs;

@@ -8,13 +8,14 @@ use std::time::Duration;
 use keywheel::domain::ids::{GroupId, RotationId};
 use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::policy::Rules;
+use keywheel::domain::preflight::{Check, CheckName, Verdict};
 use keywheel::domain::rotation::machine::{
     Effect, MACHINE_VERSION, Notice, Resume, Step, extras, next, resume,
 };
 use keywheel::domain::rotation::outcome::{
     Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome,
 };
-use keywheel::domain::rotation::state::{Cause, Proposal, Reply, Rotation, State, Target};
+use keywheel::domain::rotation::state::{Cause, Hold, Proposal, Reply, Rotation, State, Target};
 use keywheel::domain::time::{Span, Timestamp};
 use sha2::Digest;
 
@@ -228,6 +229,7 @@ impl World {
             clusters: extras
                 .clusters
                 .then(|| vec![Cluster { name: "c0".to_owned(), state: "IDLE".to_owned(), paused: false }]),
+            checks: extras.preflight.then(Vec::new),
         })
     }
 
@@ -301,6 +303,7 @@ fn proposed(world: &World) -> Rotation {
             group_id: "32b6e34b3d91647abb20e7b8".parse::<GroupId>().unwrap(),
             new_key: key(NEW),
             seen,
+            checks: Vec::new(),
             old_key: key(OLD),
             rules: Rules::default(),
         },
@@ -668,6 +671,44 @@ fn every_verb_is_legal_where_it_means_something() {
     }
 }
 
+/// A look before the PATCH with a checklist of one line.
+fn checked(now: Timestamp, result: Verdict) -> Look {
+    Look {
+        seen: Observation {
+            at: now,
+            provider: Some(Provider::Aws),
+            key: Some(key(OLD)),
+            valid: Some(true),
+            private_networking: false,
+            place: Place::default(),
+            block_hash: String::new(),
+            skew_ms: Some(0),
+        },
+        network_denied: None,
+        clusters: Some(Vec::new()),
+        checks: Some(vec![Check { name: CheckName::KeyEnabled, result, detail: "seen".to_owned() }]),
+    }
+}
+
+#[test]
+fn a_check_that_fails_holds_the_patch_and_is_told_when_it_begins() {
+    let mut world = World::new(PLAIN);
+    let mut rotation = propose(&world);
+    assert!(extras(&rotation).preflight, "asked for before a PATCH");
+    for (verdict, told) in [(Verdict::Fail, true), (Verdict::Fail, false)] {
+        world.pass(Duration::from_secs(30));
+        let step = next(&rotation, &Outcome::Looked(checked(world.now, verdict)), world.now);
+        assert_eq!((step.rotation.state, step.rotation.hold), (State::Approved, Some(Hold::Preflight)));
+        assert_eq!(step.notices.contains(&Notice::PreflightFailed), told);
+        assert_eq!((step.effect, step.rotation.checks[0].result), (Effect::Rest, Verdict::Fail));
+        rotation = step.rotation;
+    }
+    // A warning is the approver's business.
+    let step = next(&rotation, &Outcome::Looked(checked(world.now, Verdict::Warn)), world.now);
+    assert_eq!((step.rotation.state, step.effect), (State::Applying, Effect::Patch(Target::New)));
+    assert!(!extras(&step.rotation).preflight);
+}
+
 /// What a rotation may be told at some instant.
 fn outcomes(now: Timestamp) -> Vec<Outcome> {
     let mut all = Vec::new();
@@ -700,9 +741,13 @@ fn outcomes(now: Timestamp) -> Vec<Outcome> {
                     },
                     network_denied,
                     clusters,
+                    checks: None,
                 }));
             }
         }
+    }
+    for verdict in [Verdict::Warn, Verdict::Fail] {
+        all.push(Outcome::Looked(checked(now, verdict)));
     }
     let long = Failure { retry_after: Some(Span::from_secs(45)), ..failure(Class::Transient, Some(429)) };
     let failures = [

@@ -18,7 +18,8 @@ use futures_util::FutureExt;
 use keywheel::domain::policy::{Pace, Policy, Verify, Window};
 use keywheel::domain::rotation::state::{Cause, State};
 use keywheel::domain::time::{Clock, Span, Timestamp};
-use keywheel::engine::command::{CommandError, NewProject, Proposed, Verb};
+use keywheel::engine::command::{CommandError, NewProject, Verb};
+use keywheel::engine::propose::Proposed;
 use keywheel::engine::{Engine, Settings, step, sweep};
 use keywheel::store::{Access, RotationRow, Store, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,7 @@ fn settings(world: &World) -> Settings {
             ..Pace::default()
         },
         drift_every: Span::from_secs(900),
+        discover_every: Span::from_secs(6 * 3600),
         request_timeout: Span::from_secs(30),
         whole_block: false,
         public_url: "http://127.0.0.1".to_owned(),

@@ -12,8 +12,8 @@ use keywheel::domain::rotation::outcome::{Command, Observation, Outcome};
 use keywheel::domain::rotation::state::{Proposal, Rotation, State};
 use keywheel::domain::time::Timestamp;
 use keywheel::store::{
-    Access, AwaitedProof, Drift, NewAudit, NewJournal, ProjectFilter, Proof, ProofEnd, RotationRow,
-    StepWrite, Store, StoreError, TABLES, known_version, statements,
+    Access, AwaitedProof, Drift, NewAudit, NewJournal, NewRotation, ProjectFilter, Proof, ProofEnd,
+    RotationRow, StepWrite, Store, StoreError, TABLES, known_version, statements,
 };
 use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr, Statement};
 
@@ -80,8 +80,14 @@ fn row() -> RotationRow {
         block_hash: String::new(),
         skew_ms: None,
     };
-    let proposal =
-        Proposal { group_id: group(), new_key: key('2'), seen, old_key: key('1'), rules: Rules::default() };
+    let proposal = Proposal {
+        group_id: group(),
+        new_key: key('2'),
+        seen,
+        checks: Vec::new(),
+        old_key: key('1'),
+        rules: Rules::default(),
+    };
     RotationRow {
         rotation: Rotation::propose(proposal, now()),
         trigger: "operator".to_owned(),
@@ -122,13 +128,15 @@ fn write<'a>(before: &'a RotationRow, after: &'a Rotation, keep: Option<Timestam
     }
 }
 
+fn proposed(row: &RotationRow, audit: Vec<NewAudit>) -> NewRotation<'_> {
+    let journal = vec![entry("proposed", false)];
+    NewRotation { row, journal, vote: None, audit, outbox: Vec::new(), now: now() }
+}
+
 async fn approved(store: &Store) -> RotationRow {
     store.insert_project(&project(), &[audit("project.added")], now()).await.unwrap();
     let row = row();
-    store
-        .insert_rotation(&row, &entry("proposed", false), &[audit("rotation.proposed")], &[], now())
-        .await
-        .unwrap();
+    store.insert_rotation(proposed(&row, vec![audit("rotation.proposed")])).await.unwrap();
     let step = next(&row.rotation, &Outcome::Said(Command::Approve { given: 1 }), now());
     store.commit(write(&row, &step.rotation, None)).await.unwrap();
     store.rotation(row.rotation.id).await.unwrap().unwrap()
@@ -150,7 +158,7 @@ async fn projects_read_back_as_written(store: &Store) {
 
 async fn one_open_rotation_for_a_project(store: &Store) {
     let open = approved(store).await;
-    let second = store.insert_rotation(&row(), &entry("proposed", false), &[], &[], now()).await;
+    let second = store.insert_rotation(proposed(&row(), Vec::new())).await;
     assert!(matches!(second, Err(StoreError::OpenRotationExists { id }) if id == open.rotation.id));
     let shown = store.project(&group()).await.unwrap().unwrap().open_rotation.unwrap();
     assert_eq!((shown.id, shown.state), (open.rotation.id, State::Approved));

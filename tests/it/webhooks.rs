@@ -134,6 +134,14 @@ async fn an_event_arrives_signed_and_complete_and_its_row_says_so() {
             got.is_signed_with(&SECRET) && got.is_signed_with(&PREVIOUS) && !got.is_signed_with(&[1; 32])
         );
         let rotation = row.rotation_id.unwrap();
+        // Nobody could look: no look-up, no environment.
+        let remarks: Vec<_> = got.json()["data"]["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|check| format!("{} {}", check["name"], check["result"]))
+            .collect();
+        assert_eq!(remarks, [r#""key_exists" "not_checked""#, r#""shared_key" "not_checked""#]);
         assert_eq!(
             got.json(),
             json!({
@@ -144,7 +152,7 @@ async fn an_event_arrives_signed_and_complete_and_its_row_says_so() {
                 "data": {
                     "groupId": group(1), "projectName": "payments-prod", "rotationId": rotation, "provider": "AWS",
                     "oldKey": old_key(), "newKey": new_key(), "state": "awaiting_approval", "cause": null,
-                    "requestedBy": "ada", "reason": "Q3", "atlasErrorCode": null, "atlasDetail": null, "remedy": null,
+                    "requestedBy": "ada", "reason": "Q3", "checks": got.json()["data"]["checks"], "atlasErrorCode": null, "atlasDetail": null, "remedy": null,
                     "summary": "payments-prod: a key rotation waits for your approval",
                     "link": format!("http://127.0.0.1/rotations/{rotation}"),
                 },

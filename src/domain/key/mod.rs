@@ -195,6 +195,31 @@ impl KeyRef {
         }
     }
 
+    /// Whether both are one key, whichever versions of it they name. Where an ARN lies makes no
+    /// difference: an id occurs once in the world, and replicas of a multi-Region key share their material.
+    #[must_use]
+    pub fn shares_key(&self, other: &KeyRef) -> bool {
+        match (self, other) {
+            (KeyRef::Aws(a), KeyRef::Aws(b)) => a.tail() == b.tail(),
+            (KeyRef::Azure(a), KeyRef::Azure(b)) => {
+                a.vault() == b.vault() && a.cloud() == b.cloud() && a.name().eq_ignore_ascii_case(b.name())
+            }
+            (KeyRef::Gcp(a), KeyRef::Gcp(b)) => a.path() == b.path(),
+            _ => self == other,
+        }
+    }
+
+    /// What every spelling of every version of this key contains, in lower case.
+    #[must_use]
+    pub fn stem(&self) -> String {
+        match self {
+            KeyRef::Aws(key) => key.tail().to_owned(),
+            KeyRef::Azure(key) => key.name().to_ascii_lowercase(),
+            KeyRef::Gcp(key) => key.name().to_ascii_lowercase(),
+            KeyRef::Unrecognised { text, .. } => text.to_ascii_lowercase(),
+        }
+    }
+
     /// Checks that the key lies where Atlas' block says (region, vault).
     ///
     /// # Errors

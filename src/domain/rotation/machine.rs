@@ -23,10 +23,11 @@ use std::time::Duration;
 use super::outcome::{Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome};
 use super::retry;
 use super::state::{Attempt, Cause, ClusterProgress, Deployed, Hold, Reply, Rotation, State, Target};
+use crate::domain::preflight::failed;
 use crate::domain::time::Timestamp;
 
 /// Counts changes of [`next`] that would decide a recorded outcome differently.
-pub const MACHINE_VERSION: i32 = 2;
+pub const MACHINE_VERSION: i32 = 3;
 
 /// Clocks that differ by more than this hold PATCHes and expiries.
 pub const MAX_SKEW: Duration = Duration::from_mins(2);
@@ -54,6 +55,8 @@ pub enum Notice {
     },
     /// The project's current key is invalid, so Atlas would refuse any change.
     CurrentKeyInvalid,
+    /// People agreed, and a line of the pre-flight checklist fails.
+    PreflightFailed,
     /// A PATCH took effect after the rotation had ended.
     LateApply,
     /// The clusters had not taken up the key when the wait ended.
@@ -129,6 +132,8 @@ pub fn extras(rotation: &Rotation) -> Extras {
             rotation.state,
             State::Approved | State::Applying | State::Verifying | State::Deploying
         ),
+        // Not between two tries of one PATCH: those must follow each other soon.
+        preflight: rotation.state == State::Approved,
     }
 }
 
@@ -184,6 +189,9 @@ impl Turn {
         }
         self.r.failures = 0;
         self.r.not_before = None;
+        if let Some(checks) = &look.checks {
+            self.r.checks.clone_from(checks);
+        }
         let previous = self.r.last.replace(seen.clone());
         self.note_interrupted_patch();
         match self.r.state {
@@ -791,12 +799,19 @@ impl Turn {
             }
             Some(_) => {}
         }
+        if look.checks.as_deref().is_some_and(|checks| failed(checks).is_some()) {
+            return Some(Hold::Preflight);
+        }
         if policy.window_open(self.now) { None } else { Some(Hold::Window) }
     }
 
     fn hold(&mut self, hold: Hold) {
-        if hold == Hold::CurrentKeyInvalid && self.r.hold != Some(hold) {
-            self.notices.push(Notice::CurrentKeyInvalid);
+        if self.r.hold != Some(hold) {
+            match hold {
+                Hold::CurrentKeyInvalid => self.notices.push(Notice::CurrentKeyInvalid),
+                Hold::Preflight => self.notices.push(Notice::PreflightFailed),
+                _ => {}
+            }
         }
         self.r.hold = Some(hold);
         let opens = self.r.rules.policy.next_open(self.now).filter(|_| hold == Hold::Window);

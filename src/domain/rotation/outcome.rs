@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::Reply;
 use crate::domain::key::{KeyRef, Place, Provider};
+use crate::domain::preflight::Check;
 use crate::domain::time::{Span, Timestamp};
 
 /// One GET of the Atlas encryption configuration, reduced to what rotations need.
@@ -86,6 +87,9 @@ pub struct Look {
     /// The clusters that use customer-managed keys of this provider; `None` when not asked or not
     /// answered.
     pub clusters: Option<Vec<Cluster>>,
+    /// The pre-flight checklist; `None` when not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<Vec<Check>>,
 }
 
 /// What a look must bring beside the configuration.
@@ -95,6 +99,8 @@ pub struct Extras {
     pub alerts: bool,
     /// The project's clusters.
     pub clusters: bool,
+    /// The pre-flight checklist.
+    pub preflight: bool,
 }
 
 /// What people say.
@@ -126,6 +132,7 @@ pub enum Command {
 }
 
 /// Everything that can happen to a rotation.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -137,4 +144,15 @@ pub enum Outcome {
     Replied(Reply),
     /// A person spoke.
     Said(Command),
+}
+
+impl Outcome {
+    /// The pre-flight checklist that a look brought.
+    #[must_use]
+    pub fn checks(&self) -> Option<&[Check]> {
+        match self {
+            Outcome::Looked(look) => look.checks.as_deref(),
+            _ => None,
+        }
+    }
 }

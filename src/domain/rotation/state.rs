@@ -13,6 +13,7 @@ use super::outcome::{Failure, Observation};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::policy::Rules;
+use crate::domain::preflight::Check;
 use crate::domain::time::Timestamp;
 
 /// Text that names no variant of an enum which is stored or sent as text.
@@ -170,6 +171,8 @@ named! {
         ClockSkew = "clock_skew",
         /// A cluster is being repaired.
         ClusterRepairing = "cluster_repairing",
+        /// A line of the pre-flight checklist fails.
+        Preflight = "preflight",
         /// Atlas cannot be read at the moment.
         AtlasUnreachable = "atlas_unreachable",
         /// Atlas does not accept the project's credential at the moment.
@@ -303,6 +306,9 @@ pub struct Rotation {
     pub expires_at: Timestamp,
     /// The last successful look.
     pub last: Option<Observation>,
+    /// The pre-flight checklist as it was last gone through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
     /// Hash of the provider block at the proposal, for `patch_body = "whole-block"`.
     pub block_hash: String,
     /// Atlas called the old key valid at the look before the first PATCH.
@@ -389,6 +395,8 @@ pub struct Proposal {
     pub new_key: KeyRef,
     /// The look the proposal was checked against; it names the old key.
     pub seen: Observation,
+    /// The pre-flight checklist at the proposal.
+    pub checks: Vec<Check>,
     /// The key Atlas holds now.
     pub old_key: KeyRef,
     /// The rules in force now.
@@ -399,7 +407,7 @@ impl Rotation {
     /// A fresh rotation that waits for its approvals.
     #[must_use]
     pub fn propose(proposal: Proposal, now: Timestamp) -> Self {
-        let Proposal { group_id, new_key, seen, old_key, rules } = proposal;
+        let Proposal { group_id, new_key, seen, checks, old_key, rules } = proposal;
         let expires_at = now + rules.policy.approval_ttl.get();
         Self {
             id: RotationId::new(),
@@ -419,6 +427,7 @@ impl Rotation {
             approved_at: None,
             expires_at,
             last: Some(seen),
+            checks,
             old_key_was_valid: false,
             attempts: 0,
             patch: None,

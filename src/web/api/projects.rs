@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::{Json, Page, Path, Query, object, page, views, word};
 use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
+use crate::domain::preflight::failed;
 use crate::domain::project::{PolicyOverride, Project, SinceSource, Status};
+use crate::domain::rotation::state::Hold;
 use crate::domain::time::Timestamp;
 use crate::engine::announce::remedy;
 use crate::engine::command::{CommandError, NewProject, ProjectEdit};
@@ -250,6 +252,14 @@ pub(super) async fn why(
                 .to_owned(),
         );
     }
+    if let Some(name) = &project.kms {
+        sentences.push(match web.engine.store.last_look_up(&project.group_id).await? {
+            Some((at, said)) => {
+                format!("The look-up {name} was last asked for its newest key at {at}: {said}.")
+            }
+            None => format!("The look-up {name} was not asked for its newest key yet."),
+        });
+    }
     if project.owners.is_empty() {
         sentences.push(
             "It has no owner, so nobody is told; add one with `keywheel project edit --owner`.".to_owned(),
@@ -260,6 +270,9 @@ pub(super) async fn why(
         sentences.push(format!("Rotation {} to {} is {}.", open.id, row.rotation.new_key, open.state));
         if let Some(hold) = row.rotation.hold {
             sentences.push(format!("It waits: {hold}."));
+            if let Some(check) = failed(&row.rotation.checks).filter(|_| hold == Hold::Preflight) {
+                sentences.push(format!("The check {} fails: {}.", check.name, check.detail));
+            }
         }
         if let Some(cause) = row.rotation.cause {
             sentences.push(remedy(cause, &row.rotation));

@@ -78,6 +78,7 @@ pub(super) fn rotation(row: &RotationRow, votes: &[Approval], proof: Option<&Pro
             "valid": seen.valid,
         })),
         "hold": it.hold,
+        "checks": it.checks,
         "attempts": it.attempts,
         "createdAt": it.created_at,
         "approvedAt": it.approved_at,

@@ -364,11 +364,13 @@ pub(super) fn rows() -> Vec<Row> {
 async fn raw(store: &Store, text: &str) {
     let sql = |text: String| sqlx::raw_sql(sqlx::AssertSqlSafe(text));
     match store {
-        Store::Sqlite { write, .. } => drop(sql(text.to_owned()).execute(write).await.unwrap()),
+        Store::Sqlite { write, .. } => {
+            sql(text.to_owned()).execute(write).await.unwrap();
+        }
         // A kill may have cut off a BEGIN, and the connection is still in that transaction: without a
         // COMMIT of its own, what is written here would be undone when the server ends it.
         Store::Postgres { write, .. } => {
-            drop(sql(format!("BEGIN;{text}COMMIT;")).execute(write).await.unwrap());
+            sql(format!("BEGIN;{text}COMMIT;")).execute(write).await.unwrap();
         }
     }
 }

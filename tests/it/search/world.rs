@@ -821,6 +821,15 @@ impl AtlasApi for World {
         Box::pin(self.call("clusters", timeout, |inner, now| Ok(inner.clusters(now))))
     }
 
+    fn may_change<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a GroupId,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<bool, Failure>> {
+        Box::pin(self.call("may_change", timeout, |_, _| Ok(true)))
+    }
+
     fn network_denied<'a>(
         &'a self,
         _: &'a str,

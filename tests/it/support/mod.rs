@@ -14,7 +14,8 @@ use keywheel::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody
 use keywheel::domain::policy::{Pace, Policy, Verify};
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::{Clock, Span, SystemClock, Timestamp};
-use keywheel::engine::command::{NewProject, Proposed, Verb};
+use keywheel::engine::command::{NewProject, Verb};
+use keywheel::engine::propose::Proposed;
 use keywheel::engine::{Engine, Settings, driver};
 use keywheel::secret::Secret;
 use keywheel::sim::world::{KeyState, demo_key};
@@ -188,6 +189,7 @@ pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engin
             ..Pace::default()
         },
         drift_every: Span::from_secs(60),
+        discover_every: Span::from_secs(6 * 3600),
         request_timeout: ms(2000),
         whole_block: false,
         public_url: "http://127.0.0.1".to_owned(),

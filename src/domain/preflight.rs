@@ -1,0 +1,74 @@
+//! The pre-flight checklist: what was looked at before a key may be changed, and what was seen.
+//!
+//! Lines are facts with a verdict. A `fail` stops the PATCH, a `warn` is shown to whoever approves.
+//! How a line comes about is the engine's business.
+
+use serde::{Deserialize, Serialize};
+
+use super::rotation::state::{UnknownName, named};
+
+use std::fmt;
+use std::str::FromStr;
+
+named! {
+    /// The lines of the checklist, in the order in which people read them.
+    CheckName, "check" {
+        /// The key reads as a key of this provider.
+        Format = "format",
+        /// It lies in the region or vault of Atlas' block.
+        Place = "place",
+        /// The key service knows it.
+        KeyExists = "key_exists",
+        /// The key service would use it.
+        KeyEnabled = "key_enabled",
+        /// It is of a kind that Atlas can use.
+        KeySymmetric = "key_symmetric",
+        /// It will not be deleted.
+        KeyDeletion = "key_deletion",
+        /// It may be used already, and for 48 hours more.
+        KeyExpiry = "key_expiry",
+        /// Encrypting and decrypting with it works, for our own identity.
+        EncryptDecrypt = "encrypt_decrypt",
+        /// No project of another environment uses it.
+        SharedKey = "shared_key",
+        /// The Atlas credential is Project Owner.
+        ProjectOwner = "project_owner",
+        /// Atlas calls the key in force valid; else it refuses any change.
+        CurrentKeyValid = "current_key_valid",
+        /// No cluster is being repaired or updated.
+        Clusters = "clusters",
+        /// Our clock agrees with Atlas'.
+        ClockSkew = "clock_skew",
+    }
+}
+
+named! {
+    /// What a line says.
+    Verdict, "verdict" {
+        /// As it must be.
+        Pass = "pass",
+        /// Not as one would wish; people decide.
+        Warn = "warn",
+        /// Nothing is sent while it is so.
+        Fail = "fail",
+        /// Nobody could look; the line says why.
+        NotChecked = "not_checked",
+    }
+}
+
+/// One line of the checklist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: CheckName,
+    /// What came of it.
+    pub result: Verdict,
+    /// What was seen, or why nobody could look, and what to do about it; no secret.
+    pub detail: String,
+}
+
+/// The first line that stops a PATCH.
+#[must_use]
+pub fn failed(checks: &[Check]) -> Option<&Check> {
+    checks.iter().find(|check| check.result == Verdict::Fail)
+}

@@ -1,0 +1,96 @@
+//! Asks the key services now and then which keys are the newest, so that no event is needed for it.
+//!
+//! Each project that names a look-up has its turn every `sweep.discover_every`; what is found is
+//! proposed under the trigger `poll`, as an event would be. A look-up that fails is tried again sooner,
+//! and what it failed with stands in the project.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use super::candidate::{Ask, Came, consider};
+use crate::domain::ids::GroupId;
+use crate::store::StoreError;
+
+/// Projects that are taken together.
+const BATCH: i64 = 64;
+/// Key services that are asked at the same time.
+const AT_ONCE: usize = 8;
+/// How long a project is ours once taken.
+const CLAIM: Duration = Duration::from_mins(10);
+/// The wait after a look-up that failed, if that is sooner than the next turn.
+const AFTER_FAILURE: Duration = Duration::from_mins(30);
+/// The longest sleep without asking the database.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// Polls until `stop`.
+pub async fn run(engine: Engine, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let sleep = match once(&engine, &stop).await {
+            Ok(sleep) => sleep,
+            Err(error) => {
+                tracing::error!(error = %error, "the key services are not polled; it is tried again");
+                LONGEST_SLEEP
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(sleep) => {}
+        }
+    }
+}
+
+/// Asks about everything that is due; says how long nothing more will be.
+///
+/// # Errors
+/// What the store answered.
+pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration, StoreError> {
+    while !stop.is_cancelled() {
+        let now = engine.clock.now();
+        if engine.guard.doubts(&engine.store, now).await? {
+            return Ok(LONGEST_SLEEP);
+        }
+        match engine.store.next_look_up(now).await? {
+            None => return Ok(LONGEST_SLEEP),
+            Some(at) if at > now => {
+                return Ok(now.until(at).clamp(Duration::from_millis(50), LONGEST_SLEEP));
+            }
+            Some(_) => {}
+        }
+        let groups = engine.store.claim_look_ups(now, CLAIM, BATCH).await?;
+        if groups.is_empty() {
+            // Another daemon has them.
+            return Ok(Duration::from_secs(1));
+        }
+        let mut asked: Vec<BoxFuture<'_, _>> = Vec::with_capacity(groups.len());
+        for group in &groups {
+            asked.push(Box::pin(ask(engine, group)));
+        }
+        let asked: Vec<_> = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+        asked.into_iter().collect::<Result<(), _>>()?;
+    }
+    Ok(LONGEST_SLEEP)
+}
+
+async fn ask(engine: &Engine, group: &GroupId) -> Result<(), StoreError> {
+    let ask = Ask {
+        trigger: "poll".to_owned(),
+        named: None,
+        by_request: false,
+        words: "the key service was asked which key is the newest".to_owned(),
+    };
+    let came = consider(engine, group, &ask).await?;
+    let every = engine.settings.discover_every.get();
+    let (said, wait) = match came {
+        Came::Done(said) | Came::Later(said) => (said, every),
+        Came::Again(said) => {
+            tracing::warn!(project.id = %group, "a project could not be looked up: {said}");
+            (said, every.min(AFTER_FAILURE))
+        }
+    };
+    let now = engine.clock.now();
+    engine.store.looked_up(group, &said, now, now + wait).await
+}

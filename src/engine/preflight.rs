@@ -1,0 +1,312 @@
+//! The pre-flight checklist of a rotation: gone through at the proposal and again before the PATCH.
+//!
+//! What takes a call is gathered first, so that Atlas' configuration, which is compared last, stays the
+//! freshest part. A look-up that cannot be made stops nothing: Atlas uses an identity of its own, and
+//! what ours may not see says nothing about it. Its line then tells people what is missing. What the
+//! verdicts mean for a rotation is the machine's and the approvers' decision.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::atlas::AtlasApi;
+use crate::domain::key::{KeyRef, Place};
+use crate::domain::preflight::{Check, CheckName, Verdict};
+use crate::domain::project::Project;
+use crate::domain::rotation::machine::MAX_SKEW;
+use crate::domain::rotation::outcome::{Cluster, Failure, Observation};
+use crate::domain::time::{Span, Timestamp};
+use crate::kms::{ErrorKind, Found, KeyState, KmsError};
+use crate::store::StoreError;
+
+/// A key that ends sooner is not rotated to.
+const MUST_LAST: Duration = Duration::from_hours(48);
+
+/// What was gathered for the lines that take a call or a look into the database.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    key: KeySide,
+    /// Name and environment of other projects that use the new key; `None` without a tag to compare.
+    elsewhere: Option<Vec<(String, String)>>,
+    owner: Result<bool, Failure>,
+}
+
+/// What the key service said of the new key.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
+#[derive(Debug)]
+enum KeySide {
+    /// Nobody was asked, and why.
+    NotAsked(String),
+    /// The look-up of this name answered, or failed.
+    Asked { service: String, found: Result<Found, KmsError>, probe: Option<Result<(), KmsError>> },
+}
+
+/// Asks the key service, the database and Atlas about moving `project` to `new_key`. The failure is
+/// Atlas' when it asked not to be called for a while.
+///
+/// # Errors
+/// What the store answered.
+pub(super) async fn gather(
+    engine: &Engine,
+    project: &Project,
+    new_key: &KeyRef,
+    place: &Place,
+) -> Result<Result<Gathered, Failure>, StoreError> {
+    let (key, elsewhere) = tokio::join!(key_side(engine, project, new_key, place), async {
+        match &project.environment {
+            Some(own) => engine.store.elsewhere(&project.group_id, own, new_key).await.map(Some),
+            None => Ok(None),
+        }
+    });
+    let timeout = engine.settings.request_timeout.get();
+    let owner = engine.atlas.may_change(&project.credential, &project.group_id, timeout).await;
+    match owner {
+        Err(failure) if failure.retry_after.is_some() => Ok(Err(failure)),
+        owner => Ok(Ok(Gathered { key, elsewhere: elsewhere?, owner })),
+    }
+}
+
+async fn key_side(engine: &Engine, project: &Project, key: &KeyRef, place: &Place) -> KeySide {
+    let Some(name) = &project.kms else {
+        return KeySide::NotAsked(
+            "no look-up is named for this project; keywheel project edit PROJECT --kms NAME names one"
+                .to_owned(),
+        );
+    };
+    let Some(service) = engine.kms.get(name) else {
+        return KeySide::NotAsked(format!("the project's look-up {name:?} is not configured any more"));
+    };
+    let found = service.describe(key, place).await;
+    // Who may not describe a key may still use it.
+    let worth = match &found {
+        Ok(_) => true,
+        Err(error) => error.kind == ErrorKind::Denied,
+    };
+    let probe = if worth { Some(service.probe(key, place).await) } else { None };
+    KeySide::Asked { service: name.clone(), found, probe }
+}
+
+/// The checklist.
+pub(super) fn judge(
+    gathered: &Gathered,
+    (old_key, new_key): (&KeyRef, &KeyRef),
+    seen: &Observation,
+    clusters: Option<&[Cluster]>,
+    now: Timestamp,
+) -> Vec<Check> {
+    let mut checks = vec![
+        line(CheckName::Format, Verdict::Pass, format!("it reads as a key of {}", new_key.provider())),
+        place(new_key, gathered, &seen.place),
+    ];
+    key_lines(&gathered.key, new_key, now, &mut checks);
+    checks.push(shared(gathered.elsewhere.as_deref(), old_key, new_key));
+    checks.push(owner(&gathered.owner));
+    checks.push(current_key(seen));
+    checks.push(cluster_line(clusters));
+    checks.push(skew(seen));
+    checks
+}
+
+fn line(name: CheckName, result: Verdict, detail: impl Into<String>) -> Check {
+    Check { name, result, detail: detail.into() }
+}
+
+fn place(new_key: &KeyRef, gathered: &Gathered, place: &Place) -> Check {
+    if let Err(error) = new_key.check_place(place) {
+        return line(CheckName::Place, Verdict::Fail, error.message);
+    }
+    // A bare id says no region; the key service does.
+    if let KeySide::Asked { found: Ok(found), .. } = &gathered.key
+        && let Err(error) = found.key.check_place(place)
+    {
+        return line(CheckName::Place, Verdict::Fail, error.message);
+    }
+    line(CheckName::Place, Verdict::Pass, "it lies where Atlas' configuration says")
+}
+
+/// The lines that the key service answers.
+fn key_lines(key: &KeySide, new_key: &KeyRef, now: Timestamp, checks: &mut Vec<Check>) {
+    use CheckName::{EncryptDecrypt, KeyDeletion, KeyEnabled, KeyExists, KeyExpiry, KeySymmetric};
+    const DESCRIBED: [CheckName; 4] = [KeyEnabled, KeySymmetric, KeyDeletion, KeyExpiry];
+    let mut push = |name, (result, detail): (Verdict, String)| checks.push(line(name, result, detail));
+    let (service, found, probe) = match key {
+        KeySide::NotAsked(why) => {
+            push(KeyExists, (Verdict::NotChecked, why.clone()));
+            for name in DESCRIBED.into_iter().chain([EncryptDecrypt]) {
+                push(name, (Verdict::NotChecked, "the key service was not asked".to_owned()));
+            }
+            return;
+        }
+        KeySide::Asked { service, found, probe } => (service, found, probe),
+    };
+    match found {
+        Ok(found) => {
+            let made = found.created.map(|at| format!(", made {at}")).unwrap_or_default();
+            push(KeyExists, (Verdict::Pass, format!("{service} knows {}{made}", found.key)));
+            push(KeyEnabled, enabled(&found.state));
+            push(
+                KeySymmetric,
+                match &found.suits {
+                    Ok(()) => (Verdict::Pass, "it is of a kind that Atlas can use".to_owned()),
+                    Err(why) => (Verdict::Fail, why.clone()),
+                },
+            );
+            push(KeyDeletion, deletion(&found.state));
+            push(KeyExpiry, expiry(found, now));
+        }
+        Err(error) => {
+            push(KeyExists, (missing(new_key, error), format!("{service}: {error}")));
+            for name in DESCRIBED {
+                push(name, (Verdict::NotChecked, "the key could not be looked up".to_owned()));
+            }
+        }
+    }
+    let tried = match probe {
+        None => (Verdict::NotChecked, "the key could not be looked up".to_owned()),
+        Some(Ok(())) => (Verdict::Pass, "both work for our own identity".to_owned()),
+        Some(Err(error)) if error.kind == ErrorKind::Unusable => {
+            (Verdict::Fail, format!("{service}: {error}"))
+        }
+        Some(Err(error)) => (missing(new_key, error), format!("{service}: {error}")),
+    };
+    push(EncryptDecrypt, tried);
+}
+
+/// A bare id means a key in the account of Atlas' role, and is looked up in that of our identity.
+fn missing(key: &KeyRef, error: &KmsError) -> Verdict {
+    let elsewhere = matches!(key, KeyRef::Aws(key) if key.account().is_none());
+    if error.kind == ErrorKind::NotFound && !elsewhere { Verdict::Fail } else { Verdict::Warn }
+}
+
+fn enabled(state: &KeyState) -> (Verdict, String) {
+    match state {
+        KeyState::Enabled => (Verdict::Pass, "it is enabled".to_owned()),
+        KeyState::Disabled => (Verdict::Fail, "it is disabled; enable it, or choose another".to_owned()),
+        KeyState::PendingDeletion { .. } => {
+            (Verdict::Fail, "it cannot be used while its deletion is pending".to_owned())
+        }
+        KeyState::Other(word) => {
+            (Verdict::Fail, format!("its key service calls it {word}; bring it into use, or choose another"))
+        }
+    }
+}
+
+fn deletion(state: &KeyState) -> (Verdict, String) {
+    match state {
+        KeyState::PendingDeletion { at } => {
+            let when = at.map_or_else(|| "soon".to_owned(), |at| format!("at {at}"));
+            (Verdict::Fail, format!("it will be deleted {when}; cancel that, or choose another"))
+        }
+        _ => (Verdict::Pass, "its deletion is not pending".to_owned()),
+    }
+}
+
+fn expiry(found: &Found, now: Timestamp) -> (Verdict, String) {
+    if let Some(from) = found.not_before.filter(|from| *from > now) {
+        return (Verdict::Fail, format!("it may not be used before {from}"));
+    }
+    match found.expires {
+        Some(end) if end <= now => (Verdict::Fail, format!("it expired at {end}; choose another")),
+        Some(end) if now.until(end) < MUST_LAST => (
+            Verdict::Fail,
+            format!("it expires at {end}, in less than 48 hours; choose another, or move that date"),
+        ),
+        Some(end) => (Verdict::Pass, format!("it expires at {end}")),
+        None => (Verdict::Pass, "it does not expire".to_owned()),
+    }
+}
+
+/// Beginning to share a key between environments is stopped; going on with it is shown.
+fn shared(elsewhere: Option<&[(String, String)]>, old_key: &KeyRef, new_key: &KeyRef) -> Check {
+    let name = CheckName::SharedKey;
+    let Some(others) = elsewhere else {
+        return line(
+            name,
+            Verdict::NotChecked,
+            "this project has no environment; keywheel project edit PROJECT --environment NAME sets one",
+        );
+    };
+    let Some((first, environment)) = others.first() else {
+        return line(name, Verdict::Pass, "no project of another environment uses it");
+    };
+    let more = match others.len() {
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    let who = format!("{first} ({environment}){more} uses the same key");
+    if old_key.shares_key(new_key) {
+        line(name, Verdict::Warn, format!("{who}, as before; give each environment a key of its own"))
+    } else {
+        line(
+            name,
+            Verdict::Fail,
+            format!("{who}; give this project a key of its own, or tag the projects with one environment"),
+        )
+    }
+}
+
+fn owner(owner: &Result<bool, Failure>) -> Check {
+    let name = CheckName::ProjectOwner;
+    match owner {
+        Ok(true) => line(name, Verdict::Pass, "the Atlas credential is Project Owner"),
+        Ok(false) => line(
+            name,
+            Verdict::Fail,
+            "the Atlas credential is not Project Owner of this project, so Atlas would refuse the change; grant it that role",
+        ),
+        Err(failure) => line(name, Verdict::NotChecked, format!("Atlas: {}", super::sweep::said(failure))),
+    }
+}
+
+fn current_key(seen: &Observation) -> Check {
+    let (result, detail) = match seen.valid {
+        Some(true) => (Verdict::Pass, "Atlas calls the current key valid"),
+        Some(false) => (
+            Verdict::Fail,
+            "Atlas calls the current key invalid and refuses any change until it works again; re-enable it in its key service",
+        ),
+        None => (Verdict::Fail, "Atlas does not say whether the current key is valid"),
+    };
+    line(CheckName::CurrentKeyValid, result, detail)
+}
+
+fn cluster_line(clusters: Option<&[Cluster]>) -> Check {
+    let name = CheckName::Clusters;
+    let Some(clusters) = clusters else {
+        return line(name, Verdict::NotChecked, "Atlas did not answer for the clusters");
+    };
+    let among = |state| {
+        let all: Vec<_> = clusters.iter().filter(|it| it.state == state).map(|it| it.name.as_str()).collect();
+        all.join(", ")
+    };
+    let (repairing, updating) = (among("REPAIRING"), among("UPDATING"));
+    if !repairing.is_empty() {
+        line(name, Verdict::Fail, format!("Atlas is repairing {repairing}; wait until that is over"))
+    } else if !updating.is_empty() {
+        line(name, Verdict::Warn, format!("Atlas is updating {updating}; the new key joins that queue"))
+    } else {
+        let count = clusters.len();
+        line(name, Verdict::Pass, format!("{count} clusters use this key, none is updating or repairing"))
+    }
+}
+
+/// A warning only: a PATCH is held by itself until the clocks agree.
+fn skew(seen: &Observation) -> Check {
+    let name = CheckName::ClockSkew;
+    let Some(skew) = seen.skew_ms else {
+        return line(name, Verdict::NotChecked, "Atlas' reply named no time");
+    };
+    let apart = Span::from_secs(skew.unsigned_abs() / 1000);
+    let which = if skew < 0 { "behind" } else { "ahead of" };
+    if apart.get() > MAX_SKEW {
+        line(
+            name,
+            Verdict::Warn,
+            format!(
+                "this machine's clock is {apart} {which} Atlas'; nothing is sent until they agree, check its time service"
+            ),
+        )
+    } else {
+        // To the second: Atlas says no more.
+        line(name, Verdict::Pass, "this machine's clock and Atlas' agree")
+    }
+}

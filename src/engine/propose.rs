@@ -1,0 +1,289 @@
+//! Proposals: what people or an event want to move a project to, checked before anybody is asked.
+//!
+//! Everything is compared with a fresh read of Atlas, the pre-flight checklist is gone through, and only
+//! then is a rotation written, with the mails that ask for approvals. The same proposal again is no error
+//! and makes no second rotation. Who may propose is the API's business.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::command::{CommandError, check_words};
+use super::step::{self, Said};
+use super::{Engine, announce, preflight};
+use crate::atlas::AtlasApi;
+use crate::domain::ids::GroupId;
+use crate::domain::key::{KeyError, KeyRef};
+use crate::domain::policy::proposal_hash;
+use crate::domain::preflight::{Check, CheckName, Verdict, failed};
+use crate::domain::project::Project;
+use crate::domain::rotation::machine::{Step, next};
+use crate::domain::rotation::outcome::{Command, Observation, Outcome};
+use crate::domain::rotation::state::{Proposal, Rotation, State};
+use crate::store::{
+    NewApproval, NewAudit, NewJournal, NewRotation, OWN_APPROVAL, RotationRow, StoreError, Vote,
+};
+
+/// What a proposal came to.
+#[derive(Debug)]
+pub enum Proposed {
+    /// A new rotation.
+    Created(RotationRow),
+    /// The same proposal is open already.
+    Same(RotationRow),
+    /// A dry run: what would be proposed.
+    Checked {
+        /// The key Atlas holds.
+        old_key: KeyRef,
+        /// The key that would be proposed.
+        new_key: KeyRef,
+        /// What was checked.
+        checks: Vec<Check>,
+    },
+}
+
+/// Who proposes, and what set it off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proposer<'a> {
+    /// The identity in journal and audit log.
+    pub(super) actor: &'a str,
+    /// `operator`, `hook:NAME` or `poll`.
+    pub(super) trigger: &'a str,
+    /// The key service calls the new key a newer, usable version of the one in force.
+    pub(super) confirmed: bool,
+}
+
+/// Who agrees when the policy does.
+const POLICY: &str = "policy:auto_approve";
+/// The policy agrees to one rotation of a project in this time.
+const OWN_APPROVALS_APART: Duration = Duration::from_hours(24);
+
+/// Whose yes a proposal needs.
+#[derive(PartialEq)]
+enum Consent {
+    /// People's; with the reason why not the policy's, where it names the trigger.
+    OfPeople(Option<String>),
+    /// The policy's.
+    OfPolicy,
+}
+
+/// Whether a line is one that the policy cannot answer for. A project without an environment has nothing
+/// to compare.
+fn wants_people(check: &Check) -> bool {
+    match check.result {
+        Verdict::Pass => false,
+        Verdict::NotChecked => check.name != CheckName::SharedKey,
+        Verdict::Warn | Verdict::Fail => true,
+    }
+}
+
+impl Engine {
+    /// Proposes to move a project to `new_key`.
+    ///
+    /// # Errors
+    /// Names the check that failed. The same proposal again is no error.
+    pub async fn propose(
+        &self,
+        actor: &str,
+        group: &GroupId,
+        new_key: &str,
+        reason: Option<String>,
+        dry_run: bool,
+    ) -> Result<Proposed, CommandError> {
+        self.propose_as(
+            Proposer { actor, trigger: "operator", confirmed: false },
+            group,
+            new_key,
+            reason,
+            dry_run,
+        )
+        .await
+    }
+
+    /// The same, for whom and by what it was set off.
+    pub(super) async fn propose_as(
+        &self,
+        proposer: Proposer<'_>,
+        group: &GroupId,
+        new_key: &str,
+        reason: Option<String>,
+        dry_run: bool,
+    ) -> Result<Proposed, CommandError> {
+        check_words("reason", reason.as_deref())?;
+        let project =
+            self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
+        let seen = self.observe(&project.credential, group).await?;
+        let policy = project.policy(&self.settings.policy);
+        let (Some(provider), Some(old_key)) = (seen.provider, seen.key.clone()) else {
+            return Err(CommandError::Preflight(
+                "Atlas does not encrypt this project with a customer-managed key; enable encryption at rest in Atlas first".to_owned(),
+            ));
+        };
+        let new_key = KeyRef::parse(provider, new_key).map_err(CommandError::KeyInvalid)?;
+        if let Some(open) = project.open_rotation {
+            let row = self.rotation(open.id).await?;
+            return if new_key.is_same(&row.rotation.new_key, &seen.place) {
+                Ok(Proposed::Same(row))
+            } else {
+                Err(CommandError::RotationOpen { id: open.id, state: open.state })
+            };
+        }
+        if old_key.is_versionless() && !policy.allow_versionless {
+            return Err(CommandError::Versionless(old_key.to_string()));
+        }
+        if new_key.is_versionless() && !policy.allow_versionless {
+            return Err(CommandError::KeyInvalid(KeyError {
+                rule: "versionless",
+                message: format!(
+                    "{new_key} names no version; give the full versioned URL, or set allowVersionless in this project's policy"
+                ),
+            }));
+        }
+        if new_key.is_same(&old_key, &seen.place) {
+            return Err(CommandError::KeyUnchanged(old_key.to_string()));
+        }
+        new_key.check_place(&seen.place).map_err(CommandError::KeyOtherPlace)?;
+        let checks = self.preflight(&project, &seen, (&old_key, &new_key)).await?;
+        if dry_run {
+            return Ok(Proposed::Checked { old_key, new_key, checks });
+        }
+        if let Some(failed) = failed(&checks) {
+            return Err(CommandError::Preflight(failed.detail.clone()));
+        }
+        let rules = self.settings.rules(&project);
+        let proposal = Proposal { group_id: project.group_id.clone(), new_key, seen, checks, old_key, rules };
+        let consent = self.consent(proposer, &project, &proposal).await?;
+        self.insert(proposer, &project, proposal, consent, reason).await
+    }
+
+    /// Whether the policy agrees to a proposal in the place of people.
+    async fn consent(
+        &self,
+        proposer: Proposer<'_>,
+        project: &Project,
+        proposal: &Proposal,
+    ) -> Result<Consent, StoreError> {
+        if !proposal.rules.policy.auto_approve.iter().any(|named| named == proposer.trigger) {
+            return Ok(Consent::OfPeople(None));
+        }
+        let ask = |why: String| Ok(Consent::OfPeople(Some(why)));
+        if !proposer.confirmed {
+            return ask("no look-up confirms that the key is newer and usable".to_owned());
+        }
+        if let Some(check) = proposal.checks.iter().find(|check| wants_people(check)) {
+            return ask(format!("{} is {}: {}", check.name, check.result, check.detail));
+        }
+        let last = self.store.last_own_approval(&project.group_id).await?;
+        match last.filter(|at| self.clock.now().since(*at) < OWN_APPROVALS_APART) {
+            Some(at) => ask(format!("the policy agreed to another rotation of this project at {at}")),
+            None => Ok(Consent::OfPolicy),
+        }
+    }
+
+    async fn insert(
+        &self,
+        Proposer { actor, trigger, .. }: Proposer<'_>,
+        project: &Project,
+        mut proposal: Proposal,
+        consent: Consent,
+        reason: Option<String>,
+    ) -> Result<Proposed, CommandError> {
+        let now = self.clock.now();
+        if consent == Consent::OfPolicy {
+            // The policy's is the one yes that this rotation needs.
+            proposal.rules.policy.approvals = 1;
+        }
+        let Proposal { group_id, new_key, old_key, rules, .. } = &proposal;
+        let policy_version = rules.policy.version();
+        let proposal_hash = proposal_hash(group_id, new_key.provider(), old_key, new_key, &policy_version);
+        let mut row = RotationRow {
+            rotation: Rotation::propose(proposal, now),
+            trigger: trigger.to_owned(),
+            reason,
+            requested_by: actor.to_owned(),
+            proposal_hash,
+            policy_version,
+            version: 1,
+            project_name: project.name.clone(),
+            credential: project.credential.clone(),
+            lease: None,
+        };
+        let mut detail = json!({
+            "oldKey": row.rotation.old_key.to_string(),
+            "newKey": row.rotation.new_key.to_string(),
+            "proposalHash": row.proposal_hash,
+            "reason": row.reason,
+            "checks": row.rotation.checks,
+        });
+        if let Consent::OfPeople(Some(why)) = &consent {
+            detail["autoApproval"] = json!(format!("people are asked: {why}"));
+        }
+        let mut journal = vec![NewJournal {
+            actor: actor.to_owned(),
+            kind: "proposed".to_owned(),
+            from_state: None,
+            to_state: State::AwaitingApproval,
+            detail: detail.clone(),
+            replay: None,
+            merge: false,
+        }];
+        let mut audit = vec![NewAudit {
+            actor: actor.to_owned(),
+            action: "rotation.proposed".to_owned(),
+            subject: format!("rotation/{}", row.rotation.id),
+            detail: detail.to_string(),
+        }];
+        let mut vote = None;
+        if consent == Consent::OfPolicy {
+            let comment = format!("policy.auto_approve names {trigger}, and every check passed");
+            let said = Said { by: POLICY, comment: Some(&comment), vote: None };
+            let outcome = Outcome::Said(Command::Approve { given: 1 });
+            let Step { rotation, effect, .. } = next(&row.rotation, &outcome, now);
+            journal.push(step::journal(&row.rotation, &rotation, &outcome, &said, effect));
+            audit.extend(step::audit(&row.rotation, &rotation, &outcome, &said, effect));
+            vote = Some(Vote::Yes(NewApproval {
+                by: POLICY.to_owned(),
+                method: OWN_APPROVAL.to_owned(),
+                comment: Some(comment),
+            }));
+            row.rotation = rotation;
+        }
+        let kind = if vote.is_some() { "auto_approved" } else { "approval_requested" };
+        let outbox = announce::proposal_rows(self, &row, kind, &project.owners, now);
+        let write = NewRotation { row: &row, journal, vote, audit, outbox, now };
+        match self.store.insert_rotation(write).await {
+            Ok(()) => {
+                self.rotations_due.notify_one();
+                self.mail_due.notify_one();
+                Ok(Proposed::Created(row))
+            }
+            Err(StoreError::OpenRotationExists { id }) => {
+                let open = self.rotation(id).await?;
+                if open.rotation.new_key == row.rotation.new_key {
+                    Ok(Proposed::Same(open))
+                } else {
+                    Err(CommandError::RotationOpen { id, state: open.rotation.state })
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The pre-flight checklist for a proposal.
+    async fn preflight(
+        &self,
+        project: &Project,
+        seen: &Observation,
+        keys: (&KeyRef, &KeyRef),
+    ) -> Result<Vec<Check>, CommandError> {
+        let gathered = preflight::gather(self, project, keys.1, &seen.place).await?;
+        let gathered = gathered.map_err(CommandError::Atlas)?;
+        let timeout = self.settings.request_timeout.get();
+        let clusters = self
+            .atlas
+            .cmk_clusters(&project.credential, &project.group_id, keys.0.provider(), timeout)
+            .await
+            .map_err(CommandError::Atlas)?;
+        Ok(preflight::judge(&gathered, keys, seen, Some(&clusters), self.clock.now()))
+    }
+}

@@ -1,0 +1,127 @@
+//! When each project's key service is asked for its newest key, and what came of it.
+//!
+//! These columns belong to the poll alone: a look-up is no change of the project, so it does not count
+//! as one.
+
+use std::time::Duration;
+
+use super::retry::persist;
+use super::types::storable;
+use super::{Sql, Store, StoreError, each, read};
+use crate::domain::ids::GroupId;
+use crate::domain::time::Timestamp;
+
+// NULL is "at once"; the two databases sort it to different ends, and here it is the first.
+const NEXT: Sql = Sql::same(
+    "SELECT next_look_up_at FROM projects WHERE kms IS NOT NULL \
+     ORDER BY CASE WHEN next_look_up_at IS NULL THEN 0 ELSE 1 END, next_look_up_at LIMIT 1",
+);
+const CLAIM: Sql = Sql {
+    sqlite: "UPDATE projects SET next_look_up_at = $2 WHERE group_id IN (SELECT group_id FROM projects \
+             WHERE kms IS NOT NULL AND (next_look_up_at IS NULL OR next_look_up_at <= $1) LIMIT $3) RETURNING group_id",
+    postgres: "UPDATE projects SET next_look_up_at = $2 WHERE group_id IN (SELECT group_id FROM projects \
+               WHERE kms IS NOT NULL AND (next_look_up_at IS NULL OR next_look_up_at <= $1) LIMIT $3 \
+               FOR UPDATE SKIP LOCKED) RETURNING group_id",
+};
+const DONE: Sql = Sql::same(
+    "UPDATE projects SET looked_up_at = $2, look_up_said = $3, next_look_up_at = $4 WHERE group_id = $1",
+);
+const SOON: Sql = Sql::same("UPDATE projects SET next_look_up_at = NULL WHERE group_id = $1");
+const LAST: Sql = Sql::same(
+    "SELECT looked_up_at, look_up_said FROM projects WHERE group_id = $1 AND looked_up_at IS NOT NULL",
+);
+
+pub(super) const STATEMENTS: &[&Sql] = &[&NEXT, &CLAIM, &DONE, &SOON, &LAST];
+
+impl Store {
+    /// When a project's key service is to be asked; `None` without a project that names a look-up. What
+    /// was never asked is due since `now`.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn next_look_up(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let row: Option<(Option<Timestamp>,)> =
+            read!(self, NEXT, |pool, text| sqlx::query_as(text).fetch_optional(pool).await)?;
+        Ok(row.map(|(at,)| at.unwrap_or(now)))
+    }
+
+    /// Takes projects whose key service is to be asked; they are due again after `claim`.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn claim_look_ups(
+        &self,
+        now: Timestamp,
+        claim: Duration,
+        limit: i64,
+    ) -> Result<Vec<GroupId>, StoreError> {
+        let rows: Vec<(String,)> = persist(|_| async move {
+            let mut tx = self.begin().await?;
+            let rows = each!(&mut tx, CLAIM, |conn, text| sqlx::query_as(text)
+                .bind(now)
+                .bind(now + claim)
+                .bind(limit)
+                .fetch_all(conn)
+                .await)?;
+            tx.commit().await?;
+            Ok(rows)
+        })
+        .await?;
+        let bad = |text: &str| StoreError::corrupt("projects", "group_id", text);
+        rows.iter().map(|(text,)| text.parse().map_err(|_| bad(text))).collect()
+    }
+
+    /// Writes down what a look-up came to, and when the next one is due.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn looked_up(
+        &self,
+        group: &GroupId,
+        said: &str,
+        now: Timestamp,
+        next: Timestamp,
+    ) -> Result<(), StoreError> {
+        persist(|_| async move {
+            let mut tx = self.begin().await?;
+            each!(&mut tx, DONE, |conn, text| sqlx::query(text)
+                .bind(group.as_str())
+                .bind(now)
+                .bind(storable(said))
+                .bind(next)
+                .execute(conn)
+                .await
+                .map(|_| ()))?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Has a project's key service asked at once.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn look_up_soon(&self, group: &GroupId) -> Result<(), StoreError> {
+        persist(|_| async move {
+            let mut tx = self.begin().await?;
+            each!(&mut tx, SOON, |conn, text| sqlx::query(text)
+                .bind(group.as_str())
+                .execute(conn)
+                .await
+                .map(|_| ()))?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// When a project's key service was last asked by the poll, and what came of it.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn last_look_up(&self, group: &GroupId) -> Result<Option<(Timestamp, String)>, StoreError> {
+        Ok(read!(self, LAST, |pool, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .fetch_optional(pool)
+            .await)?)
+    }
+}

@@ -1,0 +1,434 @@
+//! What the key services have to say: which key is the newest, the checklist before a change, and when
+//! the policy may agree in the place of people.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keywheel::domain::preflight::{Check, CheckName, Verdict};
+use keywheel::domain::project::PolicyOverride;
+use keywheel::domain::rotation::state::{Hold, State};
+use keywheel::domain::time::{Clock, ManualClock, SystemClock};
+use keywheel::engine::command::{CommandError, NewProject, ProjectEdit, Verb};
+use keywheel::engine::propose::Proposed;
+use keywheel::engine::{driver, poll};
+use keywheel::kms::{AzureProof, KeyService, KmsOptions, Login, connect};
+use keywheel::secret::Secret;
+use keywheel::sim::world::{Facts, KeyState, Role, demo_key};
+use keywheel::store::RotationRow;
+use serde_json::json;
+
+use super::Hall;
+use super::senders::{trail, vault_event};
+use crate::support::db::Backend;
+use crate::support::group;
+
+const HOOKS: &str = r#"
+[[hooks]]
+name = "grid"
+kind = "azure-event-grid"
+token = "the-secret-in-the-address"
+[[hooks]]
+name = "bus"
+kind = "aws-eventbridge"
+token = "the-key-of-the-connection"
+[[hooks]]
+name = "ci"
+kind = "cloudevents"
+token = "the-token-of-our-pipeline"
+"#;
+
+fn azure(version: u32) -> String {
+    demo_key("AZURE", "identity-prod", 5, version)
+}
+
+fn aws(version: u32) -> String {
+    demo_key("AWS", "payments-prod", 1, version)
+}
+
+impl Hall {
+    /// The same, with look-ups at the simulated key services that the projects name.
+    pub(super) async fn asking(backend: Backend, clock: Option<ManualClock>) -> Self {
+        let mut hall = Self::on(backend, HOOKS, clock).await;
+        let base = hall.sim.base_url();
+        let login = Login::Azure {
+            tenant_id: Some("00000000-0000-4000-8000-000000000002".to_owned()),
+            client_id: Some("00000000-0000-4000-8000-000000000009".to_owned()),
+            proof: Some(AzureProof::Secret(Secret::new("keywheel-demo-azure"))),
+            authority: Some(format!("{base}/kms/entra").parse().unwrap()),
+        };
+        let keys = Some(("AKIAKEYWHEELDEMO0000".to_owned(), Secret::new("keywheel-demo-aws")));
+        let made = [
+            ("vaults", "/kms/azure", login),
+            ("aws", "/kms/aws", Login::Aws { region: None, profile: None, keys }),
+        ];
+        let look_ups: BTreeMap<_, Arc<dyn KeyService>> = made
+            .into_iter()
+            .map(|(name, path, login)| {
+                let endpoint = Some(format!("{base}{path}").parse().unwrap());
+                let options =
+                    KmsOptions { name: name.to_owned(), timeout: Duration::from_secs(20), endpoint, login };
+                (name.to_owned(), connect(options).unwrap() as Arc<dyn KeyService>)
+            })
+            .collect();
+        hall.engine.kms = Arc::new(look_ups);
+        hall.edit(5, ProjectEdit { kms: Some("vaults".to_owned()), ..ProjectEdit::default() }).await;
+        let aws = ProjectEdit {
+            kms: Some("aws".to_owned()),
+            alias: Some("alias/payments-prod".to_owned()),
+            ..ProjectEdit::default()
+        };
+        hall.edit(1, aws).await;
+        hall
+    }
+
+    async fn edit(&self, number: u64, edit: ProjectEdit) {
+        self.engine.edit_project("ada", &group(number).parse().unwrap(), edit).await.unwrap();
+    }
+
+    async fn agree(&self, number: u64, triggers: &[&str]) {
+        let triggers = triggers.iter().map(|it| (*it).to_owned()).collect();
+        let policy =
+            PolicyOverride { auto_approve: Some(triggers), approvals: Some(2), ..PolicyOverride::default() };
+        self.edit(number, ProjectEdit { policy: Some(policy), ..ProjectEdit::default() }).await;
+    }
+
+    async fn poll(&self) {
+        poll::once(&self.engine, &self.stop).await.unwrap();
+    }
+
+    async fn said(&self, number: u64) -> String {
+        let group = group(number).parse().unwrap();
+        self.engine.store.last_look_up(&group).await.unwrap().map(|(_, said)| said).unwrap_or_default()
+    }
+
+    fn key(&self, key: &str, state: KeyState) {
+        self.sim.with(|world| world.keys.insert(key.to_owned(), state));
+    }
+
+    fn fact(&self, key: &str, change: impl FnOnce(&mut Facts)) {
+        self.sim.with(|world| change(world.kms.facts.entry(key.to_owned()).or_default()));
+    }
+
+    async fn only(&self) -> RotationRow {
+        let mut rotations = self.engine.store.rotations(None, None, None, 100).await.unwrap();
+        assert_eq!(rotations.len(), 1, "{rotations:?}");
+        rotations.remove(0)
+    }
+
+    async fn none(&self) {
+        assert_eq!(self.engine.store.rotations(None, None, None, 100).await.unwrap().len(), 0);
+    }
+
+    /// What a proposal would be checked with.
+    async fn checklist(&self, number: u64, key: &str) -> Vec<Check> {
+        let group = group(number).parse().unwrap();
+        match self.engine.propose("ada", &group, key, None, true).await.unwrap() {
+            Proposed::Checked { checks, .. } => checks,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn until(&self, row: &RotationRow, wanted: impl Fn(&RotationRow) -> bool) -> RotationRow {
+        let end = tokio::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            driver::run_due(&self.engine).await.unwrap();
+            let row = self.engine.rotation(row.rotation.id).await.unwrap();
+            if wanted(&row) {
+                return row;
+            }
+            assert!(tokio::time::Instant::now() < end, "it rests as {:?}", row.rotation);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn line(checks: &[Check], name: CheckName) -> (Verdict, &str) {
+    let check = checks.iter().find(|check| check.name == name).unwrap();
+    (check.result, check.detail.as_str())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_only_says_where_to_look() {
+    let hall = Hall::asking(Backend::Sqlite, None).await;
+    // The event tells of the second version, which somebody has switched off again.
+    hall.key(&azure(2), KeyState::Disabled);
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    hall.none().await;
+    // Late, it tells of the second version again; the third is there by now.
+    hall.key(&azure(2), KeyState::Enabled);
+    hall.key(&azure(3), KeyState::Enabled);
+    hall.fact(&azure(3), |it| it.created = "2026-03-01T00:00:00Z".parse().ok());
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "2")).await;
+    let row = hall.only().await;
+    assert_eq!(row.rotation.new_key.to_string(), azure(3));
+    for check in &row.rotation.checks {
+        let wanted = if check.name == CheckName::SharedKey { Verdict::NotChecked } else { Verdict::Pass };
+        assert_eq!(check.result, wanted, "{check:?}");
+    }
+    assert_eq!(row.rotation.checks.len(), CheckName::ALL.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_without_a_key_is_enough_where_the_key_service_is_asked() {
+    let hall = Hall::asking(Backend::Sqlite, None).await;
+    hall.grid(&vault_event("KeyNearExpiry", 1, "1")).await;
+    assert_eq!(hall.only().await.rotation.new_key.to_string(), azure(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_system_asks_for_by_name_is_proposed_and_a_lower_version_by_event_is_not() {
+    let hall = Hall::asking(Backend::Sqlite, None).await;
+    // The third is in force and its time is over in the vault; the second is usable, older, and never served.
+    let past = "2026-10-01T00:00:00Z".parse().ok();
+    hall.key(&azure(3), KeyState::Enabled);
+    hall.fact(&azure(3), |it| (it.created, it.expires) = ("2026-03-01T00:00:00Z".parse().ok(), past));
+    hall.sim.with(|world| {
+        let project = world.projects.get_mut(&group(5)).unwrap();
+        project.block.insert("keyIdentifier".to_owned(), azure(3).into());
+    });
+    hall.poll().await;
+    let said = hall.said(5).await;
+    assert!(said.contains("is older than the one in force"), "{said}");
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    hall.none().await;
+    hall.ask("1", json!({ "groupId": group(5), "newKey": azure(2) })).await;
+    assert_eq!(hall.only().await.rotation.new_key.to_string(), azure(2));
+}
+
+async fn the_poll_finds_what_no_event_told_on(backend: Backend) {
+    let clock = ManualClock::new("2026-11-20T03:00:00Z".parse().unwrap());
+    let hall = Hall::asking(backend, Some(clock)).await;
+    hall.poll().await;
+    let row = hall.only().await;
+    assert_eq!((row.trigger.as_str(), row.rotation.state), ("poll", State::AwaitingApproval));
+    assert_eq!(row.rotation.new_key.to_string(), azure(2));
+    assert_eq!(hall.said(5).await, format!("proposed as rotation {}", row.rotation.id));
+    assert!(hall.said(1).await.contains("already"), "{}", hall.said(1).await);
+    // Nothing is due before six hours are over, and then nothing is new.
+    let asked = hall.sim.log().len();
+    hall.poll().await;
+    assert_eq!(hall.sim.log().len(), asked);
+    hall.clock.advance(Duration::from_secs(6 * 3600 + 1));
+    hall.poll().await;
+    assert!(hall.sim.log().len() > asked);
+    assert!(hall.said(5).await.starts_with("proposed already"), "{}", hall.said(5).await);
+    hall.only().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_poll_finds_what_no_event_told() {
+    the_poll_finds_what_no_event_told_on(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_poll_finds_what_no_event_told_on_postgres() {
+    the_poll_finds_what_no_event_told_on(Backend::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_aws_the_alias_says_which_key_is_new() {
+    let hall = Hall::asking(Backend::Sqlite, None).await;
+    hall.agree(1, &["hook:bus"]).await;
+    hall.sim.with(|world| world.kms.aliases.insert("alias/payments-prod".to_owned(), aws(2)));
+    let asked = json!({ "aliasName": "alias/payments-prod", "targetKeyId": aws(1) });
+    hall.bus(&trail("UpdateAlias", &asked, "e1")).await;
+    let row = hall.only().await;
+    assert!(row.rotation.new_key.to_string().ends_with(&aws(2)), "{}", row.rotation.new_key);
+    assert_eq!(row.rotation.state, State::Approved, "the alias' target is what the policy agrees to");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_up_that_fails_says_what_is_missing_and_stops_nothing() {
+    for (deny, firewall, expired, words) in [
+        ("keys/get", false, false, "Key Vault Reader"),
+        ("", true, false, "irewall"),
+        ("", false, true, "secret"),
+    ] {
+        let hall = Hall::asking(Backend::Sqlite, None).await;
+        hall.sim.with(|world| {
+            world.kms.denied.insert(deny.to_owned());
+            if firewall {
+                world.kms.firewalled.insert("kw-demo".to_owned());
+            }
+            world.kms.azure_apps.values_mut().for_each(|app| app.expired = expired);
+        });
+        hall.poll().await;
+        let said = hall.said(5).await;
+        assert!(said.contains(words) && said.contains("the key service does not say"), "{said}");
+        assert!(!said.contains("keywheel-demo-azure"), "{said}");
+        hall.none().await;
+        // An event names a key, and people see what nobody could check.
+        hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+        let row = hall.only().await;
+        let (verdict, detail) = line(&row.rotation.checks, CheckName::KeyExists);
+        assert_eq!(verdict, Verdict::Warn, "{detail}");
+        assert!(detail.contains(words), "{detail}");
+        let mail = hall.mails("approval_requested").await.remove(0);
+        assert!(mail.model["checks"][0]["detail"].as_str().unwrap().contains(words), "{}", mail.model);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_line_of_the_checklist_can_fail() {
+    let hall = Hall::asking(Backend::Sqlite, None).await;
+    let now = SystemClock.now();
+    let (soon, later) = (now + Duration::from_secs(47 * 3600), now + Duration::from_secs(49 * 3600));
+    let fails = async |number, key: &str, name, words: &str| {
+        let checks = hall.checklist(number, key).await;
+        let (verdict, detail) = line(&checks, name);
+        assert_eq!(verdict, Verdict::Fail, "{name}: {detail}");
+        assert!(detail.contains(words), "{words:?} not in {detail}");
+        let proposed = hall.engine.propose("ada", &group(number).parse().unwrap(), key, None, false).await;
+        assert!(matches!(proposed, Err(CommandError::Preflight(_))), "{proposed:?}");
+    };
+    let passes = async |number, key: &str, name| {
+        let checks = hall.checklist(number, key).await;
+        let (verdict, detail) = line(&checks, name);
+        assert_eq!(verdict, Verdict::Pass, "{name}: {detail}");
+    };
+    let key = azure(2);
+    let nowhere = azure(9);
+    fails(5, &nowhere, CheckName::KeyExists, "KeyNotFound").await;
+    for (state, name, words) in [
+        (KeyState::Disabled, CheckName::KeyEnabled, "enable it"),
+        (KeyState::Disabled, CheckName::EncryptDecrypt, "vaults: "),
+    ] {
+        hall.key(&key, state);
+        fails(5, &key, name, words).await;
+    }
+    hall.key(&key, KeyState::Enabled);
+    hall.fact(&key, |it| it.expires = Some(soon));
+    fails(5, &key, CheckName::KeyExpiry, "less than 48 hours").await;
+    hall.fact(&key, |it| it.expires = Some(now - Duration::from_secs(60)));
+    fails(5, &key, CheckName::KeyExpiry, "it expired at").await;
+    hall.fact(&key, |it| (it.expires, it.not_before) = (Some(later), Some(soon)));
+    fails(5, &key, CheckName::KeyExpiry, "not be used before").await;
+    hall.fact(&key, |it| it.not_before = None);
+    passes(5, &key, CheckName::KeyExpiry).await;
+    hall.fact(&key, |it| it.kind = Some("EC".to_owned()));
+    fails(5, &key, CheckName::KeySymmetric, "EC").await;
+    let key = aws(2);
+    hall.key(&key, KeyState::PendingDeletion);
+    hall.fact(&key, |it| it.deletion_date = Some(later));
+    fails(1, &key, CheckName::KeyDeletion, "it will be deleted at").await;
+    hall.key(&key, KeyState::Enabled);
+    passes(1, &key, CheckName::KeyDeletion).await;
+    hall.fact(&key, |it| it.kind = Some("RSA_2048".to_owned()));
+    fails(1, &key, CheckName::KeySymmetric, "RSA_2048").await;
+    hall.fact(&key, |it| it.kind = None);
+    hall.sim.with(|world| world.roles.insert("mdb_sa_id_demo".to_owned(), Role::ReadOnly));
+    fails(1, &key, CheckName::ProjectOwner, "grant it that role").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_key_for_two_environments_is_stopped_when_it_begins_and_shown_when_it_goes_on() {
+    let hall = Hall::asking(Backend::Sqlite, None).await;
+    let shared = |checks: &[Check]| {
+        let (verdict, detail) = line(checks, CheckName::SharedKey);
+        (verdict, detail.to_owned())
+    };
+    assert_eq!(shared(&hall.checklist(5, &azure(2)).await).0, Verdict::NotChecked);
+    let tag = |name: &str| ProjectEdit { environment: Some(name.to_owned()), ..ProjectEdit::default() };
+    hall.edit(5, tag("prod")).await;
+    assert_eq!(shared(&hall.checklist(5, &azure(2)).await).0, Verdict::Pass);
+    // Another project of this vault, for tests, holds a version of the same key.
+    hall.sim.with(|world| {
+        let project = world.projects.get_mut(&group(6)).unwrap();
+        project.block.insert("keyIdentifier".to_owned(), azure(2).replace("https://kw", "https://KW").into());
+    });
+    let new =
+        NewProject { group_id: group(6), environment: Some("test".to_owned()), ..NewProject::default() };
+    hall.engine.add_project("ada", new).await.unwrap();
+    let (verdict, detail) = shared(&hall.checklist(5, &azure(2)).await);
+    assert_eq!(verdict, Verdict::Warn, "{detail}");
+    assert!(detail.contains("identity-test (test) uses the same key, as before"), "{detail}");
+    let other = demo_key("AZURE", "identity-test", 6, 2);
+    let (verdict, _) = shared(&hall.checklist(5, &other).await);
+    assert_eq!(verdict, Verdict::Pass, "nobody holds that one any more");
+    // The other way round it would begin.
+    hall.edit(6, tag("prod")).await;
+    hall.edit(5, tag("test")).await;
+    hall.sim.with(|world| {
+        let project = world.projects.get_mut(&group(6)).unwrap();
+        project.block.insert("keyIdentifier".to_owned(), demo_key("AZURE", "identity-test", 6, 1).into());
+    });
+    let (verdict, detail) = shared(&hall.checklist(6, &azure(2)).await);
+    assert_eq!(verdict, Verdict::Fail, "{detail}");
+    assert!(detail.contains("identity-prod (test)"), "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_goes_bad_after_the_approvals_is_not_sent_until_it_is_mended() {
+    let hall = Hall::asking(Backend::Sqlite, None).await;
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    let row = hall.only().await;
+    hall.key(&azure(2), KeyState::Disabled);
+    hall.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
+    let held = hall.until(&row, |row| row.rotation.hold.is_some()).await;
+    assert_eq!((held.rotation.state, held.rotation.hold), (State::Approved, Some(Hold::Preflight)));
+    assert_eq!(line(&held.rotation.checks, CheckName::KeyEnabled).0, Verdict::Fail);
+    let mail = hall.mails("preflight_failed").await;
+    assert_eq!(mail.len(), 1);
+    assert!(mail[0].model["checks"].as_array().unwrap().iter().any(|it| it["name"] == "key_enabled"));
+    assert!(hall.sim.log().iter().all(|it| it.operation != "patch_ear"), "nothing was sent");
+    hall.key(&azure(2), KeyState::Enabled);
+    let ended = hall.until(&row, |row| row.rotation.state.is_final()).await;
+    assert_eq!(ended.rotation.state, State::Completed);
+    let journal = hall.engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
+    let sent = journal.iter().find(|it| it.kind == "patch").unwrap();
+    assert_eq!(sent.detail["checks"].as_array().unwrap().len(), CheckName::ALL.len(), "kept as evidence");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_policy_agrees_only_to_what_was_confirmed_and_once_a_day() {
+    let clock = ManualClock::new("2026-11-20T03:00:00Z".parse().unwrap());
+    let hall = Hall::asking(Backend::Sqlite, Some(clock)).await;
+    hall.agree(5, &["hook:grid", "hook:ci"]).await;
+    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    let row = hall.only().await;
+    assert_eq!(row.rotation.state, State::Approved);
+    assert!(row.rotation.approved_at.is_some() && row.rotation.quorum.is_met());
+    let votes = hall.engine.store.approvals(row.rotation.id).await.unwrap();
+    let [vote] = votes.as_slice() else { panic!("{votes:?}") };
+    assert_eq!((vote.by.as_str(), vote.method.as_str()), ("policy:auto_approve", "auto_approve"));
+    assert!(vote.comment.as_deref().unwrap().contains("hook:grid"));
+    assert_eq!(hall.mails("approval_requested").await.len(), 0);
+    assert_eq!(hall.mails("auto_approved").await.len(), 1);
+    let kinds: Vec<_> = hall.engine.store.journal(row.rotation.id, 0, 10).await.unwrap();
+    assert_eq!(
+        kinds.iter().map(|it| (it.kind.as_str(), it.to_state)).collect::<Vec<_>>(),
+        [("proposed", State::AwaitingApproval), ("command", State::Approved)]
+    );
+    assert!(hall.engine.store.verify_audit().await.unwrap().is_ok());
+    // Whoever sees it in time can stop it; then the next one within a day is people's.
+    hall.engine.say("grace", row.rotation.id, Verb::Reject, None, None).await.unwrap();
+    hall.key(&azure(3), KeyState::Enabled);
+    hall.fact(&azure(3), |it| it.created = "2026-03-01T00:00:00Z".parse().ok());
+    hall.clock.advance(Duration::from_secs(23 * 3600));
+    hall.grid(&vault_event("KeyNewVersionCreated", 3, "2")).await;
+    let second = hall.engine.store.rotations(None, None, None, 1).await.unwrap().remove(0);
+    assert_eq!((second.rotation.state, second.rotation.quorum.required), (State::AwaitingApproval, 2));
+    let first = hall.engine.store.journal(second.rotation.id, 0, 1).await.unwrap().remove(0);
+    let why = first.detail["autoApproval"].as_str().unwrap();
+    assert!(why.contains("another rotation"), "{why}");
+    hall.engine.say("grace", second.rotation.id, Verb::Reject, None, None).await.unwrap();
+    // What a system asks for by name nobody confirms, a day later or not.
+    hall.clock.advance(Duration::from_secs(2 * 86_400));
+    hall.key(&azure(4), KeyState::Enabled);
+    hall.fact(&azure(4), |it| it.created = "2026-02-02T00:00:00Z".parse().ok());
+    hall.ask("1", json!({ "groupId": group(5), "newKey": azure(4) })).await;
+    let third = hall.engine.store.rotations(None, None, None, 1).await.unwrap().remove(0);
+    assert_eq!(third.rotation.new_key.to_string(), azure(4));
+    assert_eq!(third.rotation.state, State::AwaitingApproval);
+    hall.engine.say("grace", third.rotation.id, Verb::Reject, None, None).await.unwrap();
+    // A warning is for people too.
+    hall.key(&azure(5), KeyState::Enabled);
+    hall.fact(&azure(5), |it| it.created = "2026-05-01T00:00:00Z".parse().ok());
+    hall.sim.with(|world| world.kms.denied.insert("keys/encrypt".to_owned()));
+    hall.grid(&vault_event("KeyNewVersionCreated", 5, "5")).await;
+    let fourth = hall.engine.store.rotations(None, None, None, 1).await.unwrap().remove(0);
+    assert_eq!(fourth.rotation.new_key.to_string(), azure(5));
+    assert_eq!(fourth.rotation.state, State::AwaitingApproval);
+    assert_eq!(line(&fourth.rotation.checks, CheckName::EncryptDecrypt).0, Verdict::Warn);
+}
