@@ -125,7 +125,14 @@ async fn candidate(
                     Ok(Candidate { key: named, confirmed: false })
                 }
                 _ if is(&found.key, current) => Err(held(&found.key)),
-                _ => newer(engine, project, current, found).await,
+                _ => {
+                    let key = found.key.clone();
+                    let ordered = ask.by_request && ask.named.is_some();
+                    match newer(engine, project, current, found).await {
+                        Err(_) if ordered => Ok(Candidate { key, confirmed: false }),
+                        found => found,
+                    }
+                }
             }
         }
         (Newest::Unknown(_) | Newest::Failed(_), Some(named)) if is(&named, current) => Err(held(&named)),

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::atlas::AtlasApi;
+use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Place};
 use crate::domain::preflight::{Check, CheckName, Verdict};
-use crate::domain::project::Project;
 use crate::domain::rotation::machine::MAX_SKEW;
 use crate::domain::rotation::outcome::{Cluster, Failure, Observation};
 use crate::domain::time::{Span, Timestamp};
@@ -20,6 +20,15 @@ use crate::store::StoreError;
 
 /// A key that ends sooner is not rotated to.
 const MUST_LAST: Duration = Duration::from_hours(48);
+
+/// The project whose key is to be changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) group_id: &'a GroupId,
+    pub(super) credential: &'a str,
+    pub(super) environment: Option<&'a str>,
+    pub(super) kms: Option<&'a str>,
+}
 
 /// What was gathered for the lines that take a call or a look into the database.
 #[derive(Debug)]
@@ -40,33 +49,33 @@ enum KeySide {
     Asked { service: String, found: Result<Found, KmsError>, probe: Option<Result<(), KmsError>> },
 }
 
-/// Asks the key service, the database and Atlas about moving `project` to `new_key`. The failure is
+/// Asks the key service, the database and Atlas about moving a project to `new_key`. The failure is
 /// Atlas' when it asked not to be called for a while.
 ///
 /// # Errors
 /// What the store answered.
 pub(super) async fn gather(
     engine: &Engine,
-    project: &Project,
+    project: Subject<'_>,
     new_key: &KeyRef,
     place: &Place,
 ) -> Result<Result<Gathered, Failure>, StoreError> {
-    let (key, elsewhere) = tokio::join!(key_side(engine, project, new_key, place), async {
-        match &project.environment {
-            Some(own) => engine.store.elsewhere(&project.group_id, own, new_key).await.map(Some),
+    let (key, elsewhere) = tokio::join!(key_side(engine, project.kms, new_key, place), async {
+        match project.environment {
+            Some(own) => engine.store.elsewhere(project.group_id, own, new_key).await.map(Some),
             None => Ok(None),
         }
     });
     let timeout = engine.settings.request_timeout.get();
-    let owner = engine.atlas.may_change(&project.credential, &project.group_id, timeout).await;
+    let owner = engine.atlas.may_change(project.credential, project.group_id, timeout).await;
     match owner {
         Err(failure) if failure.retry_after.is_some() => Ok(Err(failure)),
         owner => Ok(Ok(Gathered { key, elsewhere: elsewhere?, owner })),
     }
 }
 
-async fn key_side(engine: &Engine, project: &Project, key: &KeyRef, place: &Place) -> KeySide {
-    let Some(name) = &project.kms else {
+async fn key_side(engine: &Engine, kms: Option<&str>, key: &KeyRef, place: &Place) -> KeySide {
+    let Some(name) = kms else {
         return KeySide::NotAsked(
             "no look-up is named for this project; keywheel project edit PROJECT --kms NAME names one"
                 .to_owned(),
@@ -82,7 +91,7 @@ async fn key_side(engine: &Engine, project: &Project, key: &KeyRef, place: &Plac
         Err(error) => error.kind == ErrorKind::Denied,
     };
     let probe = if worth { Some(service.probe(key, place).await) } else { None };
-    KeySide::Asked { service: name.clone(), found, probe }
+    KeySide::Asked { service: name.to_owned(), found, probe }
 }
 
 /// The checklist.

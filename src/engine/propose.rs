@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::command::{CommandError, check_words};
+use super::preflight::Subject;
 use super::step::{self, Said};
 use super::{Engine, announce, preflight};
 use crate::atlas::AtlasApi;
@@ -276,7 +277,13 @@ impl Engine {
         seen: &Observation,
         keys: (&KeyRef, &KeyRef),
     ) -> Result<Vec<Check>, CommandError> {
-        let gathered = preflight::gather(self, project, keys.1, &seen.place).await?;
+        let subject = Subject {
+            group_id: &project.group_id,
+            credential: &project.credential,
+            environment: project.environment.as_deref(),
+            kms: project.kms.as_deref(),
+        };
+        let gathered = preflight::gather(self, subject, keys.1, &seen.place).await?;
         let gathered = gathered.map_err(CommandError::Atlas)?;
         let timeout = self.settings.request_timeout.get();
         let clusters = self

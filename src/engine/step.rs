@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::Engine;
 use super::announce;
-use super::preflight::{self, Gathered};
+use super::preflight::{self, Gathered, Subject};
 use crate::atlas::AtlasApi;
 use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
@@ -100,10 +100,17 @@ async fn gather(
     extras: Extras,
 ) -> Result<Result<Option<Gathered>, Failure>, StoreError> {
     let rotation = &row.rotation;
+    let group_id = &rotation.group_id;
     // A project with an open rotation cannot be removed, so it is there.
-    let project = if extras.preflight { engine.store.project(&rotation.group_id).await? } else { None };
-    let Some(project) = project else { return Ok(Ok(None)) };
-    let gathered = preflight::gather(engine, &project, &rotation.new_key, &rotation.place).await?;
+    let known = if extras.preflight { engine.store.environment_and_kms(group_id).await? } else { None };
+    let Some((environment, kms)) = known else { return Ok(Ok(None)) };
+    let subject = Subject {
+        group_id,
+        credential: &row.credential,
+        environment: environment.as_deref(),
+        kms: kms.as_deref(),
+    };
+    let gathered = preflight::gather(engine, subject, &rotation.new_key, &rotation.place).await?;
     Ok(gathered.map(Some))
 }
 

@@ -50,6 +50,7 @@ const EARLIER: Sql = Sql::same(
     "SELECT k.group_id, p.provider, k.key FROM keys k JOIN projects p ON p.group_id = k.group_id \
      WHERE k.until IS NOT NULL AND p.provider IS NOT NULL ORDER BY k.group_id, k.since",
 );
+const LOOKED_UP: Sql = Sql::same("SELECT environment, kms FROM projects WHERE group_id = $1");
 const ELSEWHERE: Sql = Sql {
     sqlite: "SELECT name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
              AND instr(lower(current_key), $3) > 0 ORDER BY group_id",
@@ -100,6 +101,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &KEYS,
     &WATCHES,
     &EARLIER,
+    &LOOKED_UP,
     &ELSEWHERE,
     &NEXT_CHECK,
     &INSERT,
@@ -323,6 +325,23 @@ impl Store {
         Ok(read!(self, KEYS, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_all(pool).await)?)
     }
 
+    /// A project's environment and look-up, for the step that is about to change its key.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn environment_and_kms(
+        &self,
+        group: &GroupId,
+    ) -> Result<Option<(Option<String>, Option<String>)>, StoreError> {
+        persist(|_| async move {
+            Ok(urgent!(self, LOOKED_UP, |pool, text| sqlx::query_as(text)
+                .bind(group.as_str())
+                .fetch_optional(pool)
+                .await)?)
+        })
+        .await
+    }
+
     /// Name and environment of the projects of another environment than `environment` that hold `key`,
     /// in whichever version.
     ///
@@ -334,12 +353,17 @@ impl Store {
         environment: &str,
         key: &KeyRef,
     ) -> Result<Vec<(String, String)>, StoreError> {
-        let rows: Vec<(String, String, String)> = read!(self, ELSEWHERE, |pool, text| sqlx::query_as(text)
-            .bind(group.as_str())
-            .bind(environment)
-            .bind(key.stem())
-            .fetch_all(pool)
-            .await)?;
+        let stem = &key.stem();
+        let rows: Vec<(String, String, String)> = persist(|_| async move {
+            let rows = urgent!(self, ELSEWHERE, |pool, text| sqlx::query_as(text)
+                .bind(group.as_str())
+                .bind(environment)
+                .bind(stem)
+                .fetch_all(pool)
+                .await)?;
+            Ok(rows)
+        })
+        .await?;
         let mut found = Vec::new();
         for (name, environment, held) in rows {
             let held: KeyRef = serde_json::from_str(&held)
