@@ -183,6 +183,24 @@ async fn our_own_credential_in_other_hands_is_called_that() {
     assert!(text.contains("the service account mdb_sa_id_demo") && text.contains("own credential"), "{text}");
 }
 
+#[tokio::test]
+async fn the_event_of_our_own_patch_is_not_blamed_for_somebody_elses_key() {
+    let rig = Rig::new().await;
+    let row = rig.approved().await;
+    let row = rig.until(&row, |it| it == State::Verifying).await;
+    // Their event is not in the feed yet, and ours is.
+    rig.set_by_hand(THIRD);
+    let row = rig.until(&row, State::is_final).await;
+    assert_eq!(row.rotation.state, State::Superseded);
+    let project = rig.swept().await;
+    assert_eq!(project.current_key.as_ref().unwrap().to_string(), THIRD);
+    assert_eq!(project.key_since_source, Some(SinceSource::FirstSeen));
+    let model = &rig.mails("drifted").await[0].model;
+    assert!(model["by"].is_null(), "{model}");
+    let text = Letter::new("drifted", model).text();
+    assert!(text.contains("no event that fits") && !text.contains("own credential"), "{text}");
+}
+
 async fn a_completed_rotation_has_a_witness_on(backend: Backend) {
     let rig = Rig::on(backend, World::demo()).await;
     let row = rig.approved().await;
