@@ -7,10 +7,10 @@ use keywheel::atlas::AtlasApi;
 use keywheel::domain::event::{Actor, ProofState};
 use keywheel::domain::ids::GroupId;
 use keywheel::domain::project::{Project, SinceSource, Status};
-use keywheel::domain::rotation::state::State;
-use keywheel::domain::time::{Clock, ManualClock, SystemClock};
-use keywheel::engine::command::NewProject;
-use keywheel::engine::{sweep, witness};
+use keywheel::domain::rotation::state::{Cause, State};
+use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock};
+use keywheel::engine::command::{NewProject, Verb};
+use keywheel::engine::{driver, sweep, witness};
 use keywheel::mail::Letter;
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
@@ -199,6 +199,51 @@ async fn the_event_of_our_own_patch_is_not_blamed_for_somebody_elses_key() {
     assert!(model["by"].is_null(), "{model}");
     let text = Letter::new("drifted", model).text();
     assert!(text.contains("no event that fits") && !text.contains("own credential"), "{text}");
+}
+
+/// The sweep finds the new key, and it is no drift.
+async fn the_new_key_is_known(rig: &Rig) {
+    let project = rig.swept().await;
+    assert_eq!(project.current_key.as_ref().unwrap().to_string(), new_key());
+    assert_eq!((rig.held(), project.drift_key), (new_key(), None));
+    assert!(rig.mails("drifted").await.is_empty());
+    let keys = rig.engine.store.keys(&project.group_id).await.unwrap();
+    let told: Vec<_> = keys.iter().map(|it| (it.key.clone(), it.until.is_some())).collect();
+    assert_eq!(told, [(old_key(), true), (new_key(), false)]);
+}
+
+#[tokio::test]
+async fn a_rotation_closed_on_its_new_key_is_no_drift() {
+    let rig = Rig::new().await;
+    rig.sim.with(|world| world.keys.insert(new_key(), KeyState::FailsOnNodes));
+    let row = rig.approved().await;
+    let row = rig.settle(&row).await;
+    assert_eq!(row.rotation.state, State::NeedsOperator);
+    let row = rig.engine.say("grace", row.rotation.id, Verb::Close, None, None).await.unwrap();
+    assert_eq!(row.rotation.state, State::Closed);
+    the_new_key_is_known(&rig).await;
+}
+
+#[tokio::test]
+async fn a_patch_that_takes_effect_after_its_rotation_failed_is_no_drift() {
+    let mut rig = Rig::new().await;
+    rig.rule(|settings| {
+        settings.verify.guard = Span::from_millis(300);
+        settings.pace.watch_for = Span::from_secs(60);
+    });
+    rig.sim.with(|world| world.faults = vec![fault("patch_ear", None, 99, Kind::DropRequest)]);
+    let row = rig.approved().await;
+    let row = rig.settle(&row).await;
+    assert_eq!((row.rotation.state, row.rotation.cause), (State::Failed, Some(Cause::NotApplied)));
+    rig.set_by_hand(&new_key());
+    let late = tokio::time::timeout(Duration::from_secs(30), async {
+        while !rig.engine.rotation(row.rotation.id).await.unwrap().rotation.late_apply {
+            driver::run_due(&rig.engine).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    late.await.expect("the late effect is not seen");
+    the_new_key_is_known(&rig).await;
 }
 
 async fn a_completed_rotation_has_a_witness_on(backend: Backend) {
