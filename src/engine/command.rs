@@ -212,7 +212,7 @@ impl Engine {
             version: 1,
         };
         let unseen = project.clone();
-        note(&mut project, &seen);
+        note(&mut project, &seen, false);
         self.check_look_up(&project)?;
         match new.key_since.filter(|_| project.current_key.is_some()) {
             Some(since) => {

@@ -599,8 +599,21 @@ impl Tx {
             (Some(key), Some(since), Some(source)) => {
                 self.ledger(&it.group_id, key, since, source, now).await
             }
+            (None, ..) => self.close_keys(&it.group_id, "", now).await,
             _ => Ok(()),
         }
+    }
+
+    /// No key but `serving` serves any more.
+    async fn close_keys(&mut self, group: &GroupId, serving: &str, now: Timestamp) -> Result<(), StoreError> {
+        each!(self, CLOSE_KEYS, |conn, text| sqlx::query(text)
+            .bind(group.as_str())
+            .bind(now)
+            .bind(serving)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        Ok(())
     }
 
     async fn ledger(
@@ -612,13 +625,7 @@ impl Tx {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let key = key.to_string();
-        each!(self, CLOSE_KEYS, |conn, text| sqlx::query(text)
-            .bind(group.as_str())
-            .bind(now)
-            .bind(key.as_str())
-            .execute(conn)
-            .await
-            .map(|_| ()))?;
+        self.close_keys(group, &key, now).await?;
         each!(self, OPEN_KEY, |conn, text| sqlx::query(text)
             .bind(group.as_str())
             .bind(key.as_str())

@@ -144,6 +144,69 @@ async fn an_undone_rotation_is_a_revert_with_the_lines_that_make_terraform_agree
     assert_eq!(rig.patches(), [new_key()], "it is not rotated back");
 }
 
+/// Switches encryption with a key of one's own off in project 1, or on with `key`.
+fn switch(rig: &Rig, key: Option<&str>) {
+    rig.sim.with(|world| {
+        let project = world.projects.get_mut(&group(1)).unwrap();
+        match key {
+            None => project.provider.clear(),
+            Some(key) => {
+                world.keys.insert(key.to_owned(), KeyState::Enabled);
+                "AWS".clone_into(&mut project.provider);
+                project.block.insert("customerMasterKeyID".to_owned(), key.into());
+            }
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_away_ends_and_the_next_one_is_announced() {
+    let rig = Rig::new().await;
+    switch(&rig, None);
+    let project = rig.swept().await;
+    assert_eq!(project.current_key, None);
+    assert_eq!(rig.mails("drifted").await[0].model["kind"], "removed");
+    let keys = rig.engine.store.keys(&project.group_id).await.unwrap();
+    assert!(keys.len() == 1 && keys[0].until.is_some(), "{keys:?}");
+
+    switch(&rig, Some(THIRD));
+    let project = rig.swept().await;
+    assert_eq!(project.drift_key.unwrap().to_string(), THIRD);
+    let mails = rig.mails("drifted").await;
+    assert_eq!((mails.len(), &mails[0].model["kind"]), (2, &json!("changed")));
+    assert_eq!((&mails[0].model["from"], &mails[0].model["to"]), (&Value::Null, &json!(THIRD)));
+    let keys = rig.engine.store.keys(&project.group_id).await.unwrap();
+    let told: Vec<_> = keys.iter().map(|it| (it.key.clone(), it.until.is_some())).collect();
+    assert_eq!(told, [(old_key(), true), (THIRD.to_owned(), false)]);
+
+    switch(&rig, None);
+    rig.swept().await;
+    switch(&rig, Some(THIRD));
+    rig.swept().await;
+    assert_eq!(rig.mails("drifted").await[0].model["kind"], "reverted");
+}
+
+#[tokio::test]
+async fn the_first_key_of_a_project_is_no_drift() {
+    let rig = Rig::new().await;
+    rig.sim.with(|world| {
+        let project =
+            keywheel::sim::world::Project { provider: String::new(), ..world.projects[&group(1)].clone() };
+        world.projects.insert(group(99), project);
+    });
+    rig.track(99).await;
+    rig.sim.with(|world| world.projects.get_mut(&group(99)).unwrap().provider = "AWS".to_owned());
+    let mut project = rig.engine.store.project(&group(99).parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(project.current_key, None);
+    project.next_check_at = rig.engine.clock.now();
+    let now = rig.engine.clock.now();
+    rig.engine.store.update_project(&project, project.version, &[], &[], now).await.unwrap();
+    sweep::once(&rig.engine, &CancellationToken::new()).await.unwrap();
+    let project = rig.engine.store.project(&project.group_id).await.unwrap().unwrap();
+    assert_eq!(project.current_key.unwrap().to_string(), old_key());
+    assert!(rig.mails("drifted").await.is_empty());
+}
+
 #[tokio::test]
 async fn a_feed_that_cannot_be_read_keeps_no_drift_from_being_announced() {
     let rig = Rig::new().await;
