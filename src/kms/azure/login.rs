@@ -25,11 +25,19 @@ const METADATA: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
 const METADATA_PATIENCE: Duration = Duration::from_secs(3);
 const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
+/// Clouds: where their vaults are, and where their tokens come from. The first host is asked.
+pub(super) const CLOUDS: [(&str, &str); 4] = [
+    ("vault.azure.net", "login.microsoftonline.com"),
+    ("vault.azure.cn", "login.chinacloudapi.cn"),
+    ("vault.azure.cn", "login.partner.microsoftonline.cn"),
+    ("vault.usgovcloudapi.net", "login.microsoftonline.us"),
+];
+
 /// The tokens in hand, and how to get more.
 pub(super) struct Tokens {
     http: Http,
     source: Source,
-    authority: Option<Url>,
+    pub(super) authority: Option<Url>,
     held: Mutex<BTreeMap<String, Held>>,
 }
 
@@ -171,12 +179,9 @@ impl Tokens {
         if let Some(authority) = &self.authority {
             return Ok(authority.clone());
         }
-        let host = match cloud {
-            "vault.azure.cn" => "https://login.chinacloudapi.cn",
-            "vault.usgovcloudapi.net" => "https://login.microsoftonline.us",
-            _ => "https://login.microsoftonline.com",
-        };
-        Url::parse(host).map_err(|error| KmsError::broken(error.to_string()))
+        let known = CLOUDS.iter().find(|(vaults, _)| *vaults == cloud);
+        let host = known.map_or("login.microsoftonline.com", |(_, host)| host);
+        Url::parse(&format!("https://{host}")).map_err(|error| KmsError::broken(error.to_string()))
     }
 }
 
