@@ -112,6 +112,24 @@ impl Reply {
         (200..300).contains(&self.status)
     }
 
+    /// The same without a text that nobody may read, should the service have sent it back: before
+    /// anything of it is cut or quoted.
+    pub(super) fn without(self, secret: &str) -> Self {
+        fn mask(value: &mut Value, secret: &str) {
+            match value {
+                Value::String(text) if text.contains(secret) => *text = text.replace(secret, "***"),
+                Value::Array(items) => items.iter_mut().for_each(|item| mask(item, secret)),
+                Value::Object(fields) => fields.values_mut().for_each(|field| mask(field, secret)),
+                _ => {}
+            }
+        }
+        let mut body = self.json();
+        if !secret.is_empty() {
+            mask(&mut body, secret);
+        }
+        Self { status: self.status, body: body.to_string().into_bytes() }
+    }
+
     /// The body as JSON; null when it is none.
     pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
@@ -159,5 +177,14 @@ mod tests {
         {
             assert!(!here(url), "{url}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_masked_before_a_text_is_cut() {
+        let secret = "canary".repeat(50);
+        let body = serde_json::json!({ "error": { "message": format!("{}{secret}", "x".repeat(1900)) } });
+        let reply = Reply { status: 400, body: body.to_string().into_bytes() }.without(&secret);
+        let error = KmsError::broken(reply.json()["error"]["message"].as_str().unwrap());
+        assert!(error.message.ends_with("x***"), "{error}");
     }
 }

@@ -105,7 +105,7 @@ impl Azure {
             self.tokens.forget(key.cloud()).await;
         }
         let grant = if body.is_some() { USE } else { READ };
-        Err(failure(&reply, grant).without(token.expose()))
+        Err(failure(&reply.without(token.expose()), grant))
     }
 
     async fn newest_of(&self, key: &AzureKey, now: Timestamp) -> Result<Found, KmsError> {
