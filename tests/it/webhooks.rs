@@ -263,6 +263,20 @@ async fn a_target_that_asks_for_patience_gets_it_within_bounds() {
 }
 
 #[tokio::test]
+async fn a_target_that_is_configured_again_is_tried_again_at_once() {
+    let (receiver, mended) = (Receiver::start().await, Receiver::start().await);
+    receiver.then([(429, vec![("retry-after", "86400".to_owned())], "slow down".to_owned())]);
+    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    it.propose().await;
+    let mut dispatch = it.dispatch();
+    dispatch.round().await.unwrap();
+    it.configure(&[options("ops", &mended.url())]);
+    it.reject().await;
+    dispatch.round().await.unwrap();
+    assert_eq!((receiver.received().len(), mended.received().len()), (1, 1));
+}
+
+#[tokio::test]
 async fn what_waited_five_days_is_given_up_untried() {
     let receiver = Receiver::start().await;
     let it = Post::new(&[options("ops", &receiver.url())]).await;
