@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::step::ENGINE;
-use crate::domain::time::Timestamp;
 use crate::mail::Letter;
 use crate::store::{ClaimedMail, Lane, MailEnd, NewAudit, OutboxRow, StoreError};
 use crate::webhook::{Answer, Note, Target, body};
@@ -45,7 +44,8 @@ const GIVE_UP: Duration = Duration::from_hours(5 * 24);
 /// The longest wait that a target may ask for.
 const LONGEST_ASKED: Duration = Duration::from_hours(24);
 
-/// Where daemons share a database, one that has not yet read a new target's name must not end its rows.
+/// Where daemons share a database, one that has not yet read of a new target, or of a mended one, must
+/// not end its rows.
 const UNKNOWN_FOR: Duration = Duration::from_mins(10);
 
 /// The longest sleep without asking the database.
@@ -156,11 +156,13 @@ impl Dispatch {
         let mut wait = LONGEST_SLEEP;
         for lane in self.engine.store.webhook_lanes().await? {
             let Some(target) = targets.iter().find(|it| it.name() == lane.target) else {
-                self.orphaned(&lane).await?;
+                let why =
+                    format!("there is no webhook target {:?} in the configuration any more", lane.target);
+                self.end_old(&lane, &why).await?;
                 continue;
             };
             if target.is_retired() {
-                self.end(&lane.target, RETIRED, self.engine.clock.now()).await?;
+                self.end_old(&lane, RETIRED).await?;
                 continue;
             }
             let next = self.begin(target, &lane, under_way).await?;
@@ -203,18 +205,15 @@ impl Dispatch {
         Ok(None)
     }
 
-    async fn orphaned(&self, lane: &Lane) -> Result<(), StoreError> {
+    /// Ends what waits in a lane that is not served here, once no other daemon serves it either.
+    async fn end_old(&self, lane: &Lane, why: &str) -> Result<(), StoreError> {
         let now = self.engine.clock.now();
         let patience = if self.engine.store.is_shared() { UNKNOWN_FOR } else { Duration::ZERO };
         if now.since(lane.oldest) < patience {
             return Ok(());
         }
-        let why = format!("there is no webhook target {:?} in the configuration any more", lane.target);
-        self.end(&lane.target, &why, now - patience).await
-    }
-
-    async fn end(&self, target: &str, why: &str, written_by: Timestamp) -> Result<(), StoreError> {
-        let ended = self.engine.store.end_webhooks(target, why, written_by, self.engine.clock.now()).await?;
+        let target = lane.target.as_str();
+        let ended = self.engine.store.end_webhooks(target, why, now - patience, now).await?;
         if ended > 0 {
             self.engine.metrics.webhooks(target, "dead", ended);
             tracing::error!(webhook.target = target, webhooks = ended, "webhooks are given up: {why}");
@@ -226,7 +225,7 @@ impl Dispatch {
 const RETIRED: &str = "the target answered 410, which means never again; it is left alone until the configuration is read again (SIGHUP) or the daemon restarts";
 
 /// Tries one webhook.
-async fn attempt(engine: &Engine, target: &Target, claimed: &ClaimedMail) -> Result<(), StoreError> {
+async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMail) -> Result<(), StoreError> {
     let (row, now) = (&claimed.row, engine.clock.now());
     if now.since(row.created_at) > GIVE_UP {
         let last = row.last_reply.as_deref().unwrap_or("it was not tried");
@@ -235,6 +234,13 @@ async fn attempt(engine: &Engine, target: &Target, claimed: &ClaimedMail) -> Res
     let text = said(engine, target, row);
     let answer = target.post(&row.message_id, text, now).await;
     let now = engine.clock.now();
+    // What a replaced target wants is not what the one in its place wants.
+    let answer = match answer {
+        Answer::Gone(said) if !engine.webhooks.all().iter().any(|it| Arc::ptr_eq(it, target)) => {
+            Answer::Failed { said, retry_after: None }
+        }
+        answer => answer,
+    };
     match answer {
         Answer::Taken(said) => {
             engine.metrics.webhooks(target.name(), "sent", 1);
