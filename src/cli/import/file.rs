@@ -130,7 +130,13 @@ fn csv_rows(text: &str) -> Result<Vec<Row>, String> {
     for (number, record) in (1..).zip(reader.records()) {
         let record = record.map_err(|error| format!("is not CSV: {error}"))?;
         let line = record.position().map(|at| line(text, at));
-        let body = if record.len() == header.len() {
+        let odd = record.iter().position(|cell| cell.contains(char::is_control));
+        let body = if let Some(place) = odd {
+            // A quotation mark that is left open takes the lines after it into its cell.
+            let rule = "holds a line break or another control character: is a quotation mark (\") left open?";
+            let field = header.get(place).unwrap_or_default().to_owned();
+            Err(Refusal { field, rule: rule.to_owned() })
+        } else if record.len() == header.len() {
             let fields = header.iter().zip(&record);
             body(fields.map(|(name, text)| (name.to_owned(), json!(text))).collect())
         } else {
@@ -340,6 +346,9 @@ mod tests {
             (Format::Csv, format!("groupId,since\n{ID},soon\n"), 1, "since", "is not a date"),
             (Format::Csv, format!("groupId,policy\n{ID},[]\n"), 1, "policy", "JSON object"),
             (Format::Csv, "groupId,name\n,a\n".to_owned(), 1, "groupId", "is missing"),
+            (Format::Csv, format!("groupId,name,kms\n{ID},\"a,b\n{ID},c,d\n"), 1, "name", "left open"),
+            (Format::Csv, format!("groupId,name\n{ID},a\n{ID},b\tc\n"), 2, "name", "control character"),
+            (Format::Csv, format!("groupId,name\n{ID},a\n{ID},\"b\r\nc\"\n"), 2, "name", "line break"),
             (Format::Json, format!(r#"[{{"groupId":"{ID}"}},7]"#), 2, "", "named fields"),
             (Format::Json, r#"[{"groupId":650}]"#.to_owned(), 1, "groupId", "takes a text"),
             (
