@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::yaml;
+use super::{json as strict, yaml};
 use crate::domain::ids::GroupId;
 use crate::domain::text::distance;
 use crate::domain::time::Timestamp;
@@ -85,7 +85,10 @@ pub(super) fn rows(format: Format, text: &str) -> Result<Vec<Row>, String> {
     let rows = match format {
         Format::Csv => csv_rows(text)?,
         Format::Json => {
-            let value: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+            let value = strict::read(text).map_err(|error| {
+                let what = if error.is_data() { "" } else { "is not JSON: " };
+                format!("{what}{error}")
+            })?;
             let Value::Array(items) = value else {
                 return Err("takes a list of projects: [{\"groupId\": …}, …]".to_owned());
             };
@@ -242,7 +245,7 @@ fn policy(value: Value) -> Result<Value, String> {
     let wrong = |why: String| format!("takes a JSON object such as {{\"approvals\": 2}}{why}");
     match value {
         Value::Object(_) => Ok(value),
-        Value::String(text) => match serde_json::from_str(&text) {
+        Value::String(text) => match strict::read(&text) {
             Ok(value @ Value::Object(_)) => Ok(value),
             Ok(_) => Err(wrong(String::new())),
             Err(error) => Err(wrong(format!(": {error}"))),
@@ -325,6 +328,7 @@ mod tests {
             (Format::Json, "{}", "takes a list"),
             (Format::Json, "[1,", "is not JSON"),
             (Format::Json, "[]", "holds no project"),
+            (Format::Json, r#"[{"groupId": "x", "groupId": "y"}]"#, "groupId is there twice at line 1"),
             (Format::Yaml, "groupId: x\n", "line 1: a list of projects"),
             (Format::Yaml, "- groupId: x\n  groupId: y\n", "line 2: groupId is there twice"),
             (Format::Yaml, "- &a\n  groupId: x\n- *a\n", "anchors"),
