@@ -1,6 +1,7 @@
 //! Discovery, import, drift, and Atlas' events as a second source: over real HTTP against the simulator.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use keywheel::atlas::AtlasApi;
@@ -8,9 +9,9 @@ use keywheel::domain::event::{Actor, ProofState};
 use keywheel::domain::ids::GroupId;
 use keywheel::domain::project::{Project, SinceSource, Status};
 use keywheel::domain::rotation::state::{Cause, State};
-use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock};
+use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{NewProject, Verb};
-use keywheel::engine::{driver, sweep, witness};
+use keywheel::engine::{Engine, Settings, driver, sweep, witness};
 use keywheel::mail::Letter;
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
@@ -205,6 +206,60 @@ async fn the_first_key_of_a_project_is_no_drift() {
     let project = rig.engine.store.project(&project.group_id).await.unwrap().unwrap();
     assert_eq!(project.current_key.unwrap().to_string(), old_key());
     assert!(rig.mails("drifted").await.is_empty());
+}
+
+/// Each look at this clock takes four seconds.
+#[derive(Debug, Default)]
+struct Slow(AtomicU64);
+
+impl Clock for Slow {
+    fn now(&self) -> Timestamp {
+        SystemClock.now() + Duration::from_secs(4) * u32::try_from(self.0.fetch_add(1, Relaxed)).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_atlas_that_hangs_keeps_no_reminder_from_being_written() {
+    let rig = Rig::new().await;
+    let mut project = rig.project().await;
+    let now = rig.engine.clock.now();
+    (project.next_check_at, project.next_reminder_at) = (now, Some(now));
+    project.key_since = Some(now - 400 * Duration::from_secs(86_400));
+    for number in 100..300 {
+        project.group_id = group(number).parse().unwrap();
+        let found = rig.sim.with(|world| world.projects[&group(1)].clone());
+        rig.sim.with(|world| world.projects.insert(group(number), found));
+        rig.engine.store.insert_project(&project, &[], now).await.unwrap();
+    }
+    rig.sim.with(|world| world.faults = vec![fault("get_ear", None, 999, Kind::Delay(600_000))]);
+    let mut engine = engine_at(&rig.sim, rig.db.store.clone(), Arc::new(Slow::default()));
+    let mut settings = Settings::clone(&engine.settings);
+    settings.request_timeout = Span::from_millis(50);
+    engine.settings = Arc::new(settings);
+    let asked = rig.sim.log().len();
+    let stop = CancellationToken::new();
+    let sweeping = tokio::spawn(sweep::run(engine.clone(), stop.clone()));
+    let reminded = tokio::time::timeout(Duration::from_secs(60), async {
+        while rig.mails("reminder_digest").await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    reminded.await.expect("nobody is reminded");
+    stop.cancel();
+    sweeping.await.unwrap();
+    assert!(engine.last_sweep.lock().unwrap().is_some());
+    let looks = rig.sim.log().into_iter().skip(asked).filter(|it| it.operation == "get_ear").count();
+    assert!((1..=64).contains(&looks), "the rest is the next sweep's: {looks}");
+}
+
+#[tokio::test]
+async fn what_comes_due_during_a_sweep_is_the_next_sweeps() {
+    let mut rig = Rig::new().await;
+    rig.track(5).await;
+    rig.rule(|settings| settings.drift_every = Span::from_millis(0));
+    let later = engine_at(&rig.sim, rig.db.store.clone(), Arc::new(Slow(AtomicU64::new(100))));
+    let engine = Engine { settings: Arc::clone(&rig.engine.settings), ..later };
+    assert_eq!(sweep::once(&engine, &CancellationToken::new()).await.unwrap(), 2);
 }
 
 #[tokio::test]
