@@ -11,7 +11,7 @@ use keywheel::domain::project::{Project, SinceSource, Status};
 use keywheel::domain::rotation::state::{Cause, State};
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{NewProject, Verb};
-use keywheel::engine::{Engine, Settings, driver, sweep, witness};
+use keywheel::engine::{Engine, Settings, driver, remind, sweep, witness};
 use keywheel::mail::Letter;
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
@@ -260,6 +260,19 @@ async fn what_comes_due_during_a_sweep_is_the_next_sweeps() {
     let later = engine_at(&rig.sim, rig.db.store.clone(), Arc::new(Slow(AtomicU64::new(100))));
     let engine = Engine { settings: Arc::clone(&rig.engine.settings), ..later };
     assert_eq!(sweep::once(&engine, &CancellationToken::new()).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_project_that_does_not_read_keeps_no_other_from_being_looked_at() {
+    let rig = Rig::new().await;
+    rig.track(5).await;
+    let keywheel::store::Store::Sqlite { write: pool, .. } = &rig.engine.store else { unreachable!() };
+    let spoil = "UPDATE projects SET place = '{', next_check_at = '2000-01-01T00:00:00.000000Z', \
+                 next_reminder_at = next_check_at WHERE group_id = $1";
+    sqlx::query(spoil).bind(group(5)).execute(pool).await.unwrap();
+    rig.edited(THIRD, "eve@example.com").await;
+    assert_eq!(rig.swept().await.current_key.unwrap().to_string(), THIRD);
+    remind::once(&rig.engine).await.unwrap();
 }
 
 #[tokio::test]
