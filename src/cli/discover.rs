@@ -1,6 +1,6 @@
 //! What the server's credentials can see in Atlas, and adding it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -83,18 +83,16 @@ async fn found(args: &Discover, client: &Client, printer: &mut Printer) -> Resul
     query.extend(args.credential.as_deref().map(|name| ("credential", name)));
     query.extend(args.tags.iter().map(|tag| ("tag", tag.as_str())));
     let mut all = Vec::new();
-    let mut known = BTreeSet::new();
+    let mut known = BTreeMap::new();
     let mut cursor = None::<String>;
     loop {
         let mut query = query.clone();
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let mut reply = client.get("/discover", &query).await?.json;
         let items = reply["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
-        // Two credentials may see the same project: the first one has it.
-        all.extend(items.into_iter().filter(|item| match item["groupId"].as_str() {
-            Some(id) => known.insert(id.to_owned()),
-            None => true,
-        }));
+        for item in items {
+            take(&mut all, &mut known, item);
+        }
         let next = reply["next"].as_str().map(str::to_owned);
         if next.is_none() || next == cursor {
             return Ok(all);
@@ -106,6 +104,17 @@ async fn found(args: &Discover, client: &Client, printer: &mut Printer) -> Resul
             cell(&reply["credential"])
         ));
         cursor = next;
+    }
+}
+
+/// Two credentials may see the same project: the first one that could read it has it. `known` says
+/// where in `all` a project is.
+fn take(all: &mut Vec<Value>, known: &mut BTreeMap<String, usize>, item: Value) {
+    let place = item["groupId"].as_str().map(|id| *known.entry(id.to_owned()).or_insert(all.len()));
+    match place.and_then(|place| all.get_mut(place)) {
+        Some(other) if !other["error"].is_null() && item["error"].is_null() => *other = item,
+        Some(_) => {}
+        None => all.push(item),
     }
 }
 
@@ -162,4 +171,36 @@ fn body(item: &Value) -> Map<String, Value> {
         ("environment", environment),
     ];
     fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_is_the_first_credentials_that_could_read_it() {
+        let (mut all, mut known) = (Vec::new(), BTreeMap::new());
+        for item in [
+            json!({ "groupId": "a", "credential": "one", "error": "403" }),
+            json!({ "groupId": null, "credential": "one", "error": "no list" }),
+            json!({ "groupId": "b", "credential": "one", "error": null }),
+            json!({ "groupId": "a", "credential": "two", "error": null }),
+            json!({ "groupId": "b", "credential": "two", "error": "403" }),
+            json!({ "groupId": "a", "credential": "three", "error": null }),
+            json!({ "groupId": null, "credential": "three", "error": "no list" }),
+        ] {
+            take(&mut all, &mut known, item);
+        }
+        let told: Vec<_> = all.iter().map(|it| (it["groupId"].as_str(), cell(&it["credential"]))).collect();
+        let owned = |it: &str| it.to_owned();
+        assert_eq!(
+            told,
+            [
+                (Some("a"), owned("two")),
+                (None, owned("one")),
+                (Some("b"), owned("one")),
+                (None, owned("three"))
+            ]
+        );
+    }
 }

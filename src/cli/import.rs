@@ -5,6 +5,7 @@
 //! may not add anything, ends the whole.
 
 mod file;
+mod json;
 mod yaml;
 
 use std::collections::BTreeMap;

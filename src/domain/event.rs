@@ -108,17 +108,21 @@ pub fn atlas_time(at: Timestamp, skew_ms: Option<i64>) -> Timestamp {
 ///
 /// It does not count when the newest event is about another provider (then the present key was set
 /// without an event), when it is newer than the look at the key, or when it is older than `after`,
-/// an instant at which another key was still seen. What it cannot tell: whether the key was changed
-/// later by a way that makes no event, and whether the event was about this key at all.
+/// an instant at which another key was still seen; nor when it is `ours`, the event of a PATCH that
+/// did not set this key: then that of the present key is not in the feed yet. What it cannot tell:
+/// whether the key was changed later by a way that makes no event, and whether the event was about
+/// this key at all.
 #[must_use]
 pub fn began(
     events: &[KeyEvent],
     provider: Provider,
     after: Option<Timestamp>,
     seen: Timestamp,
+    ours: impl Fn(&KeyEvent) -> bool,
 ) -> Option<&KeyEvent> {
-    let newest = events.iter().max_by_key(|event| event.at)?;
+    let newest = events.iter().max_by_key(|event| (event.at, !ours(event)))?;
     let fits = newest.provider == provider
+        && !ours(newest)
         && newest.at <= seen + SLACK
         && after.is_none_or(|after| newest.at + SLACK >= after);
     fits.then_some(newest)
@@ -178,6 +182,10 @@ mod tests {
         KeyEvent { id: format!("e{second}"), at: at(second), provider: Provider::Aws, by }
     }
 
+    fn nobody(_: &KeyEvent) -> bool {
+        false
+    }
+
     fn eve() -> Actor {
         Actor::Person("eve@example.com".to_owned())
     }
@@ -185,21 +193,40 @@ mod tests {
     #[test]
     fn the_newest_event_says_since_when_a_key_serves() {
         let events = [event(10, eve()), event(40, Actor::Unsaid), event(20, eve())];
-        assert_eq!(began(&events, Provider::Aws, None, at(100)).unwrap().id, "e40");
-        assert_eq!(began(&[], Provider::Aws, None, at(100)), None);
+        assert_eq!(began(&events, Provider::Aws, None, at(100), nobody).unwrap().id, "e40");
+        assert_eq!(began(&[], Provider::Aws, None, at(100), nobody), None);
     }
 
     #[test]
     fn an_event_that_something_contradicts_does_not_count() {
         let moved = KeyEvent { provider: Provider::Gcp, ..event(50, eve()) };
-        assert_eq!(began(&[event(10, eve()), moved], Provider::Aws, None, at(100)), None, "another provider");
+        assert_eq!(
+            began(&[event(10, eve()), moved], Provider::Aws, None, at(100), nobody),
+            None,
+            "another provider"
+        );
         let events = [event(40, eve())];
-        assert_eq!(began(&events, Provider::Aws, None, at(30)), None, "newer than the look");
-        assert_eq!(began(&events, Provider::Aws, Some(at(50)), at(100)), None, "another key was seen later");
+        assert_eq!(began(&events, Provider::Aws, None, at(30), nobody), None, "newer than the look");
+        assert_eq!(
+            began(&events, Provider::Aws, Some(at(50)), at(100), nobody),
+            None,
+            "another key was seen later"
+        );
         assert!(
-            began(&events, Provider::Aws, Some(at(41)), at(100)).is_some(),
+            began(&events, Provider::Aws, Some(at(41)), at(100), nobody).is_some(),
             "a second is no contradiction"
         );
+    }
+
+    #[test]
+    fn the_event_of_our_own_patch_does_not_stand_for_a_key_that_came_after_it() {
+        let ours = |event: &KeyEvent| event.by.is(OWN);
+        let own = || event(15, Actor::credential(OWN));
+        assert_eq!(began(&[event(12, eve()), own()], Provider::Aws, None, at(100), ours), None);
+        for newer in [event(15, eve()), event(20, eve())] {
+            let events = [newer.clone(), own()];
+            assert_eq!(began(&events, Provider::Aws, None, at(100), ours), Some(&newer));
+        }
     }
 
     #[test]

@@ -104,6 +104,9 @@ pub enum CommandError {
     Store(#[from] StoreError),
 }
 
+/// The longest tag, in characters.
+const LONGEST_TAG: usize = 64;
+
 /// What a project is added with.
 #[derive(Clone, Debug, Default)]
 pub struct NewProject {
@@ -179,6 +182,7 @@ impl Engine {
         }
         let credential = new.credential.unwrap_or_else(|| "default".to_owned());
         self.check_fields(new.name.as_deref(), &new.owners, &credential, new.key_since)?;
+        check_environment(new.environment.as_deref())?;
         let seen = self.observe(&credential, &group).await?;
         let timeout = self.settings.request_timeout.get();
         let name = match new.name {
@@ -212,7 +216,7 @@ impl Engine {
             version: 1,
         };
         let unseen = project.clone();
-        note(&mut project, &seen);
+        note(&mut project, &seen, false);
         self.check_look_up(&project)?;
         match new.key_since.filter(|_| project.current_key.is_some()) {
             Some(since) => {
@@ -242,6 +246,7 @@ impl Engine {
             after.name = edit.name.clone().unwrap_or(after.name);
             after.owners = edit.owners.unwrap_or(after.owners);
             after.credential = edit.credential.unwrap_or(after.credential);
+            check_environment(edit.environment.as_deref())?;
             if let Some(tag) = edit.environment {
                 after.environment = Some(tag).filter(|tag| !tag.is_empty());
             }
@@ -494,6 +499,15 @@ impl Verb {
             Verb::Close => "close",
         }
     }
+}
+
+fn check_environment(tag: Option<&str>) -> Result<(), CommandError> {
+    let good = |tag: &str| tag.chars().count() <= LONGEST_TAG && !tag.contains(char::is_control);
+    if tag.is_none_or(good) {
+        return Ok(());
+    }
+    let rule = format!("a tag takes at most {LONGEST_TAG} characters and no control characters");
+    Err(CommandError::Invalid { field: "environment", rule })
 }
 
 fn record(actor: &str, action: &str, group: &GroupId, detail: &serde_json::Value) -> NewAudit {

@@ -5,7 +5,7 @@
 //! try or five days. A target that answers 410 is left alone until the configuration is read again;
 //! one that is no longer configured gets nothing, and its rows say so. Nothing here writes webhooks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::step::ENGINE;
-use crate::domain::time::Timestamp;
 use crate::mail::Letter;
 use crate::store::{ClaimedMail, Lane, MailEnd, NewAudit, OutboxRow, StoreError};
 use crate::webhook::{Answer, Note, Target, body};
@@ -45,7 +44,8 @@ const GIVE_UP: Duration = Duration::from_hours(5 * 24);
 /// The longest wait that a target may ask for.
 const LONGEST_ASKED: Duration = Duration::from_hours(24);
 
-/// Where daemons share a database, one that has not yet read a new target's name must not end its rows.
+/// Where daemons share a database, one that has not yet read of a new target, or of a mended one, must
+/// not end its rows.
 const UNKNOWN_FOR: Duration = Duration::from_mins(10);
 
 /// The longest sleep without asking the database.
@@ -71,11 +71,10 @@ impl Targets {
     }
 }
 
-/// What is under way to each target, and until when it asked to be left alone.
+/// What is under way to each target.
 #[derive(Debug, Default)]
 struct Lanes {
     under_way: HashMap<Id, String>,
-    left_alone: BTreeMap<String, Timestamp>,
 }
 
 impl Lanes {
@@ -83,24 +82,21 @@ impl Lanes {
         self.under_way.values().filter(|it| *it == target).count() >= AT_ONCE
     }
 
-    fn ended(&mut self, done: Result<(Id, Option<Timestamp>), JoinError>) {
-        let id = match &done {
-            Ok((id, _)) => *id,
-            Err(broken) => {
+    fn ended(&mut self, done: Result<(Id, ()), JoinError>) {
+        let id = done.map_or_else(
+            |broken| {
                 tracing::error!(error = %broken, "an attempt to deliver a webhook broke off");
                 broken.id()
-            }
-        };
-        let target = self.under_way.remove(&id);
-        if let (Some(target), Ok((_, Some(until)))) = (target, done) {
-            self.left_alone.insert(target, until);
-        }
+            },
+            |(id, ())| id,
+        );
+        self.under_way.remove(&id);
     }
 }
 
-/// Attempts, each saying until when its target wants to be left alone. They run on their own: one that
-/// waits for the database must not wait for whoever begins the next.
-type UnderWay = JoinSet<Option<Timestamp>>;
+/// Attempts. They run on their own: one that waits for the database must not wait for whoever begins
+/// the next.
+type UnderWay = JoinSet<()>;
 
 /// Takes webhooks to their targets.
 #[derive(Debug)]
@@ -160,11 +156,13 @@ impl Dispatch {
         let mut wait = LONGEST_SLEEP;
         for lane in self.engine.store.webhook_lanes().await? {
             let Some(target) = targets.iter().find(|it| it.name() == lane.target) else {
-                self.orphaned(&lane).await?;
+                let why =
+                    format!("there is no webhook target {:?} in the configuration any more", lane.target);
+                self.end_old(&lane, &why).await?;
                 continue;
             };
             if target.is_retired() {
-                self.end(&lane.target, RETIRED, self.engine.clock.now()).await?;
+                self.end_old(&lane, RETIRED).await?;
                 continue;
             }
             let next = self.begin(target, &lane, under_way).await?;
@@ -181,14 +179,9 @@ impl Dispatch {
         under_way: &mut UnderWay,
     ) -> Result<Option<Duration>, StoreError> {
         let now = self.engine.clock.now();
-        if let Some(until) = self.lanes.left_alone.get(&lane.target) {
-            if *until > now {
-                return Ok(Some(now.until(*until)));
-            }
-            self.lanes.left_alone.remove(&lane.target);
-        }
-        if lane.next > now {
-            return Ok(Some(now.until(lane.next)));
+        let next = lane.next.max(target.rests_until());
+        if next > now {
+            return Ok(Some(now.until(next)));
         }
         let mut begun = false;
         while !self.lanes.full(&lane.target) {
@@ -199,32 +192,28 @@ impl Dispatch {
             begun = true;
             let (engine, target) = (self.engine.clone(), Arc::clone(target));
             let task = under_way.spawn(async move {
-                attempt(&engine, &target, &claimed).await.unwrap_or_else(|error| {
+                if let Err(error) = attempt(&engine, &target, &claimed).await {
                     // Its claim runs out, and it is sent again under the same id.
                     tracing::error!(
                         error = %error, webhook.id = %claimed.row.id,
                         "what became of a webhook cannot be written down"
                     );
-                    None
-                })
+                }
             });
             self.lanes.under_way.insert(task.id(), lane.target.clone());
         }
         Ok(None)
     }
 
-    async fn orphaned(&self, lane: &Lane) -> Result<(), StoreError> {
+    /// Ends what waits in a lane that is not served here, once no other daemon serves it either.
+    async fn end_old(&self, lane: &Lane, why: &str) -> Result<(), StoreError> {
         let now = self.engine.clock.now();
         let patience = if self.engine.store.is_shared() { UNKNOWN_FOR } else { Duration::ZERO };
         if now.since(lane.oldest) < patience {
             return Ok(());
         }
-        let why = format!("there is no webhook target {:?} in the configuration any more", lane.target);
-        self.end(&lane.target, &why, now - patience).await
-    }
-
-    async fn end(&self, target: &str, why: &str, written_by: Timestamp) -> Result<(), StoreError> {
-        let ended = self.engine.store.end_webhooks(target, why, written_by, self.engine.clock.now()).await?;
+        let target = lane.target.as_str();
+        let ended = self.engine.store.end_webhooks(target, why, now - patience, now).await?;
         if ended > 0 {
             self.engine.metrics.webhooks(target, "dead", ended);
             tracing::error!(webhook.target = target, webhooks = ended, "webhooks are given up: {why}");
@@ -235,44 +224,47 @@ impl Dispatch {
 
 const RETIRED: &str = "the target answered 410, which means never again; it is left alone until the configuration is read again (SIGHUP) or the daemon restarts";
 
-/// Tries one webhook; says until when its target wants to be left alone.
-async fn attempt(
-    engine: &Engine,
-    target: &Target,
-    claimed: &ClaimedMail,
-) -> Result<Option<Timestamp>, StoreError> {
+/// Tries one webhook.
+async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMail) -> Result<(), StoreError> {
     let (row, now) = (&claimed.row, engine.clock.now());
     if now.since(row.created_at) > GIVE_UP {
         let last = row.last_reply.as_deref().unwrap_or("it was not tried");
-        give_up(engine, claimed, &format!("not delivered within five days; last: {last}")).await?;
-        return Ok(None);
+        return give_up(engine, claimed, &format!("not delivered within five days; last: {last}")).await;
     }
     let text = said(engine, target, row);
     let answer = target.post(&row.message_id, text, now).await;
     let now = engine.clock.now();
+    // What a replaced target wants is not what the one in its place wants.
+    let answer = match answer {
+        Answer::Gone(said) if !engine.webhooks.all().iter().any(|it| Arc::ptr_eq(it, target)) => {
+            Answer::Failed { said, retry_after: None }
+        }
+        answer => answer,
+    };
     match answer {
         Answer::Taken(said) => {
             engine.metrics.webhooks(target.name(), "sent", 1);
-            engine.store.mail_ended(claimed, &MailEnd::Sent, &said, now).await?;
-            Ok(None)
+            engine.store.mail_ended(claimed, &MailEnd::Sent, &said, now).await
         }
-        Answer::Gone(said) => gone(engine, target, claimed, &said).await.map(|()| None),
+        Answer::Gone(said) => gone(engine, target, claimed, &said).await,
         Answer::Failed { said, retry_after } => {
             let asked = retry_after.map(|wait| wait.min(LONGEST_ASKED));
+            if let Some(wait) = asked {
+                target.rest(now + wait);
+            }
             let wait = usize::try_from(row.attempts - 1).ok().and_then(|tried| WAITS.get(tried));
             let next = wait.map(|wait| now + (*wait).max(asked.unwrap_or_default()));
             match next.filter(|next| next.since(row.created_at) <= GIVE_UP) {
-                None => give_up(engine, claimed, &said).await?,
+                None => give_up(engine, claimed, &said).await,
                 Some(next) => {
                     tracing::warn!(
                         webhook.id = %row.id, webhook.target = target.name(), webhook.kind = %row.kind,
                         attempt = row.attempts, next = %next, "a webhook was not delivered: {said}"
                     );
                     engine.metrics.webhooks(target.name(), "failed", 1);
-                    engine.store.mail_ended(claimed, &MailEnd::Again(next), &said, now).await?;
+                    engine.store.mail_ended(claimed, &MailEnd::Again(next), &said, now).await
                 }
             }
-            Ok(asked.map(|wait| now + wait))
         }
     }
 }

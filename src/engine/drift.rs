@@ -17,7 +17,7 @@ use crate::domain::ids::GroupId;
 use crate::domain::key::KeyRef;
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::{Failure, Observation};
-use crate::domain::rotation::state::State;
+use crate::domain::rotation::state::{Rotation, State};
 use crate::domain::terraform::key_lines;
 use crate::domain::time::Timestamp;
 use crate::store::{Drift, KeySpan, NewOutbox, RotationRow, StoreError};
@@ -32,20 +32,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RECENT: usize = 20;
 
 /// The event with which the key that `seen` shows began to serve; `after` is when another key was
-/// seen last.
-pub(super) async fn beginning(
+/// seen last, and `patches` are the times of our own PATCHes, by Atlas' clock, whose events are not it.
+async fn beginning(
     engine: &Engine,
     credential: &str,
     group: &GroupId,
     seen: &Observation,
     after: Option<Timestamp>,
+    patches: &[(Timestamp, Timestamp)],
 ) -> Result<Option<KeyEvent>, Failure> {
     let Some(provider) = seen.provider else { return Ok(None) };
     let ours = |at| atlas_time(at, seen.skew_ms);
     let since = after.map_or(seen.at - FAR_BACK, |after| ours(after) - SLACK);
     let timeout = engine.settings.request_timeout.get().min(PATIENCE);
     let events = engine.atlas.key_events(credential, group, since, timeout).await?;
-    Ok(began(&events, provider, after.map(ours), ours(seen.at)).cloned())
+    let own = engine.atlas.identity(credential);
+    let is_patch = |event: &KeyEvent| {
+        own.as_deref().is_some_and(|own| event.by.is(own))
+            && patches.iter().any(|(from, to)| *from <= event.at + SLACK && event.at <= *to + SLACK)
+    };
+    Ok(began(&events, provider, after.map(ours), ours(seen.at), is_patch).cloned())
 }
 
 /// Gives a project's new key the date of Atlas' event, where there is one that nothing contradicts.
@@ -53,7 +59,7 @@ pub(super) async fn date(engine: &Engine, before: &Project, after: &mut Project,
     if after.current_key.is_none() {
         return;
     }
-    match beginning(engine, &after.credential, &after.group_id, seen, before.last_checked_at).await {
+    match beginning(engine, &after.credential, &after.group_id, seen, before.last_checked_at, &[]).await {
         Ok(Some(event)) => {
             after.key_since = Some(event.at.min(seen.at));
             after.key_since_source = Some(SinceSource::AtlasEvent);
@@ -81,7 +87,8 @@ pub(super) async fn explain(
     let group = &before.group_id;
     let rotations = engine.store.rotations(None, Some(group), None, RECENT).await?;
     let after_look = last_seen(before, rotations.first());
-    let feed = beginning(engine, &before.credential, group, seen, after_look).await;
+    let patches: Vec<_> = rotations.iter().filter_map(|row| patching(&row.rotation)).collect();
+    let feed = beginning(engine, &before.credential, group, seen, after_look, &patches).await;
     let event = feed.as_ref().ok().and_then(Option::as_ref);
     let since = match event {
         Some(event) => (event.at.min(seen.at), SinceSource::AtlasEvent),
@@ -153,6 +160,17 @@ fn last_seen(project: &Project, newest: Option<&RotationRow>) -> Option<Timestam
         !has_moved(row) && row.rotation.finished_at.is_some_and(|at| project.last_checked_at <= Some(at))
     });
     overtaken.map_or(project.last_checked_at, |row| Some(row.rotation.created_at))
+}
+
+/// From when until when PATCHes of a rotation may have taken effect, by Atlas' clock.
+fn patching(rotation: &Rotation) -> Option<(Timestamp, Timestamp)> {
+    let first = rotation.first_patch_at?;
+    let seen = rotation.last.as_ref();
+    let late = seen.filter(|_| rotation.late_apply).map(|seen| seen.at);
+    let last = rotation.patched_at.filter(|_| !rotation.sent_old).or(rotation.finished_at);
+    let last = late.max(last).unwrap_or(first);
+    let skew = seen.and_then(|seen| seen.skew_ms);
+    Some((atlas_time(first, skew), atlas_time(last, skew)))
 }
 
 /// A key's earlier time in service.

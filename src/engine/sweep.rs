@@ -139,7 +139,10 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<(), Store
         None => {}
         Some(Ok(seen)) => {
             let seen = engine.guard.with_skew(seen);
-            if note(&mut after, &seen) {
+            // Without a key, one that served before makes the next one somebody's change.
+            let asks = project.current_key.is_none() && seen.key.is_some();
+            let served = asks && !engine.store.keys(&project.group_id).await?.is_empty();
+            if note(&mut after, &seen, served) {
                 let drift = drift::explain(engine, &project, &mut after, &seen).await?;
                 audit.push(NewAudit {
                     actor: ENGINE.to_owned(),
@@ -199,8 +202,9 @@ fn invalid(engine: &Engine, project: &Project, now: Timestamp) -> Vec<NewOutbox>
     news.rows(engine, &project.owners, now)
 }
 
-/// Writes an observation into the project; says whether its key had drifted.
-pub(super) fn note(project: &mut Project, seen: &Observation) -> bool {
+/// Writes an observation into the project; says whether its key had drifted. `served` is whether a
+/// project that is recorded without a key had one before.
+pub(super) fn note(project: &mut Project, seen: &Observation, served: bool) -> bool {
     project.last_checked_at = Some(seen.at);
     project.last_error = None;
     project.valid = seen.valid;
@@ -214,7 +218,7 @@ pub(super) fn note(project: &mut Project, seen: &Observation) -> bool {
     if same {
         return false;
     }
-    let drifted = project.current_key.is_some();
+    let drifted = served || project.current_key.is_some();
     project.current_key.clone_from(&seen.key);
     project.key_since = seen.key.as_ref().map(|_| seen.at);
     project.next_reminder_at = project.key_since;

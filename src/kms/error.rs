@@ -76,16 +76,6 @@ impl KmsError {
         )
     }
 
-    /// The same without a text that nobody may read, should a service have sent it back.
-    #[cfg(any(feature = "azure", feature = "gcp"))]
-    pub(super) fn without(mut self, secret: &str) -> Self {
-        if !secret.is_empty() {
-            self.message = self.message.replace(secret, "***");
-            self.code = self.code.map(|code| code.replace(secret, "***"));
-        }
-        self
-    }
-
     /// A question about a key that this service cannot know.
     pub(super) fn foreign(service: &str, key: &crate::domain::key::KeyRef) -> Self {
         Self::new(

@@ -97,14 +97,14 @@ impl Gcp {
         }
         let token = self.token().await?;
         let reply = send(self.http.get(url).bearer_auth(&token), SERVICE).await?;
-        read(&reply, "cloudkms.viewer").map_err(|error| error.without(&token))
+        read(reply, "cloudkms.viewer", &token)
     }
 
     async fn act(&self, path: &str, verb: &str, body: &Value) -> Result<Value, KmsError> {
         let url = self.url(path, verb);
         let token = self.token().await?;
         let reply = send(self.http.post(url).bearer_auth(&token).json(body), SERVICE).await?;
-        read(&reply, "cloudkms.cryptoKeyEncrypterDecrypter").map_err(|error| error.without(&token))
+        read(reply, "cloudkms.cryptoKeyEncrypterDecrypter", &token)
     }
 
     /// The address of a resource; `verb` is `:encrypt` and the like.
@@ -241,8 +241,8 @@ impl Connected for Gcp {
     }
 }
 
-fn read(reply: &Reply, role: &str) -> Result<Value, KmsError> {
-    if reply.is_success() { reply.object(SERVICE) } else { Err(failure(reply, role)) }
+fn read(reply: Reply, role: &str, token: &str) -> Result<Value, KmsError> {
+    if reply.is_success() { reply.object(SERVICE) } else { Err(failure(&reply.without(token), role)) }
 }
 
 /// The log-in of a service account; the error never quotes its key.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reqwest::{RequestBuilder, redirect, retry};
 use serde_json::Value;
-use url::Url;
+use url::{Host, Url};
 
 use super::error::{KmsError, root_cause};
 
@@ -40,8 +40,8 @@ impl Http {
             .connect_timeout(timeout)
             .read_timeout(timeout)
             .timeout(timeout);
-        // A machine's own metadata service is never asked through a proxy.
-        if base.and_then(Url::host_str).is_some_and(is_here) {
+        // This machine and its metadata service are never asked through a proxy.
+        if base.and_then(Url::host).is_some_and(|host| is_here(&host)) {
             builder = builder.no_proxy();
         }
         if base.is_some_and(|base| base.scheme() == "http") {
@@ -66,8 +66,13 @@ impl Http {
     }
 }
 
-fn is_here(host: &str) -> bool {
-    matches!(host, "127.0.0.1" | "[::1]" | "localhost" | "169.254.169.254")
+/// Whether a host is this machine, or on its own link.
+fn is_here(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
+        Host::Ipv4(ip) => ip.is_loopback() || ip.is_link_local(),
+        Host::Ipv6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| is_here(&Host::Ipv4(ip))),
+    }
 }
 
 /// Sends a request and takes the whole reply in.
@@ -107,6 +112,24 @@ impl Reply {
         (200..300).contains(&self.status)
     }
 
+    /// The same without a text that nobody may read, should the service have sent it back: before
+    /// anything of it is cut or quoted.
+    pub(super) fn without(self, secret: &str) -> Self {
+        fn mask(value: &mut Value, secret: &str) {
+            match value {
+                Value::String(text) if text.contains(secret) => *text = text.replace(secret, "***"),
+                Value::Array(items) => items.iter_mut().for_each(|item| mask(item, secret)),
+                Value::Object(fields) => fields.values_mut().for_each(|field| mask(field, secret)),
+                _ => {}
+            }
+        }
+        let mut body = self.json();
+        if !secret.is_empty() {
+            mask(&mut body, secret);
+        }
+        Self { status: self.status, body: body.to_string().into_bytes() }
+    }
+
     /// The body as JSON; null when it is none.
     pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
@@ -128,4 +151,40 @@ pub(super) fn below<'a>(base: &Url, segments: impl IntoIterator<Item = &'a str>)
         path.pop_if_empty().extend(segments);
     }
     url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_and_its_link_are_here() {
+        let here = |url: &str| is_here(&Url::parse(url).unwrap().host().unwrap());
+        for url in [
+            "http://127.0.0.1",
+            "http://127.9.9.9:8080",
+            "http://[::1]",
+            "http://[::ffff:127.0.0.1]",
+            "http://LOCALHOST",
+            "http://localhost.",
+            "http://169.254.169.254/metadata",
+            "http://169.254.130.1:8081/msi/token",
+        ] {
+            assert!(here(url), "{url}");
+        }
+        for url in
+            ["https://127.0.0.1.example", "https://localhost.example", "https://10.0.0.1", "https://[::2]"]
+        {
+            assert!(!here(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_masked_before_a_text_is_cut() {
+        let secret = "canary".repeat(50);
+        let body = serde_json::json!({ "error": { "message": format!("{}{secret}", "x".repeat(1900)) } });
+        let reply = Reply { status: 400, body: body.to_string().into_bytes() }.without(&secret);
+        let error = KmsError::broken(reply.json()["error"]["message"].as_str().unwrap());
+        assert!(error.message.ends_with("x***"), "{error}");
+    }
 }

@@ -105,6 +105,12 @@ pub trait KeyService: Debug + Send + Sync {
 pub trait Connected: KeyService {
     /// Logs in, and says as whom as far as that is known. A log-in proves nothing about permissions.
     fn log_in(&self) -> BoxFuture<'_, Result<String, KmsError>>;
+
+    /// Whether a log-in that failed like this shows that look-ups fail as well. Not so where only a key
+    /// says which cloud to log in to, and another one was tried.
+    fn is_telling(&self, _failed: &KmsError) -> bool {
+        true
+    }
 }
 
 /// One configured look-up.

@@ -260,7 +260,7 @@ impl Store {
             .fetch_optional(pool)
             .await)?;
         match row {
-            Some(row) => Ok(self.with_owners(vec![row]).await?.pop()),
+            Some(row) => self.with_owners(row).await.map(Some),
             None => Ok(None),
         }
     }
@@ -425,21 +425,22 @@ impl Store {
         Ok(at)
     }
 
-    /// Projects whose turn to be looked at has come.
+    /// Projects whose turn to be looked at has come. One that does not read is named in the log and
+    /// passed over: the others do not wait for its repair.
     ///
     /// # Errors
-    /// As [`Store::project`].
+    /// What the database answered.
     pub async fn due_projects(&self, now: Timestamp, limit: usize) -> Result<Vec<Project>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows =
             read!(self, DUE, |pool, text| sqlx::query_as(text).bind(now).bind(limit).fetch_all(pool).await)?;
-        self.with_owners(rows).await
+        self.readable(rows).await
     }
 
-    /// Projects whose reminders are to be looked at.
+    /// Projects whose reminders are to be looked at, without those that do not read.
     ///
     /// # Errors
-    /// As [`Store::project`].
+    /// What the database answered.
     pub async fn due_reminders(&self, now: Timestamp, limit: usize) -> Result<Vec<Project>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = read!(self, DUE_REMINDERS, |pool, text| sqlx::query_as(text)
@@ -447,19 +448,29 @@ impl Store {
             .bind(limit)
             .fetch_all(pool)
             .await)?;
-        self.with_owners(rows).await
+        self.readable(rows).await
     }
 
-    async fn with_owners(&self, rows: Vec<Row>) -> Result<Vec<Project>, StoreError> {
+    async fn readable(&self, rows: Vec<Row>) -> Result<Vec<Project>, StoreError> {
         let mut projects = Vec::with_capacity(rows.len());
         for row in rows {
-            let owners: Vec<(String,)> = read!(self, OWNERS, |pool, text| sqlx::query_as(text)
-                .bind(row.group_id.as_str())
-                .fetch_all(pool)
-                .await)?;
-            projects.push(row.project(owners.into_iter().map(|(mail,)| mail).collect())?);
+            match self.with_owners(row).await {
+                Ok(project) => projects.push(project),
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(error = %error, "a project is passed over");
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(projects)
+    }
+
+    async fn with_owners(&self, row: Row) -> Result<Project, StoreError> {
+        let owners: Vec<(String,)> = read!(self, OWNERS, |pool, text| sqlx::query_as(text)
+            .bind(row.group_id.as_str())
+            .fetch_all(pool)
+            .await)?;
+        row.project(owners.into_iter().map(|(mail,)| mail).collect())
     }
 
     /// Writes a new project.
@@ -623,8 +634,21 @@ impl Tx {
             (Some(key), Some(since), Some(source)) => {
                 self.ledger(&it.group_id, key, since, source, now).await
             }
+            (None, ..) => self.close_keys(&it.group_id, "", now).await,
             _ => Ok(()),
         }
+    }
+
+    /// No key but `serving` serves any more.
+    async fn close_keys(&mut self, group: &GroupId, serving: &str, now: Timestamp) -> Result<(), StoreError> {
+        each!(self, CLOSE_KEYS, |conn, text| sqlx::query(text)
+            .bind(group.as_str())
+            .bind(now)
+            .bind(serving)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        Ok(())
     }
 
     async fn ledger(
@@ -636,13 +660,7 @@ impl Tx {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let key = key.to_string();
-        each!(self, CLOSE_KEYS, |conn, text| sqlx::query(text)
-            .bind(group.as_str())
-            .bind(now)
-            .bind(key.as_str())
-            .execute(conn)
-            .await
-            .map(|_| ()))?;
+        self.close_keys(group, &key, now).await?;
         each!(self, OPEN_KEY, |conn, text| sqlx::query(text)
             .bind(group.as_str())
             .bind(key.as_str())

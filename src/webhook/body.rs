@@ -148,7 +148,7 @@ pub fn body(format: Format, note: &Note<'_>) -> String {
     }
     match format {
         Format::CloudEvents => event(note, &note.ids()).to_string(),
-        Format::Slack => json!({ "text": escaped(&note.link()) }).to_string(),
+        Format::Slack => json!({ "text": escaped(&note.link(), LONGEST_TEXT) }).to_string(),
         Format::Teams => card(&[plain(&note.link())], &note.link()).to_string(),
     }
 }
@@ -170,29 +170,49 @@ fn event(note: &Note<'_>, data: &Value) -> Value {
 }
 
 fn slack(note: &Note<'_>, limit: usize) -> Value {
-    let section = |text: String| json!({ "type": "section", "text": { "type": "mrkdwn", "text": text } });
-    let mut blocks = vec![section(format!("*{}*", escaped(&cut(note.title, limit))))];
+    // Verbatim: nothing becomes a link by looking like one.
+    let section = |text: String| json!({ "type": "section", "text": { "type": "mrkdwn", "text": text, "verbatim": true } });
+    let mut blocks = vec![section(format!("*{}*", escaped(note.title, limit)))];
     // Slack takes 3000 characters in one section.
-    blocks.extend(note.paragraphs.iter().take(MOST).map(|it| section(escaped(&cut(it, limit)))));
+    blocks.extend(note.paragraphs.iter().take(MOST).map(|it| section(escaped(it, limit))));
     let facts = shown(note.facts, limit);
     for some in facts.chunks(5) {
         let mut text = String::new();
         for (name, value) in some {
-            let _ = writeln!(text, "{}: {}", escaped(name), code(&cut(value, limit.min(400))));
+            let _ = writeln!(text, "{}: {}", escaped(name, limit), code(value, limit.min(400)));
         }
         blocks.push(section(text.trim_end().to_owned()));
     }
-    blocks.push(section(format!("<{}|Open in Keywheel>", escaped(&note.link()))));
-    json!({ "text": escaped(&cut(note.title, limit)), "blocks": blocks, "unfurl_links": false })
+    blocks.push(section(format!("<{}|Open in Keywheel>", escaped(&note.link(), LONGEST_TEXT))));
+    json!({ "text": escaped(note.title, limit), "blocks": blocks, "unfurl_links": false })
 }
 
-/// Slack's own three, of which its links and mentions are made.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+/// The text with Slack's own three escaped, of which its links and mentions are made, and cut to at
+/// most `limit` characters as they are sent.
+fn escaped(text: &str, limit: usize) -> String {
+    let (mut escaped, mut length) = (String::new(), 0);
+    for char in text.chars() {
+        let entity = match char {
+            '&' => "&amp;",
+            '<' => "&lt;",
+            '>' => "&gt;",
+            _ => "",
+        };
+        length += entity.len().max(1);
+        if length > limit {
+            return escaped + CUT;
+        }
+        if entity.is_empty() {
+            escaped.push(char);
+        } else {
+            escaped.push_str(entity);
+        }
+    }
+    escaped
 }
 
-fn code(text: &str) -> String {
-    format!("`{}`", escaped(&text.replace('`', "'")))
+fn code(text: &str, limit: usize) -> String {
+    format!("`{}`", escaped(&text.replace('`', "'"), limit))
 }
 
 fn teams(note: &Note<'_>, limit: usize) -> Value {
@@ -296,7 +316,15 @@ mod tests {
         };
         let body = body(format, &note);
         assert!(body.len() < LARGEST, "{format:?}: {}", body.len());
-        serde_json::from_str(&body).unwrap()
+        let body: Value = serde_json::from_str(&body).unwrap();
+        for section in body["blocks"].as_array().into_iter().flatten() {
+            let text = section["text"]["text"].as_str().unwrap();
+            assert!(text.chars().count() <= 3000, "{text}");
+            assert_eq!(section["text"]["verbatim"], true, "a URL becomes a link");
+            let half = |it: &str| !["amp;", "lt;", "gt;"].iter().any(|end| it.starts_with(end));
+            assert!(!text.split('&').skip(1).any(half), "half an entity: {text}");
+        }
+        body
     }
 
     #[test]
@@ -384,5 +412,6 @@ mod tests {
     #[test]
     fn a_short_text_is_left_alone() {
         assert_eq!((cut("äb", 2), cut("äbc", 2)), ("äb".to_owned(), format!("äb{CUT}")));
+        assert_eq!((escaped("ä<", 5), escaped("ä<", 4)), ("ä&lt;".to_owned(), format!("ä{CUT}")));
     }
 }

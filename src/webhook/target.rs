@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -70,6 +70,7 @@ pub struct Target {
     secret_parts: Vec<String>,
     client: reqwest::Client,
     retired: AtomicBool,
+    rests_until: AtomicI64,
 }
 
 impl fmt::Debug for Target {
@@ -144,6 +145,7 @@ impl Target {
             kinds: options.kinds.iter().filter_map(|it| notice::kind(it)).map(ToOwned::to_owned).collect(),
             url,
             retired: AtomicBool::new(false),
+            rests_until: AtomicI64::new(0),
         })
     }
 
@@ -179,6 +181,17 @@ impl Target {
     /// Puts it back into service: its last word could not be written down.
     pub fn revive(&self) {
         self.retired.store(false, Ordering::Relaxed);
+    }
+
+    /// Until when it asked to be left alone, since it was configured; the past when it did not.
+    #[must_use]
+    pub fn rests_until(&self) -> Timestamp {
+        Timestamp::from_micros(self.rests_until.load(Ordering::Relaxed))
+    }
+
+    /// It asked to be left alone until then.
+    pub fn rest(&self, until: Timestamp) {
+        self.rests_until.store(until.as_micros(), Ordering::Relaxed);
     }
 
     /// One line about it for people, which may be shown to anybody.

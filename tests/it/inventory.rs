@@ -1,16 +1,17 @@
 //! Discovery, import, drift, and Atlas' events as a second source: over real HTTP against the simulator.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use keywheel::atlas::AtlasApi;
 use keywheel::domain::event::{Actor, ProofState};
 use keywheel::domain::ids::GroupId;
 use keywheel::domain::project::{Project, SinceSource, Status};
-use keywheel::domain::rotation::state::State;
-use keywheel::domain::time::{Clock, ManualClock, SystemClock};
-use keywheel::engine::command::NewProject;
-use keywheel::engine::{sweep, witness};
+use keywheel::domain::rotation::state::{Cause, State};
+use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
+use keywheel::engine::command::{NewProject, Verb};
+use keywheel::engine::{Engine, Settings, driver, remind, sweep, witness};
 use keywheel::mail::Letter;
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
@@ -144,6 +145,136 @@ async fn an_undone_rotation_is_a_revert_with_the_lines_that_make_terraform_agree
     assert_eq!(rig.patches(), [new_key()], "it is not rotated back");
 }
 
+/// Switches encryption with a key of one's own off in project 1, or on with `key`.
+fn switch(rig: &Rig, key: Option<&str>) {
+    rig.sim.with(|world| {
+        let project = world.projects.get_mut(&group(1)).unwrap();
+        match key {
+            None => project.provider.clear(),
+            Some(key) => {
+                world.keys.insert(key.to_owned(), KeyState::Enabled);
+                "AWS".clone_into(&mut project.provider);
+                project.block.insert("customerMasterKeyID".to_owned(), key.into());
+            }
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_away_ends_and_the_next_one_is_announced() {
+    let rig = Rig::new().await;
+    switch(&rig, None);
+    let project = rig.swept().await;
+    assert_eq!(project.current_key, None);
+    assert_eq!(rig.mails("drifted").await[0].model["kind"], "removed");
+    let keys = rig.engine.store.keys(&project.group_id).await.unwrap();
+    assert!(keys.len() == 1 && keys[0].until.is_some(), "{keys:?}");
+
+    switch(&rig, Some(THIRD));
+    let project = rig.swept().await;
+    assert_eq!(project.drift_key.unwrap().to_string(), THIRD);
+    let mails = rig.mails("drifted").await;
+    assert_eq!((mails.len(), &mails[0].model["kind"]), (2, &json!("changed")));
+    assert_eq!((&mails[0].model["from"], &mails[0].model["to"]), (&Value::Null, &json!(THIRD)));
+    let keys = rig.engine.store.keys(&project.group_id).await.unwrap();
+    let told: Vec<_> = keys.iter().map(|it| (it.key.clone(), it.until.is_some())).collect();
+    assert_eq!(told, [(old_key(), true), (THIRD.to_owned(), false)]);
+
+    switch(&rig, None);
+    rig.swept().await;
+    switch(&rig, Some(THIRD));
+    rig.swept().await;
+    assert_eq!(rig.mails("drifted").await[0].model["kind"], "reverted");
+}
+
+#[tokio::test]
+async fn the_first_key_of_a_project_is_no_drift() {
+    let rig = Rig::new().await;
+    rig.sim.with(|world| {
+        let project =
+            keywheel::sim::world::Project { provider: String::new(), ..world.projects[&group(1)].clone() };
+        world.projects.insert(group(99), project);
+    });
+    rig.track(99).await;
+    rig.sim.with(|world| world.projects.get_mut(&group(99)).unwrap().provider = "AWS".to_owned());
+    let mut project = rig.engine.store.project(&group(99).parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(project.current_key, None);
+    project.next_check_at = rig.engine.clock.now();
+    let now = rig.engine.clock.now();
+    rig.engine.store.update_project(&project, project.version, &[], &[], now).await.unwrap();
+    sweep::once(&rig.engine, &CancellationToken::new()).await.unwrap();
+    let project = rig.engine.store.project(&project.group_id).await.unwrap().unwrap();
+    assert_eq!(project.current_key.unwrap().to_string(), old_key());
+    assert!(rig.mails("drifted").await.is_empty());
+}
+
+/// Each look at this clock takes four seconds.
+#[derive(Debug, Default)]
+struct Slow(AtomicU64);
+
+impl Clock for Slow {
+    fn now(&self) -> Timestamp {
+        SystemClock.now() + Duration::from_secs(4) * u32::try_from(self.0.fetch_add(1, Relaxed)).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_atlas_that_hangs_keeps_no_reminder_from_being_written() {
+    let rig = Rig::new().await;
+    let mut project = rig.project().await;
+    let now = rig.engine.clock.now();
+    (project.next_check_at, project.next_reminder_at) = (now, Some(now));
+    project.key_since = Some(now - 400 * Duration::from_secs(86_400));
+    for number in 100..300 {
+        project.group_id = group(number).parse().unwrap();
+        let found = rig.sim.with(|world| world.projects[&group(1)].clone());
+        rig.sim.with(|world| world.projects.insert(group(number), found));
+        rig.engine.store.insert_project(&project, &[], now).await.unwrap();
+    }
+    rig.sim.with(|world| world.faults = vec![fault("get_ear", None, 999, Kind::Delay(600_000))]);
+    let mut engine = engine_at(&rig.sim, rig.db.store.clone(), Arc::new(Slow::default()));
+    let mut settings = Settings::clone(&engine.settings);
+    settings.request_timeout = Span::from_millis(50);
+    engine.settings = Arc::new(settings);
+    let asked = rig.sim.log().len();
+    let stop = CancellationToken::new();
+    let sweeping = tokio::spawn(sweep::run(engine.clone(), stop.clone()));
+    let reminded = tokio::time::timeout(Duration::from_secs(60), async {
+        while rig.mails("reminder_digest").await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    reminded.await.expect("nobody is reminded");
+    stop.cancel();
+    sweeping.await.unwrap();
+    assert!(engine.last_sweep.lock().unwrap().is_some());
+    let looks = rig.sim.log().into_iter().skip(asked).filter(|it| it.operation == "get_ear").count();
+    assert!((1..=64).contains(&looks), "the rest is the next sweep's: {looks}");
+}
+
+#[tokio::test]
+async fn what_comes_due_during_a_sweep_is_the_next_sweeps() {
+    let mut rig = Rig::new().await;
+    rig.track(5).await;
+    rig.rule(|settings| settings.drift_every = Span::from_millis(0));
+    let later = engine_at(&rig.sim, rig.db.store.clone(), Arc::new(Slow(AtomicU64::new(100))));
+    let engine = Engine { settings: Arc::clone(&rig.engine.settings), ..later };
+    assert_eq!(sweep::once(&engine, &CancellationToken::new()).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_project_that_does_not_read_keeps_no_other_from_being_looked_at() {
+    let rig = Rig::new().await;
+    rig.track(5).await;
+    let keywheel::store::Store::Sqlite { write: pool, .. } = &rig.engine.store else { unreachable!() };
+    let spoil = "UPDATE projects SET place = '{', next_check_at = '2000-01-01T00:00:00.000000Z', \
+                 next_reminder_at = next_check_at WHERE group_id = $1";
+    sqlx::query(spoil).bind(group(5)).execute(pool).await.unwrap();
+    rig.edited(THIRD, "eve@example.com").await;
+    assert_eq!(rig.swept().await.current_key.unwrap().to_string(), THIRD);
+    remind::once(&rig.engine).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_feed_that_cannot_be_read_keeps_no_drift_from_being_announced() {
     let rig = Rig::new().await;
@@ -181,6 +312,69 @@ async fn our_own_credential_in_other_hands_is_called_that() {
     rig.swept().await;
     let text = Letter::new("drifted", &rig.mails("drifted").await[0].model).text();
     assert!(text.contains("the service account mdb_sa_id_demo") && text.contains("own credential"), "{text}");
+}
+
+#[tokio::test]
+async fn the_event_of_our_own_patch_is_not_blamed_for_somebody_elses_key() {
+    let rig = Rig::new().await;
+    let row = rig.approved().await;
+    let row = rig.until(&row, |it| it == State::Verifying).await;
+    // Their event is not in the feed yet, and ours is.
+    rig.set_by_hand(THIRD);
+    let row = rig.until(&row, State::is_final).await;
+    assert_eq!(row.rotation.state, State::Superseded);
+    let project = rig.swept().await;
+    assert_eq!(project.current_key.as_ref().unwrap().to_string(), THIRD);
+    assert_eq!(project.key_since_source, Some(SinceSource::FirstSeen));
+    let model = &rig.mails("drifted").await[0].model;
+    assert!(model["by"].is_null(), "{model}");
+    let text = Letter::new("drifted", model).text();
+    assert!(text.contains("no event that fits") && !text.contains("own credential"), "{text}");
+}
+
+/// The sweep finds the new key, and it is no drift.
+async fn the_new_key_is_known(rig: &Rig) {
+    let project = rig.swept().await;
+    assert_eq!(project.current_key.as_ref().unwrap().to_string(), new_key());
+    assert_eq!((rig.held(), project.drift_key), (new_key(), None));
+    assert!(rig.mails("drifted").await.is_empty());
+    let keys = rig.engine.store.keys(&project.group_id).await.unwrap();
+    let told: Vec<_> = keys.iter().map(|it| (it.key.clone(), it.until.is_some())).collect();
+    assert_eq!(told, [(old_key(), true), (new_key(), false)]);
+}
+
+#[tokio::test]
+async fn a_rotation_closed_on_its_new_key_is_no_drift() {
+    let rig = Rig::new().await;
+    rig.sim.with(|world| world.keys.insert(new_key(), KeyState::FailsOnNodes));
+    let row = rig.approved().await;
+    let row = rig.settle(&row).await;
+    assert_eq!(row.rotation.state, State::NeedsOperator);
+    let row = rig.engine.say("grace", row.rotation.id, Verb::Close, None, None).await.unwrap();
+    assert_eq!(row.rotation.state, State::Closed);
+    the_new_key_is_known(&rig).await;
+}
+
+#[tokio::test]
+async fn a_patch_that_takes_effect_after_its_rotation_failed_is_no_drift() {
+    let mut rig = Rig::new().await;
+    rig.rule(|settings| {
+        settings.verify.guard = Span::from_millis(300);
+        settings.pace.watch_for = Span::from_secs(60);
+    });
+    rig.sim.with(|world| world.faults = vec![fault("patch_ear", None, 99, Kind::DropRequest)]);
+    let row = rig.approved().await;
+    let row = rig.settle(&row).await;
+    assert_eq!((row.rotation.state, row.rotation.cause), (State::Failed, Some(Cause::NotApplied)));
+    rig.set_by_hand(&new_key());
+    let late = tokio::time::timeout(Duration::from_secs(30), async {
+        while !rig.engine.rotation(row.rotation.id).await.unwrap().rotation.late_apply {
+            driver::run_due(&rig.engine).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    late.await.expect("the late effect is not seen");
+    the_new_key_is_known(&rig).await;
 }
 
 async fn a_completed_rotation_has_a_witness_on(backend: Backend) {

@@ -263,6 +263,20 @@ async fn a_target_that_asks_for_patience_gets_it_within_bounds() {
 }
 
 #[tokio::test]
+async fn a_target_that_is_configured_again_is_tried_again_at_once() {
+    let (receiver, mended) = (Receiver::start().await, Receiver::start().await);
+    receiver.then([(429, vec![("retry-after", "86400".to_owned())], "slow down".to_owned())]);
+    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    it.propose().await;
+    let mut dispatch = it.dispatch();
+    dispatch.round().await.unwrap();
+    it.configure(&[options("ops", &mended.url())]);
+    it.reject().await;
+    dispatch.round().await.unwrap();
+    assert_eq!((receiver.received().len(), mended.received().len()), (1, 1));
+}
+
+#[tokio::test]
 async fn what_waited_five_days_is_given_up_untried() {
     let receiver = Receiver::start().await;
     let it = Post::new(&[options("ops", &receiver.url())]).await;
@@ -302,6 +316,12 @@ async fn a_target_that_is_gone_is_left_alone_until_it_is_configured_again() {
         it.propose().await;
         dispatch.round().await.unwrap();
         assert_eq!((receiver.received().len(), other.received().len()), (2, 3));
+        if backend == Backend::Postgres {
+            // Another daemon may know a mended one.
+            assert_eq!(it.rows().await.iter().filter(|row| row.state == "waiting").count(), 1);
+            it.clock.advance(Duration::from_mins(10));
+            dispatch.round().await.unwrap();
+        }
         assert!(it.rows().await.iter().all(|row| row.state != "waiting"));
         it.configure(&targets);
         it.reject().await;
@@ -309,6 +329,46 @@ async fn a_target_that_is_gone_is_left_alone_until_it_is_configured_again() {
         assert_eq!(receiver.received().len(), 3, "{backend:?}");
         assert_eq!(it.audited("webhook.disabled").await.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_told_410_ends_nothing_that_another_can_deliver() {
+    let (receiver, mended) = (Receiver::start().await, Receiver::start().await);
+    receiver.then([reply(410, "retired")]);
+    let it = Post::on(Backend::Postgres, &[options("ops", &receiver.url())]).await;
+    it.propose().await;
+    let mut dispatch = it.dispatch();
+    dispatch.round().await.unwrap();
+    it.reject().await;
+    dispatch.round().await.unwrap();
+    let other = engine_at(&it.sim, it.engine.store.clone(), Arc::new(it.clock.clone()));
+    other.webhooks.replace(vec![Target::new(&options("ops", &mended.url())).unwrap()]);
+    Dispatch::new(other).round().await.unwrap();
+    assert_eq!((receiver.received().len(), mended.received().len()), (1, 1));
+    assert_eq!(it.rows().await[1].state, "sent");
+}
+
+#[tokio::test]
+async fn the_410_of_a_target_that_was_replaced_meanwhile_ends_nothing_of_the_new_one() {
+    let (receiver, mended) = (Receiver::start().await, Receiver::start().await);
+    receiver.always(reply(410, "retired"));
+    receiver.shut();
+    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    it.propose().await;
+    let mut dispatch = it.dispatch();
+    let replaced = async {
+        receiver.arrived().await;
+        it.configure(&[options("ops", &mended.url())]);
+        receiver.open();
+    };
+    let (round, ()) = tokio::join!(dispatch.round(), replaced);
+    round.unwrap();
+    let row = it.row().await;
+    assert_eq!((row.state.as_str(), row.last_reply.as_deref()), ("waiting", Some("410 retired")));
+    assert!(it.audited("webhook.disabled").await.is_empty());
+    it.clock.advance(WAITS[0]);
+    dispatch.round().await.unwrap();
+    assert_eq!((it.row().await.state.as_str(), mended.received().len()), ("sent", 1));
 }
 
 #[tokio::test]

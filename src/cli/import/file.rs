@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::yaml;
+use super::{json as strict, yaml};
 use crate::domain::ids::GroupId;
 use crate::domain::text::distance;
 use crate::domain::time::Timestamp;
@@ -85,7 +85,10 @@ pub(super) fn rows(format: Format, text: &str) -> Result<Vec<Row>, String> {
     let rows = match format {
         Format::Csv => csv_rows(text)?,
         Format::Json => {
-            let value: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+            let value = strict::read(text).map_err(|error| {
+                let what = if error.is_data() { "" } else { "is not JSON: " };
+                format!("{what}{error}")
+            })?;
             let Value::Array(items) = value else {
                 return Err("takes a list of projects: [{\"groupId\": …}, …]".to_owned());
             };
@@ -130,7 +133,13 @@ fn csv_rows(text: &str) -> Result<Vec<Row>, String> {
     for (number, record) in (1..).zip(reader.records()) {
         let record = record.map_err(|error| format!("is not CSV: {error}"))?;
         let line = record.position().map(|at| line(text, at));
-        let body = if record.len() == header.len() {
+        let odd = record.iter().position(|cell| cell.contains(char::is_control));
+        let body = if let Some(place) = odd {
+            // A quotation mark that is left open takes the lines after it into its cell.
+            let rule = "holds a line break or another control character: is a quotation mark (\") left open?";
+            let field = header.get(place).unwrap_or_default().to_owned();
+            Err(Refusal { field, rule: rule.to_owned() })
+        } else if record.len() == header.len() {
             let fields = header.iter().zip(&record);
             body(fields.map(|(name, text)| (name.to_owned(), json!(text))).collect())
         } else {
@@ -236,7 +245,7 @@ fn policy(value: Value) -> Result<Value, String> {
     let wrong = |why: String| format!("takes a JSON object such as {{\"approvals\": 2}}{why}");
     match value {
         Value::Object(_) => Ok(value),
-        Value::String(text) => match serde_json::from_str(&text) {
+        Value::String(text) => match strict::read(&text) {
             Ok(value @ Value::Object(_)) => Ok(value),
             Ok(_) => Err(wrong(String::new())),
             Err(error) => Err(wrong(format!(": {error}"))),
@@ -319,6 +328,7 @@ mod tests {
             (Format::Json, "{}", "takes a list"),
             (Format::Json, "[1,", "is not JSON"),
             (Format::Json, "[]", "holds no project"),
+            (Format::Json, r#"[{"groupId": "x", "groupId": "y"}]"#, "groupId is there twice at line 1"),
             (Format::Yaml, "groupId: x\n", "line 1: a list of projects"),
             (Format::Yaml, "- groupId: x\n  groupId: y\n", "line 2: groupId is there twice"),
             (Format::Yaml, "- &a\n  groupId: x\n- *a\n", "anchors"),
@@ -340,6 +350,9 @@ mod tests {
             (Format::Csv, format!("groupId,since\n{ID},soon\n"), 1, "since", "is not a date"),
             (Format::Csv, format!("groupId,policy\n{ID},[]\n"), 1, "policy", "JSON object"),
             (Format::Csv, "groupId,name\n,a\n".to_owned(), 1, "groupId", "is missing"),
+            (Format::Csv, format!("groupId,name,kms\n{ID},\"a,b\n{ID},c,d\n"), 1, "name", "left open"),
+            (Format::Csv, format!("groupId,name\n{ID},a\n{ID},b\tc\n"), 2, "name", "control character"),
+            (Format::Csv, format!("groupId,name\n{ID},a\n{ID},\"b\r\nc\"\n"), 2, "name", "line break"),
             (Format::Json, format!(r#"[{{"groupId":"{ID}"}},7]"#), 2, "", "named fields"),
             (Format::Json, r#"[{"groupId":650}]"#.to_owned(), 1, "groupId", "takes a text"),
             (

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -25,13 +26,24 @@ const METADATA: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
 const METADATA_PATIENCE: Duration = Duration::from_secs(3);
 const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The tokens in hand, and how to get more.
+/// Clouds: where their vaults are, and where their tokens come from. The first host is asked.
+pub(super) const CLOUDS: [(&str, &str); 4] = [
+    ("vault.azure.net", "login.microsoftonline.com"),
+    ("vault.azure.cn", "login.chinacloudapi.cn"),
+    ("vault.azure.cn", "login.partner.microsoftonline.cn"),
+    ("vault.usgovcloudapi.net", "login.microsoftonline.us"),
+];
+
+/// The tokens in hand, and how to get more. Each cloud's is waited for apart.
 pub(super) struct Tokens {
     http: Http,
     source: Source,
-    authority: Option<Url>,
-    held: Mutex<BTreeMap<String, Held>>,
+    pub(super) authority: Option<Url>,
+    held: std::sync::Mutex<BTreeMap<String, Slot>>,
 }
+
+/// One cloud's token.
+type Slot = Arc<Mutex<Option<Held>>>;
 
 struct Held {
     token: Secret,
@@ -95,24 +107,30 @@ impl Tokens {
             Source::Metadata { at, .. } => (Some(at), METADATA_PATIENCE.min(timeout / 2)),
         };
         let http = Http::new(at, timeout).map_err(|problem| ("kind", problem))?;
-        Ok(Self { http, source, authority, held: Mutex::default() })
+        Ok(Self { http, source, authority, held: std::sync::Mutex::default() })
+    }
+
+    fn slot(&self, cloud: &str) -> Slot {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(held.entry(cloud.to_owned()).or_default())
     }
 
     /// A token for the vaults of `cloud`, such as `vault.azure.net`.
     pub(super) async fn token(&self, cloud: &str) -> Result<Secret, KmsError> {
-        let mut held = self.held.lock().await;
-        if let Some(it) = held.get(cloud).filter(|it| Instant::now() < it.until) {
+        let slot = self.slot(cloud);
+        let mut held = slot.lock().await;
+        if let Some(it) = held.as_ref().filter(|it| Instant::now() < it.until) {
             return Ok(it.token.clone());
         }
         let (token, life) = self.ask(cloud).await?;
         let until = Instant::now() + life * 4 / 5;
-        held.insert(cloud.to_owned(), Held { token: token.clone(), until });
+        *held = Some(Held { token: token.clone(), until });
         Ok(token)
     }
 
     /// Drops a token that the vault did not take.
     pub(super) async fn forget(&self, cloud: &str) {
-        self.held.lock().await.remove(cloud);
+        *self.slot(cloud).lock().await = None;
     }
 
     async fn ask(&self, cloud: &str) -> Result<(Secret, Duration), KmsError> {
@@ -148,11 +166,11 @@ impl Tokens {
             }
         };
         if !reply.is_success() {
-            let error = failure(&reply, &self.source);
-            return Err(match secret {
-                Some(secret) => error.without(secret.expose()),
-                None => error,
-            });
+            let reply = match secret {
+                Some(secret) => reply.without(secret.expose()),
+                None => reply,
+            };
+            return Err(failure(&reply, &self.source));
         }
         let body = reply.object(SERVICE)?;
         let token = body["access_token"].as_str().filter(|token| !token.is_empty());
@@ -171,12 +189,9 @@ impl Tokens {
         if let Some(authority) = &self.authority {
             return Ok(authority.clone());
         }
-        let host = match cloud {
-            "vault.azure.cn" => "https://login.chinacloudapi.cn",
-            "vault.usgovcloudapi.net" => "https://login.microsoftonline.us",
-            _ => "https://login.microsoftonline.com",
-        };
-        Url::parse(host).map_err(|error| KmsError::broken(error.to_string()))
+        let known = CLOUDS.iter().find(|(vaults, _)| *vaults == cloud);
+        let host = known.map_or("login.microsoftonline.com", |(_, host)| host);
+        Url::parse(&format!("https://{host}")).map_err(|error| KmsError::broken(error.to_string()))
     }
 }
 
@@ -274,6 +289,38 @@ fn failure(reply: &Reply, source: &Source) -> KmsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The address of somebody who takes connections and never says anything.
+    async fn hung() -> Url {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            let mut taken = Vec::new();
+            while let Ok(it) = listener.accept().await {
+                taken.push(it);
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn an_authority_that_hangs_for_one_cloud_holds_up_no_other() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let proof = Some(AzureProof::Secret(Secret::new("canary")));
+        let Login::Azure { tenant_id, client_id, proof, .. } = login(Some("t"), Some("c"), proof) else {
+            unreachable!()
+        };
+        let authority = Some(hung().await);
+        let login = Login::Azure { tenant_id, client_id, proof, authority };
+        let tokens = Tokens::from(login, Duration::from_secs(60), |_| None).unwrap();
+        let held = Held { token: Secret::new("t"), until: Instant::now() + Duration::from_secs(60) };
+        *tokens.slot("vault.azure.cn").lock().await = Some(held);
+        tokio::select! {
+            biased;
+            _ = tokens.token("vault.azure.net") => panic!("nobody answers"),
+            token = tokens.token("vault.azure.cn") => assert_eq!(token.unwrap().expose(), "t"),
+        }
+    }
 
     fn source(login: Login, env: &[(&str, &str)]) -> Result<String, (&'static str, String)> {
         let look = |name: &str| env.iter().find(|(it, _)| *it == name).map(|(_, value)| (*value).to_owned());

@@ -23,15 +23,17 @@ use super::{
 };
 use crate::domain::key::{AzureKey, KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
-use login::Tokens;
+use login::{CLOUDS, Tokens};
 
 const SERVICE: &str = "Azure Key Vault";
 const API: (&str, &str) = ("api-version", "7.4");
 const ALGORITHM: &str = "RSA-OAEP-256";
 /// Pages of 25 versions that are read. A key cannot have more versions than that by far.
 const MOST_PAGES: usize = 100;
-/// The cloud whose authority is tried when no key says which.
+/// The cloud that a log-in is tried in when nothing says which.
 const USUAL_CLOUD: &str = "vault.azure.net";
+/// Entra knows the application, so it was the right cloud: its secret has expired, or is wrong.
+const KNOWN_THERE: [&str; 2] = ["AADSTS7000222", "AADSTS7000215"];
 
 const READ: &str =
     "give our identity get and list on keys in the vault's access policy, or the role Key Vault Reader";
@@ -61,6 +63,15 @@ impl Azure {
         let http = Http::new(endpoint.as_ref(), timeout).map_err(|problem| bad("kind", problem))?;
         let tokens = Tokens::new(login, timeout).map_err(|(setting, problem)| bad(setting, problem))?;
         Ok(Self { http, endpoint, timeout, tokens })
+    }
+
+    /// The cloud of the configured authority or endpoint, as far as these say one.
+    fn cloud(&self) -> Option<&'static str> {
+        let endpoint = self.endpoint.as_ref().and_then(Url::host_str).unwrap_or_default();
+        let authority = self.tokens.authority.as_ref().and_then(Url::host_str);
+        let known =
+            CLOUDS.iter().find(|(vaults, host)| endpoint.ends_with(vaults) || authority == Some(*host));
+        known.map(|(vaults, _)| *vaults).or(authority.map(|_| USUAL_CLOUD))
     }
 
     /// The address of the key's vault.
@@ -94,7 +105,7 @@ impl Azure {
             self.tokens.forget(key.cloud()).await;
         }
         let grant = if body.is_some() { USE } else { READ };
-        Err(failure(&reply, grant).without(token.expose()))
+        Err(failure(&reply.without(token.expose()), grant))
     }
 
     async fn newest_of(&self, key: &AzureKey, now: Timestamp) -> Result<Found, KmsError> {
@@ -223,9 +234,23 @@ impl KeyService for Azure {
 impl Connected for Azure {
     fn log_in(&self) -> BoxFuture<'_, Result<String, KmsError>> {
         Box::pin(async move {
-            within(self.timeout, login::SERVICE, self.tokens.token(USUAL_CLOUD)).await?;
-            Ok(format!("{} gave a token", self.tokens))
+            let cloud = self.cloud().unwrap_or(USUAL_CLOUD);
+            match within(self.timeout, login::SERVICE, self.tokens.token(cloud)).await {
+                Ok(_) => Ok(format!("{} gave a token for {cloud}", self.tokens)),
+                Err(mut error) => {
+                    if !self.is_telling(&error) {
+                        error.advice += "; for keys outside of ";
+                        error.advice += cloud;
+                        error.advice += ", which was tried, set authority";
+                    }
+                    Err(error)
+                }
+            }
         })
+    }
+
+    fn is_telling(&self, failed: &KmsError) -> bool {
+        self.cloud().is_some() || failed.code.as_deref().is_some_and(|code| KNOWN_THERE.contains(&code))
     }
 }
 
@@ -342,6 +367,47 @@ fn failure(reply: &Reply, grant: &str) -> KmsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kms::{AzureProof, Login};
+    use crate::secret::Secret;
+
+    fn azure(endpoint: Option<&str>, authority: Option<&str>) -> Azure {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let url = |text: Option<&str>| text.map(|text| text.parse().unwrap());
+        let login = Login::Azure {
+            tenant_id: Some("t".to_owned()),
+            client_id: Some("c".to_owned()),
+            proof: Some(AzureProof::Secret(Secret::new("canary"))),
+            authority: url(authority),
+        };
+        let timeout = Duration::from_secs(1);
+        Azure::new(KmsOptions { name: "x".to_owned(), timeout, endpoint: url(endpoint), login }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_log_in_is_tried_in_the_cloud_that_is_configured() {
+        for (endpoint, authority, cloud) in [
+            (None, Some("https://login.microsoftonline.us"), Some("vault.usgovcloudapi.net")),
+            (None, Some("https://login.chinacloudapi.cn/"), Some("vault.azure.cn")),
+            (None, Some("https://login.partner.microsoftonline.cn"), Some("vault.azure.cn")),
+            (Some("https://kv.vault.usgovcloudapi.net"), None, Some("vault.usgovcloudapi.net")),
+            (None, Some("https://login.microsoftonline.com"), Some("vault.azure.net")),
+            (None, Some("http://127.0.0.1:9/entra"), Some("vault.azure.net")),
+            (Some("http://127.0.0.1:9/vaults"), None, None),
+            (None, None, None),
+        ] {
+            assert_eq!(azure(endpoint, authority).cloud(), cloud, "{endpoint:?} {authority:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_in_in_a_cloud_that_was_guessed_is_not_telling() {
+        let failed =
+            |code: &str| KmsError::new(ErrorKind::Credential, "no", "do").with_code(Some(code.to_owned()));
+        let unsure = azure(None, None);
+        assert!(!unsure.is_telling(&failed("AADSTS90002")) && !unsure.is_telling(&failed("AADSTS700016")));
+        assert!(unsure.is_telling(&failed("AADSTS7000222")));
+        assert!(azure(None, Some("https://login.microsoftonline.us")).is_telling(&failed("AADSTS90002")));
+    }
 
     #[test]
     fn a_next_page_is_followed_only_within_the_list() {

@@ -308,6 +308,16 @@ async fn owners_are_active_people_with_the_role() {
 }
 
 #[tokio::test]
+async fn only_a_list_that_is_read_to_its_end_must_have_one() {
+    let page = r#"{"results":[{"id":"32b6e34b3d91647abb20e7b8"}],"links":[{"rel":"next","href":"x"}]}"#;
+    let fake = Fake::start((0..201).map(|_| ok(page))).await;
+    let setup = client(&fake);
+    assert!(setup.atlas.groups("default", 200, 50, GENEROUS).await.unwrap().more);
+    let failure = setup.atlas.network_denied("default", &group(), GENEROUS).await.unwrap_err();
+    assert_eq!((failure.detail.as_str(), fake.calls().len()), ("Atlas' list does not end", 201));
+}
+
+#[tokio::test]
 async fn the_list_of_projects_is_read_page_by_page() {
     let page = r#"{"results":[
         {"id":"32b6e34b3d91647abb20e7b8","name":"a","orgId":"65aa0000000000000000feed","clusterCount":3,
