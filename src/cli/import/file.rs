@@ -67,7 +67,11 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
     if size > LARGEST {
         return Err(format!("has {} MiB, and {} are taken at once: split it", size >> 20, LARGEST >> 20));
     }
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    decoded(std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?)
+}
+
+/// The bytes of a file as text.
+pub(super) fn decoded(bytes: Vec<u8>) -> Result<String, String> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err("is UTF-16: save it as UTF-8".to_owned());
     }

@@ -14,6 +14,8 @@ mod aws;
 mod azure;
 mod cloudevents;
 mod fetch;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod gcp;
 mod proof;
 mod sns;

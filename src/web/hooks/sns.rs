@@ -152,7 +152,7 @@ impl Sns {
 
     /// The public key of the first certificate, when it is in force and, where roots are demanded, they
     /// vouch for it.
-    fn check(&self, pem: &[u8], now: Timestamp) -> Option<Vec<u8>> {
+    pub(super) fn check(&self, pem: &[u8], now: Timestamp) -> Option<Vec<u8>> {
         let chain = Certificate::load_pem_chain(pem).ok()?;
         let (own, between) = chain.split_first()?;
         let at = u64::try_from(now.as_micros() / 1_000_000).ok()?;
@@ -168,7 +168,7 @@ impl Sns {
     }
 
     /// An address that the message names, when it lies at SNS in the topic's region or at a listed host.
-    fn own_url(&self, message: &Message, text: &str) -> Result<Url, Refusal> {
+    pub(super) fn own_url(&self, message: &Message, text: &str) -> Result<Url, Refusal> {
         let wrong = Refusal::unknown("wrong-host");
         let url = Url::parse(text).map_err(|_| wrong)?;
         let host = url.host_str().ok_or(wrong)?;
@@ -213,7 +213,7 @@ impl Sns {
 }
 
 /// Whether the address is one at which SNS keeps certificates; elsewhere, any file of that kind will do.
-fn is_certificate(url: &Url) -> bool {
+pub(super) fn is_certificate(url: &Url) -> bool {
     let name = url.path().trim_start_matches('/');
     let digits = name.strip_prefix("SimpleNotificationService-").and_then(|rest| rest.strip_suffix(".pem"));
     let of_sns = digits.is_some_and(|it| it.len() == 32 && it.bytes().all(|b| b.is_ascii_hexdigit()));
@@ -239,7 +239,7 @@ fn vouched(own: &Certificate, between: &[Certificate], roots: &[Vec<u8>], at: u6
 }
 
 /// A message whose signature is not proven yet: the texts that matter, and nothing else of the body.
-struct Message(BTreeMap<&'static str, String>);
+pub(super) struct Message(pub(super) BTreeMap<&'static str, String>);
 
 /// Every member that is read.
 const MEMBERS: [&str; 13] = [
@@ -270,7 +270,7 @@ const EVENT: &str = "Notification";
 const ASKS: &str = "SubscriptionConfirmation";
 
 impl Message {
-    fn read(body: &[u8]) -> Result<Self, Refusal> {
+    pub(super) fn read(body: &[u8]) -> Result<Self, Refusal> {
         let Value::Object(mut whole) = json(body)? else {
             return Err(Refusal::malformed("the body is no message of SNS"));
         };
@@ -302,12 +302,12 @@ impl Message {
     }
 
     /// An address under either spelling of its name.
-    fn address(&self, name: &str, other: &str) -> Result<&str, Refusal> {
+    pub(super) fn address(&self, name: &str, other: &str) -> Result<&str, Refusal> {
         let found = self.0.get(name).or_else(|| self.0.get(other));
         found.map(String::as_str).ok_or(Refusal::unknown("no-signature"))
     }
 
-    fn check_time(&self, now: Timestamp) -> Result<(), Refusal> {
+    pub(super) fn check_time(&self, now: Timestamp) -> Result<(), Refusal> {
         let at: Timestamp = self.text("Timestamp").parse().map_err(|_| Refusal::unknown("old-timestamp"))?;
         if now.since(at) > OLDEST || now.until(at) > AHEAD {
             return Err(Refusal::unknown("old-timestamp"));
@@ -315,7 +315,7 @@ impl Message {
         Ok(())
     }
 
-    fn signature(&self) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn signature(&self) -> Result<Vec<u8>, Refusal> {
         if self.text("SignatureVersion") != "2" {
             return Err(Refusal::unknown("signature-version"));
         }
@@ -323,14 +323,14 @@ impl Message {
     }
 
     /// Each signed member's name and text, each on a line.
-    fn signed_text(&self) -> String {
+    pub(super) fn signed_text(&self) -> String {
         let names: &[&str] = if self.text("Type") == EVENT { &NOTIFICATION } else { &CONFIRMATION };
         let there = names.iter().filter(|name| self.0.contains_key(*name));
         there.flat_map(|name| [*name, "\n", self.text(name), "\n"]).collect()
     }
 
     /// The event inside, or what else somebody published there.
-    fn event(&self) -> Result<Received, Refusal> {
+    pub(super) fn event(&self) -> Result<Received, Refusal> {
         let id = self.text("MessageId");
         if id.is_empty() {
             return Err(Refusal::malformed("MessageId is missing"));
