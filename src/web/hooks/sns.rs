@@ -284,8 +284,8 @@ impl Message {
                 "Type is none of Notification, SubscriptionConfirmation, UnsubscribeConfirmation",
             ));
         }
-        // The signed text has no marks between its fields except line ends.
-        let plain = ["MessageId", "Timestamp", "Token", "SubscribeURL", "TopicArn"];
+        // The signed text has no marks between its fields except line ends; SNS takes none in a subject.
+        let plain = ["MessageId", "Subject", "Timestamp", "Token", "SubscribeURL", "TopicArn"];
         if plain.iter().any(|name| message.text(name).chars().any(char::is_control)) {
             return Err(Refusal::unknown("wrong-signature"));
         }
@@ -337,5 +337,30 @@ impl Message {
         }
         let inner = serde_json::from_str(self.text("Message")).ok().and_then(|event| aws::read(&event).ok());
         Ok(inner.unwrap_or_else(|| Received { id: id.to_owned(), hint: None }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_signed_text_says_one_message() {
+        let read = |message: &str, id: &str, subject: Option<&str>| {
+            let mut body = json!({ "Type": EVENT, "Message": message, "MessageId": id, "TopicArn": "arn" });
+            if let Some(subject) = subject {
+                body["Subject"] = json!(subject);
+            }
+            Message::read(body.to_string().as_bytes())
+        };
+        let sent = read("a\nMessageId\n1\nSubject\nx", "2", None).unwrap();
+        let text = sent.signed_text();
+        // The same text, had the lines been set apart otherwise.
+        assert!(text.starts_with("Message\na\nMessageId\n1\nSubject\nx\nMessageId\n2\n"), "{text}");
+        assert!(read("a", "1", Some("x\nMessageId\n2")).is_err());
+        assert!(read("a", "1\nSubject\nx\nMessageId\n2", None).is_err());
+        assert_eq!(read("a", "1", Some("x")).unwrap().event().unwrap().id, "1");
     }
 }
