@@ -147,11 +147,15 @@ fn csv_rows(text: &str) -> Result<Vec<Row>, String> {
 }
 
 /// The line on which a record begins. The reader's own place lies before the rest of the last line's
-/// end and before blank lines.
+/// end and before blank lines; a line of spaces is a record of its own.
 fn line(text: &str, at: &csv::Position) -> u64 {
     let from = usize::try_from(at.byte()).unwrap_or(usize::MAX);
-    let ends =
-        text.as_bytes().get(from..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_whitespace());
+    let ends = text
+        .as_bytes()
+        .get(from..)
+        .unwrap_or_default()
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'));
     at.line() + ends.map(|byte| u64::from(*byte == b'\n')).sum::<u64>()
 }
 
@@ -302,6 +306,9 @@ mod tests {
             let lines: Vec<_> = rows(Format::Csv, &text).unwrap().iter().map(|row| row.line).collect();
             assert_eq!(lines, [Some(2), Some(4), Some(6)], "{end:?}");
         }
+        let lines: Vec<_> =
+            rows(Format::Csv, "groupId\n \n \n\n\nx\n").unwrap().iter().map(|row| row.line).collect();
+        assert_eq!(lines, [Some(2), Some(3), Some(6)]);
         let lines: Vec<_> = rows(Format::Yaml, "# x\n- groupId: a\n\n- groupId: b\n")
             .unwrap()
             .iter()
