@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
         // What a resolver would read as a number is a number here too.
         let last = host.rsplit('.').next().unwrap_or_default();
         let digits = last.strip_prefix("0x").unwrap_or(last);
-        let number = last.bytes().all(|b| b.is_ascii_digit())
+        let number = (!last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()))
             || (digits.len() < last.len() && digits.bytes().all(|b| b.is_ascii_hexdigit()));
         assert!(!number || host.parse::<IpAddr>().is_ok(), "{text}");
         let again = check_url(url.as_str(), false).expect("it passes again");
