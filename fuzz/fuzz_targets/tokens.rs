@@ -20,14 +20,23 @@ use serde_json::{Value, json};
 
 static ISSUER: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate(KeySize::Rsa2048).expect("a key"));
 
-/// The issuer's key set.
-static KEYS: LazyLock<String> = LazyLock::new(|| {
+/// The issuer's key.
+static KEY: LazyLock<Value> = LazyLock::new(|| {
     let key = ISSUER.public_key();
     let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let n = text(key.modulus().big_endian_without_leading_zero());
     let e = text(key.exponent().big_endian_without_leading_zero());
-    json!({ "keys": [{ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": "own", "n": n, "e": e }] })
-        .to_string()
+    json!({ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": "own", "n": n, "e": e })
+});
+
+static KEYS: LazyLock<String> = LazyLock::new(|| json!({ "keys": [*KEY] }).to_string());
+
+/// The same beside keys of kinds that nobody here knows.
+static MORE_KEYS: LazyLock<String> = LazyLock::new(|| {
+    let later = json!({ "kty": "AKP", "alg": "ML-DSA-65", "kid": "later", "pub": "AAAA" });
+    let other =
+        json!({ "kty": "EC", "crv": "P-999", "use": "new", "alg": "ES999", "kid": "other", "x": "AA" });
+    json!({ "keys": [later, other, *KEY] }).to_string()
 });
 
 /// 2026-11-20T03:12:45Z.
@@ -48,6 +57,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let token = signed(br#"{"alg":"RS256","typ":"JWT","kid":"own"}"#, rest);
     let proven = is_token(grid, KEYS.as_bytes(), &token, now).expect("the set reads");
+    assert_eq!(is_token(grid, MORE_KEYS.as_bytes(), &token, now), Some(proven), "a foreign key changes it");
     let claims: Value = serde_json::from_slice(rest).unwrap_or_default();
     if proven {
         let text = |name: &str| claims[name].as_str().unwrap_or_default();

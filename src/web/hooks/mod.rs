@@ -444,6 +444,8 @@ mod tests {
 
     use super::*;
 
+    type Reader<'a> = &'a dyn Fn(&str) -> Option<Hint>;
+
     #[test]
     fn a_name_that_can_be_none_is_nobodys() {
         let alias = |name: &str| {
@@ -475,7 +477,7 @@ mod tests {
                 json!({ "groupId": "0".repeat(24), "eventTypeName": format!("AWS_ENCRYPTION_KEY_{name}") });
             atlas::read(body.to_string().as_bytes()).hint
         };
-        let readers: [&dyn Fn(&str) -> Option<Hint>; 5] = [&alias, &vault, &label, &resource, &kind];
+        let readers: [Reader<'_>; 5] = [&alias, &vault, &label, &resource, &kind];
         for (place, read) in readers.into_iter().enumerate() {
             assert!(read("X").is_some(), "{place}");
             assert!(read("X\u{7f}Y").is_none(), "{place}");
