@@ -27,3 +27,30 @@ pub mod store;
 pub mod telemetry;
 pub mod web;
 pub mod webhook;
+
+/// What the targets in `fuzz/` call. The parsers that face the network are private, and stay so: only
+/// cargo-fuzz sets `--cfg fuzzing`, and no other build has these names.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Replies of Atlas.
+    pub mod atlas {
+        pub use crate::atlas::fuzzing::*;
+    }
+    /// Inventory files.
+    pub mod cli {
+        pub use crate::cli::fuzzing::*;
+    }
+    /// Deliveries and their proofs.
+    pub mod hooks {
+        pub use crate::web::hooks::fuzzing::*;
+    }
+    /// Replies of the key services.
+    pub mod kms {
+        pub use crate::kms::fuzzing::*;
+    }
+    /// Replies of webhooks' targets.
+    pub mod webhook {
+        pub use crate::webhook::fuzzing::*;
+    }
+}

@@ -133,7 +133,7 @@ fn unsent(failure: Failure) -> Reply {
     }
 }
 
-fn observation(answer: &Answer) -> Result<Observation, Failure> {
+pub(super) fn observation(answer: &Answer) -> Result<Observation, Failure> {
     let found = enabled(answer)?;
     let provider = found.as_ref().map(|(provider, _)| *provider);
     let block = found.map(|(_, block)| block).unwrap_or_default();

@@ -374,7 +374,7 @@ fn is_network_denied(alert: &Value) -> bool {
         && text(alert, "status").is_none_or(|status| status == "OPEN")
 }
 
-fn group(item: &Value) -> Option<Group> {
+pub(super) fn group(item: &Value) -> Option<Group> {
     let id = text(item, "id")?.parse().ok()?;
     let tags = item.get("tags").and_then(Value::as_array).into_iter().flatten();
     let tag = |it: &Value| Some((text(it, "key")?.to_owned(), text(it, "value")?.to_owned()));
@@ -396,7 +396,7 @@ const fn rotated(provider: Provider) -> &'static str {
 }
 
 /// The filter is asked for, but what comes is looked at again: the list of types changes often.
-fn key_event(item: &Value) -> Option<KeyEvent> {
+pub(super) fn key_event(item: &Value) -> Option<KeyEvent> {
     let kind = text(item, "eventTypeName")?;
     let provider = Provider::ALL.into_iter().find(|it| rotated(*it) == kind)?;
     let said = |name: &str| text(item, name).filter(|it| !it.trim().is_empty());

@@ -16,6 +16,8 @@ mod client;
 mod digest;
 mod encryption;
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod inventory;
 mod token;
 

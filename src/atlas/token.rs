@@ -252,7 +252,7 @@ fn token_request(account: &ServiceAccount) -> Result<(Request, HeaderValue), Fai
 }
 
 /// Reads the reply of the token endpoint: the `Authorization` header to send, and its life.
-fn read_token(account: &ServiceAccount, answer: &Answer) -> Result<(HeaderValue, Span), Failure> {
+pub(super) fn read_token(account: &ServiceAccount, answer: &Answer) -> Result<(HeaderValue, Span), Failure> {
     let said: Option<Value> = answer.body.as_ref().ok().and_then(|body| serde_json::from_slice(body).ok());
     if !answer.is_success() {
         return Err(refused_token(account, answer, said.as_ref()));

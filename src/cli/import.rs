@@ -5,6 +5,8 @@
 //! may not add anything, ends the whole.
 
 mod file;
+#[cfg(fuzzing)]
+pub(in crate::cli) mod fuzzing;
 mod json;
 mod yaml;
 

@@ -7,6 +7,10 @@
 mod client;
 mod discover;
 mod failure;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    pub use super::import::fuzzing::*;
+}
 #[cfg(test)]
 mod fake;
 mod import;

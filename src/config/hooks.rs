@@ -319,7 +319,7 @@ fn standard(r: &mut Reader, at: &str) -> Option<Sender> {
 }
 
 /// The bytes behind `whsec_…`. An empty key would make every signature forgeable.
-pub(super) fn signing_key(secret: &Secret) -> Result<SigningKey, &'static str> {
+pub(crate) fn signing_key(secret: &Secret) -> Result<SigningKey, &'static str> {
     use base64::Engine as _;
     let encoded = secret.expose().strip_prefix("whsec_").unwrap_or(secret.expose());
     let bytes = base64::engine::general_purpose::STANDARD

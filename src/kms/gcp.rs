@@ -269,7 +269,7 @@ fn paths(key: &KeyRef) -> Result<(String, String), KmsError> {
     Ok((version, key))
 }
 
-fn primary(crypto_key: &Value, key: &str) -> Result<Value, KmsError> {
+pub(super) fn primary(crypto_key: &Value, key: &str) -> Result<Value, KmsError> {
     let primary = &crypto_key["primary"];
     let (name, state) = (primary["name"].as_str(), primary["state"].as_str());
     let message = match (name, state) {
@@ -284,13 +284,13 @@ fn primary(crypto_key: &Value, key: &str) -> Result<Value, KmsError> {
     ))
 }
 
-fn number(version: &Value) -> Result<u64, KmsError> {
+pub(super) fn number(version: &Value) -> Result<u64, KmsError> {
     let name = version["name"].as_str().unwrap_or_default();
     let number = name.rsplit(VERSIONS).next().and_then(|number| number.parse().ok());
     number.ok_or_else(|| KmsError::broken(format!("{SERVICE} lists a version without a number: {name:?}")))
 }
 
-fn found(version: &Value, crypto_key: &Value) -> Result<Found, KmsError> {
+pub(super) fn found(version: &Value, crypto_key: &Value) -> Result<Found, KmsError> {
     let name = version["name"].as_str().unwrap_or_default();
     let key = KeyRef::parse(Provider::Gcp, name).map_err(|error| KmsError::broken(error.message))?;
     let instant = |field: &str| version[field].as_str().and_then(|text| text.parse::<Timestamp>().ok());
@@ -325,7 +325,7 @@ fn found(version: &Value, crypto_key: &Value) -> Result<Found, KmsError> {
 }
 
 /// The bytes of a field, which must agree with the checksum beside it.
-fn checked(body: &Value, field: &str) -> Result<Vec<u8>, KmsError> {
+pub(super) fn checked(body: &Value, field: &str) -> Result<Vec<u8>, KmsError> {
     let bytes = body[field].as_str().and_then(|text| STANDARD.decode(text).ok());
     let bytes = bytes.ok_or_else(|| KmsError::broken(format!("the reply of {SERVICE} has no {field}")))?;
     let told = match &body[format!("{field}Crc32c")] {
@@ -354,7 +354,7 @@ fn no_log_in(why: &str) -> KmsError {
     )
 }
 
-fn failure(reply: &Reply, role: &str) -> KmsError {
+pub(super) fn failure(reply: &Reply, role: &str) -> KmsError {
     let body = reply.json();
     let error = &body["error"];
     let text = |value: &Value| value.as_str().map(str::to_owned);

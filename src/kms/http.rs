@@ -24,7 +24,7 @@ pub(super) struct Http {
 /// A reply with its status.
 pub(super) struct Reply {
     pub(super) status: u16,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
 }
 
 impl Http {

@@ -12,6 +12,8 @@ mod aws;
 #[cfg(feature = "azure")]
 mod azure;
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 #[cfg(feature = "gcp")]
 mod gcp;
 #[cfg(any(feature = "azure", feature = "gcp"))]

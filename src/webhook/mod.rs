@@ -6,6 +6,8 @@
 //! nothing here waits for another try or knows of the database.
 
 pub mod body;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 pub mod sign;
 pub mod target;
 

@@ -275,7 +275,7 @@ impl Target {
     }
 
     /// One line of a foreign text, without what is secret in our address.
-    fn cleaned(&self, text: &str) -> String {
+    pub(super) fn cleaned(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for part in &self.secret_parts {
             text = text.replace(part, "***");
@@ -347,7 +347,7 @@ fn client(options: &Options, url: &Url) -> Result<reqwest::Client, String> {
 }
 
 /// `Retry-After`: seconds, or an instant.
-fn wait(text: &str, now: Timestamp) -> Option<Duration> {
+pub(super) fn wait(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));

@@ -67,7 +67,11 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
     if size > LARGEST {
         return Err(format!("has {} MiB, and {} are taken at once: split it", size >> 20, LARGEST >> 20));
     }
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    decoded(std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?)
+}
+
+/// The bytes of a file as text.
+pub(super) fn decoded(bytes: Vec<u8>) -> Result<String, String> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err("is UTF-16: save it as UTF-8".to_owned());
     }
@@ -152,11 +156,15 @@ fn csv_rows(text: &str) -> Result<Vec<Row>, String> {
 }
 
 /// The line on which a record begins. The reader's own place lies before the rest of the last line's
-/// end and before blank lines.
+/// end and before blank lines; a line of spaces is a record of its own.
 fn line(text: &str, at: &csv::Position) -> u64 {
     let from = usize::try_from(at.byte()).unwrap_or(usize::MAX);
-    let ends =
-        text.as_bytes().get(from..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_whitespace());
+    let ends = text
+        .as_bytes()
+        .get(from..)
+        .unwrap_or_default()
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'));
     at.line() + ends.map(|byte| u64::from(*byte == b'\n')).sum::<u64>()
 }
 
@@ -307,6 +315,9 @@ mod tests {
             let lines: Vec<_> = rows(Format::Csv, &text).unwrap().iter().map(|row| row.line).collect();
             assert_eq!(lines, [Some(2), Some(4), Some(6)], "{end:?}");
         }
+        let lines: Vec<_> =
+            rows(Format::Csv, "groupId\n \n \n\n\nx\n").unwrap().iter().map(|row| row.line).collect();
+        assert_eq!(lines, [Some(2), Some(3), Some(6)]);
         let lines: Vec<_> = rows(Format::Yaml, "# x\n- groupId: a\n\n- groupId: b\n")
             .unwrap()
             .iter()

@@ -48,8 +48,8 @@ pub(super) struct Azure {
 }
 
 /// One version as a list or a key shows it.
-struct Version {
-    id: String,
+pub(super) struct Version {
+    pub(super) id: String,
     enabled: bool,
     created: Option<Timestamp>,
     not_before: Option<Timestamp>,
@@ -280,7 +280,7 @@ fn rank<'a>(version: &'a Version, watched: &AzureKey) -> (Option<Timestamp>, boo
 }
 
 /// Reads a version whose id, `kid`, must lie in the key that was asked for.
-fn version(body: &Value, kid: Option<&str>, key: &AzureKey) -> Result<Version, KmsError> {
+pub(super) fn version(body: &Value, kid: Option<&str>, key: &AzureKey) -> Result<Version, KmsError> {
     let kid = kid.unwrap_or_default();
     let Ok(KeyRef::Azure(found)) = KeyRef::parse(Provider::Azure, kid) else {
         return Err(KmsError::broken(format!("{SERVICE} names a version that is none: {kid:?}")));
@@ -306,7 +306,7 @@ fn version(body: &Value, kid: Option<&str>, key: &AzureKey) -> Result<Version, K
 }
 
 /// The next page, which must be one of the same list: the request for it carries our token.
-fn same_list(first: &Url, link: &str) -> Result<Url, KmsError> {
+pub(super) fn same_list(first: &Url, link: &str) -> Result<Url, KmsError> {
     let next = Url::parse(link).ok();
     let good = next.filter(|next| {
         next.origin() == first.origin()
@@ -323,7 +323,7 @@ fn same_list(first: &Url, link: &str) -> Result<Url, KmsError> {
     })
 }
 
-fn failure(reply: &Reply, grant: &str) -> KmsError {
+pub(super) fn failure(reply: &Reply, grant: &str) -> KmsError {
     let body = reply.json();
     let error = &body["error"];
     let text = |value: &Value| value.as_str().map(str::to_owned);

@@ -7,7 +7,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Received, text_of, words_of};
+use super::{Received, name_of, text_of, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::ids::GroupId;
 
@@ -21,7 +21,7 @@ pub(super) fn read(body: &[u8]) -> Received {
         (Some(id), Some(status), Some(updated)) => format!("{id}/{status}/{updated}"),
         _ => fingerprint,
     };
-    let kind = find(&alert, &|text| is_about_keys(text).then(|| text.to_owned()));
+    let kind = find(&alert, &|text| is_about_keys(text).then(|| name_of(text)).flatten());
     let group = text_of(&alert, "groupId").and_then(|text| text.parse().ok()).or_else(|| {
         find_under(&alert, "group").or_else(|| find(&alert, &|text| text.parse::<GroupId>().ok()))
     });

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::{Received, Refusal, cloudevents, text_of, words_of};
+use super::{Received, Refusal, cloudevents, name_of, text_of, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::{KeyRef, Provider, aws_partition};
 
@@ -62,8 +62,8 @@ fn call(event: &Value, detail: &Value, id: &str) -> Option<Hint> {
     };
     let found = match name {
         "CreateAlias" | "UpdateAlias" | "DeleteAlias" => {
-            let alias = text_of(asked, "aliasName")?.to_owned();
-            let place = |name: &str| text_of(event, name).map(ToOwned::to_owned);
+            let alias = name_of(text_of(asked, "aliasName")?)?;
+            let place = |name: &str| text_of(event, name).and_then(name_of);
             let subject = Subject::Alias { name: alias, region: place("region"), account: place("account") };
             let target = key_of(event, text_of(asked, "targetKeyId"));
             Some(Hint { new_key: target.map(|key| key.to_string()), ..hint(name, subject, Meaning::Look) })

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{Answer, Received, Refusal, objects, proof, text_of, words_of};
+use super::{Answer, Received, Refusal, name_of, objects, proof, text_of, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::{KeyRef, Provider};
 
@@ -75,7 +75,7 @@ fn about(short: &str, kind: &str, source: &str, data: &Value, id: &str) -> Optio
         ("VaultAccessPolicyChanged", _) => {
             let named = text_of(data, "VaultName").map(str::trim).filter(|name| !name.is_empty());
             let vault = named.or_else(|| source.rsplit_once("/vaults/").map(|(_, name)| name))?;
-            (Subject::Vault { vault: vault.to_ascii_lowercase() }, Meaning::Look)
+            (Subject::Vault { vault: name_of(vault)?.to_ascii_lowercase() }, Meaning::Look)
         }
         _ => return None,
     };

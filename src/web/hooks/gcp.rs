@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Received, Refusal, json, proof, text_of, words_of};
+use super::{Received, Refusal, json, name_of, proof, text_of, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::{KeyRef, Provider};
 
@@ -97,11 +97,11 @@ fn key_path(entry: &Value) -> Option<String> {
     if let (Some(project), Some(location), Some(ring), Some(key)) =
         (label("project_id"), label("location"), label("key_ring_id"), label("crypto_key_id"))
     {
-        return Some(format!("projects/{project}/locations/{location}/keyRings/{ring}/cryptoKeys/{key}"));
+        return name_of(&format!("projects/{project}/locations/{location}/keyRings/{ring}/cryptoKeys/{key}"));
     }
     let named = entry.pointer("/protoPayload/resourceName").and_then(Value::as_str)?;
     // An Eventarc-style name begins with the service's host.
     let named = named.find("projects/").map_or(named, |at| &named[at..]);
     let (path, _) = named.split_once("/cryptoKeyVersions/").unwrap_or((named, ""));
-    path.contains("/cryptoKeys/").then(|| words_of(path))
+    name_of(path).filter(|path| path.contains("/cryptoKeys/"))
 }

@@ -14,6 +14,8 @@ mod aws;
 mod azure;
 mod cloudevents;
 mod fetch;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod gcp;
 mod proof;
 mod sns;
@@ -423,7 +425,63 @@ fn text_of<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
     value.get(name).and_then(Value::as_str)
 }
 
+/// The longest text of a sender that is kept, in characters.
+const LONGEST: usize = 300;
+
 /// A sender's text as journals and mails may hold it: one line, not endless.
 fn words_of(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(300).collect()
+    text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+}
+
+/// A sender's name of something, where it could be one; cut or mended it would be another name.
+fn name_of(text: &str) -> Option<String> {
+    (text.chars().count() <= LONGEST && !text.contains(char::is_control)).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    type Reader<'a> = &'a dyn Fn(&str) -> Option<Hint>;
+
+    #[test]
+    fn a_name_that_can_be_none_is_nobodys() {
+        let alias = |name: &str| {
+            let detail = json!({ "eventSource": "kms.amazonaws.com", "eventName": "UpdateAlias", "requestParameters": { "aliasName": name } });
+            let event = json!({ "id": "1", "detail-type": "AWS API Call via CloudTrail", "detail": detail });
+            aws::read(&event).unwrap().hint
+        };
+        let vault = |name: &str| {
+            let kind = "Microsoft.KeyVault.VaultAccessPolicyChanged";
+            let event = json!([{ "id": "1", "eventType": kind, "data": { "VaultName": name } }]);
+            match azure::read(&HeaderMap::new(), event.to_string().as_bytes()).unwrap() {
+                Answer::Events(mut events) => events.remove(0).hint,
+                Answer::Done(_) => unreachable!(),
+            }
+        };
+        let label = |name: &str| {
+            let labels =
+                json!({ "project_id": "p", "location": "l", "key_ring_id": "r", "crypto_key_id": name });
+            let entry = json!({ "resource": { "labels": labels } }).to_string();
+            gcp::read(&HeaderMap::new(), entry.as_bytes()).unwrap().hint
+        };
+        let resource = |name: &str| {
+            let path = format!("projects/p/locations/l/keyRings/r/cryptoKeys/{name}");
+            let entry = json!({ "protoPayload": { "resourceName": path } }).to_string();
+            gcp::read(&HeaderMap::new(), entry.as_bytes()).unwrap().hint
+        };
+        let kind = |name: &str| {
+            let body =
+                json!({ "groupId": "0".repeat(24), "eventTypeName": format!("AWS_ENCRYPTION_KEY_{name}") });
+            atlas::read(body.to_string().as_bytes()).hint
+        };
+        let readers: [Reader<'_>; 5] = [&alias, &vault, &label, &resource, &kind];
+        for (place, read) in readers.into_iter().enumerate() {
+            assert!(read("X").is_some(), "{place}");
+            assert!(read("X\u{7f}Y").is_none(), "{place}");
+            assert!(read(&"X".repeat(LONGEST + 1)).is_none(), "{place}");
+        }
+    }
 }

@@ -152,7 +152,7 @@ impl Sns {
 
     /// The public key of the first certificate, when it is in force and, where roots are demanded, they
     /// vouch for it.
-    fn check(&self, pem: &[u8], now: Timestamp) -> Option<Vec<u8>> {
+    pub(super) fn check(&self, pem: &[u8], now: Timestamp) -> Option<Vec<u8>> {
         let chain = Certificate::load_pem_chain(pem).ok()?;
         let (own, between) = chain.split_first()?;
         let at = u64::try_from(now.as_micros() / 1_000_000).ok()?;
@@ -168,7 +168,7 @@ impl Sns {
     }
 
     /// An address that the message names, when it lies at SNS in the topic's region or at a listed host.
-    fn own_url(&self, message: &Message, text: &str) -> Result<Url, Refusal> {
+    pub(super) fn own_url(&self, message: &Message, text: &str) -> Result<Url, Refusal> {
         let wrong = Refusal::unknown("wrong-host");
         let url = Url::parse(text).map_err(|_| wrong)?;
         let host = url.host_str().ok_or(wrong)?;
@@ -213,7 +213,7 @@ impl Sns {
 }
 
 /// Whether the address is one at which SNS keeps certificates; elsewhere, any file of that kind will do.
-fn is_certificate(url: &Url) -> bool {
+pub(super) fn is_certificate(url: &Url) -> bool {
     let name = url.path().trim_start_matches('/');
     let digits = name.strip_prefix("SimpleNotificationService-").and_then(|rest| rest.strip_suffix(".pem"));
     let of_sns = digits.is_some_and(|it| it.len() == 32 && it.bytes().all(|b| b.is_ascii_hexdigit()));
@@ -239,7 +239,7 @@ fn vouched(own: &Certificate, between: &[Certificate], roots: &[Vec<u8>], at: u6
 }
 
 /// A message whose signature is not proven yet: the texts that matter, and nothing else of the body.
-struct Message(BTreeMap<&'static str, String>);
+pub(super) struct Message(pub(super) BTreeMap<&'static str, String>);
 
 /// Every member that is read.
 const MEMBERS: [&str; 13] = [
@@ -270,7 +270,7 @@ const EVENT: &str = "Notification";
 const ASKS: &str = "SubscriptionConfirmation";
 
 impl Message {
-    fn read(body: &[u8]) -> Result<Self, Refusal> {
+    pub(super) fn read(body: &[u8]) -> Result<Self, Refusal> {
         let Value::Object(mut whole) = json(body)? else {
             return Err(Refusal::malformed("the body is no message of SNS"));
         };
@@ -284,8 +284,8 @@ impl Message {
                 "Type is none of Notification, SubscriptionConfirmation, UnsubscribeConfirmation",
             ));
         }
-        // The signed text has no marks between its fields except line ends.
-        let plain = ["MessageId", "Timestamp", "Token", "SubscribeURL", "TopicArn"];
+        // The signed text has no marks between its fields except line ends; SNS takes none in a subject.
+        let plain = ["MessageId", "Subject", "Timestamp", "Token", "SubscribeURL", "TopicArn"];
         if plain.iter().any(|name| message.text(name).chars().any(char::is_control)) {
             return Err(Refusal::unknown("wrong-signature"));
         }
@@ -302,12 +302,12 @@ impl Message {
     }
 
     /// An address under either spelling of its name.
-    fn address(&self, name: &str, other: &str) -> Result<&str, Refusal> {
+    pub(super) fn address(&self, name: &str, other: &str) -> Result<&str, Refusal> {
         let found = self.0.get(name).or_else(|| self.0.get(other));
         found.map(String::as_str).ok_or(Refusal::unknown("no-signature"))
     }
 
-    fn check_time(&self, now: Timestamp) -> Result<(), Refusal> {
+    pub(super) fn check_time(&self, now: Timestamp) -> Result<(), Refusal> {
         let at: Timestamp = self.text("Timestamp").parse().map_err(|_| Refusal::unknown("old-timestamp"))?;
         if now.since(at) > OLDEST || now.until(at) > AHEAD {
             return Err(Refusal::unknown("old-timestamp"));
@@ -315,7 +315,7 @@ impl Message {
         Ok(())
     }
 
-    fn signature(&self) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn signature(&self) -> Result<Vec<u8>, Refusal> {
         if self.text("SignatureVersion") != "2" {
             return Err(Refusal::unknown("signature-version"));
         }
@@ -323,19 +323,44 @@ impl Message {
     }
 
     /// Each signed member's name and text, each on a line.
-    fn signed_text(&self) -> String {
+    pub(super) fn signed_text(&self) -> String {
         let names: &[&str] = if self.text("Type") == EVENT { &NOTIFICATION } else { &CONFIRMATION };
         let there = names.iter().filter(|name| self.0.contains_key(*name));
         there.flat_map(|name| [*name, "\n", self.text(name), "\n"]).collect()
     }
 
     /// The event inside, or what else somebody published there.
-    fn event(&self) -> Result<Received, Refusal> {
+    pub(super) fn event(&self) -> Result<Received, Refusal> {
         let id = self.text("MessageId");
         if id.is_empty() {
             return Err(Refusal::malformed("MessageId is missing"));
         }
         let inner = serde_json::from_str(self.text("Message")).ok().and_then(|event| aws::read(&event).ok());
         Ok(inner.unwrap_or_else(|| Received { id: id.to_owned(), hint: None }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_signed_text_says_one_message() {
+        let read = |message: &str, id: &str, subject: Option<&str>| {
+            let mut body = json!({ "Type": EVENT, "Message": message, "MessageId": id, "TopicArn": "arn" });
+            if let Some(subject) = subject {
+                body["Subject"] = json!(subject);
+            }
+            Message::read(body.to_string().as_bytes())
+        };
+        let sent = read("a\nMessageId\n1\nSubject\nx", "2", None).unwrap();
+        let text = sent.signed_text();
+        // The same text, had the lines been set apart otherwise.
+        assert!(text.starts_with("Message\na\nMessageId\n1\nSubject\nx\nMessageId\n2\n"), "{text}");
+        assert!(read("a", "1", Some("x\nMessageId\n2")).is_err());
+        assert!(read("a", "1\nSubject\nx\nMessageId\n2", None).is_err());
+        assert_eq!(read("a", "1", Some("x")).unwrap().event().unwrap().id, "1");
     }
 }

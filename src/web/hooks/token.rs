@@ -63,6 +63,13 @@ fn ask(fetcher: Fetcher, url: String) -> Asking {
 }
 
 impl Keys {
+    /// Keys that an issuer has just answered with: nobody is asked again for a while.
+    #[cfg(fuzzing)]
+    pub(super) fn fetched(url: &str, set: JwkSet, now: Timestamp) -> Self {
+        let kept = Kept { asked: Some(now), set: Some(Arc::new(set)), asking: None };
+        Self(Mutex::new(BTreeMap::from([(url.to_owned(), kept)])))
+    }
+
     /// The claims of the delivery's bearer token, when one of the keys at `jwks_url` signed it for
     /// `audience` and it is in force.
     async fn claims(

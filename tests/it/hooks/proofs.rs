@@ -234,12 +234,14 @@ async fn amazon_sns_speaks_for_one_topic_and_one_authority() {
         ("an event", json!({})),
         ("under a subject", json!({ "subject": "KMS" })),
         ("as functions are told", json!({ "lambdaSpelling": true })),
-        ("with lines that look like fields", json!({ "subject": "Subject\nType\nNotification" })),
     ] {
         let before = hall.counts("sns")[1];
         assert_eq!(hall.emit("sns", &order, more).await, [202], "{what}");
         assert_eq!(hall.counts("sns")[1], before + 1, "{what}");
     }
+    // SNS takes no subject with lines, which could make the signed text say another message.
+    let lines = json!({ "subject": "Subject\nType\nNotification" });
+    assert_eq!(hall.emit("sns", &order, lines).await, [401]);
     // Anybody who may publish may write anything.
     let mut free = order.clone();
     for name in ["event", "key", "region", "account"] {

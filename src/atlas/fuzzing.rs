@@ -1,0 +1,83 @@
+//! What the fuzz targets call of Atlas' client: what is made of a reply, without asking for it.
+
+use reqwest::Method;
+use serde_json::Value;
+
+use super::client::Answer;
+use super::digest::ApiKey;
+use super::encryption::observation;
+use super::error::{failure, http_date, retry_after};
+use super::inventory::{Group, group, key_event};
+use super::token::{ServiceAccount, read_token};
+use crate::domain::event::KeyEvent;
+use crate::domain::rotation::outcome::{Failure, Observation};
+use crate::domain::time::{Span, Timestamp};
+use crate::secret::Secret;
+
+fn answer(status: u16, body: &[u8], at: Timestamp) -> Answer {
+    Answer {
+        status,
+        at,
+        error_code: None,
+        retry_after: None,
+        skew_ms: None,
+        redirect: None,
+        challenges: Vec::new(),
+        authentication_info: None,
+        body: Ok(body.to_owned()),
+    }
+}
+
+/// What a reply to the question for a project's encryption comes to.
+///
+/// # Errors
+/// As the client has it.
+pub fn observed(status: u16, body: &[u8], at: Timestamp) -> Result<Observation, Failure> {
+    observation(&answer(status, body, at))
+}
+
+/// What a reply that is no success comes to.
+#[must_use]
+pub fn refusal(status: u16, body: &[u8], at: Timestamp) -> Failure {
+    failure(&answer(status, body, at))
+}
+
+/// Whether a reply of the token endpoint brings a token, and how long that lives.
+///
+/// # Errors
+/// As the client has it.
+pub fn token(status: u16, body: &[u8], at: Timestamp) -> Result<Span, Failure> {
+    let account = ServiceAccount::new("default".to_owned(), "id".to_owned(), Secret::new("secret"));
+    read_token(&account, &answer(status, body, at)).map(|(_, life)| life)
+}
+
+/// An entry of the list of projects, and one of the list of events.
+#[must_use]
+pub fn listed(item: &Value) -> (Option<Group>, Option<KeyEvent>) {
+    (group(item), key_event(item))
+}
+
+/// The wait that `Retry-After` asks for, and the instant that `Date` says.
+#[must_use]
+pub fn times(value: &str, now: Timestamp) -> (Option<Span>, Option<Timestamp>) {
+    (retry_after(value, now), http_date(value))
+}
+
+/// The `Authorization` that answers a challenge, and the one for the request after it.
+///
+/// # Errors
+/// As the client has it.
+pub fn digest(challenges: Vec<String>, info: &str, at: Timestamp) -> Result<[String; 2], String> {
+    let key = ApiKey::new("public".to_owned(), Secret::new("private"));
+    let info = Some(info.to_owned());
+    let answer = Answer { challenges, authentication_info: info, ..answer(401, b"", at) };
+    let text = |session: &_| {
+        let header = key.authorization(session, &Method::GET, "/api/atlas/v2/groups")?;
+        Ok::<_, String>(String::from_utf8_lossy(header.as_bytes()).into_owned())
+    };
+    let session = key.challenged(&answer)?.session;
+    let first = text(&session)?;
+    key.accepted(&session, &answer);
+    let next = key.current().unwrap_or(session);
+    Ok([first, text(&next)?])
+}

@@ -1,0 +1,142 @@
+//! What the fuzz targets call of the hooks: their readers and proofs, without a server around them.
+//!
+//! A head is given as lines, `name: value`. Nothing is fetched here, so a hook whose proof needs keys
+//! or a certificate is handed them.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use futures_util::FutureExt;
+use url::Url;
+
+use super::sns::{Message, Sns, is_certificate};
+use super::{Answer, Received, Refusal, atlas, aws, azure, cloudevents, fetch, gcp, json, proof, token};
+use crate::config::hooks::{Entra, SigningKey, signing_key};
+use crate::domain::hint::Hint;
+use crate::domain::time::Timestamp;
+use crate::secret::Secret;
+
+/// An id and what the event comes down to.
+pub type Event = (String, Option<Hint>);
+
+/// Is never used: it is only that the calls take one.
+static FETCHER: LazyLock<Option<fetch::Fetcher>> = LazyLock::new(|| {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    fetch::Fetcher::new().ok()
+});
+
+fn headers(head: &[u8]) -> HeaderMap {
+    let line = |line: &[u8]| {
+        let at = line.iter().position(|byte| *byte == b':')?;
+        let name = HeaderName::from_bytes(line[..at].trim_ascii()).ok()?;
+        Some((name, HeaderValue::from_bytes(line[at + 1..].trim_ascii()).ok()?))
+    };
+    head.split(|byte| *byte == b'\n').filter_map(line).collect()
+}
+
+/// The events of a proven delivery, read by the `kind`th of the readers; `None` when it is refused.
+#[must_use]
+pub fn events(kind: u8, head: &[u8], body: &[u8]) -> Option<Vec<Event>> {
+    let head = headers(head);
+    let one = |event| Answer::Events(vec![event]);
+    let read = || match kind % 7 {
+        0 => Ok(one(atlas::read(body))),
+        1 => azure::read(&head, body),
+        2 => Ok(one(aws::read(&json(body)?)?)),
+        3 => Ok(one(Message::read(body)?.event()?)),
+        4 => Ok(one(gcp::read(&head, body)?)),
+        5 => cloudevents::read(&head, body).map(Answer::Events),
+        _ => Ok(one(cloudevents::payload(body, "id".to_owned())?)),
+    };
+    let answer: Result<Answer, Refusal> = read();
+    Some(match answer.ok()? {
+        Answer::Events(events) => events.into_iter().map(|Received { id, hint }| (id, hint)).collect(),
+        Answer::Done(_) => Vec::new(),
+    })
+}
+
+/// Whether a delivery proves that it knows `secret`, by the `kind`th of the proofs.
+#[must_use]
+pub fn is_proven(kind: u8, head: &[u8], body: &[u8], secret: &str, now: Timestamp) -> bool {
+    let head = headers(head);
+    let secrets = [Secret::new(secret)];
+    let keys: Vec<SigningKey> = signing_key(&secrets[0]).into_iter().collect();
+    match kind % 7 {
+        0 => proof::secret(proof::bearer(&head), &secrets),
+        1 => proof::secret(proof::header(&head, "x-api-key"), &secrets),
+        2 => proof::basic(&head, "keywheel", &secrets),
+        3 => proof::atlas(&head, body, &secrets, false),
+        4 => proof::atlas(&head, body, &secrets, true),
+        5 => azure::consent(&head, &["eventgrid.azure.net".to_owned()]).map(|_| ()),
+        _ => proof::standard(&head, body, &keys, now).map(|_| ()),
+    }
+    .is_ok()
+}
+
+/// Whether `token` counts, when its issuer's keys are `jwks`: for Event Grid, or else for Pub/Sub.
+#[must_use]
+pub fn is_token(grid: bool, jwks: &[u8], token: &str, now: Timestamp) -> Option<bool> {
+    const AT: &str = "https://issuer.example/keys";
+    let set = serde_json::from_slice(jwks).ok()?;
+    let keys = token::Keys::fetched(AT, set, now);
+    let head = headers(format!("authorization: Bearer {token}").as_bytes());
+    let fetcher = FETCHER.as_ref()?;
+    let proven = if grid {
+        let entra = Entra {
+            tenant_id: "tenant".to_owned(),
+            audience: "audience".to_owned(),
+            app_id: "app".to_owned(),
+            jwks_url: AT.to_owned(),
+        };
+        keys.entra(fetcher, &head, &entra, now).now_or_never()
+    } else {
+        keys.google(fetcher, &head, (AT, "audience", "push@example.com"), now).now_or_never()
+    };
+    // Nobody waits: these keys are fresh.
+    Some(proven?.is_ok())
+}
+
+/// A message of SNS, and what would be done before its signature is believed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Its members.
+    pub members: BTreeMap<&'static str, String>,
+    /// What its signature covers.
+    pub signed: String,
+    /// Whether it is neither old nor early.
+    pub is_fresh: bool,
+    /// Where its certificate would be fetched.
+    pub certificate: Option<Url>,
+    /// Which address its confirmation would visit.
+    pub confirmation: Option<Url>,
+    /// The bytes of its signature.
+    pub signature: Option<Vec<u8>>,
+}
+
+fn desk(roots_pem: Option<&[u8]>) -> Option<Sns> {
+    Sns::new(Vec::new(), vec!["127.0.0.1:8441".to_owned()], roots_pem).ok()
+}
+
+/// Reads a message of SNS.
+#[must_use]
+pub fn envelope(body: &[u8], now: Timestamp) -> Option<Envelope> {
+    let message = Message::read(body).ok()?;
+    let sns = desk(None)?;
+    let url = |name, other| sns.own_url(&message, message.address(name, other).ok()?).ok();
+    Some(Envelope {
+        certificate: url("SigningCertURL", "SigningCertUrl")
+            .filter(|url| is_certificate(url) && url.query().is_none()),
+        confirmation: url("SubscribeURL", "SubscribeUrl"),
+        signed: message.signed_text(),
+        is_fresh: message.check_time(now).is_ok(),
+        signature: message.signature().ok(),
+        members: message.0,
+    })
+}
+
+/// The public key of a certificate that may sign for SNS; `roots_pem` must have signed it where given.
+#[must_use]
+pub fn certificate(pem: &[u8], roots_pem: Option<&[u8]>, now: Timestamp) -> Option<Vec<u8>> {
+    desk(roots_pem)?.check(pem, now)
+}
