@@ -44,6 +44,8 @@ const STRANGERS: u32 = 10_000;
 const WITH_BODIES: u32 = 1000;
 /// For how many seconds.
 const PESTERED: u32 = 20;
+/// A head just short of the longest that is read.
+const LARGE: usize = 30 * 1024;
 /// How soon a stranger who was shown out comes again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Events in a second of a good sender meanwhile.
@@ -55,7 +57,7 @@ pub(super) async fn figures() {
     flat_out().await;
     for (what, stranger) in [
         ("slow heads", Stranger::SlowHead),
-        ("slow heads of 60 KiB", Stranger::LargeHead),
+        ("slow heads of 30 KiB", Stranger::LargeHead),
         ("endless bodies", Stranger::EndlessBody),
         ("slow bodies", Stranger::SlowBody),
     ] {
@@ -82,13 +84,12 @@ impl Line {
     /// Sends a request that is put together and gives the status and the body of its answer. A line that fails is
     /// closed.
     async fn call(&mut self, request: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-                stream.set_nodelay(true)?;
-                stream
-            }
+        let mut stream = if let Some(stream) = self.stream.take() {
+            stream
+        } else {
+            let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+            stream.set_nodelay(true)?;
+            stream
         };
         stream.write_all(request).await?;
         let answer = read_answer(&mut stream, &mut self.bytes).await?;
@@ -339,7 +340,7 @@ async fn intake() {
     let all: Vec<_> = runs.iter().map(|(p99, ..)| millis(*p99)).collect();
     let (p99, p50, accepted, caught_up, (before, peak, after)) = runs[RUNS / 2];
     row(
-        &format!("{RATE} events/s offered for {} s, p99 of the answer", OFFERED),
+        &format!("{RATE} events/s offered for {OFFERED} s, p99 of the answer"),
         &millis(p99),
         &format!("<= 25 ms  (p50 {}; runs {}; {accepted} of {count} got 202)", millis(p50), all.join(", ")),
     );
@@ -392,11 +393,9 @@ impl Stranger {
         let second = Duration::from_secs(1);
         match self {
             Stranger::SlowHead => (head.to_owned(), "x-slow: slow\r\n".to_owned(), second),
-            Stranger::LargeHead => (
-                format!("{head}x-large: {}\r\n", "x".repeat(60 * 1024)),
-                "x-slow: slow\r\n".to_owned(),
-                second,
-            ),
+            Stranger::LargeHead => {
+                (format!("{head}x-large: {}\r\n", "x".repeat(LARGE)), "x-slow: slow\r\n".to_owned(), second)
+            }
             Stranger::EndlessBody => {
                 (chunked, format!("{:x}\r\n{}\r\n", 65536, "x".repeat(65536)), Duration::ZERO)
             }

@@ -24,10 +24,13 @@ use crate::domain::ids::{EventId, GroupId};
 use crate::domain::key::KeyRef;
 use crate::domain::project::Project;
 use crate::domain::rotation::outcome::Class;
+use crate::domain::time::Timestamp;
 use crate::store::{ClaimedEvent, KeySpan, NewAudit, RotationRow, StoreError};
 
 /// Events that are looked at together.
-const BATCH: i64 = 2048;
+const BATCH: usize = 2048;
+/// Events claimed in one transaction: the next one that comes waits for its end.
+const SHARE: usize = 256;
 /// Projects that are looked at at the same time.
 const AT_ONCE: usize = 8;
 /// How long a claimed event is ours.
@@ -114,7 +117,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration,
         if engine.store.next_event().await?.is_none_or(|at| at > now) {
             break;
         }
-        let events = engine.store.claim_events(now, now + CLAIM, BATCH).await?;
+        let events = claim(engine, now).await?;
         if events.is_empty() {
             break;
         }
@@ -123,6 +126,21 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration,
     let next = engine.store.next_event().await?;
     let wait = next.map_or(LONGEST_SLEEP, |at| engine.clock.now().until(at));
     Ok(wait.clamp(Duration::from_millis(50), LONGEST_SLEEP))
+}
+
+/// What is due, as much as is looked at together.
+async fn claim(engine: &Engine, now: Timestamp) -> Result<Vec<ClaimedEvent>, StoreError> {
+    let mut events = Vec::new();
+    while events.len() < BATCH {
+        let share = engine.store.claim_events(now, now + CLAIM, SHARE).await?;
+        let last = share.len() < SHARE;
+        events.extend(share);
+        if last {
+            break;
+        }
+    }
+    events.sort_by_key(|event| (event.received_at, event.id));
+    Ok(events)
 }
 
 /// Sorts events by the projects they concern and looks at each of those once.
