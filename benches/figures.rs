@@ -6,6 +6,8 @@
 
 #[path = "figures/engine.rs"]
 mod engine;
+#[path = "figures/hooks.rs"]
+mod hooks;
 
 use std::io::Write;
 use std::path::Path;
@@ -40,16 +42,17 @@ fn main() {
         let wanted = std::env::var("KEYWHEEL_FIGURE").unwrap_or_default();
         let asked = |name: &str| wanted.is_empty() || wanted == name;
         for (count, memory) in [(0, 20), (10_000, 40)].into_iter().filter(|_| asked("memory")) {
-            let (start, resident) = daemon_with(count).await;
+            let house = House::start(count, world(count.min(DUE)), "").await;
             row(
                 &format!("resident memory, {count} projects, after a sweep"),
-                &format!("{resident:.1} MiB"),
+                &format!("{:.1} MiB", house.resident()),
                 &format!("<= {memory} MiB"),
             );
             if count > 0 {
-                let text = format!("{:.0} ms", start.as_secs_f64() * 1000.0);
+                let text = format!("{:.0} ms", house.serving.as_secs_f64() * 1000.0);
                 row(&format!("start to serving, {count} projects"), &text, "<= 150 ms");
             }
+            house.end().await;
         }
         if asked("patch") {
             // One late packet decides a p99 of a hundred: the middle one of five runs.
@@ -76,6 +79,9 @@ fn main() {
             #[expect(clippy::cast_precision_loss, reason = "some kilobytes")]
             let grown = engine::growth().await as f64 / 1024.0;
             row("database growth per project and year", &format!("{grown:.1} KiB"), "<= 100 KiB");
+        }
+        if asked("hooks") {
+            hooks::figures().await;
         }
     });
 }
@@ -124,63 +130,95 @@ fn project(number: usize, now: Timestamp) -> Project {
     }
 }
 
-/// Starts the daemon on `count` projects: how long until it serves, and its memory in MiB after its first sweep.
-async fn daemon_with(count: usize) -> (Duration, f64) {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let now = SystemClock.now();
-    let store =
-        Store::open(&format!("sqlite:{}", folder.join("kw.db").display()), Path::new(""), Access::Beside)
-            .await
-            .unwrap();
-    store.migrate().await.unwrap();
-    for number in 0..count {
-        store.insert_project(&project(number, now), &[], now).await.unwrap();
-    }
-    store.close().await;
+/// What Atlas knows of the first `count` projects.
+fn world(count: usize) -> World {
     let mut world = World::demo();
     let model = world.projects.values().next().unwrap().clone();
-    for number in 0..count.min(DUE) {
+    for number in 0..count {
         let mut twin = model.clone();
         let key = format!("{number:08x}-aaaa-4aaa-8aaa-000000000001");
         twin.block.insert("customerMasterKeyID".to_owned(), key.into());
         world.projects.insert(group(number), twin);
     }
-    let sim =
-        Sim::start(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(), world, Arc::new(SystemClock))
-            .unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config = format!(
-        "data_dir = \"{}\"\n[server]\nlisten = \"127.0.0.1:{port}\"\n[database]\nurl = \"sqlite:kw.db\"\n\
-         [atlas]\nbase_url = \"{}\"\n[atlas.credentials.default]\nkind = \"service-account\"\n\
-         client_id = \"mdb_sa_id_demo\"\nclient_secret = \"mdb_sa_sk_demo\"\n[log]\nlevel = \"warn\"\n",
-        folder.display(),
-        sim.base_url(),
-    );
-    std::fs::write(folder.join("keywheel.toml"), config).unwrap();
-    let started = Instant::now();
-    let child = Command::new(env!("CARGO_BIN_EXE_keywheel"))
-        .args(["serve", "--config"])
-        .arg(folder.join("keywheel.toml"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let daemon = Daemon(child);
-    let mut serving = None;
-    let limit = Instant::now() + Duration::from_secs(120);
-    while !answers(port, "/readyz").await {
-        assert!(Instant::now() < limit, "the daemon did not become ready");
-        if serving.is_none() && answers(port, "/healthz").await {
-            serving = Some(started.elapsed());
+    world
+}
+
+/// The release binary with a database of its own, against a simulator in this process.
+struct House {
+    daemon: Daemon,
+    sim: Sim,
+    folder: tempfile::TempDir,
+    port: u16,
+    /// How long it took to serve.
+    serving: Duration,
+}
+
+impl House {
+    /// Starts it on `count` projects and with `more` settings; returns once it is ready.
+    async fn start(count: usize, world: World, more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let now = SystemClock.now();
+        let store =
+            Store::open(&format!("sqlite:{}", path.join("kw.db").display()), Path::new(""), Access::Beside)
+                .await
+                .unwrap();
+        store.migrate().await.unwrap();
+        for number in 0..count {
+            store.insert_project(&project(number, now), &[], now).await.unwrap();
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        store.close().await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sim = Sim::start(listener, world, Arc::new(SystemClock)).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = format!(
+            "data_dir = \"{}\"\n[server]\nlisten = \"127.0.0.1:{port}\"\n[database]\nurl = \"sqlite:kw.db\"\n\
+             [atlas]\nbase_url = \"{}\"\n[atlas.credentials.default]\nkind = \"service-account\"\n\
+             client_id = \"mdb_sa_id_demo\"\nclient_secret = \"mdb_sa_sk_demo\"\n[log]\nlevel = \"warn\"\n{more}",
+            path.display(),
+            sim.base_url(),
+        );
+        std::fs::write(path.join("keywheel.toml"), config).unwrap();
+        let started = Instant::now();
+        let child = binary(path, &["serve"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let daemon = Daemon(child);
+        let mut serving = None;
+        let limit = Instant::now() + Duration::from_secs(120);
+        while !answers(port, "/readyz").await {
+            assert!(Instant::now() < limit, "the daemon did not become ready");
+            if serving.is_none() && answers(port, "/healthz").await {
+                serving = Some(started.elapsed());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let serving = serving.unwrap_or_else(|| started.elapsed());
+        Self { daemon, sim, folder, port, serving }
     }
-    let serving = serving.unwrap_or_else(|| started.elapsed());
-    let resident = resident(daemon.0.id());
-    drop(daemon);
-    sim.shutdown().await;
-    (serving, resident)
+
+    /// Resident memory in MiB, as Linux counts it.
+    fn resident(&self) -> f64 {
+        self.mebibytes("VmRSS:")
+    }
+
+    /// A line of the process's status that counts memory, in MiB.
+    fn mebibytes(&self, name: &str) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.daemon.0.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib / 1024.0
+    }
+
+    async fn end(self) {
+        drop(self.daemon);
+        self.sim.shutdown().await;
+    }
+}
+
+/// The release binary with the configuration in `folder`.
+fn binary(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keywheel"));
+    command.args(args).arg("--config").arg(folder.join("keywheel.toml")).stdin(Stdio::null());
+    command
 }
 
 /// Whether `path` answers with 200.
@@ -194,10 +232,8 @@ async fn answers(port: u16, path: &str) -> bool {
         && reply.starts_with("HTTP/1.1 200")
 }
 
-/// Resident memory in MiB, as Linux counts it.
-fn resident(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib / 1024.0
+/// The smallest of `all` that so many of a hundred do not exceed.
+fn percentile(of_hundred: usize, mut all: Vec<Duration>) -> Duration {
+    all.sort_unstable();
+    all[(all.len() * of_hundred).div_ceil(100) - 1]
 }

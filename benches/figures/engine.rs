@@ -20,7 +20,7 @@ use keywheel::sim::{Sim, World};
 use keywheel::store::{Access, RotationRow, Store};
 use tokio_util::sync::CancellationToken;
 
-use super::{group, project};
+use super::{group, percentile, project};
 
 struct Unlimited;
 
@@ -123,11 +123,6 @@ impl Site {
     }
 }
 
-fn p99(mut all: Vec<Duration>) -> Duration {
-    all.sort_unstable();
-    all[(all.len() * 99).div_ceil(100) - 1]
-}
-
 const IN_FLIGHT: usize = 100;
 
 /// From a hundred rotations that are approved to their PATCHes on the wire, p99; and the same for a bare
@@ -152,7 +147,7 @@ pub(super) async fn yes_to_patch() -> (Duration, Duration) {
     stop.cancel();
     running.await.unwrap();
     let took = site.patches().into_iter().map(|(_, sent)| sent.since(approved));
-    let ours = p99(took.collect());
+    let ours = percentile(99, took.collect());
     site.sim.clone().shutdown().await;
     (ours, bare().await)
 }
@@ -204,7 +199,7 @@ async fn bare() -> Duration {
         let (_, sent) = patches.iter().find(|(it, _)| it == group).unwrap();
         sent.since(*at)
     });
-    let p99 = p99(took.collect());
+    let p99 = percentile(99, took.collect());
     site.sim.clone().shutdown().await;
     p99
 }

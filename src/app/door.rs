@@ -1,21 +1,22 @@
 //! The way in for connections: deadlines and numbers that keep strangers from exhausting the process.
 //!
-//! Whoever connects has ten seconds for the head of a first request. Of those who wait without a request
-//! under way only so many are kept: when more come, the oldest goes, so that ten thousand silent
-//! connections cost no more than a few hundred and a caller who speaks at once still gets through. What a request
-//! may cost after its head is read is decided where it is handled.
+//! Whoever connects has ten seconds for the head of a first request. Of those of whom no whole request is
+//! there only so many are kept: when more come, the one that has been silent for longest goes, so that ten
+//! thousand slow connections cost no more than a few hundred and a caller who speaks at once still gets through.
+//! How large a body may be, and how long it may take, is decided where it is handled.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::serve::Listener;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,9 +31,9 @@ const FIRST_HEAD: Duration = Duration::from_secs(10);
 /// For the head of each further request, the idle time before it included: longer than proxies keep a
 /// connection, so that it is they who close it.
 const NEXT_HEAD: Duration = Duration::from_secs(75);
-/// The longest head of a request, in bytes.
-const LONGEST_HEAD: usize = 64 * 1024;
-/// Connections without a request under way.
+/// The longest head of a request, in bytes. Tokens have a few thousand.
+const LONGEST_HEAD: usize = 32 * 1024;
+/// Connections without a whole request.
 const SILENT: usize = 512;
 /// Connections in all.
 const MOST: usize = 4096;
@@ -40,26 +41,91 @@ const MOST: usize = 4096;
 /// Who is connected.
 #[derive(Default)]
 struct Crowd {
-    silent: Mutex<BTreeMap<u64, CancellationToken>>,
+    silent: Mutex<Silent>,
     all: AtomicUsize,
 }
 
-impl Crowd {
-    /// It waits for a request again, and counts as silent until it sends one. Where silent ones are many, the
-    /// oldest makes room.
-    fn rests(&self, id: u64, leave: CancellationToken) {
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        silent.insert(id, leave);
-        if silent.len() > SILENT
-            && let Some((_, oldest)) = silent.pop_first()
+/// Those of whom nothing, or only a part of a request, is there.
+#[derive(Default)]
+struct Silent {
+    /// By how long ago they fell silent.
+    since: BTreeMap<u64, CancellationToken>,
+    last: u64,
+}
+
+/// One of them all.
+struct Guest {
+    crowd: Arc<Crowd>,
+    /// Where it stands among the silent, when it does.
+    since: AtomicU64,
+    leave: CancellationToken,
+}
+
+impl Guest {
+    fn new(crowd: &Arc<Crowd>) -> Self {
+        crowd.all.fetch_add(1, Ordering::Relaxed);
+        let own =
+            Self { crowd: Arc::clone(crowd), since: AtomicU64::new(0), leave: CancellationToken::new() };
+        own.waits();
+        own
+    }
+
+    /// More is awaited of it, and it counts as silent until that is there. Where silent ones are many, the
+    /// one that is so for longest makes room.
+    fn waits(&self) {
+        let mut silent = self.crowd.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.last += 1;
+        let now = silent.last;
+        silent.since.remove(&self.since.swap(now, Ordering::Relaxed));
+        silent.since.insert(now, self.leave.clone());
+        if silent.since.len() > SILENT
+            && let Some((_, longest)) = silent.since.pop_first()
         {
-            oldest.cancel();
+            longest.cancel();
         }
     }
 
-    /// It has sent a request, or is gone.
-    fn speaks(&self, id: u64) {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    /// It has sent a whole request, or is gone.
+    fn speaks(&self) {
+        let mut silent = self.crowd.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.since.remove(&self.since.load(Ordering::Relaxed));
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.speaks();
+        self.crowd.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A body that is still on its way; its sender has spoken when all of it was read.
+struct Coming {
+    body: Incoming,
+    guest: Arc<Guest>,
+}
+
+impl hyper::body::Body for Coming {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.guest.speaks();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -73,7 +139,6 @@ pub(super) async fn serve<L: Listener>(
 ) {
     let crowd = Arc::<Crowd>::default();
     let stop = shutdown.token();
-    let mut id = 0;
     loop {
         let (io, _) = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -82,40 +147,33 @@ pub(super) async fn serve<L: Listener>(
         if crowd.all.load(Ordering::Relaxed) >= MOST {
             continue;
         }
-        id += 1;
         let from = origin(&io);
-        crowd.all.fetch_add(1, Ordering::Relaxed);
-        let (own, app, stop) = (Arc::clone(&crowd), app.clone(), stop.clone());
-        shutdown.spawn(async move {
-            connection(io, app, from, (&own, id), stop).await;
-            own.speaks(id);
-            own.all.fetch_sub(1, Ordering::Relaxed);
-        });
+        shutdown.spawn(connection(io, app.clone(), from, Arc::new(Guest::new(&crowd)), stop.clone()));
     }
 }
 
-async fn connection<Io>(
-    io: Io,
-    app: Router,
-    origin: Origin,
-    (crowd, id): (&Arc<Crowd>, u64),
-    stop: CancellationToken,
-) where
+async fn connection<Io>(io: Io, app: Router, origin: Origin, guest: Arc<Guest>, stop: CancellationToken)
+where
     Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (spoke, leave) = (CancellationToken::new(), CancellationToken::new());
-    crowd.rests(id, leave.clone());
-    let (heard, left, own) = (spoke.clone(), leave.clone(), Arc::clone(crowd));
+    let (spoke, leave) = (CancellationToken::new(), guest.leave.clone());
+    let heard = spoke.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        own.speaks(id);
         heard.cancel();
-        let mut request = request.map(Body::new);
+        let mut request = request.map(|body| {
+            if body.is_end_stream() {
+                guest.speaks();
+                return Body::empty();
+            }
+            guest.waits();
+            Body::new(Coming { body, guest: Arc::clone(&guest) })
+        });
         request.extensions_mut().insert(ConnectInfo(origin.clone()));
         let answering = TowerToHyperService::new(app.clone()).call(request);
-        let (own, left) = (Arc::clone(&own), left.clone());
+        let guest = Arc::clone(&guest);
         async move {
             let answer = answering.await;
-            own.rests(id, left);
+            guest.waits();
             answer
         }
     });

@@ -1,6 +1,6 @@
 //! From a hint to a proposal: looks at what an event names, compares, and proposes what is new.
 //!
-//! An event only says where to look: what is new, [`candidate`](super::candidate) finds out. Events about
+//! An event only says where to look: what is new, `candidate` finds out. Events about
 //! one project that wait together are one look.
 //!
 //! An alarm (a key in use was disabled, will be deleted, has expired) is told to people before anything
@@ -20,10 +20,13 @@ use super::{Engine, step::ENGINE};
 use crate::domain::hint::{Concern, Hint, Meaning, Subject, Watch};
 use crate::domain::ids::{EventId, GroupId};
 use crate::domain::project::Project;
+use crate::domain::time::Timestamp;
 use crate::store::{ClaimedEvent, NewAudit, StoreError};
 
 /// Events that are looked at together.
-const BATCH: i64 = 2048;
+const BATCH: usize = 2048;
+/// Events claimed in one transaction: the next one that comes waits for its end.
+const SHARE: usize = 256;
 /// Projects that are looked at at the same time.
 const AT_ONCE: usize = 8;
 /// How long a claimed event is ours.
@@ -86,7 +89,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration,
         if engine.store.next_event().await?.is_none_or(|at| at > now) {
             break;
         }
-        let events = engine.store.claim_events(now, now + CLAIM, BATCH).await?;
+        let events = claim(engine, now).await?;
         if events.is_empty() {
             break;
         }
@@ -95,6 +98,21 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration,
     let next = engine.store.next_event().await?;
     let wait = next.map_or(LONGEST_SLEEP, |at| engine.clock.now().until(at));
     Ok(wait.clamp(Duration::from_millis(50), LONGEST_SLEEP))
+}
+
+/// What is due, as much as is looked at together.
+async fn claim(engine: &Engine, now: Timestamp) -> Result<Vec<ClaimedEvent>, StoreError> {
+    let mut events = Vec::new();
+    while events.len() < BATCH {
+        let share = engine.store.claim_events(now, now + CLAIM, SHARE).await?;
+        let last = share.len() < SHARE;
+        events.extend(share);
+        if last {
+            break;
+        }
+    }
+    events.sort_by_key(|event| (event.received_at, event.id));
+    Ok(events)
 }
 
 /// Sorts events by the projects they concern and looks at each of those once.

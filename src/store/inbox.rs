@@ -40,6 +40,9 @@ const OUTCOME: Sql =
 
 pub(super) const STATEMENTS: &[&Sql] = &[&INSERT, &CLAIM, &HANDLED, &PUT_OFF, &NEXT, &OUTCOME];
 
+/// Events settled in one transaction: the next one that comes waits for its end.
+const SHARE: usize = 128;
+
 /// A longer id of a sender is kept as its SHA-256.
 const LONGEST_ID: usize = 512;
 
@@ -118,7 +121,7 @@ impl Store {
     /// None of them is there then.
     pub async fn insert_events(&self, events: &[NewEvent], now: Timestamp) -> Result<Vec<bool>, StoreError> {
         persist(|unsure| async move {
-            let mut tx = self.begin().await?;
+            let mut tx = self.begin_ahead().await?;
             let mut new = Vec::with_capacity(events.len());
             for event in events {
                 let rows = each!(&mut tx, INSERT, |conn, text| sqlx::query(text)
@@ -148,13 +151,13 @@ impl Store {
         &self,
         now: Timestamp,
         until: Timestamp,
-        limit: i64,
+        limit: usize,
     ) -> Result<Vec<ClaimedEvent>, StoreError> {
         let mut tx = self.begin().await?;
         let mut rows: Vec<Row> = each!(&mut tx, CLAIM, |conn, text| sqlx::query_as(text)
             .bind(now)
             .bind(until)
-            .bind(limit)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(conn)
             .await)?;
         tx.commit().await?;
@@ -185,7 +188,7 @@ impl Store {
     /// Ends events, all with the same outcome.
     ///
     /// # Errors
-    /// What the database answered; then they come up again.
+    /// What the database answered; then they come up again, or the rest of them.
     pub async fn events_handled(
         &self,
         ids: &[EventId],
@@ -198,7 +201,7 @@ impl Store {
     /// Has events wait until `until`, and says why.
     ///
     /// # Errors
-    /// What the database answered; then they wait as long as their claim does.
+    /// What the database answered; then they wait as long as their claim does, or the rest of them.
     pub async fn events_put_off(
         &self,
         ids: &[EventId],
@@ -209,20 +212,23 @@ impl Store {
     }
 
     async fn settle(&self, sql: Sql, ids: &[EventId], at: Timestamp, words: &str) -> Result<(), StoreError> {
-        persist(|_| async move {
-            let mut tx = self.begin().await?;
-            for id in ids {
-                each!(&mut tx, sql, |conn, text| sqlx::query(text)
-                    .bind(id.0)
-                    .bind(at)
-                    .bind(storable(words))
-                    .execute(conn)
-                    .await
-                    .map(drop))?;
-            }
-            tx.commit().await
-        })
-        .await
+        for share in ids.chunks(SHARE) {
+            persist(|_| async move {
+                let mut tx = self.begin().await?;
+                for id in share {
+                    each!(&mut tx, sql, |conn, text| sqlx::query(text)
+                        .bind(id.0)
+                        .bind(at)
+                        .bind(storable(words))
+                        .execute(conn)
+                        .await
+                        .map(drop))?;
+                }
+                tx.commit().await
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// When the next event is to be looked at.

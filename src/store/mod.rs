@@ -7,7 +7,8 @@
 //! time, because several daemons must agree on it. Secrets never come here.
 //!
 //! What claims and steps rotations has connections of its own (`write`), so that people's lists
-//! (`read`), however slow, never keep it waiting.
+//! (`read`), however slow, never keep it waiting. SQLite has one that writes; who waits for it waits for a
+//! turn first, so that a sender whose event must be on disk before its answer is behind one of them at most.
 
 mod audit;
 mod daemons;
@@ -42,8 +43,10 @@ pub use rotations::{JournalEntry, NewJournal, NewRotation, RotationRow, StepWrit
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// One operation's text for both databases.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +96,8 @@ pub enum Store {
         read: SqlitePool,
         /// Held while this daemon runs.
         lock: Option<Arc<File>>,
+        /// Whose turn it is to ask for the connection that writes.
+        turn: Arc<Mutex<()>>,
     },
     /// A server, any number of daemons.
     Postgres {
@@ -106,8 +111,8 @@ pub enum Store {
 /// A transaction on either database; dropped without a commit, it is rolled back.
 #[derive(Debug)]
 pub enum Tx {
-    /// On SQLite.
-    Sqlite(Transaction<'static, Sqlite>),
+    /// On SQLite, with the turn that was waited for.
+    Sqlite(Transaction<'static, Sqlite>, Option<OwnedMutexGuard<()>>),
     /// On PostgreSQL.
     Postgres(Transaction<'static, Postgres>),
 }
@@ -116,7 +121,7 @@ pub enum Tx {
 macro_rules! each {
     ($tx:expr, $sql:expr, |$conn:ident, $text:ident| $body:expr) => {
         match $tx {
-            $crate::store::Tx::Sqlite(tx) => {
+            $crate::store::Tx::Sqlite(tx, _) => {
                 let ($conn, $text) = (&mut **tx, $sql.sqlite);
                 $body
             }
@@ -161,6 +166,9 @@ macro_rules! urgent {
 }
 use {each, read, urgent};
 
+/// How long a turn is waited for: as long as for a connection.
+const TURN: Duration = Duration::from_secs(30);
+
 /// Asked first in every transaction that may write.
 const SCHEMA: Sql = Sql::same("SELECT MAX(version) FROM _sqlx_migrations");
 
@@ -171,8 +179,24 @@ impl Store {
     /// When the database cannot be reached, and when a newer program has changed its schema since
     /// it was opened: what a row means now, this program does not know.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
+        let turn = match self {
+            Store::Sqlite { turn, .. } => {
+                let turn = tokio::time::timeout(TURN, Arc::clone(turn).lock_owned()).await;
+                Some(turn.map_err(|_| sqlx::Error::PoolTimedOut)?)
+            }
+            Store::Postgres { .. } => None,
+        };
+        self.begin_with(turn).await
+    }
+
+    /// The same ahead of all who wait for a turn. Only for one writer at a time, or the others never have theirs.
+    async fn begin_ahead(&self) -> Result<Tx, StoreError> {
+        self.begin_with(None).await
+    }
+
+    async fn begin_with(&self, turn: Option<OwnedMutexGuard<()>>) -> Result<Tx, StoreError> {
         let mut tx = match self {
-            Store::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Store::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?, turn),
             Store::Postgres { write, .. } => Tx::Postgres(write.begin_with("BEGIN").await?),
         };
         let (found,): (Option<i64>,) =
@@ -198,7 +222,7 @@ impl Tx {
     /// When that is refused, nothing of it is there. [`StoreError::Unsure`] when no answer came.
     pub async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Tx::Sqlite(tx) => Ok(tx.commit().await?),
+            Tx::Sqlite(tx, _turn) => Ok(tx.commit().await?),
             Tx::Postgres(tx) => tx.commit().await.map_err(StoreError::from_commit),
         }
     }

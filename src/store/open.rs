@@ -62,7 +62,7 @@ impl Store {
             ))
         })?;
         let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.read_only(true));
-        Ok(Store::Sqlite { write, read, lock })
+        Ok(Store::Sqlite { write, read, lock, turn: Arc::default() })
     }
 
     /// Brings the schema up to date.

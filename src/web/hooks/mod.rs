@@ -51,7 +51,8 @@ const BODY_LIMIT: usize = 1_100_000;
 const UNPROVEN_LIMIT: usize = 400_000;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(5);
-/// What all bodies of one hook may hold together until they are written, in units of 16 KiB: 32 MiB.
+/// What all bodies of one hook may hold together until they are written, in units of 16 KiB: 32 MiB. The first
+/// unit of each is free, so that those who hold the others do not keep out a usual event; connections bound it.
 const UNITS: usize = 2048;
 const UNIT: usize = 16 * 1024;
 /// How long the database may take before the sender is told to come again: API destinations wait 5 s.
@@ -371,7 +372,7 @@ impl Delivery<'_> {
                 if bytes.len() + part.len() > limit {
                     return Err(Refusal::TooLarge(limit));
                 }
-                while room.len() * UNIT < bytes.len() + part.len() {
+                while (1 + room.len()) * UNIT < bytes.len() + part.len() {
                     let unit = Arc::clone(&self.endpoint.room).try_acquire_owned();
                     room.push(unit.map_err(|_| Refusal::Unavailable("no-room"))?);
                 }

@@ -123,6 +123,28 @@ async fn silent_connections_make_room_for_those_who_speak() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_bodies_make_room_and_a_line_in_use_is_kept() {
+    let it = daemon().await;
+    let mut line = it.connect().await;
+    let mut slow = Vec::new();
+    for number in 0..2500 {
+        let mut stream = it.connect().await;
+        let begun = "POST /hooks/atlas HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n";
+        let _ = stream.write_all(begun.as_bytes()).await;
+        slow.push(stream);
+        if number % 100 == 0 {
+            line.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut answer = [0; 1024];
+            let read = line.read(&mut answer).await.unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "after {number}: {read} bytes");
+        }
+    }
+    assert_eq!(it.deliver(SECRET, "between").await, 202);
+    // It was silent for longest.
+    assert_eq!(read_to_end(&mut slow[0]).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endless_head_is_refused() {
     let it = daemon().await;
     let mut stream = it.connect().await;

@@ -409,9 +409,12 @@ const HOOKS: &[Line] = &[
     ),
     (
         "W5",
-        "thousands of silent connections",
-        "the oldest make room; who speaks is answered",
-        &["silent_connections_make_room_for_those_who_speak"],
+        "thousands of silent connections, slow heads, slow bodies",
+        "those silent for longest make room; who speaks is answered",
+        &[
+            "silent_connections_make_room_for_those_who_speak",
+            "slow_bodies_make_room_and_a_line_in_use_is_kept",
+        ],
     ),
     (
         "W6",
