@@ -172,6 +172,7 @@ async fn seed(engine: &Engine, sim: &Sim) -> anyhow::Result<Vec<GroupId>> {
         let new = NewProject {
             group_id: id,
             owners,
+            environment: name.rsplit('-').next().map(str::to_owned),
             kms: (name == "identity-prod").then(|| "vaults".to_owned()),
             key_since: Some(now - Duration::from_secs(age * 86_400)),
             ..NewProject::default()

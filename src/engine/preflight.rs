@@ -293,8 +293,12 @@ fn cluster_line(clusters: Option<&[Cluster]>) -> Check {
     } else if !updating.is_empty() {
         line(name, Verdict::Warn, format!("Atlas is updating {updating}; the new key joins that queue"))
     } else {
-        let count = clusters.len();
-        line(name, Verdict::Pass, format!("{count} clusters use this key, none is updating or repairing"))
+        let which = match clusters.len() {
+            0 => "no cluster uses this key".to_owned(),
+            1 => "one cluster uses this key, and it is not updating or repairing".to_owned(),
+            count => format!("{count} clusters use this key, none is updating or repairing"),
+        };
+        line(name, Verdict::Pass, which)
     }
 }
 
