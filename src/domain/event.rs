@@ -8,13 +8,12 @@
 //! Instants here are Atlas' own: whoever compares them with ours corrects for the clocks first.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::key::Provider;
-use super::rotation::state::{UnknownName, named};
+use super::named::named;
 use super::time::Timestamp;
 
 named! {

@@ -8,6 +8,7 @@ pub mod event;
 pub mod hint;
 pub mod ids;
 pub mod key;
+pub mod named;
 pub mod notice;
 pub mod policy;
 pub mod preflight;

@@ -5,10 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::rotation::state::{UnknownName, named};
-
-use std::fmt;
-use std::str::FromStr;
+use super::named::named;
 
 named! {
     /// The lines of the checklist, in the order in which people read them.

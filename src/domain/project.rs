@@ -6,14 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{GroupId, RotationId};
 use super::key::{KeyRef, Place, Provider};
+use super::named::named;
 use super::policy::Policy;
-use super::rotation::state::{State, named};
+use super::rotation::state::State;
 use super::time::Timestamp;
-
-use std::fmt;
-use std::str::FromStr;
-
-use super::rotation::state::UnknownName;
 
 named! {
     /// Where `keySince` comes from.

@@ -18,7 +18,6 @@ use tokio::time::Instant;
 
 use super::Engine;
 use super::command::CommandError;
-use super::sweep::said;
 use crate::atlas::{AtlasApi, Group, Groups};
 use crate::domain::rotation::outcome::{Class, Failure, Observation};
 
@@ -219,7 +218,7 @@ impl<'a> Look<'a> {
             owners: BTreeMap::new(),
             unknown_owners: Vec::new(),
             tracked: false,
-            error: Some(said(failure)),
+            error: Some(failure.to_string()),
         }
     }
 
@@ -259,7 +258,7 @@ impl<'a> Look<'a> {
                 owners.entry(mail).or_default().insert(from.to_owned());
             }
         };
-        let cannot = |whose: &str, failure: &Failure| format!("{whose} cannot be read: {}", said(failure));
+        let cannot = |whose: &str, failure: &Failure| format!("{whose} cannot be read: {failure}");
         match self.patiently(|left| atlas.project_owners(credential, &group.id, left)).await {
             Ok(mails) => add("project", mails),
             Err(failure) => unknown.push(cannot("the project's people", &failure)),

@@ -13,8 +13,7 @@ use serde_json::json;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::Engine;
-use super::step::ENGINE;
+use super::{ENGINE, Engine};
 use crate::mail::Letter;
 use crate::store::{ClaimedMail, Lane, MailEnd, NewAudit, OutboxRow, StoreError};
 use crate::webhook::{Answer, Note, Target, body};

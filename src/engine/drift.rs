@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use super::Engine;
 use super::announce::News;
-use super::sweep::said;
 use crate::atlas::AtlasApi;
 use crate::domain::event::{KeyEvent, SLACK, atlas_time, began, clock};
 use crate::domain::ids::GroupId;
@@ -68,7 +67,7 @@ pub(super) async fn date(engine: &Engine, before: &Project, after: &mut Project,
         Err(failure) => tracing::info!(
             project.id = %after.group_id,
             "Atlas' event feed could not be read, so the age of the key is counted from now on: {}",
-            said(&failure)
+            failure.to_string()
         ),
     }
 }
@@ -209,7 +208,7 @@ fn who(engine: &Engine, credential: &str, feed: &Result<Option<KeyEvent>, Failur
         }
         Ok(None) => "Atlas' event feed has no event that fits, so it does not say who did it.".to_owned(),
         Err(failure) => {
-            format!("Atlas' event feed could not be read, so who did it is not known: {}", said(failure))
+            format!("Atlas' event feed could not be read, so who did it is not known: {failure}")
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::announce::News;
 use super::candidate::{Ask, Came, consider};
-use super::{Engine, step::ENGINE};
+use super::{ENGINE, Engine};
 use crate::domain::hint::{Concern, Hint, Meaning, Subject, Watch};
 use crate::domain::ids::{EventId, GroupId};
 use crate::domain::project::Project;

@@ -48,6 +48,9 @@ use crate::domain::time::{Clock, Span};
 use crate::kms::KeyService;
 use crate::store::Store;
 
+/// The actor named in journal and audit rows that the engine writes by itself.
+pub const ENGINE: &str = "keywheel";
+
 /// The settings the engine runs under.
 #[derive(Clone, Debug)]
 pub struct Settings {

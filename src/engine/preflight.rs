@@ -262,7 +262,7 @@ fn owner(owner: &Result<bool, Failure>) -> Check {
             Verdict::Fail,
             "the Atlas credential is not Project Owner of this project, so Atlas would refuse the change; grant it that role",
         ),
-        Err(failure) => line(name, Verdict::NotChecked, format!("Atlas: {}", super::sweep::said(failure))),
+        Err(failure) => line(name, Verdict::NotChecked, format!("Atlas: {failure}")),
     }
 }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::Engine;
 use super::announce;
 use super::preflight::{self, Gathered, Subject};
+use super::{ENGINE, Engine};
 use crate::atlas::AtlasApi;
 use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
@@ -20,9 +20,6 @@ use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Sight, Step
 use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome};
 use crate::domain::rotation::state::{Cause, Reply, Rotation, State, Target};
 use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError, Vote};
-
-/// The actor named in journal and audit rows that the engine writes by itself.
-pub const ENGINE: &str = "keywheel";
 
 /// Runs `row` until it rests, is final, or its claim is lost.
 ///

@@ -12,10 +12,10 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::News;
-use super::{Engine, drift, remind, step::ENGINE, witness};
+use super::{ENGINE, Engine, drift, remind, witness};
 use crate::atlas::AtlasApi;
 use crate::domain::project::{Project, SinceSource};
-use crate::domain::rotation::outcome::{Failure, Observation};
+use crate::domain::rotation::outcome::Observation;
 use crate::domain::time::Timestamp;
 use crate::store::{Horizon, NewAudit, NewOutbox, StoreError};
 
@@ -166,7 +166,7 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<(), Store
             }
         }
         Some(Err(failure)) => {
-            after.last_error = Some(said(&failure));
+            after.last_error = Some(failure.to_string());
             let asked = failure.retry_after.map_or(Duration::ZERO, crate::domain::time::Span::get);
             after.next_check_at = now + asked.max(engine.settings.drift_every.get());
         }
@@ -227,12 +227,4 @@ pub(super) fn note(project: &mut Project, seen: &Observation, served: bool) -> b
         project.drift_key.clone_from(&seen.key);
     }
     drifted
-}
-
-/// A failure in Atlas' own words.
-pub(super) fn said(failure: &Failure) -> String {
-    match &failure.code {
-        Some(code) => format!("{code}: {}", failure.detail),
-        None => failure.detail.clone(),
-    }
 }

@@ -11,10 +11,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::Engine;
 use super::announce::News;
-use super::step::ENGINE;
-use super::sweep::said;
+use super::{ENGINE, Engine};
 use crate::atlas::AtlasApi;
 use crate::domain::event::{KeyEvent, ProofState, SLACK, Witness, atlas_time, clock, witness};
 use crate::domain::rotation::outcome::Failure;
@@ -64,7 +62,7 @@ async fn one(engine: &Engine, awaited: AwaitedProof) -> Result<(), StoreError> {
         Ok(found) if found.event.is_some() => found,
         unfound => {
             let failure = unfound.err();
-            let error = failure.as_ref().map(said);
+            let error = failure.as_ref().map(ToString::to_string);
             if now < awaited.until {
                 let asked = failure.and_then(|it| it.retry_after).map_or(Duration::ZERO, Span::get);
                 let at = now + wait(&row, now).max(asked);

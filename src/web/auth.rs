@@ -16,12 +16,7 @@ use tokio::net::UnixStream;
 
 use super::Web;
 use super::problem::Problem;
-use crate::domain::rotation::state::{UnknownName, named};
-
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
+use crate::domain::named::named;
 
 named! {
     /// What a token's holder may do.

@@ -65,6 +65,16 @@ pub struct Failure {
     pub retry_after: Option<Span>,
 }
 
+/// In Atlas' own words.
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.code {
+            Some(code) => write!(f, "{code}: {}", self.detail),
+            None => f.write_str(&self.detail),
+        }
+    }
+}
+
 /// One CMK cluster of the project.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {

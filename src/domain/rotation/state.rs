@@ -3,67 +3,16 @@
 //!
 //! The whole of [`Rotation`] is stored with every step. Nothing here decides anything.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::outcome::{Failure, Observation};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
+use crate::domain::named::named;
 use crate::domain::policy::Rules;
 use crate::domain::preflight::Check;
 use crate::domain::time::Timestamp;
-
-/// Text that names no variant of an enum which is stored or sent as text.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is no {what}")]
-pub struct UnknownName {
-    pub(crate) what: &'static str,
-    pub(crate) text: String,
-}
-
-macro_rules! named {
-    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+ }
-
-        impl $name {
-            /// Every variant.
-            pub const ALL: &'static [$name] = &[$($name::$variant,)+];
-
-            /// The name used in the database, the API, mails and logs.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $text,)+ }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = UnknownName;
-            fn from_str(text: &str) -> Result<Self, UnknownName> {
-                $name::ALL.iter().copied().find(|it| it.as_str() == text)
-                    .ok_or_else(|| UnknownName { what: $what, text: text.to_owned() })
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = UnknownName;
-            fn try_from(text: String) -> Result<Self, UnknownName> {
-                text.parse()
-            }
-        }
-    };
-}
-pub(crate) use named;
 
 named! {
     /// The states of a rotation. A state names the single effect that may be in flight.
