@@ -126,7 +126,7 @@ pub(super) async fn rotate(args: Rotate, client: &Client, printer: &mut Printer)
         printer.note("this was proposed before and is still open; nothing new was made");
     }
     if !args.watch {
-        printer.reply(&reply, |printer, rotation| printer.object(rotation, &FIELDS))?;
+        printer.reply(&reply, shown)?;
         return Ok(Exit::Done);
     }
     let id = reply.json["id"].as_str().and_then(|id| id.parse().ok());
@@ -136,9 +136,12 @@ pub(super) async fn rotate(args: Rotate, client: &Client, printer: &mut Printer)
     watch::follow(id, client, printer).await
 }
 
-/// The pre-flight checklist, under a blank line.
-fn checklist(printer: &mut Printer, rotation: &Value) -> std::io::Result<()> {
-    let checks = rotation["checks"].as_array().map_or(&[][..], Vec::as_slice);
+/// A rotation, and under a blank line its pre-flight checklist.
+fn shown(printer: &mut Printer, rotation: &Value) -> std::io::Result<()> {
+    let mut fields = rotation.clone();
+    let checks = fields.as_object_mut().and_then(|fields| fields.remove("checks"));
+    printer.object(&fields, &FIELDS)?;
+    let checks = checks.as_ref().and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     if checks.is_empty() {
         return Ok(());
     }
@@ -199,8 +202,7 @@ async fn show(id: RotationId, client: &Client, printer: &mut Printer) -> Result<
         return Ok(Exit::Done);
     }
     let (journal, _) = client.items(&format!("/rotations/{id}/journal"), &[], None).await?;
-    printer.object(&reply.json, &FIELDS)?;
-    checklist(printer, &reply.json)?;
+    shown(printer, &reply.json)?;
     if !journal.is_empty() {
         printer.line("")?;
         printer.list(&journal, &["seq", "at", "actor", "kind", "fromState", "toState", "detail"])?;
@@ -245,7 +247,7 @@ impl Decision<'_> {
         }
         let path = format!("/rotations/{id}/{}", self.verb);
         let reply = self.client.send(Method::POST, &path, Some(&Value::Object(body))).await?;
-        printer.reply(&reply, |printer, rotation| printer.object(rotation, &FIELDS))?;
+        printer.reply(&reply, shown)?;
         Ok(Exit::Done)
     }
 }

@@ -98,9 +98,11 @@ async fn gather(
 ) -> Result<Result<Option<Gathered>, Failure>, StoreError> {
     let rotation = &row.rotation;
     let group_id = &rotation.group_id;
-    // A project with an open rotation cannot be removed, so it is there.
-    let known = if extras.preflight { engine.store.environment_and_kms(group_id).await? } else { None };
-    let Some((environment, kms)) = known else { return Ok(Ok(None)) };
+    if !extras.preflight {
+        return Ok(Ok(None));
+    }
+    // A project with an open rotation cannot be removed; were it gone, the rest is still looked at.
+    let (environment, kms) = engine.store.environment_and_kms(group_id).await?.unwrap_or_default();
     let subject = Subject {
         group_id,
         credential: &row.credential,
