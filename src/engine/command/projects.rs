@@ -1,108 +1,17 @@
-//! What people say: add or change a project, vote, and decide where a rotation stopped.
-//!
-//! Every command is checked against a fresh read of what it concerns and written by compare-and-swap;
-//! when somebody was faster it is decided anew on what is true then. Roles are the API's business;
-//! who proposed may not approve is decided here, where the vote is written.
+//! Commands on projects: add, edit, remove. A project is read from Atlas before it is tracked.
 
 use serde_json::json;
 
-use super::step::{Said, commit};
-use super::sweep::note;
-use super::{Engine, drift};
+use super::super::sweep::note;
+use super::super::{Engine, drift};
+use super::{CommandError, TRIES};
 use crate::atlas::AtlasApi;
-use crate::domain::ids::{BadGroupId, GroupId, RotationId};
-use crate::domain::key::{KeyError, Provider};
+use crate::domain::ids::GroupId;
+use crate::domain::key::Provider;
 use crate::domain::project::{PolicyOverride, Project, SinceSource};
-use crate::domain::rotation::machine::next;
-use crate::domain::rotation::outcome::{Command, Failure, Observation, Outcome};
-use crate::domain::rotation::state::State;
 use crate::domain::time::Timestamp;
 use crate::mail::is_address;
-use crate::store::{NewApproval, NewAudit, RotationRow, StoreError, Vote};
-
-/// How often a command is decided anew when somebody else was faster.
-const TRIES: usize = 8;
-
-/// Why a command was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// No such project.
-    #[error("project {0} is not tracked; `keywheel project list` shows those that are")]
-    NoProject(GroupId),
-    /// No such rotation.
-    #[error("there is no rotation {0}")]
-    NoRotation(RotationId),
-    /// Not a group id.
-    #[error(transparent)]
-    BadGroupId(#[from] BadGroupId),
-    /// The project is tracked already.
-    #[error("project {0} is tracked already")]
-    ProjectExists(GroupId),
-    /// A field of the request is wrong.
-    #[error("{field}: {rule}")]
-    Invalid {
-        /// The field.
-        field: &'static str,
-        /// What it takes.
-        rule: String,
-    },
-    /// The new key cannot be read.
-    #[error("newKey: {0}")]
-    KeyInvalid(KeyError),
-    /// The new key lies in another region or vault.
-    #[error("newKey: {0}")]
-    KeyOtherPlace(KeyError),
-    /// The new key is the current one.
-    #[error("newKey: Atlas holds {0} already; there is nothing to rotate")]
-    KeyUnchanged(String),
-    /// Atlas' key is an Azure identifier without a version.
-    #[error(
-        "Atlas holds {0}, which names no version, so what it would be rotated from is unknown; set allowVersionless in this project's policy to go on"
-    )]
-    Versionless(String),
-    /// A pre-flight check failed.
-    #[error("{0}")]
-    Preflight(String),
-    /// Another rotation is open.
-    #[error("rotation {id} of this project is still open ({state}); finish or cancel it first")]
-    RotationOpen {
-        /// Its id.
-        id: RotationId,
-        /// Its state.
-        state: State,
-    },
-    /// The project cannot be removed now.
-    #[error("project {group} has the open rotation {id}; finish or cancel it before removing the project")]
-    RemoveWhileOpen {
-        /// The project.
-        group: GroupId,
-        /// Its open rotation.
-        id: RotationId,
-    },
-    /// The command means nothing in this state.
-    #[error("{verb} is not possible while the rotation is {state}")]
-    Illegal {
-        /// The command.
-        verb: &'static str,
-        /// The state.
-        state: State,
-    },
-    /// The proposer cannot approve.
-    #[error("{0} proposed this rotation and cannot approve it; somebody else must")]
-    SelfApproval(String),
-    /// There is no yes of this person.
-    #[error("{0} has not approved this rotation; there is nothing to withdraw")]
-    NothingToWithdraw(String),
-    /// The hash is not that of this proposal.
-    #[error("proposalHash is not that of this rotation; read it again before deciding")]
-    ProposalChanged,
-    /// Atlas refused.
-    #[error("Atlas: {}", .0.detail)]
-    Atlas(Failure),
-    /// The database refused.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
+use crate::store::{NewAudit, StoreError};
 
 /// The longest tag, in characters.
 const LONGEST_TAG: usize = 64;
@@ -373,132 +282,6 @@ impl Engine {
         }
         Ok(())
     }
-
-    pub(super) async fn observe(
-        &self,
-        credential: &str,
-        group: &GroupId,
-    ) -> Result<Observation, CommandError> {
-        let timeout = self.settings.request_timeout.get();
-        self.atlas.observe(credential, group, timeout).await.map_err(CommandError::Atlas)
-    }
-
-    /// Reads one rotation.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub async fn rotation(&self, id: RotationId) -> Result<RotationRow, CommandError> {
-        self.store.rotation(id).await?.ok_or(CommandError::NoRotation(id))
-    }
-
-    /// Carries out `verb` on a rotation for `actor`.
-    ///
-    /// # Errors
-    /// An illegal verb, the proposer's own approval and a stale hash change nothing.
-    pub async fn say(
-        &self,
-        actor: &str,
-        id: RotationId,
-        verb: Verb,
-        comment: Option<String>,
-        hash: Option<&str>,
-    ) -> Result<RotationRow, CommandError> {
-        check_words("comment", comment.as_deref())?;
-        let comment = comment.filter(|text| !text.trim().is_empty());
-        for _ in 0..TRIES {
-            let row = self.rotation(id).await?;
-            if hash.is_some_and(|hash| hash != row.proposal_hash) {
-                return Err(CommandError::ProposalChanged);
-            }
-            let (command, vote) = match verb {
-                Verb::Approve => {
-                    if actor == row.requested_by && !row.rotation.rules.policy.self_approval {
-                        return Err(CommandError::SelfApproval(actor.to_owned()));
-                    }
-                    let votes = self.store.approvals(id).await?;
-                    // Saying yes again is no error while the yes counts.
-                    if !row.rotation.state.is_final() && votes.iter().any(|vote| vote.by == actor) {
-                        return Ok(row);
-                    }
-                    let given = u32::try_from(votes.len()).unwrap_or(u32::MAX).saturating_add(1);
-                    let vote = NewApproval {
-                        by: actor.to_owned(),
-                        method: "api".to_owned(),
-                        comment: comment.clone(),
-                    };
-                    (Command::Approve { given }, Some(Vote::Yes(vote)))
-                }
-                Verb::Withdraw => {
-                    let votes = self.store.approvals(id).await?;
-                    let left = votes.iter().filter(|vote| vote.by != actor).count();
-                    if left == votes.len() {
-                        return Err(CommandError::NothingToWithdraw(actor.to_owned()));
-                    }
-                    let given = u32::try_from(left).unwrap_or(u32::MAX);
-                    (Command::Withdraw { given }, Some(Vote::Withdrawn(actor.to_owned())))
-                }
-                Verb::Reject => (Command::Reject, None),
-                Verb::Cancel => (Command::Cancel, None),
-                Verb::Resume => (Command::Resume, None),
-                Verb::Rollback => (Command::Rollback, None),
-                Verb::Accept => (Command::Accept, None),
-                Verb::Close => (Command::Close, None),
-            };
-            let outcome = Outcome::Said(command);
-            let step = next(&row.rotation, &outcome, self.clock.now());
-            if step.illegal {
-                return Err(CommandError::Illegal { verb: verb.as_str(), state: row.rotation.state });
-            }
-            let said = Said { by: actor, comment: comment.as_deref(), vote };
-            match commit(self, &RotationRow { lease: None, ..row }, step, &outcome, said).await {
-                Ok(row) => {
-                    self.rotations_due.notify_one();
-                    return Ok(row);
-                }
-                Err(StoreError::Conflict | StoreError::LeaseLost) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(StoreError::Conflict.into())
-    }
-}
-
-/// The verbs people have on a rotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// Yes.
-    Approve,
-    /// Takes back the own yes, while nothing was sent.
-    Withdraw,
-    /// No.
-    Reject,
-    /// Call it off.
-    Cancel,
-    /// Go on.
-    Resume,
-    /// Put the old key back.
-    Rollback,
-    /// Take the new key without our proof.
-    Accept,
-    /// End it as it is.
-    Close,
-}
-
-impl Verb {
-    /// The word used in the API and the CLI.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Verb::Approve => "approve",
-            Verb::Withdraw => "withdraw",
-            Verb::Reject => "reject",
-            Verb::Cancel => "cancel",
-            Verb::Resume => "resume",
-            Verb::Rollback => "rollback",
-            Verb::Accept => "accept",
-            Verb::Close => "close",
-        }
-    }
 }
 
 fn check_environment(tag: Option<&str>) -> Result<(), CommandError> {
@@ -517,18 +300,4 @@ fn record(actor: &str, action: &str, group: &GroupId, detail: &serde_json::Value
         subject: format!("project/{group}"),
         detail: detail.to_string(),
     }
-}
-
-/// The longest reason or comment, in characters.
-const MOST_WORDS: usize = 2000;
-
-/// What people write is kept as they wrote it, in a journal that must stay readable.
-pub(super) fn check_words(field: &'static str, words: Option<&str>) -> Result<(), CommandError> {
-    let words = words.unwrap_or_default();
-    let long = words.chars().count() > MOST_WORDS;
-    if long || words.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-        let rule = format!("takes at most {MOST_WORDS} characters of text, without control characters");
-        return Err(CommandError::Invalid { field, rule });
-    }
-    Ok(())
 }

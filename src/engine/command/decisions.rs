@@ -1,0 +1,102 @@
+//! Decisions of people on a rotation: each is one transition of the machine, committed with its vote.
+
+use super::super::Engine;
+use super::super::step::{Said, commit};
+use super::{CommandError, TRIES, check_words, votes};
+use crate::domain::ids::RotationId;
+use crate::domain::rotation::machine::next;
+use crate::domain::rotation::outcome::{Command, Outcome};
+use crate::store::{RotationRow, StoreError};
+
+impl Engine {
+    /// Carries out `verb` on a rotation for `actor`.
+    ///
+    /// # Errors
+    /// An illegal verb, the proposer's own approval and a stale hash change nothing.
+    pub async fn say(
+        &self,
+        actor: &str,
+        id: RotationId,
+        verb: Verb,
+        comment: Option<String>,
+        hash: Option<&str>,
+    ) -> Result<RotationRow, CommandError> {
+        check_words("comment", comment.as_deref())?;
+        let comment = comment.filter(|text| !text.trim().is_empty());
+        for _ in 0..TRIES {
+            let row = self.rotation(id).await?;
+            if hash.is_some_and(|hash| hash != row.proposal_hash) {
+                return Err(CommandError::ProposalChanged);
+            }
+            let (command, vote) = match verb {
+                Verb::Approve => match votes::approve(self, &row, actor, comment.as_deref()).await? {
+                    Some((command, vote)) => (command, Some(vote)),
+                    None => return Ok(row),
+                },
+                Verb::Withdraw => {
+                    let (command, vote) = votes::withdraw(self, &row, actor).await?;
+                    (command, Some(vote))
+                }
+                Verb::Reject => (Command::Reject, None),
+                Verb::Cancel => (Command::Cancel, None),
+                Verb::Resume => (Command::Resume, None),
+                Verb::Rollback => (Command::Rollback, None),
+                Verb::Accept => (Command::Accept, None),
+                Verb::Close => (Command::Close, None),
+            };
+            let outcome = Outcome::Said(command);
+            let step = next(&row.rotation, &outcome, self.clock.now());
+            if step.illegal {
+                return Err(CommandError::Illegal { verb: verb.as_str(), state: row.rotation.state });
+            }
+            let said = Said { by: actor, comment: comment.as_deref(), vote };
+            match commit(self, &RotationRow { lease: None, ..row }, step, &outcome, said).await {
+                Ok(row) => {
+                    self.rotations_due.notify_one();
+                    return Ok(row);
+                }
+                Err(StoreError::Conflict | StoreError::LeaseLost) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+}
+
+/// The verbs people have on a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Yes.
+    Approve,
+    /// Takes back the own yes, while nothing was sent.
+    Withdraw,
+    /// No.
+    Reject,
+    /// Call it off.
+    Cancel,
+    /// Go on.
+    Resume,
+    /// Put the old key back.
+    Rollback,
+    /// Take the new key without our proof.
+    Accept,
+    /// End it as it is.
+    Close,
+}
+
+impl Verb {
+    /// The word used in the API and the CLI.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Verb::Approve => "approve",
+            Verb::Withdraw => "withdraw",
+            Verb::Reject => "reject",
+            Verb::Cancel => "cancel",
+            Verb::Resume => "resume",
+            Verb::Rollback => "rollback",
+            Verb::Accept => "accept",
+            Verb::Close => "close",
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Commands of people: projects, votes, and decisions where a rotation stopped.
+//!
+//! Every command is checked against a fresh read of its subject and written by compare-and-swap; when
+//! somebody else wrote first, the command is decided again on the new row. Roles are the API's business.
+
+mod decisions;
+mod projects;
+mod votes;
+
+pub use decisions::Verb;
+pub use projects::{NewProject, ProjectEdit};
+
+use super::Engine;
+use crate::atlas::AtlasApi;
+use crate::domain::ids::{BadGroupId, GroupId, RotationId};
+use crate::domain::key::KeyError;
+use crate::domain::rotation::outcome::{Failure, Observation};
+use crate::domain::rotation::state::State;
+use crate::store::{RotationRow, StoreError};
+
+/// How often a command is decided again when somebody else wrote first.
+const TRIES: usize = 8;
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// No such project.
+    #[error("project {0} is not tracked; `keywheel project list` shows those that are")]
+    NoProject(GroupId),
+    /// No such rotation.
+    #[error("there is no rotation {0}")]
+    NoRotation(RotationId),
+    /// Not a group id.
+    #[error(transparent)]
+    BadGroupId(#[from] BadGroupId),
+    /// The project is tracked already.
+    #[error("project {0} is tracked already")]
+    ProjectExists(GroupId),
+    /// A field of the request is wrong.
+    #[error("{field}: {rule}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What it takes.
+        rule: String,
+    },
+    /// The new key cannot be read.
+    #[error("newKey: {0}")]
+    KeyInvalid(KeyError),
+    /// The new key lies in another region or vault.
+    #[error("newKey: {0}")]
+    KeyOtherPlace(KeyError),
+    /// The new key is the current one.
+    #[error("newKey: Atlas holds {0} already; there is nothing to rotate")]
+    KeyUnchanged(String),
+    /// Atlas' key is an Azure identifier without a version.
+    #[error(
+        "Atlas holds {0}, which names no version, so what it would be rotated from is unknown; set allowVersionless in this project's policy to go on"
+    )]
+    Versionless(String),
+    /// A pre-flight check failed.
+    #[error("{0}")]
+    Preflight(String),
+    /// Another rotation is open.
+    #[error("rotation {id} of this project is still open ({state}); finish or cancel it first")]
+    RotationOpen {
+        /// Its id.
+        id: RotationId,
+        /// Its state.
+        state: State,
+    },
+    /// The project cannot be removed now.
+    #[error("project {group} has the open rotation {id}; finish or cancel it before removing the project")]
+    RemoveWhileOpen {
+        /// The project.
+        group: GroupId,
+        /// Its open rotation.
+        id: RotationId,
+    },
+    /// The command means nothing in this state.
+    #[error("{verb} is not possible while the rotation is {state}")]
+    Illegal {
+        /// The command.
+        verb: &'static str,
+        /// The state.
+        state: State,
+    },
+    /// The proposer cannot approve.
+    #[error("{0} proposed this rotation and cannot approve it; somebody else must")]
+    SelfApproval(String),
+    /// There is no yes of this person.
+    #[error("{0} has not approved this rotation; there is nothing to withdraw")]
+    NothingToWithdraw(String),
+    /// The hash is not that of this proposal.
+    #[error("proposalHash is not that of this rotation; read it again before deciding")]
+    ProposalChanged,
+    /// Atlas refused.
+    #[error("Atlas: {}", .0.detail)]
+    Atlas(Failure),
+    /// The database refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Engine {
+    pub(in crate::engine) async fn observe(
+        &self,
+        credential: &str,
+        group: &GroupId,
+    ) -> Result<Observation, CommandError> {
+        let timeout = self.settings.request_timeout.get();
+        self.atlas.observe(credential, group, timeout).await.map_err(CommandError::Atlas)
+    }
+
+    /// Reads one rotation.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn rotation(&self, id: RotationId) -> Result<RotationRow, CommandError> {
+        self.store.rotation(id).await?.ok_or(CommandError::NoRotation(id))
+    }
+}
+
+/// The longest reason or comment, in characters.
+const MOST_WORDS: usize = 2000;
+
+/// What people write is kept as they wrote it, in a journal that must stay readable.
+pub(in crate::engine) fn check_words(field: &'static str, words: Option<&str>) -> Result<(), CommandError> {
+    let words = words.unwrap_or_default();
+    let long = words.chars().count() > MOST_WORDS;
+    if long || words.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        let rule = format!("takes at most {MOST_WORDS} characters of text, without control characters");
+        return Err(CommandError::Invalid { field, rule });
+    }
+    Ok(())
+}
