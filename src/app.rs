@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
 use crate::config::{self, Config, Loaded, Sources};
+use crate::domain::role::Role;
 use crate::domain::time::{Clock, SystemClock, Timestamp};
 use crate::engine::courier::Courier;
 use crate::engine::dispatch::Dispatch;
@@ -29,7 +30,7 @@ use crate::mail::{Smtp, SmtpOptions};
 use crate::sim::{Sim, World};
 use crate::store::{Access, NewAudit, Store, StoreError};
 use crate::telemetry::Telemetry;
-use crate::web::auth::{Origin, Role, new_token, token_hash, user_name};
+use crate::web::auth::{Origin, new_token, token_hash, user_name};
 use crate::web::hooks::{Hooks, LiveHooks};
 use crate::web::{Web, router};
 use crate::webhook::{self, Key, Target};
@@ -358,11 +359,7 @@ fn actor() -> String {
 ///
 /// # Errors
 /// An unknown role or a name that cannot be one.
-pub async fn token_create(
-    config: Config,
-    name: String,
-    roles: Vec<String>,
-) -> anyhow::Result<Option<String>> {
+pub async fn token_create(config: Config, name: String, roles: Vec<Role>) -> anyhow::Result<Option<String>> {
     let store = beside(&config).await?;
     match make_token(&store, &name, &roles).await {
         Ok(token) => Ok(Some(token)),
@@ -371,7 +368,7 @@ pub async fn token_create(
     }
 }
 
-async fn make_token(store: &Store, name: &str, roles: &[String]) -> anyhow::Result<String> {
+async fn make_token(store: &Store, name: &str, roles: &[Role]) -> anyhow::Result<String> {
     let plain = !name.is_empty()
         && name.len() <= 64
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c));
@@ -380,10 +377,6 @@ async fn make_token(store: &Store, name: &str, roles: &[String]) -> anyhow::Resu
     }
     if roles.is_empty() {
         bail!("role: at least one is needed: viewer, operator, approver, auditor or admin");
-    }
-    for role in roles {
-        role.parse::<Role>()
-            .map_err(|_| anyhow!("role {role:?} is none of viewer, operator, approver, auditor, admin"))?;
     }
     let token = new_token().map_err(|_| anyhow!("the system's random source failed"))?;
     let audit = [NewAudit {

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use super::{DRAIN, Running, make_token, start};
 use crate::config::{Config, Sources};
 use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::role::Role;
 use crate::domain::rotation::state::State;
 use crate::domain::time::{Clock, SystemClock};
 use crate::engine::Engine;
@@ -122,7 +123,7 @@ async fn tell(running: &Running, sim: &Sim, folder: &Path, secret: &str) -> anyh
     // Its second version is still to come.
     sim.with(|world| world.keys.remove(&demo_key("AZURE", "identity-prod", 5, 2)));
     let groups = seed(engine, sim).await?;
-    let token = make_token(&engine.store, "you", &["operator".to_owned(), "viewer".to_owned()]).await?;
+    let token = make_token(&engine.store, "you", &[Role::Operator, Role::Viewer]).await?;
     let token_file = folder.join("token");
     std::fs::write(&token_file, &token)?;
     let flags = format!("--server http://{} --token-file {}", running.address, token_file.display());

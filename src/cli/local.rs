@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
@@ -14,6 +15,7 @@ use super::Global;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use crate::config::{Config, Loaded, Log, LogFormat, Sources};
+use crate::domain::role::Role;
 use crate::{app, telemetry};
 
 #[derive(Debug, Args)]
@@ -87,24 +89,13 @@ pub(super) enum TokenVerb {
     },
 }
 
-/// What a token may do.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Role {
-    /// Read
-    Viewer,
-    /// Propose, cancel, resume, roll back, accept, close
-    Operator,
-    /// Approve and reject
-    Approver,
-    /// Read and export
-    Auditor,
-    /// Everything, except approving its own proposals
-    Admin,
-}
+impl ValueEnum for Role {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
+    }
 
-impl Role {
-    fn name(self) -> String {
-        format!("{self:?}").to_lowercase()
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()).help(self.meaning()))
     }
 }
 
@@ -214,7 +205,6 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
     let config = load_and_warn(global, printer)?;
     match verb {
         TokenVerb::Create { name, roles } => {
-            let roles = roles.into_iter().map(Role::name).collect();
             let made = app::token_create(config, name.clone(), roles).await?;
             let token = made.ok_or_else(|| {
                 Failure::Refused(format!(

@@ -14,6 +14,7 @@ pub mod policy;
 pub mod preflight;
 pub mod project;
 pub mod reminder;
+pub mod role;
 pub mod rotation;
 pub mod terraform;
 pub mod text;

@@ -8,6 +8,7 @@ use super::retry::persist;
 use super::types::storable;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
 
 /// Log-ins a credential may ask for in one minute, restarts included.
@@ -108,7 +109,7 @@ pub struct Token {
     /// The identity of its holder.
     pub name: String,
     /// What they may do.
-    pub roles: Vec<String>,
+    pub roles: Vec<Role>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was taken back.
@@ -123,10 +124,12 @@ struct TokenRow {
     revoked_at: Option<Timestamp>,
 }
 
-impl From<TokenRow> for Token {
-    fn from(row: TokenRow) -> Self {
-        let roles = row.roles.split(' ').map(str::to_owned).collect();
-        Self { name: row.name, roles, created_at: row.created_at, revoked_at: row.revoked_at }
+impl TryFrom<TokenRow> for Token {
+    type Error = StoreError;
+    fn try_from(row: TokenRow) -> Result<Self, StoreError> {
+        let roles = row.roles.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+        let roles = roles.map_err(|_| StoreError::corrupt("tokens", "roles", &row.name))?;
+        Ok(Self { name: row.name, roles, created_at: row.created_at, revoked_at: row.revoked_at })
     }
 }
 
@@ -190,15 +193,16 @@ impl Store {
         &self,
         name: &str,
         hash: &str,
-        roles: &[String],
+        roles: &[Role],
         audit: &[NewAudit],
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        let given = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" ");
         let mut tx = self.begin().await?;
         let done = each!(&mut tx, TOKEN, |conn, text| sqlx::query(text)
             .bind(name)
             .bind(hash)
-            .bind(roles.join(" "))
+            .bind(&given)
             .bind(now)
             .execute(conn)
             .await
@@ -217,7 +221,7 @@ impl Store {
     pub async fn token_by_hash(&self, hash: &str) -> Result<Option<Token>, StoreError> {
         let row: Option<TokenRow> =
             read!(self, BY_HASH, |pool, text| sqlx::query_as(text).bind(hash).fetch_optional(pool).await)?;
-        Ok(row.map(Token::from))
+        row.map(Token::try_from).transpose()
     }
 
     /// All tokens by name.
@@ -227,7 +231,7 @@ impl Store {
     pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         let rows: Vec<TokenRow> =
             read!(self, TOKENS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
-        Ok(rows.into_iter().map(Token::from).collect())
+        rows.into_iter().map(Token::try_from).collect()
     }
 
     /// Takes a token back; says whether there was one.

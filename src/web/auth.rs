@@ -16,23 +16,7 @@ use tokio::net::UnixStream;
 
 use super::Web;
 use super::problem::Problem;
-use crate::domain::named::named;
-
-named! {
-    /// What a token's holder may do.
-    Role, "role" {
-        /// Read.
-        Viewer = "viewer",
-        /// Propose, cancel, resume, roll back, accept, close, and keep projects.
-        Operator = "operator",
-        /// Approve and reject.
-        Approver = "approver",
-        /// Read and export.
-        Auditor = "auditor",
-        /// Everything.
-        Admin = "admin",
-    }
-}
+use crate::domain::role::Role;
 
 /// Where a connection came from.
 #[derive(Clone, Debug)]
@@ -89,19 +73,18 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Refuses unless the caller holds one of `roles` or is `admin`.
+    /// Refuses unless the caller holds `needed` or a role that includes it.
     ///
     /// # Errors
     /// 403 that names the role which would do.
-    pub fn must_be(&self, roles: &[Role]) -> Result<(), Problem> {
-        if self.roles.iter().any(|role| *role == Role::Admin || roles.contains(role)) {
+    pub fn must_be(&self, needed: Role) -> Result<(), Problem> {
+        if self.roles.iter().any(|role| role.includes(needed)) {
             return Ok(());
         }
-        let wanted: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
         Err(Problem::new(
             StatusCode::FORBIDDEN,
             "forbidden",
-            format!("{} may not do this; it takes the role {}", self.name, wanted.join(" or ")),
+            format!("{} may not do this; it takes the role {needed}", self.name),
         ))
     }
 }
@@ -125,10 +108,7 @@ impl FromRequestParts<Web> for Caller {
             None => None,
         };
         match found {
-            Some(token) => {
-                let roles = token.roles.iter().filter_map(|role| role.parse().ok()).collect();
-                Ok(Self { name: token.name, roles })
-            }
+            Some(token) => Ok(Self { name: token.name, roles: token.roles }),
             None if bearer.is_some() && web.guesses.0.check().is_err() => Err(Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too-many-failures",

@@ -13,6 +13,7 @@ use keywheel::domain::ids::{GroupId, LeaseToken, RotationId};
 use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::policy::Rules;
 use keywheel::domain::project::{PolicyOverride, Project, SinceSource};
+use keywheel::domain::role::Role;
 use keywheel::domain::rotation::outcome::Observation;
 use keywheel::domain::rotation::state::{Cause, Proposal, Rotation, State};
 use keywheel::domain::time::Timestamp;
@@ -372,7 +373,7 @@ impl Side<'_> {
             }
             Kind::InsertToken => {
                 let (name, hash) = (dice.one(&NAMES), dice.one(&NAMES));
-                let roles = ["viewer".to_owned(), "operator".to_owned()];
+                let roles = [Role::Viewer, Role::Operator];
                 shown(&store.insert_token(name, hash, &roles, &audits(dice), now).await?)
             }
             Kind::RevokeToken => shown(&store.revoke_token(dice.one(&NAMES), &audits(dice), now).await?),

@@ -7,6 +7,7 @@ use keywheel::domain::ids::GroupId;
 use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::policy::Rules;
 use keywheel::domain::project::{Project, SinceSource, Status};
+use keywheel::domain::role::Role;
 use keywheel::domain::rotation::machine::next;
 use keywheel::domain::rotation::outcome::{Command, Observation, Outcome};
 use keywheel::domain::rotation::state::{Proposal, Rotation, State};
@@ -196,7 +197,7 @@ async fn equal_looks_are_one_row(store: &Store) {
 
 async fn the_chain_names_what_was_tampered_with(store: &Store) {
     for action in ["a", "b", "c"] {
-        store.insert_token(action, action, &["viewer".to_owned()], &[audit(action)], now()).await.unwrap();
+        store.insert_token(action, action, &[Role::Viewer], &[audit(action)], now()).await.unwrap();
     }
     assert_eq!(store.verify_audit().await.unwrap().unwrap().rows, 3);
     for (spoil, mend, seq) in [

@@ -4,9 +4,10 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::{Query, views};
+use crate::domain::role::Role;
 use crate::engine::discover::{Cursor, Wanted};
 use crate::web::Web;
-use crate::web::auth::{Caller, Role};
+use crate::web::auth::Caller;
 use crate::web::problem::Problem;
 
 /// Projects of one page, unless asked, and at most: each costs a handful of calls to Atlas.
@@ -17,7 +18,7 @@ pub(super) async fn list(
     caller: Caller,
     Query(given): Query<Vec<(String, String)>>,
 ) -> Result<axum::Json<Value>, Problem> {
-    caller.must_be(&[Role::Operator])?;
+    caller.must_be(Role::Operator)?;
     let found = web.engine.discover(&wanted(given)?).await?;
     Ok(axum::Json(json!({
         "items": found.items.iter().map(views::found).collect::<Vec<_>>(),

@@ -10,13 +10,14 @@ use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
 use crate::domain::preflight::failed;
 use crate::domain::project::{PolicyOverride, Project, SinceSource, Status};
+use crate::domain::role::Role;
 use crate::domain::rotation::state::Hold;
 use crate::domain::time::Timestamp;
 use crate::engine::announce::remedy;
 use crate::engine::command::{CommandError, NewProject, ProjectEdit};
 use crate::store::ProjectFilter;
 use crate::web::Web;
-use crate::web::auth::{Caller, Role};
+use crate::web::auth::Caller;
 use crate::web::problem::Problem;
 
 #[derive(Debug, Deserialize)]
@@ -88,7 +89,7 @@ pub(super) async fn add(
     caller: Caller,
     Json(body): Json<Add>,
 ) -> Result<(StatusCode, axum::Json<Value>), Problem> {
-    caller.must_be(&[Role::Operator])?;
+    caller.must_be(Role::Operator)?;
     check_policy(body.policy.as_ref(), &web)?;
     let new = NewProject {
         group_id: body.group_id,
@@ -135,7 +136,7 @@ pub(super) async fn edit(
     Path(id): Path<String>,
     Json(body): Json<Edit>,
 ) -> Result<axum::Json<Value>, Problem> {
-    caller.must_be(&[Role::Operator])?;
+    caller.must_be(Role::Operator)?;
     check_policy(body.policy.as_ref(), &web)?;
     let edit = ProjectEdit {
         name: body.name,
@@ -186,7 +187,7 @@ pub(super) async fn remove(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    caller.must_be(&[Role::Operator])?;
+    caller.must_be(Role::Operator)?;
     web.engine.remove_project(&caller.name, &group(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

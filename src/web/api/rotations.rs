@@ -13,12 +13,13 @@ use tokio::sync::broadcast::error::RecvError;
 use super::projects::group;
 use super::{Body, Json, Page, Path, Query, no_array, page, views, word};
 use crate::domain::ids::RotationId;
+use crate::domain::role::Role;
 use crate::domain::rotation::state::State as RotationState;
 use crate::engine::command::Verb;
 use crate::engine::propose::Proposed;
 use crate::store::{JournalEntry, RotationRow};
 use crate::web::Web;
-use crate::web::auth::{Caller, Role};
+use crate::web::auth::Caller;
 use crate::web::problem::Problem;
 
 #[derive(Debug, Deserialize)]
@@ -36,7 +37,7 @@ pub(super) async fn propose(
     Path(id): Path<String>,
     Json(body): Json<Propose>,
 ) -> Result<(StatusCode, axum::Json<Value>), Problem> {
-    caller.must_be(&[Role::Operator])?;
+    caller.must_be(Role::Operator)?;
     let proposed =
         web.engine.propose(&caller.name, &group(&id)?, &body.new_key, body.reason, body.dry_run).await?;
     Ok(match proposed {
@@ -130,7 +131,7 @@ pub(super) async fn say(
             ));
         }
     };
-    caller.must_be(&[role])?;
+    caller.must_be(role)?;
     no_array(&body)?;
     let body: Say = if body.is_empty() { Say::default() } else { axum::Json::from_bytes(&body)?.0 };
     let row = web.engine.say(&caller.name, id, verb, body.comment, body.proposal_hash.as_deref()).await?;

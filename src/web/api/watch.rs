@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::{Page, Path, Query, page, views};
 use crate::domain::ids::OutboxId;
+use crate::domain::role::Role;
 use crate::engine::fleet::Fleet;
 use crate::web::Web;
-use crate::web::auth::{Caller, Role};
+use crate::web::auth::Caller;
 use crate::web::problem::Problem;
 
 pub(super) async fn audit(
@@ -18,7 +19,7 @@ pub(super) async fn audit(
     caller: Caller,
     Query(paging): Query<Page>,
 ) -> Result<axum::Json<Value>, Problem> {
-    caller.must_be(&[Role::Auditor, Role::Operator, Role::Approver, Role::Viewer])?;
+    caller.must_be(Role::Viewer)?;
     let limit = paging.limit();
     let rows = web.engine.store.audit(paging.after()?, limit).await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|row| row.seq.to_string())).flatten();
