@@ -10,7 +10,8 @@ use super::named::named;
 named! {
     /// The lines of the checklist, in the order in which people read them.
     CheckName, "check" {
-        /// The key reads as a key of this provider.
+        /// The key reads as a key of this provider. Only stored checklists have this line: a proposal is refused
+        /// without it, so it could not fail here.
         Format = "format",
         /// It lies in the region or vault of Atlas' block.
         Place = "place",
@@ -68,4 +69,17 @@ pub struct Check {
 #[must_use]
 pub fn failed(checks: &[Check]) -> Option<&Check> {
     checks.iter().find(|check| check.result == Verdict::Fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_checklist_with_the_former_line_still_reads() {
+        let stored = r#"[{"name":"format","result":"pass","detail":"it reads as a key of AZURE"}]"#;
+        let checks: Vec<Check> = serde_json::from_str(stored).unwrap();
+        assert_eq!(checks[0].name, CheckName::Format);
+        assert_eq!(serde_json::to_string(&checks).unwrap(), stored);
+    }
 }

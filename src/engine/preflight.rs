@@ -102,10 +102,7 @@ pub(super) fn judge(
     clusters: Option<&[Cluster]>,
     now: Timestamp,
 ) -> Vec<Check> {
-    let mut checks = vec![
-        line(CheckName::Format, Verdict::Pass, format!("it reads as a key of {}", new_key.provider())),
-        place(new_key, gathered, &seen.place),
-    ];
+    let mut checks = vec![place(new_key, gathered, &seen.place)];
     key_lines(&gathered.key, new_key, now, &mut checks);
     checks.push(shared(gathered.elsewhere.as_deref(), old_key, new_key));
     checks.push(owner(&gathered.owner));
@@ -321,5 +318,89 @@ fn skew(seen: &Observation) -> Check {
     } else {
         // To the second: Atlas says no more.
         line(name, Verdict::Pass, "this machine's clock and Atlas' agree")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::key::Provider;
+
+    const NOW: &str = "2026-03-01T00:00:00Z";
+
+    fn lines(spoil: impl FnOnce(&mut Gathered, &mut Observation, &mut Vec<Cluster>)) -> Vec<Check> {
+        let key = |number: u8| {
+            let text = format!("https://vault1.vault.azure.net/keys/k{number}/{:032x}", 1);
+            KeyRef::parse(Provider::Azure, &text).unwrap()
+        };
+        let now: Timestamp = NOW.parse().unwrap();
+        let found = Found {
+            key: key(2),
+            state: KeyState::Enabled,
+            suits: Ok(()),
+            created: None,
+            expires: None,
+            not_before: None,
+            region: None,
+            material: None,
+        };
+        let mut gathered = Gathered {
+            key: KeySide::Asked { service: "vaults".to_owned(), found: Ok(found), probe: Some(Ok(())) },
+            elsewhere: Some(Vec::new()),
+            owner: Ok(true),
+        };
+        let mut seen = Observation {
+            at: now,
+            provider: Some(Provider::Azure),
+            key: Some(key(1)),
+            valid: Some(true),
+            private_networking: false,
+            place: Place { aws_region: None, azure_vault: Some("vault1".to_owned()) },
+            block_hash: String::new(),
+            skew_ms: Some(0),
+        };
+        let mut clusters = vec![Cluster { name: "c".to_owned(), state: "IDLE".to_owned(), paused: false }];
+        spoil(&mut gathered, &mut seen, &mut clusters);
+        judge(&gathered, (&key(1), &key(2)), &seen, Some(&clusters), now)
+    }
+
+    fn key_side(
+        gathered: &mut Gathered,
+    ) -> (&mut Result<Found, KmsError>, &mut Option<Result<(), KmsError>>) {
+        let KeySide::Asked { found, probe, .. } = &mut gathered.key else { panic!("it was asked") };
+        (found, probe)
+    }
+
+    fn refusal(kind: ErrorKind) -> KmsError {
+        KmsError { kind, code: None, message: "no".to_owned(), advice: "grant it".to_owned() }
+    }
+
+    #[test]
+    fn each_line_but_the_clock_s_fails_in_some_world_and_the_clock_s_warns() {
+        assert!(lines(|_, _, _| {}).iter().all(|check| check.result == Verdict::Pass));
+        let later =
+            |days: i64| -> Timestamp { format!("2026-03-{:02}T00:00:00Z", 1 + days).parse().unwrap() };
+        let worlds = [
+            lines(|_, seen, _| seen.place.azure_vault = Some("another".to_owned())),
+            lines(|all, _, _| *key_side(all).0 = Err(refusal(ErrorKind::NotFound))),
+            lines(|all, _, _| key_side(all).0.as_mut().unwrap().state = KeyState::Disabled),
+            lines(|all, _, _| key_side(all).0.as_mut().unwrap().suits = Err("an EC key".to_owned())),
+            lines(|all, _, _| {
+                key_side(all).0.as_mut().unwrap().state = KeyState::PendingDeletion { at: None }
+            }),
+            lines(|all, _, _| key_side(all).0.as_mut().unwrap().expires = Some(later(1))),
+            lines(|all, _, _| *key_side(all).1 = Some(Err(refusal(ErrorKind::Unusable)))),
+            lines(|all, _, _| all.elsewhere = Some(vec![("other".to_owned(), "prod".to_owned())])),
+            lines(|all, _, _| all.owner = Ok(false)),
+            lines(|_, seen, _| seen.valid = Some(false)),
+            lines(|_, _, clusters| clusters[0].state = "REPAIRING".to_owned()),
+            lines(|_, seen, _| seen.skew_ms = Some(3_600_000)),
+        ];
+        for name in CheckName::ALL.iter().copied().filter(|name| *name != CheckName::Format) {
+            let worst = if name == CheckName::ClockSkew { Verdict::Warn } else { Verdict::Fail };
+            let met =
+                |world: &Vec<Check>| world.iter().any(|check| check.name == name && check.result == worst);
+            assert!(worlds.iter().any(met), "no world in which {name} is {worst}");
+        }
     }
 }
