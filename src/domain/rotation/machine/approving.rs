@@ -1,0 +1,105 @@
+//! `awaiting_approval` and `approved`: nothing is in flight.
+//!
+//! People agree, and then the PATCH waits for whatever holds it: the window, the clocks, the current
+//! key, a cluster, the checklist. Each reason ends by itself, so a hold is no end.
+
+use super::sight::{Sight, sight, skewed};
+use super::step::Notice;
+use super::turn::Turn;
+use crate::domain::preflight::failed;
+use crate::domain::rotation::outcome::{Look, Observation};
+use crate::domain::rotation::state::{Cause, Hold, State, Target};
+
+impl Turn {
+    pub(super) fn look_awaiting(&mut self, seen: &Observation) {
+        match sight(&self.r, seen) {
+            Sight::New => self.finish(State::Superseded, Some(Cause::DoneByHand)),
+            Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
+            Sight::Elsewhere => self.finish(State::Superseded, Some(Cause::ConfigChanged)),
+            Sight::Old if self.expired() => self.finish(State::Expired, None),
+            Sight::Old => {
+                self.r.hold = if skewed(seen) { Some(Hold::ClockSkew) } else { None };
+                self.rest_until_idle();
+            }
+        }
+    }
+
+    pub(super) fn look_approved(&mut self, look: &Look) {
+        match sight(&self.r, &look.seen) {
+            // A PATCH of ours may still have been under way when permission ended.
+            Sight::New if self.r.first_patch_at.is_some() => self.begin_verifying(look),
+            Sight::New => self.finish(State::Superseded, Some(Cause::DoneByHand)),
+            Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
+            Sight::Elsewhere => self.finish(State::Superseded, Some(Cause::ConfigChanged)),
+            Sight::Old if self.expired() => self.finish(State::Expired, None),
+            Sight::Old if !self.r.quorum.is_met() => self.back_to_awaiting(),
+            Sight::Old => match self.objection(look) {
+                None => {
+                    self.r.state = State::Applying;
+                    self.r.hold = None;
+                    self.r.old_key_was_valid = true;
+                    self.send(Target::New);
+                }
+                Some(hold) => self.hold(hold),
+            },
+        }
+    }
+
+    /// Why no PATCH of the new key may leave now although people agreed.
+    pub(super) fn objection(&self, look: &Look) -> Option<Hold> {
+        let seen = &look.seen;
+        let policy = &self.r.rules.policy;
+        if skewed(seen) {
+            return Some(Hold::ClockSkew);
+        }
+        match seen.valid {
+            Some(true) => {}
+            Some(false) => return Some(Hold::CurrentKeyInvalid),
+            None => return Some(Hold::CurrentKeyUnknown),
+        }
+        if self.r.new_key.check_place(&seen.place).is_err() {
+            return Some(Hold::ConfigChanged);
+        }
+        if self.r.rules.whole_block && seen.block_hash != self.r.block_hash {
+            return Some(Hold::BlockChanged);
+        }
+        match &look.clusters {
+            None => return Some(Hold::AtlasUnreachable),
+            Some(clusters) if clusters.iter().any(|cluster| cluster.state == "REPAIRING") => {
+                return Some(Hold::ClusterRepairing);
+            }
+            Some(_) => {}
+        }
+        if look.checks.as_deref().is_some_and(|checks| failed(checks).is_some()) {
+            return Some(Hold::Preflight);
+        }
+        if policy.window_open(self.now) { None } else { Some(Hold::Window) }
+    }
+
+    fn hold(&mut self, hold: Hold) {
+        if self.r.hold != Some(hold) {
+            match hold {
+                Hold::CurrentKeyInvalid => self.notices.push(Notice::CurrentKeyInvalid),
+                Hold::Preflight => self.notices.push(Notice::PreflightFailed),
+                _ => {}
+            }
+        }
+        self.r.hold = Some(hold);
+        let opens = self.r.rules.policy.next_open(self.now).filter(|_| hold == Hold::Window);
+        let idle = self.now + self.r.rules.pace.idle_every.get();
+        let until = match opens {
+            Some(opens) => opens.min(idle),
+            None => self.now + self.r.rules.verify.deploy_poll.get(),
+        };
+        // Expiry is held while the clocks disagree, and must not turn into a busy loop.
+        let until = if hold == Hold::ClockSkew { until } else { until.min(self.r.expires_at) };
+        self.rest(until);
+    }
+
+    pub(super) fn back_to_awaiting(&mut self) {
+        self.r.state = State::AwaitingApproval;
+        self.r.approved_at = None;
+        self.r.expires_at = self.r.created_at + self.r.rules.policy.approval_ttl.get();
+        self.rest(self.now);
+    }
+}

@@ -1,0 +1,60 @@
+//! What people say.
+
+use super::sight::{Sight, sight};
+use super::turn::Turn;
+use crate::domain::rotation::outcome::Command;
+use crate::domain::rotation::state::State;
+
+impl Turn {
+    pub(super) fn said(&mut self, command: &Command) {
+        let before = matches!(self.r.state, State::AwaitingApproval | State::Approved);
+        match command {
+            Command::Approve { given } if self.r.state == State::AwaitingApproval => {
+                self.r.quorum.given = *given;
+                if self.r.quorum.is_met() {
+                    self.r.state = State::Approved;
+                    self.r.approved_at = Some(self.now);
+                    self.r.expires_at = self.r.rules.policy.execution_deadline(self.now);
+                }
+                self.rest(self.now);
+            }
+            Command::Withdraw { given } if before => {
+                self.r.quorum.given = *given;
+                if self.r.state == State::Approved && !self.r.quorum.is_met() {
+                    self.back_to_awaiting();
+                } else {
+                    self.rest(self.now);
+                }
+            }
+            Command::Reject if before => self.finish(State::Rejected, None),
+            Command::Cancel if before => self.finish(State::Cancelled, None),
+            Command::Resume if self.r.state == State::NeedsOperator => {
+                self.r.resuming = true;
+                self.rest(self.now);
+            }
+            Command::Rollback if self.r.state == State::NeedsOperator && self.r.attempts > 0 => {
+                self.r.cause = None;
+                self.r.paged_at = None;
+                self.r.resuming = false;
+                self.r.rollback_ordered = true;
+                self.renew_deadlines();
+                self.begin_rolling_back();
+                self.rest(self.now);
+            }
+            Command::Accept if self.r.state == State::NeedsOperator && self.new_key_acceptable() => {
+                self.finish(State::Accepted, None);
+            }
+            Command::Close if self.r.state == State::NeedsOperator => self.finish(State::Closed, None),
+            _ => self.illegal = true,
+        }
+    }
+
+    /// The new key was seen lately and is not known to be bad.
+    fn new_key_acceptable(&self) -> bool {
+        self.r.last.as_ref().is_some_and(|last| {
+            self.now.since(last.at) <= self.cadence() * 2
+                && sight(&self.r, last) == Sight::New
+                && last.valid != Some(false)
+        })
+    }
+}

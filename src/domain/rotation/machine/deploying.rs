@@ -1,0 +1,103 @@
+//! `deploying`: the new key is proven, and the clusters take it up.
+
+use super::sight::{Sight, extras, sight};
+use super::step::{Effect, Notice};
+use super::turn::Turn;
+use crate::domain::rotation::outcome::{Cluster, Look};
+use crate::domain::rotation::state::{Cause, ClusterProgress, Deployed, State};
+
+impl Turn {
+    pub(super) fn begin_deploying(&mut self) {
+        self.r.state = State::Deploying;
+        self.r.valid_at = Some(self.now);
+        self.r.deploying_since = Some(self.now);
+        self.r.false_since = None;
+        // The clusters are looked at in the same breath: the update may already be running.
+        self.effect = Effect::Look(extras(&self.r));
+    }
+
+    pub(super) fn look_deploying(&mut self, look: &Look) {
+        match sight(&self.r, &look.seen) {
+            Sight::Other => return self.finish(State::Superseded, Some(Cause::KeyChanged)),
+            Sight::Elsewhere => return self.need_operator(Cause::ConfigChanged),
+            Sight::Old if self.may_be_stale() => return self.rest_for_reading(),
+            Sight::Old => return self.reverted(),
+            Sight::New => {}
+        }
+        self.count(look.seen.valid);
+        if self.false_for() > self.r.rules.verify.false_grace.get() {
+            return self.need_operator(Cause::NewKeyInvalid);
+        }
+        if let Some(clusters) = &look.clusters {
+            note_clusters(&mut self.r.clusters, clusters);
+        }
+        let deployed = self.deployed(look.clusters.is_some());
+        // The proof must hold at the end as it did at the beginning.
+        let proven = self.r.trues >= self.r.rules.verify.readings;
+        match deployed {
+            Some(how) if proven => {
+                self.r.deployed = Some(how);
+                self.r.deployed_at = Some(self.now);
+                if how == Deployed::No {
+                    self.notices.push(Notice::NotDeployed);
+                }
+                self.finish(State::Completed, None);
+            }
+            Some(Deployed::No) if self.unproven_for_too_long() => self.need_operator(Cause::Unproven),
+            _ => {
+                let verify = &self.r.rules.verify;
+                let wait = if proven { verify.deploy_poll } else { verify.every };
+                self.rest(self.now + wait.get());
+            }
+        }
+    }
+
+    /// The roll-out is given up, and since then no round of readings proved the key again.
+    fn unproven_for_too_long(&self) -> bool {
+        let verify = &self.r.rules.verify;
+        let limit = verify.deploy_timeout.get() + verify.timeout.get();
+        self.r.deploying_since.is_some_and(|since| self.now.since(since) >= limit)
+    }
+
+    fn deployed(&self, looked: bool) -> Option<Deployed> {
+        let verify = &self.r.rules.verify;
+        let waited = self.now.since(self.r.deploying_since.unwrap_or(self.now));
+        let mut waiting = self.r.clusters.iter().filter(|cluster| cluster.exception.is_none()).peekable();
+        let any = waiting.peek().is_some();
+        let idle = waiting.clone().all(|cluster| cluster.idle >= 2);
+        if looked && any && idle && waiting.all(|cluster| cluster.seen_updating) {
+            Some(Deployed::Observed)
+        } else if looked && idle && waited >= verify.deploy_grace.get() {
+            Some(Deployed::Assumed)
+        } else if waited >= verify.deploy_timeout.get() {
+            Some(Deployed::No)
+        } else {
+            None
+        }
+    }
+}
+
+pub(super) fn note_clusters(known: &mut Vec<ClusterProgress>, seen: &[Cluster]) {
+    known.retain(|cluster| seen.iter().any(|it| it.name == cluster.name));
+    for cluster in seen {
+        if !known.iter().any(|it| it.name == cluster.name) {
+            known.push(ClusterProgress {
+                name: cluster.name.clone(),
+                seen_updating: false,
+                idle: 0,
+                exception: None,
+            });
+        }
+        let Some(progress) = known.iter_mut().find(|it| it.name == cluster.name) else { continue };
+        progress.exception = match cluster.state.as_str() {
+            _ if cluster.paused => Some("paused".to_owned()),
+            "CREATING" | "REPAIRING" | "DELETING" => Some(cluster.state.to_ascii_lowercase()),
+            _ => None,
+        };
+        match cluster.state.as_str() {
+            "IDLE" => progress.idle += 1,
+            "UPDATING" => (progress.seen_updating, progress.idle) = (true, 0),
+            _ => progress.idle = 0,
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The final states: nothing changes any more, but a late effect of our own PATCH is still told.
+
+use super::sight::{Sight, sight};
+use super::step::{Effect, Notice};
+use super::turn::Turn;
+use crate::domain::rotation::outcome::Observation;
+use crate::domain::rotation::state::{Cause, State};
+
+impl Turn {
+    pub(super) fn finish(&mut self, state: State, cause: Option<Cause>) {
+        self.r.state = state;
+        self.r.cause = cause;
+        self.r.hold = None;
+        self.r.resuming = false;
+        self.r.finished_at = Some(self.now);
+        self.r.settled_key = self.r.last.as_ref().and_then(|last| last.key.clone());
+        self.notices.push(Notice::Finished(state));
+        self.effect = Effect::Rest;
+        let pace = &self.r.rules.pace;
+        self.r.watch_until = (self.r.attempts > 0).then(|| self.now + pace.watch_for.get());
+        self.r.wake_at = self.r.watch_until.map(|_| self.now + pace.watch_every.get());
+    }
+
+    pub(super) fn look_final(&mut self, seen: &Observation) {
+        let key = match sight(&self.r, seen) {
+            Sight::New if self.r.attempts > 0 => Some(&self.r.new_key),
+            Sight::Old if self.r.sent_old => Some(&self.r.old_key),
+            _ => None,
+        };
+        let settled = self.r.settled_key.as_ref();
+        let late = key.is_some_and(|key| settled.is_some_and(|settled| !key.is_same(settled, &seen.place)));
+        if late && !self.r.late_apply {
+            self.r.late_apply = true;
+            self.notices.push(Notice::LateApply);
+        }
+        self.watch_on();
+    }
+
+    pub(super) fn watch_on(&mut self) {
+        let wake = self.now + self.r.rules.pace.watch_every.get();
+        self.r.wake_at = self.r.watch_until.filter(|until| self.now < *until).map(|_| wake);
+    }
+}

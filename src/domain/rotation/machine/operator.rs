@@ -1,0 +1,85 @@
+//! `needs_operator`: the truth cannot be proven, so a person decides; until then Atlas is observed and
+//! the page repeated.
+
+use std::time::Duration;
+
+use super::sight::{Sight, sight};
+use super::step::{Effect, Notice};
+use super::turn::Turn;
+use crate::domain::rotation::outcome::Observation;
+use crate::domain::rotation::state::{Cause, State};
+
+impl Turn {
+    pub(super) fn need_operator(&mut self, cause: Cause) {
+        self.r.state = State::NeedsOperator;
+        self.r.cause = Some(cause);
+        self.r.hold = None;
+        self.r.paged_at = Some(self.now);
+        self.r.pages = 1;
+        self.r.trues = 0;
+        self.notices.push(Notice::Page { repeat: 0 });
+        self.effect = Effect::Rest;
+        self.rest(self.now + self.cadence());
+    }
+
+    pub(super) fn look_needs_operator(&mut self, seen: &Observation, previous: Option<&Observation>) {
+        let sight = sight(&self.r, seen);
+        if self.r.resuming {
+            return self.go_on(sight);
+        }
+        self.count(seen.valid);
+        if previous.is_none_or(|previous| previous.key != seen.key) {
+            self.r.trues = u32::from(seen.valid == Some(true));
+        }
+        // Once only: a key that keeps flapping would be PATCHed back and forth without an end.
+        let healed = self.r.cause == Some(Cause::RollbackRefused)
+            && !self.r.healed
+            && sight == Sight::New
+            && self.r.trues >= self.r.rules.verify.readings;
+        if healed {
+            self.r.healed = true;
+            self.r.paged_at = None;
+            self.renew_deadlines();
+            self.r.state = State::Verifying;
+            self.r.cause = None;
+            return self.rest_for_reading();
+        }
+        self.page_again();
+    }
+
+    /// `resume`: what Atlas holds decides where to go on.
+    fn go_on(&mut self, sight: Sight) {
+        self.r.resuming = false;
+        self.r.paged_at = None;
+        self.r.cause = None;
+        self.renew_deadlines();
+        match sight {
+            Sight::New => {
+                self.r.state = State::Verifying;
+                self.rest_for_reading();
+            }
+            Sight::Old => {
+                self.r.state = State::Approved;
+                self.r.expires_at = self.r.rules.policy.execution_deadline(self.now);
+                (self.r.retry_at, self.r.tries) = (None, 0);
+                self.rest(self.now);
+            }
+            Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
+            Sight::Elsewhere => self.finish(State::Superseded, Some(Cause::ConfigChanged)),
+        }
+    }
+
+    /// Repeats the page 15 minutes, 1 hour and then every 4 hours after the one before.
+    pub(super) fn page_again(&mut self) {
+        const REPEATS: [u64; 3] = [15 * 60, 3600, 4 * 3600];
+        let since = self.r.paged_at.unwrap_or(self.now);
+        let wait = REPEATS[(self.r.pages.saturating_sub(1) as usize).min(REPEATS.len() - 1)];
+        if self.now >= since + Duration::from_secs(wait) {
+            self.notices.push(Notice::Page { repeat: self.r.pages });
+            self.r.pages += 1;
+            self.r.paged_at = Some(self.now);
+        }
+        let wake = self.now + self.cadence();
+        self.rest(self.r.not_before.map_or(wake, |until| until.max(wake)));
+    }
+}
