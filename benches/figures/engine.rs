@@ -106,7 +106,12 @@ impl Site {
 
     async fn proposed(&self, number: usize, version: usize) -> RotationRow {
         let group = group(number).parse().unwrap();
-        match self.engine.propose("ada", &group, &key(number, version), None, false).await.unwrap() {
+        match self
+            .engine
+            .propose("ada", &group, key(number, version).parse().unwrap(), None, false)
+            .await
+            .unwrap()
+        {
             Proposed::Created(row) => row,
             other => panic!("{other:?}"),
         }

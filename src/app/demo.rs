@@ -186,7 +186,7 @@ async fn seed(engine: &Engine, sim: &Sim) -> anyhow::Result<Vec<GroupId>> {
 /// Proposes, and follows.
 async fn rotate(engine: &Engine, group: &GroupId, key: &str, wanted: State) -> anyhow::Result<()> {
     let reason = Some("quarterly rotation".to_owned());
-    let Proposed::Created(row) = engine.propose("ada", group, key, reason, false).await? else {
+    let Proposed::Created(row) = engine.propose("ada", group, key.parse()?, reason, false).await? else {
         bail!("the demo's proposal was not new");
     };
     follow(engine, row, wanted).await

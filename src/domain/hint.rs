@@ -20,9 +20,9 @@ pub struct Hint {
     pub subject: Subject,
     /// What it asks for.
     pub meaning: Meaning,
-    /// The new key, as the event spells it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub new_key: Option<String>,
+    /// The new key.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
+    pub new_key: Option<KeyRef>,
     /// Who caused it, as the sender says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -151,6 +151,27 @@ impl Subject {
     }
 }
 
+/// A key in the inbox is the text that names it.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::KeyRef;
+
+    #[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+    pub(super) fn serialize<S: Serializer>(key: &Option<KeyRef>, serializer: S) -> Result<S::Ok, S::Error> {
+        match key {
+            Some(key) => serializer.collect_str(key),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<KeyRef>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(|error| de::Error::custom(format_args!("newKey: {error}"))))
+            .transpose()
+    }
+}
+
 /// The subject in words, for journals and mails.
 impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -210,5 +231,28 @@ mod tests {
         assert!(!home(Some("us-east-1"), None));
         assert!(!home(None, Some("999988887777")));
         assert!(!is_home(None, &Place::default(), None, None));
+    }
+
+    #[test]
+    fn a_new_key_is_stored_as_its_text() {
+        let text = "projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/7";
+        let stored = serde_json::json!({
+            "kind": "UpdateCryptoKeyPrimaryVersion", "subject": { "is": "project", "group": "0123456789abcdef01234567" },
+            "meaning": { "is": "look" }, "newKey": text,
+        });
+        let hint: Hint = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(hint.new_key, Some(key(Provider::Gcp, text)));
+        assert_eq!(serde_json::to_value(&hint).unwrap(), stored);
+        let spoilt = |key: &str| {
+            let mut stored = stored.clone();
+            stored["newKey"] = key.into();
+            serde_json::from_value::<Hint>(stored).unwrap_err().to_string()
+        };
+        assert!(
+            spoilt("<script>").starts_with("newKey: \"<script>\" is not a key"),
+            "{}",
+            spoilt("<script>")
+        );
+        assert!(spoilt("alias/a").starts_with("newKey: "));
     }
 }

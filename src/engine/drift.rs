@@ -183,11 +183,7 @@ fn served_before(ledger: &[KeySpan], key: &KeyRef, seen: &Observation) -> Option
     let is_same = |span: &&KeySpan| KeyRef::observed(key.provider(), &span.key).is_same(key, &seen.place);
     let first = ledger.iter().find(is_same)?;
     let until = ledger.iter().filter(is_same).filter_map(|span| span.until).max();
-    Some(Earlier {
-        first: first.since,
-        source: first.source.parse().unwrap_or(SinceSource::FirstSeen),
-        until,
-    })
+    Some(Earlier { first: first.since, source: first.source, until })
 }
 
 fn who(engine: &Engine, credential: &str, feed: &Result<Option<KeyEvent>, Failure>) -> String {

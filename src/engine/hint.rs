@@ -6,7 +6,7 @@
 //! An alarm (a key in use was disabled, will be deleted, has expired) is told to people before anything
 //! that came with it is looked at: by then minutes count. It changes nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::News;
-use super::candidate::{Ask, Came, consider};
+use super::candidate::{Ask, Deferred, Finding, Settled, consider};
 use super::{ENGINE, Engine};
 use crate::domain::hint::{Concern, Hint, Meaning, Subject, Watch};
 use crate::domain::ids::{EventId, GroupId};
@@ -56,6 +56,9 @@ fn backoff(attempts: i64) -> Duration {
 
 /// Events of one project and how they concern it.
 type Concerned<'a> = [(Concern, &'a ClaimedEvent)];
+
+/// What the keys named by the events about one project came to, or why the events must wait.
+type Found = Result<Vec<Settled>, Deferred>;
 
 /// Handles what waits in the inbox until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
@@ -144,42 +147,51 @@ async fn handle(engine: &Engine, events: Vec<ClaimedEvent>) -> Result<(), StoreE
     engine.store.events_handled(&nobody, "no tracked project is concerned", engine.clock.now()).await?;
     let mut looks: Vec<BoxFuture<'_, _>> = Vec::with_capacity(by_project.len());
     for (group, events) in &by_project {
-        looks.push(Box::pin(async move { (look(engine, group, events).await, events) }));
+        looks.push(Box::pin(async move {
+            let found = look(engine, group, events).await.unwrap_or_else(|error| {
+                tracing::error!(project.id = %group, error = %error, "hint deferred: the database refused");
+                Err(Deferred::Store)
+            });
+            (found, events.as_slice())
+        }));
     }
-    let mut looks = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE);
-    // An event may concern several projects; it is settled when all of them are.
-    let mut open: BTreeMap<EventId, (&ClaimedEvent, Came)> = BTreeMap::new();
+    let looks: Vec<_> = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
+    settle(engine, &looks).await
+}
+
+/// Records what the looks found. An event may concern several projects; it is settled when all of them are.
+async fn settle(engine: &Engine, looks: &[(Found, &Concerned<'_>)]) -> Result<(), StoreError> {
+    let mut open: BTreeMap<EventId, (&ClaimedEvent, &Deferred)> = BTreeMap::new();
     let mut settled: BTreeMap<EventId, BTreeSet<String>> = BTreeMap::new();
-    while let Some((came, events)) = looks.next().await {
-        let came = came.unwrap_or_else(|error| {
-            tracing::error!(error = %error, "a hint was not followed; it comes up again");
-            Came::Again("the database refused".to_owned())
-        });
-        for (_, event) in events {
-            if let Came::Done(words) = &came {
-                settled.entry(event.id).or_default().insert(words.clone());
-            } else {
-                open.insert(event.id, (event, came.clone()));
+    for (found, events) in looks {
+        match found {
+            Ok(found) => {
+                let words: Vec<_> = found.iter().map(ToString::to_string).collect();
+                for (_, event) in *events {
+                    settled.entry(event.id).or_default().insert(words.join("; "));
+                }
+            }
+            Err(why) => {
+                open.extend(events.iter().map(|(_, event)| (event.id, (*event, why))));
             }
         }
     }
     let now = engine.clock.now();
-    for (id, (event, came)) in &open {
-        match came {
-            Came::Again(why) if event.attempts >= TRIES => {
+    for (id, (event, why)) in &open {
+        let next = match why {
+            // People take their time; such an event is never given up.
+            Deferred::RotationOpen(_) => now + LATER,
+            _ if event.attempts >= TRIES => {
                 tracing::error!(
                     hook = event.source, event = event.hint.kind, subject = %event.hint.subject,
                     "an event is given up, look at the project yourself: {why}"
                 );
                 engine.store.events_handled(&[*id], &format!("given up: {why}"), now).await?;
+                continue;
             }
-            Came::Again(why) => {
-                engine.store.events_put_off(&[*id], why, now + backoff(event.attempts)).await?;
-            }
-            Came::Later(why) | Came::Done(why) => {
-                engine.store.events_put_off(&[*id], why, now + LATER).await?;
-            }
-        }
+            _ => now + backoff(event.attempts),
+        };
+        engine.store.events_put_off(&[*id], &why.to_string(), next).await?;
     }
     let mut alike: BTreeMap<String, Vec<EventId>> = BTreeMap::new();
     for (id, words) in settled.into_iter().filter(|(id, _)| !open.contains_key(id)) {
@@ -214,22 +226,22 @@ async fn alarms(engine: &Engine, group: &GroupId, events: &Concerned<'_>) -> Res
 }
 
 /// Does what the events about one project ask for.
-async fn look(engine: &Engine, group: &GroupId, events: &Concerned<'_>) -> Result<Came, StoreError> {
+async fn look(engine: &Engine, group: &GroupId, events: &Concerned<'_>) -> Result<Found, StoreError> {
     // Again, in case they could not be written before; what is written is not written twice.
     alarms(engine, group, events).await?;
     let inside = |event: &&ClaimedEvent| matches!(event.hint.meaning, Meaning::InPlace);
     let (inside, asking): (Vec<_>, Vec<_>) = events.iter().map(|(_, event)| *event).partition(inside);
-    let came = if asking.is_empty() {
-        Came::Done("nothing to do in Atlas: AWS replaced the material inside the same key".to_owned())
+    let found = if asking.is_empty() {
+        Ok(vec![Settled::InPlace])
     } else {
         consider_all(engine, group, &asking).await?
     };
-    if matches!(came, Came::Done(_)) {
+    if found.is_ok() {
         for event in inside {
             rotated_in_place(engine, group, event).await?;
         }
     }
-    Ok(came)
+    Ok(found)
 }
 
 /// Tries the keys that the events name, the latest first, until one of them is proposed. Without a key
@@ -238,8 +250,8 @@ async fn consider_all(
     engine: &Engine,
     group: &GroupId,
     events: &[&ClaimedEvent],
-) -> Result<Came, StoreError> {
-    let mut keys = BTreeSet::new();
+) -> Result<Found, StoreError> {
+    let mut keys = HashSet::new();
     let mut naming: Vec<&ClaimedEvent> = Vec::new();
     for event in events.iter().rev() {
         if event.hint.new_key.as_ref().is_some_and(|key| keys.insert(key)) && naming.len() < MOST_KEYS {
@@ -249,19 +261,20 @@ async fn consider_all(
     if naming.is_empty() {
         naming.extend(events.last());
     }
-    let mut words = Vec::new();
+    let mut found = Vec::new();
     for event in naming {
         match consider(engine, group, &asked(event)).await? {
-            Came::Done(more) => {
-                words.push(more);
-                if words.last().is_some_and(|it| it.starts_with("proposed")) {
+            Finding::Settled(settled) => {
+                let proposed = settled.is_proposed();
+                found.push(settled);
+                if proposed {
                     break;
                 }
             }
-            other => return Ok(other),
+            Finding::Deferred(why) => return Ok(Err(why)),
         }
     }
-    Ok(Came::Done(words.join("; ")))
+    Ok(Ok(found))
 }
 
 fn asked(event: &ClaimedEvent) -> Ask {

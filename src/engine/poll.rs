@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use super::candidate::{Ask, Came, consider};
+use super::candidate::{Ask, Deferred, Finding, consider};
 use crate::domain::ids::GroupId;
 use crate::store::StoreError;
 
@@ -82,13 +82,14 @@ async fn ask(engine: &Engine, group: &GroupId) -> Result<(), StoreError> {
         by_request: false,
         words: "the key service was asked which key is the newest".to_owned(),
     };
-    let came = consider(engine, group, &ask).await?;
+    let finding = consider(engine, group, &ask).await?;
     let every = engine.settings.discover_every.get();
-    let (said, wait) = match came {
-        Came::Done(said) | Came::Later(said) => (said, every),
-        Came::Again(said) => {
-            tracing::warn!(project.id = %group, "a project could not be looked up: {said}");
-            (said, every.min(AFTER_FAILURE))
+    let (said, wait) = match finding {
+        Finding::Settled(settled) => (settled.to_string(), every),
+        Finding::Deferred(why @ Deferred::RotationOpen(_)) => (why.to_string(), every),
+        Finding::Deferred(why) => {
+            tracing::warn!(project.id = %group, "a project could not be looked up: {why}");
+            (why.to_string(), every.min(AFTER_FAILURE))
         }
     };
     let now = engine.clock.now();

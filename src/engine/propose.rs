@@ -87,7 +87,7 @@ impl Engine {
         &self,
         actor: &str,
         group: &GroupId,
-        new_key: &str,
+        new_key: KeyRef,
         reason: Option<String>,
         dry_run: bool,
     ) -> Result<Proposed, CommandError> {
@@ -106,7 +106,7 @@ impl Engine {
         &self,
         proposer: Proposer<'_>,
         group: &GroupId,
-        new_key: &str,
+        new_key: KeyRef,
         reason: Option<String>,
         dry_run: bool,
     ) -> Result<Proposed, CommandError> {
@@ -120,7 +120,7 @@ impl Engine {
                 "Atlas does not encrypt this project with a customer-managed key; enable encryption at rest in Atlas first".to_owned(),
             ));
         };
-        let new_key = KeyRef::parse(provider, new_key).map_err(CommandError::KeyInvalid)?;
+        new_key.check_provider(provider).map_err(CommandError::KeyInvalid)?;
         if let Some(open) = project.open_rotation {
             let row = self.rotation(open.id).await?;
             return if new_key.is_same(&row.rotation.new_key, &seen.place) {
@@ -130,7 +130,7 @@ impl Engine {
             };
         }
         if old_key.is_versionless() && !policy.allow_versionless {
-            return Err(CommandError::Versionless(old_key.to_string()));
+            return Err(CommandError::Versionless(Box::new(old_key)));
         }
         if new_key.is_versionless() && !policy.allow_versionless {
             return Err(CommandError::KeyInvalid(KeyError {
@@ -141,7 +141,7 @@ impl Engine {
             }));
         }
         if new_key.is_same(&old_key, &seen.place) {
-            return Err(CommandError::KeyUnchanged(old_key.to_string()));
+            return Err(CommandError::KeyUnchanged(Box::new(old_key)));
         }
         new_key.check_place(&seen.place).map_err(CommandError::KeyOtherPlace)?;
         let checks = self.preflight(&project, &seen, (&old_key, &new_key)).await?;

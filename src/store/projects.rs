@@ -127,7 +127,7 @@ pub struct ProjectFilter {
 }
 
 /// A key's time in service.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct KeySpan {
     /// The key.
     pub key: String,
@@ -136,7 +136,7 @@ pub struct KeySpan {
     /// Until when; `None` for the one in force.
     pub until: Option<Timestamp>,
     /// Where `since` comes from.
-    pub source: String,
+    pub source: SinceSource,
 }
 
 /// What a rotation's step changes in its project.
@@ -320,9 +320,19 @@ impl Store {
     /// The keys a project has had, the oldest first.
     ///
     /// # Errors
-    /// What the database answered.
+    /// What the database answered, or that a stored value does not read.
     pub async fn keys(&self, group: &GroupId) -> Result<Vec<KeySpan>, StoreError> {
-        Ok(read!(self, KEYS, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_all(pool).await)?)
+        type Row = (String, Timestamp, Option<Timestamp>, String);
+        let rows: Vec<Row> =
+            read!(self, KEYS, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_all(pool).await)?;
+        rows.into_iter()
+            .map(|(key, since, until, source)| {
+                let source = source.parse().map_err(|_| {
+                    StoreError::corrupt("keys", "source", format_args!("{group}/{key}/{since}"))
+                })?;
+                Ok(KeySpan { key, since, until, source })
+            })
+            .collect()
     }
 
     /// A project's environment and look-up, for the step that is about to change its key.

@@ -249,7 +249,8 @@ async fn fleet(rig: &Rig, count: u32) -> Vec<(String, String)> {
 /// Proposes and approves all of them.
 async fn approve_all(rig: &Rig, projects: &[(String, String)]) -> Vec<RotationId> {
     let approve = |(id, new): (String, String)| async move {
-        let proposed = rig.engine.propose("ada", &id.parse().unwrap(), &new, None, false).await.unwrap();
+        let proposed =
+            rig.engine.propose("ada", &id.parse().unwrap(), new.parse().unwrap(), None, false).await.unwrap();
         let Proposed::Created(row) = proposed else { panic!("not new") };
         rig.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
         row.rotation.id
@@ -372,7 +373,7 @@ async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
         rig.sim.with(|world| world.keys.insert(key.clone(), KeyState::Enabled));
         let audit = rig.engine.store.audit(None, 1000).await.unwrap().len();
         proxy.set(mischief.clone());
-        let proposed = engine.propose("ada", &group, &key, None, false).await.unwrap();
+        let proposed = engine.propose("ada", &group, key.parse().unwrap(), None, false).await.unwrap();
         let Proposed::Created(row) = proposed else { panic!("somebody else's?") };
         proxy.set(mischief.clone());
         let approved = engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
@@ -424,8 +425,10 @@ async fn a_transaction_that_the_database_gives_up_is_repeated() {
     let for_ever = "CREATE OR REPLACE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
         RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END $$";
     sqlx::raw_sql(for_ever).execute(write).await.unwrap();
-    let row =
-        rig.engine.propose("ada", &group(1).parse().unwrap(), &crate::support::old_key(), None, false).await;
+    let row = rig
+        .engine
+        .propose("ada", &group(1).parse().unwrap(), crate::support::old_key().parse().unwrap(), None, false)
+        .await;
     assert!(row.is_err());
 }
 
@@ -464,8 +467,11 @@ async fn one_that_is_older_than_the_schema_stops_acting_and_does_not_start() {
         let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
             SELECT 9999, 'later', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1";
         let approved = "UPDATE rotations SET wake_at = created_at, version = version + 1";
-        let row =
-            rig.engine.propose("ada", &group(1).parse().unwrap(), &new_key(), None, false).await.unwrap();
+        let row = rig
+            .engine
+            .propose("ada", &group(1).parse().unwrap(), new_key().parse().unwrap(), None, false)
+            .await
+            .unwrap();
         let Proposed::Created(row) = row else { panic!("not new") };
         let looks = rig.sim.log().len();
         // In one transaction, so that the older daemon never sees work under the schema it knows.

@@ -406,7 +406,7 @@ async fn the_journal_replays_to_what_was_decided() {
 async fn a_rotation_keeps_the_rules_it_was_proposed_under() {
     let mut rig = Rig::new().await;
     let group = group(1).parse().unwrap();
-    let proposed = rig.engine.propose("ada", &group, &new_key(), None, false).await.unwrap();
+    let proposed = rig.engine.propose("ada", &group, new_key().parse().unwrap(), None, false).await.unwrap();
     let keywheel::engine::propose::Proposed::Created(row) = proposed else { panic!("not new") };
     rig.rule(|settings| {
         settings.policy.approvals = 3;

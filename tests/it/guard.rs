@@ -237,7 +237,10 @@ async fn two_hours_between_our_clock_and_the_databases_hold_every_new_patch() {
     let engine = engine_at(&sim, db.store.clone(), Arc::new(clock.clone()));
     let new = NewProject { group_id: group(1), ..NewProject::default() };
     engine.add_project("ada", new).await.unwrap();
-    let proposed = engine.propose("ada", &group(1).parse().unwrap(), &new_key(), None, false).await.unwrap();
+    let proposed = engine
+        .propose("ada", &group(1).parse().unwrap(), new_key().parse().unwrap(), None, false)
+        .await
+        .unwrap();
     let Proposed::Created(row) = proposed else { panic!("not new") };
     sweep::once(&engine, &CancellationToken::new()).await.unwrap();
     engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();

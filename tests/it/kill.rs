@@ -125,8 +125,11 @@ async fn killed_at_any_instant(backend: Backend) {
         });
         let before = rig.sim.log().len();
         let id = {
-            let proposed =
-                rig.engine.propose("ada", &group(1).parse().unwrap(), &new, None, false).await.unwrap();
+            let proposed = rig
+                .engine
+                .propose("ada", &group(1).parse().unwrap(), new.parse().unwrap(), None, false)
+                .await
+                .unwrap();
             let Proposed::Created(row) = proposed else { panic!("not new") };
             row.rotation.id
         };

@@ -52,7 +52,10 @@ impl Post {
     /// Writes one mail to each owner.
     async fn propose(&self) {
         let group = group(1).parse().unwrap();
-        self.engine.propose("ada", &group, &new_key(), Some("Q3".to_owned()), false).await.unwrap();
+        self.engine
+            .propose("ada", &group, new_key().parse().unwrap(), Some("Q3".to_owned()), false)
+            .await
+            .unwrap();
     }
 
     fn courier(&self, url: &str) -> Courier {

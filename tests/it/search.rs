@@ -248,7 +248,7 @@ impl Search {
         };
         self.insist_on_project(new).await;
         let id = loop {
-            match self.calm(self.engine.propose("ada", &group, NEW, None, false)).await {
+            match self.calm(self.engine.propose("ada", &group, NEW.parse().unwrap(), None, false)).await {
                 Some(Ok(Proposed::Created(row) | Proposed::Same(row))) => break row.rotation.id,
                 Some(Err(CommandError::Atlas(_) | CommandError::Store(_))) | None => {
                     self.world.pass(Duration::from_secs(60));

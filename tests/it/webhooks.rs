@@ -75,7 +75,10 @@ impl Post {
     /// Writes one webhook for each target.
     async fn propose(&self) {
         let group = group(1).parse().unwrap();
-        self.engine.propose("ada", &group, &new_key(), Some("Q3".to_owned()), false).await.unwrap();
+        self.engine
+            .propose("ada", &group, new_key().parse().unwrap(), Some("Q3".to_owned()), false)
+            .await
+            .unwrap();
     }
 
     /// Writes another one.

@@ -132,19 +132,22 @@ impl KeyRef {
         })
     }
 
+    /// Checks that the key is one of `provider`, with which Atlas encrypts the project.
+    ///
+    /// # Errors
+    /// Rule `provider`.
+    pub fn check_provider(&self, provider: Provider) -> Result<(), KeyError> {
+        let own = self.provider();
+        if own == provider { Ok(()) } else { Err(foreign(provider, own, &self.to_string())) }
+    }
+
     fn read(provider: Provider, text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
         if text.is_empty() {
             return Err(KeyError { rule: "format", message: format!("the {provider} key is empty") });
         }
         if let Some(owner) = looks_like(text).filter(|owner| *owner != provider) {
-            return Err(broken(
-                "provider",
-                provider,
-                text,
-                &format!("looks like a key of {owner}, and Atlas encrypts this project with {provider}"),
-                &format!("give a key of {provider}"),
-            ));
+            return Err(foreign(provider, owner, text));
         }
         if text.len() > LONGEST {
             return Err(broken("format", provider, text, "is longer than any key", "give one key"));
@@ -279,6 +282,34 @@ fn excerpt(text: &str) -> String {
 
 fn broken(rule: &'static str, provider: Provider, text: &str, what: &str, way_out: &str) -> KeyError {
     KeyError { rule, message: format!("the {provider} key {:?} {what}: {way_out}", excerpt(text)) }
+}
+
+fn foreign(provider: Provider, owner: Provider, text: &str) -> KeyError {
+    broken(
+        "provider",
+        provider,
+        text,
+        &format!("looks like a key of {owner}, and Atlas encrypts this project with {provider}"),
+        &format!("give a key of {provider}"),
+    )
+}
+
+/// A new key, of the provider that the text's own form names; read as [`KeyRef::parse`] reads it.
+impl FromStr for KeyRef {
+    type Err = KeyError;
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let text = text.trim();
+        let provider = looks_like(text).ok_or_else(|| KeyError {
+            rule: "format",
+            message: format!(
+                "{:?} is not a key: give the id or ARN of an AWS key, the URL of an Azure key \
+                 (https://VAULT.vault.azure.net/keys/NAME/VERSION), or the path of a Google key version \
+                 (projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/N)",
+                excerpt(text)
+            ),
+        })?;
+        Self::parse(provider, text)
+    }
 }
 
 /// The identifier, as Atlas would hold it.

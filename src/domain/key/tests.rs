@@ -285,3 +285,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_text_says_by_its_form_whose_key_it_is() {
+    let version = format!("https://kv-prod.vault.azure.net/keys/cmk/{VERSION}");
+    for (provider, text) in [
+        (Provider::Aws, "1234abcd-12ab-34cd-56ef-1234567890ab"),
+        (Provider::Aws, "arn:aws:kms:us-east-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"),
+        (Provider::Azure, &version),
+        (Provider::Gcp, GCP),
+    ] {
+        let read: KeyRef = format!(" {text} ").parse().unwrap();
+        assert_eq!(read, key(provider, text));
+        for other in Provider::ALL {
+            let refused = read.check_provider(other).err();
+            assert_eq!(refused, KeyRef::parse(other, text).err(), "{text} for {other}");
+        }
+    }
+    for (text, rule) in [("", "format"), ("cmk", "format"), ("alias/a", "alias"), ("projects/p", "format")] {
+        let refused = text.parse::<KeyRef>().unwrap_err();
+        assert_eq!(refused.rule, rule, "{refused}");
+    }
+}

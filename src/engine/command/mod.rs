@@ -13,7 +13,7 @@ pub use projects::{NewProject, ProjectEdit};
 use super::Engine;
 use crate::atlas::AtlasApi;
 use crate::domain::ids::{BadGroupId, GroupId, RotationId};
-use crate::domain::key::KeyError;
+use crate::domain::key::{KeyError, KeyRef};
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::rotation::state::State;
 use crate::store::{RotationRow, StoreError};
@@ -52,12 +52,12 @@ pub enum CommandError {
     KeyOtherPlace(KeyError),
     /// The new key is the current one.
     #[error("newKey: Atlas holds {0} already; there is nothing to rotate")]
-    KeyUnchanged(String),
+    KeyUnchanged(Box<KeyRef>),
     /// Atlas' key is an Azure identifier without a version.
     #[error(
         "Atlas holds {0}, which names no version, so what it would be rotated from is unknown; set allowVersionless in this project's policy to go on"
     )]
-    Versionless(String),
+    Versionless(Box<KeyRef>),
     /// A pre-flight check failed.
     #[error("{0}")]
     Preflight(String),

@@ -15,7 +15,7 @@ use super::{Body, Json, Page, Path, Query, no_array, page, views, word};
 use crate::domain::ids::RotationId;
 use crate::domain::role::Role;
 use crate::domain::rotation::state::State as RotationState;
-use crate::engine::command::Verb;
+use crate::engine::command::{CommandError, Verb};
 use crate::engine::propose::Proposed;
 use crate::store::{JournalEntry, RotationRow};
 use crate::web::Web;
@@ -38,8 +38,9 @@ pub(super) async fn propose(
     Json(body): Json<Propose>,
 ) -> Result<(StatusCode, axum::Json<Value>), Problem> {
     caller.must_be(Role::Operator)?;
-    let proposed =
-        web.engine.propose(&caller.name, &group(&id)?, &body.new_key, body.reason, body.dry_run).await?;
+    let group = group(&id)?;
+    let new_key = body.new_key.parse().map_err(CommandError::KeyInvalid)?;
+    let proposed = web.engine.propose(&caller.name, &group, new_key, body.reason, body.dry_run).await?;
     Ok(match proposed {
         Proposed::Created(row) => (StatusCode::CREATED, shown(&web, &row).await?),
         Proposed::Same(row) => (StatusCode::OK, shown(&web, &row).await?),

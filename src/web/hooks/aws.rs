@@ -66,7 +66,7 @@ fn call(event: &Value, detail: &Value, id: &str) -> Option<Hint> {
             let place = |name: &str| text_of(event, name).and_then(name_of);
             let subject = Subject::Alias { name: alias, region: place("region"), account: place("account") };
             let target = key_of(event, text_of(asked, "targetKeyId"));
-            Some(Hint { new_key: target.map(|key| key.to_string()), ..hint(name, subject, Meaning::Look) })
+            Some(Hint { new_key: target, ..hint(name, subject, Meaning::Look) })
         }
         "DisableKey" | "ScheduleKeyDeletion" | "DeleteImportedKeyMaterial" => {
             about_key(Meaning::Alarm { once: format!("{name}/{id}") })

@@ -80,6 +80,5 @@ fn about(short: &str, kind: &str, source: &str, data: &Value, id: &str) -> Optio
         _ => return None,
     };
     let new_key = key.filter(|key| short == "KeyNewVersionCreated" && !key.is_versionless());
-    let new_key = new_key.map(|key| key.to_string());
     Some(Hint { kind: words_of(kind), subject, meaning, new_key, by: None, words: None })
 }

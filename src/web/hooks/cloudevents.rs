@@ -12,9 +12,13 @@ use serde_json::Value;
 
 use super::{Received, Refusal, json, proof, text_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
+use crate::domain::key::KeyError;
 
 /// The one type that is understood.
 const REQUESTED: &str = "io.keywheel.rotation.requested.v1";
+
+/// The refusal of a text that is no key.
+const NO_KEY: &str = "data.newKey takes the id or ARN of an AWS key, the URL of an Azure key, or the path of a Google key version";
 
 /// The longest reason, in characters.
 const LONGEST_REASON: usize = 500;
@@ -96,10 +100,10 @@ fn requested(kind: &str, data: Option<&Value>) -> Result<Hint, Refusal> {
     };
     let group = optional("groupId", "data.groupId takes a text")?.and_then(|text| text.parse().ok());
     let group = group.ok_or(Refusal::malformed("data.groupId takes 24 hexadecimal digits"))?;
-    let new_key = optional("newKey", "data.newKey takes a text or null")?;
-    if new_key.as_ref().is_some_and(|key| key.len() > 2048) {
-        return Err(Refusal::malformed("data.newKey is longer than any key"));
-    }
+    let new_key = optional("newKey", "data.newKey takes a text or null")?
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|_: KeyError| Refusal::malformed(NO_KEY))?;
     let words = optional("reason", "data.reason takes a text or null")?;
     if words
         .as_ref()

@@ -63,10 +63,7 @@ fn about(entry: &Value, id: &str) -> Option<Hint> {
     };
     let stopped = match method {
         Some("UpdateCryptoKeyPrimaryVersion") => {
-            return Some(Hint {
-                new_key: version("/response/primary/name").map(|key| key.to_string()),
-                ..look
-            });
+            return Some(Hint { new_key: version("/response/primary/name"), ..look });
         }
         Some("DestroyCryptoKeyVersion") => version("/response/name").or_else(|| version("/resourceName")),
         Some("UpdateCryptoKeyVersion")

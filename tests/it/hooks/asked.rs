@@ -130,7 +130,7 @@ impl Hall {
     /// What a proposal would be checked with.
     async fn checklist(&self, number: u64, key: &str) -> Vec<Check> {
         let group = group(number).parse().unwrap();
-        match self.engine.propose("ada", &group, key, None, true).await.unwrap() {
+        match self.engine.propose("ada", &group, key.parse().unwrap(), None, true).await.unwrap() {
             Proposed::Checked { checks, .. } => checks,
             other => panic!("{other:?}"),
         }
@@ -291,7 +291,10 @@ async fn each_line_of_the_checklist_can_fail() {
         let (verdict, detail) = line(&checks, name);
         assert_eq!(verdict, Verdict::Fail, "{name}: {detail}");
         assert!(detail.contains(words), "{words:?} not in {detail}");
-        let proposed = hall.engine.propose("ada", &group(number).parse().unwrap(), key, None, false).await;
+        let proposed = hall
+            .engine
+            .propose("ada", &group(number).parse().unwrap(), key.parse().unwrap(), None, false)
+            .await;
         assert!(matches!(proposed, Err(CommandError::Preflight(_))), "{proposed:?}");
     };
     let passes = async |number, key: &str, name| {

@@ -224,8 +224,11 @@ async fn somebody_elses_system_may_ask_for_a_rotation() {
     assert_eq!(rotations.len(), 1);
     assert!(rotations[0].reason.as_deref().unwrap().ends_with(": the quarter is over"));
     for (id, data, wanted) in [
-        ("2", json!({ "groupId": group(9), "newKey": "projects/p" }), "not proposed"),
-        ("3", json!({ "groupId": group(9), "newKey": "<script>" }), "not proposed"),
+        (
+            "2",
+            json!({ "groupId": group(9), "newKey": demo_key("AZURE", "identity-prod", 5, 2) }),
+            "looks like a key of AZURE",
+        ),
         ("4", json!({ "groupId": group(9) }), "no new key is named"),
         ("5", json!({ "groupId": "ffffffffffffffffffffffff" }), "no tracked project is concerned"),
     ] {

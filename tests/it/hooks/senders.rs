@@ -460,6 +460,22 @@ async fn cloud_events_come_in_three_modes() {
             "data.newKey takes a text",
         ),
         (
+            "a text that is no key",
+            structured,
+            event("5", json!({ "groupId": group(1), "newKey": "<script>" })),
+            400,
+            0,
+            "data.newKey takes the id or ARN of an AWS key",
+        ),
+        (
+            "an alias",
+            structured,
+            event("5", json!({ "groupId": group(1), "newKey": "alias/atlas" })),
+            400,
+            0,
+            "data.newKey takes the id or ARN of an AWS key",
+        ),
+        (
             "an endless reason",
             structured,
             event("5", json!({ "groupId": group(1), "reason": "x".repeat(501) })),

@@ -97,7 +97,7 @@ impl Rig {
     /// Proposes and approves the move of project `number` to `key`.
     pub(crate) async fn approved_to(&self, number: u64, key: &str) -> RotationRow {
         let group = group(number).parse().unwrap();
-        let proposed = self.engine.propose("ada", &group, key, None, false).await.unwrap();
+        let proposed = self.engine.propose("ada", &group, key.parse().unwrap(), None, false).await.unwrap();
         let Proposed::Created(row) = proposed else { panic!("not new") };
         self.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap()
     }
