@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::{Daemon, LIMIT, answer};
+use crate::support::daemon::{Daemon, answer};
+use crate::support::wait::LIMIT;
 use crate::support::{group, new_key, old_key};
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::{KeyState, demo_key};

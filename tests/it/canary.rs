@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::support::receiver::{Receiver, reply};
 use crate::support::smtpd::Smtpd;
+use crate::support::wait::{LIMIT, eventually};
 use crate::support::{group, new_key};
 
 const CLIENT_ID: &str = "mdb_sa_id_canary";
@@ -131,14 +132,9 @@ fn files(folder: &Path) -> Finds {
 }
 
 async fn until_final(api: &impl Fn(&str) -> reqwest::RequestBuilder, path: &str) -> Value {
-    let ended = tokio::time::timeout(Duration::from_secs(60), async {
-        loop {
-            let row: Value = api(path).send().await.unwrap().json().await.unwrap();
-            if row["finishedAt"].is_string() || row["state"] == "needs_operator" {
-                return row;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let ended = eventually(LIMIT, async || {
+        let row: Value = api(path).send().await.unwrap().json().await.unwrap();
+        (row["finishedAt"].is_string() || row["state"] == "needs_operator").then_some(row)
     });
     ended.await.expect("the rotation did not end")
 }
@@ -182,11 +178,7 @@ async fn no_secret_leaves_the_program() {
     let send = |path: &str, token: &str, body: Value| {
         client.post(format!("{base}/api/v1{path}")).bearer_auth(token).json(&body).send()
     };
-    let ready = tokio::time::timeout(Duration::from_secs(30), async {
-        while client.get(format!("{base}/healthz")).send().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
+    let ready = eventually(LIMIT, async || client.get(format!("{base}/healthz")).send().await.ok());
     ready.await.expect("the daemon did not start");
     // Failures are where secrets slip out: the log-in, the PATCH and a look fail first.
     let fault = |operation: &str, kind| Fault {
@@ -238,11 +230,7 @@ async fn no_secret_leaves_the_program() {
         .forms
         .push(STANDARD.encode(format!("\0mailer\0{MAIL_PASSWORD}")).trim_end_matches('=').to_owned());
     canaries.push(password);
-    let arrived = tokio::time::timeout(Duration::from_secs(60), async {
-        while mail.mails().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
+    let arrived = eventually(LIMIT, async || (mail.mails().len() >= 2).then_some(()));
     arrived.await.expect("the password was never used");
     let delivered = tokio::time::timeout(Duration::from_secs(60), async {
         // One event more than was refused, so that the wait for the refused ones is not the test's.
@@ -254,15 +242,10 @@ async fn no_secret_leaves_the_program() {
     let hooked = receiver.received();
     assert!(hooked.iter().all(|it| it.header("authorization") == Some(&format!("Bearer {HOOK_TOKEN}"))));
     assert!(hooked.iter().all(|it| it.path.contains(HOOK_PATH) && it.path.contains(HOOK_KEY)));
-    let said = tokio::time::timeout(Duration::from_secs(30), async {
-        loop {
-            let page: Value = read("/outbox").send().await.unwrap().json().await.unwrap();
-            let mut rows = page["items"].as_array().unwrap().iter().filter(|row| row["channel"] == "webhook");
-            if rows.all(|row| row["lastReply"].is_string()) {
-                return page;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let said = eventually(LIMIT, async || {
+        let page: Value = read("/outbox").send().await.unwrap().json().await.unwrap();
+        let mut rows = page["items"].as_array().unwrap().iter().filter(|row| row["channel"] == "webhook");
+        rows.all(|row| row["lastReply"].is_string()).then_some(page)
     });
     let said = said.await.expect("an answer was not kept").to_string();
     assert!(said.contains("*** for Bearer *** here"), "{said}");

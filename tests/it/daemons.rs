@@ -2,7 +2,8 @@
 //! one project at a time, and what a bad network or a newer schema does to them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use keywheel::domain::ids::RotationId;
@@ -18,6 +19,7 @@ use keywheel::store::{Access, Store, StoreError, known_version};
 use crate::support::db::Backend;
 use crate::support::process::{Daemon, Dice, Orders};
 use crate::support::proxy::{Mischief, Proxy};
+use crate::support::wait::{Stopwatch, eventually, pause};
 use crate::support::{Rig, group, new_key};
 
 /// The client ids of the two daemons; the rig itself uses the demo world's.
@@ -74,16 +76,8 @@ fn patches(rig: &Rig) -> Vec<LogEntry> {
 }
 
 /// Waits for something to come true.
-async fn until<T>(what: &str, within: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let seen = tokio::time::timeout(within, async {
-        loop {
-            if let Some(seen) = look().await {
-                return seen;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    seen.await.unwrap_or_else(|_| panic!("not within {within:?}: {what}"))
+async fn until<T>(what: &str, within: Duration, look: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually(within, look).await.unwrap_or_else(|| panic!("not within {within:?}: {what}"))
 }
 
 async fn state(rig: &Rig, id: RotationId) -> State {
@@ -110,7 +104,7 @@ fn never_at_the_same_time(log: &[LogEntry], killed: &[Timestamp]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_one_is_killed_after_its_patch_the_other_finishes_within_a_lease() {
     const LEASE: Duration = Duration::from_secs(2);
-    let mut rig = Rig::on(Backend::Postgres, world()).await;
+    let mut rig = Rig::live(Backend::Postgres, world()).await;
     at_a_pace(&mut rig, 200);
     slow_patches(&rig, 300);
     let settings = [("pace.lease", "2s")];
@@ -138,7 +132,7 @@ async fn when_one_is_killed_after_its_patch_the_other_finishes_within_a_lease() 
         .await;
         let number = CLIENTS.iter().position(|it| *it == sender).unwrap();
         daemons[number].kill();
-        let (dead, since) = (SystemClock.now(), Instant::now());
+        let (dead, since) = (SystemClock.now(), Stopwatch::start());
         killed.push(dead);
         until("its end", LEASE + Duration::from_secs(5), async || {
             (state(&rig, id).await == State::Completed).then_some(())
@@ -161,7 +155,7 @@ async fn when_one_is_killed_after_its_patch_the_other_finishes_within_a_lease() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_to_stop_one_gives_back_what_it_holds_and_the_other_goes_on_at_once() {
-    let mut rig = Rig::on(Backend::Postgres, world()).await;
+    let mut rig = Rig::live(Backend::Postgres, world()).await;
     at_a_pace(&mut rig, 300);
     slow_patches(&rig, 1000);
     // A lease of a minute, as in production: whoever waited for it would be seen.
@@ -173,7 +167,7 @@ async fn told_to_stop_one_gives_back_what_it_holds_and_the_other_goes_on_at_once
     let status = daemons[number].ended().await;
     assert_eq!(status.code(), Some(0), "{}", daemons[number].said());
     assert!(!state(&rig, id).await.is_final(), "it waited for the end instead of parking");
-    let since = Instant::now();
+    let since = Stopwatch::start();
     until("its end", Duration::from_secs(20), async || {
         (state(&rig, id).await == State::Completed).then_some(())
     })
@@ -195,7 +189,7 @@ async fn told_to_stop_one_gives_back_what_it_holds_and_the_other_goes_on_at_once
 /// Two daemons would otherwise take a slow project from each other for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_look_that_takes_longer_than_the_lease_keeps_its_claim() {
-    let mut rig = Rig::on(Backend::Postgres, world()).await;
+    let mut rig = Rig::live(Backend::Postgres, world()).await;
     at_a_pace(&mut rig, 2000);
     let mut daemons = both(&rig, &[("pace.lease", "1s"), ("atlas.request_timeout", "10s")]).await;
     let id = rig.approved().await.rotation.id;
@@ -262,19 +256,19 @@ async fn approve_all(rig: &Rig, projects: &[(String, String)]) -> Vec<RotationId
 /// Waits until all are completed, and asserts that none ends otherwise.
 async fn all_completed(rig: &Rig, ids: &[RotationId], daemons: &[Daemon], within: Duration) {
     let mut states = BTreeMap::new();
-    let done = tokio::time::timeout(within, async {
-        loop {
-            states.clear();
-            for id in ids {
-                *states.entry(state(rig, *id).await.as_str()).or_insert(0) += 1;
-            }
-            if states.get("completed") == Some(&ids.len()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+    let done = eventually(within, async || {
+        states.clear();
+        for id in ids {
+            *states.entry(state(rig, *id).await.as_str()).or_insert(0) += 1;
         }
+        if states.get("completed") == Some(&ids.len()) {
+            return Some(());
+        }
+        // The database is the daemons', too.
+        pause(Duration::from_millis(500)).await;
+        None
     });
-    if done.await.is_err() {
+    if done.await.is_none() {
         for daemon in daemons {
             let said = daemon.said();
             let lines: Vec<_> = said.lines().filter(|it| !it.contains(" INFO ")).collect();
@@ -287,12 +281,12 @@ async fn all_completed(rig: &Rig, ids: &[RotationId], daemons: &[Daemon], within
 #[expect(clippy::print_stdout, reason = "figures for the reader of a run")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_share_two_hundred_rotations_and_each_is_patched_once() {
-    let mut rig = Rig::on(Backend::Postgres, world()).await;
+    let mut rig = Rig::live(Backend::Postgres, world()).await;
     // Readings that come later than twice this are begun anew, and the machine may be busy.
     at_a_pace(&mut rig, 5000);
     let projects = fleet(&rig, 200).await;
     let mut daemons = both(&rig, &[("atlas.request_timeout", "20s")]).await;
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let ids = approve_all(&rig, &projects).await;
     all_completed(&rig, &ids, &daemons, Duration::from_secs(240)).await;
     let sent = patches(&rig);
@@ -318,7 +312,7 @@ async fn two_share_two_hundred_rotations_and_each_is_patched_once() {
 #[expect(clippy::print_stdout, reason = "figures for the reader of a run")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_bad_network_to_the_database_nothing_is_lost() {
-    let mut rig = Rig::on(Backend::Postgres, world()).await;
+    let mut rig = Rig::live(Backend::Postgres, world()).await;
     at_a_pace(&mut rig, 1000);
     let projects = fleet(&rig, 20).await;
     let proxies = [Proxy::before(&rig.db.url).await, Proxy::before(&rig.db.url).await];
@@ -364,7 +358,7 @@ async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
     let proxy = Proxy::before(&rig.db.url).await;
     let url = proxy.url(&rig.db.url);
     let store = Store::open(&url, std::path::Path::new(""), Access::Daemon).await.unwrap();
-    let engine = crate::support::engine(&rig.sim, store);
+    let engine = crate::support::engine_at(&rig.sim, store, Arc::clone(&rig.engine.clock));
     for (number, mischief) in [Mischief::LoseCommits(1), Mischief::LoseAnswers(1)].into_iter().enumerate() {
         let number = u64::try_from(number).unwrap() + 2;
         rig.track(number).await;
@@ -461,7 +455,7 @@ async fn slow_reads_do_not_keep_a_rotation_waiting() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_older_than_the_schema_stops_acting_and_does_not_start() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
-        let rig = Rig::on(backend, world()).await;
+        let rig = Rig::live(backend, world()).await;
         let mut old = daemon(&rig, 0, &rig.db.url, &[]);
         old.ready().await;
         let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::support::daemon::{Daemon, answer};
 use crate::support::db::{Backend, TestDb};
 use crate::support::smtpd::Smtpd;
+use crate::support::wait::{LIMIT, eventually};
 
 fn file(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -154,10 +155,7 @@ async fn the_commands_of_compose_make_a_fleet() {
         String::from_utf8_lossy(&seeded.stderr)
     );
     // The first one is overdue, so its owner hears of it.
-    let heard = tokio::time::timeout(crate::support::daemon::LIMIT * 6, async {
-        while !mail.mails().iter().any(|it| it.to == "payments@example.com") {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    });
+    let heard =
+        eventually(LIMIT * 6, async || mail.mails().into_iter().find(|it| it.to == "payments@example.com"));
     heard.await.expect("no reminder arrived");
 }

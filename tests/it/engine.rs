@@ -143,17 +143,7 @@ async fn a_refused_rollback_pages_and_heals_when_the_key_does() {
     let mails = rig.engine.store.outbox(None, 10).await.unwrap();
     assert!(mails[0].model["remedy"].as_str().unwrap().contains("aws kms enable-key"), "{}", mails[0].model);
     rig.sim.with(|world| world.keys.insert(new_key(), KeyState::Enabled));
-    let healed = tokio::time::timeout(std::time::Duration::from_secs(30), async {
-        loop {
-            driver::run_due(&rig.engine).await.unwrap();
-            let row = rig.engine.rotation(row.rotation.id).await.unwrap();
-            if row.rotation.state == State::Completed {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    });
-    healed.await.expect("it did not heal");
+    rig.until(&row, |state| state == State::Completed).await;
     assert_eq!(rig.patches().len(), 2, "a healed key must not be PATCHed again");
 }
 
@@ -251,7 +241,7 @@ async fn a_restart_goes_on_where_the_last_process_stopped() {
         if row.rotation.state.is_final() {
             break;
         }
-        tokio::time::sleep(rig.engine.clock.now().until(row.rotation.wake_at.unwrap())).await;
+        rig.pass_until(row.rotation.wake_at.unwrap());
     }
     assert_eq!(rig.engine.rotation(row.rotation.id).await.unwrap().rotation.state, State::Completed);
     assert_eq!(rig.patches(), [new_key()]);

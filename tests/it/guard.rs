@@ -21,7 +21,8 @@ use sqlx::{AssertSqlSafe, Executor};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::db::{Backend, TestDb};
-use crate::support::{Rig, engine, engine_at, group, new_key, old_key};
+use crate::support::wait::{LIMIT, eventually};
+use crate::support::{Rig, engine_at, group, new_key, old_key};
 
 /// A rig whose engine remembers outside the database.
 struct Guarded {
@@ -39,8 +40,9 @@ impl Guarded {
     /// Starts as the daemon does.
     async fn start(&mut self) {
         let guard = Guard::new(self.folder.path().join("epoch")).unwrap();
-        guard.start(&self.rig.db.store, SystemClock.now()).await.unwrap();
-        self.rig.engine = engine(&self.rig.sim, self.rig.db.store.clone()).with_guard(guard);
+        guard.start(&self.rig.db.store, self.rig.engine.clock.now()).await.unwrap();
+        self.rig.restart();
+        self.rig.engine = self.rig.engine.clone().with_guard(guard);
         self.sweep().await;
     }
 
@@ -219,7 +221,7 @@ async fn a_folder_that_cannot_be_written_sends_nothing_new() {
     std::fs::create_dir(&file).unwrap();
     for _ in 0..5 {
         driver::run_due(&it.rig.engine).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        it.rig.pass(Duration::from_millis(100));
     }
     assert!(it.rig.patches().is_empty(), "{:?}", it.rig.patches());
     std::fs::remove_dir(&file).unwrap();
@@ -301,12 +303,8 @@ impl Desk {
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
         let out = log.try_clone().unwrap();
         let daemon = Daemon(self.command().stdout(Stdio::from(out)).stderr(log).spawn().unwrap());
-        let served = tokio::time::timeout(Duration::from_secs(30), async {
-            while !self.log().contains("keywheel serves") {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        assert!(served.await.is_ok(), "{}", self.log());
+        let served = eventually(LIMIT, async || self.log().contains("keywheel serves").then_some(()));
+        assert!(served.await.is_some(), "{}", self.log());
         daemon
     }
 

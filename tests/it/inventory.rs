@@ -1,7 +1,6 @@
 //! Discovery, import, drift, and Atlas' events as a second source: over real HTTP against the simulator.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use keywheel::atlas::AtlasApi;
@@ -11,7 +10,7 @@ use keywheel::domain::project::{Project, SinceSource, Status};
 use keywheel::domain::rotation::state::{Cause, State};
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{NewProject, Verb};
-use keywheel::engine::{Engine, Settings, driver, remind, sweep, witness};
+use keywheel::engine::{Engine, Settings, remind, sweep, witness};
 use keywheel::mail::Letter;
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
@@ -22,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::daemon::Daemon;
 use crate::support::db::Backend;
+use crate::support::wait::{LIMIT, eventually};
 use crate::support::{Rig, engine_at, group, new_key, old_key};
 
 const THIRD: &str = "33333333-3333-4333-8333-333333333333";
@@ -209,12 +209,19 @@ async fn the_first_key_of_a_project_is_no_drift() {
 }
 
 /// Each look at this clock takes four seconds.
-#[derive(Debug, Default)]
-struct Slow(AtomicU64);
+#[derive(Debug)]
+struct Slow(ManualClock);
+
+impl Slow {
+    fn new(rig: &Rig) -> Self {
+        Self(ManualClock::new(rig.engine.clock.now()))
+    }
+}
 
 impl Clock for Slow {
     fn now(&self) -> Timestamp {
-        SystemClock.now() + Duration::from_secs(4) * u32::try_from(self.0.fetch_add(1, Relaxed)).unwrap()
+        self.0.advance(Duration::from_secs(4));
+        self.0.now()
     }
 }
 
@@ -232,18 +239,14 @@ async fn an_atlas_that_hangs_keeps_no_reminder_from_being_written() {
         rig.engine.store.insert_project(&project, &[], now).await.unwrap();
     }
     rig.sim.with(|world| world.faults = vec![fault("get_ear", None, 999, Kind::Delay(600_000))]);
-    let mut engine = engine_at(&rig.sim, rig.db.store.clone(), Arc::new(Slow::default()));
+    let mut engine = engine_at(&rig.sim, rig.db.store.clone(), Arc::new(Slow::new(&rig)));
     let mut settings = Settings::clone(&engine.settings);
     settings.request_timeout = Span::from_millis(50);
     engine.settings = Arc::new(settings);
     let asked = rig.sim.log().len();
     let stop = CancellationToken::new();
     let sweeping = tokio::spawn(sweep::run(engine.clone(), stop.clone()));
-    let reminded = tokio::time::timeout(Duration::from_secs(60), async {
-        while rig.mails("reminder_digest").await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
+    let reminded = eventually(LIMIT, async || (!rig.mails("reminder_digest").await.is_empty()).then_some(()));
     reminded.await.expect("nobody is reminded");
     stop.cancel();
     sweeping.await.unwrap();
@@ -257,7 +260,11 @@ async fn what_comes_due_during_a_sweep_is_the_next_sweeps() {
     let mut rig = Rig::new().await;
     rig.track(5).await;
     rig.rule(|settings| settings.drift_every = Span::from_millis(0));
-    let later = engine_at(&rig.sim, rig.db.store.clone(), Arc::new(Slow(AtomicU64::new(100))));
+    let later = engine_at(
+        &rig.sim,
+        rig.db.store.clone(),
+        Arc::new(Slow(ManualClock::new(rig.engine.clock.now() + Duration::from_secs(400)))),
+    );
     let engine = Engine { settings: Arc::clone(&rig.engine.settings), ..later };
     assert_eq!(sweep::once(&engine, &CancellationToken::new()).await.unwrap(), 2);
 }
@@ -367,13 +374,7 @@ async fn a_patch_that_takes_effect_after_its_rotation_failed_is_no_drift() {
     let row = rig.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.cause), (State::Failed, Some(Cause::NotApplied)));
     rig.set_by_hand(&new_key());
-    let late = tokio::time::timeout(Duration::from_secs(30), async {
-        while !rig.engine.rotation(row.rotation.id).await.unwrap().rotation.late_apply {
-            driver::run_due(&rig.engine).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    late.await.expect("the late effect is not seen");
+    rig.until_row(&row, |row| row.rotation.late_apply).await;
     the_new_key_is_known(&rig).await;
 }
 
@@ -734,14 +735,11 @@ async fn a_project_says_who_changed_its_key_and_a_rotation_who_saw_it() {
 
     edit(&it.sim.base_url(), 1, &old_key(), "eve@example.com").await;
     let path = format!("/projects/{}/why", group(1));
-    let mut why = Value::Null;
-    for _ in 0..600 {
-        why = it.get(&ada, &path).await.json;
-        if !why["drift"].is_null() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let why = eventually(LIMIT, async || {
+        let why = it.get(&ada, &path).await.json;
+        (!why["drift"].is_null()).then_some(why)
+    });
+    let why = why.await.expect("the drift is not seen");
     assert_eq!((&why["drift"]["kind"], &why["drift"]["by"]), (&json!("reverted"), &json!("eve@example.com")));
     assert_eq!((&why["status"], &why["drift"]["undoneRotation"]), (&json!("drifted"), &json!(id)));
     let lines = why["drift"]["terraform"].as_array().unwrap();

@@ -18,6 +18,7 @@ use keywheel::store::{Access, Store};
 
 use crate::support::db::Backend;
 use crate::support::process::{Daemon, Dice, Orders};
+use crate::support::wait::{LIMIT, Stopwatch, eventually, pause};
 use crate::support::{Rig, group};
 
 /// On each database, unless `KEYWHEEL_KILL_ROUNDS` says otherwise.
@@ -42,16 +43,11 @@ async fn state(rig: &Rig, id: RotationId) -> State {
 
 /// Waits until the rotation is in `wanted` or final; says which.
 async fn reach(rig: &Rig, id: RotationId, wanted: Option<State>, daemon: &Daemon) -> State {
-    let reached = tokio::time::timeout(Duration::from_secs(60), async {
-        loop {
-            let now = state(rig, id).await;
-            if Some(now) == wanted || now.is_final() {
-                return now;
-            }
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        }
+    let reached = eventually(LIMIT, async || {
+        let now = state(rig, id).await;
+        (Some(now) == wanted || now.is_final()).then_some(now)
     });
-    let Ok(state) = reached.await else {
+    let Some(state) = reached.await else {
         let row = rig.engine.rotation(id).await.unwrap();
         let (state, cause) = (row.rotation.state, row.rotation.cause);
         panic!("stuck in {state} {cause:?} (wanted {wanted:?})\n{}", daemon.said());
@@ -85,7 +81,7 @@ async fn killed_at_any_instant(backend: Backend) {
     let mut world = World::demo();
     // Tokens outlive their daemon, and a service account may have only a hundred: two a round.
     world.token_life = 10;
-    let mut rig = Rig::on(backend, world).await;
+    let mut rig = Rig::live(backend, world).await;
     rig.rule(|settings| {
         settings.verify.deploy_grace = Span::from_millis(600);
         (settings.verify.timeout, settings.verify.guard) = (Span::from_secs(20), Span::from_secs(30));
@@ -138,7 +134,7 @@ async fn killed_at_any_instant(backend: Backend) {
         forget_log_ins(&rig).await;
         let mut daemon = Daemon::start(&folder, &orders);
         reach(&rig, id, Some(wanted), &daemon).await;
-        tokio::time::sleep(Duration::from_millis(dice.roll(40))).await;
+        pause(Duration::from_millis(dice.roll(40))).await;
         daemon.kill();
         *histogram.entry(state(&rig, id).await.as_str()).or_default() += 1;
         let daemon = Daemon::start(&folder, &orders);
@@ -175,9 +171,11 @@ async fn killed_at_any_instant_on_postgres_it_loses_nothing_and_repeats_nothing_
 
 /// Kills `keywheel migrate` later and later, until it is done before it is killed.
 async fn migrated_in_spite_of_kills(backend: Backend) {
-    let rig = Rig::on(backend, World::demo()).await;
+    let rig = Rig::live(backend, World::demo()).await;
     let mut finished = 0;
-    for round in 0..60 {
+    // How long it takes on this machine: the first round repeats a migration that nothing killed.
+    let mut alone = Duration::ZERO;
+    for round in 0..120 {
         let folder = tempfile::tempdir().unwrap();
         let url = match backend {
             Backend::Sqlite => "sqlite:kw.db".to_owned(),
@@ -200,10 +198,16 @@ async fn migrated_in_spite_of_kills(backend: Backend) {
             command.stdout(std::process::Stdio::null());
             command
         };
-        let mut child = migrate().stderr(std::process::Stdio::null()).spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(2 * round)).await;
-        let _ = child.kill();
-        finished += u32::from(child.wait().unwrap().success());
+        if round == 0 {
+            let started = Stopwatch::start();
+            assert!(migrate().status().unwrap().success());
+            alone = started.elapsed();
+        } else {
+            let mut child = migrate().stderr(std::process::Stdio::null()).spawn().unwrap();
+            pause(alone * round / 30).await;
+            let _ = child.kill();
+            finished += u32::from(child.wait().unwrap().success());
+        }
         let again = migrate().output().unwrap();
         assert!(again.status.success(), "round {round}: {}", String::from_utf8_lossy(&again.stderr));
         let store = Store::open(&url, folder.path(), Access::Beside).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keywheel::engine::sweep;
 use keywheel::sim::World;
@@ -10,9 +10,10 @@ use keywheel::sim::world::Role;
 use keywheel::store::{Horizon, MailEnd};
 use serde_json::{Value, json};
 
-use crate::support::daemon::{Daemon, LIMIT, keywheel, only_for_us, serve};
+use crate::support::daemon::{Daemon, keywheel, only_for_us, serve};
 use crate::support::db::Backend;
 use crate::support::receiver::Receiver;
+use crate::support::wait::{LIMIT, eventually_blocking};
 use crate::support::{Rig, group, new_key};
 
 fn signal(child: &Child, name: &str) {
@@ -23,11 +24,8 @@ fn signal(child: &Child, name: &str) {
 impl Daemon {
     /// Waits until the log says `text`.
     fn says(&self, text: &str) {
-        let end = Instant::now() + LIMIT;
-        while !self.log.lock().unwrap().contains(text) {
-            assert!(Instant::now() < end, "it never said {text:?}:\n{}", self.log.lock().unwrap());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let said = eventually_blocking(LIMIT, || self.log.lock().unwrap().contains(text).then_some(()));
+        assert!(said.is_some(), "it never said {text:?}:\n{}", self.log.lock().unwrap());
     }
 
     /// Changes the configuration and starts anew under it.

@@ -9,7 +9,6 @@ mod watch;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -22,6 +21,8 @@ use keywheel::domain::time::ManualClock;
 use keywheel::sim::{Sim, World};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
+
+use crate::support::wait::{LIMIT, eventually};
 
 /// One request as it came.
 #[derive(Clone, Debug)]
@@ -162,16 +163,11 @@ impl Site {
 
     /// Waits until the receiver has seen `count` requests.
     async fn seen(&self, count: usize) -> Vec<Seen> {
-        let wait = async {
-            loop {
-                let seen = self.desk.seen.lock().unwrap().clone();
-                if seen.len() >= count {
-                    return seen;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("too few requests")
+        let all = eventually(LIMIT, async || {
+            let seen = self.desk.seen.lock().unwrap().clone();
+            (seen.len() >= count).then_some(seen)
+        });
+        all.await.expect("too few requests")
     }
 }
 

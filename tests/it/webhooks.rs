@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::db::{Backend, TestDb};
 use crate::support::receiver::{Received, Receiver, reply};
 use crate::support::smtpd::{Certificates, Smtpd};
+use crate::support::wait::{LIMIT, eventually};
 use crate::support::{engine_at, group, new_key, old_key};
 
 const SECRET: [u8; 32] = [7; 32];
@@ -532,11 +533,7 @@ async fn a_target_that_hangs_holds_up_neither_mails_nor_other_targets() {
     other.arrived().await;
     it.reject().await;
     other.arrived().await;
-    let mailed = tokio::time::timeout(Duration::from_secs(30), async {
-        while server.mails().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
+    let mailed = eventually(LIMIT, async || (server.mails().len() >= 2).then_some(()));
     mailed.await.expect("the mails did not leave");
     assert_eq!(other.received().len(), 2);
     // A stop waits for what is on its way.

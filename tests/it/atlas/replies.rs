@@ -1,6 +1,6 @@
 //! Bad replies: what each means for a reading and for a change of key.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keywheel::atlas::PatchBody;
 use keywheel::domain::rotation::outcome::{Class, Failure};
@@ -8,6 +8,7 @@ use keywheel::domain::rotation::state::Reply;
 
 use super::fake::{Fake, GENEROUS, Step, bytes, close, gzip_bomb, hang, ok, refusal, reply};
 use super::{ARN, build, client, enabled};
+use crate::support::wait::Stopwatch;
 
 const HTML: &str = "<html><body><h1>502 Bad Gateway</h1></body></html>";
 
@@ -59,7 +60,7 @@ async fn a_reply_that_never_comes_ends_in_time() {
     for (step, words) in [(hang(), "no reply within 1s"), (slow(), "not complete within 1s")] {
         let fake = Fake::start([step]).await;
         let setup = build(&fake.url, 9, PatchBody::KeyOnly, Duration::from_secs(1));
-        let started = Instant::now();
+        let started = Stopwatch::start();
         let failure = setup.observe().await.unwrap_err();
         assert_eq!(failure.class, Class::Unknown);
         assert!(failure.detail.contains(words), "{failure:?}");

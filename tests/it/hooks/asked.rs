@@ -137,17 +137,22 @@ impl Hall {
     }
 
     async fn until(&self, row: &RotationRow, wanted: impl Fn(&RotationRow) -> bool) -> RotationRow {
-        let end = tokio::time::Instant::now() + Duration::from_secs(60);
-        loop {
+        for _ in 0..1000 {
             driver::run_due(&self.engine).await.unwrap();
             let row = self.engine.rotation(row.rotation.id).await.unwrap();
             if wanted(&row) {
                 return row;
             }
-            assert!(tokio::time::Instant::now() < end, "it rests as {:?}", row.rotation);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let wake = row.rotation.wake_at.unwrap_or_else(|| panic!("it rests as {:?}", row.rotation));
+            self.clock.set(self.clock.now().max(wake));
         }
+        panic!("it moves and never gets there: {row:?}")
     }
+}
+
+/// The lines of a checklist of today.
+fn written() -> Vec<CheckName> {
+    CheckName::ALL.iter().copied().filter(|name| *name != CheckName::Format).collect()
 }
 
 fn line(checks: &[Check], name: CheckName) -> (Verdict, &str) {
@@ -174,8 +179,7 @@ async fn an_event_only_says_where_to_look() {
         assert_eq!(check.result, wanted, "{check:?}");
     }
     let names: Vec<_> = row.rotation.checks.iter().map(|check| check.name).collect();
-    let live: Vec<_> = CheckName::ALL.iter().copied().filter(|name| *name != CheckName::Format).collect();
-    assert_eq!(names, live);
+    assert_eq!(names, written());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -392,7 +396,7 @@ async fn a_key_that_goes_bad_after_the_approvals_is_not_sent_until_it_is_mended(
     assert_eq!(ended.rotation.state, State::Completed);
     let journal = hall.engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
     let sent = journal.iter().find(|it| it.kind == "patch").unwrap();
-    assert_eq!(sent.detail["checks"].as_array().unwrap().len(), CheckName::ALL.len(), "kept as evidence");
+    assert_eq!(sent.detail["checks"].as_array().unwrap().len(), written().len(), "kept as evidence");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,13 +3,13 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{alert, atlas_signature};
-use crate::support::daemon::{Daemon, LIMIT, answer, only_for_us, serve};
+use crate::support::daemon::{Daemon, answer, only_for_us, serve};
+use crate::support::wait::{LIMIT, eventually};
 use keywheel::store::{Access, Store};
 
 const SECRET: &str = "the-present-secret-of-atlas";
@@ -186,12 +186,9 @@ async fn a_hooks_secret_changes_without_a_restart() {
     std::fs::write(&file, config.replace(&format!("secret = {SECRET:?}"), &rotated)).unwrap();
     let pid = i32::try_from(it.child.id()).unwrap();
     std::process::Command::new("kill").args(["-HUP", &pid.to_string()]).status().unwrap();
-    let heard = tokio::time::timeout(LIMIT, async {
-        while !it.log.lock().unwrap().contains("the configuration was read again") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    assert!(heard.await.is_ok(), "{}", it.log.lock().unwrap());
+    let read_again = || it.log.lock().unwrap().contains("the configuration was read again");
+    let heard = eventually(LIMIT, async || read_again().then_some(()));
+    assert!(heard.await.is_some(), "{}", it.log.lock().unwrap());
     assert_eq!(it.deliver("the-next-secret-of-atlas", "2").await, 202);
     assert_eq!(it.deliver(SECRET, "3").await, 202);
     assert_eq!(it.deliver("another", "4").await, 401);

@@ -1,11 +1,12 @@
 //! Faults: what each kind does on the wire and to the world, and headers that are odd or missing.
 
 use std::io::Read as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::Site;
+use crate::support::wait::{LIMIT, Stopwatch, eventually};
 use crate::support::{group, new_key, old_key};
 
 fn new() -> String {
@@ -49,7 +50,7 @@ async fn a_dropped_reply_has_its_effect() {
 #[tokio::test]
 async fn a_delayed_request_is_answered_later() {
     let site = struck("patch_ear", json!({"delay": 300})).await;
-    let before = Instant::now();
+    let before = Stopwatch::start();
     assert_eq!(site.patch(1, &new()).await.status, 200);
     assert!(before.elapsed() >= Duration::from_millis(300));
 }
@@ -59,11 +60,7 @@ async fn a_late_effect_comes_after_the_connection_was_cut() {
     let site = struck("patch_ear", json!({"late_apply": 200})).await;
     assert!(site.try_patch(1, &new()).await.is_none());
     assert_eq!((held(&site), logged(&site)), (old_key(), (None, false)));
-    let applied = tokio::time::timeout(Duration::from_secs(30), async {
-        while held(&site) == old_key() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
+    let applied = eventually(LIMIT, async || (held(&site) != old_key()).then_some(()));
     applied.await.expect("it was never applied");
     assert_eq!(logged(&site), (None, true));
 }

@@ -4,14 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
 
 use keywheel::domain::time::SystemClock;
 use keywheel::sim::{Sim, World};
 use serde_json::Value;
 
-/// How long anything may take before a test gives up.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+use super::wait::{LIMIT, eventually};
 
 /// A daemon with a folder of its own; ended when dropped.
 pub(crate) struct Daemon {
@@ -231,16 +229,11 @@ impl Daemon {
     /// Reads a rotation until `there` is content with it.
     pub(crate) async fn until(&self, token: &str, id: &str, there: impl Fn(&Value) -> bool) -> Value {
         let mut seen = Value::Null;
-        let reached = tokio::time::timeout(LIMIT, async {
-            loop {
-                seen = self.get(token, &format!("/rotations/{id}")).await.json;
-                if there(&seen) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+        let reached = eventually(LIMIT, async || {
+            seen = self.get(token, &format!("/rotations/{id}")).await.json;
+            there(&seen).then_some(())
         });
-        assert!(reached.await.is_ok(), "stuck at {seen:#}\n{}", self.log.lock().unwrap());
+        assert!(reached.await.is_some(), "stuck at {seen:#}\n{}", self.log.lock().unwrap());
         seen
     }
 }

@@ -4,13 +4,14 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use keywheel::store::{Access, Store};
 use sqlx::Connection;
 use testcontainers::core::{IntoContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
+
+use super::wait::{LIMIT, eventually};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Backend {
@@ -151,11 +152,7 @@ async fn local(folder: &tempfile::TempDir) -> (Server, String) {
         .unwrap();
     let server = Server::Local(child);
     let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
-    let ready = tokio::time::timeout(Duration::from_secs(30), async {
-        while sqlx::PgConnection::connect(&url).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
+    let ready = eventually(LIMIT, async || sqlx::PgConnection::connect(&url).await.ok());
     ready.await.expect("the local PostgreSQL did not start");
     (server, url)
 }

@@ -6,6 +6,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod smtpd;
+pub(crate) mod wait;
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use futures_util::future::BoxFuture;
 use keywheel::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
 use keywheel::domain::policy::{Pace, Policy, Verify};
 use keywheel::domain::rotation::state::State;
-use keywheel::domain::time::{Clock, Span, SystemClock, Timestamp};
+use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{NewProject, Verb};
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{Engine, Settings, driver};
@@ -43,11 +44,13 @@ pub(crate) fn new_key() -> String {
     demo_key("AWS", "payments-prod", 1, 2)
 }
 
-/// An engine on a database, against a simulator, with waits that tests can bear.
+/// An engine on a database, against a simulator. Both have one clock.
 pub(crate) struct Rig {
     pub(crate) sim: Sim,
     pub(crate) engine: Engine,
     pub(crate) db: db::TestDb,
+    /// Set where the test decides what time it is; `None` beside real daemons, which have the system's.
+    clock: Option<ManualClock>,
 }
 
 impl Rig {
@@ -57,18 +60,27 @@ impl Rig {
 
     /// The same on either database, in a given world.
     pub(crate) async fn on(backend: db::Backend, world: World) -> Self {
+        Self::by(Some(ManualClock::new(SystemClock.now())), backend, world).await
+    }
+
+    /// The same beside daemons that are processes of their own: on the system's clock.
+    pub(crate) async fn live(backend: db::Backend, world: World) -> Self {
+        Self::by(None, backend, world).await
+    }
+
+    async fn by(clock: Option<ManualClock>, backend: db::Backend, world: World) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let sim = Sim::start(listener, world, Arc::new(SystemClock)).unwrap();
+        let sim = Sim::start(listener, world, time(clock.as_ref())).unwrap();
         let db = db::TestDb::new(backend).await;
-        let engine = engine(&sim, db.store.clone());
+        let engine = engine_at(&sim, db.store.clone(), time(clock.as_ref()));
         let new = NewProject {
             group_id: group(1),
             owners: vec!["ada@example.com".to_owned()],
             ..NewProject::default()
         };
         engine.add_project("ada", new).await.unwrap();
-        Self { sim, engine, db }
+        Self { sim, engine, db, clock }
     }
 
     /// Changes what is proposed from now on is bound to.
@@ -86,7 +98,17 @@ impl Rig {
 
     /// A new process on the same database.
     pub(crate) fn restart(&mut self) {
-        self.engine = engine(&self.sim, self.db.store.clone());
+        self.engine = engine_at(&self.sim, self.db.store.clone(), time(self.clock.as_ref()));
+    }
+
+    /// Makes it `at`, or later.
+    pub(crate) fn pass_until(&self, at: Timestamp) {
+        let clock = self.clock.as_ref().expect("beside a daemon time passes by itself");
+        clock.set(clock.now().max(at));
+    }
+
+    pub(crate) fn pass(&self, span: std::time::Duration) {
+        self.pass_until(self.engine.clock.now() + span);
     }
 
     /// Proposes and approves the move of project 1 to its new key.
@@ -109,22 +131,26 @@ impl Rig {
 
     /// Steps until the rotation's state is one that is `wanted`.
     pub(crate) async fn until(&self, row: &RotationRow, wanted: impl Fn(State) -> bool) -> RotationRow {
-        let id = row.rotation.id;
+        self.until_row(row, |row| wanted(row.rotation.state)).await
+    }
+
+    /// The same by the whole row.
+    pub(crate) async fn until_row(
+        &self,
+        row: &RotationRow,
+        wanted: impl Fn(&RotationRow) -> bool,
+    ) -> RotationRow {
         let mut seen = None;
-        let settled = tokio::time::timeout(std::time::Duration::from_secs(60), async {
-            loop {
-                driver::run_due(&self.engine).await.unwrap();
-                let row = self.engine.rotation(id).await.unwrap();
-                seen = Some(row.rotation.state);
-                if wanted(row.rotation.state) {
-                    return row;
-                }
-                let wake = row.rotation.wake_at.expect("it ended in another state");
-                tokio::time::sleep(self.engine.clock.now().until(wake)).await;
+        for _ in 0..1000 {
+            driver::run_due(&self.engine).await.unwrap();
+            let row = self.engine.rotation(row.rotation.id).await.unwrap();
+            if wanted(&row) {
+                return row;
             }
-        });
-        let Ok(row) = settled.await else { panic!("the rotation rests in {seen:?}") };
-        row
+            self.pass_until(row.rotation.wake_at.expect("it ended in another state"));
+            seen = Some(row.rotation.state);
+        }
+        panic!("the rotation rests in {seen:?}")
     }
 
     /// Another person sets `key` in Atlas.
@@ -145,8 +171,8 @@ impl Rig {
     }
 }
 
-pub(crate) fn engine(sim: &Sim, store: Store) -> Engine {
-    engine_at(sim, store, Arc::new(SystemClock))
+fn time(clock: Option<&ManualClock>) -> Arc<dyn Clock> {
+    clock.map_or_else(|| Arc::new(SystemClock) as Arc<dyn Clock>, |it| Arc::new(it.clone()))
 }
 
 pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engine {

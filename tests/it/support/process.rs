@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+
+use super::wait::{LIMIT, eventually};
 
 /// A small generator, so that a failing run can be repeated from its printed seed.
 #[derive(Clone)]
@@ -84,13 +85,12 @@ impl Daemon {
 
     /// Waits until it serves.
     pub(crate) async fn ready(&mut self) {
-        let ready = tokio::time::timeout(Duration::from_secs(60), async {
-            while !self.said().contains("keywheel serves") {
-                assert!(self.child.try_wait().unwrap().is_none(), "it ended:\n{}", self.said());
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        let ready = eventually(LIMIT, async || {
+            let serves = self.said().contains("keywheel serves");
+            assert!(serves || self.child.try_wait().unwrap().is_none(), "it ended:\n{}", self.said());
+            serves.then_some(())
         });
-        assert!(ready.await.is_ok(), "it does not serve:\n{}", self.said());
+        assert!(ready.await.is_some(), "it does not serve:\n{}", self.said());
     }
 
     /// SIGKILL.
@@ -107,15 +107,8 @@ impl Daemon {
 
     /// Waits until it has ended by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let ended = tokio::time::timeout(Duration::from_secs(60), async {
-            loop {
-                if let Some(status) = self.child.try_wait().unwrap() {
-                    return status;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
-        let Ok(status) = ended.await else { panic!("it does not end:\n{}", self.said()) };
+        let ended = eventually(LIMIT, async || self.child.try_wait().unwrap());
+        let Some(status) = ended.await else { panic!("it does not end:\n{}", self.said()) };
         status
     }
 }

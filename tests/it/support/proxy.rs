@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::process::Dice;
+use super::wait::pause;
 
 /// What goes wrong from now on.
 #[derive(Clone)]
@@ -163,12 +164,12 @@ async fn pass(
             Deed::PassAndCut => {
                 let _ = to.write_all(bytes).await;
                 // The other side gets it before it sees the end.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                pause(Duration::from_millis(20)).await;
                 return cut.cancel();
             }
-            Deed::Delay(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Deed::Delay(ms) => pause(Duration::from_millis(ms)).await,
             Deed::StallAndCut(ms) => {
-                tokio::time::sleep(Duration::from_millis(ms)).await;
+                pause(Duration::from_millis(ms)).await;
                 return cut.cancel();
             }
             Deed::HalfClose => break,
