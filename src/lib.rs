@@ -7,8 +7,8 @@
 //! L5  main -> cli -> app
 //! L4  web                                         -> engine, store reads, domain
 //! L3  engine                                      -> store, atlas, kms, mail, webhook, domain
-//! L2  store | atlas | kms | mail | webhook | sim  -> domain, secret
-//! L1  config | secret | lifecycle | telemetry
+//! L2  store | atlas | kms | mail | webhook | sim  -> domain, secret, net
+//! L1  config | secret | net | lifecycle | telemetry
 //! L0  domain
 //! ```
 
@@ -21,6 +21,7 @@ pub mod engine;
 pub mod kms;
 pub mod lifecycle;
 pub mod mail;
+pub mod net;
 pub mod secret;
 pub mod sim;
 pub mod store;

@@ -4,27 +4,29 @@ use std::fs;
 use std::path::Path;
 
 /// Which modules a module may name in a `crate::` path, itself aside.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("domain", &[]),
     ("config", &["domain", "secret"]),
     ("secret", &[]),
+    ("net", &["domain"]),
     ("lifecycle", &["domain"]),
     ("telemetry", &["config"]),
     ("store", &["domain", "secret"]),
-    ("atlas", &["domain", "secret"]),
-    ("kms", &["domain", "secret"]),
-    ("sim", &["domain", "secret"]),
-    ("mail", &["domain", "secret"]),
-    ("webhook", &["domain", "secret"]),
+    ("atlas", &["domain", "secret", "net"]),
+    ("kms", &["domain", "secret", "net"]),
+    ("sim", &["domain", "secret", "net"]),
+    ("mail", &["domain", "secret", "net"]),
+    ("webhook", &["domain", "secret", "net"]),
     (
         "engine",
         &["store", "atlas", "kms", "mail", "webhook", "domain", "config", "secret", "lifecycle", "telemetry"],
     ),
-    ("web", &["engine", "store", "domain", "config", "secret", "lifecycle", "telemetry"]),
+    ("web", &["net", "engine", "store", "domain", "config", "secret", "lifecycle", "telemetry"]),
     (
         "app",
         &[
             "web",
+            "net",
             "engine",
             "store",
             "atlas",
@@ -39,7 +41,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "telemetry",
         ],
     ),
-    ("cli", &["app", "config", "domain", "secret", "lifecycle", "telemetry"]),
+    ("cli", &["net", "app", "config", "domain", "secret", "lifecycle", "telemetry"]),
 ];
 
 fn walk(dir: &Path, files: &mut Vec<std::path::PathBuf>) {
