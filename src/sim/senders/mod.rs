@@ -39,7 +39,6 @@ mod gcp;
 mod generic;
 mod keys;
 mod post;
-mod sha1;
 mod sns;
 pub(super) mod watch;
 
