@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use url::{Position, Url};
 
 use super::AtlasError;
+use super::answer::Answer;
 use super::error::told;
 use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::time::{Clock, Span, Timestamp};
@@ -44,32 +45,6 @@ pub(super) struct Request {
     pub(super) accept: &'static str,
     /// Media type and bytes of the body.
     pub(super) body: Option<(&'static str, Vec<u8>)>,
-}
-
-/// A reply, as far as it is needed.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    /// When it was complete, by our clock.
-    pub(super) at: Timestamp,
-    /// The `X-Error-Code` header.
-    pub(super) error_code: Option<String>,
-    pub(super) retry_after: Option<Span>,
-    /// Our clock at the middle of the trip minus the `Date` header, in milliseconds.
-    pub(super) skew_ms: Option<i64>,
-    /// Scheme and host that a redirect points to.
-    pub(super) redirect: Option<String>,
-    /// The lines of `WWW-Authenticate`, as far as they are text.
-    pub(super) challenges: Vec<String>,
-    /// The `Authentication-Info` header.
-    pub(super) authentication_info: Option<String>,
-    /// The body, or what happened to it.
-    pub(super) body: Result<Vec<u8>, String>,
-}
-
-impl Answer {
-    pub(super) fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
-    }
 }
 
 /// A trip without a usable reply.

@@ -7,11 +7,14 @@
 
 use serde_json::Value;
 
-use super::client::Answer;
+use super::answer::Answer;
 use crate::domain::rotation::outcome::{Class, Failure};
 
 /// How much of Atlas' detail is kept, in characters.
 const DETAIL_CAP: usize = 4000;
+
+/// 401s that say who may do what; another login by the same credential says the same.
+const NOT_ABOUT_THE_LOGIN: [&str; 3] = ["USER_CANNOT_ACCESS_GROUP", "NOT_IN_GROUP", "USER_UNAUTHORIZED"];
 
 /// A failure that Atlas did not word.
 pub(super) fn told(class: Class, detail: impl Into<String>) -> Failure {
@@ -45,6 +48,12 @@ pub(super) fn failure(answer: &Answer) -> Failure {
         code: code.map(cap),
         retry_after: answer.retry_after,
     }
+}
+
+/// Whether another login by the same credential could change the answer.
+pub(super) fn is_about_the_login(answer: &Answer) -> bool {
+    answer.status == 401
+        && failure(answer).code.is_none_or(|code| !NOT_ABOUT_THE_LOGIN.contains(&code.as_str()))
 }
 
 /// The error object, when the body is one of Atlas'.

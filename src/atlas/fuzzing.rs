@@ -3,7 +3,8 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{Answer, wait};
+use super::answer::Answer;
+use super::client::wait;
 use super::digest::ApiKey;
 use super::encryption::observation;
 use super::error::failure;

@@ -10,6 +10,7 @@
 //! `client` is one HTTP round trip, `auth` the login with `token` and `digest` for its two kinds,
 //! `encryption` and `inventory` the calls, `error` the classes of failure.
 
+mod answer;
 mod api;
 mod auth;
 mod client;

@@ -16,6 +16,7 @@ use url::Url;
 use super::Global;
 use super::failure::{Failure, Problem};
 use super::printer::Printer;
+use super::reply::Reply;
 use crate::config::{Config, Sources};
 use crate::domain::address::is_loopback;
 use crate::domain::ids::GroupId;
@@ -29,17 +30,6 @@ const ANSWER: Duration = Duration::from_mins(2);
 const CONNECT: Duration = Duration::from_secs(10);
 /// More than this is no answer of ours.
 const LARGEST: usize = 64 << 20;
-
-/// A successful answer.
-#[derive(Clone, Debug)]
-pub(super) struct Reply {
-    /// As it came.
-    pub(super) text: String,
-    /// As it reads; null when there is no body.
-    pub(super) json: Value,
-    /// Whether the server made something new (201).
-    pub(super) created: bool,
-}
 
 /// A connection to one server.
 #[derive(Debug)]

@@ -40,6 +40,7 @@ mod generic;
 mod keys;
 mod post;
 mod sns;
+pub(super) mod subscription;
 pub(super) mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
