@@ -87,7 +87,7 @@ fuzz_target!(|data: &[u8]| {
             let (wait, at) = atlas::times(&text, now);
             assert!(wait.is_none_or(|wait| (1..=DAY).contains(&wait.get().as_secs())));
             assert!(at.is_none_or(|at| at.to_string().len() == 27), "{at:?}");
-            let _ = webhook::retry_after(&text, now);
+            let _ = keywheel::net::header::retry_after(&text, now);
             let kept = webhook::kept(&TARGET, &text);
             assert!(!SECRETS.iter().any(|secret| kept.contains(secret)), "{kept}");
             assert!(kept.chars().count() <= 301 && !kept.contains(char::is_control), "{kept:?}");

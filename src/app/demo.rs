@@ -21,6 +21,7 @@ use crate::engine::Engine;
 use crate::engine::command::{NewProject, Verb};
 use crate::engine::propose::Proposed;
 use crate::lifecycle::Shutdown;
+use crate::net::client;
 use crate::sim::world::{DEMO_APP, DEMO_TENANT, demo_key};
 use crate::sim::{Sim, World};
 use crate::store::RotationRow;
@@ -195,7 +196,8 @@ async fn rotate(engine: &Engine, group: &GroupId, key: &str, wanted: State) -> a
 /// Has the simulated vault get a new version, and follows what comes of it.
 async fn event(engine: &Engine, sim: &Sim, hook: &str, group: &GroupId) -> anyhow::Result<()> {
     let mut news = engine.journal.subscribe();
-    let http = reqwest::Client::builder().no_proxy().build()?;
+    let base = sim.base_url().parse()?;
+    let http = client::build(client::builder(Some(&base), Duration::from_secs(10)))?;
     let subscription = json!({ "kind": "azure-event-grid", "url": hook });
     let key = json!({ "id": demo_key("AZURE", "identity-prod", 5, 2), "state": "enabled" });
     for (path, body) in [("subscriptions", subscription), ("keys", key)] {

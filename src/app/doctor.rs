@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::look_ups::services;
 use super::{actor, atlas, open, smtp, webhook};
 use crate::config::{Config, Loaded};
+use crate::domain::address::is_loopback;
 use crate::domain::ids::GroupId;
 use crate::domain::policy::Window;
 use crate::domain::rotation::machine::MAX_SKEW;
@@ -323,9 +324,7 @@ async fn mail(config: &Config, findings: &mut Findings) {
 
 fn on_this_machine(config: &Config) -> bool {
     let url = config.mail.smtp_url.as_ref().and_then(|url| url::Url::parse(url.expose()).ok());
-    let host = url.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-    let host = host.trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
+    url.is_some_and(|url| is_loopback(&url))
 }
 
 /// Mails that did not arrive, and projects of which nobody is told.

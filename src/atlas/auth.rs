@@ -8,15 +8,13 @@
 
 use std::sync::Arc;
 
-use super::client::{Answer, Broken, Deadline, Request};
+use super::answer::Answer;
+use super::client::{Broken, Deadline, Request};
 use super::digest::{ApiKey, Session};
-use super::error::{failure, told};
+use super::error::{failure, is_about_the_login, told};
 use super::token::ServiceAccount;
 use super::{Atlas, CredentialKind};
 use crate::domain::rotation::outcome::{Class, Failure};
-
-/// 401s that say who may do what; another login by the same credential says the same.
-const NOT_ABOUT_THE_LOGIN: [&str; 3] = ["USER_CANNOT_ACCESS_GROUP", "NOT_IN_GROUP", "USER_UNAUTHORIZED"];
 
 /// A credential and what it holds to log in with.
 pub(super) enum Account {
@@ -102,10 +100,4 @@ impl Atlas {
         }
         Ok(answer)
     }
-}
-
-/// Whether another login by the same credential could change the answer.
-pub(super) fn is_about_the_login(answer: &Answer) -> bool {
-    answer.status == 401
-        && failure(answer).code.is_none_or(|code| !NOT_ABOUT_THE_LOGIN.contains(&code.as_str()))
 }

@@ -8,16 +8,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::header::{LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use reqwest::{Method, redirect, retry};
 use tokio::time::timeout;
 use url::{Position, Url};
 
 use super::AtlasError;
-use super::error::{http_date, retry_after, told};
+use super::answer::Answer;
+use super::error::told;
 use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::time::{Clock, Span, Timestamp};
+use crate::net::body::{self, BodyError};
+use crate::net::cause::root_cause;
+use crate::net::client;
+use crate::net::header::{http_date, retry_after};
 
 /// The longest body that is read, in bytes after decompression.
 const BODY_CAP: usize = 1024 * 1024;
@@ -27,6 +32,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Shorter than the idle timeout of common load balancers, so that a PATCH rarely meets a
 /// connection which the other side is just closing.
 const POOL_IDLE: Duration = Duration::from_secs(30);
+/// The longest wait that a `Retry-After` can ask for.
+const LONGEST_WAIT_S: u64 = 86_400;
 const NOT_PUT_TOGETHER: &str = "the request could not be put together";
 
 /// One request, without its credential.
@@ -38,32 +45,6 @@ pub(super) struct Request {
     pub(super) accept: &'static str,
     /// Media type and bytes of the body.
     pub(super) body: Option<(&'static str, Vec<u8>)>,
-}
-
-/// A reply, as far as it is needed.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    /// When it was complete, by our clock.
-    pub(super) at: Timestamp,
-    /// The `X-Error-Code` header.
-    pub(super) error_code: Option<String>,
-    pub(super) retry_after: Option<Span>,
-    /// Our clock at the middle of the trip minus the `Date` header, in milliseconds.
-    pub(super) skew_ms: Option<i64>,
-    /// Scheme and host that a redirect points to.
-    pub(super) redirect: Option<String>,
-    /// The lines of `WWW-Authenticate`, as far as they are text.
-    pub(super) challenges: Vec<String>,
-    /// The `Authentication-Info` header.
-    pub(super) authentication_info: Option<String>,
-    /// The body, or what happened to it.
-    pub(super) body: Result<Vec<u8>, String>,
-}
-
-impl Answer {
-    pub(super) fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
-    }
 }
 
 /// A trip without a usable reply.
@@ -118,22 +99,9 @@ impl Http {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AtlasError> {
         let host = check_base(base_url)?;
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("keywheel/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            // A PATCH is repeated by nobody but `auth`, and there only after a 401.
-            .retry(retry::never())
-            .connect_timeout(CONNECT_TIMEOUT.min(request_timeout))
-            .read_timeout(request_timeout)
-            .pool_idle_timeout(POOL_IDLE);
-        if matches!(host.as_str(), "127.0.0.1" | "[::1]" | "localhost") {
-            builder = builder.no_proxy();
-        }
-        if base_url.scheme() == "http" {
-            // Without TLS (a simulator), an image without CA certificates must do.
-            builder = builder.tls_certs_only([]);
-        }
-        let client = builder.build().map_err(|error| AtlasError::Tls(root_cause(&error)))?;
+        // Only `auth` repeats a PATCH, and only after a 401.
+        let builder = client::builder(Some(base_url), CONNECT_TIMEOUT.min(request_timeout));
+        let client = client::build(builder.read_timeout(request_timeout).pool_idle_timeout(POOL_IDLE))?;
         let base = base_url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { client, base, host, request_timeout, clock })
     }
@@ -207,7 +175,7 @@ impl Http {
             status,
             at,
             error_code: text(response.headers(), &HeaderName::from_static("x-error-code")),
-            retry_after: text(response.headers(), &RETRY_AFTER).and_then(|value| retry_after(&value, at)),
+            retry_after: text(response.headers(), &RETRY_AFTER).and_then(|value| wait(&value, at)),
             skew_ms: text(response.headers(), &DATE).and_then(|value| skew(&value, middle)),
             redirect: text(response.headers(), &LOCATION)
                 .filter(|_| (300..400).contains(&status))
@@ -271,36 +239,20 @@ fn check_base(url: &Url) -> Result<String, AtlasError> {
 }
 
 async fn read_body(response: &mut reqwest::Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > BODY_CAP => {
-                return Err("the reply is larger than 1 MiB".to_owned());
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(error) if error.is_timeout() => return Err("the reply stopped half-way".to_owned()),
-            Err(error) if error.is_decode() && !is_incomplete(&error) => {
-                return Err(format!("the reply cannot be decoded ({})", root_cause(&error)));
-            }
-            Err(_) => return Err("connection closed before the reply was complete".to_owned()),
+    body::read(response, BODY_CAP).await.map_err(|error| match error {
+        BodyError::TooLong => "the reply is larger than 1 MiB".to_owned(),
+        BodyError::Broken(error) if error.is_timeout() => "the reply stopped half-way".to_owned(),
+        BodyError::Broken(error) if error.is_decode() && !is_incomplete(&error) => {
+            format!("the reply cannot be decoded ({})", root_cause(&error))
         }
-    }
+        BodyError::Broken(_) => "connection closed before the reply was complete".to_owned(),
+    })
 }
 
 /// Whether the stream ended early, which a decoder reports as an error of its own.
 fn is_incomplete(error: &reqwest::Error) -> bool {
     let cause = root_cause(error);
     ["end of file", "eof", "closed", "reset", "incomplete"].iter().any(|it| cause.contains(it))
-}
-
-/// The innermost reason, which is the one that a person can act on. It never holds a URL.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
@@ -311,6 +263,11 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 fn texts(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let lines = headers.get_all(name).iter();
     lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect()
+}
+
+/// How long `Retry-After` asks to wait: at least a second, at most a day.
+pub(super) fn wait(value: &str, now: Timestamp) -> Option<Span> {
+    retry_after(value, now).map(|asked| Span::from_secs(asked.as_secs().clamp(1, LONGEST_WAIT_S)))
 }
 
 fn skew(date: &str, middle: Timestamp) -> Option<i64> {
@@ -326,4 +283,23 @@ fn no_reply(limit: Duration) -> String {
 fn say(span: Duration) -> Span {
     let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1);
     if millis < 1000 { Span::from_millis(millis) } else { Span::from_secs(millis.saturating_add(500) / 1000) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_never_nothing_and_never_endless() {
+        let now: Timestamp = "2027-07-01T00:00:00Z".parse().unwrap();
+        for (text, seconds) in [
+            ("7", Some(7)),
+            ("0", Some(1)),
+            ("99999999999", Some(86_400)),
+            ("Thu, 1 Jul 2026 00:00:30 GMT", Some(1)),
+            ("soon", None),
+        ] {
+            assert_eq!(wait(text, now), seconds.map(Span::from_secs), "{text}");
+        }
+    }
 }

@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
-use super::client::{Answer, Broken, Deadline, Request};
+use super::answer::Answer;
+use super::client::{Broken, Deadline, Request};
 use super::error::{failure, told, unreadable};
 use super::{Atlas, PatchBody, error};
 use crate::domain::ids::GroupId;

@@ -5,17 +5,16 @@
 //! of codes is open, so codes that are not named here fall back to their status. Words are passed
 //! on as they came; this module neither translates nor retries.
 
-use chrono::NaiveDateTime;
 use serde_json::Value;
 
-use super::client::Answer;
+use super::answer::Answer;
 use crate::domain::rotation::outcome::{Class, Failure};
-use crate::domain::time::{Span, Timestamp};
 
 /// How much of Atlas' detail is kept, in characters.
 const DETAIL_CAP: usize = 4000;
-/// The longest wait that a `Retry-After` can ask for.
-const LONGEST_WAIT_S: u64 = 86_400;
+
+/// 401s that say who may do what; another login by the same credential says the same.
+const NOT_ABOUT_THE_LOGIN: [&str; 3] = ["USER_CANNOT_ACCESS_GROUP", "NOT_IN_GROUP", "USER_UNAUTHORIZED"];
 
 /// A failure that Atlas did not word.
 pub(super) fn told(class: Class, detail: impl Into<String>) -> Failure {
@@ -49,6 +48,12 @@ pub(super) fn failure(answer: &Answer) -> Failure {
         code: code.map(cap),
         retry_after: answer.retry_after,
     }
+}
+
+/// Whether another login by the same credential could change the answer.
+pub(super) fn is_about_the_login(answer: &Answer) -> bool {
+    answer.status == 401
+        && failure(answer).code.is_none_or(|code| !NOT_ABOUT_THE_LOGIN.contains(&code.as_str()))
 }
 
 /// The error object, when the body is one of Atlas'.
@@ -121,57 +126,9 @@ fn class_of_code(code: &str) -> Option<Class> {
     }
 }
 
-/// Reads `Retry-After`: seconds, or an instant.
-pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Span> {
-    let seconds = match value.parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => now.until(http_date(value)?).as_secs(),
-    };
-    // "At once" is a second: a span is more than nothing.
-    Some(Span::from_secs(seconds.clamp(1, LONGEST_WAIT_S)))
-}
-
-/// Reads the date of an HTTP header. The weekday is not looked at and the day may lack its leading
-/// zero, as Atlas sends it.
-pub(super) fn http_date(value: &str) -> Option<Timestamp> {
-    let (_, date) = value.split_once(',')?;
-    let date = date.trim().strip_suffix("GMT")?.trim_end();
-    let parsed = NaiveDateTime::parse_from_str(date, "%d %b %Y %H:%M:%S").ok()?;
-    Some(Timestamp::from_chrono(parsed.and_utc()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_read_with_and_without_a_leading_zero() {
-        let expected: Timestamp = "2027-07-01T00:00:00Z".parse().unwrap();
-        for text in
-            ["Thu, 1 Jul 2027 00:00:00 GMT", "Thu, 01 Jul 2027 00:00:00 GMT", "Mon, 1 Jul 2027 00:00:00 GMT"]
-        {
-            assert_eq!(http_date(text), Some(expected), "{text}");
-        }
-        for text in ["", "yesterday", "Thu, 32 Jul 2027 00:00:00 GMT", "2027-07-01", "Thu, 1 Jul é GMT"] {
-            assert_eq!(http_date(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_an_instant_and_never_nothing_or_endless() {
-        let now: Timestamp = "2027-07-01T00:00:00Z".parse().unwrap();
-        for (text, wait) in [
-            ("7", Some(7)),
-            ("0", Some(1)),
-            ("99999999999", Some(86_400)),
-            ("Thu, 1 Jul 2027 00:00:30 GMT", Some(30)),
-            ("Thu, 1 Jul 2026 00:00:30 GMT", Some(1)),
-            ("soon", None),
-            ("-5", None),
-        ] {
-            assert_eq!(retry_after(text, now), wait.map(Span::from_secs), "{text}");
-        }
-    }
 
     #[test]
     fn every_published_code_has_its_class() {

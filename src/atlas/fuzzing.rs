@@ -3,15 +3,17 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::Answer;
+use super::answer::Answer;
+use super::client::wait;
 use super::digest::ApiKey;
 use super::encryption::observation;
-use super::error::{failure, http_date, retry_after};
+use super::error::failure;
 use super::inventory::{Group, group, key_event};
 use super::token::{ServiceAccount, read_token};
 use crate::domain::event::KeyEvent;
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::time::{Span, Timestamp};
+use crate::net::header::http_date;
 use crate::secret::Secret;
 
 fn answer(status: u16, body: &[u8], at: Timestamp) -> Answer {
@@ -60,7 +62,7 @@ pub fn listed(item: &Value) -> (Option<Group>, Option<KeyEvent>) {
 /// The wait that `Retry-After` asks for, and the instant that `Date` says.
 #[must_use]
 pub fn times(value: &str, now: Timestamp) -> (Option<Span>, Option<Timestamp>) {
-    (retry_after(value, now), http_date(value))
+    (wait(value, now), http_date(value))
 }
 
 /// The `Authorization` that answers a challenge, and the one for the request after it.

@@ -10,6 +10,7 @@
 //! `client` is one HTTP round trip, `auth` the login with `token` and `digest` for its two kinds,
 //! `encryption` and `inventory` the calls, `error` the classes of failure.
 
+mod answer;
 mod api;
 mod auth;
 mod client;
@@ -30,6 +31,7 @@ use futures_util::future::BoxFuture;
 use url::Url;
 
 use crate::domain::time::{Clock, Timestamp};
+use crate::net::client::BuildError;
 use crate::secret::Secret;
 pub use api::AtlasApi;
 use auth::Account;
@@ -109,10 +111,8 @@ pub enum AtlasError {
     #[error("atlas.credentials.{0} is there twice: give every credential a name of its own")]
     DuplicateCredential(String),
     /// TLS cannot be set up.
-    #[error(
-        "the HTTPS client cannot be built ({0}): if no CA certificates were found, install the system's ca-certificates package"
-    )]
-    Tls(String),
+    #[error(transparent)]
+    Tls(#[from] BuildError),
 }
 
 /// The client. One per process: it holds the connections, the tokens and the nonces.

@@ -20,9 +20,9 @@ use tokio::time::timeout;
 use url::form_urlencoded::byte_serialize;
 
 use super::Atlas;
-use super::auth::is_about_the_login;
-use super::client::{Answer, Broken, Deadline, Request};
-use super::error::{cap, failure, told};
+use super::answer::Answer;
+use super::client::{Broken, Deadline, Request};
+use super::error::{cap, failure, is_about_the_login, told};
 use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::time::{Span, Timestamp};
 use crate::secret::Secret;

@@ -11,29 +11,25 @@ use std::time::Duration;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use url::{Host, Url};
+use url::Url;
 
 use super::Global;
 use super::failure::{Failure, Problem};
 use super::printer::Printer;
+use super::reply::Reply;
 use crate::config::{Config, Sources};
+use crate::domain::address::is_loopback;
 use crate::domain::ids::GroupId;
+use crate::net::body::{self, BodyError};
+use crate::net::cause::root_cause;
+use crate::net::client;
 
 /// How long an answer may take: adding a project waits for Atlas.
 const ANSWER: Duration = Duration::from_mins(2);
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(10);
 /// More than this is no answer of ours.
 const LARGEST: usize = 64 << 20;
-
-/// A successful answer.
-#[derive(Clone, Debug)]
-pub(super) struct Reply {
-    /// As it came.
-    pub(super) text: String,
-    /// As it reads; null when there is no body.
-    pub(super) json: Value,
-    /// Whether the server made something new (201).
-    pub(super) created: bool,
-}
 
 /// A connection to one server.
 #[derive(Debug)]
@@ -62,10 +58,11 @@ impl Client {
 
     /// A server on this machine; whoever may open the socket is its admin.
     pub(super) fn over_socket(socket: &Path) -> Result<Self, Failure> {
-        let http = builder(HeaderMap::new()).no_proxy().unix_socket(socket.to_owned()).build();
+        let base = Url::parse("http://localhost").map_err(broken)?;
+        let http = client::builder(Some(&base), CONNECT).unix_socket(socket.to_owned());
         Ok(Self {
-            http: http.map_err(broken)?,
-            base: Url::parse("http://localhost").map_err(broken)?,
+            http: client::build(http).map_err(broken)?,
+            base,
             target: format!("the local socket {}", socket.display()),
             hint: "start a server with `keywheel serve` (its data_dir holds the socket), or name one with --server URL --token-file FILE".to_owned(),
         })
@@ -92,7 +89,8 @@ impl Client {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, bearer(token, printer)?);
         Ok(Self {
-            http: builder(headers).build().map_err(broken)?,
+            http: client::build(client::builder(Some(&base), CONNECT).default_headers(headers))
+                .map_err(broken)?,
             target: format!("the server {}", shown(&base)),
             hint: "check the address, and that `keywheel serve` runs there and listens on it".to_owned(),
             base,
@@ -156,13 +154,12 @@ impl Client {
     }
 
     async fn body(&self, mut response: Response, reads: bool) -> Result<String, Failure> {
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error, reads))? {
-            if body.len() + chunk.len() > LARGEST {
-                return Err(Failure::Failed(anyhow::anyhow!("{} answered more than 64 MiB", self.target)));
+        let body = body::read(&mut response, LARGEST).await.map_err(|error| match error {
+            BodyError::TooLong => {
+                Failure::Failed(anyhow::anyhow!("{} answered more than 64 MiB", self.target))
             }
-            body.extend_from_slice(&chunk);
-        }
+            BodyError::Broken(error) => self.unreachable(&error, reads),
+        })?;
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
@@ -237,7 +234,7 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error, reads: bool) -> Failure {
-        let why = innermost(error);
+        let why = root_cause(error);
         if error.is_connect() || reads {
             let denied = why.contains("ermission denied");
             let hint = if denied {
@@ -255,14 +252,6 @@ impl Client {
             hint: "look before you repeat it: `keywheel rotation list`, `keywheel project list`".to_owned(),
         }
     }
-}
-
-fn builder(headers: HeaderMap) -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        .default_headers(headers)
-        .user_agent(concat!("keywheel/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(10))
 }
 
 fn bearer(file: &Path, printer: &mut Printer) -> Result<HeaderValue, Failure> {
@@ -300,24 +289,6 @@ fn shown(base: &Url) -> String {
     let _ = base.set_password(None);
     let _ = base.set_username("");
     base.to_string()
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
-}
-
-/// The last cause says what the system said; the outer layers only repeat that it failed.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 /// A list as the API would have sent it in one page.

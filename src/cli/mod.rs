@@ -18,6 +18,7 @@ mod local;
 mod printer;
 mod projects;
 mod records;
+mod reply;
 mod rotations;
 mod watch;
 

@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
-use super::client::Reply;
+use super::reply::Reply;
 use crate::domain::text::visible;
 use crate::domain::time::Timestamp;
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::{Client, Reply, page};
+use super::client::{Client, page};
 use super::failure::{Exit, Failure};
 use super::printer::{Printer, cell};
+use super::reply::Reply;
 use crate::domain::ids::OutboxId;
 
 const AUDIT: [&str; 6] = ["seq", "at", "actor", "action", "subject", "detail"];

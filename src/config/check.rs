@@ -13,10 +13,11 @@ use std::time::Duration;
 use croner::parser::{CronParser, Seconds};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use url::{Host, Url};
+use url::Url;
 
 use super::reader::Reader;
 use super::{Atlas, Config, Credential, Database, Mail, RawConfig, RawCredential, Server, below};
+use crate::domain::address::is_loopback;
 use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::time::{Span, Timestamp};
 use crate::secret::{Secret, SecretUrl};
@@ -232,23 +233,11 @@ fn check_smtp_url(raw: &RawConfig, r: &mut Reader) {
     if tls.as_deref().is_some_and(|tls| !matches!(tls, "required" | "opportunistic" | "none")) {
         r.fault("mail.smtp_url", "tls takes required, opportunistic or none");
     }
-    if url.scheme() == "smtp" && tls.as_deref() != Some("required") && !on_loopback(&url) {
+    if url.scheme() == "smtp" && tls.as_deref() != Some("required") && !is_loopback(&url) {
         r.warnings.push(
             "mail.smtp_url: mail may leave this machine unencrypted; use smtps:// or add ?tls=required"
                 .to_owned(),
         );
-    }
-}
-
-pub(super) fn on_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        // For a scheme that is not http, an address in the host is parsed as a name.
-        Some(Host::Domain(name)) => {
-            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        }
-        None => false,
     }
 }
 
@@ -332,7 +321,7 @@ fn check_database(url: Option<&SecretUrl>, data_dir: &Path, r: &mut Reader) -> O
 fn check_atlas(raw: &RawConfig, r: &mut Reader) -> Option<Atlas> {
     let base_url = check_web_url("atlas.base_url", &raw.base_url, r);
     let parsed = base_url.as_ref().and_then(|url| Url::parse(url).ok());
-    if parsed.is_some_and(|url| url.scheme() == "http" && !on_loopback(&url)) {
+    if parsed.is_some_and(|url| url.scheme() == "http" && !is_loopback(&url)) {
         r.warnings.push("atlas.base_url is plain http: credentials and keys cross the network readable; production value https://cloud.mongodb.com".to_owned());
     }
     if raw.request_timeout >= LONGEST_REQUEST {

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::check::{check_web_url, on_loopback};
+use super::check::check_web_url;
 use super::reader::Reader;
+use crate::domain::address::is_loopback;
 use crate::secret::Secret;
 
 /// One configured endpoint.
@@ -377,7 +378,7 @@ fn header_name(r: &mut Reader, path: &str) -> Option<String> {
 
 fn keys_url(r: &mut Reader, path: &str, url: &str) -> Option<String> {
     let url = check_web_url(path, url, r)?;
-    if Url::parse(&url).is_ok_and(|url| url.scheme() == "http" && !on_loopback(&url)) {
+    if Url::parse(&url).is_ok_and(|url| url.scheme() == "http" && !is_loopback(&url)) {
         r.fault(path, "takes https: whoever can change these keys on their way can forge every event");
     }
     Some(url)

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use url::Url;
 
-use super::check::{LONGEST_REQUEST, check_web_url, on_loopback};
+use super::check::{LONGEST_REQUEST, check_web_url};
 use super::reader::Reader;
+use crate::domain::address::is_loopback;
 use crate::domain::time::Span;
 use crate::secret::Secret;
 
@@ -232,7 +233,7 @@ fn needs(at: &str, there: &str, missing: &str, r: &mut Reader) {
 fn address(path: &str, text: Option<&str>, r: &mut Reader) -> Option<Option<String>> {
     let Some(text) = text else { return Some(None) };
     let url = check_web_url(path, text, r)?;
-    if Url::parse(&url).is_ok_and(|url| url.scheme() == "http" && !on_loopback(&url)) {
+    if Url::parse(&url).is_ok_and(|url| url.scheme() == "http" && !is_loopback(&url)) {
         r.warnings
             .push(format!("{path} is plain http: tokens cross the network readable; production value https"));
     }

@@ -41,6 +41,27 @@ pub fn check_url(text: &str, allow_private: bool) -> Result<Url, String> {
     }
 }
 
+/// Whether `url` leads to this machine.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    url.host_str().is_some_and(is_loopback_host)
+}
+
+/// Whether `host` is this machine: `localhost`, or a loopback address with or without brackets.
+#[must_use]
+pub fn is_loopback_host(host: &str) -> bool {
+    host.trim_end_matches('.').eq_ignore_ascii_case("localhost")
+        || literal_address(host).is_some_and(|ip| ip.is_loopback())
+}
+
+/// The address that `host` is, unless it is a name. An IPv4 address in IPv6 form is an IPv4 address.
+#[must_use]
+pub fn literal_address(host: &str) -> Option<IpAddr> {
+    // `Url` parses no address in a host of a scheme that is not HTTP's, so that this is the one parser.
+    let host = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host);
+    host.parse().ok().map(|ip: IpAddr| ip.to_canonical())
+}
+
 /// What keeps an address from being public; `None` when it is.
 #[must_use]
 pub fn not_public(address: IpAddr) -> Option<&'static str> {
@@ -92,6 +113,24 @@ fn not_public_v6(it: Ipv6Addr) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loopback_is_localhost_and_its_addresses() {
+        for url in [
+            "http://localhost",
+            "smtp://LOCALHOST:25",
+            "smtp://127.0.0.1",
+            "smtp://[::1]:25",
+            "http://127.9.9.9",
+            "http://[::ffff:127.0.0.1]",
+        ] {
+            assert!(is_loopback(&Url::parse(url).unwrap()), "{url}");
+        }
+        for url in ["http://localhost.example", "http://169.254.1.1", "smtp://10.0.0.1", "file:///x"] {
+            assert!(!is_loopback(&Url::parse(url).unwrap()), "{url}");
+        }
+        assert!(is_loopback_host("::1") && !is_loopback_host("") && !is_loopback_host("::2"));
+    }
 
     #[test]
     fn only_the_open_internet_is_public() {

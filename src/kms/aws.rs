@@ -29,13 +29,14 @@ use futures_util::future::BoxFuture;
 use tokio::sync::OnceCell;
 use url::Url;
 
-use super::error::{ErrorKind, KmsError, root_cause};
+use super::error::{ErrorKind, KmsError};
 use super::{
     Connected, Found, KeyService, KeyState, KmsOptions, Login, PROBE, SetupError, Watched, from_seconds,
     within,
 };
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
+use crate::net::cause::{causes, root_cause};
 use crate::secret::Secret;
 
 const SERVICE: &str = "AWS KMS";
@@ -374,14 +375,7 @@ where
 
 /// Whether it failed before anything left, because there was no log-in.
 fn names_credentials(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.is::<CredentialsError>() {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    causes(error).any(<dyn Error>::is::<CredentialsError>)
 }
 
 fn source<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> String {

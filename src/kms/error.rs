@@ -100,13 +100,3 @@ fn cap(text: String) -> String {
         text
     }
 }
-
-/// The innermost reason of an error, which is the one that a person can act on.
-#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
-pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
-}

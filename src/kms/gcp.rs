@@ -16,13 +16,14 @@ use google_cloud_auth::credentials::{AccessTokenCredentials, Builder as DefaultC
 use serde_json::{Value, json};
 use url::Url;
 
-use super::error::{ErrorKind, KmsError, root_cause};
+use super::error::{ErrorKind, KmsError};
 use super::http::{Http, Reply, below, send};
 use super::{
     Connected, Follow, Found, KeyService, KeyState, KmsOptions, Login, PROBE, SetupError, Watched, within,
 };
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
+use crate::net::cause::root_cause;
 use crate::secret::Secret;
 
 const SERVICE: &str = "Google Cloud KMS";
@@ -58,7 +59,7 @@ impl Gcp {
             Some(endpoint) => endpoint,
             None => Url::parse(BASE).map_err(|error| bad("endpoint", error.to_string()))?,
         };
-        let http = Http::new(Some(&base), timeout).map_err(|problem| bad("kind", problem))?;
+        let http = Http::new(Some(&base), timeout).map_err(|problem| bad("kind", problem.to_string()))?;
         Ok(Self { http, base, timeout, follow, account, credentials: Mutex::default() })
     }
 

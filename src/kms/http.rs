@@ -6,11 +6,14 @@
 
 use std::time::Duration;
 
-use reqwest::{RequestBuilder, redirect, retry};
+use reqwest::RequestBuilder;
 use serde_json::Value;
-use url::{Host, Url};
+use url::Url;
 
-use super::error::{KmsError, root_cause};
+use super::error::KmsError;
+use crate::net::body::{self, BodyError};
+use crate::net::cause::root_cause;
+use crate::net::client::{self, BuildError};
 
 /// The longest body that is read, in bytes after decompression.
 const BODY_CAP: usize = 1024 * 1024;
@@ -32,29 +35,9 @@ impl Http {
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub(super) fn new(base: Option<&Url>, timeout: Duration) -> Result<Self, String> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("keywheel/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .connect_timeout(timeout)
-            .read_timeout(timeout)
-            .timeout(timeout);
-        // This machine and its metadata service are never asked through a proxy.
-        if base.and_then(Url::host).is_some_and(|host| is_here(&host)) {
-            builder = builder.no_proxy();
-        }
-        if base.is_some_and(|base| base.scheme() == "http") {
-            // Without TLS (a simulator), an image without CA certificates must do.
-            builder = builder.tls_certs_only([]);
-        }
-        let client = builder.build().map_err(|error| {
-            format!(
-                "the HTTPS client cannot be built ({}): if no CA certificates were found, install the system's ca-certificates package",
-                root_cause(&error)
-            )
-        })?;
-        Ok(Self { client })
+    pub(super) fn new(base: Option<&Url>, timeout: Duration) -> Result<Self, BuildError> {
+        let builder = client::builder(base, timeout).read_timeout(timeout).timeout(timeout);
+        Ok(Self { client: client::build(builder)? })
     }
 
     pub(super) fn get(&self, url: Url) -> RequestBuilder {
@@ -66,15 +49,6 @@ impl Http {
     }
 }
 
-/// Whether a host is this machine, or on its own link.
-fn is_here(host: &Host<&str>) -> bool {
-    match host {
-        Host::Domain(name) => name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
-        Host::Ipv4(ip) => ip.is_loopback() || ip.is_link_local(),
-        Host::Ipv6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| is_here(&Host::Ipv4(ip))),
-    }
-}
-
 /// Sends a request and takes the whole reply in.
 ///
 /// # Errors
@@ -82,15 +56,10 @@ fn is_here(host: &Host<&str>) -> bool {
 pub(super) async fn send(request: RequestBuilder, service: &str) -> Result<Reply, KmsError> {
     let mut response = request.send().await.map_err(|error| unreachable(&error.without_url(), service))?;
     let status = response.status().as_u16();
-    let mut body = Vec::new();
-    while let Some(chunk) =
-        response.chunk().await.map_err(|error| unreachable(&error.without_url(), service))?
-    {
-        if body.len() + chunk.len() > BODY_CAP {
-            return Err(KmsError::broken(format!("the reply of {service} is larger than 1 MiB")));
-        }
-        body.extend_from_slice(&chunk);
-    }
+    let body = body::read(&mut response, BODY_CAP).await.map_err(|error| match error {
+        BodyError::TooLong => KmsError::broken(format!("the reply of {service} is larger than 1 MiB")),
+        BodyError::Broken(error) => unreachable(&error, service),
+    })?;
     if (300..400).contains(&status) {
         return Err(KmsError::broken(format!(
             "{service} answered {status}, a redirect, which is not followed"
@@ -156,28 +125,6 @@ pub(super) fn below<'a>(base: &Url, segments: impl IntoIterator<Item = &'a str>)
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn this_machine_and_its_link_are_here() {
-        let here = |url: &str| is_here(&Url::parse(url).unwrap().host().unwrap());
-        for url in [
-            "http://127.0.0.1",
-            "http://127.9.9.9:8080",
-            "http://[::1]",
-            "http://[::ffff:127.0.0.1]",
-            "http://LOCALHOST",
-            "http://localhost.",
-            "http://169.254.169.254/metadata",
-            "http://169.254.130.1:8081/msi/token",
-        ] {
-            assert!(here(url), "{url}");
-        }
-        for url in
-            ["https://127.0.0.1.example", "https://localhost.example", "https://10.0.0.1", "https://[::2]"]
-        {
-            assert!(!here(url), "{url}");
-        }
-    }
 
     #[test]
     fn a_secret_is_masked_before_a_text_is_cut() {

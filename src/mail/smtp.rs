@@ -17,10 +17,13 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParam
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::{Address, Message};
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::letter::Letter;
+use crate::domain::address::is_loopback_host;
 use crate::domain::time::Timestamp;
+use crate::net::cause::root_cause;
 use crate::secret::SecretUrl;
 
 /// How long each step may take.
@@ -135,14 +138,8 @@ impl Trouble {
     }
 
     fn of(phase: Phase, error: &lettre::transport::smtp::Error) -> Self {
-        use std::error::Error;
-        // The innermost reason is the one a person can search for.
-        let mut inner: &dyn Error = error;
-        while let Some(source) = inner.source() {
-            inner = source;
-        }
         let phase = if error.is_tls() { Phase::Tls } else { phase };
-        Self { phase, code: error.status().map(u16::from), said: inner.to_string() }
+        Self { phase, code: error.status().map(u16::from), said: root_cause(error) }
     }
 
     /// Whether this recipient or this message is refused for good.
@@ -191,11 +188,7 @@ async fn step<T>(
 }
 
 fn percent_decoded(text: &str) -> String {
-    // A form's rules are those of a URL's user information but for the plus sign.
-    let text = text.replace('+', "%2B");
-    url::form_urlencoded::parse(format!("x={text}").as_bytes())
-        .next()
-        .map_or(text.clone(), |(_, value)| value.into_owned())
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 impl Smtp {
@@ -240,11 +233,6 @@ impl Smtp {
         builder.build().map_err(|error| Trouble::of(Phase::Tls, &error))
     }
 
-    fn on_loopback(&self) -> bool {
-        self.host == "localhost"
-            || self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-    }
-
     /// Connects, encrypts and logs in as configured.
     async fn open(&self) -> Result<AsyncSmtpConnection, Trouble> {
         let hello = ClientId::default();
@@ -263,7 +251,7 @@ impl Smtp {
             step(Phase::Tls, STEP, connection.starttls(self.tls()?, &hello)).await?;
         }
         if let Some(credentials) = &self.credentials {
-            if !connection.is_encrypted() && !self.on_loopback() {
+            if !connection.is_encrypted() && !is_loopback_host(&self.host) {
                 return Err(Trouble::new(
                     Phase::Login,
                     "the connection is not encrypted, so the password is not sent; use smtps:// or ?tls=required",

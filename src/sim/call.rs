@@ -7,84 +7,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use super::answer::Answer;
+use super::ask::Ask;
 use super::fault::{self, Kind};
-use super::reply::{self, Answer};
+use super::operation::Operation;
 use super::wire::Peer;
 use super::world::World;
-use super::{Shared, encryption, events, login};
-use crate::domain::time::Timestamp;
+use super::{Shared, encryption, events, login, reply};
 
 /// The longest body that is read.
 const BODY_CAP: usize = 1024 * 1024;
-
-/// One operation of the API.
-#[derive(Clone, Copy)]
-pub(super) struct Operation {
-    /// Its name in the log and in the script.
-    pub(super) name: &'static str,
-    /// The versions it exists in, ascending; none for what needs no log-in.
-    pub(super) versions: &'static [&'static str],
-    /// Which rate limit it counts against.
-    pub(super) limit: &'static str,
-    /// Whether it changes something, which only owners may.
-    pub(super) writes: bool,
-    /// What it does.
-    pub(super) handle: fn(&mut World, &Ask) -> Answer,
-}
-
-impl Operation {
-    /// The newest version that is not newer than the date asked for.
-    pub(super) fn served(self, accept: &str) -> Option<&'static str> {
-        let wanted = asked_version(accept)?;
-        self.versions.iter().rev().find(|version| **version <= wanted).copied()
-    }
-}
-
-/// The date in a media type such as `application/vnd.atlas.2023-01-01+json`.
-pub(super) fn asked_version(accept: &str) -> Option<&str> {
-    accept.strip_prefix("application/vnd.atlas.")?.strip_suffix("+json")
-}
-
-/// What a request says.
-#[derive(Clone, Debug)]
-pub(super) struct Ask {
-    /// When it is handled.
-    pub(super) now: Timestamp,
-    /// The credential that sent it, once it is admitted.
-    pub(super) who: String,
-    pub(super) method: Method,
-    /// Path and query as sent.
-    pub(super) uri: String,
-    pub(super) params: BTreeMap<String, String>,
-    pub(super) query: BTreeMap<String, String>,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
-
-impl Ask {
-    pub(super) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
-    }
-
-    /// A part of the path; empty when the path has no such part.
-    pub(super) fn param(&self, name: &str) -> &str {
-        self.params.get(name).map_or("", String::as_str)
-    }
-
-    pub(super) fn group(&self) -> Option<&str> {
-        self.params.get("group").map(String::as_str)
-    }
-
-    /// A yes or no of the query.
-    pub(super) fn flag(&self, name: &str) -> Option<bool> {
-        self.query.get(name).and_then(|text| text.parse().ok())
-    }
-}
 
 /// A request with what is needed to answer it.
 pub(super) struct Call {

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::reply::{Refusal, refuse};
+use super::answer::{Refusal, refuse};
 use super::world::{KeyState, names};
 
 /// Fields that are taken in and never shown again.

@@ -7,27 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use md5::Md5;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::call::Ask;
-use super::login::{opaque, unauthorized};
-use super::reply::Refusal;
-use super::world::World;
+use super::answer::{Refusal, unauthorized};
+use super::ask::Ask;
+use super::ids::opaque;
+use super::world::{DigestAlgorithm, World};
 
 const REALM: &str = "MMS Public API";
-
-/// The hash a challenge asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DigestAlgorithm {
-    /// Commercial Atlas.
-    #[default]
-    #[serde(rename = "MD5")]
-    Md5,
-    /// Atlas for Government.
-    #[serde(rename = "SHA-256")]
-    Sha256,
-}
 
 impl DigestAlgorithm {
     fn name(self) -> &'static str {

@@ -8,11 +8,11 @@ use std::time::Duration;
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::call::Ask;
+use super::answer::{Answer, Refusal, Reply, refuse};
+use super::ask::Ask;
 use super::check;
 use super::events;
 use super::inventory::find;
-use super::reply::{Answer, Refusal, Reply, refuse};
 use super::world::{PROVIDERS, Project, World, names};
 
 /// The key that a body names, for the log.

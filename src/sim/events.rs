@@ -8,21 +8,16 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
-use super::call::Ask;
-use super::inventory::{ORG, find};
-use super::reply::{Answer, Reply, refuse};
+use super::answer::{Answer, Reply, refuse};
+use super::ask::Ask;
+use super::ids::{ORG, object_id};
+use super::inventory::find;
 use super::world::{Alert, Event, Project, World};
 use crate::domain::time::Timestamp;
 
 const NETWORK_DENIED: &str = "ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_DENIED";
 const NETWORK_RESTORED: &str = "ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_RESTORED";
-
-/// An id of 24 hex digits that is always the same for the same parts.
-pub(super) fn object_id(parts: &[&str]) -> String {
-    hex::encode(Sha256::digest(parts.join("/"))).chars().take(24).collect()
-}
 
 fn record(
     project: &mut Project,

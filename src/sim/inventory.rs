@@ -6,14 +6,11 @@
 
 use serde_json::{Value, json};
 
-use super::call::Ask;
+use super::answer::{Answer, Refusal, Reply, refuse};
+use super::ask::Ask;
 use super::check::is_object_id;
-use super::events::object_id;
-use super::reply::{Answer, Refusal, Reply, refuse};
+use super::ids::{ORG, object_id};
 use super::world::{Project, Role, Snapshot, User, Via, World};
-
-/// The organisation of all projects.
-pub(super) const ORG: &str = "65aa0000000000000000feed";
 
 /// The project that a path names.
 pub(super) fn find<'a>(world: &'a mut World, ask: &Ask) -> Result<&'a mut Project, Refusal> {

@@ -2,31 +2,12 @@
 //!
 //! Off unless a world sets them, because a test that runs into a limit by chance proves nothing.
 
-use serde::{Deserialize, Serialize};
-
-use super::call::{Ask, Operation};
-use super::reply::{Refusal, refuse};
-use super::world::World;
-use crate::domain::time::Timestamp;
+use super::answer::{Refusal, refuse};
+use super::ask::Ask;
+use super::operation::Operation;
+use super::world::{Level, World};
 
 const PERIOD_S: u32 = 60;
-
-/// The size of a bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Bucket {
-    /// How many requests it holds.
-    pub capacity: u32,
-    /// How many come back in 60 seconds.
-    pub refill: u32,
-}
-
-/// What is left in one bucket.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Level {
-    tokens: f64,
-    at: Timestamp,
-}
 
 /// Takes one token; says limit and remainder, where there is a limit.
 pub(super) fn take(

@@ -9,8 +9,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::call::{Ask, Operation, asked_version};
-use super::reply::{Answer, Refusal, Reply, oauth, refuse};
+use super::answer::{Answer, Refusal, Reply, oauth, refuse, unauthorized};
+use super::ask::Ask;
+use super::ids::opaque;
+use super::operation::{Operation, asked_version};
 use super::world::{Role, World};
 use super::{digest, limits};
 
@@ -19,10 +21,6 @@ const MAX_TOKENS: usize = 100;
 
 /// Limit and remainder of the rate limit that applies, or a refusal.
 pub(super) type Admission = Result<Option<(u32, u32)>, Refusal>;
-
-pub(super) fn unauthorized() -> Refusal {
-    refuse(401, "UNEXPECTED_ERROR", "You are not authorized for this resource.")
-}
 
 /// Which credential a request names, believed or not; never a secret.
 pub(super) fn claimed(world: &World, ask: &Ask) -> Option<String> {
@@ -124,12 +122,4 @@ fn basic(text: &str) -> Option<(String, String)> {
     let pair = String::from_utf8(STANDARD.decode(text).ok()?).ok()?;
     let form = pair.replacen(':', "=", 1);
     url::form_urlencoded::parse(form.as_bytes()).next().map(|(id, secret)| (id.into(), secret.into()))
-}
-
-/// A text that cannot be guessed.
-pub(super) fn opaque() -> String {
-    let mut bits = [0u8; 24];
-    // A simulator without randomness still works, its tokens only repeat.
-    let _ = aws_lc_rs::rand::fill(&mut bits);
-    hex::encode(bits)
 }

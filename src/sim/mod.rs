@@ -18,18 +18,23 @@
 //! Senders of events: `POST /sim/v1/emit`, `GET|POST|DELETE /sim/v1/subscriptions`, `GET /sim/v1/emissions`,
 //! described in `senders`.
 
+mod answer;
+mod ask;
 mod call;
 mod check;
 mod control;
 mod demo;
+mod demo_names;
 mod digest;
 mod encryption;
 mod events;
 pub mod fault;
+mod ids;
 mod inventory;
 mod kms;
 mod limits;
 mod login;
+mod operation;
 mod reply;
 mod senders;
 mod wire;
@@ -44,9 +49,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::call::{Ask, Call, Operation};
+use self::answer::{Answer, refuse};
+use self::ask::Ask;
+use self::call::Call;
 use self::kms::Service;
-use self::reply::Answer;
+use self::operation::Operation;
 use crate::domain::time::Clock;
 pub use world::{LogEntry, World};
 
@@ -181,7 +188,7 @@ fn routes(state: Shared) -> Router {
         .route("/kms/gcp/v1/{*path}", any(key_service(Service::Gcp)))
         .route("/sim/v1/faults", get(control::faults).post(control::add_fault).delete(control::clear_faults))
         .route("/sim/v1/log", get(control::log))
-        .fallback(async || reply::refuse(404, "RESOURCE_NOT_FOUND", "There is nothing here.").into_response())
+        .fallback(async || refuse(404, "RESOURCE_NOT_FOUND", "There is nothing here.").into_response())
         .merge(senders::routes())
         .layer(axum::middleware::from_fn_with_state(state.clone(), senders::watch::after))
         .with_state(state)

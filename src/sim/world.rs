@@ -9,13 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-pub use super::demo::{DEMO_APP, DEMO_TENANT, demo_key};
-pub use super::digest::DigestAlgorithm;
+pub use super::demo_names::{DEMO_APP, DEMO_TENANT, demo_key};
 use super::fault::Fault;
-pub use super::kms::{App, Facts, KeyServices};
-pub use super::limits::Bucket;
-use super::limits::Level;
-pub use super::senders::watch::Subscription;
+pub use super::kms::facts::{App, Facts, KeyServices};
+pub use super::senders::subscription::Subscription;
 use crate::domain::time::Timestamp;
 
 /// Everything there is.
@@ -103,6 +100,35 @@ impl Default for World {
             levels: BTreeMap::new(),
         }
     }
+}
+
+/// The hash a challenge asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DigestAlgorithm {
+    /// Commercial Atlas.
+    #[default]
+    #[serde(rename = "MD5")]
+    Md5,
+    /// Atlas for Government.
+    #[serde(rename = "SHA-256")]
+    Sha256,
+}
+
+/// The size of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bucket {
+    /// How many requests it holds.
+    pub capacity: u32,
+    /// How many come back in 60 seconds.
+    pub refill: u32,
+}
+
+/// What is left in one bucket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Level {
+    pub(super) tokens: f64,
+    pub(super) at: Timestamp,
 }
 
 /// What a credential may do.

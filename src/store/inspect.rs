@@ -9,7 +9,8 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 
-use super::{Sql, Store, StoreError, known_version};
+use super::schema::known_version;
+use super::{Sql, Store, StoreError};
 
 /// The oldest server whose behaviour is tested.
 const OLDEST: i32 = 130_000;

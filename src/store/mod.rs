@@ -25,6 +25,7 @@ mod reminders;
 mod retention;
 mod retry;
 mod rotations;
+mod schema;
 mod types;
 
 pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
@@ -33,13 +34,14 @@ pub use error::StoreError;
 pub use feed::{AwaitedProof, Proof, ProofEnd};
 pub use inbox::{ClaimedEvent, EventOutcome, NewEvent};
 pub use inspect::{TABLES, check_server_version};
-pub use open::{Access, known_version};
+pub use open::Access;
 pub use outbox::{Channel, ClaimedMail, Lane, MailCount, MailEnd, NewOutbox, OutboxRow, WebhookCount};
 pub use people::{Approval, NewApproval, OWN_APPROVAL, Token, Vote};
 pub use projects::{Drift, KeyChange, KeySpan, ProjectFilter, ProjectWrite};
 pub use reminders::Reminder;
 pub use retention::Horizon;
 pub use rotations::{JournalEntry, NewJournal, NewRotation, RotationRow, StepWrite};
+pub use schema::known_version;
 
 use std::fs::File;
 use std::sync::Arc;

@@ -5,25 +5,26 @@
 //! redirect is followed, no proxy is used, and unless allowed only public addresses are connected to:
 //! each connection is made to an address that was looked at, so a name that changes its mind gains nothing.
 
-use std::error::Error;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use percent_encoding::percent_decode_str;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Response, redirect, retry};
+use reqwest::{Certificate, Response};
 use url::Url;
 
 use super::Format;
 use super::sign::{Key, signatures};
-use crate::domain::address::{ONLY_PUBLIC, check_url, not_public};
+use crate::domain::address::check_url;
 use crate::domain::notice;
 use crate::domain::text::visible;
 use crate::domain::time::Timestamp;
+use crate::net::cause::root_cause;
+use crate::net::resolver::Public;
+use crate::net::{body, client, header};
 use crate::secret::Secret;
 
 /// How long one attempt may take, the reply included.
@@ -95,28 +96,6 @@ pub enum Answer {
     },
 }
 
-/// Looks names up, and gives out public addresses only.
-struct Public;
-
-impl Resolve for Public {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            all_public(name.as_str(), found).map(|it| Box::new(it.into_iter()) as Addrs).map_err(Into::into)
-        })
-    }
-}
-
-/// A name with even one address inside is refused: which of them is tried is chance.
-fn all_public(name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
-    for address in &found {
-        if let Some(why) = not_public(address.ip()) {
-            return Err(format!("{name} resolves to {}, {why}: {ONLY_PUBLIC}", address.ip()));
-        }
-    }
-    Ok(found)
-}
-
 impl Target {
     /// Reads the options.
     ///
@@ -135,7 +114,7 @@ impl Target {
             Ok::<_, String>(value)
         });
         Ok(Self {
-            client: client(options, &url)?,
+            client: connections(options, &url)?,
             host: url.host_str().unwrap_or_default().to_owned(),
             secret_parts: secret_parts(&url, options.token.as_ref()),
             name: options.name.clone(),
@@ -231,14 +210,10 @@ impl Target {
     async fn read(&self, mut response: Response, now: Timestamp) -> Answer {
         let status = response.status();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok());
-        let retry_after = retry_after.and_then(|text| wait(text, now));
+        let retry_after = retry_after.and_then(|text| header::retry_after(text, now));
         let mut bytes = Vec::new();
         // What the status says holds, whatever becomes of the rest.
-        while bytes.len() < READ
-            && let Ok(Some(chunk)) = response.chunk().await
-        {
-            bytes.extend_from_slice(&chunk[..chunk.len().min(READ - bytes.len())]);
-        }
+        let _ = body::fill(&mut response, READ, &mut bytes).await;
         let words = self.cleaned(&String::from_utf8_lossy(&bytes));
         let said = format!("{} {words}", status.as_u16());
         let said = said.trim_end().to_owned();
@@ -261,12 +236,7 @@ impl Target {
         if error.is_timeout() {
             return format!("no answer within {} s", LIMIT.as_secs());
         }
-        // The innermost reason is the one a person can search for.
-        let mut inner: &dyn Error = &error;
-        while let Some(source) = inner.source() {
-            inner = source;
-        }
-        let why = self.cleaned(&inner.to_string());
+        let why = self.cleaned(&root_cause(&error));
         if error.is_connect() {
             format!("cannot connect to {}: {why}", self.host)
         } else {
@@ -292,13 +262,7 @@ impl Target {
 /// Everything in an address beyond its host, as servers repeat it: whole, in parts, decoded.
 /// The longest comes first, so that no part hides a whole.
 fn secret_parts(url: &Url, token: Option<&Secret>) -> Vec<String> {
-    let decoded = |text: &str| {
-        let text = text.replace('+', "%2B");
-        url::form_urlencoded::parse(format!("x={text}").as_bytes())
-            .next()
-            .map(|(_, value)| value.into_owned())
-            .unwrap_or_default()
-    };
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let path = url.path().trim_matches('/');
     let query = url.query().unwrap_or_default();
     let mut parts = vec![path.to_owned(), query.to_owned(), format!("{path}?{query}")];
@@ -314,23 +278,13 @@ fn secret_parts(url: &Url, token: Option<&Secret>) -> Vec<String> {
     parts
 }
 
-fn client(options: &Options, url: &Url) -> Result<reqwest::Client, String> {
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("keywheel/", env!("CARGO_PKG_VERSION")))
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        // Through a proxy nobody here would know which address is called.
-        .no_proxy()
-        .no_gzip()
-        .connect_timeout(CONNECT)
-        .timeout(LIMIT);
+fn connections(options: &Options, url: &Url) -> Result<reqwest::Client, String> {
+    // Behind a proxy, the address that is called would not be known here.
+    let mut builder = client::builder(Some(url), CONNECT).no_proxy().no_gzip().timeout(LIMIT);
     if !options.allow_private {
         builder = builder.dns_resolver(Arc::new(Public));
     }
-    if url.scheme() == "http" {
-        // Without TLS, an image without CA certificates must do.
-        builder = builder.tls_certs_only([]);
-    } else if let Some(file) = &options.ca_file {
+    if let Some(file) = options.ca_file.as_ref().filter(|_| url.scheme() == "https") {
         let told = |why: &str| format!("webhooks.{}.ca_file: {} {why}", options.name, file.display());
         let pem = std::fs::read(file).map_err(|why| told(&format!("cannot be read: {why}")))?;
         let certificates = Certificate::from_pem_bundle(&pem)
@@ -339,21 +293,7 @@ fn client(options: &Options, url: &Url) -> Result<reqwest::Client, String> {
             .ok_or_else(|| told("holds no PEM certificate"))?;
         builder = builder.tls_certs_merge(certificates);
     }
-    builder.build().map_err(|error| {
-        let error = error.without_url();
-        let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-        format!("webhooks.{}: no connection can be set up: {why}", options.name)
-    })
-}
-
-/// `Retry-After`: seconds, or an instant.
-pub(super) fn wait(text: &str, now: Timestamp) -> Option<Duration> {
-    let text = text.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = chrono::DateTime::parse_from_rfc2822(text).ok()?;
-    Some(now.until(Timestamp::from_chrono(at.into())))
+    client::build(builder).map_err(|error| format!("webhooks.{}: {error}", options.name))
 }
 
 #[cfg(test)]
@@ -420,16 +360,6 @@ mod tests {
     }
 
     #[test]
-    fn one_address_inside_spoils_a_name() {
-        let of = |list: &[&str]| {
-            all_public("hooks.example", list.iter().map(|it| format!("{it}:0").parse().unwrap()).collect())
-        };
-        assert_eq!(of(&["1.1.1.1", "[2606:4700::1]"]).unwrap().len(), 2);
-        let refused = of(&["1.1.1.1", "10.0.0.8"]).unwrap_err();
-        assert!(refused.starts_with("hooks.example resolves to 10.0.0.8, a private address"), "{refused}");
-    }
-
-    #[test]
     fn what_is_shown_of_a_target_shows_no_secret() {
         let target =
             Target::new(&options("https://hooks.example/services/canary-path?key=canary-key")).unwrap();
@@ -439,22 +369,6 @@ mod tests {
             "Cannot POST /services/canary-path?key=canary-key\r\n\x1b[31m canary-key Bearer canary-token";
         assert_eq!(target.cleaned(echo), "Cannot POST /*** \\u{1b}[31m *** Bearer ***");
         assert_eq!(target.cleaned(&"é".repeat(1000)).chars().count(), KEPT + 1);
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_an_instant() {
-        let now = "2026-03-01T12:00:00Z".parse().unwrap();
-        for (text, wanted) in [
-            ("120", Some(120)),
-            (" 0 ", Some(0)),
-            ("Sun, 01 Mar 2026 12:02:00 GMT", Some(120)),
-            ("Sun, 01 Mar 2026 11:00:00 GMT", Some(0)),
-            ("-5", None),
-            ("soon", None),
-            ("", None),
-        ] {
-            assert_eq!(wait(text, now), wanted.map(Duration::from_secs), "{text:?}");
-        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ class Wrong(Exception):
     """What a signature does not cover."""
 
 
-def judge(body, topic, fetch, authority=None, version="2"):
+def judge(body, topic, fetch, authority=None):
     """Gives the message, or raises; `fetch` gets the certificate, `authority` is who must have made it."""
     message = json.loads(body)
     lines = []
@@ -27,7 +27,7 @@ def judge(body, topic, fetch, authority=None, version="2"):
         if message.get(name) is not None:
             lines += [name, message[name]]
     text = "\n".join(lines) + "\n"
-    if message.get("SignatureVersion") != version:
+    if message.get("SignatureVersion") != "2":
         raise Wrong("signature version")
     certificate = x509.load_pem_x509_certificate(fetch(message["SigningCertURL"]))
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -35,9 +35,8 @@ def judge(body, topic, fetch, authority=None, version="2"):
         raise Wrong("the certificate's time")
     if authority is not None:
         certificate.verify_directly_issued_by(authority)
-    digest = {"1": hashes.SHA1, "2": hashes.SHA256}[version]()
     signature = base64.b64decode(message["Signature"])
-    certificate.public_key().verify(signature, text.encode(), padding.PKCS1v15(), digest)
+    certificate.public_key().verify(signature, text.encode(), padding.PKCS1v15(), hashes.SHA256())
     if message["TopicArn"] != topic:
         raise Wrong("topic")
     if abs(now - datetime.datetime.fromisoformat(message["Timestamp"])) > datetime.timedelta(hours=1):

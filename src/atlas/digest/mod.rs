@@ -24,7 +24,7 @@ use reqwest::Method;
 use reqwest::header::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
-use super::client::Answer;
+use super::answer::Answer;
 use crate::secret::Secret;
 use challenge::Challenge;
 

@@ -106,7 +106,7 @@ impl Tokens {
             Source::AppService { at, .. } => (Some(at), timeout),
             Source::Metadata { at, .. } => (Some(at), METADATA_PATIENCE.min(timeout / 2)),
         };
-        let http = Http::new(at, timeout).map_err(|problem| ("kind", problem))?;
+        let http = Http::new(at, timeout).map_err(|problem| ("kind", problem.to_string()))?;
         Ok(Self { http, source, authority, held: std::sync::Mutex::default() })
     }
 

@@ -60,7 +60,8 @@ impl Azure {
     pub(super) fn new(options: KmsOptions) -> Result<Self, SetupError> {
         let KmsOptions { name, timeout, endpoint, login } = options;
         let bad = |setting, problem| SetupError::Setting { name: name.clone(), setting, problem };
-        let http = Http::new(endpoint.as_ref(), timeout).map_err(|problem| bad("kind", problem))?;
+        let http =
+            Http::new(endpoint.as_ref(), timeout).map_err(|problem| bad("kind", problem.to_string()))?;
         let tokens = Tokens::new(login, timeout).map_err(|(setting, problem)| bad(setting, problem))?;
         Ok(Self { http, endpoint, timeout, tokens })
     }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Named, Refused, created, object, open, refuse, seal, seconds};
 use crate::domain::time::Timestamp;
-use crate::sim::call::Ask;
+use crate::sim::ask::Ask;
 use crate::sim::world::{KeyState, World};
 
 const ACCOUNT: &str = "111122223333";

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{Named, Refused, created, object, open, parts, refuse, seal, seconds};
 use crate::domain::time::Timestamp;
-use crate::sim::call::Ask;
-use crate::sim::login::opaque;
+use crate::sim::ask::Ask;
+use crate::sim::ids::opaque;
 use crate::sim::world::{KeyState, World};
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Named, Refused, created, object, open, parts, refuse, seal};
 use crate::domain::time::Timestamp;
-use crate::sim::call::Ask;
+use crate::sim::ask::Ask;
 use crate::sim::world::{KeyState, World};
 
 const VERSIONS: &str = "/cryptoKeyVersions/";

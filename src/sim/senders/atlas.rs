@@ -19,8 +19,7 @@ use serde_json::{Value, json};
 use super::forge::Forge;
 use super::post::{Message, Rules, Verdict};
 use super::{Bad, Desk, Sender, as_sent, keys, seconds};
-use crate::sim::events::object_id;
-use crate::sim::inventory::ORG;
+use crate::sim::ids::{ORG, object_id};
 
 const RULES: Rules = Rules {
     patience: Duration::from_secs(30),

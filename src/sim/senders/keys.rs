@@ -21,9 +21,10 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use x509_cert::der::asn1::UintRef;
+use x509_cert::der::{self, Reader as _, SliceReader};
 
 use super::forge::Forge;
-use super::sha1;
 use crate::domain::time::Timestamp;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -56,18 +57,14 @@ impl Rsa {
         signature
     }
 
-    /// A PKCS#1 v1.5 signature with SHA-1, which the crypto library no longer makes.
-    pub(super) fn sign_with_sha1(&self, text: &[u8]) -> Vec<u8> {
-        sha1::sign(&self.private(), text).expect("our own key can be read")
-    }
-
     fn private(&self) -> Vec<u8> {
         self.pair.as_der().expect("our own key can be written").as_ref().to_vec()
     }
 
     /// The public key as a JSON Web Key; only Google says the algorithm.
     fn public(&self, says_algorithm: bool) -> Value {
-        let (modulus, exponent) = sha1::public_parts(self.pair.public_key().as_ref()).unwrap_or_default();
+        let [modulus, exponent] =
+            public_numbers(self.pair.public_key().as_ref()).expect("our own key can be read");
         let mut key = json!({
             "kty": "RSA", "use": "sig", "kid": self.kid,
             "n": URL_SAFE_NO_PAD.encode(modulus), "e": URL_SAFE_NO_PAD.encode(exponent),
@@ -88,6 +85,14 @@ impl Rsa {
             text.as_bytes().chunks(64).filter_map(|it| std::str::from_utf8(it).ok()).collect();
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
     }
+}
+
+/// Modulus and exponent of a public key in PKCS#1.
+fn public_numbers(pkcs1: &[u8]) -> der::Result<[Vec<u8>; 2]> {
+    SliceReader::new(pkcs1)?.sequence(|numbers| {
+        let (modulus, exponent): (UintRef<'_>, UintRef<'_>) = (numbers.decode()?, numbers.decode()?);
+        Ok([modulus.as_bytes().to_vec(), exponent.as_bytes().to_vec()])
+    })
 }
 
 /// A certificate of the notification service, and where it lies.

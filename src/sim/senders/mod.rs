@@ -39,8 +39,8 @@ mod gcp;
 mod generic;
 mod keys;
 mod post;
-mod sha1;
 mod sns;
+pub(super) mod subscription;
 pub(super) mod watch;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -8,6 +8,8 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 
+use crate::net::{self, cause::with_causes};
+
 /// The longest reply that is kept.
 const REPLY_CAP: usize = 64 * 1024;
 
@@ -88,12 +90,7 @@ impl Rules {
 
 /// The client of all senders: no redirects, no reuse of what a receiver hung up on.
 pub(super) fn client() -> reqwest::Client {
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_gzip()
-        .http1_only()
-        .build()
-        .expect("a client can be made")
+    net::client::build(net::client::anonymous().no_gzip().http1_only()).expect("a client can be made")
 }
 
 /// Sends once and reads the reply.
@@ -121,7 +118,7 @@ pub(super) async fn send(
     match read(request).await {
         Ok(attempt) => attempt,
         // The address may carry a secret.
-        Err(error) => Attempt { error: Some(causes(&error.without_url())), ..Attempt::default() },
+        Err(error) => Attempt { error: Some(with_causes(&error.without_url())), ..Attempt::default() },
     }
 }
 
@@ -129,23 +126,7 @@ async fn read(request: reqwest::RequestBuilder) -> Result<Attempt, reqwest::Erro
     let mut response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > REPLY_CAP {
-            body.truncate(REPLY_CAP);
-            break;
-        }
-    }
+    net::body::fill(&mut response, REPLY_CAP, &mut body).await?;
     let body = String::from_utf8_lossy(&body).into_owned();
     Ok(Attempt { status: Some(status), headers, body, error: None })
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -2,8 +2,8 @@
 //!
 //! `topicArn` is required. `event` is `SubscriptionConfirmation`, `UnsubscribeConfirmation`, or what happened
 //! by the fields of [`super::aws`], which then travels as text in `Message`. Options: `subject`; `message` in place of
-//! the event; `signatureVersion` `"2"` (SHA-256, what we ask users to set) or `"1"` (SHA-1, the service's own
-//! default); `rawDelivery` (no envelope, no signature); `lambdaSpelling` (`SigningCertUrl`); `certUrl` and
+//! the event; `signatureVersion` `"2"` (SHA-256, which hooks ask for) or `"1"` (the service's default, SHA-1:
+//! only the version says so, the signature stays that of version 2, because no receiver here may accept it); `rawDelivery` (no envelope, no signature); `lambdaSpelling` (`SigningCertUrl`); `certUrl` and
 //! `subscribeUrl` in place of the simulator's own.
 //!
 //! `SubscribeURL` is answered by the simulator, and noted in `/sim/v1/emissions`. The authority that made the
@@ -17,7 +17,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::aws::{self, Change};
@@ -71,7 +71,7 @@ struct Settings {
     subscribe_url: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 enum Version {
     #[serde(rename = "1")]
     One,
@@ -182,16 +182,13 @@ impl Topic {
             _ => (&notary.key, &notary.good),
         };
         let text = string_to_sign(signed);
-        let (version, mut signature) = match self.settings.signature_version {
-            Version::One => ("1", key.sign_with_sha1(text.as_bytes())),
-            Version::Two => ("2", key.sign(text.as_bytes())),
-        };
+        let mut signature = key.sign(text.as_bytes());
         if desk.forges(Forge::Signature) {
             signature = keys::spoilt(signature);
         }
         let own = format!("{base}/senders/sns/{}", certificate.file);
         let spelling = if self.settings.lambda_spelling { "SigningCertUrl" } else { "SigningCertURL" };
-        body["SignatureVersion"] = json!(version);
+        body["SignatureVersion"] = json!(self.settings.signature_version);
         body["Signature"] = json!(STANDARD.encode(signature));
         body[spelling] = json!(self.settings.cert_url.clone().unwrap_or(own));
         if self.settings.lambda_spelling {

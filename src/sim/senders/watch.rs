@@ -19,8 +19,7 @@
 //! `atlas` tells of alerts that open and close. `cloudevents` and `standard` ask for a rotation to a new
 //! version of the key that a project holds. Nothing is told of a world that was replaced as a whole.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use axum::Json;
@@ -29,128 +28,13 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::emit::{Order, complete};
+use super::subscription::{ANYBODY, ATLAS, AWS, AZURE, GCP, GIVEN, Subscription, Told};
 use super::{Bad, Kind};
 use crate::sim::world::{Facts, KeyState, World};
 use crate::sim::{Shared, events};
-
-/// One subscriber.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
-pub struct Subscription {
-    kind: Kind,
-    only: Option<BTreeSet<String>>,
-    about: Option<String>,
-    /// The rest of the order.
-    order: Map<String, Value>,
-}
-
-/// The order holds secrets.
-impl fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("kind", &self.kind).finish_non_exhaustive()
-    }
-}
-
-impl TryFrom<Map<String, Value>> for Subscription {
-    type Error = String;
-
-    fn try_from(fields: Map<String, Value>) -> Result<Self, String> {
-        Self::read(fields).map_err(|bad| bad.to_string())
-    }
-}
-
-impl From<Subscription> for Map<String, Value> {
-    fn from(subscription: Subscription) -> Self {
-        let mut fields = subscription.order;
-        fields.insert("kind".to_owned(), json!(subscription.kind));
-        fields.extend(subscription.only.map(|only| ("only".to_owned(), json!(only))));
-        fields.extend(subscription.about.map(|about| ("about".to_owned(), json!(about))));
-        fields
-    }
-}
-
-/// The fields that a change gives.
-const GIVEN: [&str; 7] = ["event", "key", "alias", "groupId", "action", "nbf", "exp"];
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Own {
-    kind: Kind,
-    #[serde(default)]
-    only: Option<BTreeSet<String>>,
-    #[serde(default)]
-    about: Option<String>,
-}
-
-impl Subscription {
-    fn read(mut fields: Map<String, Value>) -> Result<Self, Bad> {
-        if let Some(name) = GIVEN.into_iter().find(|name| fields.contains_key(*name)) {
-            return Err(Bad::new(name, "a subscription is told this by what changes"));
-        }
-        let own: Own = super::read(super::take(&mut fields, &["kind", "only", "about"]))?;
-        let subscription = Self { kind: own.kind, only: own.only, about: own.about, order: fields };
-        Order::read(subscription.order_for(&sample(own.kind)))?;
-        Ok(subscription)
-    }
-
-    fn wants(&self, told: &Told) -> bool {
-        told.kinds.contains(&self.kind)
-            && self.only.as_ref().is_none_or(|only| only.contains(told.event))
-            && self.about.as_ref().is_none_or(|about| told.about.starts_with(about.as_str()))
-    }
-
-    fn order_for(&self, told: &Told) -> Map<String, Value> {
-        let mut order = self.order.clone();
-        order.insert("kind".to_owned(), json!(self.kind));
-        if !told.event.is_empty() {
-            order.insert("event".to_owned(), json!(told.event));
-        }
-        order.extend(told.fields.clone());
-        order
-    }
-}
-
-/// One thing to tell, and whose senders tell it.
-#[derive(Clone, Debug)]
-struct Told {
-    kinds: &'static [Kind],
-    event: &'static str,
-    about: String,
-    fields: Map<String, Value>,
-}
-
-impl Told {
-    fn new(kinds: &'static [Kind], event: &'static str, about: &str, fields: Value) -> Self {
-        let Value::Object(fields) = fields else { unreachable!("a change has fields") };
-        Self { kinds, event, about: about.to_owned(), fields }
-    }
-}
-
-const AWS: &[Kind] = &[Kind::AwsEventbridge, Kind::AwsSns];
-const AZURE: &[Kind] = &[Kind::AzureEventGrid];
-const GCP: &[Kind] = &[Kind::GcpPubsub];
-const ATLAS: &[Kind] = &[Kind::Atlas];
-const ANYBODY: &[Kind] = &[Kind::CloudEvents, Kind::Standard];
-
-/// Something that each kind could be told, to see whether an order is sound.
-fn sample(kind: Kind) -> Told {
-    let key = match kind {
-        Kind::AzureEventGrid => "https://v.vault.azure.net/keys/k/1",
-        Kind::GcpPubsub => "projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1",
-        _ => "1234abcd-12ab-34cd-56ef-1234567890ab",
-    };
-    match kind {
-        Kind::Atlas => Told::new(ATLAS, "AWS_ENCRYPTION_KEY_INVALID", "", json!({ "groupId": "g" })),
-        Kind::AzureEventGrid => Told::new(AZURE, "KeyExpired", key, json!({ "key": key })),
-        Kind::GcpPubsub => Told::new(GCP, "CreateCryptoKeyVersion", key, json!({ "key": key })),
-        Kind::AwsEventbridge | Kind::AwsSns => Told::new(AWS, "DisableKey", key, json!({ "key": key })),
-        Kind::CloudEvents | Kind::Standard => Told::new(ANYBODY, "", key, json!({ "groupId": "g" })),
-    }
-}
 
 /// What of the world is told.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+use crate::net::body::{self, BodyError};
+use crate::net::cause::with_causes;
+use crate::net::client::{self, BuildError};
+
 /// SNS gives up after 15 s and an API destination after 5; the answer to them must still be written.
 const LIMIT: Duration = Duration::from_secs(4);
 
@@ -15,41 +19,21 @@ pub(super) struct Fetcher(reqwest::Client);
 impl Fetcher {
     /// # Errors
     /// When TLS cannot be set up.
-    pub(super) fn new() -> Result<Self, reqwest::Error> {
-        reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(LIMIT)
-            .connect_timeout(LIMIT)
-            .user_agent(concat!("keywheel/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map(Self)
+    pub(super) fn new() -> Result<Self, BuildError> {
+        client::build(client::builder(None, LIMIT).timeout(LIMIT)).map(Self)
     }
 
     /// The body of a good answer, at most `limit` bytes of it.
     pub(super) async fn get(&self, url: &str, limit: usize) -> Result<Vec<u8>, String> {
+        // Without the URL: a confirmation's holds a token.
+        let said = |error: reqwest::Error| with_causes(&error.without_url());
         let mut answer = self.0.get(url).send().await.map_err(said)?;
         if !answer.status().is_success() {
             return Err(format!("it was answered with {}", answer.status()));
         }
-        let mut body = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(said)? {
-            if body.len() + part.len() > limit {
-                return Err(format!("the answer is longer than {limit} bytes"));
-            }
-            body.extend_from_slice(&part);
-        }
-        Ok(body)
+        body::read(&mut answer, limit).await.map_err(|error| match error {
+            BodyError::TooLong => format!("the answer is longer than {limit} bytes"),
+            BodyError::Broken(error) => said(error),
+        })
     }
-}
-
-/// The cause without the address: a confirmation's holds a token.
-fn said(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }

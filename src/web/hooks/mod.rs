@@ -158,8 +158,7 @@ impl Hooks {
     /// # Errors
     /// Names the hook and the setting that cannot be used.
     pub fn new(hooks: &[Hook]) -> Result<Self, String> {
-        let fetcher =
-            fetch::Fetcher::new().map_err(|error| format!("hooks: TLS cannot be set up: {error}"))?;
+        let fetcher = fetch::Fetcher::new().map_err(|error| format!("hooks: {error}"))?;
         let endpoints = hooks.iter().map(|hook| Ok((hook.name.clone(), Endpoint::new(hook)?)));
         let endpoints = endpoints.collect::<Result<_, String>>()?;
         Ok(Self { endpoints, fetcher, keys: token::Keys::default() })

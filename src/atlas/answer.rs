@@ -1,0 +1,29 @@
+//! What comes back from Atlas, before anybody has read a meaning into it.
+
+use crate::domain::time::{Span, Timestamp};
+
+/// A reply, as far as it is needed.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// When it was complete, by our clock.
+    pub(super) at: Timestamp,
+    /// The `X-Error-Code` header.
+    pub(super) error_code: Option<String>,
+    pub(super) retry_after: Option<Span>,
+    /// Our clock at the middle of the trip minus the `Date` header, in milliseconds.
+    pub(super) skew_ms: Option<i64>,
+    /// Scheme and host that a redirect points to.
+    pub(super) redirect: Option<String>,
+    /// The lines of `WWW-Authenticate`, as far as they are text.
+    pub(super) challenges: Vec<String>,
+    /// The `Authentication-Info` header.
+    pub(super) authentication_info: Option<String>,
+    /// The body, or what happened to it.
+    pub(super) body: Result<Vec<u8>, String>,
+}
+
+impl Answer {
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}

@@ -1,0 +1,39 @@
+//! Errors that wrap other errors: the reason, or all of them in one line.
+
+use std::error::Error;
+use std::iter::successors;
+
+/// `error` and its causes, the outermost first.
+pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |error| (*error).source())
+}
+
+/// The innermost cause. It names what the operating system or the server answered; the errors around
+/// it repeat that the call failed.
+#[must_use]
+pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().unwrap_or(error).to_string()
+}
+
+/// `error` and its causes in one line, joined by colons.
+#[must_use]
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the call failed")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn the_root_cause_is_the_innermost_one() {
+        let error = Outer(std::io::Error::other("connection refused"));
+        assert_eq!(root_cause(&error), "connection refused");
+        assert_eq!(with_causes(&error), "the call failed: connection refused");
+        assert_eq!(root_cause(&std::io::Error::other("alone")), "alone");
+    }
+}

@@ -1,0 +1,48 @@
+//! Names that resolve to public addresses only.
+//!
+//! The check stands where the connection is made: a name that resolves to another address on the
+//! second lookup gains nothing, because the connection goes to an address that was checked.
+
+use std::net::SocketAddr;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::domain::address::{ONLY_PUBLIC, not_public};
+
+/// Resolves names, and refuses those that lead inside.
+#[derive(Debug)]
+pub struct Public;
+
+impl Resolve for Public {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            all_public(name.as_str(), found).map(|it| Box::new(it.into_iter()) as Addrs).map_err(Into::into)
+        })
+    }
+}
+
+/// Refuses a name with even one address inside: which of its addresses is tried is chance.
+fn all_public(name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
+    for address in &found {
+        if let Some(why) = not_public(address.ip()) {
+            return Err(format!("{name} resolves to {}, {why}: {ONLY_PUBLIC}", address.ip()));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_inside_spoils_a_name() {
+        let of = |list: &[&str]| {
+            all_public("hooks.example", list.iter().map(|it| format!("{it}:0").parse().unwrap()).collect())
+        };
+        assert_eq!(of(&["1.1.1.1", "[2606:4700::1]"]).unwrap().len(), 2);
+        let refused = of(&["1.1.1.1", "10.0.0.8"]).unwrap_err();
+        assert!(refused.starts_with("hooks.example resolves to 10.0.0.8, a private address"), "{refused}");
+    }
+}
