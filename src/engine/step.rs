@@ -17,8 +17,8 @@ use crate::atlas::AtlasApi;
 use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
 use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Sight, Step, next};
-use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome};
-use crate::domain::rotation::state::{Cause, Reply, Rotation, State, Target};
+use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome, Reply};
+use crate::domain::rotation::state::{Cause, Rotation, State, Target};
 use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError, Vote};
 
 /// Runs `row` until it rests, is final, or its claim is lost.

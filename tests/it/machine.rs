@@ -13,9 +13,9 @@ use keywheel::domain::rotation::machine::{
     Effect, MACHINE_VERSION, Notice, Resume, Step, extras, next, resume,
 };
 use keywheel::domain::rotation::outcome::{
-    Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome,
+    Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome, Reply,
 };
-use keywheel::domain::rotation::state::{Cause, Hold, Proposal, Reply, Rotation, State, Target};
+use keywheel::domain::rotation::state::{Cause, Hold, Proposal, Rotation, State, Target};
 use keywheel::domain::time::{Span, Timestamp};
 use sha2::Digest;
 

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::outcome::{Failure, Observation};
+use super::outcome::{Failure, Observation, Reply};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::named::named;
@@ -170,24 +170,6 @@ pub struct Attempt {
     pub reply: Option<Reply>,
     /// Its sender ended before it could record a reply, so the request may outlive it.
     pub interrupted: bool,
-}
-
-/// What a PATCH came to, as far as its sender can know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reply {
-    /// 2xx.
-    Accepted,
-    /// Anything that leaves open whether Atlas applied it: no reply, 5xx, 409, an unreadable reply.
-    Unknown(Failure),
-    /// Atlas said no, definitely, and for a reason that will not pass.
-    Refused(Failure),
-    /// Atlas did not look at it (429, 405): nothing was applied, try again.
-    NotTaken(Failure),
-    /// The credential was not accepted, after one refresh.
-    Auth(Failure),
-    /// The project is gone.
-    Gone(Failure),
 }
 
 /// What was seen of one cluster since the new key was proven.

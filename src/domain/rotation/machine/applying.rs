@@ -2,8 +2,8 @@
 
 use super::sight::{Sight, sight};
 use super::turn::Turn;
-use crate::domain::rotation::outcome::Look;
-use crate::domain::rotation::state::{Cause, Reply, State, Target};
+use crate::domain::rotation::outcome::{Look, Reply};
+use crate::domain::rotation::state::{Cause, State, Target};
 
 impl Turn {
     pub(super) fn look_applying(&mut self, look: &Look) {

@@ -1,9 +1,9 @@
 //! Atlas was read: what every state does with that before its own phase decides.
 
 use super::turn::Turn;
-use crate::domain::rotation::outcome::{Class, Failure, Look};
+use crate::domain::rotation::outcome::{Class, Failure, Look, Reply};
 use crate::domain::rotation::retry;
-use crate::domain::rotation::state::{Reply, State, Target};
+use crate::domain::rotation::state::{State, Target};
 
 impl Turn {
     pub(super) fn looked(&mut self, look: &Look) {

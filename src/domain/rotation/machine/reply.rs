@@ -3,8 +3,9 @@
 use super::sight::extras;
 use super::step::Effect;
 use super::turn::Turn;
+use crate::domain::rotation::outcome::Reply;
 use crate::domain::rotation::retry;
-use crate::domain::rotation::state::{Cause, Reply, Target};
+use crate::domain::rotation::state::{Cause, Target};
 
 impl Turn {
     pub(super) fn replied(&mut self, reply: &Reply) {

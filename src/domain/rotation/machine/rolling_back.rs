@@ -4,8 +4,8 @@ use super::readings::Proof;
 use super::sight::{Sight, extras, sight};
 use super::step::Effect;
 use super::turn::Turn;
-use crate::domain::rotation::outcome::Observation;
-use crate::domain::rotation::state::{Attempt, Cause, Reply, State, Target};
+use crate::domain::rotation::outcome::{Observation, Reply};
+use crate::domain::rotation::state::{Attempt, Cause, State, Target};
 
 impl Turn {
     pub(super) fn begin_rolling_back(&mut self) {
