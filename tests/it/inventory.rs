@@ -368,7 +368,7 @@ async fn a_patch_that_takes_effect_after_its_rotation_failed_is_no_drift() {
     assert_eq!((row.rotation.state, row.rotation.cause), (State::Failed, Some(Cause::NotApplied)));
     rig.set_by_hand(&new_key());
     let late = tokio::time::timeout(Duration::from_secs(30), async {
-        while !rig.engine.rotation(row.rotation.id).await.unwrap().rotation.late_apply {
+        while !rig.engine.rotation(row.rotation.id).await.unwrap().rotation.ending.late_apply {
             driver::run_due(&rig.engine).await.unwrap();
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
