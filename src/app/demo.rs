@@ -214,7 +214,7 @@ async fn event(engine: &Engine, sim: &Sim, hook: &str, group: &GroupId) -> anyho
     });
     let row = proposed.await.context("the demo's event came to nothing")??;
     say(&format!("   proposed by {}", row.trigger))?;
-    for check in &row.rotation.checks {
+    for check in &row.rotation.observing.checks {
         say(&format!("   {:<12} {:<18} {}", check.result, check.name, check.detail))?;
     }
     follow(engine, row, State::Completed).await

@@ -11,8 +11,7 @@ use super::inventory::{Groups, Team};
 use crate::domain::event::KeyEvent;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Provider};
-use crate::domain::rotation::outcome::{Cluster, Failure, Observation};
-use crate::domain::rotation::state::Reply;
+use crate::domain::rotation::outcome::{Cluster, Failure, Observation, Reply};
 use crate::domain::time::Timestamp;
 
 /// Atlas, as the engine sees it. Every call names a credential and gives up after `timeout`.

@@ -16,8 +16,7 @@ use super::error::{failure, told, unreadable};
 use super::{Atlas, PatchBody, error};
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Place, Provider, aws_region};
-use crate::domain::rotation::outcome::{Class, Failure, Observation};
-use crate::domain::rotation::state::Reply;
+use crate::domain::rotation::outcome::{Class, Failure, Observation, Reply};
 
 /// The only version in which this resource exists.
 pub(super) const V2023: &str = "application/vnd.atlas.2023-01-01+json";

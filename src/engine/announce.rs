@@ -73,7 +73,7 @@ pub fn rows(
             let (kind, part) = (name(*notice), part(*notice, before, after, now));
             let mut model = model(&engine.settings, before, after, kind);
             if *notice == Notice::PreflightFailed {
-                model["checks"] = remarks(&after.checks);
+                model["checks"] = remarks(&after.observing.checks);
             }
             let news = News {
                 kind,
@@ -96,7 +96,7 @@ pub(super) fn proposal_rows(
     now: Timestamp,
 ) -> Vec<NewOutbox> {
     let mut model = model(&engine.settings, row, &row.rotation, kind);
-    model["checks"] = remarks(&row.rotation.checks);
+    model["checks"] = remarks(&row.rotation.observing.checks);
     let news = News {
         kind,
         identity: format!("{}/{kind}", row.rotation.id),
@@ -143,7 +143,7 @@ fn part(notice: Notice, before: &RotationRow, after: &Rotation, now: Timestamp) 
         Notice::Page { .. } => before.version.to_string(),
         Notice::CurrentKeyInvalid => hour(),
         Notice::PreflightFailed => {
-            let which = failed(&after.checks).map_or("", |check| check.name.as_str());
+            let which = failed(&after.observing.checks).map_or("", |check| check.name.as_str());
             format!("{which}/{}", hour())
         }
         Notice::Finished(_) | Notice::LateApply | Notice::NotDeployed => String::new(),
@@ -163,8 +163,8 @@ fn model(settings: &Settings, row: &RotationRow, rotation: &Rotation, kind: &str
         "cause": rotation.cause,
         "requestedBy": row.requested_by,
         "reason": row.reason,
-        "atlasErrorCode": rotation.failure.as_ref().and_then(|it| it.code.clone()),
-        "atlasDetail": rotation.failure.as_ref().map(|it| it.detail.clone()),
+        "atlasErrorCode": rotation.observing.failure.as_ref().and_then(|it| it.code.clone()),
+        "atlasDetail": rotation.observing.failure.as_ref().map(|it| it.detail.clone()),
         "remedy": rotation.cause.map(|cause| remedy(cause, rotation)),
         "server": settings.public_url,
     })

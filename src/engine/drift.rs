@@ -156,17 +156,19 @@ fn has_moved(row: &RotationRow) -> bool {
 /// too, and what it saw last was their key.
 fn last_seen(project: &Project, newest: Option<&RotationRow>) -> Option<Timestamp> {
     let overtaken = newest.filter(|row| {
-        !has_moved(row) && row.rotation.finished_at.is_some_and(|at| project.last_checked_at <= Some(at))
+        !has_moved(row)
+            && row.rotation.ending.finished_at.is_some_and(|at| project.last_checked_at <= Some(at))
     });
     overtaken.map_or(project.last_checked_at, |row| Some(row.rotation.created_at))
 }
 
 /// From when until when PATCHes of a rotation may have taken effect, by Atlas' clock.
 fn patching(rotation: &Rotation) -> Option<(Timestamp, Timestamp)> {
-    let first = rotation.first_patch_at?;
-    let seen = rotation.last.as_ref();
-    let late = seen.filter(|_| rotation.late_apply).map(|seen| seen.at);
-    let last = rotation.patched_at.filter(|_| !rotation.sent_old).or(rotation.finished_at);
+    let first = rotation.patching.first_at?;
+    let seen = rotation.observing.last.as_ref();
+    let late = seen.filter(|_| rotation.ending.late_apply).map(|seen| seen.at);
+    let last =
+        rotation.patching.patched_at.filter(|_| !rotation.patching.sent_old).or(rotation.ending.finished_at);
     let last = late.max(last).unwrap_or(first);
     let skew = seen.and_then(|seen| seen.skew_ms);
     Some((atlas_time(first, skew), atlas_time(last, skew)))
@@ -211,7 +213,8 @@ fn who(engine: &Engine, credential: &str, feed: &Result<Option<KeyEvent>, Failur
 
 fn undid(row: &RotationRow) -> String {
     let rotation = &row.rotation;
-    let ended = rotation.finished_at.map_or_else(String::new, |at| format!(" ended at {} and", clock(at)));
+    let ended =
+        rotation.ending.finished_at.map_or_else(String::new, |at| format!(" ended at {} and", clock(at)));
     format!(
         "It undoes the rotation {}, which{ended} had moved the project to {}. A Terraform apply from a file that still \
          names the old key is the usual cause; the lines that make Terraform agree with the rotation are below.",

@@ -27,8 +27,8 @@ use crate::domain::event::KeyEvent;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Provider};
 use crate::domain::project::Status;
-use crate::domain::rotation::outcome::{Class, Cluster, Failure, Observation};
-use crate::domain::rotation::state::{Reply, State};
+use crate::domain::rotation::outcome::{Class, Cluster, Failure, Observation, Reply};
+use crate::domain::rotation::state::State;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 

@@ -214,7 +214,7 @@ impl Engine {
             "newKey": row.rotation.new_key.to_string(),
             "proposalHash": row.proposal_hash,
             "reason": row.reason,
-            "checks": row.rotation.checks,
+            "checks": row.rotation.observing.checks,
         });
         if let Consent::OfPeople(Some(why)) = &consent {
             detail["autoApproval"] = json!(format!("people are asked: {why}"));

@@ -17,8 +17,8 @@ use crate::atlas::AtlasApi;
 use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
 use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Sight, Step, next};
-use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome};
-use crate::domain::rotation::state::{Cause, Reply, Rotation, State, Target};
+use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome, Reply};
+use crate::domain::rotation::state::{Cause, Rotation, State, Target};
 use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError, Vote};
 
 /// Runs `row` until it rests, is final, or its claim is lost.
@@ -109,7 +109,7 @@ async fn gather(
         environment: environment.as_deref(),
         kms: kms.as_deref(),
     };
-    let gathered = preflight::gather(engine, subject, &rotation.new_key, &rotation.place).await?;
+    let gathered = preflight::gather(engine, subject, &rotation.new_key, &rotation.block.place).await?;
     Ok(gathered.map(Some))
 }
 
@@ -123,11 +123,11 @@ async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> Reply {
         return not_sent(&why);
     }
     let now = engine.clock.now();
-    let looked_at = rotation.last.as_ref().map_or(rotation.created_at, |seen| seen.at);
+    let looked_at = rotation.observing.last.as_ref().map_or(rotation.created_at, |seen| seen.at);
     if now.since(looked_at) > rotation.rules.pace.fresh.get() {
         return not_sent("the look before this PATCH was too old when its intent was committed");
     }
-    let committed = rotation.patch.as_ref().map_or(now, |patch| patch.sent_at);
+    let committed = rotation.patching.latest.as_ref().map_or(now, |patch| patch.sent_at);
     let (lease, reserve) = (engine.settings.lease(), engine.settings.lease_reserve());
     let left = lease.saturating_sub(now.since(committed)).saturating_sub(reserve);
     let timeout = left.min(engine.settings.request_timeout.get());
@@ -241,11 +241,11 @@ pub(super) fn journal(
     if let Some(hold) = after.hold {
         detail["hold"] = json!(hold);
     }
-    if let (Effect::Patch(target), Some(patch)) = (effect, &after.patch) {
+    if let (Effect::Patch(target), Some(patch)) = (effect, &after.patching.latest) {
         detail["patch"] =
             json!({ "attempt": patch.number, "target": target, "key": after.key(target).to_string() });
     }
-    if let Some(deployed) = after.deployed.filter(|_| moved) {
+    if let Some(deployed) = after.rollout.deployed.filter(|_| moved) {
         detail["deployed"] = json!(deployed);
     }
     if let Some(checks) = outcome.checks().filter(|_| sends) {
@@ -353,7 +353,7 @@ pub(super) fn audit(
         }
         row("rotation.moved", detail);
     }
-    if let (Effect::Patch(target), Some(patch)) = (effect, &after.patch) {
+    if let (Effect::Patch(target), Some(patch)) = (effect, &after.patching.latest) {
         row(
             "rotation.patch_intent",
             json!({ "groupId": after.group_id, "attempt": patch.number, "target": target, "key": after.key(target).to_string() }),
@@ -364,22 +364,22 @@ pub(super) fn audit(
 
 /// What a transition changes in the project, in the same transaction.
 fn project(before: &Rotation, after: &Rotation) -> Option<ProjectWrite> {
-    let late = after.late_apply && !before.late_apply;
+    let late = after.ending.late_apply && !before.ending.late_apply;
     if before.state == after.state && !late {
         return None;
     }
-    let seen = after.last.as_ref();
+    let seen = after.observing.last.as_ref();
     // Proven or not, a key that our PATCH has put there is not somebody else's change.
     let ours = match (after.state, seen.map(|seen| machine::sight(after, seen))) {
         (State::Completed | State::Accepted, _) => Some(Target::New),
-        (State::Closed, Some(Sight::New)) if after.attempts > 0 => Some(Target::New),
+        (State::Closed, Some(Sight::New)) if after.patching.attempts > 0 => Some(Target::New),
         (_, Some(Sight::New)) if late => Some(Target::New),
         (_, Some(Sight::Old)) if late => Some(Target::Old),
         _ => None,
     };
     let changed = ours.map(|target| KeyChange {
         key: after.key(target).clone(),
-        since: after.patched_at.or(after.finished_at).unwrap_or(after.created_at),
+        since: after.patching.patched_at.or(after.ending.finished_at).unwrap_or(after.created_at),
         source: SinceSource::Rotation,
     });
     Some(ProjectWrite {

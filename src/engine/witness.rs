@@ -98,7 +98,7 @@ async fn one(engine: &Engine, awaited: AwaitedProof) -> Result<(), StoreError> {
 
 /// As long as it has been looked for, within bounds.
 fn wait(row: &RotationRow, now: Timestamp) -> Duration {
-    let ended = row.rotation.finished_at.unwrap_or(now);
+    let ended = row.rotation.ending.finished_at.unwrap_or(now);
     now.since(ended).clamp(WAITS.0, WAITS.1)
 }
 
@@ -109,11 +109,14 @@ async fn ask(engine: &Engine, row: &RotationRow) -> Result<Result<Witness, Failu
     let first = journal
         .iter()
         .find(|entry| entry.kind == "patch" && entry.detail["patch"]["target"] == json!(Target::New));
-    let sent = first.map(|entry| entry.at).or(rotation.patched_at).unwrap_or(rotation.created_at);
-    let skew = rotation.last.as_ref().and_then(|seen| seen.skew_ms);
+    let sent = first.map(|entry| entry.at).or(rotation.patching.patched_at).unwrap_or(rotation.created_at);
+    let skew = rotation.observing.last.as_ref().and_then(|seen| seen.skew_ms);
     let sent = atlas_time(sent, skew);
     let looked = sent - rotation.rules.pace.fresh.get();
-    let done = atlas_time(rotation.patched_at.or(rotation.finished_at).unwrap_or(rotation.created_at), skew);
+    let done = atlas_time(
+        rotation.patching.patched_at.or(rotation.ending.finished_at).unwrap_or(rotation.created_at),
+        skew,
+    );
     let timeout = engine.settings.request_timeout.get();
     let events = engine.atlas.key_events(&row.credential, &rotation.group_id, looked - SLACK, timeout).await;
     let own = engine.atlas.identity(&row.credential);

@@ -341,9 +341,9 @@ impl Store {
                     .bind(machine)
                     .bind(i64::from(MACHINE_VERSION))
                     .bind(urgency(after.state))
-                    .bind(after.guard_deadline)
+                    .bind(after.patching.guard_deadline)
                     .bind(after.wake_at)
-                    .bind(after.finished_at)
+                    .bind(after.ending.finished_at)
             };
         }
         let done = match (before.lease, write.keep_lease) {
@@ -382,7 +382,10 @@ impl Store {
             tx.write_project(project, now).await?;
         }
         let ended = before.rotation.state != after.state;
-        if ended && matches!(after.state, State::Completed | State::Accepted) && after.patched_at.is_some() {
+        if ended
+            && matches!(after.state, State::Completed | State::Accepted)
+            && after.patching.patched_at.is_some()
+        {
             tx.expect_proof(after.id, now).await?;
         }
         tx.write_outbox(&write.outbox, now).await?;
@@ -480,7 +483,13 @@ impl Store {
         let mut rows = rows.into_iter().map(RotationRow::try_from).collect::<Result<Vec<_>, _>>()?;
         rows.sort_by_key(|row| {
             let it = &row.rotation;
-            (urgency(it.state), it.guard_deadline.is_none(), it.guard_deadline, it.wake_at, it.id)
+            (
+                urgency(it.state),
+                it.patching.guard_deadline.is_none(),
+                it.patching.guard_deadline,
+                it.wake_at,
+                it.id,
+            )
         });
         Ok(rows)
     }

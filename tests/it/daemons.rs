@@ -382,7 +382,10 @@ async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
         proxy.set(mischief);
         keywheel::engine::step::run(&engine, claimed).await.unwrap();
         let row = engine.rotation(row.rotation.id).await.unwrap();
-        assert_eq!((row.rotation.state, row.rotation.attempts, row.lease), (State::Verifying, 1, None));
+        assert_eq!(
+            (row.rotation.state, row.rotation.patching.attempts, row.lease),
+            (State::Verifying, 1, None)
+        );
         let journal = engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
         let kinds: Vec<_> = journal.iter().map(|it| it.kind.as_str()).collect();
         assert_eq!(kinds, ["proposed", "command", "patch", "reply", "look"]);

@@ -251,9 +251,9 @@ fn shake(it: &mut Rotation, dice: &mut Dice, now: Timestamp) {
     // Mostly open, as rotations that are stepped are.
     it.state = if dice.roll(4) > 0 { dice.one(&STATES[..7]) } else { dice.one(&STATES) };
     it.cause = dice.maybe(|dice| dice.one(&[Cause::Refused, Cause::Unproven]));
-    it.guard_deadline = dice.maybe(|dice| instant(dice, now));
+    it.patching.guard_deadline = dice.maybe(|dice| instant(dice, now));
     it.wake_at = dice.maybe(|dice| instant(dice, now));
-    it.finished_at = it.state.is_final().then_some(now);
+    it.ending.finished_at = it.state.is_final().then_some(now);
 }
 
 fn vote(dice: &mut Dice) -> Vote {

@@ -40,7 +40,7 @@ async fn a_rotation_completes_and_the_project_has_the_new_key() {
     assert_eq!(row.rotation.state, State::Completed);
     let project = rig.engine.store.project(&group(1).parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(project.current_key.unwrap().to_string(), new_key());
-    assert_eq!(project.key_since, row.rotation.patched_at);
+    assert_eq!(project.key_since, row.rotation.patching.patched_at);
     assert_eq!(rig.patches(), [new_key()]);
     let kinds: Vec<_> =
         rig.engine.store.outbox(None, 10).await.unwrap().into_iter().map(|it| it.kind).collect();
@@ -105,7 +105,7 @@ async fn a_refused_key_fails_with_atlas_words_and_changes_nothing() {
     let row = rig.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.cause), (State::Failed, Some(Cause::Refused)));
     assert_eq!(
-        row.rotation.failure.unwrap().code.as_deref(),
+        row.rotation.observing.failure.unwrap().code.as_deref(),
         Some("AWS_KMS_CUSTOMER_MASTER_KEY_NOT_ENABLED")
     );
     assert_eq!((rig.held(), rig.patches().len()), (old_key(), 1));
@@ -136,7 +136,7 @@ async fn a_refused_rollback_pages_and_heals_when_the_key_does() {
         (State::NeedsOperator, Some(Cause::RollbackRefused))
     );
     assert_eq!(
-        row.rotation.failure.as_ref().unwrap().code.as_deref(),
+        row.rotation.observing.failure.as_ref().unwrap().code.as_deref(),
         Some("ENCRYPTION_AT_REST_SETTINGS_INVALID")
     );
     assert_eq!(rig.patches(), [new_key(), old_key()]);
@@ -408,5 +408,5 @@ async fn a_rotation_keeps_the_rules_it_was_proposed_under() {
     });
     rig.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
     let row = rig.settle(&row).await;
-    assert_eq!((row.rotation.state, row.rotation.quorum.required), (State::Completed, 1));
+    assert_eq!((row.rotation.state, row.rotation.permission.quorum.required), (State::Completed, 1));
 }

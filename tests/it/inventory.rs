@@ -374,7 +374,7 @@ async fn a_patch_that_takes_effect_after_its_rotation_failed_is_no_drift() {
     let row = rig.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.cause), (State::Failed, Some(Cause::NotApplied)));
     rig.set_by_hand(&new_key());
-    rig.until_row(&row, |row| row.rotation.late_apply).await;
+    rig.until_row(&row, |row| row.rotation.ending.late_apply).await;
     the_new_key_is_known(&rig).await;
 }
 

@@ -3,6 +3,8 @@
 //! The driver loop is imitated exactly (claim, look, decide, commit, act) and killed at named
 //! points. Invariants are judged from the world's own log of what it received, never from our rows.
 
+mod stored;
+
 use std::time::Duration;
 
 use keywheel::domain::ids::{GroupId, RotationId};
@@ -13,9 +15,9 @@ use keywheel::domain::rotation::machine::{
     Effect, MACHINE_VERSION, Notice, Resume, Step, extras, next, resume,
 };
 use keywheel::domain::rotation::outcome::{
-    Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome,
+    Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome, Reply,
 };
-use keywheel::domain::rotation::state::{Cause, Hold, Proposal, Reply, Rotation, State, Target};
+use keywheel::domain::rotation::state::{Cause, Hold, Proposal, Rotation, State, Target};
 use keywheel::domain::time::{Span, Timestamp};
 use sha2::Digest;
 
@@ -334,7 +336,7 @@ fn play(decide: Decide, scenario: Scenario, crashes: &[At]) -> Result<Run, Strin
         hit
     };
     while let Some(wake) = durable.wake_at {
-        let stuck_for = durable.paged_at.map_or(Duration::ZERO, |at| world.now.since(at));
+        let stuck_for = durable.operator.paged_at.map_or(Duration::ZERO, |at| world.now.since(at));
         let done = durable.state == State::NeedsOperator && stuck_for > Duration::from_secs(300);
         if done || steps > 3000 {
             break;
@@ -366,8 +368,11 @@ fn play(decide: Decide, scenario: Scenario, crashes: &[At]) -> Result<Run, Strin
                     looked.map_or_else(Outcome::Blind, Outcome::Looked)
                 }
                 (None, Effect::Patch(target)) => {
-                    let intent =
-                        durable.patch.as_ref().is_some_and(|it| it.target == target && it.reply.is_none());
+                    let intent = durable
+                        .patching
+                        .latest
+                        .as_ref()
+                        .is_some_and(|it| it.target == target && it.reply.is_none());
                     if !intent {
                         return Err(format!("I2: PATCH({target}) without a committed intent"));
                     }
@@ -411,12 +416,14 @@ fn play(decide: Decide, scenario: Scenario, crashes: &[At]) -> Result<Run, Strin
 
 fn check_permission(rotation: &Rotation, target: Target, now: Timestamp) -> Result<(), String> {
     let allowed = target == Target::Old
-        || (rotation.quorum.is_met() && now < rotation.expires_at && rotation.rules.policy.window_open(now));
+        || (rotation.permission.quorum.is_met()
+            && now < rotation.permission.expires_at
+            && rotation.rules.policy.window_open(now));
     if allowed { Ok(()) } else { Err("I3: a PATCH without permission".to_owned()) }
 }
 
 fn check(rotation: &Rotation, world: &World, paged: bool) -> Result<(), String> {
-    if rotation.state == State::Completed && rotation.finished_at == Some(world.now) {
+    if rotation.state == State::Completed && rotation.ending.finished_at == Some(world.now) {
         let wanted = rotation.rules.verify.readings as usize;
         let last: Vec<_> = world.looks.iter().rev().take(wanted).collect();
         if last.len() < wanted || last.iter().any(|(_, key, valid)| *key != NEW || *valid != Some(true)) {
@@ -654,8 +661,9 @@ fn every_verb_is_legal_where_it_means_something() {
             let mut rotation = propose(&world);
             rotation.state = *state;
             // A PATCH was sent, and Atlas shows the new key, valid.
-            rotation.attempts = 1;
-            rotation.last = Some(Observation { key: Some(key(NEW)), ..rotation.last.unwrap() });
+            rotation.patching.attempts = 1;
+            rotation.observing.last =
+                Some(Observation { key: Some(key(NEW)), ..rotation.observing.last.unwrap() });
             let step = next(&rotation, &Outcome::Said(command.clone()), world.now);
             assert_eq!(!step.illegal, legal.contains(state), "{command:?} in {state}");
             if step.illegal {
@@ -700,7 +708,7 @@ fn a_check_that_fails_holds_the_patch_and_is_told_when_it_begins() {
         let step = next(&rotation, &Outcome::Looked(checked(world.now, verdict)), world.now);
         assert_eq!((step.rotation.state, step.rotation.hold), (State::Approved, Some(Hold::Preflight)));
         assert_eq!(step.notices.contains(&Notice::PreflightFailed), told);
-        assert_eq!((step.effect, step.rotation.checks[0].result), (Effect::Rest, Verdict::Fail));
+        assert_eq!((step.effect, step.rotation.observing.checks[0].result), (Effect::Rest, Verdict::Fail));
         rotation = step.rotation;
     }
     // A warning is the approver's business.
@@ -792,31 +800,31 @@ fn instants(it: &Rotation) -> Vec<Timestamp> {
     };
     let zero = Span::from_millis(0);
     let twice = |span: &Span| Span::from_millis(u64::try_from(span.get().as_millis()).unwrap() * 2);
-    let last = it.last.as_ref().map(|last| last.at);
-    let sent = it.patch.as_ref().map(|patch| patch.sent_at);
+    let last = it.observing.last.as_ref().map(|last| last.at);
+    let sent = it.patching.latest.as_ref().map(|patch| patch.sent_at);
     let pages = [900, 3600, 4 * 3600].map(Span::from_secs);
     [
         after(it.wake_at, &[zero]),
         after(last, &[twice(&verify.every), twice(&verify.deploy_poll)]),
         after(sent, &[pace.settle, verify.private_network_hold]),
-        after(it.patch.as_ref().map(|patch| patch.deadline), &[pace.settle]),
-        after(it.unknown_at, &[pace.settle]),
-        after(it.retry_at, &[zero]),
-        after(it.not_before, &[zero]),
-        after(it.guard_deadline, &[zero]),
-        after(Some(it.expires_at), &[zero]),
-        after(it.false_since, &[verify.false_grace]),
-        after(it.verifying_since, &[verify.timeout]),
-        after(it.deploying_since, &[verify.deploy_grace, verify.deploy_timeout]),
-        after(it.watch_until, &[zero]),
-        after(it.paged_at, &pages),
+        after(it.patching.latest.as_ref().map(|patch| patch.deadline), &[pace.settle]),
+        after(it.patching.unknown_at, &[pace.settle]),
+        after(it.patching.retry_at, &[zero]),
+        after(it.observing.not_before, &[zero]),
+        after(it.patching.guard_deadline, &[zero]),
+        after(Some(it.permission.expires_at), &[zero]),
+        after(it.readings.false_since, &[verify.false_grace]),
+        after(it.readings.since, &[verify.timeout]),
+        after(it.rollout.since, &[verify.deploy_grace, verify.deploy_timeout]),
+        after(it.ending.watch_until, &[zero]),
+        after(it.operator.paged_at, &pages),
     ]
     .concat()
 }
 
 fn paged(it: &mut Rotation, at: Timestamp, pages: u32) {
     (it.state, it.cause) = (State::NeedsOperator, Some(Cause::Unproven));
-    (it.paged_at, it.pages) = (Some(at), pages);
+    (it.operator.paged_at, it.operator.pages) = (Some(at), pages);
 }
 
 /// The rotation in every state, and with each thing that a decision may hang on turned the other way.
@@ -825,61 +833,67 @@ fn variants(base: &Rotation) -> Vec<Rotation> {
     let mut all = vec![base.clone()];
     let open = State::ALL.iter().filter(|state| !state.is_final() && **state != base.state);
     all.extend(open.map(|state| Rotation { state: *state, ..base.clone() }));
-    let sent = base.patch.as_ref().map_or(base.created_at, |patch| patch.sent_at);
+    let sent = base.patching.latest.as_ref().map_or(base.created_at, |patch| patch.sent_at);
     let changes: [fn(&mut Rotation, Timestamp); 33] = [
-        |it, _| it.quorum.given = 0,
-        |it, _| it.first_patch_at = None,
-        |it, _| it.guard_deadline = None,
-        |it, sent| it.guard_deadline = Some(sent + Duration::from_secs(1)),
-        |it, sent| it.unknown_at = Some(sent),
-        |it, sent| it.retry_at = Some(sent + Duration::from_secs(7)),
-        |it, sent| it.not_before = Some(sent + Duration::from_secs(300)),
-        |it, _| it.old_key_was_valid = !it.old_key_was_valid,
-        |it, _| it.returned = !it.returned,
-        |it, _| it.rollback_ordered = !it.rollback_ordered,
-        |it, _| it.sent_old = !it.sent_old,
-        |it, _| it.healed = !it.healed,
-        |it, _| it.resuming = !it.resuming,
-        |it, _| it.late_apply = !it.late_apply,
-        |it, sent| (it.flaps, it.false_since) = (3, Some(sent)),
-        |it, sent| (it.trues, it.round, it.verifying_since) = (2, 5, Some(sent)),
-        |it, sent| (it.trues, it.gaps, it.deploying_since) = (3, 9, Some(sent)),
-        |it, sent| (it.cause, it.paged_at, it.pages) = (Some(Cause::RollbackRefused), Some(sent), 2),
+        |it, _| it.permission.quorum.given = 0,
+        |it, _| it.patching.first_at = None,
+        |it, _| it.patching.guard_deadline = None,
+        |it, sent| it.patching.guard_deadline = Some(sent + Duration::from_secs(1)),
+        |it, sent| it.patching.unknown_at = Some(sent),
+        |it, sent| it.patching.retry_at = Some(sent + Duration::from_secs(7)),
+        |it, sent| it.observing.not_before = Some(sent + Duration::from_secs(300)),
+        |it, _| it.rollback.old_key_was_valid = !it.rollback.old_key_was_valid,
+        |it, _| it.rollback.returned = !it.rollback.returned,
+        |it, _| it.rollback.ordered = !it.rollback.ordered,
+        |it, _| it.patching.sent_old = !it.patching.sent_old,
+        |it, _| it.rollback.healed = !it.rollback.healed,
+        |it, _| it.operator.resuming = !it.operator.resuming,
+        |it, _| it.ending.late_apply = !it.ending.late_apply,
+        |it, sent| (it.readings.flaps, it.readings.false_since) = (3, Some(sent)),
+        |it, sent| (it.readings.trues, it.readings.round, it.readings.since) = (2, 5, Some(sent)),
+        |it, sent| (it.readings.trues, it.readings.gaps, it.rollout.since) = (3, 9, Some(sent)),
         |it, sent| {
-            if let Some(patch) = &mut it.patch {
-                (patch.target, patch.interrupted, it.rolling_back_since) = (Target::Old, true, Some(sent));
+            (it.cause, it.operator.paged_at, it.operator.pages) =
+                (Some(Cause::RollbackRefused), Some(sent), 2)
+        },
+        |it, sent| {
+            if let Some(patch) = &mut it.patching.latest {
+                (patch.target, patch.interrupted, it.rollback.since) = (Target::Old, true, Some(sent));
             }
         },
         |it, _| {
-            if let Some(patch) = &mut it.patch {
+            if let Some(patch) = &mut it.patching.latest {
                 patch.reply = Some(Reply::Refused(failure(Class::Refused, Some(400))));
             }
         },
-        |it, _| it.attempts = 0,
+        |it, _| it.patching.attempts = 0,
         |it, sent| {
-            (it.state, it.unknown_at) = (State::Applying, Some(sent));
-            if let Some(patch) = &mut it.patch {
+            (it.state, it.patching.unknown_at) = (State::Applying, Some(sent));
+            if let Some(patch) = &mut it.patching.latest {
                 patch.reply = Some(Reply::Refused(failure(Class::Refused, Some(400))));
             }
         },
         |it, sent| {
-            (it.state, it.flaps, it.trues, it.round) = (State::Verifying, 3, 0, 9);
-            (it.false_since, it.guard_deadline) = (Some(sent), Some(sent + Duration::from_secs(1)));
+            (it.state, it.readings.flaps, it.readings.trues, it.readings.round) = (State::Verifying, 3, 0, 9);
+            (it.readings.false_since, it.patching.guard_deadline) =
+                (Some(sent), Some(sent + Duration::from_secs(1)));
         },
         |it, sent| {
-            (it.state, it.sent_old, it.trues, it.round) = (State::RollingBack, true, 2, 9);
-            (it.verifying_since, it.guard_deadline) = (Some(sent), Some(sent + Duration::from_secs(1)));
+            (it.state, it.patching.sent_old, it.readings.trues, it.readings.round) =
+                (State::RollingBack, true, 2, 9);
+            (it.readings.since, it.patching.guard_deadline) =
+                (Some(sent), Some(sent + Duration::from_secs(1)));
         },
         |it, sent| paged(it, sent, 1),
         |it, sent| paged(it, sent, 2),
         |it, sent| paged(it, sent, 5),
         |it, _| {
-            (it.state, it.rules.whole_block, it.block_hash) = (State::Approved, true, "another".to_owned());
+            (it.state, it.rules.whole_block, it.block.hash) = (State::Approved, true, "another".to_owned());
         },
-        |it, _| (it.state, it.block_hash) = (State::Approved, "another".to_owned()),
+        |it, _| (it.state, it.block.hash) = (State::Approved, "another".to_owned()),
         |it, sent| {
-            (it.state, it.round, it.trues, it.flaps) = (State::Verifying, 2, 0, 3);
-            it.false_since = Some(sent);
+            (it.state, it.readings.round, it.readings.trues, it.readings.flaps) = (State::Verifying, 2, 0, 3);
+            it.readings.false_since = Some(sent);
         },
         |it, _| {
             let never = r#"{ "cron": "0 0 3 29 2 *", "duration": "1m", "timezone": "UTC" }"#;
@@ -887,12 +901,14 @@ fn variants(base: &Rotation) -> Vec<Rotation> {
                 (State::Approved, vec![serde_json::from_str(never).unwrap()]);
         },
         |it, sent| {
-            (it.state, it.trues, it.round, it.flaps) = (State::Verifying, 2, 9, 0);
-            (it.verifying_since, it.guard_deadline) = (Some(sent), None);
+            (it.state, it.readings.trues, it.readings.round, it.readings.flaps) = (State::Verifying, 2, 9, 0);
+            (it.readings.since, it.patching.guard_deadline) = (Some(sent), None);
         },
         |it, sent| {
-            (it.state, it.trues, it.gaps, it.round) = (State::Verifying, 0, it.rules.verify.readings, 1);
-            (it.verifying_since, it.guard_deadline) = (Some(sent), Some(sent + Duration::from_secs(1)));
+            (it.state, it.readings.trues, it.readings.gaps, it.readings.round) =
+                (State::Verifying, 0, it.rules.verify.readings, 1);
+            (it.readings.since, it.patching.guard_deadline) =
+                (Some(sent), Some(sent + Duration::from_secs(1)));
         },
     ];
     // Each in the state it is in, and two together.

@@ -398,7 +398,7 @@ impl Search {
             return Err(why.clone());
         }
         if it.state == State::Completed
-            && let Some(finished) = it.finished_at
+            && let Some(finished) = it.ending.finished_at
         {
             let wanted = it.rules.verify.readings;
             let before = |at: Timestamp| at <= finished;
@@ -424,10 +424,10 @@ impl Search {
             }
         }
         let exposed = matches!(it.state, State::Applying | State::Verifying | State::RollingBack);
-        if exposed && let Some(first) = it.first_patch_at {
+        if exposed && let Some(first) = it.patching.first_at {
             let limit = Duration::from_secs(if inner.plan.private { 23 * 60 } else { 16 * 60 });
             // Who is told to go on gets new deadlines, and so does what healed after its page.
-            let healed = it.verifying_since.filter(|_| it.healed);
+            let healed = it.readings.since.filter(|_| it.rollback.healed);
             // On private networking the truth comes late: a bad report and a way back count anew.
             let private = inner.plan.private;
             let reported = inner.looks.iter().find(|it| private && (it.1, it.2) == (NEW, Some(false)));
@@ -435,7 +435,7 @@ impl Search {
             let times = [inner.commanded, healed, reported.map(|it| it.0), back.map(|it| it.at)];
             let from = times.into_iter().flatten().fold(first, Timestamp::max);
             let exposed = now.since(from);
-            if exposed > limit + inner.downtime && it.paged_at.is_none() {
+            if exposed > limit + inner.downtime && it.operator.paged_at.is_none() {
                 return Err(format!("I6: {} after {exposed:?}, {:?} of them down", it.state, inner.downtime));
             }
         }
@@ -456,7 +456,7 @@ impl Search {
         };
         let mails = self.engine.store.outbox(None, 500).await.unwrap();
         let told = |kind: &str| mails.iter().any(|mail| mail.kind == kind);
-        let operator = it.paged_at.is_some();
+        let operator = it.operator.paged_at.is_some();
         let explained = human || told("late_apply") || operator;
         let agrees = match it.state {
             State::Completed => held == NEW || explained,

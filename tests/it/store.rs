@@ -244,7 +244,11 @@ async fn what_atlas_feed_says_is_kept(store: &Store) {
     let row = approved(store).await;
     let (id, day) = (row.rotation.id, Duration::from_secs(86_400));
     assert_eq!(store.proof(id).await.unwrap(), None);
-    let done = |state| Rotation { state, patched_at: Some(now()), ..row.rotation.clone() };
+    let done = |state| {
+        let mut rotation = Rotation { state, ..row.rotation.clone() };
+        rotation.patching.patched_at = Some(now());
+        rotation
+    };
     store.commit(write(&row, &done(State::Completed), None)).await.unwrap();
     let awaited = AwaitedProof { rotation: id, until: now() + day };
     assert_eq!(store.due_proofs(now(), 10).await.unwrap(), [awaited]);

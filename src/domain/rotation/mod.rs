@@ -1,9 +1,12 @@
 //! The rotation: its states, what can happen to it, and the one function that decides.
 //!
-//! [`state`] is what is stored, [`outcome`] what the world answers, [`machine`] the decision,
-//! [`retry`] the waits between attempts.
+//! [`state`] is what a rotation is (what it remembers of each phase is in `progress`, how that is
+//! stored in `stored`), [`outcome`] what the world answers, [`machine`] the decision, [`retry`] the
+//! waits between attempts.
 
 pub mod machine;
 pub mod outcome;
+mod progress;
 pub mod retry;
 pub mod state;
+mod stored;

@@ -4,7 +4,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::state::Reply;
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::preflight::Check;
 use crate::domain::time::{Span, Timestamp};
@@ -73,6 +72,24 @@ impl std::fmt::Display for Failure {
             None => f.write_str(&self.detail),
         }
     }
+}
+
+/// What a PATCH came to, as far as its sender can know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// 2xx.
+    Accepted,
+    /// Anything that leaves open whether Atlas applied it: no reply, 5xx, 409, an unreadable reply.
+    Unknown(Failure),
+    /// Atlas said no, definitely, and for a reason that will not pass.
+    Refused(Failure),
+    /// Atlas did not look at it (429, 405): nothing was applied, try again.
+    NotTaken(Failure),
+    /// The credential was not accepted, after one refresh.
+    Auth(Failure),
+    /// The project is gone.
+    Gone(Failure),
 }
 
 /// One CMK cluster of the project.

@@ -1,14 +1,17 @@
-//! What a rotation is at one instant: its state, its cause, and the counters that
-//! [`next`](super::machine::next) reads and writes.
+//! What a rotation is at one instant: its state, its cause, and what is remembered of each phase,
+//! as [`next`](super::machine::next) reads and writes it.
 //!
 //! The whole of [`Rotation`] is stored with every step. Nothing here decides anything.
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::outcome::{Failure, Observation};
+use super::outcome::Observation;
+pub use super::progress::{
+    Attempt, Block, ClusterProgress, Deployed, Ending, Observing, Operator, Patching, Permission, Quorum,
+    Readings, RollOut, Rollback, Target,
+};
 use crate::domain::ids::{GroupId, RotationId};
-use crate::domain::key::{KeyRef, Place, Provider};
+use crate::domain::key::{KeyRef, Provider};
 use crate::domain::named::named;
 use crate::domain::policy::Rules;
 use crate::domain::preflight::Check;
@@ -133,97 +136,9 @@ named! {
     }
 }
 
-named! {
-    /// How the roll-out to the clusters ended.
-    Deployed, "deployed value" {
-        /// Every cluster was seen updating and then idle twice.
-        Observed = "observed",
-        /// The clusters stayed idle for the whole grace.
-        Assumed = "assumed",
-        /// The clusters were not done when the wait ended.
-        No = "no",
-    }
-}
-
-named! {
-    /// Which of the two keys of a rotation.
-    Target, "target" {
-        /// The approved new key.
-        New = "new",
-        /// The key before the rotation.
-        Old = "old",
-    }
-}
-
-/// One PATCH: committed before it is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Counts from 1 over the whole rotation.
-    pub number: u32,
-    /// The key it carries.
-    pub target: Target,
-    /// When its intent was committed.
-    pub sent_at: Timestamp,
-    /// When the request's own time limit ends.
-    pub deadline: Timestamp,
-    /// What came back. `None` while in flight, and after a crash: then it is unknown.
-    pub reply: Option<Reply>,
-    /// Its sender ended before it could record a reply, so the request may outlive it.
-    pub interrupted: bool,
-}
-
-/// What a PATCH came to, as far as its sender can know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reply {
-    /// 2xx.
-    Accepted,
-    /// Anything that leaves open whether Atlas applied it: no reply, 5xx, 409, an unreadable reply.
-    Unknown(Failure),
-    /// Atlas said no, definitely, and for a reason that will not pass.
-    Refused(Failure),
-    /// Atlas did not look at it (429, 405): nothing was applied, try again.
-    NotTaken(Failure),
-    /// The credential was not accepted, after one refresh.
-    Auth(Failure),
-    /// The project is gone.
-    Gone(Failure),
-}
-
-/// What was seen of one cluster since the new key was proven.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterProgress {
-    /// The cluster's name.
-    pub name: String,
-    /// It was seen UPDATING at least once.
-    pub seen_updating: bool,
-    /// Consecutive looks that showed it IDLE.
-    pub idle: u32,
-    /// Why it is not waited for (paused, creating, repairing), when it is not.
-    pub exception: Option<String>,
-}
-
-/// Votes needed and given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quorum {
-    /// Distinct approvers needed.
-    pub required: u32,
-    /// Distinct approvers whose yes stands.
-    pub given: u32,
-}
-
-impl Quorum {
-    /// Whether enough people agreed.
-    #[must_use]
-    pub const fn is_met(self) -> bool {
-        self.given >= self.required
-    }
-}
-
 /// One attempt to move a project from its old key to one named new key: everything the machine
-/// reads and writes.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, none implies another")]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// reads and writes. It is stored flat, under names of its own (`stored.rs`).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
     /// Our id.
     pub id: RotationId,
@@ -235,104 +150,36 @@ pub struct Rotation {
     pub old_key: KeyRef,
     /// The key people were asked about.
     pub new_key: KeyRef,
-    /// Where Atlas' block says keys live; completes bare AWS ids when keys are compared.
-    pub place: Place,
+    /// The provider's block in Atlas at the proposal.
+    pub block: Block,
     /// The rules it runs under to its end.
     pub rules: Rules,
+    /// When it was proposed.
+    pub created_at: Timestamp,
     /// Where it is.
     pub state: State,
     /// Why, where the state has a reason.
     pub cause: Option<Cause>,
     /// Why it waits, where it waits for something that ends by itself.
     pub hold: Option<Hold>,
-    /// Votes.
-    pub quorum: Quorum,
-    /// When it was proposed.
-    pub created_at: Timestamp,
-    /// When the quorum was reached.
-    pub approved_at: Option<Timestamp>,
-    /// When the present permission lapses: the approval's or the execution's.
-    pub expires_at: Timestamp,
-    /// The last successful look.
-    pub last: Option<Observation>,
-    /// The pre-flight checklist as it was last gone through.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub checks: Vec<Check>,
-    /// Hash of the provider block at the proposal, for `patch_body = "whole-block"`.
-    pub block_hash: String,
-    /// Atlas called the old key valid at the look before the first PATCH.
-    pub old_key_was_valid: bool,
-    /// PATCHes sent, of either key.
-    pub attempts: u32,
-    /// The latest PATCH.
-    pub patch: Option<Attempt>,
-    /// When the last PATCH(new) of unknown outcome was sent.
-    pub unknown_at: Option<Timestamp>,
-    /// When the first PATCH that may have been applied was sent: the guard counts from here.
-    pub first_patch_at: Option<Timestamp>,
-    /// The guard's end.
-    pub guard_deadline: Option<Timestamp>,
-    /// When the next PATCH may leave, after a backoff.
-    pub retry_at: Option<Timestamp>,
-    /// Looks that failed in a row, for the backoff.
-    pub failures: u32,
-    /// PATCHes of the present target, for the backoff.
-    pub tries: u32,
-    /// Atlas asked not to be called before this instant.
-    pub not_before: Option<Timestamp>,
-    /// When Atlas first showed the new key after our PATCH.
-    pub patched_at: Option<Timestamp>,
-    /// When `verifying` (or the proof of a rollback) began.
-    pub verifying_since: Option<Timestamp>,
-    /// Consecutive true readings.
-    pub trues: u32,
-    /// Since when readings have been false without a true one between.
-    pub false_since: Option<Timestamp>,
-    /// How often `valid` fell from true to false.
-    pub flaps: u32,
-    /// Consecutive looks without a gap longer than two cadences.
-    pub round: u32,
-    /// Gaps since the last full round of readings.
-    #[serde(default)]
-    pub gaps: u32,
-    /// When the key was proven.
-    pub valid_at: Option<Timestamp>,
-    /// When `deploying` began.
-    pub deploying_since: Option<Timestamp>,
-    /// Clusters seen since then.
-    pub clusters: Vec<ClusterProgress>,
-    /// How the roll-out ended.
-    pub deployed: Option<Deployed>,
-    /// When the roll-out was found over.
-    pub deployed_at: Option<Timestamp>,
-    /// When `rolling_back` began.
-    pub rolling_back_since: Option<Timestamp>,
-    /// An operator asked for the rollback: it goes on although the new key may be valid.
-    pub rollback_ordered: bool,
-    /// The one return from `rolling_back` to `verifying` was used.
-    pub returned: bool,
-    /// The one way by itself out of a refused rollback was used.
-    pub healed: bool,
-    /// A PATCH of the old key was sent at some time.
-    pub sent_old: bool,
-    /// An operator asked to go on: the next look decides where.
-    pub resuming: bool,
-    /// When `needs_operator` was entered.
-    pub paged_at: Option<Timestamp>,
-    /// Pages sent for the present cause.
-    pub pages: u32,
-    /// When it became final.
-    pub finished_at: Option<Timestamp>,
-    /// Until when it is observed after its end.
-    pub watch_until: Option<Timestamp>,
-    /// The key Atlas held at the end.
-    pub settled_key: Option<KeyRef>,
-    /// A late effect of a PATCH was announced.
-    pub late_apply: bool,
-    /// The failure that Atlas answered last, verbatim.
-    pub failure: Option<Failure>,
-    /// When the engine must look again; `None` when it need not.
+    /// When the engine must observe again; `None` when it need not.
     pub wake_at: Option<Timestamp>,
+    /// What people allow, and until when.
+    pub permission: Permission,
+    /// What Atlas answered last, and when it may be asked again.
+    pub observing: Observing,
+    /// The PATCHes sent, of either key, and the guard.
+    pub patching: Patching,
+    /// The readings of the key that is to be verified.
+    pub readings: Readings,
+    /// The roll-out to the clusters.
+    pub rollout: RollOut,
+    /// The way back to the old key.
+    pub rollback: Rollback,
+    /// What an operator was asked, and answered.
+    pub operator: Operator,
+    /// The end, and what is observed after it.
+    pub ending: Ending,
 }
 
 /// What a proposal fixes. The rest of a [`Rotation`] starts empty.
@@ -362,56 +209,27 @@ impl Rotation {
             id: RotationId::new(),
             group_id,
             provider: new_key.provider(),
-            place: seen.place.clone(),
-            block_hash: seen.block_hash.clone(),
             old_key,
             new_key,
-            quorum: Quorum { required: rules.policy.approvals, given: 0 },
-            wake_at: Some((now + rules.pace.idle_every.get()).min(expires_at)),
-            rules,
+            block: Block { place: seen.place.clone(), hash: seen.block_hash.clone() },
+            created_at: now,
             state: State::AwaitingApproval,
             cause: None,
             hold: None,
-            created_at: now,
-            approved_at: None,
-            expires_at,
-            last: Some(seen),
-            checks,
-            old_key_was_valid: false,
-            attempts: 0,
-            patch: None,
-            unknown_at: None,
-            first_patch_at: None,
-            guard_deadline: None,
-            retry_at: None,
-            failures: 0,
-            tries: 0,
-            not_before: None,
-            patched_at: None,
-            verifying_since: None,
-            trues: 0,
-            false_since: None,
-            flaps: 0,
-            round: 0,
-            gaps: 0,
-            valid_at: None,
-            deploying_since: None,
-            clusters: Vec::new(),
-            deployed: None,
-            deployed_at: None,
-            rolling_back_since: None,
-            rollback_ordered: false,
-            returned: false,
-            healed: false,
-            sent_old: false,
-            resuming: false,
-            paged_at: None,
-            pages: 0,
-            finished_at: None,
-            watch_until: None,
-            settled_key: None,
-            late_apply: false,
-            failure: None,
+            wake_at: Some((now + rules.pace.idle_every.get()).min(expires_at)),
+            permission: Permission {
+                quorum: Quorum { required: rules.policy.approvals, given: 0 },
+                approved_at: None,
+                expires_at,
+            },
+            observing: Observing { last: Some(seen), checks, ..Observing::default() },
+            patching: Patching::default(),
+            readings: Readings::default(),
+            rollout: RollOut::default(),
+            rollback: Rollback::default(),
+            operator: Operator::default(),
+            ending: Ending::default(),
+            rules,
         }
     }
 

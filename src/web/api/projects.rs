@@ -271,7 +271,7 @@ pub(super) async fn why(
         sentences.push(format!("Rotation {} to {} is {}.", open.id, row.rotation.new_key, open.state));
         if let Some(hold) = row.rotation.hold {
             sentences.push(format!("It waits: {hold}."));
-            if let Some(check) = failed(&row.rotation.checks).filter(|_| hold == Hold::Preflight) {
+            if let Some(check) = failed(&row.rotation.observing.checks).filter(|_| hold == Hold::Preflight) {
                 sentences.push(format!("The check {} fails: {}.", check.name, check.detail));
             }
         }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use keywheel::atlas::PatchBody;
-use keywheel::domain::rotation::outcome::Class;
-use keywheel::domain::rotation::state::Reply;
+use keywheel::domain::rotation::outcome::{Class, Reply};
 
 use super::fake::{Fake, GENEROUS, hang, ok, refusal, reply};
 use super::{ARN, SECRET, build, client, enabled, group};

@@ -3,8 +3,7 @@
 use keywheel::atlas::PatchBody;
 use keywheel::domain::event::Actor;
 use keywheel::domain::key::{KeyRef, Provider};
-use keywheel::domain::rotation::outcome::Class;
-use keywheel::domain::rotation::state::Reply;
+use keywheel::domain::rotation::outcome::{Class, Reply};
 
 use super::fake::{Fake, GENEROUS, ok, reply};
 use super::{ARN, AZURE, GCP, build, client, enabled, group, key};

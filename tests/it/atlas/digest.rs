@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use keywheel::atlas::{Credential, CredentialKind, PatchBody};
 use keywheel::domain::key::Provider;
-use keywheel::domain::rotation::outcome::Class;
-use keywheel::domain::rotation::state::Reply;
+use keywheel::domain::rotation::outcome::{Class, Reply};
 use keywheel::secret::Secret;
 use md5::{Digest as _, Md5};
 use sha2::Sha256;

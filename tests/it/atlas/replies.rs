@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use keywheel::atlas::PatchBody;
-use keywheel::domain::rotation::outcome::{Class, Failure};
-use keywheel::domain::rotation::state::Reply;
+use keywheel::domain::rotation::outcome::{Class, Failure, Reply};
 
 use super::fake::{Fake, GENEROUS, Step, bytes, close, gzip_bomb, hang, ok, refusal, reply};
 use super::{ARN, build, client, enabled};

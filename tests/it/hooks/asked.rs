@@ -174,11 +174,11 @@ async fn an_event_only_says_where_to_look() {
     hall.grid(&vault_event("KeyNewVersionCreated", 2, "2")).await;
     let row = hall.only().await;
     assert_eq!(row.rotation.new_key.to_string(), azure(3));
-    for check in &row.rotation.checks {
+    for check in &row.rotation.observing.checks {
         let wanted = if check.name == CheckName::SharedKey { Verdict::NotChecked } else { Verdict::Pass };
         assert_eq!(check.result, wanted, "{check:?}");
     }
-    let names: Vec<_> = row.rotation.checks.iter().map(|check| check.name).collect();
+    let names: Vec<_> = row.rotation.observing.checks.iter().map(|check| check.name).collect();
     assert_eq!(names, written());
 }
 
@@ -277,7 +277,7 @@ async fn a_look_up_that_fails_says_what_is_missing_and_stops_nothing() {
         // An event names a key, and people see what nobody could check.
         hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
         let row = hall.only().await;
-        let (verdict, detail) = line(&row.rotation.checks, CheckName::KeyExists);
+        let (verdict, detail) = line(&row.rotation.observing.checks, CheckName::KeyExists);
         assert_eq!(verdict, Verdict::Warn, "{detail}");
         assert!(detail.contains(words), "{detail}");
         let mail = hall.mails("approval_requested").await.remove(0);
@@ -386,7 +386,7 @@ async fn a_key_that_goes_bad_after_the_approvals_is_not_sent_until_it_is_mended(
     hall.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
     let held = hall.until(&row, |row| row.rotation.hold.is_some()).await;
     assert_eq!((held.rotation.state, held.rotation.hold), (State::Approved, Some(Hold::Preflight)));
-    assert_eq!(line(&held.rotation.checks, CheckName::KeyEnabled).0, Verdict::Fail);
+    assert_eq!(line(&held.rotation.observing.checks, CheckName::KeyEnabled).0, Verdict::Fail);
     let mail = hall.mails("preflight_failed").await;
     assert_eq!(mail.len(), 1);
     assert!(mail[0].model["checks"].as_array().unwrap().iter().any(|it| it["name"] == "key_enabled"));
@@ -407,7 +407,7 @@ async fn the_policy_agrees_only_to_what_was_confirmed_and_once_a_day() {
     hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
     let row = hall.only().await;
     assert_eq!(row.rotation.state, State::Approved);
-    assert!(row.rotation.approved_at.is_some() && row.rotation.quorum.is_met());
+    assert!(row.rotation.permission.approved_at.is_some() && row.rotation.permission.quorum.is_met());
     let votes = hall.engine.store.approvals(row.rotation.id).await.unwrap();
     let [vote] = votes.as_slice() else { panic!("{votes:?}") };
     assert_eq!((vote.by.as_str(), vote.method.as_str()), ("policy:auto_approve", "auto_approve"));
@@ -427,7 +427,10 @@ async fn the_policy_agrees_only_to_what_was_confirmed_and_once_a_day() {
     hall.later(Duration::from_secs(23 * 3600)).await;
     hall.grid(&vault_event("KeyNewVersionCreated", 3, "2")).await;
     let second = hall.engine.store.rotations(None, None, None, 1).await.unwrap().remove(0);
-    assert_eq!((second.rotation.state, second.rotation.quorum.required), (State::AwaitingApproval, 2));
+    assert_eq!(
+        (second.rotation.state, second.rotation.permission.quorum.required),
+        (State::AwaitingApproval, 2)
+    );
     let first = hall.engine.store.journal(second.rotation.id, 0, 1).await.unwrap().remove(0);
     let why = first.detail["autoApproval"].as_str().unwrap();
     assert!(why.contains("another rotation"), "{why}");
@@ -449,5 +452,5 @@ async fn the_policy_agrees_only_to_what_was_confirmed_and_once_a_day() {
     let fourth = hall.engine.store.rotations(None, None, None, 1).await.unwrap().remove(0);
     assert_eq!(fourth.rotation.new_key.to_string(), azure(5));
     assert_eq!(fourth.rotation.state, State::AwaitingApproval);
-    assert_eq!(line(&fourth.rotation.checks, CheckName::EncryptDecrypt).0, Verdict::Warn);
+    assert_eq!(line(&fourth.rotation.observing.checks, CheckName::EncryptDecrypt).0, Verdict::Warn);
 }

@@ -12,8 +12,8 @@ use keywheel::atlas::{AtlasApi, Groups, Team};
 use keywheel::domain::event::KeyEvent;
 use keywheel::domain::ids::{GroupId, RotationId};
 use keywheel::domain::key::{KeyRef, Place, Provider};
-use keywheel::domain::rotation::outcome::{Class, Cluster, Failure, Observation};
-use keywheel::domain::rotation::state::{Reply, State, Target};
+use keywheel::domain::rotation::outcome::{Class, Cluster, Failure, Observation, Reply};
+use keywheel::domain::rotation::state::{State, Target};
 use keywheel::domain::time::{Clock, ManualClock, Span, Timestamp};
 use keywheel::store::Store;
 use tokio::sync::Notify;
@@ -577,7 +577,7 @@ impl World {
         let row = self.store.rotation(id).await.unwrap().unwrap().rotation;
         let votes = self.store.approvals(id).await.unwrap();
         let target = if key == NEW { Target::New } else { Target::Old };
-        let intent = row.patch.as_ref().filter(|it| it.target == target && it.reply.is_none());
+        let intent = row.patching.latest.as_ref().filter(|it| it.target == target && it.reply.is_none());
         let state = if target == Target::New { State::Applying } else { State::RollingBack };
         let mut inner = self.inner();
         if key == THIRD {
@@ -590,7 +590,7 @@ impl World {
         if target == Target::New {
             let yes = votes.iter().filter(|vote| vote.by != "ada").count();
             let required = row.rules.policy.approvals as usize;
-            if yes < required || sent >= row.expires_at || !row.rules.policy.window_open(sent) {
+            if yes < required || sent >= row.permission.expires_at || !row.rules.policy.window_open(sent) {
                 inner.accuse("I3: a PATCH without permission");
             }
         }

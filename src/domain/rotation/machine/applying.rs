@@ -2,8 +2,8 @@
 
 use super::sight::{Sight, sight};
 use super::turn::Turn;
-use crate::domain::rotation::outcome::Look;
-use crate::domain::rotation::state::{Cause, Reply, State, Target};
+use crate::domain::rotation::outcome::{Look, Reply};
+use crate::domain::rotation::state::{Cause, State, Target};
 
 impl Turn {
     pub(super) fn look_applying(&mut self, look: &Look) {
@@ -17,10 +17,10 @@ impl Turn {
 
     /// Our PATCH was sent and Atlas shows the old key: refused, not arrived, not yet visible?
     fn still_old(&mut self, look: &Look) {
-        let reply = self.r.patch.as_ref().and_then(|patch| patch.reply.clone());
+        let reply = self.r.patching.latest.as_ref().and_then(|patch| patch.reply.clone());
         let settle = self.r.rules.pace.settle.get();
         if let Some(Reply::Refused(_)) = reply {
-            return match self.r.unknown_at {
+            return match self.r.patching.unknown_at {
                 Some(at) if self.now < at + settle => self.look_again_soon(),
                 _ => self.finish(State::Failed, Some(Cause::Refused)),
             };
@@ -28,16 +28,16 @@ impl Turn {
         if self.guard_over() {
             return self.finish(State::Failed, Some(Cause::NotApplied));
         }
-        let sent_at = self.r.patch.as_ref().map_or(self.now, |patch| patch.sent_at);
+        let sent_at = self.r.patching.latest.as_ref().map_or(self.now, |patch| patch.sent_at);
         if reply == Some(Reply::Accepted) && self.now < sent_at + settle {
             // A read may lag behind an accepted write: no second PATCH before that is ruled out.
             return self.look_again_soon();
         }
-        let retry_at = self.r.retry_at.unwrap_or(self.now);
+        let retry_at = self.r.patching.retry_at.unwrap_or(self.now);
         if self.now < retry_at {
             return self.rest(retry_at);
         }
-        let objection = if self.expired() || !self.r.quorum.is_met() {
+        let objection = if self.expired() || !self.r.permission.quorum.is_met() {
             Some(None)
         } else {
             self.objection(look).map(Some)
@@ -56,10 +56,11 @@ impl Turn {
     pub(super) fn shut_out(&mut self, cause: Cause) {
         let open = self
             .r
-            .patch
+            .patching
+            .latest
             .as_ref()
             .is_some_and(|patch| matches!(patch.reply, None | Some(Reply::Accepted | Reply::Unknown(_))));
-        if open || self.r.unknown_at.is_some() {
+        if open || self.r.patching.unknown_at.is_some() {
             self.need_operator(cause);
         } else {
             self.finish(State::Failed, Some(cause));

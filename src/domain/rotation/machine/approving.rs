@@ -27,17 +27,17 @@ impl Turn {
     pub(super) fn look_approved(&mut self, look: &Look) {
         match sight(&self.r, &look.seen) {
             // A PATCH of ours may still have been under way when permission ended.
-            Sight::New if self.r.first_patch_at.is_some() => self.begin_verifying(look),
+            Sight::New if self.r.patching.first_at.is_some() => self.begin_verifying(look),
             Sight::New => self.finish(State::Superseded, Some(Cause::DoneByHand)),
             Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
             Sight::Elsewhere => self.finish(State::Superseded, Some(Cause::ConfigChanged)),
             Sight::Old if self.expired() => self.finish(State::Expired, None),
-            Sight::Old if !self.r.quorum.is_met() => self.back_to_awaiting(),
+            Sight::Old if !self.r.permission.quorum.is_met() => self.back_to_awaiting(),
             Sight::Old => match self.objection(look) {
                 None => {
                     self.r.state = State::Applying;
                     self.r.hold = None;
-                    self.r.old_key_was_valid = true;
+                    self.r.rollback.old_key_was_valid = true;
                     self.send(Target::New);
                 }
                 Some(hold) => self.hold(hold),
@@ -60,7 +60,7 @@ impl Turn {
         if self.r.new_key.check_place(&seen.place).is_err() {
             return Some(Hold::ConfigChanged);
         }
-        if self.r.rules.whole_block && seen.block_hash != self.r.block_hash {
+        if self.r.rules.whole_block && seen.block_hash != self.r.block.hash {
             return Some(Hold::BlockChanged);
         }
         match &look.clusters {
@@ -92,14 +92,14 @@ impl Turn {
             None => self.now + self.r.rules.verify.deploy_poll.get(),
         };
         // Expiry is held while the clocks disagree, and must not turn into a busy loop.
-        let until = if hold == Hold::ClockSkew { until } else { until.min(self.r.expires_at) };
+        let until = if hold == Hold::ClockSkew { until } else { until.min(self.r.permission.expires_at) };
         self.rest(until);
     }
 
     pub(super) fn back_to_awaiting(&mut self) {
         self.r.state = State::AwaitingApproval;
-        self.r.approved_at = None;
-        self.r.expires_at = self.r.created_at + self.r.rules.policy.approval_ttl.get();
+        self.r.permission.approved_at = None;
+        self.r.permission.expires_at = self.r.created_at + self.r.rules.policy.approval_ttl.get();
         self.rest(self.now);
     }
 }

@@ -9,13 +9,13 @@ use crate::domain::time::Timestamp;
 
 impl Turn {
     pub(super) fn blind(&mut self, failure: &Failure) {
-        self.r.failures = self.r.failures.saturating_add(1);
-        self.r.failure = Some(failure.clone());
-        let wait = retry::wait_after(failure, self.r.failures, &self.r.rules.pace, self.r.salt());
+        self.r.observing.failures = self.r.observing.failures.saturating_add(1);
+        self.r.observing.failure = Some(failure.clone());
+        let wait = retry::wait_after(failure, self.r.observing.failures, &self.r.rules.pace, self.r.salt());
         // A wait that is already running is not begun anew.
-        let until = self.r.not_before.filter(|until| self.now < *until).unwrap_or(self.now + wait);
+        let until = self.r.observing.not_before.filter(|until| self.now < *until).unwrap_or(self.now + wait);
         if failure.retry_after.is_some() || failure.status == Some(429) {
-            self.r.not_before = Some(until);
+            self.r.observing.not_before = Some(until);
         }
         match self.r.state {
             State::AwaitingApproval | State::Approved => self.blind_before(failure, until),
@@ -28,14 +28,14 @@ impl Turn {
 
     /// Nothing was sent in this state, so nothing is lost by waiting.
     fn blind_before(&mut self, failure: &Failure, until: Timestamp) {
-        let skew = self.r.last.as_ref().is_some_and(skewed);
+        let skew = self.r.observing.last.as_ref().is_some_and(skewed);
         match failure.class {
             Class::Gone => return self.finish(State::Failed, Some(Cause::Gone)),
             _ if self.expired() && !skew => return self.finish(State::Expired, None),
             Class::Auth => self.r.hold = Some(Hold::AtlasAuth),
             _ => self.r.hold = Some(Hold::AtlasUnreachable),
         }
-        self.rest(until.min(self.r.expires_at));
+        self.rest(until.min(self.r.permission.expires_at));
     }
 
     fn blind_applying(&mut self, failure: &Failure, until: Timestamp) {
@@ -45,7 +45,7 @@ impl Turn {
             _ if self.guard_over() => return self.need_operator(Cause::Unreachable),
             _ => {}
         }
-        if self.r.guard_deadline.is_none() && self.expired() {
+        if self.r.patching.guard_deadline.is_none() && self.expired() {
             // Nothing that counts was sent and permission has ended.
             self.r.state = State::Approved;
         }
@@ -58,9 +58,10 @@ impl Turn {
             Class::Gone => return self.need_operator(Cause::Gone),
             _ => {}
         }
-        let unseen = self.r.last.as_ref().is_none_or(|last| self.now.since(last.at) > self.cadence() * 2);
+        let unseen =
+            self.r.observing.last.as_ref().is_none_or(|last| self.now.since(last.at) > self.cadence() * 2);
         let deployment_over = self.r.state == State::Deploying
-            && self.now.since(self.r.deploying_since.unwrap_or(self.now))
+            && self.now.since(self.r.rollout.since.unwrap_or(self.now))
                 >= self.r.rules.verify.deploy_timeout.get();
         if unseen && (deployment_over || (self.r.state != State::Deploying && self.guard_over())) {
             let cause =
@@ -69,7 +70,7 @@ impl Turn {
         }
         let soonest = self.now + self.cadence();
         // Ask no later than a reading is due unless Atlas itself asked for more time.
-        let wait = if self.r.not_before.is_some() { until } else { until.min(soonest) };
+        let wait = if self.r.observing.not_before.is_some() { until } else { until.min(soonest) };
         self.rest(self.before_guard(wait));
     }
 }

@@ -10,17 +10,17 @@ impl Turn {
         let before = matches!(self.r.state, State::AwaitingApproval | State::Approved);
         match command {
             Command::Approve { given } if self.r.state == State::AwaitingApproval => {
-                self.r.quorum.given = *given;
-                if self.r.quorum.is_met() {
+                self.r.permission.quorum.given = *given;
+                if self.r.permission.quorum.is_met() {
                     self.r.state = State::Approved;
-                    self.r.approved_at = Some(self.now);
-                    self.r.expires_at = self.r.rules.policy.execution_deadline(self.now);
+                    self.r.permission.approved_at = Some(self.now);
+                    self.r.permission.expires_at = self.r.rules.policy.execution_deadline(self.now);
                 }
                 self.rest(self.now);
             }
             Command::Withdraw { given } if before => {
-                self.r.quorum.given = *given;
-                if self.r.state == State::Approved && !self.r.quorum.is_met() {
+                self.r.permission.quorum.given = *given;
+                if self.r.state == State::Approved && !self.r.permission.quorum.is_met() {
                     self.back_to_awaiting();
                 } else {
                     self.rest(self.now);
@@ -29,14 +29,14 @@ impl Turn {
             Command::Reject if before => self.finish(State::Rejected, None),
             Command::Cancel if before => self.finish(State::Cancelled, None),
             Command::Resume if self.r.state == State::NeedsOperator => {
-                self.r.resuming = true;
+                self.r.operator.resuming = true;
                 self.rest(self.now);
             }
-            Command::Rollback if self.r.state == State::NeedsOperator && self.r.attempts > 0 => {
+            Command::Rollback if self.r.state == State::NeedsOperator && self.r.patching.attempts > 0 => {
                 self.r.cause = None;
-                self.r.paged_at = None;
-                self.r.resuming = false;
-                self.r.rollback_ordered = true;
+                self.r.operator.paged_at = None;
+                self.r.operator.resuming = false;
+                self.r.rollback.ordered = true;
                 self.renew_deadlines();
                 self.begin_rolling_back();
                 self.rest(self.now);
@@ -51,7 +51,7 @@ impl Turn {
 
     /// The new key was seen lately and is not known to be bad.
     fn new_key_acceptable(&self) -> bool {
-        self.r.last.as_ref().is_some_and(|last| {
+        self.r.observing.last.as_ref().is_some_and(|last| {
             self.now.since(last.at) <= self.cadence() * 2
                 && sight(&self.r, last) == Sight::New
                 && last.valid != Some(false)

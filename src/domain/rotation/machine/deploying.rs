@@ -9,9 +9,9 @@ use crate::domain::rotation::state::{Cause, ClusterProgress, Deployed, State};
 impl Turn {
     pub(super) fn begin_deploying(&mut self) {
         self.r.state = State::Deploying;
-        self.r.valid_at = Some(self.now);
-        self.r.deploying_since = Some(self.now);
-        self.r.false_since = None;
+        self.r.readings.valid_at = Some(self.now);
+        self.r.rollout.since = Some(self.now);
+        self.r.readings.false_since = None;
         // The clusters are looked at in the same breath: the update may already be running.
         self.effect = Effect::Look(extras(&self.r));
     }
@@ -29,15 +29,15 @@ impl Turn {
             return self.need_operator(Cause::NewKeyInvalid);
         }
         if let Some(clusters) = &look.clusters {
-            note_clusters(&mut self.r.clusters, clusters);
+            note_clusters(&mut self.r.rollout.clusters, clusters);
         }
         let deployed = self.deployed(look.clusters.is_some());
         // The proof must hold at the end as it did at the beginning.
-        let proven = self.r.trues >= self.r.rules.verify.readings;
+        let proven = self.r.readings.trues >= self.r.rules.verify.readings;
         match deployed {
             Some(how) if proven => {
-                self.r.deployed = Some(how);
-                self.r.deployed_at = Some(self.now);
+                self.r.rollout.deployed = Some(how);
+                self.r.rollout.deployed_at = Some(self.now);
                 if how == Deployed::No {
                     self.notices.push(Notice::NotDeployed);
                 }
@@ -56,13 +56,14 @@ impl Turn {
     fn unproven_for_too_long(&self) -> bool {
         let verify = &self.r.rules.verify;
         let limit = verify.deploy_timeout.get() + verify.timeout.get();
-        self.r.deploying_since.is_some_and(|since| self.now.since(since) >= limit)
+        self.r.rollout.since.is_some_and(|since| self.now.since(since) >= limit)
     }
 
     fn deployed(&self, looked: bool) -> Option<Deployed> {
         let verify = &self.r.rules.verify;
-        let waited = self.now.since(self.r.deploying_since.unwrap_or(self.now));
-        let mut waiting = self.r.clusters.iter().filter(|cluster| cluster.exception.is_none()).peekable();
+        let waited = self.now.since(self.r.rollout.since.unwrap_or(self.now));
+        let mut waiting =
+            self.r.rollout.clusters.iter().filter(|cluster| cluster.exception.is_none()).peekable();
         let any = waiting.peek().is_some();
         let idle = waiting.clone().all(|cluster| cluster.idle >= 2);
         if looked && any && idle && waiting.all(|cluster| cluster.seen_updating) {

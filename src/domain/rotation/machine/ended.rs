@@ -11,26 +11,26 @@ impl Turn {
         self.r.state = state;
         self.r.cause = cause;
         self.r.hold = None;
-        self.r.resuming = false;
-        self.r.finished_at = Some(self.now);
-        self.r.settled_key = self.r.last.as_ref().and_then(|last| last.key.clone());
+        self.r.operator.resuming = false;
+        self.r.ending.finished_at = Some(self.now);
+        self.r.ending.settled_key = self.r.observing.last.as_ref().and_then(|last| last.key.clone());
         self.notices.push(Notice::Finished(state));
         self.effect = Effect::Rest;
         let pace = &self.r.rules.pace;
-        self.r.watch_until = (self.r.attempts > 0).then(|| self.now + pace.watch_for.get());
-        self.r.wake_at = self.r.watch_until.map(|_| self.now + pace.watch_every.get());
+        self.r.ending.watch_until = (self.r.patching.attempts > 0).then(|| self.now + pace.watch_for.get());
+        self.r.wake_at = self.r.ending.watch_until.map(|_| self.now + pace.watch_every.get());
     }
 
     pub(super) fn look_final(&mut self, seen: &Observation) {
         let key = match sight(&self.r, seen) {
-            Sight::New if self.r.attempts > 0 => Some(&self.r.new_key),
-            Sight::Old if self.r.sent_old => Some(&self.r.old_key),
+            Sight::New if self.r.patching.attempts > 0 => Some(&self.r.new_key),
+            Sight::Old if self.r.patching.sent_old => Some(&self.r.old_key),
             _ => None,
         };
-        let settled = self.r.settled_key.as_ref();
+        let settled = self.r.ending.settled_key.as_ref();
         let late = key.is_some_and(|key| settled.is_some_and(|settled| !key.is_same(settled, &seen.place)));
-        if late && !self.r.late_apply {
-            self.r.late_apply = true;
+        if late && !self.r.ending.late_apply {
+            self.r.ending.late_apply = true;
             self.notices.push(Notice::LateApply);
         }
         self.watch_on();
@@ -38,6 +38,6 @@ impl Turn {
 
     pub(super) fn watch_on(&mut self) {
         let wake = self.now + self.r.rules.pace.watch_every.get();
-        self.r.wake_at = self.r.watch_until.filter(|until| self.now < *until).map(|_| wake);
+        self.r.wake_at = self.r.ending.watch_until.filter(|until| self.now < *until).map(|_| wake);
     }
 }

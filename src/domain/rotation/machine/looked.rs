@@ -1,29 +1,30 @@
 //! Atlas was read: what every state does with that before its own phase decides.
 
 use super::turn::Turn;
-use crate::domain::rotation::outcome::{Class, Failure, Look};
+use crate::domain::rotation::outcome::{Class, Failure, Look, Reply};
 use crate::domain::rotation::retry;
-use crate::domain::rotation::state::{Reply, State, Target};
+use crate::domain::rotation::state::{State, Target};
 
 impl Turn {
     pub(super) fn looked(&mut self, look: &Look) {
         let seen = &look.seen;
-        let gap = self.r.last.as_ref().is_none_or(|last| self.now.since(last.at) > self.cadence() * 2);
+        let gap =
+            self.r.observing.last.as_ref().is_none_or(|last| self.now.since(last.at) > self.cadence() * 2);
         if gap {
             // Nobody knows what happened in between: start a full round of readings.
-            (self.r.round, self.r.trues, self.r.false_since) = (0, 0, None);
-            self.r.gaps += 1;
+            (self.r.readings.round, self.r.readings.trues, self.r.readings.false_since) = (0, 0, None);
+            self.r.readings.gaps += 1;
         }
-        self.r.round += 1;
-        if self.r.round >= self.r.rules.verify.readings {
-            self.r.gaps = 0;
+        self.r.readings.round += 1;
+        if self.r.readings.round >= self.r.rules.verify.readings {
+            self.r.readings.gaps = 0;
         }
-        self.r.failures = 0;
-        self.r.not_before = None;
+        self.r.observing.failures = 0;
+        self.r.observing.not_before = None;
         if let Some(checks) = &look.checks {
-            self.r.checks.clone_from(checks);
+            self.r.observing.checks.clone_from(checks);
         }
-        let previous = self.r.last.replace(seen.clone());
+        let previous = self.r.observing.last.replace(seen.clone());
         self.note_interrupted_patch();
         match self.r.state {
             State::AwaitingApproval => self.look_awaiting(seen),
@@ -39,7 +40,9 @@ impl Turn {
 
     /// An attempt without a reply at a look means that its sender died: its outcome is unknown.
     fn note_interrupted_patch(&mut self) {
-        let Some(patch) = self.r.patch.as_mut().filter(|patch| patch.reply.is_none()) else { return };
+        let Some(patch) = self.r.patching.latest.as_mut().filter(|patch| patch.reply.is_none()) else {
+            return;
+        };
         patch.interrupted = true;
         let failure = Failure {
             class: Class::Unknown,
@@ -51,10 +54,10 @@ impl Turn {
         patch.reply = Some(Reply::Unknown(failure));
         let (sent_at, target) = (patch.sent_at, patch.target);
         if target == Target::New {
-            self.r.unknown_at = Some(sent_at);
+            self.r.patching.unknown_at = Some(sent_at);
         }
-        self.r
-            .retry_at
-            .get_or_insert(sent_at + retry::backoff(self.r.tries, &self.r.rules.pace, self.r.salt()));
+        self.r.patching.retry_at.get_or_insert(
+            sent_at + retry::backoff(self.r.patching.tries, &self.r.rules.pace, self.r.salt()),
+        );
     }
 }

@@ -60,7 +60,7 @@ pub enum Resume {
 /// What a worker that just claimed `rotation` does first.
 #[must_use]
 pub fn resume(rotation: &Rotation, now: Timestamp) -> Resume {
-    match (rotation.not_before, &rotation.failure) {
+    match (rotation.observing.not_before, &rotation.observing.failure) {
         (Some(until), Some(failure)) if now < until => Resume::Blind(failure.clone()),
         _ => Resume::Look(extras(rotation)),
     }

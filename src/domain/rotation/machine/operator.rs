@@ -14,9 +14,9 @@ impl Turn {
         self.r.state = State::NeedsOperator;
         self.r.cause = Some(cause);
         self.r.hold = None;
-        self.r.paged_at = Some(self.now);
-        self.r.pages = 1;
-        self.r.trues = 0;
+        self.r.operator.paged_at = Some(self.now);
+        self.r.operator.pages = 1;
+        self.r.readings.trues = 0;
         self.notices.push(Notice::Page { repeat: 0 });
         self.effect = Effect::Rest;
         self.rest(self.now + self.cadence());
@@ -24,21 +24,21 @@ impl Turn {
 
     pub(super) fn look_needs_operator(&mut self, seen: &Observation, previous: Option<&Observation>) {
         let sight = sight(&self.r, seen);
-        if self.r.resuming {
+        if self.r.operator.resuming {
             return self.go_on(sight);
         }
         self.count(seen.valid);
         if previous.is_none_or(|previous| previous.key != seen.key) {
-            self.r.trues = u32::from(seen.valid == Some(true));
+            self.r.readings.trues = u32::from(seen.valid == Some(true));
         }
         // Once only: a key that keeps flapping would be PATCHed back and forth without an end.
         let healed = self.r.cause == Some(Cause::RollbackRefused)
-            && !self.r.healed
+            && !self.r.rollback.healed
             && sight == Sight::New
-            && self.r.trues >= self.r.rules.verify.readings;
+            && self.r.readings.trues >= self.r.rules.verify.readings;
         if healed {
-            self.r.healed = true;
-            self.r.paged_at = None;
+            self.r.rollback.healed = true;
+            self.r.operator.paged_at = None;
             self.renew_deadlines();
             self.r.state = State::Verifying;
             self.r.cause = None;
@@ -49,8 +49,8 @@ impl Turn {
 
     /// `resume`: what Atlas holds decides where to go on.
     fn go_on(&mut self, sight: Sight) {
-        self.r.resuming = false;
-        self.r.paged_at = None;
+        self.r.operator.resuming = false;
+        self.r.operator.paged_at = None;
         self.r.cause = None;
         self.renew_deadlines();
         match sight {
@@ -60,8 +60,8 @@ impl Turn {
             }
             Sight::Old => {
                 self.r.state = State::Approved;
-                self.r.expires_at = self.r.rules.policy.execution_deadline(self.now);
-                (self.r.retry_at, self.r.tries) = (None, 0);
+                self.r.permission.expires_at = self.r.rules.policy.execution_deadline(self.now);
+                (self.r.patching.retry_at, self.r.patching.tries) = (None, 0);
                 self.rest(self.now);
             }
             Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
@@ -72,14 +72,14 @@ impl Turn {
     /// Repeats the page 15 minutes, 1 hour and then every 4 hours after the one before.
     pub(super) fn page_again(&mut self) {
         const REPEATS: [u64; 3] = [15 * 60, 3600, 4 * 3600];
-        let since = self.r.paged_at.unwrap_or(self.now);
-        let wait = REPEATS[(self.r.pages.saturating_sub(1) as usize).min(REPEATS.len() - 1)];
+        let since = self.r.operator.paged_at.unwrap_or(self.now);
+        let wait = REPEATS[(self.r.operator.pages.saturating_sub(1) as usize).min(REPEATS.len() - 1)];
         if self.now >= since + Duration::from_secs(wait) {
-            self.notices.push(Notice::Page { repeat: self.r.pages });
-            self.r.pages += 1;
-            self.r.paged_at = Some(self.now);
+            self.notices.push(Notice::Page { repeat: self.r.operator.pages });
+            self.r.operator.pages += 1;
+            self.r.operator.paged_at = Some(self.now);
         }
         let wake = self.now + self.cadence();
-        self.rest(self.r.not_before.map_or(wake, |until| until.max(wake)));
+        self.rest(self.r.observing.not_before.map_or(wake, |until| until.max(wake)));
     }
 }

@@ -40,7 +40,8 @@ pub fn sight(rotation: &Rotation, seen: &Observation) -> Sight {
 #[must_use]
 pub fn extras(rotation: &Rotation) -> Extras {
     Extras {
-        alerts: rotation.state == State::Verifying && (rotation.false_since.is_some() || rotation.flaps > 0),
+        alerts: rotation.state == State::Verifying
+            && (rotation.readings.false_since.is_some() || rotation.readings.flaps > 0),
         // From the PATCH on: a quick roll-out is over before the key is proven.
         clusters: matches!(
             rotation.state,

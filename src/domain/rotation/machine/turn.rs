@@ -28,7 +28,11 @@ impl Turn {
 
     pub(super) fn rest_until_idle(&mut self) {
         let idle = self.now + self.r.rules.pace.idle_every.get();
-        self.rest(if self.r.expires_at > self.now { idle.min(self.r.expires_at) } else { idle });
+        self.rest(if self.r.permission.expires_at > self.now {
+            idle.min(self.r.permission.expires_at)
+        } else {
+            idle
+        });
     }
 
     pub(super) fn look_again_soon(&mut self) {
@@ -38,7 +42,7 @@ impl Turn {
 
     /// A wait never sleeps through the guard: that decision can be taken without a call.
     pub(super) fn before_guard(&self, until: Timestamp) -> Timestamp {
-        match self.r.guard_deadline {
+        match self.r.patching.guard_deadline {
             Some(deadline) if deadline > self.now => until.min(deadline),
             _ => until,
         }
@@ -50,42 +54,46 @@ impl Turn {
         match self.r.state {
             State::NeedsOperator => verify.deploy_poll.get(),
             // A key that is to be proven again is read as often as at first, and a gap is one as early.
-            State::Deploying if self.r.trues >= verify.readings => verify.deploy_poll.get(),
+            State::Deploying if self.r.readings.trues >= verify.readings => verify.deploy_poll.get(),
             _ => verify.every.get(),
         }
     }
 
     /// Permission has ended, unless the clocks disagree about what time it is.
     pub(super) fn expired(&self) -> bool {
-        self.now >= self.r.expires_at && !self.r.last.as_ref().is_some_and(skewed)
+        self.now >= self.r.permission.expires_at && !self.r.observing.last.as_ref().is_some_and(skewed)
     }
 
     pub(super) fn guard_over(&self) -> bool {
-        self.r.guard_deadline.is_some_and(|deadline| self.now >= deadline)
+        self.r.patching.guard_deadline.is_some_and(|deadline| self.now >= deadline)
     }
 
     /// The old key so soon after the PATCH may be a read that lags behind.
     pub(super) fn may_be_stale(&self) -> bool {
-        self.r.patch.as_ref().is_some_and(|patch| self.now < patch.sent_at + self.r.rules.pace.settle.get())
+        self.r
+            .patching
+            .latest
+            .as_ref()
+            .is_some_and(|patch| self.now < patch.sent_at + self.r.rules.pace.settle.get())
     }
 
     /// Records the attempt; the caller commits it before the request leaves.
     pub(super) fn send(&mut self, target: Target) {
-        self.r.attempts += 1;
-        self.r.tries += 1;
-        self.r.retry_at = None;
-        self.r.sent_old |= target == Target::Old;
-        self.r.patch = Some(Attempt {
-            number: self.r.attempts,
+        self.r.patching.attempts += 1;
+        self.r.patching.tries += 1;
+        self.r.patching.retry_at = None;
+        self.r.patching.sent_old |= target == Target::Old;
+        self.r.patching.latest = Some(Attempt {
+            number: self.r.patching.attempts,
             target,
             sent_at: self.now,
             deadline: self.now + self.r.rules.request_timeout.get(),
             reply: None,
             interrupted: false,
         });
-        if self.r.first_patch_at.is_none() {
-            self.r.first_patch_at = Some(self.now);
-            self.r.guard_deadline = Some(self.now + self.r.rules.verify.guard.get());
+        if self.r.patching.first_at.is_none() {
+            self.r.patching.first_at = Some(self.now);
+            self.r.patching.guard_deadline = Some(self.now + self.r.rules.verify.guard.get());
         }
         // Should the sender die, the next one looks at once when it takes over.
         self.rest(self.now);

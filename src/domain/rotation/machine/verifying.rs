@@ -13,10 +13,10 @@ impl Turn {
         self.r.state = State::Verifying;
         self.r.cause = None;
         self.r.hold = None;
-        self.r.patched_at.get_or_insert(self.now);
-        self.r.verifying_since = Some(self.now);
-        self.r.unknown_at = None;
-        self.r.clusters.clear();
+        self.r.patching.patched_at.get_or_insert(self.now);
+        self.r.readings.since = Some(self.now);
+        self.r.patching.unknown_at = None;
+        self.r.rollout.clusters.clear();
         self.start_readings();
         self.look_verifying(look);
     }
@@ -37,7 +37,7 @@ impl Turn {
                     Some(true) => self.need_operator(Cause::KmsUnreachable),
                     Some(false) => self.begin_rolling_back(),
                     // An unreachable key service must be ruled out first: ask at once.
-                    None if self.r.false_since == Some(self.now) => {
+                    None if self.r.readings.false_since == Some(self.now) => {
                         self.effect = Effect::Look(extras(&self.r));
                     }
                     None if self.guard_over() => self.need_operator(Cause::Unproven),
@@ -49,7 +49,7 @@ impl Turn {
 
     fn read_with_clusters(&mut self, look: &Look) -> Proof {
         if let Some(clusters) = &look.clusters {
-            note_clusters(&mut self.r.clusters, clusters);
+            note_clusters(&mut self.r.rollout.clusters, clusters);
         }
         self.note_late_report(&look.seen);
         self.read(&look.seen)
@@ -59,20 +59,22 @@ impl Turn {
     /// the first bad report on there is as much time to go back as elsewhere from the PATCH on.
     fn note_late_report(&mut self, seen: &Observation) {
         let verify = &self.r.rules.verify;
-        let turned = self.r.trues >= verify.readings && self.r.flaps == 0 && seen.valid == Some(false);
+        let turned = self.r.readings.trues >= verify.readings
+            && self.r.readings.flaps == 0
+            && seen.valid == Some(false);
         if seen.private_networking && turned {
-            self.r.guard_deadline = Some(self.now + verify.guard.get());
+            self.r.patching.guard_deadline = Some(self.now + verify.guard.get());
         }
     }
 
     /// The guard is over, and looks come too slowly for a round of readings. A restart alone is one gap.
     fn never_a_round(&self) -> bool {
-        self.guard_over() && self.r.gaps > self.r.rules.verify.readings
+        self.guard_over() && self.r.readings.gaps > self.r.rules.verify.readings
     }
 
     /// The old key is back. When no PATCH of ours can have done that, somebody else did.
     pub(super) fn reverted(&mut self) {
-        if self.r.sent_old {
+        if self.r.patching.sent_old {
             self.begin_rolling_back();
         } else {
             self.finish(State::Superseded, Some(Cause::Reverted));
