@@ -14,7 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Executor, PgConnection};
 
-use super::{Store, StoreError, inspect};
+use super::{Store, StoreError, Writer, inspect};
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
@@ -61,8 +61,11 @@ impl Store {
                 path.display()
             ))
         })?;
-        let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.read_only(true));
-        Ok(Store::Sqlite { write, read, lock, turn: Arc::default() })
+        let options = options.read_only(true);
+        let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
+        let urgent = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);
+        let writer = Writer::start(write.clone());
+        Ok(Store::Sqlite { write, read, urgent, lock, writer })
     }
 
     /// Brings the schema up to date.
@@ -112,14 +115,16 @@ impl Store {
         self.check_rights().await
     }
 
-    /// Closes all connections.
+    /// Closes all connections, after the writes that wait already.
     pub async fn close(&self) {
         match self {
-            Store::Sqlite { write, read, .. } => {
+            Store::Sqlite { write, read, urgent, writer, .. } => {
+                writer.stop().await;
                 read.close().await;
+                urgent.close().await;
                 write.close().await;
             }
-            Store::Postgres { write, read } => {
+            Store::Postgres { write, read, .. } => {
                 read.close().await;
                 write.close().await;
             }
@@ -152,7 +157,7 @@ async fn postgres(url: &str, access: Access) -> Result<Store, StoreError> {
     let reading = if access == Access::Daemon { READING } else { READING_ALL };
     let write = pool(10, ACTING).connect_with(options.clone()).await?;
     let read = pool(5, reading).connect_lazy_with(options);
-    Ok(Store::Postgres { write, read })
+    Ok(Store::Postgres { write, read, shares: Arc::default() })
 }
 
 fn pool(size: u32, settings: &'static str) -> PgPoolOptions {
