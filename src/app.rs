@@ -24,7 +24,7 @@ use crate::domain::time::{Clock, SystemClock, Timestamp};
 use crate::engine::courier::Courier;
 use crate::engine::dispatch::Dispatch;
 use crate::engine::guard::Guard;
-use crate::engine::{Engine, Settings, driver, hint, intake, poll, schedule, sweep};
+use crate::engine::{Engine, Settings, driver, hint, intake, poll, ready, schedule, sweep};
 use crate::lifecycle::Shutdown;
 use crate::mail::{Smtp, SmtpOptions};
 use crate::sim::{Sim, World};
@@ -236,6 +236,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
             let _ = std::fs::remove_file(path);
         });
     }
+    shutdown.spawn_named("readiness", ready::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("driver", driver::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("intake", intake::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("hints", hint::run(engine.clone(), shutdown.token()));

@@ -35,7 +35,7 @@ pub(super) async fn join(config: &Config, store: &Store) -> anyhow::Result<Prese
         name: format!("{} (pid {})", host.trim(), std::process::id()),
         settings: settings(config),
     };
-    let welcome = |others: &[Other]| {
+    let welcome = |it: &Presence, others: &[Other]| {
         for other in others {
             let (grave, harmless): (Vec<_>, Vec<_>) =
                 differences(&it.settings, &other.settings).into_iter().partition(|(path, _)| matters(path));

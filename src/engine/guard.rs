@@ -9,7 +9,8 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use crate::domain::ids::GroupId;
 use crate::domain::rotation::machine::MAX_SKEW;
 use crate::domain::rotation::outcome::Observation;
 use crate::domain::time::{Clock, Timestamp};
-use crate::store::{ProjectFilter, Store, StoreError};
+use crate::store::{AuditMarks, ProjectFilter, Store, StoreError};
 
 /// Audit rows that are verified at a start.
 const TAIL: usize = 1000;
@@ -78,9 +79,18 @@ pub struct Difference {
 pub struct Guard {
     /// `None` where nothing is kept: a guard that never doubts.
     file: Option<PathBuf>,
-    mark: tokio::sync::Mutex<Option<Mark>>,
+    epoch: Arc<tokio::sync::Mutex<Epoch>>,
+    /// Rounds of [`Guard::record`] that have begun.
+    rounds: AtomicU64,
     doubt: Mutex<Option<Doubt>>,
     skew: Mutex<Skew>,
+}
+
+/// The epoch file's content, and the last round that has written it or found it as it should be.
+#[derive(Debug, Default)]
+struct Epoch {
+    mark: Option<Mark>,
+    round: u64,
 }
 
 /// Our clock minus another, in milliseconds, as last seen.
@@ -144,11 +154,14 @@ pub async fn present_mark(store: &Store) -> Result<Option<Mark>, StoreError> {
 /// # Errors
 /// What the database answered.
 pub async fn regression(store: &Store, mark: &Mark) -> Result<Option<String>, StoreError> {
-    let found = store.audit_marks(mark.seq).await?;
+    Ok(went_back(&store.audit_marks(mark.seq).await?, mark))
+}
+
+fn went_back(found: &AuditMarks, mark: &Mark) -> Option<String> {
     if found.there == mark.hash {
-        return Ok(None);
+        return None;
     }
-    Ok(Some(if found.seq < mark.seq {
+    Some(if found.seq < mark.seq {
         format!(
             "its audit log ends at row {}, and this daemon has seen row {}: it is an older copy of the database",
             found.seq, mark.seq
@@ -158,7 +171,7 @@ pub async fn regression(store: &Store, mark: &Mark) -> Result<Option<String>, St
             "its audit row {} is not the one this daemon has seen: it is an older copy that went another way since",
             mark.seq
         )
-    }))
+    })
 }
 
 impl Guard {
@@ -167,8 +180,8 @@ impl Guard {
     /// # Errors
     /// As [`read_mark`].
     pub fn new(file: PathBuf) -> Result<Self, StoreError> {
-        let mark = tokio::sync::Mutex::new(read_mark(&file)?);
-        Ok(Self { file: Some(file), mark, ..Self::default() })
+        let epoch = Epoch { mark: read_mark(&file)?, round: 0 };
+        Ok(Self { file: Some(file), epoch: Arc::new(tokio::sync::Mutex::new(epoch)), ..Self::default() })
     }
 
     /// The first look, when the daemon starts.
@@ -176,7 +189,7 @@ impl Guard {
     /// # Errors
     /// What the database answered.
     pub async fn start(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
-        let mut mark = self.mark.lock().await;
+        let mark = &mut self.epoch.lock().await.mark;
         if let Some(known) = mark.as_ref() {
             let first = store.audit_marks(0).await?.first;
             if first != known.database {
@@ -198,7 +211,7 @@ impl Guard {
     /// What the database answered.
     pub async fn doubts(&self, store: &Store, now: Timestamp) -> Result<bool, StoreError> {
         let Some(file) = &self.file else { return Ok(false) };
-        let mut mark = self.mark.lock().await;
+        let mark = &mut self.epoch.lock().await.mark;
         let doubted = locked(&self.doubt).is_some();
         if doubted {
             // An operator's acceptance comes as a new mark.
@@ -248,37 +261,44 @@ impl Guard {
         *doubt = found;
     }
 
-    /// Remembers how far the database has come. Called before each PATCH: `Err` says why none may
-    /// leave.
+    /// Writes the epoch file. Called before each PATCH: `Err` says why none may leave. One write serves
+    /// everyone whose commit came before it.
     ///
     /// # Errors
     /// A database in doubt, or a file that cannot be written.
     pub async fn record(&self, store: &Store, now: Timestamp) -> Result<(), String> {
         let Some(file) = &self.file else { return Ok(()) };
-        let text = |error: StoreError| error.to_string();
-        let wanted = present_mark(store).await.map_err(text)?.map_or(0, |head| head.seq);
-        let mut mark = self.mark.lock().await;
+        let begun = self.rounds.load(Ordering::SeqCst);
+        let mut epoch = Arc::clone(&self.epoch).lock_owned().await;
         if let Some(doubt) = &*locked(&self.doubt) {
             return Err(doubt.detail.clone());
         }
-        if let Some(known) = mark.as_ref()
-            && let Some(found) = regression(store, known).await.map_err(text)?
-        {
+        // A round that began after this call has read the audit log after our commit.
+        if epoch.round > begun {
+            return Ok(());
+        }
+        let round = self.rounds.fetch_add(1, Ordering::SeqCst) + 1;
+        let known = epoch.mark.as_ref().map_or(0, |mark| mark.seq);
+        let head = store.audit_marks(known).await.map_err(|error| error.to_string())?;
+        if let Some(found) = epoch.mark.as_ref().and_then(|mark| went_back(&head, mark)) {
             self.settle(Some(restored(&found, now)));
             return Err(found);
         }
-        // Whoever held the lock meanwhile has remembered this too.
-        if mark.as_ref().is_some_and(|known| known.seq >= wanted) {
-            return Ok(());
-        }
-        let head = present_mark(store).await.map_err(text)?;
-        if let Some(head) = head {
-            write_mark(file, &head).map_err(|error| {
-                format!("{} cannot be written ({error}); make data_dir writable", file.display())
-            })?;
-            *mark = Some(head);
-        }
-        Ok(())
+        let file = file.clone();
+        // Its own thread has the lock until the file is written: were this call given up meanwhile, an
+        // older mark could replace a newer one.
+        let written = tokio::task::spawn_blocking(move || {
+            if head.seq > known {
+                let mark = Mark { database: head.first, seq: head.seq, hash: head.hash };
+                write_mark(&file, &mark).map_err(|error| {
+                    format!("{} cannot be written ({error}); make data_dir writable", file.display())
+                })?;
+                epoch.mark = Some(mark);
+            }
+            epoch.round = round;
+            Ok(())
+        });
+        written.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Whether the database was in doubt when it was last asked.

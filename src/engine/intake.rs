@@ -120,7 +120,7 @@ async fn write(engine: &Engine, jobs: Vec<Job>) {
         events.extend(own);
         rooms.push(room);
     }
-    let written = engine.store.insert_events(&events, engine.clock.now()).await;
+    let written = engine.store.insert_events(events, engine.clock.now()).await;
     let mut new = match written {
         Ok(new) => {
             engine.events_due.notify_one();

@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod poll;
 mod preflight;
 pub mod propose;
+pub mod ready;
 pub mod remind;
 pub mod schedule;
 pub mod step;
@@ -156,6 +157,8 @@ pub struct Engine {
     pub guard: Arc<guard::Guard>,
     /// What is counted.
     pub metrics: Arc<metrics::Metrics>,
+    /// Whether the database can be written.
+    pub readiness: Arc<ready::Readiness>,
     /// Instant of the last finished sweep.
     pub last_sweep: Arc<std::sync::Mutex<Option<crate::domain::time::Timestamp>>>,
 }
@@ -180,6 +183,7 @@ impl Engine {
             look_due: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
             guard: Arc::default(),
+            readiness: Arc::default(),
             last_sweep: Arc::default(),
         }
     }

@@ -188,7 +188,10 @@ pub(super) async fn commit(
         now,
     };
     let version = engine.store.commit(write).await?;
+    // A PATCH that follows writes the epoch file itself, right before it leaves.
+    let sends = keep_lease.is_some() && matches!(effect, Effect::Patch(_));
     if before.rotation.state != after.state
+        && !sends
         && let Err(why) = engine.guard.record(&engine.store, now).await
     {
         tracing::warn!(rotation.id = %after.id, "how far the database has come is not remembered: {why}");

@@ -121,7 +121,7 @@ fn finished(engine: &Engine) {
     *engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(engine.clock.now());
 }
 
-/// Looks at one project and writes down what is seen. When somebody else wrote it meanwhile, it stays due.
+/// Observes one project. What is new is recorded, else only the instant; after a conflict it stays due.
 pub(super) async fn check(engine: &Engine, project: Project) -> Result<(), StoreError> {
     let looked = if project.open_rotation.is_some() {
         None
@@ -171,14 +171,25 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<(), Store
             after.next_check_at = now + asked.max(engine.settings.drift_every.get());
         }
     }
-    let written = engine.store.drift_project(&after, project.version, found.as_ref(), (&audit, &outbox), now);
-    match written.await {
-        Ok(_) if !outbox.is_empty() => {
+    let store = &engine.store;
+    let seen_before = Project {
+        last_checked_at: project.last_checked_at,
+        next_check_at: project.next_check_at,
+        ..after.clone()
+    };
+    let written = if found.is_none() && audit.is_empty() && outbox.is_empty() && seen_before == project {
+        let (at, next) = (after.last_checked_at, after.next_check_at);
+        store.project_checked(&after.group_id, project.version, at, next).await.map(drop)
+    } else {
+        store.drift_project(&after, project.version, found.as_ref(), (&audit, &outbox), now).await.map(drop)
+    };
+    match written {
+        Ok(()) if !outbox.is_empty() => {
             engine.mail_due.notify_one();
             Ok(())
         }
         // After a conflict it stays due and is read again: somebody edited it meanwhile.
-        Ok(_) | Err(StoreError::Conflict) => Ok(()),
+        Ok(()) | Err(StoreError::Conflict) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -8,7 +8,8 @@ use futures_util::TryStreamExt;
 use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 
-use super::{Sql, Store, StoreError, Tx, each, read};
+use super::lanes::Lane;
+use super::{Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::time::Timestamp;
 
 const HEAD_LOCK: Sql = Sql {
@@ -30,7 +31,16 @@ const MARKS: Sql = Sql::same(
      COALESCE((SELECT hash FROM audit WHERE seq = $1), '') FROM audit_head WHERE id = 1",
 );
 
-pub(super) const STATEMENTS: &[&Sql] = &[&HEAD_LOCK, &HEAD, &MOVE_HEAD, &APPEND, &LIST, &ALL, &MARKS];
+const APPENDED: Sql = Sql::same(
+    "SELECT COUNT(*) FROM audit WHERE seq > $1 AND at = $2 AND actor = $3 AND action = $4 AND subject = $5 AND detail = $6",
+);
+
+pub(super) const STATEMENTS: &[&Sql] =
+    &[&HEAD_LOCK, &HEAD, &MOVE_HEAD, &APPEND, &LIST, &ALL, &MARKS, &APPENDED];
+
+/// Rows at the end of the chain among which an own row is looked for: more than anybody else appends
+/// while one transaction is repeated.
+const RECENT: i64 = 10_000;
 
 /// The action of a row in which an operator accepted that the row in its subject, `audit/SEQ`, is
 /// broken.
@@ -132,6 +142,28 @@ impl Tx {
             .map(|_| ()))?;
         Ok(())
     }
+
+    /// Whether exactly these rows were appended at `now`: by an earlier attempt whose answer was lost.
+    pub(super) async fn is_appended(
+        &mut self,
+        rows: &[NewAudit],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let Some(row) = rows.last() else { return Ok(false) };
+        // The lock on the head also waits for a commit that is still under way elsewhere.
+        let (head, _): (i64, String) =
+            each!(self, HEAD_LOCK, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?;
+        let (found,): (i64,) = each!(self, APPENDED, |conn, text| sqlx::query_as(text)
+            .bind(head - RECENT)
+            .bind(now)
+            .bind(row.actor.as_str())
+            .bind(row.action.as_str())
+            .bind(row.subject.as_str())
+            .bind(row.detail.as_str())
+            .fetch_one(conn)
+            .await)?;
+        Ok(found > 0)
+    }
 }
 
 impl Store {
@@ -153,9 +185,15 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn append(&self, rows: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.append_audit(rows, now).await?;
-        tx.commit().await
+        self.transact("audit.append", Lane::Command, rows.to_vec(), move |tx, rows, unsure| {
+            Box::pin(async move {
+                if unsure && tx.is_appended(rows, now).await? {
+                    return Ok(());
+                }
+                tx.append_audit(rows, now).await
+            })
+        })
+        .await
     }
 
     /// Where the chain stands, and its hash at row `at`.
@@ -164,7 +202,7 @@ impl Store {
     /// What the database answered.
     pub async fn audit_marks(&self, at: i64) -> Result<AuditMarks, StoreError> {
         let (seq, hash, first, there) =
-            read!(self, MARKS, |pool, text| sqlx::query_as(text).bind(at).fetch_one(pool).await)?;
+            urgent!(self, MARKS, |pool, text| sqlx::query_as(text).bind(at).fetch_one(pool).await)?;
         Ok(AuditMarks { seq, hash, first, there })
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::people::TURN;
+use super::lanes::Lane;
 use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::time::Timestamp;
 
@@ -65,40 +65,24 @@ impl Store {
     ///
     /// # Errors
     /// What the database answered.
-    pub async fn join<R>(
+    pub async fn join<R: Send + 'static>(
         &self,
         it: &Presence,
         now: Timestamp,
-        welcome: impl FnOnce(&[Other]) -> Result<(), R>,
+        welcome: impl Fn(&Presence, &[Other]) -> Result<(), R> + Send + Sync + 'static,
     ) -> Result<Result<(), R>, StoreError> {
-        let mut tx = self.begin().await?;
-        each!(&mut tx, TURN, |conn, text| sqlx::query(text).bind("daemons").execute(conn).await.map(|_| ()))?;
-        // On SQLite whoever is announced is gone, whatever its clock said.
-        let alone = matches!(self, Store::Sqlite { .. });
-        let gone = if alone { now + Duration::from_hours(1_000_000) } else { now - GONE_AFTER };
-        each!(&mut tx, FORGET, |conn, text| sqlx::query(text).bind(gone).execute(conn).await.map(|_| ()))?;
-        let rows: Vec<Row> = each!(&mut tx, OTHERS, |conn, text| sqlx::query_as(text)
-            .bind(it.id)
-            .bind(gone)
-            .fetch_all(conn)
-            .await)?;
-        let others = rows
-            .into_iter()
-            .map(|row| {
-                Ok(Other {
-                    settings: serde_json::from_str(&row.settings)
-                        .map_err(|_| StoreError::corrupt("daemons", "settings", &row.name))?,
-                    name: row.name,
-                    seen_at: row.seen_at,
-                })
+        // On SQLite every announced daemon is gone, whatever its clock said.
+        let gone = if self.is_shared() { now - GONE_AFTER } else { now + Duration::from_hours(1_000_000) };
+        self.transact("daemon.join", Lane::Rest, (it.clone(), welcome), move |tx, (it, welcome), _| {
+            Box::pin(async move {
+                let others = tx.others(it, gone).await?;
+                match welcome(it, &others) {
+                    Ok(()) => tx.write_presence(it, now).await.map(Ok),
+                    refused => Ok(refused),
+                }
             })
-            .collect::<Result<Vec<_>, StoreError>>()?;
-        if let Err(refusal) = welcome(&others) {
-            return Ok(Err(refusal));
-        }
-        tx.write_presence(it, now).await?;
-        tx.commit().await?;
-        Ok(Ok(()))
+        })
+        .await
     }
 
     /// Says that `it` is still there.
@@ -106,9 +90,10 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn stay(&self, it: &Presence, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.write_presence(it, now).await?;
-        tx.commit().await
+        self.transact("daemon.stay", Lane::Rest, it.clone(), move |tx, it, _| {
+            Box::pin(tx.write_presence(it, now))
+        })
+        .await
     }
 
     /// Takes the announcement away.
@@ -116,9 +101,13 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn leave(&self, it: &Presence) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        each!(&mut tx, LEAVE, |conn, text| sqlx::query(text).bind(it.id).execute(conn).await.map(|_| ()))?;
-        tx.commit().await
+        self.transact("daemon.leave", Lane::Rest, it.id, |tx, id, _| {
+            Box::pin(async move {
+                each!(tx, LEAVE, |conn, text| sqlx::query(text).bind(*id).execute(conn).await.map(drop))?;
+                Ok(())
+            })
+        })
+        .await
     }
 
     /// What time the database has; `None` on SQLite, which has none of its own.
@@ -133,6 +122,26 @@ impl Store {
 }
 
 impl Tx {
+    /// The other daemons, of which none joins meanwhile. Those that are gone are forgotten.
+    async fn others(&mut self, it: &Presence, gone: Timestamp) -> Result<Vec<Other>, StoreError> {
+        self.take_turn("daemons").await?;
+        each!(self, FORGET, |conn, text| sqlx::query(text).bind(gone).execute(conn).await.map(drop))?;
+        let rows: Vec<Row> = each!(self, OTHERS, |conn, text| sqlx::query_as(text)
+            .bind(it.id)
+            .bind(gone)
+            .fetch_all(conn)
+            .await)?;
+        let other = |row: Row| {
+            Ok(Other {
+                settings: serde_json::from_str(&row.settings)
+                    .map_err(|_| StoreError::corrupt("daemons", "settings", &row.name))?,
+                name: row.name,
+                seen_at: row.seen_at,
+            })
+        };
+        rows.into_iter().map(other).collect()
+    }
+
     async fn write_presence(&mut self, it: &Presence, now: Timestamp) -> Result<(), StoreError> {
         let settings = serde_json::to_string(&it.settings).unwrap_or_default();
         each!(self, SEEN, |conn, text| sqlx::query(text)

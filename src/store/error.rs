@@ -95,14 +95,37 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
-    /// What came of a commit. Only a database that names its reason to give the transaction up has
-    /// certainly not written it.
+    /// The outcome of a failed commit. Only a database that names its reason to roll back has certainly
+    /// written nothing; on SQLite that is every reason but an I/O error.
     pub(super) fn from_commit(error: sqlx::Error) -> Self {
-        let refused = code(&error).is_some_and(|code| code.starts_with("40") || code.starts_with("23"));
+        let refused = code(&error).is_some_and(|code| match code.parse::<u32>() {
+            Ok(lite) if code.len() < 5 => lite & 0xff != 10,
+            _ => code.starts_with("40") || code.starts_with("23"),
+        });
         match Self::from(error) {
             Self::Unavailable(error) if !refused => Self::Unsure(error),
             other => other,
         }
+    }
+
+    /// The same for one more piece of work in the same transaction.
+    pub(super) fn for_companion(&self) -> Self {
+        let copy = |error: &sqlx::Error| sqlx::Error::Io(std::io::Error::other(error.to_string()));
+        match self {
+            Self::Full => Self::Full,
+            Self::ReadOnly(why) => Self::ReadOnly(why.clone()),
+            Self::NewerSchema { found, known } => Self::NewerSchema { found: *found, known: *known },
+            Self::Unsure(error) => Self::Unsure(copy(error)),
+            Self::Unavailable(error) if self.passes() => Self::Unavailable(copy(error)),
+            other => Self::Unavailable(sqlx::Error::AnyDriverError(other.to_string().into())),
+        }
+    }
+
+    /// The transaction was rolled back because of other work in it; the same work may be begun anew.
+    pub(super) fn rolled_back(why: &Self) -> Self {
+        Self::Unavailable(sqlx::Error::Io(std::io::Error::other(format!(
+            "rolled back with another write: {why}"
+        ))))
     }
 
     /// Whether the same transaction may succeed when it is begun anew.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::lanes::Lane;
 use super::types::storable;
 use super::{NewAudit, NewJournal, NewOutbox, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::event::{KeyEvent, ProofState};
@@ -68,7 +69,7 @@ pub struct AwaitedProof {
 }
 
 /// The end of a search, and what is written with it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ProofEnd {
     /// What was found.
     pub proof: Proof,
@@ -143,15 +144,20 @@ impl Store {
         at: Timestamp,
         error: Option<&str>,
     ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        each!(&mut tx, LATER, |conn, text| sqlx::query(text)
-            .bind(id.0)
-            .bind(at)
-            .bind(error.map(storable))
-            .execute(conn)
-            .await
-            .map(|_| ()))?;
-        tx.commit().await
+        let error = error.map(|text| storable(text).into_owned());
+        self.transact("witness.defer", Lane::Rest, error, move |tx, error, _| {
+            Box::pin(async move {
+                each!(tx, LATER, |conn, text| sqlx::query(text)
+                    .bind(id.0)
+                    .bind(at)
+                    .bind(error.as_deref())
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
+            })
+        })
+        .await
     }
 
     /// Ends a search; says whether it was this call that ended it. Only then anything is written.
@@ -164,17 +170,27 @@ impl Store {
         end: &ProofEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
+        self.transact("witness.settle", Lane::Rest, end.clone(), move |tx, end, unsure| {
+            Box::pin(tx.settle_proof(id, end, now, unsure))
+        })
+        .await
+    }
+}
+
+impl Tx {
+    async fn settle_proof(
+        &mut self,
+        id: RotationId,
+        end: &ProofEnd,
+        now: Timestamp,
+        unsure: bool,
+    ) -> Result<bool, StoreError> {
         let proof = &end.proof;
         let text = |it: &KeyEvent| serde_json::to_string(it).unwrap_or_default();
         let overwrote = (!proof.overwrote.is_empty())
             .then(|| serde_json::to_string(&proof.overwrote).unwrap_or_default());
-        let mut tx = self.begin().await?;
-        each!(&mut tx, LOCK, |conn, text| sqlx::query(text)
-            .bind(id.0)
-            .fetch_optional(conn)
-            .await
-            .map(|_| ()))?;
-        let done = each!(&mut tx, SETTLE, |conn, sql| sqlx::query(sql)
+        each!(self, LOCK, |conn, text| sqlx::query(text).bind(id.0).fetch_optional(conn).await.map(|_| ()))?;
+        let done = each!(self, SETTLE, |conn, sql| sqlx::query(sql)
             .bind(id.0)
             .bind(proof.state.as_str())
             .bind(proof.event.as_ref().map(text))
@@ -184,19 +200,16 @@ impl Store {
             .await
             .map(|done| done.rows_affected()))?;
         if done == 0 {
-            return Ok(false);
+            return Ok(unsure && self.is_appended(&end.audit, now).await?);
         }
         for entry in &end.journal {
-            tx.write_journal(id, entry, now).await?;
+            self.write_journal(id, entry, now).await?;
         }
-        tx.write_outbox(&end.outbox, now).await?;
-        tx.append_audit(&end.audit, now).await?;
-        tx.commit().await?;
+        self.write_outbox(&end.outbox, now).await?;
+        self.append_audit(&end.audit, now).await?;
         Ok(true)
     }
-}
 
-impl Tx {
     pub(super) async fn write_drift(
         &mut self,
         group: &GroupId,

@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::retry::persist;
+use super::lanes::Lane;
 use super::types::storable;
-use super::{Sql, Store, StoreError, each, read};
+use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::hint::Hint;
 use crate::domain::ids::EventId;
 use crate::domain::time::Timestamp;
@@ -119,26 +119,13 @@ impl Store {
     ///
     /// # Errors
     /// None of them is there then.
-    pub async fn insert_events(&self, events: &[NewEvent], now: Timestamp) -> Result<Vec<bool>, StoreError> {
-        persist(|unsure| async move {
-            let mut tx = self.begin_ahead().await?;
-            let mut new = Vec::with_capacity(events.len());
-            for event in events {
-                let rows = each!(&mut tx, INSERT, |conn, text| sqlx::query(text)
-                    .bind(EventId::new().0)
-                    .bind(&event.source)
-                    .bind(storable(&event.event_id))
-                    .bind(storable(&event.kind))
-                    .bind(storable(&event.body))
-                    .bind(now)
-                    .execute(conn)
-                    .await
-                    .map(|done| done.rows_affected()))?;
-                // After a commit whose answer was lost, an own row is nobody's duplicate.
-                new.push(rows == 1 || unsure);
-            }
-            tx.commit().await?;
-            Ok(new)
+    pub async fn insert_events(
+        &self,
+        events: Vec<NewEvent>,
+        now: Timestamp,
+    ) -> Result<Vec<bool>, StoreError> {
+        self.transact("inbox.insert", Lane::Intake, events, move |tx, events, unsure| {
+            Box::pin(tx.insert_events(events, now, unsure))
         })
         .await
     }
@@ -153,14 +140,21 @@ impl Store {
         until: Timestamp,
         limit: usize,
     ) -> Result<Vec<ClaimedEvent>, StoreError> {
-        let mut tx = self.begin().await?;
-        let mut rows: Vec<Row> = each!(&mut tx, CLAIM, |conn, text| sqlx::query_as(text)
-            .bind(now)
-            .bind(until)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(conn)
-            .await)?;
-        tx.commit().await?;
+        // Events that an unanswered attempt has claimed come up again by themselves.
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = self
+            .transact("inbox.claim", Lane::Rest, (), move |tx, (), _| {
+                Box::pin(async move {
+                    let rows: Vec<Row> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
+                        .bind(now)
+                        .bind(until)
+                        .bind(limit)
+                        .fetch_all(conn)
+                        .await)?;
+                    Ok(rows)
+                })
+            })
+            .await?;
         // RETURNING keeps no order.
         rows.sort_by_key(|row| (row.received_at, row.id));
         let mut events = Vec::with_capacity(rows.len());
@@ -212,19 +206,22 @@ impl Store {
     }
 
     async fn settle(&self, sql: Sql, ids: &[EventId], at: Timestamp, words: &str) -> Result<(), StoreError> {
+        let words = storable(words);
         for share in ids.chunks(SHARE) {
-            persist(|_| async move {
-                let mut tx = self.begin().await?;
-                for id in share {
-                    each!(&mut tx, sql, |conn, text| sqlx::query(text)
-                        .bind(id.0)
-                        .bind(at)
-                        .bind(storable(words))
-                        .execute(conn)
-                        .await
-                        .map(drop))?;
-                }
-                tx.commit().await
+            let args = (share.to_vec(), words.clone().into_owned());
+            self.transact("inbox.settle", Lane::Rest, args, move |tx, (ids, words), _| {
+                Box::pin(async move {
+                    for id in ids {
+                        each!(tx, sql, |conn, text| sqlx::query(text)
+                            .bind(id.0)
+                            .bind(at)
+                            .bind(words.as_str())
+                            .execute(conn)
+                            .await
+                            .map(drop))?;
+                    }
+                    Ok(())
+                })
             })
             .await?;
         }
@@ -255,5 +252,31 @@ impl Store {
             .bind(event_id)
             .fetch_optional(pool)
             .await)?)
+    }
+}
+
+impl Tx {
+    async fn insert_events(
+        &mut self,
+        events: &[NewEvent],
+        now: Timestamp,
+        unsure: bool,
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut new = Vec::with_capacity(events.len());
+        for event in events {
+            let rows = each!(self, INSERT, |conn, text| sqlx::query(text)
+                .bind(EventId::new().0)
+                .bind(&event.source)
+                .bind(storable(&event.event_id))
+                .bind(storable(&event.kind))
+                .bind(storable(&event.body))
+                .bind(now)
+                .execute(conn)
+                .await
+                .map(|done| done.rows_affected()))?;
+            // After a commit whose answer was lost, an own row is nobody's duplicate.
+            new.push(rows == 1 || unsure);
+        }
+        Ok(new)
     }
 }

@@ -9,8 +9,10 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 
+use super::lanes::Lane;
 use super::schema::known_version;
-use super::{Sql, Store, StoreError};
+use super::{Sql, Store, StoreError, each};
+use crate::domain::time::Timestamp;
 
 /// The oldest server whose behaviour is tested.
 const OLDEST: i32 = 130_000;
@@ -61,7 +63,11 @@ const CLOSED: Sql = Sql {
      AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE')) ORDER BY relname",
 };
 
-pub(super) const STATEMENTS: &[&Sql] = &[&SERVER, &PRESENT, &APPLIED, &MAY_CREATE, &CLOSED];
+const TOUCH: Sql = Sql::same(
+    "INSERT INTO meta (name, value) VALUES ('ready', $1) ON CONFLICT (name) DO UPDATE SET value = $1",
+);
+
+pub(super) const STATEMENTS: &[&Sql] = &[&SERVER, &PRESENT, &APPLIED, &MAY_CREATE, &CLOSED, &TOUCH];
 
 /// Refuses a server of this `server_version_num` when it is too old.
 ///
@@ -245,6 +251,25 @@ impl Store {
                 self.user()
             ))),
         }
+    }
+
+    /// Writes one value, to see that writing works.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn check_writable(&self, now: Timestamp) -> Result<(), StoreError> {
+        // Not repeated: a probe reports what is, and the next one comes soon.
+        self.transact_once("ready.probe", Lane::Rest, (), move |tx, (), _| {
+            Box::pin(async move {
+                each!(tx, TOUCH, |conn, text| sqlx::query(text)
+                    .bind(now.to_string())
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
+            })
+        })
+        .await
     }
 
     fn user(&self) -> String {

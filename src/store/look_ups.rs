@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::retry::persist;
+use super::lanes::Lane;
 use super::types::storable;
 use super::{Sql, Store, StoreError, each, read};
 use crate::domain::ids::GroupId;
@@ -55,18 +55,20 @@ impl Store {
         claim: Duration,
         limit: i64,
     ) -> Result<Vec<GroupId>, StoreError> {
-        let rows: Vec<(String,)> = persist(|_| async move {
-            let mut tx = self.begin().await?;
-            let rows = each!(&mut tx, CLAIM, |conn, text| sqlx::query_as(text)
-                .bind(now)
-                .bind(now + claim)
-                .bind(limit)
-                .fetch_all(conn)
-                .await)?;
-            tx.commit().await?;
-            Ok(rows)
-        })
-        .await?;
+        // Projects that an unanswered attempt has claimed come up again by themselves.
+        let rows = self
+            .transact("look_up.claim", Lane::Rest, (), move |tx, (), _| {
+                Box::pin(async move {
+                    let rows: Vec<(String,)> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
+                        .bind(now)
+                        .bind(now + claim)
+                        .bind(limit)
+                        .fetch_all(conn)
+                        .await)?;
+                    Ok(rows)
+                })
+            })
+            .await?;
         let bad = |text: &str| StoreError::corrupt("projects", "group_id", text);
         rows.iter().map(|(text,)| text.parse().map_err(|_| bad(text))).collect()
     }
@@ -82,17 +84,19 @@ impl Store {
         now: Timestamp,
         next: Timestamp,
     ) -> Result<(), StoreError> {
-        persist(|_| async move {
-            let mut tx = self.begin().await?;
-            each!(&mut tx, DONE, |conn, text| sqlx::query(text)
-                .bind(group.as_str())
-                .bind(now)
-                .bind(storable(said))
-                .bind(next)
-                .execute(conn)
-                .await
-                .map(|_| ()))?;
-            tx.commit().await
+        let args = (group.clone(), storable(said).into_owned());
+        self.transact("look_up.done", Lane::Rest, args, move |tx, (group, said), _| {
+            Box::pin(async move {
+                each!(tx, DONE, |conn, text| sqlx::query(text)
+                    .bind(group.as_str())
+                    .bind(now)
+                    .bind(said.as_str())
+                    .bind(next)
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
+            })
         })
         .await
     }
@@ -102,14 +106,15 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn look_up_soon(&self, group: &GroupId) -> Result<(), StoreError> {
-        persist(|_| async move {
-            let mut tx = self.begin().await?;
-            each!(&mut tx, SOON, |conn, text| sqlx::query(text)
-                .bind(group.as_str())
-                .execute(conn)
-                .await
-                .map(|_| ()))?;
-            tx.commit().await
+        self.transact("look_up.soon", Lane::Command, group.clone(), |tx, group, _| {
+            Box::pin(async move {
+                each!(tx, SOON, |conn, text| sqlx::query(text)
+                    .bind(group.as_str())
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
+            })
         })
         .await
     }

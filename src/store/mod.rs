@@ -1,54 +1,62 @@
 //! All SQL of the program, for SQLite and PostgreSQL, over the native drivers.
 //!
 //! One text per operation; where the dialects differ, a [`Sql`] holds both. Every write runs in a
-//! transaction that [`Store::begin`] opened (`BEGIN IMMEDIATE` on SQLite), and is repeated as a
-//! whole when the database could not be reached or gave it up (`retry.rs`). Times are bound from the
+//! transaction of `Store::transact` (`transact.rs`), which names it, puts it in a lane, and repeats it as
+//! a whole when the database could not be reached or gave it up (`retry.rs`). Times are bound from the
 //! caller's clock, never taken in SQL, with one exception: lease time on PostgreSQL is database
 //! time, because several daemons must agree on it. Secrets never come here.
 //!
-//! What claims and steps rotations has connections of its own (`write`), so that people's lists
-//! (`read`), however slow, never keep it waiting. SQLite has one that writes; who waits for it waits for a
-//! turn first, so that a sender whose event must be on disk before its answer is behind one of them at most.
+//! The state machine reads on connections of its own (`urgent!`), so that people's lists (`read!`),
+//! however slow, never keep it waiting. SQLite has one connection that writes, and one task that owns it
+//! (`writer.rs`): it commits in one transaction what waits together. On PostgreSQL each lane has a share
+//! of the connections.
 
+mod approvals;
 mod audit;
 mod daemons;
 mod error;
 mod feed;
 mod inbox;
 mod inspect;
+mod keys;
+mod lanes;
 mod look_ups;
 mod open;
 mod outbox;
-mod people;
 mod projects;
 mod reminders;
 mod retention;
 mod retry;
 mod rotations;
 mod schema;
+mod tokens;
+mod transact;
 mod types;
+mod writer;
 
+pub use approvals::{Approval, NewApproval, OWN_APPROVAL, Vote};
 pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
 pub use feed::{AwaitedProof, Proof, ProofEnd};
 pub use inbox::{ClaimedEvent, EventOutcome, NewEvent};
 pub use inspect::{TABLES, check_server_version};
+pub use keys::{KeyChange, KeySpan};
 pub use open::Access;
 pub use outbox::{Channel, ClaimedMail, Lane, MailCount, MailEnd, NewOutbox, OutboxRow, WebhookCount};
-pub use people::{Approval, NewApproval, OWN_APPROVAL, Token, Vote};
-pub use projects::{Drift, KeyChange, KeySpan, ProjectFilter, ProjectWrite};
+pub use projects::{Drift, ProjectFilter, ProjectWrite};
 pub use reminders::Reminder;
 pub use retention::Horizon;
 pub use rotations::{JournalEntry, NewJournal, NewRotation, RotationRow, StepWrite};
 pub use schema::known_version;
+pub use tokens::Token;
+pub use transact::Shares;
+pub use writer::Writer;
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
-use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// One operation's text for both databases.
 #[derive(Clone, Copy, Debug)]
@@ -71,18 +79,21 @@ impl Sql {
 #[must_use]
 pub fn statements() -> Vec<&'static Sql> {
     [
+        approvals::STATEMENTS,
         audit::STATEMENTS,
         daemons::STATEMENTS,
         inbox::STATEMENTS,
         feed::STATEMENTS,
         inspect::STATEMENTS,
+        keys::STATEMENTS,
         look_ups::STATEMENTS,
         outbox::STATEMENTS,
-        people::STATEMENTS,
         projects::STATEMENTS,
         reminders::STATEMENTS,
         retention::STATEMENTS,
         rotations::STATEMENTS,
+        tokens::STATEMENTS,
+        transact::STATEMENTS,
     ]
     .concat()
 }
@@ -92,14 +103,16 @@ pub fn statements() -> Vec<&'static Sql> {
 pub enum Store {
     /// One file, one daemon.
     Sqlite {
-        /// The only connection that writes.
+        /// The only connection that writes. The writer's task takes it.
         write: SqlitePool,
-        /// Connections that read.
+        /// Connections that read, for people.
         read: SqlitePool,
+        /// Connections that read, for the state machine.
+        urgent: SqlitePool,
         /// Held while this daemon runs.
         lock: Option<Arc<File>>,
-        /// Whose turn it is to ask for the connection that writes.
-        turn: Arc<Mutex<()>>,
+        /// The task that writes.
+        writer: Writer,
     },
     /// A server, any number of daemons.
     Postgres {
@@ -107,14 +120,16 @@ pub enum Store {
         write: PgPool,
         /// Connections that read, for people.
         read: PgPool,
+        /// How many of those that write each lane may take.
+        shares: Arc<Shares>,
     },
 }
 
 /// A transaction on either database; dropped without a commit, it is rolled back.
 #[derive(Debug)]
-pub enum Tx {
-    /// On SQLite, with the turn that was waited for.
-    Sqlite(Transaction<'static, Sqlite>, Option<OwnedMutexGuard<()>>),
+enum Tx {
+    /// On SQLite.
+    Sqlite(Transaction<'static, Sqlite>),
     /// On PostgreSQL.
     Postgres(Transaction<'static, Postgres>),
 }
@@ -123,7 +138,7 @@ pub enum Tx {
 macro_rules! each {
     ($tx:expr, $sql:expr, |$conn:ident, $text:ident| $body:expr) => {
         match $tx {
-            $crate::store::Tx::Sqlite(tx, _) => {
+            $crate::store::Tx::Sqlite(tx) => {
                 let ($conn, $text) = (&mut **tx, $sql.sqlite);
                 $body
             }
@@ -155,8 +170,8 @@ macro_rules! read {
 macro_rules! urgent {
     ($store:expr, $sql:expr, |$pool:ident, $text:ident| $body:expr) => {
         match $store {
-            $crate::store::Store::Sqlite { write, .. } => {
-                let ($pool, $text) = (write, $sql.sqlite);
+            $crate::store::Store::Sqlite { urgent, .. } => {
+                let ($pool, $text) = (urgent, $sql.sqlite);
                 $body
             }
             $crate::store::Store::Postgres { write, .. } => {
@@ -168,64 +183,10 @@ macro_rules! urgent {
 }
 use {each, read, urgent};
 
-/// How long a turn is waited for: as long as for a connection.
-const TURN: Duration = Duration::from_secs(30);
-
-/// Asked first in every transaction that may write.
-const SCHEMA: Sql = Sql::same("SELECT MAX(version) FROM _sqlx_migrations");
-
 impl Store {
-    /// Opens a transaction that may write.
-    ///
-    /// # Errors
-    /// When the database cannot be reached, and when a newer program has changed its schema since
-    /// it was opened: what a row means now, this program does not know.
-    pub async fn begin(&self) -> Result<Tx, StoreError> {
-        let turn = match self {
-            Store::Sqlite { turn, .. } => {
-                let turn = tokio::time::timeout(TURN, Arc::clone(turn).lock_owned()).await;
-                Some(turn.map_err(|_| sqlx::Error::PoolTimedOut)?)
-            }
-            Store::Postgres { .. } => None,
-        };
-        self.begin_with(turn).await
-    }
-
-    /// The same ahead of all who wait for a turn. Only for one writer at a time, or the others never have theirs.
-    async fn begin_ahead(&self) -> Result<Tx, StoreError> {
-        self.begin_with(None).await
-    }
-
-    async fn begin_with(&self, turn: Option<OwnedMutexGuard<()>>) -> Result<Tx, StoreError> {
-        let mut tx = match self {
-            Store::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?, turn),
-            Store::Postgres { write, .. } => Tx::Postgres(write.begin_with("BEGIN").await?),
-        };
-        let (found,): (Option<i64>,) =
-            each!(&mut tx, SCHEMA, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?;
-        let known = known_version();
-        match found {
-            Some(found) if found > known => Err(StoreError::NewerSchema { found, known }),
-            _ => Ok(tx),
-        }
-    }
-
     /// Whether other daemons may use this database at the same time.
     #[must_use]
     pub const fn is_shared(&self) -> bool {
         matches!(self, Store::Postgres { .. })
-    }
-}
-
-impl Tx {
-    /// Makes everything in it durable.
-    ///
-    /// # Errors
-    /// When that is refused, nothing of it is there. [`StoreError::Unsure`] when no answer came.
-    pub async fn commit(self) -> Result<(), StoreError> {
-        match self {
-            Tx::Sqlite(tx, _turn) => Ok(tx.commit().await?),
-            Tx::Postgres(tx) => tx.commit().await.map_err(StoreError::from_commit),
-        }
     }
 }

@@ -15,7 +15,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::schema::{POSTGRES, SQLITE, known_version};
-use super::{Store, StoreError, inspect};
+use super::{Store, StoreError, Writer, inspect};
 
 /// Who opens the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,11 @@ impl Store {
                 path.display()
             ))
         })?;
-        let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.read_only(true));
-        Ok(Store::Sqlite { write, read, lock, turn: Arc::default() })
+        let options = options.read_only(true);
+        let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
+        let urgent = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);
+        let writer = Writer::start(write.clone());
+        Ok(Store::Sqlite { write, read, urgent, lock, writer })
     }
 
     /// Brings the schema up to date.
@@ -110,14 +113,16 @@ impl Store {
         self.check_rights().await
     }
 
-    /// Closes all connections.
+    /// Closes all connections, after the writes that wait already.
     pub async fn close(&self) {
         match self {
-            Store::Sqlite { write, read, .. } => {
+            Store::Sqlite { write, read, urgent, writer, .. } => {
+                writer.stop().await;
                 read.close().await;
+                urgent.close().await;
                 write.close().await;
             }
-            Store::Postgres { write, read } => {
+            Store::Postgres { write, read, .. } => {
                 read.close().await;
                 write.close().await;
             }
@@ -150,7 +155,7 @@ async fn postgres(url: &str, access: Access) -> Result<Store, StoreError> {
     let reading = if access == Access::Daemon { READING } else { READING_ALL };
     let write = pool(10, ACTING).connect_with(options.clone()).await?;
     let read = pool(5, reading).connect_lazy_with(options);
-    Ok(Store::Postgres { write, read })
+    Ok(Store::Postgres { write, read, shares: Arc::default() })
 }
 
 fn pool(size: u32, settings: &'static str) -> PgPoolOptions {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::retry::persist;
+use super::lanes::Lane as Urgency;
 use super::types::storable;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{GroupId, OutboxId, RotationId};
@@ -64,6 +64,7 @@ const ENDED: Sql = Sql::same(
     "UPDATE outbox SET state = $3, last_reply = $4, next_try_at = $5, sent_at = $6, lease = NULL \
      WHERE id = $1 AND lease = $2",
 );
+const CLAIMED: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE lease = $1"));
 const NEXT: Sql = Sql::same(
     "SELECT MIN(next_try_at) FROM outbox WHERE state = 'waiting' AND recipient <> 'nobody' AND channel = 'mail'",
 );
@@ -107,6 +108,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &MAILS,
     &ONE,
     &CLAIM,
+    &CLAIMED,
     &ENDED,
     &NEXT,
     &COUNTS,
@@ -319,6 +321,11 @@ impl Tx {
         Ok(())
     }
 
+    /// The row that an unanswered attempt has claimed under `token`.
+    async fn claimed_mail(&mut self, token: Uuid) -> Result<Option<Row>, StoreError> {
+        Ok(each!(self, CLAIMED, |conn, text| sqlx::query_as(text).bind(token).fetch_optional(conn).await)?)
+    }
+
     async fn end_target(
         &mut self,
         target: &str,
@@ -383,15 +390,21 @@ impl Store {
         patience: Duration,
     ) -> Result<Option<ClaimedMail>, StoreError> {
         let token = Uuid::now_v7();
-        let mut tx = self.begin().await?;
-        let row: Option<Row> = each!(&mut tx, CLAIM, |conn, text| sqlx::query_as(text)
-            .bind(now)
-            .bind(now + patience)
-            .bind(token)
-            .fetch_optional(conn)
-            .await)?;
-        tx.commit().await?;
-        let row = row.map(OutboxRow::try_from).transpose()?;
+        let row = self.transact("mail.claim", Urgency::Rest, (), move |tx, (), unsure| {
+            Box::pin(async move {
+                if unsure && let Some(row) = tx.claimed_mail(token).await? {
+                    return Ok(Some(row));
+                }
+                let row: Option<Row> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
+                    .bind(now)
+                    .bind(now + patience)
+                    .bind(token)
+                    .fetch_optional(conn)
+                    .await)?;
+                Ok(row)
+            })
+        });
+        let row = row.await?.map(OutboxRow::try_from).transpose()?;
         Ok(row.map(|row| ClaimedMail { row, token }))
     }
 
@@ -412,19 +425,22 @@ impl Store {
             MailEnd::Again(at) => ("waiting", *at),
         };
         let sent_at = Some(now).filter(|_| *end == MailEnd::Sent);
-        persist(|_| async move {
-            let mut tx = self.begin().await?;
-            each!(&mut tx, ENDED, |conn, text| sqlx::query(text)
-                .bind(mail.row.id.0)
-                .bind(mail.token)
-                .bind(state)
-                .bind(storable(reply))
-                .bind(next)
-                .bind(sent_at)
-                .execute(conn)
-                .await
-                .map(|_| ()))?;
-            tx.commit().await
+        let (id, token) = (mail.row.id.0, mail.token);
+        let reply = storable(reply).into_owned();
+        self.transact("mail.ended", Urgency::Rest, reply, move |tx, reply, _| {
+            Box::pin(async move {
+                each!(tx, ENDED, |conn, text| sqlx::query(text)
+                    .bind(id)
+                    .bind(token)
+                    .bind(state)
+                    .bind(reply.as_str())
+                    .bind(next)
+                    .bind(sent_at)
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
+            })
         })
         .await
     }
@@ -458,16 +474,23 @@ impl Store {
         patience: Duration,
     ) -> Result<Option<ClaimedMail>, StoreError> {
         let token = Uuid::now_v7();
-        let mut tx = self.begin().await?;
-        let row: Option<Row> = each!(&mut tx, CLAIM_WEBHOOK, |conn, text| sqlx::query_as(text)
-            .bind(now)
-            .bind(now + patience)
-            .bind(token)
-            .bind(target)
-            .fetch_optional(conn)
-            .await)?;
-        tx.commit().await?;
-        let row = row.map(OutboxRow::try_from).transpose()?;
+        let row =
+            self.transact("webhook.claim", Urgency::Rest, target.to_owned(), move |tx, target, unsure| {
+                Box::pin(async move {
+                    if unsure && let Some(row) = tx.claimed_mail(token).await? {
+                        return Ok(Some(row));
+                    }
+                    let row: Option<Row> = each!(tx, CLAIM_WEBHOOK, |conn, text| sqlx::query_as(text)
+                        .bind(now)
+                        .bind(now + patience)
+                        .bind(token)
+                        .bind(target.as_str())
+                        .fetch_optional(conn)
+                        .await)?;
+                    Ok(row)
+                })
+            });
+        let row = row.await?.map(OutboxRow::try_from).transpose()?;
         Ok(row.map(|row| ClaimedMail { row, token }))
     }
 
@@ -491,10 +514,12 @@ impl Store {
         written_by: Timestamp,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let ended = tx.end_target(target, why, written_by, now).await?;
-        tx.commit().await?;
-        Ok(ended)
+        // Repeated after a lost answer, it counts only what is left.
+        let args = (target.to_owned(), why.to_owned());
+        self.transact("webhook.end", Urgency::Rest, args, move |tx, (target, why), _| {
+            Box::pin(tx.end_target(target, why, written_by, now))
+        })
+        .await
     }
 
     /// Ends a claimed webhook with its target's last words, everything else that waits for that target
@@ -510,21 +535,30 @@ impl Store {
         audit: &[NewAudit],
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        each!(&mut tx, ENDED, |conn, text| sqlx::query(text)
-            .bind(webhook.row.id.0)
-            .bind(webhook.token)
-            .bind("failed")
-            .bind(storable(reply))
-            .bind(now)
-            .bind(None::<Timestamp>)
-            .execute(conn)
-            .await
-            .map(|_| ()))?;
-        let ended = tx.end_target(&webhook.row.recipient, why, now, now).await?;
-        tx.append_audit(audit, now).await?;
-        tx.commit().await?;
-        Ok(ended)
+        let (id, token) = (webhook.row.id.0, webhook.token);
+        let reply = storable(reply).into_owned();
+        let args = (webhook.row.recipient.clone(), reply, why.to_owned(), audit.to_vec());
+        self.transact("webhook.gone", Urgency::Rest, args, move |tx, (target, reply, why, audit), unsure| {
+            Box::pin(async move {
+                each!(tx, ENDED, |conn, text| sqlx::query(text)
+                    .bind(id)
+                    .bind(token)
+                    .bind("failed")
+                    .bind(reply.as_str())
+                    .bind(now)
+                    .bind(None::<Timestamp>)
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                // Repeated after a lost answer, it counts only what is left.
+                let ended = tx.end_target(target, why, now, now).await?;
+                if !(unsure && tx.is_appended(audit, now).await?) {
+                    tx.append_audit(audit, now).await?;
+                }
+                Ok(ended)
+            })
+        })
+        .await
     }
 
     /// How many webhooks of each target are in which state.

@@ -1,12 +1,11 @@
-//! Projects, their owners, and the ledger of which key served when.
-
-use std::collections::BTreeMap;
+//! Projects and their owners.
 
 use sqlx::FromRow;
 
+use super::lanes::Lane;
 use super::retry::persist;
 use super::types::storable;
-use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
+use super::{KeyChange, NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::hint::Watch;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
@@ -43,13 +42,7 @@ const OWNERS: Sql = Sql::same("SELECT mail FROM owners WHERE group_id = $1 ORDER
 const OWNERS_BETWEEN: Sql = Sql::same(
     "SELECT group_id, mail FROM owners WHERE group_id >= $1 AND group_id <= $2 ORDER BY group_id, position",
 );
-const KEYS: Sql =
-    Sql::same("SELECT key, since, until, source FROM keys WHERE group_id = $1 ORDER BY since, key");
 const WATCHES: Sql = Sql::same("SELECT group_id, current_key, place, alias FROM projects ORDER BY group_id");
-const EARLIER: Sql = Sql::same(
-    "SELECT k.group_id, p.provider, k.key FROM keys k JOIN projects p ON p.group_id = k.group_id \
-     WHERE k.until IS NOT NULL AND p.provider IS NOT NULL ORDER BY k.group_id, k.since",
-);
 const LOOKED_UP: Sql = Sql::same("SELECT environment, kms FROM projects WHERE group_id = $1");
 const ELSEWHERE: Sql = Sql {
     sqlite: "SELECT name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
@@ -65,32 +58,30 @@ const INSERT: Sql = Sql::same(
      $13, $14, $15, $16, $17, $18, $19, $20, 1) \
      ON CONFLICT DO NOTHING",
 );
+// An observation that found nothing new may have come between the read and this write: its instant stays.
 const UPDATE: Sql = Sql::same(
     "UPDATE projects SET name = $3, provider = $4, current_key = $5, place = $6, key_since = $7, \
      key_since_source = $8, valid = $9, private_networking = $10, environment = $11, credential = $12, policy = $13, \
-     drift_key = $14, last_checked_at = $15, last_error = $16, next_check_at = $17, next_reminder_at = $18, \
+     drift_key = $14, last_checked_at = CASE WHEN last_checked_at IS NULL OR $15 > last_checked_at THEN $15 ELSE last_checked_at END, last_error = $16, next_check_at = $17, next_reminder_at = $18, \
      kms = $19, alias = $20, version = version + 1 \
      WHERE group_id = $1 AND version = $2",
+);
+// An observation that found nothing new raises no version that an edit could collide with.
+const CHECKED: Sql = Sql::same(
+    "UPDATE projects SET last_checked_at = $3, next_check_at = $4 WHERE group_id = $1 AND version = $2",
 );
 const DELETE: Sql = Sql::same("DELETE FROM projects WHERE group_id = $1");
 const DELETE_OWNERS: Sql = Sql::same("DELETE FROM owners WHERE group_id = $1");
 const INSERT_OWNER: Sql =
     Sql::same("INSERT INTO owners (group_id, mail, position) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING");
 const OBSERVED: Sql = Sql::same(
-    "UPDATE projects SET valid = $2, last_checked_at = COALESCE($3, last_checked_at), last_error = NULL, \
-     version = version + 1 WHERE group_id = $1",
+    "UPDATE projects SET version = version + CASE WHEN valid IS DISTINCT FROM $2 OR last_error IS NOT NULL THEN 1 ELSE 0 END, \
+     valid = $2, last_checked_at = COALESCE($3, last_checked_at), last_error = NULL WHERE group_id = $1",
 );
 const NEW_KEY: Sql = Sql::same(
     "UPDATE projects SET current_key = $2, key_since = $3, key_since_source = $4, drift_key = NULL, \
-     next_reminder_at = $3 WHERE group_id = $1",
+     next_reminder_at = $3, version = version + 1 WHERE group_id = $1",
 );
-const CLOSE_KEYS: Sql =
-    Sql::same("UPDATE keys SET until = $2 WHERE group_id = $1 AND until IS NULL AND key <> $3");
-const OPEN_KEY: Sql = Sql::same(
-    "INSERT INTO keys (group_id, key, since, source) SELECT $1, $2, $3, $4 \
-     WHERE NOT EXISTS (SELECT 1 FROM keys WHERE group_id = $1 AND key = $2 AND until IS NULL) ON CONFLICT DO NOTHING",
-);
-
 pub(super) const STATEMENTS: &[&Sql] = &[
     &GET,
     &LIST,
@@ -98,21 +89,18 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &DUE_REMINDERS,
     &OWNERS,
     &OWNERS_BETWEEN,
-    &KEYS,
     &WATCHES,
-    &EARLIER,
     &LOOKED_UP,
     &ELSEWHERE,
     &NEXT_CHECK,
     &INSERT,
     &UPDATE,
+    &CHECKED,
     &DELETE,
     &DELETE_OWNERS,
     &INSERT_OWNER,
     &OBSERVED,
     &NEW_KEY,
-    &CLOSE_KEYS,
-    &OPEN_KEY,
 ];
 
 /// Which projects a list shows; `None` means all.
@@ -124,19 +112,6 @@ pub struct ProjectFilter {
     pub owner: Option<String>,
     /// With exactly this name.
     pub name: Option<String>,
-}
-
-/// A key's time in service.
-#[derive(Clone, Debug)]
-pub struct KeySpan {
-    /// The key.
-    pub key: String,
-    /// Since when it served.
-    pub since: Timestamp,
-    /// Until when; `None` for the one in force.
-    pub until: Option<Timestamp>,
-    /// Where `since` comes from.
-    pub source: SinceSource,
 }
 
 /// What a rotation's step changes in its project.
@@ -159,17 +134,6 @@ pub struct Drift {
     pub finding: serde_json::Value,
     /// Since when it serves this time, and who says so; the project keeps the first time it ever did.
     pub since: (Timestamp, SinceSource),
-}
-
-/// A new current key.
-#[derive(Clone, Debug)]
-pub struct KeyChange {
-    /// The key.
-    pub key: KeyRef,
-    /// Since when it serves.
-    pub since: Timestamp,
-    /// Who says so.
-    pub source: SinceSource,
 }
 
 #[derive(FromRow)]
@@ -270,7 +234,7 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn owners(&self, group: &GroupId) -> Result<Vec<String>, StoreError> {
-        persist(|_| async move {
+        persist("project.owners", |_| async move {
             let owners: Vec<(String,)> = urgent!(self, OWNERS, |pool, text| sqlx::query_as(text)
                 .bind(group.as_str())
                 .fetch_all(pool)
@@ -317,24 +281,6 @@ impl Store {
         Ok(projects)
     }
 
-    /// The keys a project has had, the oldest first.
-    ///
-    /// # Errors
-    /// What the database answered, or that a stored value does not read.
-    pub async fn keys(&self, group: &GroupId) -> Result<Vec<KeySpan>, StoreError> {
-        type Row = (String, Timestamp, Option<Timestamp>, String);
-        let rows: Vec<Row> =
-            read!(self, KEYS, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_all(pool).await)?;
-        rows.into_iter()
-            .map(|(key, since, until, source)| {
-                let source = source.parse().map_err(|_| {
-                    StoreError::corrupt("keys", "source", format_args!("{group}/{key}/{since}"))
-                })?;
-                Ok(KeySpan { key, since, until, source })
-            })
-            .collect()
-    }
-
     /// A project's environment and look-up, for the step that is about to change its key.
     ///
     /// # Errors
@@ -343,7 +289,7 @@ impl Store {
         &self,
         group: &GroupId,
     ) -> Result<Option<(Option<String>, Option<String>)>, StoreError> {
-        persist(|_| async move {
+        persist("project.look_up", |_| async move {
             Ok(urgent!(self, LOOKED_UP, |pool, text| sqlx::query_as(text)
                 .bind(group.as_str())
                 .fetch_optional(pool)
@@ -364,7 +310,7 @@ impl Store {
         key: &KeyRef,
     ) -> Result<Vec<(String, String)>, StoreError> {
         let stem = &key.stem();
-        let rows: Vec<(String, String, String)> = persist(|_| async move {
+        let rows: Vec<(String, String, String)> = persist("project.elsewhere", |_| async move {
             let rows = urgent!(self, ELSEWHERE, |pool, text| sqlx::query_as(text)
                 .bind(group.as_str())
                 .bind(environment)
@@ -406,23 +352,6 @@ impl Store {
                 })
             })
             .collect()
-    }
-
-    /// The keys that served before, by project.
-    ///
-    /// # Errors
-    /// What the database answered, or that a stored value does not read.
-    pub async fn earlier_keys(&self) -> Result<BTreeMap<GroupId, Vec<KeyRef>>, StoreError> {
-        let rows: Vec<(String, String, String)> =
-            read!(self, EARLIER, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
-        let mut earlier: BTreeMap<GroupId, Vec<KeyRef>> = BTreeMap::new();
-        for (group, provider, key) in rows {
-            let bad = |column| StoreError::corrupt("keys", column, &group);
-            let provider = provider.parse().map_err(|_| bad("provider"))?;
-            let group = group.parse().map_err(|_| bad("group_id"))?;
-            earlier.entry(group).or_default().push(KeyRef::observed(provider, &key));
-        }
-        Ok(earlier)
     }
 
     /// When the next project is to be looked at.
@@ -493,8 +422,146 @@ impl Store {
         audit: &[NewAudit],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let done = each!(&mut tx, INSERT, |conn, sql| sqlx::query(sql)
+        let args = (it.clone(), audit.to_vec());
+        self.transact("project.insert", Lane::Command, args, move |tx, (it, audit), unsure| {
+            Box::pin(async move {
+                if !tx.insert_project(it).await? {
+                    let own = unsure && tx.is_appended(audit, now).await?;
+                    let name = it.group_id.to_string();
+                    return if own { Ok(()) } else { Err(StoreError::Exists { what: "project", name }) };
+                }
+                tx.write_owners(it).await?;
+                tx.write_ledger(it, now).await?;
+                tx.append_audit(audit, now).await
+            })
+        })
+        .await
+    }
+
+    /// Writes a project if it still has `version`; gives the new version.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when somebody was faster.
+    pub async fn update_project(
+        &self,
+        it: &Project,
+        version: i64,
+        audit: &[NewAudit],
+        outbox: &[NewOutbox],
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
+        let write = ProjectChange {
+            it: it.clone(),
+            version,
+            drift: None,
+            audit: audit.to_vec(),
+            outbox: outbox.to_vec(),
+            now,
+        };
+        self.transact("project.update", Lane::Command, write, |tx, write, unsure| {
+            Box::pin(tx.change_project(write, unsure))
+        })
+        .await
+    }
+
+    /// The same, with what was found out about a key that somebody else has set.
+    ///
+    /// # Errors
+    /// As [`Store::update_project`].
+    pub async fn drift_project(
+        &self,
+        it: &Project,
+        version: i64,
+        drift: Option<&Drift>,
+        (audit, outbox): (&[NewAudit], &[NewOutbox]),
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
+        let write = ProjectChange {
+            it: it.clone(),
+            version,
+            drift: drift.cloned(),
+            audit: audit.to_vec(),
+            outbox: outbox.to_vec(),
+            now,
+        };
+        self.transact("project.observe", Lane::Rest, write, |tx, write, unsure| {
+            Box::pin(tx.change_project(write, unsure))
+        })
+        .await
+    }
+
+    /// Records that a project was looked at and nothing new was found, if it still has `version`; says
+    /// whether it had.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn project_checked(
+        &self,
+        group: &GroupId,
+        version: i64,
+        at: Option<Timestamp>,
+        next: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.transact("project.checked", Lane::Rest, group.clone(), move |tx, group, _| {
+            Box::pin(async move {
+                let done = each!(tx, CHECKED, |conn, text| sqlx::query(text)
+                    .bind(group.as_str())
+                    .bind(version)
+                    .bind(at)
+                    .bind(next)
+                    .execute(conn)
+                    .await
+                    .map(|done| done.rows_affected()))?;
+                Ok(done > 0)
+            })
+        })
+        .await
+    }
+
+    /// Removes a project; its rotations and audit rows stay.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn delete_project(
+        &self,
+        group: &GroupId,
+        audit: &[NewAudit],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let args = (group.clone(), audit.to_vec());
+        self.transact("project.delete", Lane::Command, args, move |tx, (group, audit), unsure| {
+            Box::pin(async move {
+                if unsure && tx.is_appended(audit, now).await? {
+                    return Ok(());
+                }
+                for sql in [DELETE_OWNERS, DELETE] {
+                    each!(tx, sql, |conn, text| sqlx::query(text)
+                        .bind(group.as_str())
+                        .execute(conn)
+                        .await
+                        .map(drop))?;
+                }
+                tx.append_audit(audit, now).await
+            })
+        })
+        .await
+    }
+}
+
+/// A project as it is to be, and what is written with it.
+struct ProjectChange {
+    it: Project,
+    version: i64,
+    drift: Option<Drift>,
+    audit: Vec<NewAudit>,
+    outbox: Vec<NewOutbox>,
+    now: Timestamp,
+}
+
+impl Tx {
+    /// Writes a project that is not there yet; says whether it was not.
+    async fn insert_project(&mut self, it: &Project) -> Result<bool, StoreError> {
+        let done = each!(self, INSERT, |conn, sql| sqlx::query(sql)
             .bind(it.group_id.as_str())
             .bind(storable(&it.name))
             .bind(it.provider.map(Provider::as_str))
@@ -518,44 +585,13 @@ impl Store {
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?;
-        if done == 0 {
-            return Err(StoreError::Exists { what: "project", name: it.group_id.to_string() });
-        }
-        tx.write_owners(it).await?;
-        tx.write_ledger(it, now).await?;
-        tx.append_audit(audit, now).await?;
-        tx.commit().await
+        Ok(done > 0)
     }
 
-    /// Writes a project if it still has `version`; gives the new version.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when somebody was faster.
-    pub async fn update_project(
-        &self,
-        it: &Project,
-        version: i64,
-        audit: &[NewAudit],
-        outbox: &[NewOutbox],
-        now: Timestamp,
-    ) -> Result<i64, StoreError> {
-        self.drift_project(it, version, None, (audit, outbox), now).await
-    }
-
-    /// The same, with what was found out about a key that somebody else has set.
-    ///
-    /// # Errors
-    /// As [`Store::update_project`].
-    pub async fn drift_project(
-        &self,
-        it: &Project,
-        version: i64,
-        drift: Option<&Drift>,
-        (audit, outbox): (&[NewAudit], &[NewOutbox]),
-        now: Timestamp,
-    ) -> Result<i64, StoreError> {
-        let mut tx = self.begin().await?;
-        let done = each!(&mut tx, UPDATE, |conn, sql| sqlx::query(sql)
+    async fn change_project(&mut self, write: &ProjectChange, unsure: bool) -> Result<i64, StoreError> {
+        let ProjectChange { it, version, drift, audit, outbox, now } = write;
+        let (version, now) = (*version, *now);
+        let done = each!(self, UPDATE, |conn, sql| sqlx::query(sql)
             .bind(it.group_id.as_str())
             .bind(version)
             .bind(storable(&it.name))
@@ -580,46 +616,24 @@ impl Store {
             .await
             .map(|done| done.rows_affected()))?;
         if done == 0 {
-            return Err(StoreError::Conflict);
+            // An own write is recognised by its audit row. One without is an observation, which stays due
+            // after a conflict and is made again.
+            let own = unsure && self.is_appended(audit, now).await?;
+            return if own { Ok(version + 1) } else { Err(StoreError::Conflict) };
         }
-        tx.write_owners(it).await?;
+        self.write_owners(it).await?;
         if let Some(drift) = drift {
             if let Some(key) = &it.current_key {
-                tx.ledger(&it.group_id, key, drift.since.0, drift.since.1, now).await?;
+                self.ledger(&it.group_id, key, drift.since.0, drift.since.1, now).await?;
             }
-            tx.write_drift(&it.group_id, &drift.finding, now).await?;
+            self.write_drift(&it.group_id, &drift.finding, now).await?;
         }
-        tx.write_ledger(it, now).await?;
-        tx.write_outbox(outbox, now).await?;
-        tx.append_audit(audit, now).await?;
-        tx.commit().await?;
+        self.write_ledger(it, now).await?;
+        self.write_outbox(outbox, now).await?;
+        self.append_audit(audit, now).await?;
         Ok(version + 1)
     }
 
-    /// Removes a project; its rotations and audit rows stay.
-    ///
-    /// # Errors
-    /// What the database answered.
-    pub async fn delete_project(
-        &self,
-        group: &GroupId,
-        audit: &[NewAudit],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        for sql in [DELETE_OWNERS, DELETE] {
-            each!(&mut tx, sql, |conn, text| sqlx::query(text)
-                .bind(group.as_str())
-                .execute(conn)
-                .await
-                .map(|_| ()))?;
-        }
-        tx.append_audit(audit, now).await?;
-        tx.commit().await
-    }
-}
-
-impl Tx {
     async fn write_owners(&mut self, it: &Project) -> Result<(), StoreError> {
         let group = it.group_id.as_str();
         each!(self, DELETE_OWNERS, |conn, text| sqlx::query(text)
@@ -636,49 +650,6 @@ impl Tx {
                 .await
                 .map(|_| ()))?;
         }
-        Ok(())
-    }
-
-    async fn write_ledger(&mut self, it: &Project, now: Timestamp) -> Result<(), StoreError> {
-        match (&it.current_key, it.key_since, it.key_since_source) {
-            (Some(key), Some(since), Some(source)) => {
-                self.ledger(&it.group_id, key, since, source, now).await
-            }
-            (None, ..) => self.close_keys(&it.group_id, "", now).await,
-            _ => Ok(()),
-        }
-    }
-
-    /// No key but `serving` serves any more.
-    async fn close_keys(&mut self, group: &GroupId, serving: &str, now: Timestamp) -> Result<(), StoreError> {
-        each!(self, CLOSE_KEYS, |conn, text| sqlx::query(text)
-            .bind(group.as_str())
-            .bind(now)
-            .bind(serving)
-            .execute(conn)
-            .await
-            .map(|_| ()))?;
-        Ok(())
-    }
-
-    async fn ledger(
-        &mut self,
-        group: &GroupId,
-        key: &KeyRef,
-        since: Timestamp,
-        source: SinceSource,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let key = key.to_string();
-        self.close_keys(group, &key, now).await?;
-        each!(self, OPEN_KEY, |conn, text| sqlx::query(text)
-            .bind(group.as_str())
-            .bind(key.as_str())
-            .bind(since)
-            .bind(source.as_str())
-            .execute(conn)
-            .await
-            .map(|_| ()))?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! A cycle is a key's time in service; it begins anew with `keySince`. What to remind of is decided
 //! elsewhere; here a decision is written together with its mails, or not at all.
 
+use super::lanes::Lane;
 use super::{NewOutbox, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::GroupId;
 use crate::domain::project::Project;
@@ -18,9 +19,10 @@ const NEXT: Sql = Sql {
     sqlite: "UPDATE projects SET next_reminder_at = $3 WHERE group_id = $1 AND next_reminder_at IS $2",
     postgres: "UPDATE projects SET next_reminder_at = $3 WHERE group_id = $1 AND next_reminder_at IS NOT DISTINCT FROM $2",
 };
+const NEXT_IS: Sql = Sql::same("SELECT next_reminder_at FROM projects WHERE group_id = $1");
 const ALL: Sql = Sql::same("UPDATE projects SET next_reminder_at = $1");
 
-pub(super) const STATEMENTS: &[&Sql] = &[&GIVEN, &GIVE, &NEXT, &ALL];
+pub(super) const STATEMENTS: &[&Sql] = &[&GIVEN, &GIVE, &NEXT, &NEXT_IS, &ALL];
 
 /// A reminder to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,24 +65,22 @@ impl Store {
         next: &[(Project, Option<Timestamp>)],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        for (project, at) in next {
-            let done = each!(&mut tx, NEXT, |conn, text| sqlx::query(text)
-                .bind(project.group_id.as_str())
-                .bind(project.next_reminder_at)
-                .bind(at)
-                .execute(conn)
-                .await
-                .map(|done| done.rows_affected()))?;
-            if done == 0 {
-                return Err(StoreError::Conflict);
-            }
-        }
-        for it in reminders {
-            tx.write_reminder(it, now).await?;
-        }
-        tx.write_outbox(mails, now).await?;
-        tx.commit().await
+        let moves = next.iter().map(|(it, at)| (it.group_id.clone(), it.next_reminder_at, *at));
+        let args = (reminders.to_vec(), mails.to_vec(), moves.collect::<Vec<_>>());
+        self.transact("reminder.give", Lane::Rest, args, move |tx, (reminders, mails, moves), unsure| {
+            Box::pin(async move {
+                for (group, from, to) in moves {
+                    if !tx.move_reminder(group, *from, *to, unsure).await? {
+                        return Err(StoreError::Conflict);
+                    }
+                }
+                for it in reminders {
+                    tx.write_reminder(it, now).await?;
+                }
+                tx.write_outbox(mails, now).await
+            })
+        })
+        .await
     }
 
     /// Has every project's reminders looked at again: the defaults may be others than before.
@@ -88,13 +88,42 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn look_at_all_reminders(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        each!(&mut tx, ALL, |conn, text| sqlx::query(text).bind(now).execute(conn).await.map(|_| ()))?;
-        tx.commit().await
+        self.transact("reminder.all", Lane::Rest, (), move |tx, (), _| {
+            Box::pin(async move {
+                each!(tx, ALL, |conn, text| sqlx::query(text).bind(now).execute(conn).await.map(drop))?;
+                Ok(())
+            })
+        })
+        .await
     }
 }
 
 impl Tx {
+    /// Moves a project's next reminder; says whether it was at `from`, or was moved by an unanswered attempt.
+    async fn move_reminder(
+        &mut self,
+        group: &GroupId,
+        from: Option<Timestamp>,
+        to: Option<Timestamp>,
+        unsure: bool,
+    ) -> Result<bool, StoreError> {
+        let done = each!(self, NEXT, |conn, text| sqlx::query(text)
+            .bind(group.as_str())
+            .bind(from)
+            .bind(to)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if done > 0 || !unsure {
+            return Ok(done > 0);
+        }
+        let found: Option<(Option<Timestamp>,)> = each!(self, NEXT_IS, |conn, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .fetch_optional(conn)
+            .await)?;
+        Ok(found == Some((to,)))
+    }
+
     async fn write_reminder(&mut self, it: &Reminder, now: Timestamp) -> Result<(), StoreError> {
         each!(self, GIVE, |conn, text| sqlx::query(text)
             .bind(it.group_id.as_str())

@@ -1,6 +1,7 @@
 //! Forgets what nobody needs any more: old mails, handled events, and of rotations that ended long ago
 //! the looks and what their steps were decided from. What moved a rotation, who said what, and the audit log stay for good.
 
+use super::lanes::Lane;
 use super::{Sql, Store, StoreError, each};
 use crate::domain::time::Timestamp;
 
@@ -56,14 +57,19 @@ impl Store {
             (REPLAYS, horizon.replays),
         ] {
             for _ in 0..ROUNDS {
-                let mut tx = self.begin().await?;
-                let rows = each!(&mut tx, sql, |conn, text| sqlx::query(text)
-                    .bind(before)
-                    .bind(BATCH)
-                    .execute(conn)
-                    .await
-                    .map(|done| done.rows_affected()))?;
-                tx.commit().await?;
+                // Repeated after a lost answer, it counts only what is left.
+                let rows = self.transact("retention.forget", Lane::Rest, (), move |tx, (), _| {
+                    Box::pin(async move {
+                        let done = each!(tx, sql, |conn, text| sqlx::query(text)
+                            .bind(before)
+                            .bind(BATCH)
+                            .execute(conn)
+                            .await
+                            .map(|done| done.rows_affected()))?;
+                        Ok(done)
+                    })
+                });
+                let rows = rows.await?;
                 gone += rows;
                 if rows < BATCH.unsigned_abs() {
                     break;

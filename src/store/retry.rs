@@ -24,7 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Runs `attempt` until it has succeeded, is refused for good, or has failed too often. Its argument
 /// says whether an earlier attempt may have been written.
-pub(super) async fn persist<T, F>(mut attempt: impl FnMut(bool) -> F) -> Result<T, StoreError>
+pub(super) async fn persist<T, F>(
+    name: &'static str,
+    mut attempt: impl FnMut(bool) -> F,
+) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -43,7 +46,7 @@ where
                 error => error,
             });
         };
-        tracing::warn!(error = %error, "a transaction is repeated");
+        tracing::warn!(transaction = name, error = %error, "transaction {name} repeated");
         tokio::time::sleep(wait).await;
     }
 }
@@ -59,7 +62,7 @@ mod tests {
     #[tokio::test]
     async fn it_is_repeated_a_bounded_number_of_times_and_says_what_is_not_known() {
         let mut told = Vec::new();
-        let end: Result<(), _> = persist(|unsure| {
+        let end: Result<(), _> = persist("test", |unsure| {
             told.push(unsure);
             let second = told.len() == 2;
             async move {
@@ -78,7 +81,7 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_not_repeated() {
         let mut tries = 0;
-        let end: Result<(), _> = persist(|_| {
+        let end: Result<(), _> = persist("test", |_| {
             tries += 1;
             async { Err(StoreError::Conflict) }
         })

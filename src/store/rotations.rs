@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::lanes::Lane;
 use super::retry::persist;
 use super::types::storable;
 use super::{NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, Vote, each, read, urgent};
@@ -283,6 +284,30 @@ pub struct StepWrite<'a> {
     pub now: Timestamp,
 }
 
+/// A step as it is written.
+struct StepRow {
+    id: RotationId,
+    /// The version that was read.
+    version: i64,
+    /// The claim that was read.
+    lease: Option<LeaseToken>,
+    state: State,
+    cause: Option<Cause>,
+    machine: String,
+    guard_at: Option<Timestamp>,
+    wake_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    keep_lease: Option<Timestamp>,
+    journal: Option<NewJournal>,
+    audit: Vec<NewAudit>,
+    outbox: Vec<NewOutbox>,
+    project: Option<ProjectWrite>,
+    vote: Option<Vote>,
+    /// From now on Atlas' own event about the rotation is looked for.
+    awaits_event: bool,
+    now: Timestamp,
+}
+
 /// Post-PATCH states are claimed first.
 const fn urgency(state: State) -> i64 {
     match state {
@@ -321,77 +346,32 @@ impl Store {
     pub async fn commit(&self, write: StepWrite<'_>) -> Result<i64, StoreError> {
         let machine = serde_json::to_string(write.after)
             .map_err(|_| StoreError::corrupt("rotations", "machine", write.after.id))?;
-        let (write, machine) = (&write, machine.as_str());
-        persist(|unsure| self.write_step(write, machine, unsure)).await
-    }
-
-    async fn write_step(
-        &self,
-        write: &StepWrite<'_>,
-        machine: &str,
-        unsure: bool,
-    ) -> Result<i64, StoreError> {
-        let (before, after, now) = (write.before, write.after, write.now);
-        let mut tx = self.begin().await?;
-        macro_rules! machine_columns {
-            ($query:expr) => {
-                $query
-                    .bind(after.state.as_str())
-                    .bind(after.cause.map(Cause::as_str))
-                    .bind(machine)
-                    .bind(i64::from(MACHINE_VERSION))
-                    .bind(urgency(after.state))
-                    .bind(after.patching.guard_deadline)
-                    .bind(after.wake_at)
-                    .bind(after.ending.finished_at)
-            };
-        }
-        let done = match (before.lease, write.keep_lease) {
-            (Some(lease), Some(until)) => each!(&mut tx, STEP_ON, |conn, text| machine_columns!(
-                sqlx::query(text).bind(after.id.0).bind(before.version).bind(lease.0)
-            )
-            .bind(until)
-            .bind(now)
-            .execute(conn)
-            .await
-            .map(|done| done.rows_affected()))?,
-            (Some(lease), None) => each!(&mut tx, STEP, |conn, text| machine_columns!(
-                sqlx::query(text).bind(after.id.0).bind(before.version).bind(lease.0)
-            )
-            .execute(conn)
-            .await
-            .map(|done| done.rows_affected()))?,
-            (None, _) => each!(&mut tx, COMMAND, |conn, text| machine_columns!(
-                sqlx::query(text).bind(after.id.0).bind(before.version)
-            )
-            .execute(conn)
-            .await
-            .map(|done| done.rows_affected()))?,
-        };
-        if done == 0 {
-            let own = unsure && tx.is_written(write, machine).await?;
-            return if own { Ok(before.version + 1) } else { Err(StoreError::Conflict) };
-        }
-        if let Some(vote) = &write.vote {
-            tx.write_vote(after.id, vote, now).await?;
-        }
-        if let Some(entry) = &write.journal {
-            tx.write_journal(after.id, entry, now).await?;
-        }
-        if let Some(project) = &write.project {
-            tx.write_project(project, now).await?;
-        }
-        let ended = before.rotation.state != after.state;
-        if ended
+        let (before, after) = (write.before, write.after);
+        let ended = before.rotation.state != after.state
             && matches!(after.state, State::Completed | State::Accepted)
-            && after.patching.patched_at.is_some()
-        {
-            tx.expect_proof(after.id, now).await?;
-        }
-        tx.write_outbox(&write.outbox, now).await?;
-        tx.append_audit(&write.audit, now).await?;
-        tx.commit().await?;
-        Ok(before.version + 1)
+            && after.patching.patched_at.is_some();
+        let step = StepRow {
+            id: after.id,
+            version: before.version,
+            lease: before.lease,
+            state: after.state,
+            cause: after.cause,
+            machine,
+            guard_at: after.patching.guard_deadline,
+            wake_at: after.wake_at,
+            finished_at: after.ending.finished_at,
+            keep_lease: write.keep_lease,
+            journal: write.journal,
+            audit: write.audit,
+            outbox: write.outbox,
+            project: write.project,
+            vote: write.vote,
+            awaits_event: ended,
+            now: write.now,
+        };
+        let lane = if before.lease.is_some() { Lane::Step } else { Lane::Command };
+        self.transact("rotation.step", lane, step, |tx, step, unsure| Box::pin(tx.write_step(step, unsure)))
+            .await
     }
 
     /// Writes a proposal.
@@ -402,56 +382,30 @@ impl Store {
         let it = &write.row.rotation;
         let machine =
             serde_json::to_string(it).map_err(|_| StoreError::corrupt("rotations", "machine", it.id))?;
-        let (write, machine) = (&write, machine.as_str());
-        persist(|_| self.write_rotation(write, machine)).await
-    }
-
-    async fn write_rotation(&self, write: &NewRotation<'_>, machine: &str) -> Result<(), StoreError> {
-        let (row, now) = (write.row, write.now);
-        let it = &row.rotation;
-        let mut tx = self.begin().await?;
-        let done = each!(&mut tx, INSERT, |conn, text| sqlx::query(text)
-            .bind(it.id.0)
-            .bind(it.group_id.as_str())
-            .bind(storable(&row.project_name))
-            .bind(row.credential.as_str())
-            .bind(it.old_key.to_string())
-            .bind(it.new_key.to_string())
-            .bind(it.state.as_str())
-            .bind(row.trigger.as_str())
-            .bind(row.reason.as_deref().map(storable))
-            .bind(row.requested_by.as_str())
-            .bind(row.proposal_hash.as_str())
-            .bind(row.policy_version.as_str())
-            .bind(machine)
-            .bind(i64::from(MACHINE_VERSION))
-            .bind(urgency(it.state))
-            .bind(it.wake_at)
-            .bind(it.created_at)
-            .execute(conn)
-            .await
-            .map(|done| done.rows_affected()))?;
-        if done == 0 {
-            let open: Option<(Uuid,)> = each!(&mut tx, OPEN_OF, |conn, text| sqlx::query_as(text)
-                .bind(it.group_id.as_str())
-                .fetch_optional(conn)
-                .await)?;
-            return match open {
-                // Ours: an earlier attempt was written and its answer got lost.
-                Some((id,)) if id == it.id.0 => Ok(()),
-                Some((id,)) => Err(StoreError::OpenRotationExists { id: RotationId(id) }),
-                None => Err(StoreError::Conflict),
-            };
-        }
-        if let Some(vote) = &write.vote {
-            tx.write_vote(it.id, vote, now).await?;
-        }
-        for entry in &write.journal {
-            tx.write_journal(it.id, entry, now).await?;
-        }
-        tx.write_outbox(&write.outbox, now).await?;
-        tx.append_audit(&write.audit, now).await?;
-        tx.commit().await
+        let NewRotation { row, journal, vote, audit, outbox, now } = write;
+        let args = (row.clone(), machine, journal, vote, audit, outbox);
+        self.transact(
+            "rotation.propose",
+            Lane::Command,
+            args,
+            move |tx, (row, machine, journal, vote, audit, outbox), _| {
+                Box::pin(async move {
+                    if !tx.insert_rotation(row, machine).await? {
+                        return tx.check_own_proposal(&row.rotation).await;
+                    }
+                    let id = row.rotation.id;
+                    if let Some(vote) = vote {
+                        tx.write_vote(id, vote, now).await?;
+                    }
+                    for entry in journal {
+                        tx.write_journal(id, entry, now).await?;
+                    }
+                    tx.write_outbox(outbox, now).await?;
+                    tx.append_audit(audit, now).await
+                })
+            },
+        )
+        .await
     }
 
     /// Claims what is due, the most urgent first, for `ttl`.
@@ -467,19 +421,19 @@ impl Store {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let token = Uuid::now_v7();
         // Repeated under the same token, it finds what an unanswered attempt has claimed.
-        let rows = persist(|_| async move {
-            let mut tx = self.begin().await?;
-            let rows: Vec<Row> = each!(&mut tx, CLAIM, |conn, text| sqlx::query_as(text)
-                .bind(now)
-                .bind(now + ttl)
-                .bind(limit)
-                .bind(token)
-                .fetch_all(conn)
-                .await)?;
-            tx.commit().await?;
-            Ok(rows)
-        })
-        .await?;
+        let rows = self.transact("rotation.claim", Lane::Step, (), move |tx, (), _| {
+            Box::pin(async move {
+                let rows: Vec<Row> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
+                    .bind(now)
+                    .bind(now + ttl)
+                    .bind(limit)
+                    .bind(token)
+                    .fetch_all(conn)
+                    .await)?;
+                Ok(rows)
+            })
+        });
+        let rows = rows.await?;
         let mut rows = rows.into_iter().map(RotationRow::try_from).collect::<Result<Vec<_>, _>>()?;
         rows.sort_by_key(|row| {
             let it = &row.rotation;
@@ -500,15 +454,17 @@ impl Store {
     /// What the database answered.
     pub async fn release(&self, row: &RotationRow) -> Result<(), StoreError> {
         let Some(lease) = row.lease else { return Ok(()) };
-        persist(|_| async move {
-            let mut tx = self.begin().await?;
-            each!(&mut tx, RELEASE, |conn, text| sqlx::query(text)
-                .bind(row.rotation.id.0)
-                .bind(lease.0)
-                .execute(conn)
-                .await
-                .map(|_| ()))?;
-            tx.commit().await
+        let id = row.rotation.id;
+        self.transact("rotation.release", Lane::Step, (), move |tx, (), _| {
+            Box::pin(async move {
+                each!(tx, RELEASE, |conn, text| sqlx::query(text)
+                    .bind(id.0)
+                    .bind(lease.0)
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
+            })
         })
         .await
     }
@@ -519,18 +475,19 @@ impl Store {
     /// [`StoreError::LeaseLost`] when it ran out before.
     pub async fn renew(&self, row: &RotationRow, now: Timestamp, ttl: Duration) -> Result<(), StoreError> {
         let Some(lease) = row.lease else { return Err(StoreError::LeaseLost) };
-        persist(|_| async move {
-            let mut tx = self.begin().await?;
-            let done = each!(&mut tx, RENEW, |conn, text| sqlx::query(text)
-                .bind(row.rotation.id.0)
-                .bind(lease.0)
-                .bind(now)
-                .bind(now + ttl)
-                .execute(conn)
-                .await
-                .map(|done| done.rows_affected()))?;
-            tx.commit().await?;
-            if done == 0 { Err(StoreError::LeaseLost) } else { Ok(()) }
+        let id = row.rotation.id;
+        self.transact("rotation.renew", Lane::Step, (), move |tx, (), _| {
+            Box::pin(async move {
+                let done = each!(tx, RENEW, |conn, text| sqlx::query(text)
+                    .bind(id.0)
+                    .bind(lease.0)
+                    .bind(now)
+                    .bind(now + ttl)
+                    .execute(conn)
+                    .await
+                    .map(|done| done.rows_affected()))?;
+                if done == 0 { Err(StoreError::LeaseLost) } else { Ok(()) }
+            })
         })
         .await
     }
@@ -540,9 +497,13 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn clear_leases(&self) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        each!(&mut tx, CLEAR_LEASES, |conn, text| sqlx::query(text).execute(conn).await.map(|_| ()))?;
-        tx.commit().await
+        self.transact("rotation.clear_leases", Lane::Step, (), |tx, (), _| {
+            Box::pin(async move {
+                each!(tx, CLEAR_LEASES, |conn, text| sqlx::query(text).execute(conn).await.map(drop))?;
+                Ok(())
+            })
+        })
+        .await
     }
 
     /// When the next rotation becomes due, by the clock that says `now`.
@@ -550,7 +511,7 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn next_wake(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        persist(|_| async move {
+        persist("rotation.next_wake", |_| async move {
             let (at,): (Option<Timestamp>,) =
                 urgent!(self, NEXT_WAKE, |pool, text| sqlx::query_as(text).bind(now).fetch_one(pool).await)?;
             Ok(at)
@@ -620,20 +581,122 @@ impl Store {
 }
 
 impl Tx {
+    async fn write_step(&mut self, step: &StepRow, unsure: bool) -> Result<i64, StoreError> {
+        if self.move_rotation(step).await? == 0 {
+            let own = unsure && self.is_written(step).await?;
+            return if own { Ok(step.version + 1) } else { Err(StoreError::Conflict) };
+        }
+        let now = step.now;
+        if let Some(vote) = &step.vote {
+            self.write_vote(step.id, vote, now).await?;
+        }
+        if let Some(entry) = &step.journal {
+            self.write_journal(step.id, entry, now).await?;
+        }
+        if let Some(project) = &step.project {
+            self.write_project(project, now).await?;
+        }
+        if step.awaits_event {
+            self.expect_proof(step.id, now).await?;
+        }
+        self.write_outbox(&step.outbox, now).await?;
+        self.append_audit(&step.audit, now).await?;
+        Ok(step.version + 1)
+    }
+
+    /// The compare-and-swap on version and claim.
+    async fn move_rotation(&mut self, step: &StepRow) -> Result<u64, StoreError> {
+        macro_rules! machine_columns {
+            ($query:expr) => {
+                $query
+                    .bind(step.state.as_str())
+                    .bind(step.cause.map(Cause::as_str))
+                    .bind(step.machine.as_str())
+                    .bind(i64::from(MACHINE_VERSION))
+                    .bind(urgency(step.state))
+                    .bind(step.guard_at)
+                    .bind(step.wake_at)
+                    .bind(step.finished_at)
+            };
+        }
+        Ok(match (step.lease, step.keep_lease) {
+            (Some(lease), Some(until)) => each!(self, STEP_ON, |conn, text| machine_columns!(
+                sqlx::query(text).bind(step.id.0).bind(step.version).bind(lease.0)
+            )
+            .bind(until)
+            .bind(step.now)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?,
+            (Some(lease), None) => each!(self, STEP, |conn, text| machine_columns!(
+                sqlx::query(text).bind(step.id.0).bind(step.version).bind(lease.0)
+            )
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?,
+            (None, _) => each!(self, COMMAND, |conn, text| machine_columns!(
+                sqlx::query(text).bind(step.id.0).bind(step.version)
+            )
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?,
+        })
+    }
+
     /// Whether the rotation is exactly what this step made of it: its own write, whose answer was
     /// lost. The memory holds the instant of the step, so nobody else's looks the same.
-    async fn is_written(&mut self, write: &StepWrite<'_>, machine: &str) -> Result<bool, StoreError> {
+    async fn is_written(&mut self, step: &StepRow) -> Result<bool, StoreError> {
         let found: Option<(Option<Uuid>,)> = each!(self, WRITTEN, |conn, text| sqlx::query_as(text)
-            .bind(write.after.id.0)
-            .bind(write.before.version + 1)
-            .bind(machine)
+            .bind(step.id.0)
+            .bind(step.version + 1)
+            .bind(step.machine.as_str())
             .fetch_optional(conn)
             .await)?;
         let Some((holder,)) = found else { return Ok(false) };
-        if write.keep_lease.is_some() && holder.map(LeaseToken) != write.before.lease {
+        if step.keep_lease.is_some() && holder.map(LeaseToken) != step.lease {
             return Err(StoreError::LeaseLost);
         }
         Ok(true)
+    }
+
+    /// Writes a proposal; says whether the project had no open rotation.
+    async fn insert_rotation(&mut self, row: &RotationRow, machine: &str) -> Result<bool, StoreError> {
+        let it = &row.rotation;
+        let done = each!(self, INSERT, |conn, text| sqlx::query(text)
+            .bind(it.id.0)
+            .bind(it.group_id.as_str())
+            .bind(storable(&row.project_name))
+            .bind(row.credential.as_str())
+            .bind(it.old_key.to_string())
+            .bind(it.new_key.to_string())
+            .bind(it.state.as_str())
+            .bind(row.trigger.as_str())
+            .bind(row.reason.as_deref().map(storable))
+            .bind(row.requested_by.as_str())
+            .bind(row.proposal_hash.as_str())
+            .bind(row.policy_version.as_str())
+            .bind(machine)
+            .bind(i64::from(MACHINE_VERSION))
+            .bind(urgency(it.state))
+            .bind(it.wake_at)
+            .bind(it.created_at)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        Ok(done > 0)
+    }
+
+    /// `Ok` when the project's open rotation is this one: an earlier attempt was written and its answer lost.
+    async fn check_own_proposal(&mut self, it: &Rotation) -> Result<(), StoreError> {
+        let open: Option<(Uuid,)> = each!(self, OPEN_OF, |conn, text| sqlx::query_as(text)
+            .bind(it.group_id.as_str())
+            .fetch_optional(conn)
+            .await)?;
+        match open {
+            Some((id,)) if id == it.id.0 => Ok(()),
+            Some((id,)) => Err(StoreError::OpenRotationExists { id: RotationId(id) }),
+            None => Err(StoreError::Conflict),
+        }
     }
 
     pub(super) async fn write_journal(

@@ -208,6 +208,26 @@ async fn the_first_key_of_a_project_is_no_drift() {
     assert!(rig.mails("drifted").await.is_empty());
 }
 
+#[tokio::test]
+async fn an_edit_never_collides_with_sweeps_that_find_nothing_new() {
+    let rig = Rig::on(Backend::Sqlite, World::demo()).await;
+    let read = rig.swept().await;
+    for _ in 0..3 {
+        let (store, now) = (&rig.engine.store, rig.engine.clock.now());
+        assert!(
+            store.project_checked(&read.group_id, read.version, read.last_checked_at, now).await.unwrap()
+        );
+        assert_eq!(sweep::once(&rig.engine, &CancellationToken::new()).await.unwrap(), 1);
+    }
+    let swept = rig.project().await;
+    assert!(swept.last_checked_at > read.last_checked_at && swept.next_check_at > read.next_check_at);
+    let edited = Project { name: "edited".to_owned(), ..read.clone() };
+    let now = rig.engine.clock.now();
+    rig.engine.store.update_project(&edited, read.version, &[], &[], now).await.unwrap();
+    let edited = rig.project().await;
+    assert_eq!((edited.name.as_str(), edited.last_checked_at), ("edited", swept.last_checked_at));
+}
+
 /// Each look at this clock takes four seconds.
 #[derive(Debug)]
 struct Slow(ManualClock);

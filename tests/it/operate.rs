@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keywheel::engine::sweep;
 use keywheel::sim::World;
@@ -253,4 +253,79 @@ async fn spans_of_a_rotation_reach_a_collector_and_carry_no_secret() {
         assert!(has(text), "{text} is in no span");
     }
     assert!(!has("mdb_sa_sk_demo") && !has(&ada) && !has("Bearer"));
+}
+
+/// What the last probe has left in the database, so that probes can be counted.
+async fn probed(it: &Daemon) -> String {
+    let url = format!("sqlite:{}", it.folder.path().join("data/keywheel.db").display());
+    let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let row: Option<(String,)> = sqlx::query_as("SELECT value FROM meta WHERE name = 'ready'")
+        .fetch_optional(&mut connection)
+        .await
+        .unwrap();
+    row.map(|(value,)| value).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_readiness_requests_costs_one_probe_a_second_and_a_hanging_database_is_told_at_once() {
+    let it = Daemon::start().await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("{}/readyz", it.base);
+    let end = Instant::now() + LIMIT;
+    while http.get(&url).send().await.unwrap().status() != 200 {
+        assert!(Instant::now() < end, "never ready");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let stop = tokio_util::sync::CancellationToken::new();
+    let crowd: Vec<_> = (0..300)
+        .map(|_| {
+            let (http, url, stop) = (http.clone(), url.clone(), stop.clone());
+            tokio::spawn(async move {
+                let (mut ready, mut answers) = (0, 0);
+                while !stop.is_cancelled() {
+                    // A connection that the daemon has closed is made anew.
+                    let Ok(answer) = http.get(&url).send().await else { continue };
+                    ready += u32::from(answer.status() == 200);
+                    answers += 1;
+                }
+                (ready, answers)
+            })
+        })
+        .collect();
+    let (begin, mut probes) = (Instant::now(), std::collections::BTreeSet::new());
+    while begin.elapsed() < Duration::from_secs(4) {
+        probes.insert(probed(&it).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let seconds = begin.elapsed().as_secs();
+    stop.cancel();
+    let (mut ready, mut answers) = (0, 0);
+    for one in crowd {
+        let (own_ready, own_answers) = one.await.unwrap();
+        (ready, answers) = (ready + own_ready, answers + own_answers);
+    }
+    assert!(answers > 300 && ready * 10 >= answers * 9, "{ready} of {answers} said ready");
+    assert!(probes.len() >= 2, "nothing was probed: {probes:?}");
+    assert!(probes.len() as u64 <= seconds + 2, "{} probes in {seconds} s", probes.len());
+
+    // Somebody holds the database: no request waits for it, and none says ready for long.
+    let file = format!("sqlite:{}", it.folder.path().join("data/keywheel.db").display());
+    let mut holder = <sqlx::SqliteConnection as sqlx::Connection>::connect(&file).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut holder).await.unwrap();
+    let status = async |within: u64, wanted: u16| {
+        let end = Instant::now() + Duration::from_secs(within);
+        loop {
+            let asked = Instant::now();
+            let status = http.get(&url).send().await.map_or(0, |answer| answer.status().as_u16());
+            assert!(asked.elapsed() < Duration::from_secs(3), "it answered after {:?}", asked.elapsed());
+            if status == wanted {
+                return;
+            }
+            assert!(Instant::now() < end, "still {status}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    status(10, 503).await;
+    sqlx::query("ROLLBACK").execute(&mut holder).await.unwrap();
+    status(10, 200).await;
 }

@@ -13,8 +13,8 @@ use keywheel::domain::rotation::outcome::{Command, Observation, Outcome};
 use keywheel::domain::rotation::state::{Proposal, Rotation, State};
 use keywheel::domain::time::Timestamp;
 use keywheel::store::{
-    Access, AwaitedProof, Drift, NewAudit, NewJournal, NewRotation, ProjectFilter, Proof, ProofEnd,
-    RotationRow, StepWrite, Store, StoreError, TABLES, known_version, statements,
+    Access, AwaitedProof, Drift, NewAudit, NewJournal, NewRotation, ProjectFilter, ProjectWrite, Proof,
+    ProofEnd, RotationRow, StepWrite, Store, StoreError, TABLES, known_version, statements,
 };
 use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr, Statement};
 
@@ -225,8 +225,8 @@ async fn tokens_are_counted_over_restarts(store: &Store) {
     assert_eq!(until, now() + Duration::from_secs(60));
     store.take_token_request("default", until).await.unwrap().unwrap();
     // Connections that are open already, so that the crowd is not served one after the other.
-    if matches!(store, Store::Postgres { .. }) {
-        drop(futures_util::future::join_all((0..5).map(|_| store.begin())).await);
+    if let Store::Postgres { write, .. } = store {
+        drop(futures_util::future::join_all((0..5).map(|_| write.acquire())).await);
     }
     let crowd = (0..30).map(|_| store.take_token_request("crowd", now()));
     let crowd = futures_util::future::join_all(crowd).await;
@@ -302,6 +302,37 @@ async fn what_atlas_feed_says_is_kept(store: &Store) {
     assert!(matches!(stale, Err(StoreError::Conflict)));
 }
 
+async fn an_observation_without_news_collides_with_nobody(store: &Store) {
+    let minute = Duration::from_secs(60);
+    let row = approved(store).await;
+    let read = store.project(&group()).await.unwrap().unwrap();
+    // A sweep, and a rotation's step, that see what is recorded already.
+    let (at, next) = (Some(now() + minute), now() + minute + minute);
+    assert!(store.project_checked(&group(), read.version, at, next).await.unwrap());
+    let seen = ProjectWrite { group_id: group(), valid: read.valid, checked_at: at, key_change: None };
+    let mut step = write(&row, &row.rotation, None);
+    step.project = Some(seen.clone());
+    let version = store.commit(step).await.unwrap();
+    let checked = store.project(&group()).await.unwrap().unwrap();
+    assert_eq!((checked.version, checked.last_checked_at, checked.next_check_at), (read.version, at, next));
+    // A person has read the project before, and edits it now.
+    let edited = Project { name: "edited".to_owned(), ..read.clone() };
+    let written = store.update_project(&edited, read.version, &[audit("project.edited")], &[], now()).await;
+    assert_eq!(written.unwrap(), read.version + 1);
+    let edited = store.project(&group()).await.unwrap().unwrap();
+    assert_eq!((edited.name.as_str(), edited.last_checked_at), ("edited", at), "the instant stays true");
+    assert!(
+        !store.project_checked(&group(), read.version, at, next).await.unwrap(),
+        "the edit is read first"
+    );
+    // News is another version.
+    let row = RotationRow { version, ..row };
+    let mut step = write(&row, &row.rotation, None);
+    step.project = Some(ProjectWrite { valid: Some(false), ..seen });
+    store.commit(step).await.unwrap();
+    assert_eq!(store.project(&group()).await.unwrap().unwrap().version, edited.version + 1);
+}
+
 async fn raw(store: &Store, text: &str) {
     let text = AssertSqlSafe(text.to_owned());
     match store {
@@ -330,6 +361,7 @@ contract!(
     the_chain_names_what_was_tampered_with,
     tokens_are_counted_over_restarts,
     what_atlas_feed_says_is_kept,
+    an_observation_without_news_collides_with_nobody,
 );
 
 #[test]
@@ -427,6 +459,37 @@ async fn a_newer_database_is_refused_and_left_alone() {
             "{}",
             db.url
         );
+    }
+}
+
+/// A crowd of probes waits for a row that somebody else holds; a step does not need it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_other_lane_takes_the_connections_that_a_step_needs() {
+    let db = TestDb::new(Backend::Postgres).await;
+    let Store::Postgres { write, read, .. } = &db.store else { unreachable!() };
+    approved(&db.store).await;
+    db.store.check_writable(now()).await.unwrap();
+    let mut holder = write.acquire().await.unwrap().detach();
+    holder.execute("BEGIN; UPDATE meta SET value = value WHERE name = 'ready'").await.unwrap();
+    let crowd: Vec<_> = (0..40)
+        .map(|_| {
+            let store = db.store.clone();
+            tokio::spawn(async move { store.check_writable(now()).await.is_ok() })
+        })
+        .collect();
+    let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let mut most = 0;
+    for _ in 0..20 {
+        let (count,): (i64,) = sqlx::query_as(waiting).fetch_one(read).await.unwrap();
+        most = most.max(count);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(most, 3, "the share of everything else");
+    let claim = db.store.claim(now(), 1, Duration::from_secs(60));
+    let claimed = tokio::time::timeout(Duration::from_secs(3), claim).await;
+    assert_eq!(claimed.expect("it waited for the crowd").unwrap().len(), 1);
+    for one in &crowd {
+        one.abort();
     }
 }
 

@@ -283,7 +283,7 @@ impl From<Stored> for Rotation {
                 returned,
                 healed,
             },
-            operator: Operator { resuming, paged_at, pages },
+            operator: Operator { paged_at, pages, resuming },
             ending: Ending { finished_at, watch_until, settled_key, late_apply },
         }
     }

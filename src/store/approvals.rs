@@ -1,0 +1,112 @@
+//! Votes on rotations.
+
+use sqlx::FromRow;
+
+use super::types::storable;
+use super::{Sql, Store, StoreError, Tx, each, read};
+use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::time::Timestamp;
+
+/// The method of the policy's own yes.
+pub const OWN_APPROVAL: &str = "auto_approve";
+
+const VOTE: Sql = Sql::same(
+    "INSERT INTO approvals (rotation_id, approver, at, method, comment) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+);
+const UNVOTE: Sql = Sql::same("DELETE FROM approvals WHERE rotation_id = $1 AND approver = $2");
+// Names sort by their bytes: a language's order differs between servers.
+const VOTES: Sql = Sql {
+    sqlite: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",
+    postgres: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver COLLATE \"C\"",
+};
+const LAST_OWN: Sql = Sql::same(
+    "SELECT MAX(a.at) FROM approvals a JOIN rotations r ON r.id = a.rotation_id WHERE r.group_id = $1 AND a.method = $2",
+);
+
+pub(super) const STATEMENTS: &[&Sql] = &[&VOTE, &UNVOTE, &VOTES, &LAST_OWN];
+
+/// A yes to write.
+#[derive(Clone, Debug)]
+pub struct NewApproval {
+    /// Who.
+    pub by: String,
+    /// How it was given.
+    pub method: String,
+    /// In their words.
+    pub comment: Option<String>,
+}
+
+/// What a step changes in the votes.
+#[derive(Clone, Debug)]
+pub enum Vote {
+    /// One more yes.
+    Yes(NewApproval),
+    /// This person's yes is taken back.
+    Withdrawn(String),
+}
+
+/// A stored yes.
+#[derive(Clone, Debug, FromRow)]
+pub struct Approval {
+    /// Who.
+    #[sqlx(rename = "approver")]
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// How it was given.
+    pub method: String,
+    /// In their words.
+    pub comment: Option<String>,
+}
+
+impl Tx {
+    pub(super) async fn write_vote(
+        &mut self,
+        id: RotationId,
+        vote: &Vote,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let done = match vote {
+            Vote::Yes(yes) => each!(self, VOTE, |conn, text| sqlx::query(text)
+                .bind(id.0)
+                .bind(yes.by.as_str())
+                .bind(now)
+                .bind(yes.method.as_str())
+                .bind(yes.comment.as_deref().map(storable))
+                .execute(conn)
+                .await
+                .map(|done| done.rows_affected()))?,
+            Vote::Withdrawn(by) => each!(self, UNVOTE, |conn, text| sqlx::query(text)
+                .bind(id.0)
+                .bind(by.as_str())
+                .execute(conn)
+                .await
+                .map(|done| done.rows_affected()))?,
+        };
+        // A second yes of the same person would have counted twice.
+        if done == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+    }
+}
+
+impl Store {
+    /// The votes on a rotation, oldest first.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn approvals(&self, id: RotationId) -> Result<Vec<Approval>, StoreError> {
+        Ok(read!(self, VOTES, |pool, text| sqlx::query_as(text).bind(id.0).fetch_all(pool).await)?)
+    }
+
+    /// When the policy last said yes to a rotation of this project in the place of people.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn last_own_approval(&self, group: &GroupId) -> Result<Option<Timestamp>, StoreError> {
+        let (at,): (Option<Timestamp>,) = read!(self, LAST_OWN, |pool, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .bind(OWN_APPROVAL)
+            .fetch_one(pool)
+            .await)?;
+        Ok(at)
+    }
+}

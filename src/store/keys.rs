@@ -1,0 +1,130 @@
+//! The ledger of keys: which key served a project when.
+
+use std::collections::BTreeMap;
+
+use super::{Sql, Store, StoreError, Tx, each, read};
+use crate::domain::ids::GroupId;
+use crate::domain::key::KeyRef;
+use crate::domain::project::{Project, SinceSource};
+use crate::domain::time::Timestamp;
+
+const KEYS: Sql =
+    Sql::same("SELECT key, since, until, source FROM keys WHERE group_id = $1 ORDER BY since, key");
+const EARLIER: Sql = Sql::same(
+    "SELECT k.group_id, p.provider, k.key FROM keys k JOIN projects p ON p.group_id = k.group_id \
+     WHERE k.until IS NOT NULL AND p.provider IS NOT NULL ORDER BY k.group_id, k.since",
+);
+const CLOSE_KEYS: Sql =
+    Sql::same("UPDATE keys SET until = $2 WHERE group_id = $1 AND until IS NULL AND key <> $3");
+const OPEN_KEY: Sql = Sql::same(
+    "INSERT INTO keys (group_id, key, since, source) SELECT $1, $2, $3, $4 \
+     WHERE NOT EXISTS (SELECT 1 FROM keys WHERE group_id = $1 AND key = $2 AND until IS NULL) ON CONFLICT DO NOTHING",
+);
+
+pub(super) const STATEMENTS: &[&Sql] = &[&KEYS, &EARLIER, &CLOSE_KEYS, &OPEN_KEY];
+
+/// A key's time in service.
+#[derive(Clone, Debug)]
+pub struct KeySpan {
+    /// The key.
+    pub key: String,
+    /// Since when it served.
+    pub since: Timestamp,
+    /// Until when; `None` for the one in force.
+    pub until: Option<Timestamp>,
+    /// Where `since` comes from.
+    pub source: SinceSource,
+}
+
+/// A new current key.
+#[derive(Clone, Debug)]
+pub struct KeyChange {
+    /// The key.
+    pub key: KeyRef,
+    /// Since when it serves.
+    pub since: Timestamp,
+    /// Who says so.
+    pub source: SinceSource,
+}
+
+impl Store {
+    /// The keys a project has had, the oldest first.
+    ///
+    /// # Errors
+    /// What the database answered, or that a stored value does not read.
+    pub async fn keys(&self, group: &GroupId) -> Result<Vec<KeySpan>, StoreError> {
+        type Row = (String, Timestamp, Option<Timestamp>, String);
+        let rows: Vec<Row> =
+            read!(self, KEYS, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_all(pool).await)?;
+        rows.into_iter()
+            .map(|(key, since, until, source)| {
+                let source = source.parse().map_err(|_| {
+                    StoreError::corrupt("keys", "source", format_args!("{group}/{key}/{since}"))
+                })?;
+                Ok(KeySpan { key, since, until, source })
+            })
+            .collect()
+    }
+
+    /// The keys that served before, by project.
+    ///
+    /// # Errors
+    /// What the database answered, or that a stored value does not read.
+    pub async fn earlier_keys(&self) -> Result<BTreeMap<GroupId, Vec<KeyRef>>, StoreError> {
+        let rows: Vec<(String, String, String)> =
+            read!(self, EARLIER, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let mut earlier: BTreeMap<GroupId, Vec<KeyRef>> = BTreeMap::new();
+        for (group, provider, key) in rows {
+            let bad = |column| StoreError::corrupt("keys", column, &group);
+            let provider = provider.parse().map_err(|_| bad("provider"))?;
+            let group = group.parse().map_err(|_| bad("group_id"))?;
+            earlier.entry(group).or_default().push(KeyRef::observed(provider, &key));
+        }
+        Ok(earlier)
+    }
+}
+
+impl Tx {
+    pub(super) async fn write_ledger(&mut self, it: &Project, now: Timestamp) -> Result<(), StoreError> {
+        match (&it.current_key, it.key_since, it.key_since_source) {
+            (Some(key), Some(since), Some(source)) => {
+                self.ledger(&it.group_id, key, since, source, now).await
+            }
+            (None, ..) => self.close_keys(&it.group_id, "", now).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// No key but `serving` serves any more.
+    async fn close_keys(&mut self, group: &GroupId, serving: &str, now: Timestamp) -> Result<(), StoreError> {
+        each!(self, CLOSE_KEYS, |conn, text| sqlx::query(text)
+            .bind(group.as_str())
+            .bind(now)
+            .bind(serving)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        Ok(())
+    }
+
+    pub(super) async fn ledger(
+        &mut self,
+        group: &GroupId,
+        key: &KeyRef,
+        since: Timestamp,
+        source: SinceSource,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let key = key.to_string();
+        self.close_keys(group, &key, now).await?;
+        each!(self, OPEN_KEY, |conn, text| sqlx::query(text)
+            .bind(group.as_str())
+            .bind(key.as_str())
+            .bind(since)
+            .bind(source.as_str())
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        Ok(())
+    }
+}

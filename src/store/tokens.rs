@@ -1,0 +1,232 @@
+//! API tokens, and the budget of Atlas log-ins.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+
+use super::lanes::Lane;
+use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
+use crate::domain::role::Role;
+use crate::domain::time::Timestamp;
+
+/// Log-ins a credential may ask for in one minute, restarts included.
+const TOKEN_REQUESTS_A_MINUTE: i64 = 10;
+
+const TOKEN: Sql = Sql::same(
+    "INSERT INTO tokens (name, hash, roles, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+);
+const BY_HASH: Sql = Sql::same(
+    "SELECT name, roles, created_at, revoked_at FROM tokens WHERE hash = $1 AND revoked_at IS NULL",
+);
+const TOKENS: Sql = Sql {
+    sqlite: "SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name",
+    postgres: "SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name COLLATE \"C\"",
+};
+const REVOKE: Sql = Sql::same("UPDATE tokens SET revoked_at = $2 WHERE name = $1 AND revoked_at IS NULL");
+const INSERTED: Sql = Sql::same("SELECT COUNT(*) FROM tokens WHERE name = $1 AND hash = $2");
+const REVOKED: Sql = Sql::same("SELECT COUNT(*) FROM tokens WHERE name = $1 AND revoked_at = $2");
+const REQUESTS: Sql =
+    Sql::same("SELECT COUNT(*), MIN(at) FROM token_requests WHERE credential = $1 AND at > $2");
+const FORGET_REQUESTS: Sql = Sql::same("DELETE FROM token_requests WHERE credential = $1 AND at <= $2");
+const REQUEST: Sql = Sql::same("INSERT INTO token_requests (credential, at) VALUES ($1, $2)");
+
+pub(super) const STATEMENTS: &[&Sql] =
+    &[&TOKEN, &BY_HASH, &TOKENS, &REVOKE, &INSERTED, &REVOKED, &REQUESTS, &FORGET_REQUESTS, &REQUEST];
+
+/// An API token, without what would let anybody use it.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// The identity of its holder.
+    pub name: String,
+    /// What they may do.
+    pub roles: Vec<Role>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was taken back.
+    pub revoked_at: Option<Timestamp>,
+}
+
+#[derive(FromRow)]
+struct TokenRow {
+    name: String,
+    roles: String,
+    created_at: Timestamp,
+    revoked_at: Option<Timestamp>,
+}
+
+impl TryFrom<TokenRow> for Token {
+    type Error = StoreError;
+    fn try_from(row: TokenRow) -> Result<Self, StoreError> {
+        let roles = row.roles.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+        let roles = roles.map_err(|_| StoreError::corrupt("tokens", "roles", &row.name))?;
+        Ok(Self { name: row.name, roles, created_at: row.created_at, revoked_at: row.revoked_at })
+    }
+}
+
+impl Store {
+    /// Keeps a token's hash under a new name.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when the name is taken, by a revoked token too: an identity in the
+    /// audit log must stay one person's.
+    pub async fn insert_token(
+        &self,
+        name: &str,
+        hash: &str,
+        roles: &[Role],
+        audit: &[NewAudit],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let roles = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" ");
+        let args = (name.to_owned(), hash.to_owned(), roles, audit.to_vec());
+        self.transact("token.insert", Lane::Command, args, move |tx, (name, hash, roles, audit), unsure| {
+            Box::pin(async move {
+                if tx.insert_token(name, hash, roles, now).await? {
+                    return tx.append_audit(audit, now).await;
+                }
+                if unsure && tx.is_token_inserted(name, hash).await? {
+                    return Ok(());
+                }
+                Err(StoreError::Exists { what: "token", name: name.clone() })
+            })
+        })
+        .await
+    }
+
+    /// The token with this hash, unless it was revoked.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn token_by_hash(&self, hash: &str) -> Result<Option<Token>, StoreError> {
+        let row: Option<TokenRow> =
+            read!(self, BY_HASH, |pool, text| sqlx::query_as(text).bind(hash).fetch_optional(pool).await)?;
+        row.map(Token::try_from).transpose()
+    }
+
+    /// All tokens by name.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        let rows: Vec<TokenRow> =
+            read!(self, TOKENS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        rows.into_iter().map(Token::try_from).collect()
+    }
+
+    /// Takes a token back; says whether there was one.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn revoke_token(
+        &self,
+        name: &str,
+        audit: &[NewAudit],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let args = (name.to_owned(), audit.to_vec());
+        self.transact("token.revoke", Lane::Command, args, move |tx, (name, audit), unsure| {
+            Box::pin(async move {
+                let done = each!(tx, REVOKE, |conn, text| sqlx::query(text)
+                    .bind(name.as_str())
+                    .bind(now)
+                    .execute(conn)
+                    .await
+                    .map(|done| done.rows_affected()))?;
+                if done == 0 {
+                    return Ok(unsure && tx.is_token_revoked(name, now).await?);
+                }
+                tx.append_audit(audit, now).await?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+
+    /// Counts one log-in of `credential`; the inner error says when the next one may be.
+    ///
+    /// # Errors
+    /// What the database answered.
+    pub async fn take_token_request(
+        &self,
+        credential: &str,
+        now: Timestamp,
+    ) -> Result<Result<(), Timestamp>, StoreError> {
+        // Repeated after a lost answer, it may be counted twice: too few log-ins, never too many.
+        self.transact("token.request", Lane::Step, credential.to_owned(), move |tx, credential, _| {
+            Box::pin(tx.count_token_request(credential, now))
+        })
+        .await
+    }
+}
+
+impl Tx {
+    async fn insert_token(
+        &mut self,
+        name: &str,
+        hash: &str,
+        roles: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let done = each!(self, TOKEN, |conn, text| sqlx::query(text)
+            .bind(name)
+            .bind(hash)
+            .bind(roles)
+            .bind(now)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        Ok(done > 0)
+    }
+
+    /// Whether an unanswered attempt has written this token: nobody else knows its hash.
+    async fn is_token_inserted(&mut self, name: &str, hash: &str) -> Result<bool, StoreError> {
+        let (found,): (i64,) = each!(self, INSERTED, |conn, text| sqlx::query_as(text)
+            .bind(name)
+            .bind(hash)
+            .fetch_one(conn)
+            .await)?;
+        Ok(found > 0)
+    }
+
+    /// Whether an unanswered attempt has revoked this token.
+    async fn is_token_revoked(&mut self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let (found,): (i64,) = each!(self, REVOKED, |conn, text| sqlx::query_as(text)
+            .bind(name)
+            .bind(now)
+            .fetch_one(conn)
+            .await)?;
+        Ok(found > 0)
+    }
+
+    async fn count_token_request(
+        &mut self,
+        credential: &str,
+        now: Timestamp,
+    ) -> Result<Result<(), Timestamp>, StoreError> {
+        const MINUTE: Duration = Duration::from_secs(60);
+        // Two daemons on one PostgreSQL must not both count nine.
+        self.take_turn(credential).await?;
+        let (count, first): (i64, Option<Timestamp>) =
+            each!(self, REQUESTS, |conn, text| sqlx::query_as(text)
+                .bind(credential)
+                .bind(now - MINUTE)
+                .fetch_one(conn)
+                .await)?;
+        if count >= TOKEN_REQUESTS_A_MINUTE {
+            return Ok(Err(first.unwrap_or(now) + MINUTE));
+        }
+        each!(self, FORGET_REQUESTS, |conn, text| sqlx::query(text)
+            .bind(credential)
+            .bind(now - MINUTE)
+            .execute(conn)
+            .await
+            .map(drop))?;
+        each!(self, REQUEST, |conn, text| sqlx::query(text)
+            .bind(credential)
+            .bind(now)
+            .execute(conn)
+            .await
+            .map(drop))?;
+        Ok(Ok(()))
+    }
+}

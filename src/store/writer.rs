@@ -1,0 +1,217 @@
+//! SQLite's one writer: a task that owns the writing connection and commits many pieces at once.
+//!
+//! Work waits in lanes. The writer opens a transaction for the first piece, adds what has arrived
+//! meanwhile, each behind a savepoint of its own, and commits them together; what arrives during the
+//! commit is the next group. It never waits for company. Nobody is answered before the commit: an
+//! answer may rest on what a companion wrote. A piece runs here and not in its caller's task, so that
+//! a caller that is cancelled, or not polled, never holds the connection.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sqlx::SqlitePool;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::lanes::{Lane, Lanes};
+use super::{StoreError, Tx};
+
+#[cfg(test)]
+mod tests;
+
+/// Pieces in one transaction.
+const MOST: usize = 64;
+
+/// After this long a group takes no further piece: the first in it waits for the commit.
+const LONGEST: Duration = Duration::from_millis(10);
+
+/// Timeout of one piece. No piece waits for anything but the database.
+const PIECE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(10) };
+
+/// Work for one transaction, and whoever waits for its result.
+pub(super) trait Piece: Send {
+    /// Whether the caller still waits. A piece without a caller is not begun.
+    fn is_wanted(&self) -> bool;
+
+    /// Does the work. The result is kept until the commit.
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Gives the caller the result of the work, or the error that came instead.
+    fn answer(self: Box<Self>, end: Result<(), StoreError>);
+
+    /// Passes a panic on to the caller.
+    fn panicked(self: Box<Self>, payload: Box<dyn Any + Send>);
+}
+
+enum Message {
+    Piece(Lane, Box<dyn Piece>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// The way to the writer. The task ends when the last one is dropped.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    queue: mpsc::UnboundedSender<Message>,
+}
+
+impl Writer {
+    /// Starts the task that writes with the connection of `pool`.
+    pub(super) fn start(pool: SqlitePool) -> Self {
+        let (queue, inbox) = mpsc::unbounded_channel();
+        tokio::spawn(Queue { inbox, lanes: Lanes::default(), stopping: None }.run(pool));
+        Self { queue }
+    }
+
+    /// Has `piece` run when it is its lane's turn.
+    pub(super) fn send(&self, lane: Lane, piece: Box<dyn Piece>) -> Result<(), StoreError> {
+        let message = Message::Piece(lane, piece);
+        self.queue.send(message).map_err(|_| StoreError::Unavailable(sqlx::Error::PoolClosed))
+    }
+
+    /// Ends the task after the work that waits already. Later work is refused.
+    pub(super) async fn stop(&self) {
+        let (stopped, end) = oneshot::channel();
+        if self.queue.send(Message::Stop(stopped)).is_ok() {
+            // The task answers, or is gone already.
+            let _ = end.await;
+        }
+    }
+}
+
+struct Queue {
+    inbox: mpsc::UnboundedReceiver<Message>,
+    lanes: Lanes<Box<dyn Piece>>,
+    stopping: Option<oneshot::Sender<()>>,
+}
+
+impl Queue {
+    async fn run(mut self, pool: SqlitePool) {
+        loop {
+            while let Some(first) = self.next() {
+                self.group(&pool, first).await;
+            }
+            if self.stopping.is_some() {
+                break;
+            }
+            let Some(message) = self.inbox.recv().await else { break };
+            self.sort(message);
+        }
+        if let Some(stopped) = self.stopping {
+            let _ = stopped.send(());
+        }
+    }
+
+    fn sort(&mut self, message: Message) {
+        match message {
+            Message::Piece(lane, piece) => self.lanes.push(lane, piece),
+            Message::Stop(stopped) => {
+                self.inbox.close();
+                self.stopping = Some(stopped);
+            }
+        }
+    }
+
+    /// The next piece that somebody waits for.
+    fn next(&mut self) -> Option<Box<dyn Piece>> {
+        while let Ok(message) = self.inbox.try_recv() {
+            self.sort(message);
+        }
+        std::iter::from_fn(|| self.lanes.pop()).find(|piece| piece.is_wanted())
+    }
+
+    /// Runs `first`, and what has arrived meanwhile, in one transaction.
+    async fn group(&mut self, pool: &SqlitePool, first: Box<dyn Piece>) {
+        let mut tx = match begin(pool).await {
+            Ok(tx) => tx,
+            Err(error) => {
+                // None of the others would fare better, and each would wait as long for that.
+                while let Some(piece) = self.next() {
+                    piece.answer(Err(error.for_companion()));
+                }
+                return first.answer(Err(error));
+            }
+        };
+        let began = Instant::now();
+        let mut done = match run(&mut tx, first).await {
+            // Nothing else is in the transaction, so all of it is rolled back.
+            Ran::Undone(piece, error) => {
+                drop(tx);
+                return piece.answer(Err(error));
+            }
+            Ran::Panicked => return,
+            Ran::Kept(piece) => vec![(piece, Ok(()))],
+        };
+        while done.len() < MOST && began.elapsed() < LONGEST {
+            let Some(piece) = self.next() else { break };
+            if let Err(error) = savepoint(&mut tx, "SAVEPOINT piece").await {
+                done.push((piece, Ok(())));
+                return fail(done, || StoreError::rolled_back(&error));
+            }
+            let undone = match run(&mut tx, piece).await {
+                Ran::Kept(piece) => {
+                    done.push((piece, Ok(())));
+                    continue;
+                }
+                Ran::Undone(piece, error) => Some((piece, error)),
+                Ran::Panicked => None,
+            };
+            // A full disk makes SQLite roll back the whole transaction by itself: the savepoint is gone then.
+            if let Err(lost) = savepoint(&mut tx, "ROLLBACK TO piece").await {
+                let cause = undone.as_ref().map_or(&lost, |(_, error)| error);
+                fail(done, || StoreError::rolled_back(cause));
+                return undone.into_iter().for_each(|(piece, error)| piece.answer(Err(error)));
+            }
+            done.extend(undone.map(|(piece, error)| (piece, Err(error))));
+        }
+        match tx.commit().await {
+            Ok(()) => done.into_iter().for_each(|(piece, end)| piece.answer(end)),
+            Err(error) => fail(done, || error.for_companion()),
+        }
+    }
+}
+
+async fn begin(pool: &SqlitePool) -> Result<Tx, StoreError> {
+    let mut tx = Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?);
+    tx.check_schema().await?;
+    Ok(tx)
+}
+
+async fn savepoint(tx: &mut Tx, statement: &'static str) -> Result<(), StoreError> {
+    let Tx::Sqlite(tx) = tx else { return Ok(()) };
+    sqlx::query(statement).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Tells all pieces of a group that was not committed. An own refusal may rest on what a companion
+/// wrote and that is gone now, so it is not an answer either.
+fn fail(done: Vec<(Box<dyn Piece>, Result<(), StoreError>)>, error: impl Fn() -> StoreError) {
+    for (piece, _) in done {
+        piece.answer(Err(error()));
+    }
+}
+
+enum Ran {
+    Kept(Box<dyn Piece>),
+    Undone(Box<dyn Piece>, StoreError),
+    /// Its caller was told.
+    Panicked,
+}
+
+async fn run(tx: &mut Tx, mut piece: Box<dyn Piece>) -> Ran {
+    let work = AssertUnwindSafe(piece.run(tx)).catch_unwind();
+    match tokio::time::timeout(PIECE, work).await {
+        Ok(Ok(Ok(()))) => Ran::Kept(piece),
+        Ok(Ok(Err(error))) => Ran::Undone(piece, error),
+        Ok(Err(payload)) => {
+            piece.panicked(payload);
+            Ran::Panicked
+        }
+        Err(_) => {
+            let error = sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+            Ran::Undone(piece, StoreError::Unavailable(error))
+        }
+    }
+}
