@@ -311,21 +311,12 @@ async fn mail(config: &Config, findings: &mut Findings) {
         Err(error) => return findings.say("mail", Err(error.to_string())),
     };
     match smtp.check().await {
-        Ok(found) if found.contains("NOT encrypted") && !on_this_machine(config) => {
-            findings.warn("mail", &found);
-        }
-        Ok(found) => findings.say("mail", Ok(found)),
+        Ok(found) if found.is_exposed() => findings.warn("mail", &found.to_string()),
+        Ok(found) => findings.say("mail", Ok(found.to_string())),
         Err(trouble) => {
             findings.say("mail", Err(format!("{smtp} cannot be used, {trouble}: {}", trouble.way_out())));
         }
     }
-}
-
-fn on_this_machine(config: &Config) -> bool {
-    let url = config.mail.smtp_url.as_ref().and_then(|url| url::Url::parse(url.expose()).ok());
-    let host = url.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-    let host = host.trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
 }
 
 /// Mails that did not arrive, and projects of which nobody is told.
