@@ -139,7 +139,7 @@ fn smtp(config: &Config) -> anyhow::Result<Option<Smtp>> {
     let mail = &config.mail;
     let Some(url) = mail.smtp_url.clone() else { return Ok(None) };
     let options = SmtpOptions { url, from: mail.from.clone(), ca_file: mail.ca_file.clone() };
-    Smtp::new(&options).map(Some).map_err(|why| anyhow!("{why}"))
+    Ok(Some(Smtp::new(&options)?))
 }
 
 /// Where webhooks go.

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -49,7 +50,27 @@ impl SecretUrl {
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
+
+    /// The user and the password in the URL, percent-decoded; `None` without a user.
+    ///
+    /// # Errors
+    /// One of them is not UTF-8.
+    pub fn login(&self) -> Result<Option<(String, Secret)>, BadLogin> {
+        let Ok(url) = Url::parse(self.expose()) else { return Ok(None) };
+        if url.username().is_empty() {
+            return Ok(None);
+        }
+        let decoded = |text, what| percent_decode_str(text).decode_utf8().map_err(|_| BadLogin(what));
+        let user = decoded(url.username(), "user")?;
+        let password = decoded(url.password().unwrap_or_default(), "password")?;
+        Ok(Some((user.into_owned(), Secret::new(password))))
+    }
 }
+
+/// A login in a URL that is not text. The login itself is not in the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the {0} in the URL is not UTF-8 once percent-decoded; write each byte of its UTF-8 form as %XX")]
+pub struct BadLogin(&'static str);
 
 impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,15 +103,14 @@ fn is_secret_parameter(name: &str) -> bool {
     name.contains("password") || name.contains("passwd") || name.contains("secret") || name.contains("token")
 }
 
+/// What is shown of a parameter is shown as it was written: decoding could change its meaning.
 fn mask_query(url: &mut Url) {
-    let pairs: Vec<String> = url
-        .query_pairs()
-        .map(
-            |(name, value)| {
-                if is_secret_parameter(&name) { format!("{name}=***") } else { format!("{name}={value}") }
-            },
-        )
-        .collect();
+    let masked = |pair: &str| {
+        let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+        let secret = is_secret_parameter(&percent_decode_str(name).decode_utf8_lossy());
+        if secret { format!("{name}=***") } else { pair.to_owned() }
+    };
+    let pairs: Vec<String> = url.query().unwrap_or_default().split('&').map(masked).collect();
     url.set_query(Some(&pairs.join("&")));
 }
 
@@ -112,6 +132,31 @@ mod tests {
     }
 
     #[test]
+    fn a_login_is_percent_decoded_and_nothing_else() {
+        for (url, user, password) in [
+            ("smtp://kw:a&b@host", "kw", "a&b"),
+            ("smtp://kw:a+b@host", "kw", "a+b"),
+            ("smtp://kw:a%2Bb@host", "kw", "a+b"),
+            ("smtp://kw:a%26b%3Dc@host", "kw", "a&b=c"),
+            ("smtp://kw:100%25@host", "kw", "100%"),
+            ("smtp://kw:100%@host", "kw", "100%"),
+            ("smtp://kw:a%20b c@host", "kw", "a b c"),
+            ("smtp://kw:a:b%3Ac@host", "kw", "a:b:c"),
+            ("smtp://me%40x.example:p%C3%A4ss@host", "me@x.example", "p\u{e4}ss"),
+            ("smtp://k%2Bw@host", "k+w", ""),
+        ] {
+            let (found, secret) = SecretUrl::new(url).login().unwrap().unwrap();
+            assert_eq!((found.as_str(), secret.expose()), (user, password), "{url}");
+        }
+        assert!(SecretUrl::new("smtp://host").login().unwrap().is_none());
+        for (url, what) in [("smtp://k%FFw:canary@host", "user"), ("smtp://kw:canary%C3@host", "password")] {
+            let refused = SecretUrl::new(url).login().unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("the {what} in the URL is not UTF-8")), "{refused}");
+            assert!(!refused.contains("canary"), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_secret_url_shows_all_but_its_password() {
         for (text, shown) in [
             (
@@ -119,6 +164,10 @@ mod tests {
                 "postgres://kw:***@db:5432/keywheel?sslmode=require",
             ),
             ("postgres://db/keywheel?user=kw&password=canary", "postgres://db/keywheel?user=kw&password=***"),
+            (
+                "postgres://db/keywheel?options=-c%20a%3Db+c&p%61ssword=canary%26canary",
+                "postgres://db/keywheel?options=-c%20a%3Db+c&p%61ssword=***",
+            ),
             ("smtps://me%40x.example:canary@mail.example", "smtps://me%40x.example:***@mail.example"),
             ("sqlite:keywheel.db", "sqlite:keywheel.db"),
             ("postgres:kw:canary@db", "***"),

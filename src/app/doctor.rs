@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::look_ups::services;
 use super::{actor, atlas, open, smtp, webhook};
 use crate::config::{Config, Loaded};
-use crate::domain::address::is_loopback;
 use crate::domain::ids::GroupId;
 use crate::domain::policy::Window;
 use crate::domain::rotation::machine::MAX_SKEW;
@@ -312,19 +311,12 @@ async fn mail(config: &Config, findings: &mut Findings) {
         Err(error) => return findings.say("mail", Err(error.to_string())),
     };
     match smtp.check().await {
-        Ok(found) if found.contains("NOT encrypted") && !on_this_machine(config) => {
-            findings.warn("mail", &found);
-        }
-        Ok(found) => findings.say("mail", Ok(found)),
+        Ok(found) if found.is_exposed() => findings.warn("mail", &found.to_string()),
+        Ok(found) => findings.say("mail", Ok(found.to_string())),
         Err(trouble) => {
             findings.say("mail", Err(format!("{smtp} cannot be used, {trouble}: {}", trouble.way_out())));
         }
     }
-}
-
-fn on_this_machine(config: &Config) -> bool {
-    let url = config.mail.smtp_url.as_ref().and_then(|url| url::Url::parse(url.expose()).ok());
-    url.is_some_and(|url| is_loopback(&url))
 }
 
 /// Mails that did not arrive, and projects of which nobody is told.

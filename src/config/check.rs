@@ -229,6 +229,9 @@ fn check_smtp_url(raw: &RawConfig, r: &mut Reader) {
             return;
         }
     };
+    if let Err(why) = smtp.login() {
+        r.fault("mail.smtp_url", &why.to_string());
+    }
     let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
     if tls.as_deref().is_some_and(|tls| !matches!(tls, "required" | "opportunistic" | "none")) {
         r.fault("mail.smtp_url", "tls takes required, opportunistic or none");

@@ -18,6 +18,7 @@ use crate::domain::key::{KeyError, KeyRef};
 use crate::domain::policy::proposal_hash;
 use crate::domain::preflight::{Check, CheckName, Verdict, failed};
 use crate::domain::project::Project;
+use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::{Step, next};
 use crate::domain::rotation::outcome::{Command, Observation, Outcome};
 use crate::domain::rotation::state::{Proposal, Rotation, State};
@@ -221,7 +222,7 @@ impl Engine {
         }
         let mut journal = vec![NewJournal {
             actor: actor.to_owned(),
-            kind: "proposed".to_owned(),
+            kind: JournalKind::Proposed,
             from_state: None,
             to_state: State::AwaitingApproval,
             detail: detail.clone(),

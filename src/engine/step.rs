@@ -16,6 +16,7 @@ use super::{ENGINE, Engine};
 use crate::atlas::AtlasApi;
 use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
+use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Sight, Step, next};
 use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome, Reply};
 use crate::domain::rotation::state::{Cause, Rotation, State, Target};
@@ -254,10 +255,10 @@ pub(super) fn journal(
     if let Some(checks) = outcome.checks().filter(|_| sends) {
         detail["checks"] = json!(checks);
     }
-    let kind = if sends { "patch" } else { kind };
+    let kind = if sends { JournalKind::Patch } else { kind };
     NewJournal {
         actor: said.by.to_owned(),
-        kind: kind.to_owned(),
+        kind,
         from_state: Some(before.state),
         to_state: after.state,
         detail,
@@ -279,7 +280,7 @@ fn replay(before: &Rotation, outcome: &Outcome) -> serde_json::Value {
     replay
 }
 
-fn describe(outcome: &Outcome) -> (&'static str, serde_json::Value) {
+fn describe(outcome: &Outcome) -> (JournalKind, serde_json::Value) {
     match outcome {
         Outcome::Looked(look) => {
             let seen = &look.seen;
@@ -294,9 +295,9 @@ fn describe(outcome: &Outcome) -> (&'static str, serde_json::Value) {
             if let Some(checks) = &look.checks {
                 detail["preflight"] = objections(checks);
             }
-            ("look", detail)
+            (JournalKind::Look, detail)
         }
-        Outcome::Blind(failure) => ("blind", failed(failure)),
+        Outcome::Blind(failure) => (JournalKind::Blind, failed(failure)),
         Outcome::Replied(reply) => {
             let (word, failure) = match reply {
                 Reply::Accepted => ("accepted", None),
@@ -308,9 +309,9 @@ fn describe(outcome: &Outcome) -> (&'static str, serde_json::Value) {
             };
             let mut detail = failure.map_or_else(|| json!({}), failed);
             detail["reply"] = json!(word);
-            ("reply", detail)
+            (JournalKind::Reply, detail)
         }
-        Outcome::Said(command) => ("command", json!({ "command": command })),
+        Outcome::Said(command) => (JournalKind::Command, json!({ "command": command })),
     }
 }
 

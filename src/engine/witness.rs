@@ -15,8 +15,8 @@ use super::announce::News;
 use super::{ENGINE, Engine};
 use crate::atlas::AtlasApi;
 use crate::domain::event::{KeyEvent, ProofState, SLACK, Witness, atlas_time, clock, witness};
+use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::outcome::Failure;
-use crate::domain::rotation::state::Target;
 use crate::domain::time::{Span, Timestamp};
 use crate::store::{AwaitedProof, NewAudit, NewJournal, NewOutbox, Proof, ProofEnd, RotationRow, StoreError};
 
@@ -25,9 +25,6 @@ const BATCH: usize = 64;
 
 /// The shortest and the longest wait between two looks into the feed.
 const WAITS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(2 * 3600));
-
-/// The rows of a journal among which the first PATCH is found.
-const JOURNAL: usize = 1000;
 
 /// Looks for the events that are due now; says how many rotations that were.
 ///
@@ -56,7 +53,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
 
 async fn one(engine: &Engine, awaited: AwaitedProof) -> Result<(), StoreError> {
     let Some(row) = engine.store.rotation(awaited.rotation).await? else { return Ok(()) };
-    let asked = ask(engine, &row).await?;
+    let asked = ask(engine, &row).await;
     let now = engine.clock.now();
     let found = match asked {
         Ok(found) if found.event.is_some() => found,
@@ -102,14 +99,11 @@ fn wait(row: &RotationRow, now: Timestamp) -> Duration {
     now.since(ended).clamp(WAITS.0, WAITS.1)
 }
 
-async fn ask(engine: &Engine, row: &RotationRow) -> Result<Result<Witness, Failure>, StoreError> {
+async fn ask(engine: &Engine, row: &RotationRow) -> Result<Witness, Failure> {
     let rotation = &row.rotation;
-    // The rotation remembers its last PATCH; the first one is in the journal.
-    let journal = engine.store.journal(rotation.id, 0, JOURNAL).await?;
-    let first = journal
-        .iter()
-        .find(|entry| entry.kind == "patch" && entry.detail["patch"]["target"] == json!(Target::New));
-    let sent = first.map(|entry| entry.at).or(rotation.patching.patched_at).unwrap_or(rotation.created_at);
+    // A PATCH that Atlas certainly did not take cannot have replaced anything, and the look before the
+    // next one would have seen a change by somebody else.
+    let sent = rotation.patching.first_at.or(rotation.patching.patched_at).unwrap_or(rotation.created_at);
     let skew = rotation.observing.last.as_ref().and_then(|seen| seen.skew_ms);
     let sent = atlas_time(sent, skew);
     let looked = sent - rotation.rules.pace.fresh.get();
@@ -120,7 +114,7 @@ async fn ask(engine: &Engine, row: &RotationRow) -> Result<Result<Witness, Failu
     let timeout = engine.settings.request_timeout.get();
     let events = engine.atlas.key_events(&row.credential, &rotation.group_id, looked - SLACK, timeout).await;
     let own = engine.atlas.identity(&row.credential);
-    Ok(events.map(|events| witness(&events, rotation.provider, (looked, sent, done), own.as_deref())))
+    events.map(|events| witness(&events, rotation.provider, (looked, sent, done), own.as_deref()))
 }
 
 fn end(engine: &Engine, row: &RotationRow, found: Witness, owners: &[String], now: Timestamp) -> ProofEnd {
@@ -149,7 +143,7 @@ fn end(engine: &Engine, row: &RotationRow, found: Witness, owners: &[String], no
         end.audit.push(audit("overwrote", event));
         end.journal.push(NewJournal {
             actor: ENGINE.to_owned(),
-            kind: "overwrote".to_owned(),
+            kind: JournalKind::Overwrote,
             from_state: Some(rotation.state),
             to_state: rotation.state,
             detail: shown(event),

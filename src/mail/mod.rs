@@ -8,7 +8,7 @@ pub mod letter;
 pub mod smtp;
 
 pub use letter::Letter;
-pub use smtp::{Phase, Smtp, SmtpOptions, Trouble};
+pub use smtp::{Checked, Phase, Reason, Smtp, SmtpConfigError, SmtpOptions, Trouble};
 
 /// Whether a text can be a mail address.
 #[must_use]

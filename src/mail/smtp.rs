@@ -17,14 +17,13 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParam
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::{Address, Message};
-use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::letter::Letter;
 use crate::domain::address::is_loopback_host;
 use crate::domain::time::Timestamp;
 use crate::net::cause::root_cause;
-use crate::secret::SecretUrl;
+use crate::secret::{BadLogin, SecretUrl};
 
 /// How long each step may take.
 const STEP: Duration = Duration::from_secs(30);
@@ -113,39 +112,133 @@ impl Phase {
 }
 
 /// Why a mail did not leave.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", phase.as_str())]
 pub struct Trouble {
-    /// At which step.
+    /// The step that failed.
     pub phase: Phase,
-    /// The server's code, when it was the server that refused.
-    pub code: Option<u16>,
-    /// The server's words, or ours.
-    pub said: String,
+    /// The reason.
+    #[source]
+    pub reason: Reason,
 }
 
-impl fmt::Display for Trouble {
+/// Why a step failed. Decisions follow from the variant and the code; the texts are for people.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// The server answered with a code of 4xx or 5xx.
+    #[error("{code} {text}")]
+    Refused {
+        /// The code.
+        code: u16,
+        /// The server's text.
+        text: String,
+    },
+    /// The server offers no STARTTLS, and the configuration requires it.
+    #[error("the server offers no STARTTLS, and mail.smtp_url requires it; nothing was sent")]
+    NoStartTls,
+    /// A password is configured, and the connection would show it.
+    #[error("the connection is not encrypted, so the password is not sent; use smtps:// or ?tls=required")]
+    NotEncrypted,
+    /// The server was silent for too long.
+    #[error("no answer within {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The recipient is not a mail address.
+    #[error("no mail address: {0}")]
+    NoAddress(#[source] lettre::address::AddressError),
+    /// The recipient's address needs SMTPUTF8, and the server does not offer it.
+    #[error("the mail server takes no address with letters beyond ASCII")]
+    NoSmtpUtf8,
+    /// The message cannot be rendered.
+    #[error("the mail cannot be written: {0}")]
+    Unwritable(String),
+    /// The connection or its encryption failed.
+    #[error("{}", root_cause(.0))]
+    Connection(#[source] lettre::transport::smtp::Error),
+}
+
+/// Why a mail server cannot be configured. Names the setting, and never shows a password.
+#[derive(Debug, thiserror::Error)]
+pub enum SmtpConfigError {
+    /// The URL cannot be parsed.
+    #[error("mail.smtp_url: {0}")]
+    Url(#[from] url::ParseError),
+    /// The URL has no host.
+    #[error("mail.smtp_url: it names no host")]
+    NoHost,
+    /// User or password is not text.
+    #[error("mail.smtp_url: {0}")]
+    Login(#[from] BadLogin),
+    /// The sender is not an address.
+    #[error("mail.from: {0}")]
+    From(#[source] lettre::address::AddressError),
+    /// The file of trusted certificates cannot be read.
+    #[error("mail.ca_file: {} cannot be read: {source}", file.display())]
+    CaFile {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The file of trusted certificates holds none.
+    #[error("mail.ca_file: {} holds no PEM certificate", file.display())]
+    NoCertificate {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        source: lettre::transport::smtp::Error,
+    },
+}
+
+/// A mail server that would take a mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    server: String,
+    sender: String,
+    encrypted: bool,
+    logged_in: bool,
+    on_loopback: bool,
+}
+
+impl Checked {
+    /// Whether mails could be read on their way to the server.
+    #[must_use]
+    pub const fn is_exposed(&self) -> bool {
+        !self.encrypted && !self.on_loopback
+    }
+}
+
+impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.code {
-            Some(code) => write!(f, "{}: {code} {}", self.phase.as_str(), self.said),
-            None => write!(f, "{}: {}", self.phase.as_str(), self.said),
-        }
+        let how = if self.encrypted { "encrypted" } else { "NOT encrypted" };
+        let who = if self.logged_in { "logged in" } else { "without a login" };
+        write!(f, "{} answers, {how}, {who}, and accepts mail from {}", self.server, self.sender)
     }
 }
 
 impl Trouble {
-    fn new(phase: Phase, said: impl Into<String>) -> Self {
-        Self { phase, code: None, said: said.into() }
+    fn new(phase: Phase, reason: Reason) -> Self {
+        Self { phase, reason }
     }
 
-    fn of(phase: Phase, error: &lettre::transport::smtp::Error) -> Self {
+    fn of(phase: Phase, error: lettre::transport::smtp::Error) -> Self {
         let phase = if error.is_tls() { Phase::Tls } else { phase };
-        Self { phase, code: error.status().map(u16::from), said: root_cause(error) }
+        let reason = match error.status() {
+            Some(code) => Reason::Refused { code: code.into(), text: root_cause(&error) },
+            None => Reason::Connection(error),
+        };
+        Self { phase, reason }
     }
 
     /// Whether this recipient or this message is refused for good.
     #[must_use]
-    pub fn is_final(&self) -> bool {
-        matches!(self.phase, Phase::Recipient | Phase::Message) && self.code.is_some_and(|code| code >= 500)
+    pub const fn is_final(&self) -> bool {
+        match self.reason {
+            Reason::Refused { code, .. } => {
+                matches!(self.phase, Phase::Recipient | Phase::Message) && code >= 500
+            }
+            Reason::NoAddress(_) | Reason::NoSmtpUtf8 => true,
+            _ => false,
+        }
     }
 
     /// Whether every other mail would fail likewise now.
@@ -157,20 +250,24 @@ impl Trouble {
     /// What an operator can do about it.
     #[must_use]
     pub fn way_out(&self) -> &'static str {
-        match self.phase {
-            Phase::Connect => "check host and port in mail.smtp_url, and that this machine may reach them",
-            Phase::Tls if self.said.contains("STARTTLS") => {
+        match (self.phase, &self.reason) {
+            (Phase::Connect, _) => {
+                "check host and port in mail.smtp_url, and that this machine may reach them"
+            }
+            (Phase::Tls, Reason::NoStartTls) => {
                 "use the server's submission port (587), or smtps:// with port 465; without ?tls=required mails may leave unencrypted"
             }
-            Phase::Tls => {
+            (Phase::Tls, Reason::Refused { .. }) | (Phase::Message, _) => {
+                "ask the mail server's operator about these words"
+            }
+            (Phase::Tls, _) => {
                 "renew the server's certificate, name the host it was made for, or trust its issuer with mail.ca_file"
             }
-            Phase::Login => {
+            (Phase::Login, _) => {
                 "check user and password in mail.smtp_url (or the file that mail.smtp_url_file names)"
             }
-            Phase::Sender => "choose a mail.from that the server lets this user send as",
-            Phase::Recipient => "correct the address: keywheel project edit PROJECT --owner ADDRESS",
-            Phase::Message => "ask the mail server's operator about these words",
+            (Phase::Sender, _) => "choose a mail.from that the server lets this user send as",
+            (Phase::Recipient, _) => "correct the address: keywheel project edit PROJECT --owner ADDRESS",
         }
     }
 }
@@ -182,13 +279,9 @@ async fn step<T>(
     action: impl Future<Output = Result<T, lettre::transport::smtp::Error>>,
 ) -> Result<T, Trouble> {
     match tokio::time::timeout(limit, action).await {
-        Ok(done) => done.map_err(|error| Trouble::of(phase, &error)),
-        Err(_) => Err(Trouble::new(phase, format!("no answer within {} s", limit.as_secs()))),
+        Ok(done) => done.map_err(|error| Trouble::of(phase, error)),
+        Err(_) => Err(Trouble::new(phase, Reason::Silent(limit))),
     }
-}
-
-fn percent_decoded(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 impl Smtp {
@@ -196,8 +289,8 @@ impl Smtp {
     ///
     /// # Errors
     /// Says which setting cannot be used, and never shows a password.
-    pub fn new(options: &SmtpOptions) -> Result<Self, String> {
-        let url = Url::parse(options.url.expose()).map_err(|why| format!("mail.smtp_url: {why}"))?;
+    pub fn new(options: &SmtpOptions) -> Result<Self, SmtpConfigError> {
+        let url = Url::parse(options.url.expose())?;
         let asked = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
         let tls = match (url.scheme(), asked.as_deref()) {
             ("smtps", _) => Tls::Wrapped,
@@ -205,22 +298,22 @@ impl Smtp {
             (_, Some("none")) => Tls::Never,
             _ => Tls::Offered,
         };
-        let host =
-            url.host_str().ok_or("mail.smtp_url: it names no host")?.trim_matches(['[', ']']).to_owned();
+        let host = url.host_str().ok_or(SmtpConfigError::NoHost)?.trim_matches(['[', ']']).to_owned();
         let port = url.port().unwrap_or(match tls {
             Tls::Wrapped => 465,
             Tls::Required => 587,
             Tls::Never | Tls::Offered => 25,
         });
-        let user = percent_decoded(url.username());
-        let password = percent_decoded(url.password().unwrap_or_default());
-        let credentials = (!user.is_empty()).then(|| Credentials::new(user, password));
-        let from = options.from.parse().map_err(|why| format!("mail.from: {why}"))?;
+        let login = options.url.login()?;
+        let credentials = login.map(|(user, password)| Credentials::new(user, password.expose().to_owned()));
+        let from = options.from.parse().map_err(SmtpConfigError::From)?;
         let mut certificates = Vec::new();
         if let Some(file) = &options.ca_file {
-            let told = |why: &str| format!("mail.ca_file: {} {why}", file.display());
-            let pem = std::fs::read(file).map_err(|why| told(&format!("cannot be read: {why}")))?;
-            certificates.push(Certificate::from_pem(&pem).map_err(|_| told("holds no PEM certificate"))?);
+            let pem = std::fs::read(file)
+                .map_err(|source| SmtpConfigError::CaFile { file: file.clone(), source })?;
+            let certificate = Certificate::from_pem(&pem)
+                .map_err(|source| SmtpConfigError::NoCertificate { file: file.clone(), source })?;
+            certificates.push(certificate);
         }
         Ok(Self { host, port, tls, credentials, from, certificates })
     }
@@ -230,7 +323,7 @@ impl Smtp {
         for certificate in &self.certificates {
             builder = builder.add_root_certificate(certificate.clone());
         }
-        builder.build().map_err(|error| Trouble::of(Phase::Tls, &error))
+        builder.build().map_err(|error| Trouble::of(Phase::Tls, error))
     }
 
     /// Connects, encrypts and logs in as configured.
@@ -242,20 +335,14 @@ impl Smtp {
         let mut connection = step(Phase::Connect, STEP, connect).await?;
         let offered = connection.can_starttls();
         if self.tls == Tls::Required && !offered {
-            return Err(Trouble::new(
-                Phase::Tls,
-                "the server offers no STARTTLS, and mail.smtp_url requires it; nothing was sent",
-            ));
+            return Err(Trouble::new(Phase::Tls, Reason::NoStartTls));
         }
         if offered && matches!(self.tls, Tls::Required | Tls::Offered) {
             step(Phase::Tls, STEP, connection.starttls(self.tls()?, &hello)).await?;
         }
         if let Some(credentials) = &self.credentials {
             if !connection.is_encrypted() && !is_loopback_host(&self.host) {
-                return Err(Trouble::new(
-                    Phase::Login,
-                    "the connection is not encrypted, so the password is not sent; use smtps:// or ?tls=required",
-                ));
+                return Err(Trouble::new(Phase::Login, Reason::NotEncrypted));
             }
             let ways = [Mechanism::Plain, Mechanism::Login];
             step(Phase::Login, STEP, connection.auth(&ways, credentials)).await?;
@@ -267,15 +354,20 @@ impl Smtp {
     ///
     /// # Errors
     /// The step that failed.
-    pub async fn check(&self) -> Result<String, Trouble> {
+    pub async fn check(&self) -> Result<Checked, Trouble> {
         let mut connection = self.open().await?;
         let sender = Mail::new(Some(self.from.email.clone()), vec![]);
         step(Phase::Sender, STEP, connection.command(sender)).await?;
-        let how = if connection.is_encrypted() { "encrypted" } else { "NOT encrypted" };
-        let who = if self.credentials.is_some() { "logged in" } else { "without a login" };
+        let encrypted = connection.is_encrypted();
         let _ = step(Phase::Sender, STEP, connection.command(Rset)).await;
         let _ = step(Phase::Connect, STEP, connection.quit()).await;
-        Ok(format!("{self} answers, {how}, {who}, and accepts mail from {}", self.from.email))
+        Ok(Checked {
+            server: self.to_string(),
+            sender: self.from.email.to_string(),
+            encrypted,
+            logged_in: self.credentials.is_some(),
+            on_loopback: is_loopback_host(&self.host),
+        })
     }
 
     /// Sends `letter` to `recipient`; gives the server's last words.
@@ -289,15 +381,15 @@ impl Smtp {
         message_id: &str,
         at: Timestamp,
     ) -> Result<String, Trouble> {
-        let refused = |why: String| Trouble { phase: Phase::Recipient, code: Some(553), said: why };
-        let to: Address = recipient.parse().map_err(|why| refused(format!("no mail address: {why}")))?;
+        let refused = |reason| Trouble::new(Phase::Recipient, reason);
+        let to: Address = recipient.parse().map_err(|why| refused(Reason::NoAddress(why)))?;
         let message = self.message(letter, to.clone(), message_id, at)?;
         let mut connection = self.open().await?;
         let mut options = Vec::new();
         if !recipient.is_ascii() {
             if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
                 let _ = step(Phase::Connect, STEP, connection.quit()).await;
-                return Err(refused("the mail server takes no address with letters beyond ASCII".to_owned()));
+                return Err(refused(Reason::NoSmtpUtf8));
             }
             options.push(MailParameter::SmtpUtfEight);
         }
@@ -343,7 +435,7 @@ impl Smtp {
             let name = HeaderName::new_from_ascii_str(name);
             builder = builder.raw_header(HeaderValue::new(name, value));
         }
-        let broken = |why: String| Trouble::new(Phase::Message, format!("the mail cannot be written: {why}"));
+        let broken = |why: String| Trouble::new(Phase::Message, Reason::Unwritable(why));
         let body = MultiPart::alternative_plain_html(letter.text(), letter.html().map_err(broken)?);
         builder.multipart(body).map(|it| it.formatted()).map_err(|why| broken(why.to_string()))
     }
@@ -369,7 +461,6 @@ mod tests {
             let it = smtp(url);
             assert_eq!((it.port, it.tls, it.credentials.is_some()), (port, tls, login), "{url}");
         }
-        assert_eq!(percent_decoded("p%2Bq+r%25"), "p+q+r%");
     }
 
     #[test]
@@ -379,11 +470,33 @@ mod tests {
     }
 
     #[test]
+    fn only_an_open_way_to_another_machine_is_exposed() {
+        for (encrypted, on_loopback, exposed) in
+            [(false, false, true), (true, false, false), (false, true, false), (true, true, false)]
+        {
+            let (server, sender) = ("NOT encrypted".to_owned(), "k@example.com".to_owned());
+            let found = Checked { server, sender, encrypted, logged_in: false, on_loopback };
+            assert_eq!(found.is_exposed(), exposed, "{found}");
+        }
+    }
+
+    #[test]
     fn only_a_refused_recipient_or_message_is_final() {
-        let at = |phase, code| Trouble { phase, code, said: String::new() };
-        assert!(at(Phase::Recipient, Some(550)).is_final() && at(Phase::Message, Some(554)).is_final());
-        assert!(!at(Phase::Recipient, Some(451)).is_final() && !at(Phase::Message, None).is_final());
-        assert!(!at(Phase::Login, Some(535)).is_final() && at(Phase::Login, Some(535)).is_the_servers());
-        assert!(!at(Phase::Recipient, Some(451)).is_the_servers());
+        let at = |phase, code| Trouble::new(phase, Reason::Refused { code, text: "550 STARTTLS".to_owned() });
+        assert!(at(Phase::Recipient, 550).is_final() && at(Phase::Message, 554).is_final());
+        assert!(!at(Phase::Recipient, 451).is_final());
+        assert!(!Trouble::new(Phase::Message, Reason::Silent(END)).is_final());
+        assert!(Trouble::new(Phase::Recipient, Reason::NoSmtpUtf8).is_final());
+        assert!(!at(Phase::Login, 535).is_final() && at(Phase::Login, 535).is_the_servers());
+        assert!(!at(Phase::Recipient, 451).is_the_servers());
+    }
+
+    #[test]
+    fn only_a_missing_offer_of_encryption_has_another_port_for_a_way_out() {
+        let advice = |reason| Trouble::new(Phase::Tls, reason).way_out();
+        assert!(advice(Reason::NoStartTls).contains("587"));
+        let refused = Reason::Refused { code: 454, text: "STARTTLS hier nicht möglich".to_owned() };
+        assert!(advice(refused).starts_with("ask the mail server's operator"));
+        assert!(advice(Reason::Silent(STEP)).contains("mail.ca_file"));
     }
 }

@@ -13,6 +13,7 @@ use super::retry::persist;
 use super::types::storable;
 use super::{NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, Vote, each, read, urgent};
 use crate::domain::ids::{GroupId, LeaseToken, RotationId};
+use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::MACHINE_VERSION;
 use crate::domain::rotation::state::{Cause, Rotation, State};
 use crate::domain::time::Timestamp;
@@ -193,8 +194,8 @@ impl TryFrom<Row> for RotationRow {
 pub struct NewJournal {
     /// Who or what caused it.
     pub actor: String,
-    /// The kind of thing that happened.
-    pub kind: String,
+    /// The kind of event.
+    pub kind: JournalKind,
     /// The state before; `None` for the proposal.
     pub from_state: Option<State>,
     /// The state after.
@@ -216,8 +217,8 @@ pub struct JournalEntry {
     pub at: Timestamp,
     /// Who or what caused it.
     pub actor: String,
-    /// The kind.
-    pub kind: String,
+    /// The kind of event.
+    pub kind: JournalKind,
     /// The state before.
     pub from_state: Option<State>,
     /// The state after.
@@ -243,18 +244,18 @@ struct EntryRow {
     last_at: Timestamp,
 }
 
-impl TryFrom<EntryRow> for JournalEntry {
-    type Error = StoreError;
-    fn try_from(row: EntryRow) -> Result<Self, StoreError> {
-        let bad = |column| StoreError::corrupt("journal", column, row.seq);
-        Ok(Self {
+impl EntryRow {
+    fn entry(self, id: RotationId) -> Result<JournalEntry, StoreError> {
+        let row = self;
+        let bad = |column| StoreError::corrupt("journal", column, format_args!("{id}/{}", row.seq));
+        Ok(JournalEntry {
             from_state: row.from_state.map(|text| text.parse().map_err(|_| bad("from_state"))).transpose()?,
             to_state: row.to_state.parse().map_err(|_| bad("to_state"))?,
             detail: serde_json::from_str(&row.detail).map_err(|_| bad("detail"))?,
             seq: row.seq,
             at: row.at,
             actor: row.actor,
-            kind: row.kind,
+            kind: row.kind.parse().map_err(|_| bad("kind"))?,
             count: row.count,
             last_at: row.last_at,
         })
@@ -576,7 +577,7 @@ impl Store {
             .bind(limit)
             .fetch_all(pool)
             .await)?;
-        rows.into_iter().map(JournalEntry::try_from).collect()
+        rows.into_iter().map(|row| row.entry(id)).collect()
     }
 }
 
@@ -707,7 +708,7 @@ impl Tx {
     ) -> Result<(), StoreError> {
         let last: Option<EntryRow> =
             each!(self, LAST_ENTRY, |conn, text| sqlx::query_as(text).bind(id.0).fetch_optional(conn).await)?;
-        let last = last.map(JournalEntry::try_from).transpose()?;
+        let last = last.map(|row| row.entry(id)).transpose()?;
         let same = last.as_ref().filter(|last| {
             entry.merge
                 && last.kind == entry.kind

@@ -14,6 +14,7 @@ use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::policy::Rules;
 use keywheel::domain::project::{PolicyOverride, Project, SinceSource};
 use keywheel::domain::role::Role;
+use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::domain::rotation::outcome::Observation;
 use keywheel::domain::rotation::state::{Cause, Proposal, Rotation, State};
 use keywheel::domain::time::Timestamp;
@@ -268,7 +269,7 @@ fn vote(dice: &mut Dice) -> Vote {
 fn entry(dice: &mut Dice) -> NewJournal {
     NewJournal {
         actor: "ada".to_owned(),
-        kind: dice.one(&["look", "blind"]).to_owned(),
+        kind: dice.one(&[JournalKind::Look, JournalKind::Blind]),
         from_state: dice.maybe(|_| State::Approved),
         to_state: State::Approved,
         detail: serde_json::json!({ "same": dice.roll(2) == 0 }),

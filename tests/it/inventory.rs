@@ -7,6 +7,7 @@ use keywheel::atlas::AtlasApi;
 use keywheel::domain::event::{Actor, ProofState};
 use keywheel::domain::ids::GroupId;
 use keywheel::domain::project::{Project, SinceSource, Status};
+use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::domain::rotation::state::{Cause, State};
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{NewProject, Verb};
@@ -461,6 +462,9 @@ async fn a_change_between_our_look_and_our_patch_is_told() {
     let row = rig.approved().await;
     let row = rig.settle(&row).await;
     assert_eq!((row.rotation.state, rig.held()), (State::Completed, new_key()));
+    // The journal's words are for people: another text in its rows changes no decision.
+    let keywheel::store::Store::Sqlite { write: pool, .. } = &rig.engine.store else { unreachable!() };
+    sqlx::query("UPDATE journal SET detail = '{\"Absicht\": \"neu\"}'").execute(pool).await.unwrap();
     witness::once(&rig.engine, &CancellationToken::new()).await.unwrap();
     let proof = rig.engine.store.proof(row.rotation.id).await.unwrap().unwrap();
     let events = rig.sim.with(|world| world.projects[&group(1)].events.clone());
@@ -474,7 +478,7 @@ async fn a_change_between_our_look_and_our_patch_is_told() {
     assert!(letter.text().contains(&events[0].id), "{}", letter.text());
     assert!(rig.audited("rotation.overwrote").await[0].contains("somebody@example.com"));
     let journal = rig.engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
-    assert!(journal.iter().any(|entry| entry.kind == "overwrote"));
+    assert!(journal.iter().any(|entry| entry.kind == JournalKind::Overwrote));
 }
 
 #[tokio::test]

@@ -854,7 +854,7 @@ fn variants(base: &Rotation) -> Vec<Rotation> {
         |it, sent| (it.readings.trues, it.readings.gaps, it.rollout.since) = (3, 9, Some(sent)),
         |it, sent| {
             (it.cause, it.operator.paged_at, it.operator.pages) =
-                (Some(Cause::RollbackRefused), Some(sent), 2)
+                (Some(Cause::RollbackRefused), Some(sent), 2);
         },
         |it, sent| {
             if let Some(patch) = &mut it.patching.latest {

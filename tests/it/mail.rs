@@ -16,6 +16,7 @@ use keywheel::secret::SecretUrl;
 use keywheel::sim::{Sim, World};
 use keywheel::store::OutboxRow;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -272,6 +273,67 @@ async fn a_server_that_cannot_be_used_is_named_with_the_way_out() {
     assert_eq!(found["result"], "pass", "{found}");
     let found = examined(&it, "", None).await;
     assert!(found["result"] == "warn" && found["detail"].as_str().unwrap().contains("outbox"), "{found}");
+}
+
+#[tokio::test]
+async fn a_password_in_the_url_reaches_the_server_as_it_is() {
+    for (written, password) in
+        [("a&b=c", "a&b=c"), ("a+b", "a+b"), ("a%2Bb%26", "a+b&"), ("100%25 x", "100% x"), ("a:b%3A", "a:b:")]
+    {
+        let server = Smtpd::start(json!({ "user": "k w", "password": password }));
+        let it = Post::new(&[]).await;
+        let found = examined(&it, &format!("smtp://k%20w:{written}@127.0.0.1:{}", server.port), None).await;
+        assert_eq!(found["result"], "pass", "{written}: {found}");
+        assert!(found["detail"].as_str().unwrap().contains("logged in"), "{found}");
+    }
+    let overrides = vec![("mail.smtp_url".to_owned(), "smtp://kw:canary%FF@localhost".to_owned())];
+    let refused = Config::load(&Sources { overrides, ..Sources::default() }).unwrap_err().to_string();
+    assert!(refused.contains("mail.smtp_url") && refused.contains("not UTF-8"), "{refused}");
+    assert!(!refused.contains("canary"), "{refused}");
+}
+
+/// A server that answers in German, and each command with what `answer` says.
+async fn german(answer: fn(&str) -> &'static str) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (read, mut write) = stream.split();
+            let mut lines = BufReader::new(read).lines();
+            write.write_all(b"220 post.example bereit\r\n").await.unwrap();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if write.write_all(answer(&line).as_bytes()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    port
+}
+
+/// What decides is the extension that is offered, the step and the code, whatever the words around them are.
+#[tokio::test]
+async fn a_server_of_another_language_is_judged_by_its_codes() {
+    let deaf = german(|line| match line.get(..4) {
+        Some("EHLO") => "250-post.example\r\n250 8BITMIME\r\n",
+        _ => "250 gut\r\n",
+    });
+    let port = deaf.await;
+    unusable(&format!("smtp://localhost:{port}?tls=required"), None, "STARTTLS", "submission port (587)")
+        .await;
+    let it = Post::new(&[]).await;
+    let found = examined(&it, &format!("smtp://localhost:{port}"), None).await;
+    assert_eq!(found["result"], "pass", "on this machine nobody reads along: {found}");
+    let busy = german(|line| match line.get(..4) {
+        Some("EHLO") => "250-post.example\r\n250 STARTTLS\r\n",
+        Some("STAR") => "454 STARTTLS zurzeit nicht m\u{f6}glich\r\n",
+        _ => "250 gut\r\n",
+    });
+    let port = busy.await;
+    let words = "STARTTLS zurzeit nicht m\u{f6}glich";
+    unusable(&format!("smtp://localhost:{port}?tls=required"), None, words, "ask the mail server's operator")
+        .await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::engine::sweep;
 use keywheel::sim::World;
 use keywheel::sim::world::Role;
@@ -199,14 +200,14 @@ async fn what_is_over_is_forgotten_and_what_counts_stays() {
         let row = rig.approved().await;
         let row = rig.settle(&row).await;
         let store = &rig.engine.store;
-        let kinds = async || -> Vec<String> {
+        let kinds = async || -> Vec<JournalKind> {
             let rows = store.journal(row.rotation.id, 0, 500).await.unwrap();
             rows.into_iter().filter(|it| it.from_state == Some(it.to_state)).map(|it| it.kind).collect()
         };
         let moves =
             async || store.journal(row.rotation.id, 0, 500).await.unwrap().len() - kinds().await.len();
         let (before, mails) = (moves().await, store.outbox(None, 100).await.unwrap().len());
-        assert!(kinds().await.iter().any(|it| it == "look") && mails == 2, "{:?}", kinds().await);
+        assert!(kinds().await.contains(&JournalKind::Look) && mails == 2, "{:?}", kinds().await);
         // Nothing is old enough.
         assert_eq!(sweep::forget(&rig.engine).await.unwrap(), 0);
         // One was sent, one is still on its way.
@@ -215,7 +216,11 @@ async fn what_is_over_is_forgotten_and_what_counts_stays() {
         store.mail_ended(&claimed, &MailEnd::Sent, "250 ok", rig.engine.clock.now()).await.unwrap();
         let later = rig.engine.clock.now() + Duration::from_secs(1);
         store.forget(Horizon { mails: later, events: later, looks: later, replays: later }).await.unwrap();
-        assert!(!kinds().await.iter().any(|it| it == "look" || it == "blind"), "{:?}", kinds().await);
+        assert!(
+            !kinds().await.iter().any(|it| matches!(it, JournalKind::Look | JournalKind::Blind)),
+            "{:?}",
+            kinds().await
+        );
         assert_eq!((moves().await, store.outbox(None, 100).await.unwrap().len()), (before, 1));
         assert!(store.verify_audit().await.unwrap().is_ok());
     }

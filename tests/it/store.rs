@@ -8,6 +8,7 @@ use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::policy::Rules;
 use keywheel::domain::project::{Project, SinceSource, Status};
 use keywheel::domain::role::Role;
+use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::domain::rotation::machine::next;
 use keywheel::domain::rotation::outcome::{Command, Observation, Outcome};
 use keywheel::domain::rotation::state::{Proposal, Rotation, State};
@@ -103,10 +104,10 @@ fn row() -> RotationRow {
     }
 }
 
-fn entry(kind: &str, merge: bool) -> NewJournal {
+fn entry(kind: JournalKind, merge: bool) -> NewJournal {
     NewJournal {
         actor: "ada".to_owned(),
-        kind: kind.to_owned(),
+        kind,
         from_state: Some(State::Approved),
         to_state: State::Approved,
         detail: serde_json::json!({ "same": true }),
@@ -120,7 +121,7 @@ fn write<'a>(before: &'a RotationRow, after: &'a Rotation, keep: Option<Timestam
         before,
         after,
         keep_lease: keep,
-        journal: Some(entry("look", true)),
+        journal: Some(entry(JournalKind::Look, true)),
         audit: vec![audit("rotation.step")],
         outbox: Vec::new(),
         project: None,
@@ -130,7 +131,7 @@ fn write<'a>(before: &'a RotationRow, after: &'a Rotation, keep: Option<Timestam
 }
 
 fn proposed(row: &RotationRow, audit: Vec<NewAudit>) -> NewRotation<'_> {
-    let journal = vec![entry("proposed", false)];
+    let journal = vec![entry(JournalKind::Proposed, false)];
     NewRotation { row, journal, vote: None, audit, outbox: Vec::new(), now: now() }
 }
 
@@ -265,7 +266,7 @@ async fn what_atlas_feed_says_is_kept(store: &Store) {
         overwrote: vec![event("b")],
         last_error: None,
     };
-    let journal = vec![entry("atlas_event", false)];
+    let journal = vec![entry(JournalKind::Overwrote, false)];
     let end = ProofEnd { proof: proof.clone(), journal, audit: vec![audit("x")], outbox: vec![] };
     let before = store.journal(id, 0, 100).await.unwrap().len();
     assert!(store.settle_proof(id, &end, now()).await.unwrap());

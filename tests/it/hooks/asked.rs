@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use keywheel::domain::preflight::{Check, CheckName, Verdict};
 use keywheel::domain::project::PolicyOverride;
+use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::domain::rotation::state::{Hold, State};
 use keywheel::domain::time::{Clock, ManualClock, SystemClock};
 use keywheel::engine::command::{CommandError, NewProject, ProjectEdit, Verb};
@@ -395,7 +396,7 @@ async fn a_key_that_goes_bad_after_the_approvals_is_not_sent_until_it_is_mended(
     let ended = hall.until(&row, |row| row.rotation.state.is_final()).await;
     assert_eq!(ended.rotation.state, State::Completed);
     let journal = hall.engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
-    let sent = journal.iter().find(|it| it.kind == "patch").unwrap();
+    let sent = journal.iter().find(|it| it.kind == JournalKind::Patch).unwrap();
     assert_eq!(sent.detail["checks"].as_array().unwrap().len(), written().len(), "kept as evidence");
 }
 

@@ -1,0 +1,23 @@
+//! The kinds of journal rows, under the names that stored rows bear.
+
+use crate::domain::named::named;
+
+named! {
+    /// The event that a journal row records.
+    JournalKind, "journal kind" {
+        /// A rotation was proposed.
+        Proposed = "proposed",
+        /// Atlas was observed.
+        Look = "look",
+        /// Atlas could not be observed.
+        Blind = "blind",
+        /// A PATCH came to its end.
+        Reply = "reply",
+        /// A person decided.
+        Command = "command",
+        /// A PATCH leaves once this row is committed.
+        Patch = "patch",
+        /// Atlas' events show a change by somebody else that the rotation has replaced.
+        Overwrote = "overwrote",
+    }
+}
