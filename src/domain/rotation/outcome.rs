@@ -45,7 +45,7 @@ pub enum Class {
     Auth,
     /// The project or the API version is gone (404, 410).
     Gone,
-    /// Nobody can say whether it was carried out.
+    /// No one can say whether it was carried out.
     Unknown,
 }
 
@@ -84,7 +84,7 @@ pub enum Reply {
     Unknown(Failure),
     /// Atlas said no, definitely, and for a reason that will not pass.
     Refused(Failure),
-    /// Atlas did not look at it (429, 405): nothing was applied, try again.
+    /// Atlas did not process it (429, 405): nothing was applied, try again.
     NotTaken(Failure),
     /// The credential was not accepted, after one refresh.
     Auth(Failure),
@@ -103,7 +103,7 @@ pub struct Cluster {
     pub paused: bool,
 }
 
-/// A successful look: the observation, and what else was asked for.
+/// A successful observation, and what else was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
     /// The encryption configuration.
@@ -119,7 +119,7 @@ pub struct Look {
     pub checks: Option<Vec<Check>>,
 }
 
-/// What a look must bring beside the configuration.
+/// What an observation must bring beside the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extras {
     /// The project's open alerts.
@@ -174,7 +174,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The pre-flight checklist that a look brought.
+    /// The pre-flight checklist that an observation brought.
     #[must_use]
     pub fn checks(&self) -> Option<&[Check]> {
         match self {

@@ -28,7 +28,7 @@ named! {
         Applying = "applying",
         /// Atlas showed the new key; readings are taken.
         Verifying = "verifying",
-        /// The new key is proven; clusters take it up.
+        /// The new key is verified; clusters take it up.
         Deploying = "deploying",
         /// A PATCH of the old key may be in flight.
         RollingBack = "rolling_back",
@@ -48,7 +48,7 @@ named! {
         Expired = "expired",
         /// Final: somebody else changed the key.
         Superseded = "superseded",
-        /// Final: an operator accepted the new key without our proof.
+        /// Final: an operator accepted the new key although it was not verified.
         Accepted = "accepted",
         /// Final: an operator closed it and left the key as it is.
         Closed = "closed",
@@ -97,15 +97,15 @@ named! {
         Unreachable = "unreachable",
         /// Needs an operator: Atlas cannot reach the key service, which says nothing of the key.
         KmsUnreachable = "kms_unreachable",
-        /// Needs an operator: no proof within the timeout, and no contrary reading either.
+        /// Needs an operator: not verified within the timeout, and no false reading either.
         Unproven = "unproven",
-        /// Needs an operator: the new key was proven and went bad afterwards.
+        /// Needs an operator: the new key was verified and went bad afterwards.
         NewKeyInvalid = "new_key_invalid",
         /// Needs an operator: the old key was put back and is not valid.
         OldKeyInvalid = "old_key_invalid",
         /// Needs an operator: Atlas refuses to put the old key back while the new one is bad.
         RollbackRefused = "rollback_refused",
-        /// Needs an operator: the guard ended before the rollback was proven.
+        /// Needs an operator: the guard ended before the rollback was verified.
         RollbackUnproven = "rollback_unproven",
     }
 }
@@ -189,7 +189,7 @@ pub struct Proposal {
     pub group_id: GroupId,
     /// The key to move to.
     pub new_key: KeyRef,
-    /// The look the proposal was checked against; it names the old key.
+    /// The observation that the proposal was checked against; it names the old key.
     pub seen: Observation,
     /// The pre-flight checklist at the proposal.
     pub checks: Vec<Check>,

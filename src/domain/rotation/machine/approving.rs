@@ -1,6 +1,6 @@
 //! `awaiting_approval` and `approved`: nothing is in flight.
 //!
-//! People agree, and then the PATCH waits for whatever holds it: the window, the clocks, the current
+//! Once people have agreed, the PATCH waits for whatever holds it: the window, the clocks, the current
 //! key, a cluster, the checklist. Each reason ends by itself, so a hold is no end.
 
 use super::sight::{Sight, sight, skewed};
@@ -11,7 +11,7 @@ use crate::domain::rotation::outcome::{Look, Observation};
 use crate::domain::rotation::state::{Cause, Hold, State, Target};
 
 impl Turn {
-    pub(super) fn look_awaiting(&mut self, seen: &Observation) {
+    pub(super) fn awaiting_approval(&mut self, seen: &Observation) {
         match sight(&self.r, seen) {
             Sight::New => self.finish(State::Superseded, Some(Cause::DoneByHand)),
             Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
@@ -24,19 +24,22 @@ impl Turn {
         }
     }
 
-    pub(super) fn look_approved(&mut self, look: &Look) {
+    pub(super) fn approved(&mut self, look: &Look) {
         match sight(&self.r, &look.seen) {
-            // A PATCH of ours may still have been under way when permission ended.
+            // The rotation came back from `applying` when permission ended, while a PATCH of ours was
+            // still under way; now it has taken effect. Called done by hand, a key of ours would serve
+            // unverified.
             Sight::New if self.r.patching.first_at.is_some() => self.begin_verifying(look),
             Sight::New => self.finish(State::Superseded, Some(Cause::DoneByHand)),
             Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
             Sight::Elsewhere => self.finish(State::Superseded, Some(Cause::ConfigChanged)),
             Sight::Old if self.expired() => self.finish(State::Expired, None),
             Sight::Old if !self.r.permission.quorum.is_met() => self.back_to_awaiting(),
-            Sight::Old => match self.objection(look) {
+            Sight::Old => match self.hold_reason(look) {
                 None => {
                     self.r.state = State::Applying;
                     self.r.hold = None;
+                    // `hold_reason` let only a true reading pass: there is a way back.
                     self.r.rollback.old_key_was_valid = true;
                     self.send(Target::New);
                 }
@@ -46,9 +49,8 @@ impl Turn {
     }
 
     /// Why no PATCH of the new key may leave now although people agreed.
-    pub(super) fn objection(&self, look: &Look) -> Option<Hold> {
+    pub(super) fn hold_reason(&self, look: &Look) -> Option<Hold> {
         let seen = &look.seen;
-        let policy = &self.r.rules.policy;
         if skewed(seen) {
             return Some(Hold::ClockSkew);
         }
@@ -73,7 +75,7 @@ impl Turn {
         if look.checks.as_deref().is_some_and(|checks| failed(checks).is_some()) {
             return Some(Hold::Preflight);
         }
-        if policy.window_open(self.now) { None } else { Some(Hold::Window) }
+        if self.r.rules.policy.window_open(self.now) { None } else { Some(Hold::Window) }
     }
 
     fn hold(&mut self, hold: Hold) {
@@ -91,7 +93,8 @@ impl Turn {
             Some(opens) => opens.min(idle),
             None => self.now + self.r.rules.verify.deploy_poll.get(),
         };
-        // Expiry is held while the clocks disagree, and must not turn into a busy loop.
+        // Nothing expires while the clocks disagree. A wait that ends at an expiry already past would
+        // wake the rotation at once, again and again.
         let until = if hold == Hold::ClockSkew { until } else { until.min(self.r.permission.expires_at) };
         self.rest(until);
     }

@@ -1,4 +1,7 @@
 //! Atlas could not be read.
+//!
+//! A missing reading is no reading: nothing is rolled back on it and nothing is completed. It can end
+//! a wait in one way only, when a deadline passes that must not pass in silence.
 
 use super::sight::skewed;
 use super::turn::Turn;
@@ -12,8 +15,10 @@ impl Turn {
         self.r.observing.failures = self.r.observing.failures.saturating_add(1);
         self.r.observing.failure = Some(failure.clone());
         let wait = retry::wait_after(failure, self.r.observing.failures, &self.r.rules.pace, self.r.salt());
-        // A wait that is already running is not begun anew.
-        let until = self.r.observing.not_before.filter(|until| self.now < *until).unwrap_or(self.now + wait);
+        // A worker that takes over during a wait reports the same failure without a call. Counted from
+        // now, each such report would push the wait further away.
+        let running = self.r.observing.not_before.filter(|until| self.now < *until);
+        let until = running.unwrap_or(self.now + wait);
         if failure.retry_after.is_some() || failure.status == Some(429) {
             self.r.observing.not_before = Some(until);
         }
@@ -26,7 +31,7 @@ impl Turn {
         }
     }
 
-    /// Nothing was sent in this state, so nothing is lost by waiting.
+    /// No PATCH is under way, so nothing is lost by waiting.
     fn blind_before(&mut self, failure: &Failure, until: Timestamp) {
         let skew = self.r.observing.last.as_ref().is_some_and(skewed);
         match failure.class {
@@ -38,6 +43,8 @@ impl Turn {
         self.rest(until.min(self.r.permission.expires_at));
     }
 
+    /// A PATCH may have been applied, and no one can see it. After the guard a key that no one has
+    /// verified may be serving, so a person is paged although nothing is known.
     fn blind_applying(&mut self, failure: &Failure, until: Timestamp) {
         match failure.class {
             Class::Auth => return self.shut_out(Cause::Auth),
@@ -46,30 +53,34 @@ impl Turn {
             _ => {}
         }
         if self.r.patching.guard_deadline.is_none() && self.expired() {
-            // Nothing that counts was sent and permission has ended.
+            // No guard runs: every attempt was turned down, and permission has lapsed. `approved` is
+            // where rotations expire.
             self.r.state = State::Approved;
         }
         self.rest(self.before_guard(until));
     }
 
+    /// Atlas holds a key of ours that is not verified yet, or not deployed.
     fn blind_after(&mut self, failure: &Failure, until: Timestamp) {
         match failure.class {
             Class::Auth => return self.need_operator(Cause::Auth),
             Class::Gone => return self.need_operator(Cause::Gone),
             _ => {}
         }
-        let unseen =
-            self.r.observing.last.as_ref().is_none_or(|last| self.now.since(last.at) > self.cadence() * 2);
-        let deployment_over = self.r.state == State::Deploying
+        // The guard alone is no reason: right after it a fresh observation still decides better than
+        // blindness. In `deploying` the key is verified, so the guard is over by then and means nothing;
+        // there the end of the roll-out's own wait counts.
+        let deploying = self.r.state == State::Deploying;
+        let deployment_over = deploying
             && self.now.since(self.r.rollout.since.unwrap_or(self.now))
                 >= self.r.rules.verify.deploy_timeout.get();
-        if unseen && (deployment_over || (self.r.state != State::Deploying && self.guard_over())) {
+        if self.last_is_old() && (deployment_over || (!deploying && self.guard_over())) {
             let cause =
                 if self.r.state == State::RollingBack { Cause::RollbackUnproven } else { Cause::Unreachable };
             return self.need_operator(cause);
         }
         let soonest = self.now + self.cadence();
-        // Ask no later than a reading is due unless Atlas itself asked for more time.
+        // The backoff never delays a reading that is due, unless Atlas itself asked for more time.
         let wait = if self.r.observing.not_before.is_some() { until } else { until.min(soonest) };
         self.rest(self.before_guard(wait));
     }

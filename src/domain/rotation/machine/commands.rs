@@ -1,4 +1,4 @@
-//! What people say.
+//! What people decide. A command without a meaning in its state is illegal, and changes nothing.
 
 use super::sight::{Sight, sight};
 use super::turn::Turn;
@@ -49,12 +49,10 @@ impl Turn {
         }
     }
 
-    /// The new key was seen lately and is not known to be bad.
+    /// An operator accepts the new key as it is, so it must be there: observed lately, and not known to be
+    /// bad. An absent `valid` is enough, or `unproven` could not be accepted.
     fn new_key_acceptable(&self) -> bool {
-        self.r.observing.last.as_ref().is_some_and(|last| {
-            self.now.since(last.at) <= self.cadence() * 2
-                && sight(&self.r, last) == Sight::New
-                && last.valid != Some(false)
-        })
+        let last = self.r.observing.last.as_ref().filter(|_| !self.last_is_old());
+        last.is_some_and(|last| sight(&self.r, last) == Sight::New && last.valid != Some(false))
     }
 }

@@ -1,7 +1,7 @@
-//! `deploying`: the new key is proven, and the clusters take it up.
+//! `deploying`: the new key is verified, and the clusters take it up.
 
-use super::sight::{Sight, extras, sight};
-use super::step::{Effect, Notice};
+use super::sight::{Sight, sight};
+use super::step::Notice;
 use super::turn::Turn;
 use crate::domain::rotation::outcome::{Cluster, Look};
 use crate::domain::rotation::state::{Cause, ClusterProgress, Deployed, State};
@@ -12,11 +12,11 @@ impl Turn {
         self.r.readings.valid_at = Some(self.now);
         self.r.rollout.since = Some(self.now);
         self.r.readings.false_since = None;
-        // The clusters are looked at in the same breath: the update may already be running.
-        self.effect = Effect::Look(extras(&self.r));
+        // The update may already be running: the next observation is not a cadence away.
+        self.observe_at_once();
     }
 
-    pub(super) fn look_deploying(&mut self, look: &Look) {
+    pub(super) fn deploying(&mut self, look: &Look) {
         match sight(&self.r, &look.seen) {
             Sight::Other => return self.finish(State::Superseded, Some(Cause::KeyChanged)),
             Sight::Elsewhere => return self.need_operator(Cause::ConfigChanged),
@@ -25,6 +25,8 @@ impl Turn {
             Sight::New => {}
         }
         self.count(look.seen.valid);
+        // The key went bad after it was verified, perhaps hours later. Clusters may have taken it up, and
+        // the old key may be gone by now: a rollback by itself is as likely to harm as to help.
         if self.false_for() > self.r.rules.verify.false_grace.get() {
             return self.need_operator(Cause::NewKeyInvalid);
         }
@@ -32,10 +34,10 @@ impl Turn {
             note_clusters(&mut self.r.rollout.clusters, clusters);
         }
         let deployed = self.deployed(look.clusters.is_some());
-        // The proof must hold at the end as it did at the beginning.
-        let proven = self.r.readings.trues >= self.r.rules.verify.readings;
+        // `completed` says that the key works now, so its readings must be as good as at the beginning.
+        let verified = self.r.readings.trues >= self.r.rules.verify.readings;
         match deployed {
-            Some(how) if proven => {
+            Some(how) if verified => {
                 self.r.rollout.deployed = Some(how);
                 self.r.rollout.deployed_at = Some(self.now);
                 if how == Deployed::No {
@@ -43,32 +45,34 @@ impl Turn {
                 }
                 self.finish(State::Completed, None);
             }
-            Some(Deployed::No) if self.unproven_for_too_long() => self.need_operator(Cause::Unproven),
+            Some(Deployed::No) if self.unverified_for_too_long() => self.need_operator(Cause::Unproven),
             _ => {
                 let verify = &self.r.rules.verify;
-                let wait = if proven { verify.deploy_poll } else { verify.every };
+                let wait = if verified { verify.deploy_poll } else { verify.every };
                 self.rest(self.now + wait.get());
             }
         }
     }
 
-    /// The roll-out is given up, and since then no round of readings proved the key again.
-    fn unproven_for_too_long(&self) -> bool {
+    /// The roll-out is given up, and no round of readings verified the key again since.
+    fn unverified_for_too_long(&self) -> bool {
         let verify = &self.r.rules.verify;
         let limit = verify.deploy_timeout.get() + verify.timeout.get();
         self.r.rollout.since.is_some_and(|since| self.now.since(since) >= limit)
     }
 
-    fn deployed(&self, looked: bool) -> Option<Deployed> {
+    /// How the roll-out ended, once it has. `observed`: this observation brought the clusters; without
+    /// them the counts are those of an earlier one, and only giving up may follow.
+    fn deployed(&self, observed: bool) -> Option<Deployed> {
         let verify = &self.r.rules.verify;
         let waited = self.now.since(self.r.rollout.since.unwrap_or(self.now));
-        let mut waiting =
-            self.r.rollout.clusters.iter().filter(|cluster| cluster.exception.is_none()).peekable();
-        let any = waiting.peek().is_some();
-        let idle = waiting.clone().all(|cluster| cluster.idle >= 2);
-        if looked && any && idle && waiting.all(|cluster| cluster.seen_updating) {
+        let clusters: Vec<_> = self.r.rollout.clusters.iter().filter(|it| it.exception.is_none()).collect();
+        // Twice, because a cluster is IDLE for a moment before its update begins.
+        let idle = clusters.iter().all(|cluster| cluster.idle >= 2);
+        let updated = !clusters.is_empty() && clusters.iter().all(|cluster| cluster.seen_updating);
+        if observed && idle && updated {
             Some(Deployed::Observed)
-        } else if looked && idle && waited >= verify.deploy_grace.get() {
+        } else if observed && idle && waited >= verify.deploy_grace.get() {
             Some(Deployed::Assumed)
         } else if waited >= verify.deploy_timeout.get() {
             Some(Deployed::No)
@@ -78,6 +82,7 @@ impl Turn {
     }
 }
 
+/// Records the state of each cluster in `seen`, and forgets clusters that are gone.
 pub(super) fn note_clusters(known: &mut Vec<ClusterProgress>, seen: &[Cluster]) {
     known.retain(|cluster| seen.iter().any(|it| it.name == cluster.name));
     for cluster in seen {

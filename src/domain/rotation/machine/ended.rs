@@ -1,4 +1,4 @@
-//! The final states: nothing changes any more, but a late effect of our own PATCH is still told.
+//! The final states. No state follows them, but a PATCH of ours may still take effect, and that is told.
 
 use super::sight::{Sight, sight};
 use super::step::{Effect, Notice};
@@ -21,7 +21,10 @@ impl Turn {
         self.r.wake_at = self.r.ending.watch_until.map(|_| self.now + pace.watch_every.get());
     }
 
-    pub(super) fn look_final(&mut self, seen: &Observation) {
+    /// Atlas shows one of our two keys, but not the one it held at the end: either a PATCH of ours was
+    /// applied late, or somebody set that key by hand. Only a key that we sent can be a late PATCH.
+    /// Anything else is a change by somebody else, and not this rotation's to tell.
+    pub(super) fn ended(&mut self, seen: &Observation) {
         let key = match sight(&self.r, seen) {
             Sight::New if self.r.patching.attempts > 0 => Some(&self.r.new_key),
             Sight::Old if self.r.patching.sent_old => Some(&self.r.old_key),

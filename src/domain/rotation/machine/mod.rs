@@ -1,10 +1,10 @@
 //! The decision: given a rotation and what just happened, what is it now and what comes next.
 //!
 //! One rule carries everything. **A state names the single effect that may be in flight; it is
-//! committed before the effect, and every resume starts by looking.** So the first run and the
+//! committed before the effect, and every resume starts with an observation.** So the first run and the
 //! recovery after a crash are the same code, and a reply that never came is an outcome like any
-//! other. [`next`] is total and pure: no I/O, no clock, no random source. Whoever calls it commits
-//! the returned rotation before carrying out the returned effect.
+//! other. [`next`] is total and pure: no I/O, no clock, no random source. The
+//! caller commits the returned rotation before carrying out the returned effect.
 //!
 //! ```text
 //! awaiting_approval -> approved -> applying -> verifying -> deploying -> completed
@@ -14,9 +14,10 @@
 //!                        superseded: somebody else changed the key
 //! ```
 //!
-//! Each phase is a file: `approving`, `applying`, `verifying` with its `readings`,
-//! `deploying`, `rolling_back`, `operator`, `ended`. `looked`, `blind`, `reply` and
-//! `commands` take in the four kinds of outcome and hand them to the phase.
+//! A phase is a file: `approving`, `applying`, `verifying`, `deploying`, `rolling_back`, `operator`,
+//! `ended`. The four kinds of outcome come in through `observed`, `blind`, `reply` and `commands`, which do
+//! what holds in every state and hand over to the phase. `readings` counts `valid`, `sight` compares
+//! keys, `turn` is what all of them work on, `step` what comes out.
 //!
 //! Not here: waiting, HTTP, storage, who may say what. Where the truth cannot be proven the
 //! machine stops in `needs_operator`; it never picks the nicer story, never PATCHes over a key that
@@ -28,7 +29,7 @@ mod blind;
 mod commands;
 mod deploying;
 mod ended;
-mod looked;
+mod observed;
 mod operator;
 mod readings;
 mod reply;
@@ -48,10 +49,10 @@ use crate::domain::time::Timestamp;
 /// Counts changes of [`next`] that would decide a recorded outcome differently.
 pub const MACHINE_VERSION: i32 = 3;
 
-/// How a claimed rotation goes on: always by looking, unless Atlas asked not to be called yet.
+/// How a claimed rotation goes on: always with an observation, unless Atlas asked not to be called yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// Look at Atlas.
+    /// Observe Atlas.
     Look(Extras),
     /// Pass this on as [`Outcome::Blind`] without a call.
     Blind(Failure),
@@ -66,13 +67,13 @@ pub fn resume(rotation: &Rotation, now: Timestamp) -> Resume {
     }
 }
 
-/// Decides.
+/// Decides what `rotation` is after `outcome`, and what comes next. Commit the first, then do the second.
 #[must_use]
 pub fn next(rotation: &Rotation, outcome: &Outcome, now: Timestamp) -> Step {
     let mut turn =
         Turn { r: rotation.clone(), now, effect: Effect::Rest, notices: Vec::new(), illegal: false };
     match outcome {
-        Outcome::Looked(look) => turn.looked(look),
+        Outcome::Looked(look) => turn.observed(look),
         Outcome::Blind(failure) => turn.blind(failure),
         Outcome::Replied(reply) => turn.replied(reply),
         Outcome::Said(command) => turn.said(command),

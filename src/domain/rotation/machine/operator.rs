@@ -1,5 +1,5 @@
-//! `needs_operator`: the truth cannot be proven, so a person decides; until then Atlas is observed and
-//! the page repeated.
+//! `needs_operator`: the truth cannot be proven, so a person decides. Until then Atlas is observed and
+//! the page is repeated.
 
 use std::time::Duration;
 
@@ -22,16 +22,19 @@ impl Turn {
         self.rest(self.now + self.cadence());
     }
 
-    pub(super) fn look_needs_operator(&mut self, seen: &Observation, previous: Option<&Observation>) {
+    pub(super) fn needs_operator(&mut self, seen: &Observation, previous: Option<&Observation>) {
         let sight = sight(&self.r, seen);
         if self.r.operator.resuming {
             return self.go_on(sight);
         }
         self.count(seen.valid);
+        // Readings are of one key: those of the key before a change say nothing of this one.
         if previous.is_none_or(|previous| previous.key != seen.key) {
             self.r.readings.trues = u32::from(seen.valid == Some(true));
         }
-        // Once only: a key that keeps flapping would be PATCHed back and forth without an end.
+        // Atlas refused the rollback because it could not use the new key. Now it can, so the way forward
+        // is open and needs no one. Once only: a key that keeps flapping would be PATCHed back and forth
+        // without an end.
         let healed = self.r.cause == Some(Cause::RollbackRefused)
             && !self.r.rollback.healed
             && sight == Sight::New
@@ -47,7 +50,8 @@ impl Turn {
         self.page_again();
     }
 
-    /// `resume`: what Atlas holds decides where to go on.
+    /// `resume`: what Atlas holds decides where to go on, not what the rotation was doing. Days may have
+    /// passed, so every deadline begins anew.
     fn go_on(&mut self, sight: Sight) {
         self.r.operator.resuming = false;
         self.r.operator.paged_at = None;

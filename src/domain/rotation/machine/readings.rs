@@ -1,6 +1,7 @@
 //! Counting the readings of `valid`, and what all of them amount to.
 //!
-//! A reading comes from a GET, never from the reply to a PATCH. `valid` that is absent is not true.
+//! A reading comes from a GET, never from the reply to a PATCH. An absent `valid` is not true, and it
+//! is not false either: nothing is completed on it, and nothing is rolled back.
 
 use std::time::Duration;
 
@@ -8,18 +9,18 @@ use super::turn::Turn;
 use crate::domain::rotation::outcome::Observation;
 
 /// What the readings of one key amount to.
-#[derive(PartialEq)]
-pub(super) enum Proof {
+pub(super) enum Verification {
     Pending,
-    Proven,
+    Verified,
     Bad,
     TimedOut,
 }
 
 impl Turn {
+    /// The observation at hand is the first of a new round.
     pub(super) fn start_readings(&mut self) {
-        (self.r.readings.trues, self.r.readings.flaps, self.r.readings.round, self.r.readings.false_since) =
-            (0, 0, 1, None);
+        let readings = &mut self.r.readings;
+        (readings.trues, readings.flaps, readings.round, readings.false_since) = (0, 0, 1, None);
     }
 
     pub(super) fn renew_deadlines(&mut self) {
@@ -29,21 +30,21 @@ impl Turn {
         self.start_readings();
     }
 
-    /// Counts one reading of `valid`.
     pub(super) fn count(&mut self, valid: Option<bool>) {
+        let readings = &mut self.r.readings;
         match valid {
             Some(true) => {
-                self.r.readings.trues = self.r.readings.trues.saturating_add(1);
-                self.r.readings.false_since = None;
+                readings.trues = readings.trues.saturating_add(1);
+                readings.false_since = None;
             }
             Some(false) => {
-                if self.r.readings.trues > 0 {
-                    self.r.readings.flaps += 1;
+                if readings.trues > 0 {
+                    readings.flaps += 1;
                 }
-                self.r.readings.trues = 0;
-                self.r.readings.false_since.get_or_insert(self.now);
+                readings.trues = 0;
+                readings.false_since.get_or_insert(self.now);
             }
-            None => self.r.readings.trues = 0,
+            None => readings.trues = 0,
         }
     }
 
@@ -52,26 +53,32 @@ impl Turn {
     }
 
     /// Counts one reading and says what all of them amount to.
-    pub(super) fn read(&mut self, seen: &Observation) -> Proof {
+    pub(super) fn read(&mut self, seen: &Observation) -> Verification {
         self.count(seen.valid);
-        let verify = &self.r.rules.verify;
-        let proven = self.r.readings.trues >= verify.readings;
-        let sent_at = self.r.patching.latest.as_ref().map_or(self.now, |patch| patch.sent_at);
-        if proven {
+        let (verify, readings) = (&self.r.rules.verify, &self.r.readings);
+        if readings.trues >= verify.readings {
+            // With private networking `valid` is true before any node tried the key. Until they have
+            // reported, true readings say nothing, and the rotation would complete on a dead key.
+            let sent_at = self.r.patching.latest.as_ref().map_or(self.now, |patch| patch.sent_at);
             let held = self.now >= sent_at + verify.private_network_hold.get();
-            return if seen.private_networking && !held { Proof::Pending } else { Proof::Proven };
+            return if seen.private_networking && !held {
+                Verification::Pending
+            } else {
+                Verification::Verified
+            };
         }
-        if self.r.readings.round < verify.readings {
-            return Proof::Pending;
+        // Giving up and rolling back are decided on fresh readings only, never on those of before a gap.
+        if readings.round < verify.readings {
+            return Verification::Pending;
         }
         let bad = seen.valid == Some(false)
-            && (self.false_for() > verify.false_grace.get() || self.r.readings.flaps > verify.max_flaps);
-        let late = self.now.since(self.r.readings.since.unwrap_or(self.now)) >= verify.timeout.get();
-        match (bad, late, self.r.readings.false_since) {
-            (true, ..) => Proof::Bad,
-            (false, true, Some(_)) if seen.valid == Some(false) => Proof::Bad,
-            (false, true, _) => Proof::TimedOut,
-            (false, false, _) => Proof::Pending,
+            && (self.false_for() > verify.false_grace.get() || readings.flaps > verify.max_flaps);
+        let late = self.now.since(readings.since.unwrap_or(self.now)) >= verify.timeout.get();
+        match (bad, late) {
+            (true, _) => Verification::Bad,
+            (false, true) if seen.valid == Some(false) => Verification::Bad,
+            (false, true) => Verification::TimedOut,
+            (false, false) => Verification::Pending,
         }
     }
 }

@@ -1,7 +1,5 @@
-//! A PATCH came to its end.
+//! A PATCH came to its end, as far as its sender can know. Atlas is observed next, whatever it said.
 
-use super::sight::extras;
-use super::step::Effect;
 use super::turn::Turn;
 use crate::domain::rotation::outcome::Reply;
 use crate::domain::rotation::retry;
@@ -10,6 +8,8 @@ use crate::domain::rotation::state::{Cause, Target};
 impl Turn {
     pub(super) fn replied(&mut self, reply: &Reply) {
         let (pace, tries) = (self.r.rules.pace.clone(), self.r.patching.tries);
+        // A reply that comes after another worker observed is late: the attempt is unknown by then, and
+        // what was concluded from that must not change under it.
         let Some(patch) = self.r.patching.latest.as_mut().filter(|patch| patch.reply.is_none()) else {
             return;
         };
@@ -17,10 +17,12 @@ impl Turn {
         let (sent_at, target) = (patch.sent_at, patch.target);
         let may_have_applied = matches!(reply, Reply::Accepted | Reply::Unknown(_));
         if !may_have_applied && target == Target::New && self.r.patching.first_at == Some(sent_at) {
+            // The guard counts from the first PATCH that may have been applied. This was none, and a
+            // guard that ran on would end a rotation that waits out a rate limit.
             (self.r.patching.first_at, self.r.patching.guard_deadline) = (None, None);
         }
         match reply {
-            Reply::Accepted => self.effect = Effect::Look(extras(&self.r)),
+            Reply::Accepted => self.observe_at_once(),
             Reply::Unknown(failure) => {
                 if target == Target::New {
                     self.r.patching.unknown_at = Some(sent_at);
@@ -28,11 +30,11 @@ impl Turn {
                 self.r.observing.failure = Some(failure.clone());
                 self.r.patching.retry_at =
                     Some(self.now + retry::wait_after(failure, tries, &pace, self.r.salt()));
-                self.effect = Effect::Look(extras(&self.r));
+                self.observe_at_once();
             }
             Reply::Refused(failure) => {
                 self.r.observing.failure = Some(failure.clone());
-                self.effect = Effect::Look(extras(&self.r));
+                self.observe_at_once();
             }
             Reply::NotTaken(failure) => {
                 self.r.observing.failure = Some(failure.clone());
@@ -47,6 +49,7 @@ impl Turn {
                 self.r.observing.failure = Some(failure.clone());
                 let cause = if matches!(reply, Reply::Gone(_)) { Cause::Gone } else { Cause::Auth };
                 match target {
+                    // The new key is bad and in force: whatever this reply means, a person is needed.
                     Target::Old => self.need_operator(cause),
                     Target::New => self.shut_out(cause),
                 }

@@ -1,8 +1,7 @@
 //! `rolling_back`: a PATCH of the old key may be in flight.
 
-use super::readings::Proof;
-use super::sight::{Sight, extras, sight};
-use super::step::Effect;
+use super::readings::Verification;
+use super::sight::{Sight, sight};
 use super::turn::Turn;
 use crate::domain::rotation::outcome::{Observation, Reply};
 use crate::domain::rotation::state::{Attempt, Cause, State, Target};
@@ -13,16 +12,21 @@ impl Turn {
         self.r.rollback.since = Some(self.now);
         (self.r.patching.retry_at, self.r.patching.tries, self.r.readings.since) = (None, 0, None);
         self.start_readings();
-        self.effect = Effect::Look(extras(&self.r));
+        self.observe_at_once();
     }
 
-    pub(super) fn look_rolling_back(&mut self, seen: &Observation) {
+    pub(super) fn rolling_back(&mut self, seen: &Observation) {
         let sent = self.rollback_patch().is_some();
         match sight(&self.r, seen) {
             Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
             Sight::Elsewhere => self.need_operator(Cause::ConfigChanged),
-            // A person asked for the old key, or an earlier PATCH of ours brought it: it is to be proven.
-            Sight::Old if sent || self.r.patching.sent_old || self.r.rollback.ordered => self.prove_old(seen),
+            // An operator ordered the old key, or a PATCH of ours may have brought it: it is verified
+            // before the rotation says so.
+            Sight::Old if sent || self.r.patching.sent_old || self.r.rollback.ordered => {
+                self.verify_old(seen);
+            }
+            // We never sent the old key. So soon after PATCH(new) this is a stale read; later it is
+            // somebody else's change.
             Sight::Old if self.may_be_stale() => self.rest_for_reading(),
             Sight::Old => self.finish(State::Superseded, Some(Cause::Reverted)),
             Sight::New if sent => self.still_new(),
@@ -30,16 +34,16 @@ impl Turn {
         }
     }
 
-    /// Atlas shows the new key and no PATCH(old) has left yet.
+    /// Atlas shows the new key and no PATCH(old) of this rollback has left yet.
     fn before_rollback(&mut self, seen: &Observation) {
-        let patch = self.r.patching.latest.clone();
-        let settle = self.r.rules.pace.settle.get();
-        let in_flight_until = patch.filter(|patch| patch.interrupted).map(|patch| patch.deadline + settle);
+        // Without a valid old key there is no way back: Atlas would refuse it, or break on it.
         if !self.r.rollback.old_key_was_valid {
             return self.need_operator(Cause::OldKeyInvalid);
         }
-        let forward = !self.r.rollback.ordered && !self.r.rollback.returned;
         self.count(seen.valid);
+        // The new key recovered before anything left. Going forward is safer than a second change, but
+        // only once: a key that keeps flapping would hold the rotation here for ever.
+        let forward = !self.r.rollback.ordered && !self.r.rollback.returned;
         if forward && self.r.readings.trues >= self.r.rules.verify.readings {
             self.r.rollback.returned = true;
             self.r.state = State::Verifying;
@@ -51,16 +55,28 @@ impl Turn {
         if self.guard_over() {
             return self.need_operator(Cause::RollbackUnproven);
         }
-        // Only a bad reading, or a person, moves a key back. A good or missing one is waited out.
+        // Only a false reading, or an operator, moves a key back. A true or missing one is waited out.
         let wanted = self.r.rollback.ordered || seen.valid == Some(false);
-        match in_flight_until {
-            _ if !wanted => self.rest_for_reading(),
-            Some(until) if self.now < until => self.rest_for_reading(),
-            _ => self.send(Target::Old),
+        if !wanted || self.new_may_be_in_flight() {
+            return self.rest_for_reading();
         }
+        self.send(Target::Old);
     }
 
-    /// PATCH(old) was sent and Atlas still shows the new key.
+    /// The sender of the latest PATCH died, and its request may outlive it: up to its own deadline, and
+    /// `settle` more for Atlas to apply it. If PATCH(old) left now, PATCH(new) could arrive after it, and Atlas
+    /// would hold the bad key although the rotation calls itself rolled back.
+    fn new_may_be_in_flight(&self) -> bool {
+        let settle = self.r.rules.pace.settle.get();
+        let interrupted = self.r.patching.latest.as_ref().filter(|patch| patch.interrupted);
+        interrupted.is_some_and(|patch| self.now < patch.deadline + settle)
+    }
+
+    /// PATCH(old) was recorded and Atlas still shows the new key.
+    ///
+    /// At this point the PATCH was refused, never arrived, or is not visible yet. Sending the same value
+    /// again is harmless, but a refusal is definite: Atlas changes nothing while it cannot use the key
+    /// that is in force. Only a person can give it that key back.
     fn still_new(&mut self) {
         let Some(patch) = self.rollback_patch().cloned() else { return };
         if matches!(patch.reply, Some(Reply::Refused(_))) {
@@ -69,40 +85,44 @@ impl Turn {
         if self.guard_over() {
             return self.need_operator(Cause::RollbackUnproven);
         }
-        let settled = patch.sent_at + self.r.rules.pace.settle.get();
-        let retry_at = if patch.reply == Some(Reply::Accepted) {
-            settled
+        let accepted = patch.reply == Some(Reply::Accepted);
+        let retry_at = if accepted {
+            patch.sent_at + self.r.rules.pace.settle.get()
         } else {
             self.r.patching.retry_at.unwrap_or(self.now)
         };
-        if self.now < retry_at {
-            match patch.reply {
-                Some(Reply::Accepted) => self.look_again_soon(),
-                _ => self.rest(retry_at),
-            }
-            return;
+        if self.now >= retry_at {
+            self.send(Target::Old);
+        } else if accepted {
+            self.observe_again_soon();
+        } else {
+            self.rest(retry_at);
         }
-        self.send(Target::Old);
     }
 
-    /// The PATCH(old) of the present rollback, when one was sent.
+    /// The PATCH(old) of the present rollback, when one was sent. An earlier rollback's does not count:
+    /// its refusal says nothing of today.
     fn rollback_patch(&self) -> Option<&Attempt> {
         let since = self.r.rollback.since?;
         self.r.patching.latest.as_ref().filter(|patch| patch.target == Target::Old && patch.sent_at >= since)
     }
 
-    fn prove_old(&mut self, seen: &Observation) {
+    fn verify_old(&mut self, seen: &Observation) {
         if self.r.readings.since.is_none() {
             self.r.readings.since = Some(self.now);
             self.start_readings();
         }
         match self.read(seen) {
-            Proof::Proven => self.finish(State::RolledBack, None),
-            Proof::Bad | Proof::TimedOut => self.need_operator(Cause::OldKeyInvalid),
-            Proof::Pending if self.guard_over() && self.r.readings.trues < self.r.rules.verify.readings => {
+            Verification::Verified => self.finish(State::RolledBack, None),
+            // Both keys are bad, or no one can say that one is good. A PATCH back and forth helps no one.
+            Verification::Bad | Verification::TimedOut => self.need_operator(Cause::OldKeyInvalid),
+            // With private networking the readings may be true and only the hold is missing.
+            Verification::Pending
+                if self.guard_over() && self.r.readings.trues < self.r.rules.verify.readings =>
+            {
                 self.need_operator(Cause::RollbackUnproven);
             }
-            Proof::Pending => self.rest_for_reading(),
+            Verification::Pending => self.rest_for_reading(),
         }
     }
 }

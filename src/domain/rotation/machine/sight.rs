@@ -1,4 +1,4 @@
-//! What a look must bring, and what it shows: the new key, the old key, or something else.
+//! What an observation must bring, and what it shows: the new key, the old key, or something else.
 
 use std::time::Duration;
 
@@ -36,18 +36,18 @@ pub fn sight(rotation: &Rotation, seen: &Observation) -> Sight {
     }
 }
 
-/// What a look in this state must bring beside the configuration.
+/// What an observation in this state must bring beside the configuration.
 #[must_use]
 pub fn extras(rotation: &Rotation) -> Extras {
     Extras {
         alerts: rotation.state == State::Verifying
             && (rotation.readings.false_since.is_some() || rotation.readings.flaps > 0),
-        // From the PATCH on: a quick roll-out is over before the key is proven.
+        // From the PATCH on: a quick roll-out is over before the key is verified.
         clusters: matches!(
             rotation.state,
             State::Approved | State::Applying | State::Verifying | State::Deploying
         ),
-        // Not between two tries of one PATCH: those must follow each other soon.
+        // Not between two attempts of one PATCH: those must follow each other soon.
         preflight: rotation.state == State::Approved,
     }
 }

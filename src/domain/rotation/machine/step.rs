@@ -14,7 +14,7 @@ pub enum Effect {
     Rest,
 }
 
-/// What people are to be told; written in the same transaction as its cause.
+/// What people are told, written in the same transaction as its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// The rotation reached this final state.

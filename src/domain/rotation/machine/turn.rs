@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use super::sight::skewed;
+use super::sight::{extras, skewed};
 use super::step::{Effect, Notice};
 use crate::domain::rotation::state::{Attempt, Rotation, State, Target};
 use crate::domain::time::Timestamp;
 
-/// One call of [`next`](super::next) while it is being decided.
+/// The phases are its methods, each in the file of its phase.
 pub(super) struct Turn {
+    /// The rotation as it will be committed.
     pub(super) r: Rotation,
     pub(super) now: Timestamp,
     pub(super) effect: Effect,
@@ -28,19 +29,20 @@ impl Turn {
 
     pub(super) fn rest_until_idle(&mut self) {
         let idle = self.now + self.r.rules.pace.idle_every.get();
-        self.rest(if self.r.permission.expires_at > self.now {
-            idle.min(self.r.permission.expires_at)
-        } else {
-            idle
-        });
+        let expires_at = self.r.permission.expires_at;
+        self.rest(if expires_at > self.now { idle.min(expires_at) } else { idle });
     }
 
-    pub(super) fn look_again_soon(&mut self) {
+    pub(super) fn observe_at_once(&mut self) {
+        self.effect = Effect::Look(extras(&self.r));
+    }
+
+    pub(super) fn observe_again_soon(&mut self) {
         let every = self.r.rules.verify.every.get();
         self.rest(self.before_guard(self.now + every));
     }
 
-    /// A wait never sleeps through the guard: that decision can be taken without a call.
+    /// A wait never sleeps through the guard: what is decided there needs no call.
     pub(super) fn before_guard(&self, until: Timestamp) -> Timestamp {
         match self.r.patching.guard_deadline {
             Some(deadline) if deadline > self.now => until.min(deadline),
@@ -48,18 +50,25 @@ impl Turn {
         }
     }
 
-    /// The time between two looks in this state.
+    /// The time between two observations in this state.
     pub(super) fn cadence(&self) -> Duration {
         let verify = &self.r.rules.verify;
         match self.r.state {
             State::NeedsOperator => verify.deploy_poll.get(),
-            // A key that is to be proven again is read as often as at first, and a gap is one as early.
+            // A key that lost its readings while it is deployed must be verified again, so it is read
+            // as often as at first. With the longer cadence, two true readings an hour apart would
+            // count as consecutive.
             State::Deploying if self.r.readings.trues >= verify.readings => verify.deploy_poll.get(),
             _ => verify.every.get(),
         }
     }
 
-    /// Permission has ended, unless the clocks disagree about what time it is.
+    /// The last observation is older than two cadences, so nothing may be concluded from it.
+    pub(super) fn last_is_old(&self) -> bool {
+        self.r.observing.last.as_ref().is_none_or(|last| self.now.since(last.at) > self.cadence() * 2)
+    }
+
+    /// Permission has lapsed. With skewed clocks we do not know what time it is, so it has not.
     pub(super) fn expired(&self) -> bool {
         self.now >= self.r.permission.expires_at && !self.r.observing.last.as_ref().is_some_and(skewed)
     }
@@ -68,34 +77,33 @@ impl Turn {
         self.r.patching.guard_deadline.is_some_and(|deadline| self.now >= deadline)
     }
 
-    /// The old key so soon after the PATCH may be a read that lags behind.
+    /// Less than `settle` after the latest PATCH Atlas may still answer with what was before it. An old
+    /// key is no reading then; taken for somebody's change it would end a healthy rotation.
     pub(super) fn may_be_stale(&self) -> bool {
-        self.r
-            .patching
-            .latest
-            .as_ref()
-            .is_some_and(|patch| self.now < patch.sent_at + self.r.rules.pace.settle.get())
+        let patch = self.r.patching.latest.as_ref();
+        patch.is_some_and(|patch| self.now < patch.sent_at + self.r.rules.pace.settle.get())
     }
 
-    /// Records the attempt; the caller commits it before the request leaves.
+    /// Records the attempt. The caller commits it before the request leaves.
     pub(super) fn send(&mut self, target: Target) {
-        self.r.patching.attempts += 1;
-        self.r.patching.tries += 1;
-        self.r.patching.retry_at = None;
-        self.r.patching.sent_old |= target == Target::Old;
-        self.r.patching.latest = Some(Attempt {
-            number: self.r.patching.attempts,
+        let patching = &mut self.r.patching;
+        patching.attempts += 1;
+        patching.tries += 1;
+        patching.retry_at = None;
+        patching.sent_old |= target == Target::Old;
+        patching.latest = Some(Attempt {
+            number: patching.attempts,
             target,
             sent_at: self.now,
             deadline: self.now + self.r.rules.request_timeout.get(),
             reply: None,
             interrupted: false,
         });
-        if self.r.patching.first_at.is_none() {
-            self.r.patching.first_at = Some(self.now);
-            self.r.patching.guard_deadline = Some(self.now + self.r.rules.verify.guard.get());
+        if patching.first_at.is_none() {
+            patching.first_at = Some(self.now);
+            patching.guard_deadline = Some(self.now + self.r.rules.verify.guard.get());
         }
-        // Should the sender die, the next one looks at once when it takes over.
+        // If the sender dies now, the worker that takes over observes without a wait.
         self.rest(self.now);
         self.effect = Effect::Patch(target);
     }

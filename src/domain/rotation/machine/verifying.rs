@@ -1,9 +1,9 @@
-//! `verifying`: Atlas showed the new key, and readings are taken until they prove it, or do not.
+//! `verifying`: Atlas showed the new key, and readings of `valid` are taken until they verify it, or
+//! do not.
 
 use super::deploying::note_clusters;
-use super::readings::Proof;
-use super::sight::{Sight, extras, sight};
-use super::step::Effect;
+use super::readings::Verification;
+use super::sight::{Sight, sight};
 use super::turn::Turn;
 use crate::domain::rotation::outcome::{Look, Observation};
 use crate::domain::rotation::state::{Cause, State};
@@ -18,10 +18,10 @@ impl Turn {
         self.r.patching.unknown_at = None;
         self.r.rollout.clusters.clear();
         self.start_readings();
-        self.look_verifying(look);
+        self.verifying(look);
     }
 
-    pub(super) fn look_verifying(&mut self, look: &Look) {
+    pub(super) fn verifying(&mut self, look: &Look) {
         let seen = &look.seen;
         match sight(&self.r, seen) {
             Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
@@ -29,25 +29,33 @@ impl Turn {
             Sight::Old if self.may_be_stale() => self.rest_for_reading(),
             Sight::Old => self.reverted(),
             Sight::New => match self.read_with_clusters(look) {
-                Proof::Proven => self.begin_deploying(),
-                Proof::Pending if self.never_a_round() => self.need_operator(Cause::Unproven),
-                Proof::Pending => self.rest_for_reading(),
-                Proof::TimedOut => self.need_operator(Cause::Unproven),
-                Proof::Bad => match look.network_denied {
-                    Some(true) => self.need_operator(Cause::KmsUnreachable),
-                    Some(false) => self.begin_rolling_back(),
-                    // An unreachable key service must be ruled out first: ask at once.
-                    None if self.r.readings.false_since == Some(self.now) => {
-                        self.effect = Effect::Look(extras(&self.r));
-                    }
-                    None if self.guard_over() => self.need_operator(Cause::Unproven),
-                    None => self.rest_for_reading(),
-                },
+                Verification::Verified => self.begin_deploying(),
+                Verification::Pending if self.never_a_round() => self.need_operator(Cause::Unproven),
+                Verification::Pending => self.rest_for_reading(),
+                Verification::TimedOut => self.need_operator(Cause::Unproven),
+                Verification::Bad => self.bad(look),
             },
         }
     }
 
-    fn read_with_clusters(&mut self, look: &Look) -> Proof {
+    /// The new key is invalid for longer than its grace.
+    ///
+    /// At this point the key is bad, or Atlas cannot reach the key service and would call the old key
+    /// invalid just as well. Only the project's open alerts tell which. Rolling back in the second case
+    /// changes a key for nothing and ends with an old key that cannot be verified either.
+    fn bad(&mut self, look: &Look) {
+        match look.network_denied {
+            Some(true) => self.need_operator(Cause::KmsUnreachable),
+            Some(false) => self.begin_rolling_back(),
+            // Alerts are asked for from the first false reading on, so this observation was too early.
+            None if self.r.readings.false_since == Some(self.now) => self.observe_at_once(),
+            None if self.guard_over() => self.need_operator(Cause::Unproven),
+            None => self.rest_for_reading(),
+        }
+    }
+
+    fn read_with_clusters(&mut self, look: &Look) -> Verification {
+        // A quick roll-out is over before the key is verified, and would never be seen UPDATING.
         if let Some(clusters) = &look.clusters {
             note_clusters(&mut self.r.rollout.clusters, clusters);
         }
@@ -55,24 +63,28 @@ impl Turn {
         self.read(&look.seen)
     }
 
-    /// On private networking the nodes report minutes later, and with that the danger begins: from
-    /// the first bad report on there is as much time to go back as elsewhere from the PATCH on.
+    /// With private networking Atlas says `valid` at once and the nodes report minutes later. The
+    /// danger begins with their first bad report, not with the PATCH, so the guard begins there: else
+    /// it would be over before the rollback could start.
     fn note_late_report(&mut self, seen: &Observation) {
         let verify = &self.r.rules.verify;
-        let turned = self.r.readings.trues >= verify.readings
-            && self.r.readings.flaps == 0
-            && seen.valid == Some(false);
+        let readings = &self.r.readings;
+        let turned = readings.trues >= verify.readings && readings.flaps == 0 && seen.valid == Some(false);
         if seen.private_networking && turned {
             self.r.patching.guard_deadline = Some(self.now + verify.guard.get());
         }
     }
 
-    /// The guard is over, and looks come too slowly for a round of readings. A restart alone is one gap.
+    /// The guard is over, and gap after gap left no full round of readings. Without this an overloaded
+    /// daemon would stay here for ever, silent. One restart is one gap, and no reason.
     fn never_a_round(&self) -> bool {
         self.guard_over() && self.r.readings.gaps > self.r.rules.verify.readings
     }
 
-    /// The old key is back. When no PATCH of ours can have done that, somebody else did.
+    /// Atlas holds the old key again, for longer than a stale read explains.
+    ///
+    /// If we ever sent PATCH(old), it may be ours that arrived late, and the old key is verified as
+    /// after any rollback. If not, somebody else changed the key, and nothing of theirs is touched.
     pub(super) fn reverted(&mut self) {
         if self.r.patching.sent_old {
             self.begin_rolling_back();

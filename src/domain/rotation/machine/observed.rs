@@ -1,0 +1,70 @@
+//! Atlas was read: what holds in every state, before the phase decides.
+
+use super::turn::Turn;
+use crate::domain::rotation::outcome::{Class, Failure, Look, Reply};
+use crate::domain::rotation::retry;
+use crate::domain::rotation::state::{State, Target};
+
+impl Turn {
+    pub(super) fn observed(&mut self, look: &Look) {
+        let seen = &look.seen;
+        self.count_round();
+        self.r.observing.failures = 0;
+        self.r.observing.not_before = None;
+        if let Some(checks) = &look.checks {
+            self.r.observing.checks.clone_from(checks);
+        }
+        let previous = self.r.observing.last.replace(seen.clone());
+        self.note_interrupted_patch();
+        match self.r.state {
+            State::AwaitingApproval => self.awaiting_approval(seen),
+            State::Approved => self.approved(look),
+            State::Applying => self.applying(look),
+            State::Verifying => self.verifying(look),
+            State::Deploying => self.deploying(look),
+            State::RollingBack => self.rolling_back(seen),
+            State::NeedsOperator => self.needs_operator(seen, previous.as_ref()),
+            _ => self.ended(seen),
+        }
+    }
+
+    /// After a gap (a restart, a suspended machine, an overloaded one) the key may have been anything
+    /// in between. True readings from before it would be counted as consecutive, and a false one from
+    /// before it as false ever since; so both are forgotten and a full round of readings comes first.
+    fn count_round(&mut self) {
+        let gap = self.last_is_old();
+        let readings = &mut self.r.readings;
+        if gap {
+            (readings.round, readings.trues, readings.false_since) = (0, 0, None);
+            readings.gaps += 1;
+        }
+        readings.round += 1;
+        if readings.round >= self.r.rules.verify.readings {
+            readings.gaps = 0;
+        }
+    }
+
+    /// An attempt without a reply, while somebody observes, belongs to a sender that died.
+    ///
+    /// At this point the PATCH may never have left, may have been applied, or may be applied later: the
+    /// request can outlive its sender up to its deadline. So the outcome is unknown, and the attempt is
+    /// marked, because a PATCH of the other key must wait until this one cannot take effect any more.
+    fn note_interrupted_patch(&mut self) {
+        let salt = self.r.salt();
+        let patching = &mut self.r.patching;
+        let Some(patch) = patching.latest.as_mut().filter(|patch| patch.reply.is_none()) else { return };
+        patch.interrupted = true;
+        patch.reply = Some(Reply::Unknown(Failure {
+            class: Class::Unknown,
+            status: None,
+            code: None,
+            detail: "the daemon ended before the reply was recorded".to_owned(),
+            retry_after: None,
+        }));
+        if patch.target == Target::New {
+            patching.unknown_at = Some(patch.sent_at);
+        }
+        let wait = retry::backoff(patching.tries, &self.r.rules.pace, salt);
+        patching.retry_at.get_or_insert(patch.sent_at + wait);
+    }
+}
