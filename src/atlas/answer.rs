@@ -10,6 +10,8 @@ pub(super) struct Answer {
     /// The `X-Error-Code` header.
     pub(super) error_code: Option<String>,
     pub(super) retry_after: Option<Span>,
+    /// The `RateLimit-Limit` and `RateLimit-Remaining` headers; either may be missing.
+    pub(super) rate_limit: (Option<u64>, Option<u64>),
     /// Our clock at the middle of the trip minus the `Date` header, in milliseconds.
     pub(super) skew_ms: Option<i64>,
     /// Scheme and host that a redirect points to.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::Atlas;
 use super::inventory::{Groups, Team};
+use super::{Atlas, Level};
 use crate::domain::event::KeyEvent;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Provider};
@@ -72,6 +72,9 @@ pub trait AtlasApi: Debug + Send + Sync {
     /// [`Atlas::credentials`].
     fn credentials(&self) -> Vec<String>;
 
+    /// [`Atlas::levels`].
+    fn levels(&self) -> Vec<Level>;
+
     /// [`Atlas::identity`].
     fn identity(&self, credential: &str) -> Option<String>;
 
@@ -116,7 +119,16 @@ pub trait AtlasApi: Debug + Send + Sync {
         org: &'a str,
         team: &'a str,
         timeout: Duration,
-    ) -> BoxFuture<'a, Result<(String, Vec<String>), Failure>>;
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>>;
+
+    /// [`Atlas::team_name`].
+    fn team_name<'a>(
+        &'a self,
+        credential: &'a str,
+        org: &'a str,
+        team: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<String, Failure>>;
 
     /// [`Atlas::org_owners`].
     fn org_owners<'a>(
@@ -192,6 +204,10 @@ impl AtlasApi for Atlas {
         self.credentials()
     }
 
+    fn levels(&self) -> Vec<Level> {
+        self.levels()
+    }
+
     fn identity(&self, credential: &str) -> Option<String> {
         self.identity(credential)
     }
@@ -240,8 +256,18 @@ impl AtlasApi for Atlas {
         org: &'a str,
         team: &'a str,
         timeout: Duration,
-    ) -> BoxFuture<'a, Result<(String, Vec<String>), Failure>> {
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
         Box::pin(self.team_members(credential, org, team, timeout))
+    }
+
+    fn team_name<'a>(
+        &'a self,
+        credential: &'a str,
+        org: &'a str,
+        team: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(self.team_name(credential, org, team, timeout))
     }
 
     fn org_owners<'a>(

@@ -14,7 +14,7 @@ use super::digest::{ApiKey, Session};
 use super::error::{failure, is_about_the_login, told};
 use super::token::ServiceAccount;
 use super::{Atlas, CredentialKind};
-use crate::domain::rotation::outcome::{Class, Failure};
+use crate::domain::rotation::outcome::{Class, EndpointSet, Failure};
 
 /// A credential and what it holds to log in with.
 pub(super) enum Account {
@@ -36,8 +36,21 @@ impl Account {
 }
 
 impl Atlas {
-    /// Sends `request` in the name of `credential`; after a 401 once more with a new login.
+    /// Sends `request`, which counts against the rate limit of `set`, in the name of `credential`; after a 401 once
+    /// more with a new login.
     pub(super) async fn call(
+        &self,
+        credential: &str,
+        set: EndpointSet,
+        request: &Request,
+        deadline: Deadline,
+    ) -> Result<Answer, Broken> {
+        let answer = self.call_in_its_name(credential, request, deadline).await?;
+        self.levels.note(credential, set, &answer);
+        Ok(answer)
+    }
+
+    async fn call_in_its_name(
         &self,
         credential: &str,
         request: &Request,

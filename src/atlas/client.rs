@@ -176,6 +176,10 @@ impl Http {
             at,
             error_code: text(response.headers(), &HeaderName::from_static("x-error-code")),
             retry_after: text(response.headers(), &RETRY_AFTER).and_then(|value| wait(&value, at)),
+            rate_limit: (
+                number(response.headers(), "ratelimit-limit"),
+                number(response.headers(), "ratelimit-remaining"),
+            ),
             skew_ms: text(response.headers(), &DATE).and_then(|value| skew(&value, middle)),
             redirect: text(response.headers(), &LOCATION)
                 .filter(|_| (300..400).contains(&status))
@@ -268,6 +272,11 @@ fn texts(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
 /// How long `Retry-After` asks to wait: at least a second, at most a day.
 pub(super) fn wait(value: &str, now: Timestamp) -> Option<Span> {
     retry_after(value, now).map(|asked| Span::from_secs(asked.as_secs().clamp(1, LONGEST_WAIT_S)))
+}
+
+/// A header that is a whole number.
+fn number(headers: &HeaderMap, name: &'static str) -> Option<u64> {
+    text(headers, &HeaderName::from_static(name))?.parse().ok()
 }
 
 fn skew(date: &str, middle: Timestamp) -> Option<i64> {

@@ -16,7 +16,7 @@ use super::error::{failure, told, unreadable};
 use super::{Atlas, PatchBody, error};
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Place, Provider, aws_region};
-use crate::domain::rotation::outcome::{Class, Failure, Observation, Reply};
+use crate::domain::rotation::outcome::{Class, EndpointSet, Failure, Observation, Reply};
 
 /// The only version in which this resource exists.
 pub(super) const V2023: &str = "application/vnd.atlas.2023-01-01+json";
@@ -58,12 +58,12 @@ impl Atlas {
             accept: V2023,
             body: Some((V2023, body.to_string().into_bytes())),
         };
-        reply(self.call(credential, &request, deadline).await)
+        reply(self.call(credential, EndpointSet::Encryption, &request, deadline).await)
     }
 
     async fn read(&self, credential: &str, group: &GroupId, deadline: Deadline) -> Result<Answer, Broken> {
         let request = Request { method: Method::GET, path: path(group), accept: V2023, body: None };
-        self.call(credential, &request, deadline).await
+        self.call(credential, EndpointSet::Encryption, &request, deadline).await
     }
 
     async fn whole_block(

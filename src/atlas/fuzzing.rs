@@ -22,6 +22,7 @@ fn answer(status: u16, body: &[u8], at: Timestamp) -> Answer {
         at,
         error_code: None,
         retry_after: None,
+        rate_limit: (None, None),
         skew_ms: None,
         redirect: None,
         challenges: Vec::new(),

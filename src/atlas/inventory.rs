@@ -18,7 +18,7 @@ use super::error::{json, unreadable};
 use crate::domain::event::{Actor, KeyEvent};
 use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
-use crate::domain::rotation::outcome::{Cluster, Failure};
+use crate::domain::rotation::outcome::{Cluster, EndpointSet, Failure};
 use crate::domain::time::Timestamp;
 
 /// The version of the cluster list that no date for its end is announced for.
@@ -96,9 +96,8 @@ impl Atlas {
         timeout: Duration,
     ) -> Result<Groups, Failure> {
         let deadline = Deadline::after(timeout);
-        let page =
-            self.page_of("/api/atlas/v2/groups?", V2023, (number, size.clamp(1, 500)), credential, deadline);
-        let page = page.await?;
+        let list = List { set: EndpointSet::Groups, path: "/api/atlas/v2/groups?", accept: V2023 };
+        let page = self.page_of(list, (number, size.clamp(1, 500)), credential, deadline).await?;
         Ok(Groups {
             groups: page.items.iter().filter_map(group).collect(),
             more: !page.is_last,
@@ -123,8 +122,9 @@ impl Atlas {
         // Whole seconds: the fraction is not documented for this parameter.
         let since = since.as_chrono().format("%Y-%m-%dT%H:%M:%SZ");
         let names = names.concat();
-        let list = format!("/api/atlas/v2/groups/{group}/events?{names}minDate={since}&includeCount=false&");
-        let items = self.all(credential, &list, V2023, Deadline::after(timeout)).await?;
+        let path = format!("/api/atlas/v2/groups/{group}/events?{names}minDate={since}&includeCount=false&");
+        let list = List { set: EndpointSet::Events, path: &path, accept: V2023 };
+        let items = self.all(credential, list, Deadline::after(timeout)).await?;
         let mut events: Vec<_> = items.iter().filter_map(key_event).collect();
         events.sort_by_key(|event| std::cmp::Reverse(event.at));
         Ok(events)
@@ -140,8 +140,9 @@ impl Atlas {
         group: &GroupId,
         timeout: Duration,
     ) -> Result<Vec<String>, Failure> {
-        let list = format!("/api/atlas/v2/groups/{group}/users?");
-        let people = self.all(credential, &list, V2025, Deadline::after(timeout)).await?;
+        let path = format!("/api/atlas/v2/groups/{group}/users?");
+        let list = List { set: EndpointSet::Users, path: &path, accept: V2025 };
+        let people = self.all(credential, list, Deadline::after(timeout)).await?;
         Ok(people.iter().filter(|it| has_role(it, "GROUP_OWNER")).filter_map(active).collect())
     }
 
@@ -155,8 +156,9 @@ impl Atlas {
         group: &GroupId,
         timeout: Duration,
     ) -> Result<Vec<Team>, Failure> {
-        let list = format!("/api/atlas/v2/groups/{group}/teams?");
-        let teams = self.all(credential, &list, V2023, Deadline::after(timeout)).await?;
+        let path = format!("/api/atlas/v2/groups/{group}/teams?");
+        let list = List { set: EndpointSet::Teams, path: &path, accept: V2023 };
+        let teams = self.all(credential, list, Deadline::after(timeout)).await?;
         let team = |it: &Value| {
             let id = text(it, "teamId").or_else(|| text(it, "id"))?;
             let owns = strings(it, "roleNames").any(|role| role == "GROUP_OWNER");
@@ -165,7 +167,7 @@ impl Atlas {
         Ok(teams.iter().filter_map(team).collect())
     }
 
-    /// A team's name, and its active members.
+    /// The active members of a team.
     ///
     /// # Errors
     /// Not every page could be read within `timeout`, or Atlas refused.
@@ -175,15 +177,29 @@ impl Atlas {
         org: &str,
         team: &str,
         timeout: Duration,
-    ) -> Result<(String, Vec<String>), Failure> {
-        let deadline = Deadline::after(timeout);
+    ) -> Result<Vec<String>, Failure> {
+        let path = format!("/api/atlas/v2/orgs/{org}/teams/{team}/users?");
+        let list = List { set: EndpointSet::Users, path: &path, accept: V2025 };
+        let members = self.all(credential, list, Deadline::after(timeout)).await?;
+        Ok(members.iter().filter_map(active).collect())
+    }
+
+    /// The name of a team; its id when Atlas names none.
+    ///
+    /// # Errors
+    /// No readable answer came within `timeout`, or Atlas refused.
+    pub async fn team_name(
+        &self,
+        credential: &str,
+        org: &str,
+        team: &str,
+        timeout: Duration,
+    ) -> Result<String, Failure> {
         let path = format!("/api/atlas/v2/orgs/{org}/teams/{team}");
-        let list = format!("{path}/users?");
-        let members = self.all(credential, &list, V2025, deadline).await?;
         let request = Request { method: Method::GET, path, accept: V2023, body: None };
-        let answer = self.call(credential, &request, deadline).await.map_err(Broken::into_failure)?;
-        let name = json(&answer)?.get("name").and_then(Value::as_str).unwrap_or(team).to_owned();
-        Ok((name, members.iter().filter_map(active).collect()))
+        let answer = self.call(credential, EndpointSet::Teams, &request, Deadline::after(timeout)).await;
+        let answer = answer.map_err(Broken::into_failure)?;
+        Ok(json(&answer)?.get("name").and_then(Value::as_str).unwrap_or(team).to_owned())
     }
 
     /// The active owners of an organisation.
@@ -196,8 +212,9 @@ impl Atlas {
         org: &str,
         timeout: Duration,
     ) -> Result<Vec<String>, Failure> {
-        let list = format!("/api/atlas/v2/orgs/{org}/users?");
-        let people = self.all(credential, &list, V2025, Deadline::after(timeout)).await?;
+        let path = format!("/api/atlas/v2/orgs/{org}/users?");
+        let list = List { set: EndpointSet::Users, path: &path, accept: V2025 };
+        let people = self.all(credential, list, Deadline::after(timeout)).await?;
         Ok(people.iter().filter(|it| has_role(it, "ORG_OWNER")).filter_map(active).collect())
     }
 
@@ -217,7 +234,7 @@ impl Atlas {
             accept: V2023,
             body: None,
         };
-        let answer = self.call(credential, &request, Deadline::after(timeout)).await;
+        let answer = self.call(credential, EndpointSet::Groups, &request, Deadline::after(timeout)).await;
         let answer = answer.map_err(Broken::into_failure)?;
         let project = json(&answer)?;
         let name = project.get("name").and_then(Value::as_str);
@@ -235,8 +252,9 @@ impl Atlas {
         group: &GroupId,
         timeout: Duration,
     ) -> Result<bool, Failure> {
-        let list = format!("/api/atlas/v2/groups/{group}/encryptionAtRest/AWS/privateEndpoints?");
-        match self.page(credential, &list, V2023, 1, Deadline::after(timeout)).await {
+        let path = format!("/api/atlas/v2/groups/{group}/encryptionAtRest/AWS/privateEndpoints?");
+        let list = List { set: EndpointSet::PrivateEndpoints, path: &path, accept: V2023 };
+        match self.page_of(list, (1, PER_PAGE), credential, Deadline::after(timeout)).await {
             Ok(_) => Ok(true),
             Err(failure) if failure.code.as_deref() == Some("USER_UNAUTHORIZED") => Ok(false),
             Err(failure) => Err(failure),
@@ -255,10 +273,11 @@ impl Atlas {
         timeout: Duration,
     ) -> Result<Vec<Cluster>, Failure> {
         let deadline = Deadline::after(timeout);
-        let list = format!("/api/atlas/v2/groups/{group}/clusters?");
+        let path = format!("/api/atlas/v2/groups/{group}/clusters?");
+        let list = List { set: EndpointSet::Clusters, path: &path, accept: V2024 };
         let mut clusters = Vec::new();
         for number in 1..=MOST_PAGES {
-            let page = self.page(credential, &list, V2024, number, deadline).await?;
+            let page = self.page_of(list, (number, PER_PAGE), credential, deadline).await?;
             for item in &page.items {
                 if text(item, "encryptionAtRestProvider") == Some(provider.as_str()) {
                     let nameless = || unreadable(page.status, "Atlas' list holds a cluster without a name");
@@ -283,9 +302,10 @@ impl Atlas {
         timeout: Duration,
     ) -> Result<bool, Failure> {
         let deadline = Deadline::after(timeout);
-        let list = format!("/api/atlas/v2/groups/{group}/alerts?status=OPEN&");
+        let path = format!("/api/atlas/v2/groups/{group}/alerts?status=OPEN&");
+        let list = List { set: EndpointSet::Alerts, path: &path, accept: V2023 };
         for number in 1..=MOST_PAGES {
-            let page = self.page(credential, &list, V2023, number, deadline).await?;
+            let page = self.page_of(list, (number, PER_PAGE), credential, deadline).await?;
             if page.items.iter().any(is_network_denied) {
                 return Ok(true);
             }
@@ -296,28 +316,11 @@ impl Atlas {
         Err(endless())
     }
 
-    async fn page(
-        &self,
-        credential: &str,
-        list: &str,
-        accept: &'static str,
-        number: u32,
-        deadline: Deadline,
-    ) -> Result<Page, Failure> {
-        self.page_of(list, accept, (number, PER_PAGE), credential, deadline).await
-    }
-
     /// Every item of a list of small ones.
-    async fn all(
-        &self,
-        credential: &str,
-        list: &str,
-        accept: &'static str,
-        deadline: Deadline,
-    ) -> Result<Vec<Value>, Failure> {
+    async fn all(&self, credential: &str, list: List<'_>, deadline: Deadline) -> Result<Vec<Value>, Failure> {
         let mut all = Vec::new();
         for number in 1..=MOST_PAGES {
-            let page = self.page_of(list, accept, (number, PER_LONG_PAGE), credential, deadline).await?;
+            let page = self.page_of(list, (number, PER_LONG_PAGE), credential, deadline).await?;
             all.extend(page.items);
             if page.is_last {
                 return Ok(all);
@@ -328,15 +331,14 @@ impl Atlas {
 
     async fn page_of(
         &self,
-        list: &str,
-        accept: &'static str,
+        List { set, path, accept }: List<'_>,
         (number, size): (u32, u32),
         credential: &str,
         deadline: Deadline,
     ) -> Result<Page, Failure> {
-        let path = format!("{list}itemsPerPage={size}&pageNum={number}");
+        let path = format!("{path}itemsPerPage={size}&pageNum={number}");
         let request = Request { method: Method::GET, path, accept, body: None };
-        let answer = self.call(credential, &request, deadline).await.map_err(Broken::into_failure)?;
+        let answer = self.call(credential, set, &request, deadline).await.map_err(Broken::into_failure)?;
         let mut body = json(&answer)?;
         let Some(Value::Array(items)) = body.get_mut("results").map(Value::take) else {
             return Err(unreadable(answer.status, "Atlas' reply holds no list of results"));
@@ -351,6 +353,17 @@ impl Atlas {
 
 fn endless() -> Failure {
     unreadable(200, "Atlas' list does not end")
+}
+
+/// A list that comes in pages.
+#[derive(Clone, Copy)]
+struct List<'a> {
+    /// Whose rate limit it counts against.
+    set: EndpointSet,
+    /// Path and query, up to where the page is named.
+    path: &'a str,
+    /// The media type asked for.
+    accept: &'static str,
 }
 
 struct Page {

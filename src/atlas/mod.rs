@@ -8,7 +8,7 @@
 //! decides what a reading means for a rotation.
 //!
 //! `client` is one HTTP round trip, `auth` the login with `token` and `digest` for its two kinds,
-//! `encryption` and `inventory` the calls, `error` the classes of failure.
+//! `encryption` and `inventory` the calls, `error` the classes of failure, `limits` the rate limits.
 
 mod answer;
 mod api;
@@ -20,6 +20,7 @@ mod error;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod inventory;
+mod limits;
 mod token;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,8 @@ pub use api::AtlasApi;
 use auth::Account;
 use client::Http;
 pub use inventory::{Group, Groups, Team};
+pub use limits::Level;
+use limits::Levels;
 
 /// How to reach Atlas.
 #[derive(Clone, Debug)]
@@ -119,6 +122,7 @@ pub enum AtlasError {
 pub struct Atlas {
     http: Http,
     accounts: BTreeMap<String, Account>,
+    levels: Levels,
     clock: Arc<dyn Clock>,
     budget: Arc<dyn TokenBudget>,
     patch_body: PatchBody,
@@ -143,13 +147,20 @@ impl Atlas {
                 return Err(AtlasError::DuplicateCredential(name));
             }
         }
-        Ok(Atlas { http, accounts, clock, budget, patch_body })
+        Ok(Atlas { http, accounts, levels: Levels::default(), clock, budget, patch_body })
     }
 
     /// Whether a credential of this name is configured.
     #[must_use]
     pub fn knows(&self, credential: &str) -> bool {
         self.accounts.contains_key(credential)
+    }
+
+    /// The level of each bucket that Atlas named in a reply, the lowest of the last minute for each credential and
+    /// endpoint set.
+    #[must_use]
+    pub fn levels(&self) -> Vec<Level> {
+        self.levels.all()
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Engine, sweep};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Provider};
 use crate::domain::project::Project;
-use crate::domain::rotation::outcome::Class;
+use crate::domain::rotation::outcome::{Class, Observation};
 use crate::domain::rotation::state::State;
 use crate::kms::{Found, KmsError, Watched};
 use crate::store::{KeySpan, RotationRow, StoreError};
@@ -157,7 +157,7 @@ pub(super) enum Unasked {
 
 /// Looks at Atlas, compares, and proposes what is new.
 pub(super) async fn consider(engine: &Engine, group: &GroupId, ask: &Ask) -> Result<Finding, StoreError> {
-    let Some(project) = look_at_atlas(engine, group).await? else {
+    let Some((project, seen)) = look_at_atlas(engine, group).await? else {
         return Ok(Settled::Untracked.into());
     };
     if let Some(error) = &project.last_error
@@ -189,7 +189,7 @@ pub(super) async fn consider(engine: &Engine, group: &GroupId, ask: &Ask) -> Res
     if let Some(row) = ended.iter().find(same) {
         return Ok(Settled::EndedBefore { id: row.rotation.id, state: row.rotation.state }.into());
     }
-    propose(engine, group, ask, Candidate { key: candidate, confirmed }).await
+    propose(engine, group, ask, Candidate { key: candidate, confirmed }, seen.as_ref()).await
 }
 
 /// The key to propose in place of `current`.
@@ -289,9 +289,10 @@ async fn propose(
     group: &GroupId,
     ask: &Ask,
     Candidate { key, confirmed }: Candidate,
+    seen: Option<&Observation>,
 ) -> Result<Finding, StoreError> {
     let words: String = ask.words.chars().take(1000).collect();
-    let proposer = Proposer { actor: &ask.trigger, trigger: &ask.trigger, confirmed };
+    let proposer = Proposer { actor: &ask.trigger, trigger: &ask.trigger, confirmed, seen };
     Ok(match engine.propose_as(proposer, group, key, Some(words), false).await {
         Ok(Proposed::Created(row)) => Settled::Proposed(row.rotation.id).into(),
         Ok(Proposed::Same(row)) => Settled::ProposedBefore(row.rotation.id).into(),
@@ -308,19 +309,21 @@ async fn propose(
     })
 }
 
-/// The project as it is after a fresh look at Atlas; `None` when it is gone.
-async fn look_at_atlas(engine: &Engine, group: &GroupId) -> Result<Option<Project>, StoreError> {
+/// The project as it is after an observation, and the observation; `None` when the project is gone.
+async fn look_at_atlas(
+    engine: &Engine,
+    group: &GroupId,
+) -> Result<Option<(Project, Option<Observation>)>, StoreError> {
+    let mut seen = None;
     for _ in 0..RACES {
         let Some(project) = engine.store.project(group).await? else { return Ok(None) };
-        let version = project.version;
-        sweep::check(engine, project).await?;
-        match engine.store.project(group).await? {
-            // The look was not written: somebody else wrote at the same moment.
-            Some(after) if after.version == version => {}
-            after => return Ok(after),
+        let checked = sweep::check(engine, project).await?;
+        seen = checked.seen;
+        if checked.recorded {
+            break;
         }
     }
-    engine.store.project(group).await
+    Ok(engine.store.project(group).await?.map(|project| (project, seen)))
 }
 
 #[cfg(test)]

@@ -157,13 +157,11 @@ impl Engine {
 /// What is asked for once and wanted by many, by whose id.
 type Asked<T> = Mutex<BTreeMap<String, Arc<OnceCell<Result<T, Failure>>>>>;
 
-/// What the projects of one page share: the time that is left, what Atlas asked to wait for, and the
-/// people of their organisations.
+/// What the projects of one page share: the time that is left, and the people of their organisations.
 struct Look<'a> {
     engine: &'a Engine,
     credential: &'a str,
     end: Instant,
-    not_before: Mutex<Instant>,
     organizations: Asked<Vec<String>>,
     teams: Asked<(String, Vec<String>)>,
 }
@@ -175,26 +173,22 @@ fn shared<T>(cells: &Asked<T>, key: &str) -> Arc<OnceCell<Result<T, Failure>>> {
 
 impl<'a> Look<'a> {
     fn new(engine: &'a Engine, credential: &'a str) -> Self {
-        let now = Instant::now();
         Self {
             engine,
             credential,
-            end: now + PATIENCE,
-            not_before: Mutex::new(now),
+            end: Instant::now() + PATIENCE,
             organizations: Mutex::default(),
             teams: Mutex::default(),
         }
     }
 
-    /// Asks, and asks again when Atlas says that it was asked too often, as long as there is time.
-    /// Whoever is told to wait makes the others wait too.
+    /// Asks, and asks again when Atlas says that it was asked too often, as long as there is time. Only requests of
+    /// the same endpoint set wait with it.
     async fn patiently<'b, T>(
         &self,
         ask: impl Fn(Duration) -> BoxFuture<'b, Result<T, Failure>> + Send,
     ) -> Result<T, Failure> {
         loop {
-            let wait = *self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
-            tokio::time::sleep_until(wait.min(self.end)).await;
             let left = self.end.saturating_duration_since(Instant::now());
             let answer = ask(left.min(self.engine.settings.request_timeout.get())).await;
             let limited =
@@ -205,8 +199,7 @@ impl<'a> Look<'a> {
             if again >= self.end {
                 return answer;
             }
-            let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
-            *not_before = again.max(*not_before);
+            tokio::time::sleep_until(again).await;
         }
     }
 
@@ -276,7 +269,12 @@ impl<'a> Look<'a> {
         };
         for team in teams.iter().filter(|team| team.owns) {
             let cell = shared(&self.teams, &team.id);
-            let ask = || self.patiently(|left| atlas.team_members(credential, org, &team.id, left));
+            let ask = async || {
+                let members =
+                    self.patiently(|left| atlas.team_members(credential, org, &team.id, left)).await?;
+                let name = self.patiently(|left| atlas.team_name(credential, org, &team.id, left)).await?;
+                Ok((name, members))
+            };
             match cell.get_or_init(ask).await {
                 Ok((name, mails)) => add(&format!("team:{name}"), mails.clone()),
                 Err(failure) => unknown.push(cannot(&format!("the team {}", team.id), failure)),

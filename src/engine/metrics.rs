@@ -5,29 +5,22 @@
 //! how much, not what. Webhook targets go by the names they were given in the configuration.
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use tracing::Instrument;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock};
 
 use super::Engine;
 use super::fleet::Fleet;
-use crate::atlas::{AtlasApi, Groups, Team};
-use crate::domain::event::KeyEvent;
-use crate::domain::ids::GroupId;
-use crate::domain::key::{KeyRef, Provider};
+use crate::atlas::AtlasApi;
 use crate::domain::project::Status;
-use crate::domain::rotation::outcome::{Class, Cluster, Failure, Observation, Reply};
+use crate::domain::rotation::outcome::EndpointSet;
 use crate::domain::rotation::state::State;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -91,7 +84,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts one call to Atlas.
-    fn call(&self, operation: &'static str, class: &'static str, took: Duration) {
+    pub(super) fn call(&self, operation: &'static str, class: &'static str, took: Duration) {
         self.requests.get_or_create(&[("operation", operation), ("class", class)]).inc();
         self.seconds.get_or_create(&[("operation", operation)]).observe(took.as_secs_f64());
     }
@@ -118,6 +111,7 @@ pub async fn scrape(engine: &Engine) -> Result<String, StoreError> {
     let build: Family<Labels<1>, Gauge> = Family::default();
     build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
     registry.register("build_info", "The program's version", build);
+    rate_limits(engine, &mut registry, now);
     fleet(engine, &mut registry, now).await?;
     mails(engine, &mut registry, now).await?;
     webhooks(engine, &mut registry).await?;
@@ -147,6 +141,35 @@ fn number(registry: &mut Registry, name: &str, help: &str, value: f64) {
     let gauge = Number::default();
     gauge.set(value);
     registry.register(name, help, gauge);
+}
+
+/// What Atlas said of its rate limits, and what is not asked because of one.
+fn rate_limits(engine: &Engine, registry: &mut Registry, now: Timestamp) {
+    let remaining: Family<Named, Gauge> = Family::default();
+    let size: Family<Named, Gauge> = Family::default();
+    for level in engine.atlas.levels() {
+        let labels = [("credential", level.credential), ("set", level.set.as_str().to_owned())];
+        remaining.get_or_create(&labels).set(whole(level.remaining));
+        if let Some(limit) = level.limit {
+            size.get_or_create(&labels).set(whole(limit));
+        }
+    }
+    registry.register(
+        "atlas_rate_limit_remaining",
+        "RateLimit-Remaining by credential and endpoint set: the lowest of the last minute with a reply",
+        remaining,
+    );
+    registry.register("atlas_rate_limit", "RateLimit-Limit that came with it", size);
+    let waits: Family<Labels<1>, Gauge> = Family::default();
+    for set in EndpointSet::ALL {
+        let count = engine.atlas.waits().count(*set, now);
+        waits.get_or_create(&[("set", set.as_str())]).set(whole(count));
+    }
+    registry.register(
+        "atlas_rate_limit_waits",
+        "Projects, organizations or users whose endpoint set is not asked until Atlas' Retry-After is over",
+        waits,
+    );
 }
 
 async fn fleet(engine: &Engine, registry: &mut Registry, now: Timestamp) -> Result<(), StoreError> {
@@ -221,222 +244,4 @@ async fn webhooks(engine: &Engine, registry: &mut Registry) -> Result<(), StoreE
 
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// Atlas, with every call counted and timed. Its client can be replaced while calls are under way.
-#[derive(Debug)]
-pub struct Measured {
-    inner: RwLock<Arc<dyn AtlasApi>>,
-    metrics: Arc<Metrics>,
-}
-
-impl Measured {
-    /// Counts the calls to `inner` in `metrics`.
-    #[must_use]
-    pub fn new(inner: Arc<dyn AtlasApi>, metrics: Arc<Metrics>) -> Self {
-        Self { inner: RwLock::new(inner), metrics }
-    }
-
-    /// Calls go to `client` from now on; those under way end where they began.
-    pub fn replace(&self, client: Arc<dyn AtlasApi>) {
-        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = client;
-    }
-
-    fn client(&self) -> Arc<dyn AtlasApi> {
-        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    async fn timed<T>(
-        &self,
-        operation: &'static str,
-        call: impl Future<Output = T>,
-        class: impl FnOnce(&T) -> &'static str,
-    ) -> T {
-        let started = std::time::Instant::now();
-        let done = call.instrument(tracing::info_span!("atlas", operation)).await;
-        self.metrics.call(operation, class(&done), started.elapsed());
-        done
-    }
-}
-
-fn class<T>(answer: &Result<T, Failure>) -> &'static str {
-    match answer.as_ref().map_err(|failure| failure.class) {
-        Ok(_) => "ok",
-        Err(Class::Auth) => "auth",
-        Err(Class::Gone) => "gone",
-        Err(Class::Transient) => "transient",
-        Err(Class::Unknown) => "unknown",
-        Err(Class::BadKey | Class::Refused | Class::Config) => "refused",
-    }
-}
-
-impl AtlasApi for Measured {
-    fn knows(&self, credential: &str) -> bool {
-        self.client().knows(credential)
-    }
-
-    fn observe<'a>(
-        &'a self,
-        credential: &'a str,
-        group: &'a GroupId,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<Observation, Failure>> {
-        Box::pin(async move {
-            let client = self.client();
-            self.timed("observe", client.observe(credential, group, timeout), class).await
-        })
-    }
-
-    fn set_key<'a>(
-        &'a self,
-        credential: &'a str,
-        group: &'a GroupId,
-        key: &'a KeyRef,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Reply> {
-        Box::pin(async move {
-            let client = self.client();
-            let class = |reply: &Reply| match reply {
-                Reply::Accepted => "ok",
-                Reply::Unknown(_) => "unknown",
-                Reply::Refused(_) => "refused",
-                Reply::NotTaken(_) => "transient",
-                Reply::Auth(_) => "auth",
-                Reply::Gone(_) => "gone",
-            };
-            self.timed("set_key", client.set_key(credential, group, key, timeout), class).await
-        })
-    }
-
-    fn group_name<'a>(
-        &'a self,
-        credential: &'a str,
-        group: &'a GroupId,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<String, Failure>> {
-        Box::pin(async move {
-            let client = self.client();
-            self.timed("group_name", client.group_name(credential, group, timeout), class).await
-        })
-    }
-
-    fn cmk_clusters<'a>(
-        &'a self,
-        credential: &'a str,
-        group: &'a GroupId,
-        provider: Provider,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<Vec<Cluster>, Failure>> {
-        Box::pin(async move {
-            let client = self.client();
-            self.timed("clusters", client.cmk_clusters(credential, group, provider, timeout), class).await
-        })
-    }
-
-    fn may_change<'a>(
-        &'a self,
-        credential: &'a str,
-        group: &'a GroupId,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<bool, Failure>> {
-        Box::pin(async move {
-            let client = self.client();
-            self.timed("may_change", client.may_change(credential, group, timeout), class).await
-        })
-    }
-
-    fn network_denied<'a>(
-        &'a self,
-        credential: &'a str,
-        group: &'a GroupId,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<bool, Failure>> {
-        Box::pin(async move {
-            let client = self.client();
-            self.timed("alerts", client.network_denied(credential, group, timeout), class).await
-        })
-    }
-
-    fn credentials(&self) -> Vec<String> {
-        self.client().credentials()
-    }
-
-    fn identity(&self, credential: &str) -> Option<String> {
-        self.client().identity(credential)
-    }
-
-    fn groups<'a>(
-        &'a self,
-        credential: &'a str,
-        number: u32,
-        size: u32,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<Groups, Failure>> {
-        Box::pin(async move {
-            let client = self.client();
-            self.timed("groups", client.groups(credential, number, size, timeout), class).await
-        })
-    }
-
-    fn key_events<'a>(
-        &'a self,
-        credential: &'a str,
-        group: &'a GroupId,
-        since: Timestamp,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<Vec<KeyEvent>, Failure>> {
-        Box::pin(async move {
-            let client = self.client();
-            self.timed("key_events", client.key_events(credential, group, since, timeout), class).await
-        })
-    }
-
-    fn project_owners<'a>(
-        &'a self,
-        credential: &'a str,
-        group: &'a GroupId,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
-        Box::pin(async move {
-            let client = self.client();
-            self.timed("project_owners", client.project_owners(credential, group, timeout), class).await
-        })
-    }
-
-    fn teams<'a>(
-        &'a self,
-        credential: &'a str,
-        group: &'a GroupId,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<Vec<Team>, Failure>> {
-        Box::pin(async move {
-            let client = self.client();
-            self.timed("teams", client.teams(credential, group, timeout), class).await
-        })
-    }
-
-    fn team_members<'a>(
-        &'a self,
-        credential: &'a str,
-        org: &'a str,
-        team: &'a str,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<(String, Vec<String>), Failure>> {
-        Box::pin(async move {
-            let client = self.client();
-            self.timed("team_members", client.team_members(credential, org, team, timeout), class).await
-        })
-    }
-
-    fn org_owners<'a>(
-        &'a self,
-        credential: &'a str,
-        org: &'a str,
-        timeout: Duration,
-    ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
-        Box::pin(async move {
-            let client = self.client();
-            self.timed("org_owners", client.org_owners(credential, org, timeout), class).await
-        })
-    }
 }

@@ -7,6 +7,7 @@
 //! wakes the others.
 //! [`announce`] and [`remind`] write mails and webhooks, [`courier`] sends the ones and [`dispatch`] the others.
 //! [`discover`] lists what the credentials can see. [`witness`] asks Atlas' event feed about rotations that have ended, `drift` about keys that somebody else has set.
+//! [`measured`] calls Atlas for all of them within its rate limits ([`waits`]).
 //! [`fleet`] and [`metrics`] only look. All decisions about a rotation are
 //! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
 //! no transaction is open during a call to Atlas.
@@ -23,6 +24,7 @@ pub mod fleet;
 pub mod guard;
 pub mod hint;
 pub mod intake;
+pub mod measured;
 pub mod metrics;
 pub mod poll;
 mod preflight;
@@ -32,6 +34,7 @@ pub mod remind;
 pub mod schedule;
 pub mod step;
 pub mod sweep;
+pub mod waits;
 pub mod witness;
 
 use std::collections::BTreeMap;
@@ -132,7 +135,7 @@ pub struct Engine {
     /// The database.
     pub store: Store,
     /// Atlas.
-    pub atlas: Arc<metrics::Measured>,
+    pub atlas: Arc<measured::Measured>,
     /// Look-ups at key services, by the names that projects use.
     pub kms: Arc<BTreeMap<String, Arc<dyn KeyService>>>,
     /// The clock.
@@ -170,7 +173,12 @@ impl Engine {
         let metrics = Arc::<metrics::Metrics>::default();
         Self {
             store,
-            atlas: Arc::new(metrics::Measured::new(atlas, Arc::clone(&metrics))),
+            atlas: Arc::new(measured::Measured::new(
+                atlas,
+                Arc::clone(&metrics),
+                Arc::clone(&clock),
+                settings.pace.rate_limit_floor,
+            )),
             metrics,
             kms: Arc::default(),
             clock,

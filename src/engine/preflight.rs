@@ -21,14 +21,17 @@ use crate::store::StoreError;
 /// A key that ends sooner is not rotated to.
 const MUST_LAST: Duration = Duration::from_hours(48);
 
-/// The project whose key is to be changed.
+/// The project whose key is to be changed, the new key, and the place that Atlas' configuration names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subject<'a> {
     pub(super) group_id: &'a GroupId,
     pub(super) credential: &'a str,
-    pub(super) environment: Option<&'a str>,
-    pub(super) kms: Option<&'a str>,
+    pub(super) new_key: &'a KeyRef,
+    pub(super) place: &'a Place,
 }
+
+/// A project's environment and the name of its lookup.
+pub(super) type Tags = (Option<String>, Option<String>);
 
 /// What was gathered for the lines that take a call or a look into the database.
 #[derive(Debug)]
@@ -49,29 +52,31 @@ enum KeySide {
     Asked { service: String, found: Result<Found, KmsError>, probe: Option<Result<(), KmsError>> },
 }
 
-/// Asks the key service, the database and Atlas about moving a project to `new_key`. The failure is
-/// Atlas' when it asked not to be called for a while.
+/// Asks Atlas, the key service and the database about the new key, side by side. What Atlas or the key service does
+/// not answer becomes a line that was not checked.
 ///
 /// # Errors
 /// What the store answered.
 pub(super) async fn gather(
     engine: &Engine,
     project: Subject<'_>,
-    new_key: &KeyRef,
-    place: &Place,
-) -> Result<Result<Gathered, Failure>, StoreError> {
-    let (key, elsewhere) = tokio::join!(key_side(engine, project.kms, new_key, place), async {
-        match project.environment {
-            Some(own) => engine.store.elsewhere(project.group_id, own, new_key).await.map(Some),
-            None => Ok(None),
-        }
-    });
+    tags: impl Future<Output = Result<Tags, StoreError>>,
+) -> Result<Gathered, StoreError> {
+    let Subject { group_id, credential, new_key, place } = project;
     let timeout = engine.settings.request_timeout.get();
-    let owner = engine.atlas.may_change(project.credential, project.group_id, timeout).await;
-    match owner {
-        Err(failure) if failure.retry_after.is_some() => Ok(Err(failure)),
-        owner => Ok(Ok(Gathered { key, elsewhere: elsewhere?, owner })),
-    }
+    let ours = async {
+        let (environment, kms) = tags.await?;
+        let (key, elsewhere) = tokio::join!(key_side(engine, kms.as_deref(), new_key, place), async {
+            match environment {
+                Some(own) => engine.store.elsewhere(group_id, &own, new_key).await.map(Some),
+                None => Ok(None),
+            }
+        });
+        Ok::<_, StoreError>((key, elsewhere?))
+    };
+    let (owner, ours) = tokio::join!(engine.atlas.may_change(credential, group_id, timeout), ours);
+    let (key, elsewhere) = ours?;
+    Ok(Gathered { key, elsewhere, owner })
 }
 
 async fn key_side(engine: &Engine, kms: Option<&str>, key: &KeyRef, place: &Place) -> KeySide {
@@ -99,7 +104,7 @@ pub(super) fn judge(
     gathered: &Gathered,
     (old_key, new_key): (&KeyRef, &KeyRef),
     seen: &Observation,
-    clusters: Option<&[Cluster]>,
+    clusters: Result<&[Cluster], &Failure>,
     now: Timestamp,
 ) -> Vec<Check> {
     let mut checks = vec![place(new_key, gathered, &seen.place)];
@@ -275,10 +280,14 @@ fn current_key(seen: &Observation) -> Check {
     line(CheckName::CurrentKeyValid, result, detail)
 }
 
-fn cluster_line(clusters: Option<&[Cluster]>) -> Check {
+fn cluster_line(clusters: Result<&[Cluster], &Failure>) -> Check {
     let name = CheckName::Clusters;
-    let Some(clusters) = clusters else {
-        return line(name, Verdict::NotChecked, "Atlas did not answer for the clusters");
+    let clusters = match clusters {
+        Ok(clusters) => clusters,
+        Err(failure) => {
+            let detail = format!("Atlas did not answer for the clusters: {failure}");
+            return line(name, Verdict::NotChecked, detail);
+        }
     };
     let among = |state| {
         let all: Vec<_> = clusters.iter().filter(|it| it.state == state).map(|it| it.name.as_str()).collect();
@@ -361,7 +370,7 @@ mod tests {
         };
         let mut clusters = vec![Cluster { name: "c".to_owned(), state: "IDLE".to_owned(), paused: false }];
         spoil(&mut gathered, &mut seen, &mut clusters);
-        judge(&gathered, (&key(1), &key(2)), &seen, Some(&clusters), now)
+        judge(&gathered, (&key(1), &key(2)), &seen, Ok(&clusters), now)
     }
 
     fn key_side(

@@ -53,7 +53,12 @@ pub(super) struct Proposer<'a> {
     pub(super) trigger: &'a str,
     /// The key service calls the new key a newer, usable version of the one in force.
     pub(super) confirmed: bool,
+    /// The observation that led to the proposal.
+    pub(super) seen: Option<&'a Observation>,
 }
+
+/// A proposal is made on an observation that is not older; the PATCH has one of its own.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// Who agrees when the policy does.
 const POLICY: &str = "policy:auto_approve";
@@ -93,7 +98,7 @@ impl Engine {
         dry_run: bool,
     ) -> Result<Proposed, CommandError> {
         self.propose_as(
-            Proposer { actor, trigger: "operator", confirmed: false },
+            Proposer { actor, trigger: "operator", confirmed: false, seen: None },
             group,
             new_key,
             reason,
@@ -114,7 +119,10 @@ impl Engine {
         check_words("reason", reason.as_deref())?;
         let project =
             self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
-        let seen = self.observe(&project.credential, group).await?;
+        let seen = match proposer.seen.filter(|seen| self.clock.now().since(seen.at) <= FRESH) {
+            Some(seen) => seen.clone(),
+            None => self.observe(&project.credential, group).await?,
+        };
         let policy = project.policy(&self.settings.policy);
         let (Some(provider), Some(old_key)) = (seen.provider, seen.key.clone()) else {
             return Err(CommandError::Preflight(
@@ -278,20 +286,21 @@ impl Engine {
         seen: &Observation,
         keys: (&KeyRef, &KeyRef),
     ) -> Result<Vec<Check>, CommandError> {
-        let subject = Subject {
-            group_id: &project.group_id,
-            credential: &project.credential,
-            environment: project.environment.as_deref(),
-            kms: project.kms.as_deref(),
-        };
-        let gathered = preflight::gather(self, subject, keys.1, &seen.place).await?;
-        let gathered = gathered.map_err(CommandError::Atlas)?;
+        let Project { group_id, credential, environment, kms, .. } = project;
+        let subject = Subject { group_id, credential, new_key: keys.1, place: &seen.place };
+        let tags = std::future::ready(Ok((environment.clone(), kms.clone())));
         let timeout = self.settings.request_timeout.get();
-        let clusters = self
-            .atlas
-            .cmk_clusters(&project.credential, &project.group_id, keys.0.provider(), timeout)
-            .await
-            .map_err(CommandError::Atlas)?;
-        Ok(preflight::judge(&gathered, keys, seen, Some(&clusters), self.clock.now()))
+        let (gathered, clusters) = tokio::join!(
+            preflight::gather(self, subject, tags),
+            self.atlas.cmk_clusters(credential, group_id, keys.0.provider(), timeout),
+        );
+        if let Err(failure) = &clusters
+            && !failure.asks_to_wait()
+        {
+            return Err(CommandError::Atlas(failure.clone()));
+        }
+        // A rate limit leaves the line unchecked. Before the PATCH the clusters must answer.
+        let clusters = clusters.as_ref().map(Vec::as_slice);
+        Ok(preflight::judge(&gathered?, keys, seen, clusters, self.clock.now()))
     }
 }

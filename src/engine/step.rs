@@ -6,6 +6,7 @@
 //! after the look that allowed it, and within what is left of the lease. Looks may take longer than
 //! a lease when Atlas is slow; the claim is renewed meanwhile.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -18,7 +19,7 @@ use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
 use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Sight, Step, next};
-use crate::domain::rotation::outcome::{Class, Extras, Failure, Look, Outcome, Reply};
+use crate::domain::rotation::outcome::{Class, EndpointSet, Extras, Failure, Look, Outcome, Reply};
 use crate::domain::rotation::state::{Cause, Rotation, State, Target};
 use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError, Vote};
 
@@ -56,62 +57,54 @@ async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outc
     }
 }
 
+/// One observation: what else is asked for side by side, then the configuration, alone and last, so that it is the
+/// freshest part and the PATCH that it allows leaves at once.
 async fn observe(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outcome, StoreError> {
     let (credential, group) = (&row.credential, &row.rotation.group_id);
     let timeout = engine.settings.request_timeout.get();
-    // What else is asked for comes first: the configuration must be the freshest part. Who is told to
-    // wait asks nothing more.
-    let gathered = match gather(engine, row, extras).await? {
-        Ok(gathered) => gathered,
-        Err(failure) => return Ok(Outcome::Blind(failure)),
-    };
-    let network_denied = if extras.alerts {
-        match engine.atlas.network_denied(credential, group, timeout).await {
-            Err(failure) if failure.retry_after.is_some() => return Ok(Outcome::Blind(failure)),
-            asked => asked.ok(),
-        }
-    } else {
-        None
-    };
-    let clusters = if extras.clusters {
-        match engine.atlas.cmk_clusters(credential, group, row.rotation.provider, timeout).await {
-            Err(failure) if failure.retry_after.is_some() => return Ok(Outcome::Blind(failure)),
-            asked => asked.ok(),
-        }
-    } else {
-        None
-    };
+    let provider = row.rotation.provider;
+    // A rate limit, or any other failure, of these endpoints says nothing about the key: it leaves a part unanswered.
+    let (gathered, denied, clusters) = tokio::join!(
+        gather(engine, row, extras),
+        asked(extras.alerts, engine.atlas.network_denied(credential, group, timeout)),
+        asked(extras.clusters, engine.atlas.cmk_clusters(credential, group, provider, timeout)),
+    );
+    let gathered = gathered?;
     let seen = match engine.atlas.observe(credential, group, timeout).await {
         Ok(seen) => engine.guard.with_skew(seen),
         Err(failure) => return Ok(Outcome::Blind(failure)),
     };
     let keys = (&row.rotation.old_key, &row.rotation.new_key);
-    let checks = gathered
-        .map(|gathered| preflight::judge(&gathered, keys, &seen, clusters.as_deref(), engine.clock.now()));
-    Ok(Outcome::Looked(Look { seen, network_denied, clusters, checks }))
+    let checks = gathered.zip(clusters.as_ref()).map(|(gathered, clusters)| {
+        let clusters = clusters.as_ref().map(Vec::as_slice);
+        preflight::judge(&gathered, keys, &seen, clusters, engine.clock.now())
+    });
+    let mut unanswered = BTreeMap::new();
+    let mut answered = |set, failure| _ = unanswered.insert(set, failure);
+    let network_denied = denied.and_then(|it| it.map_err(|why| answered(EndpointSet::Alerts, why)).ok());
+    let clusters = clusters.and_then(|it| it.map_err(|why| answered(EndpointSet::Clusters, why)).ok());
+    Ok(Outcome::Looked(Look { seen, network_denied, clusters, checks, unanswered }))
 }
 
-/// What the pre-flight checklist needs beside the look itself, when it is asked for.
-async fn gather(
-    engine: &Engine,
-    row: &RotationRow,
-    extras: Extras,
-) -> Result<Result<Option<Gathered>, Failure>, StoreError> {
-    let rotation = &row.rotation;
-    let group_id = &rotation.group_id;
+/// The answer to `call`, where it is `wanted`.
+async fn asked<T>(
+    wanted: bool,
+    call: impl Future<Output = Result<T, Failure>>,
+) -> Option<Result<T, Failure>> {
+    if wanted { Some(call.await) } else { None }
+}
+
+/// What the pre-flight checklist needs beside the observation itself, when it is asked for.
+async fn gather(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Option<Gathered>, StoreError> {
     if !extras.preflight {
-        return Ok(Ok(None));
+        return Ok(None);
     }
-    // A project with an open rotation cannot be removed; were it gone, the rest is still looked at.
-    let (environment, kms) = engine.store.environment_and_kms(group_id).await?.unwrap_or_default();
-    let subject = Subject {
-        group_id,
-        credential: &row.credential,
-        environment: environment.as_deref(),
-        kms: kms.as_deref(),
-    };
-    let gathered = preflight::gather(engine, subject, &rotation.new_key, &rotation.block.place).await?;
-    Ok(gathered.map(Some))
+    let Rotation { group_id, new_key, block, .. } = &row.rotation;
+    let place = &block.place;
+    let subject = Subject { group_id, credential: &row.credential, new_key, place };
+    // A project with an open rotation cannot be removed; were it gone, the rest is still checked.
+    let tags = async { Ok(engine.store.environment_and_kms(group_id).await?.unwrap_or_default()) };
+    preflight::gather(engine, subject, tags).await.map(Some)
 }
 
 async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> Reply {
@@ -294,6 +287,11 @@ fn describe(outcome: &Outcome) -> (JournalKind, serde_json::Value) {
             }
             if let Some(checks) = &look.checks {
                 detail["preflight"] = objections(checks);
+            }
+            if !look.unanswered.is_empty() {
+                let parts = look.unanswered.iter();
+                detail["unanswered"] =
+                    parts.map(|(set, why)| (set.as_str().to_owned(), json!(why.to_string()))).collect();
             }
             (JournalKind::Look, detail)
         }

@@ -102,7 +102,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
                 if stop.is_cancelled() {
                     return Ok(0);
                 }
-                check(engine, project).await.map(|()| 1)
+                check(engine, project).await.map(|_| 1)
             }));
         }
         let looks: Vec<_> = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
@@ -121,8 +121,16 @@ fn finished(engine: &Engine) {
     *engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(engine.clock.now());
 }
 
+/// What became of observing a project.
+pub(super) struct Checked {
+    /// The observation; `None` when Atlas did not answer, or a rotation is open.
+    pub(super) seen: Option<Observation>,
+    /// Whether it was recorded. Otherwise somebody else wrote the project meanwhile, and it stays due.
+    pub(super) recorded: bool,
+}
+
 /// Observes one project. What is new is recorded, else only the instant; after a conflict it stays due.
-pub(super) async fn check(engine: &Engine, project: Project) -> Result<(), StoreError> {
+pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, StoreError> {
     let looked = if project.open_rotation.is_some() {
         None
     } else {
@@ -135,15 +143,16 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<(), Store
     after.next_check_at = now + engine.settings.drift_every.get();
     let mut audit = Vec::new();
     let mut outbox = Vec::new();
+    let mut observed = None;
     match looked {
         None => {}
         Some(Ok(seen)) => {
-            let seen = engine.guard.with_skew(seen);
+            let seen = observed.insert(engine.guard.with_skew(seen));
             // Without a key, one that served before makes the next one somebody's change.
             let asks = project.current_key.is_none() && seen.key.is_some();
             let served = asks && !engine.store.keys(&project.group_id).await?.is_empty();
-            if note(&mut after, &seen, served) {
-                let drift = drift::explain(engine, &project, &mut after, &seen).await?;
+            if note(&mut after, seen, served) {
+                let drift = drift::explain(engine, &project, &mut after, seen).await?;
                 audit.push(NewAudit {
                     actor: ENGINE.to_owned(),
                     action: "project.drifted".to_owned(),
@@ -153,7 +162,7 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<(), Store
                 outbox = drift::rows(engine, &after, &drift.finding, engine.clock.now());
                 found = Some(drift);
             } else if project.current_key.is_none() {
-                drift::date(engine, &project, &mut after, &seen).await;
+                drift::date(engine, &project, &mut after, seen).await;
             }
             if project.valid != Some(false) && after.valid == Some(false) {
                 audit.push(NewAudit {
@@ -179,17 +188,21 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<(), Store
     };
     let written = if found.is_none() && audit.is_empty() && outbox.is_empty() && seen_before == project {
         let (at, next) = (after.last_checked_at, after.next_check_at);
-        store.project_checked(&after.group_id, project.version, at, next).await.map(drop)
+        store.project_checked(&after.group_id, project.version, at, next).await
     } else {
-        store.drift_project(&after, project.version, found.as_ref(), (&audit, &outbox), now).await.map(drop)
+        store
+            .drift_project(&after, project.version, found.as_ref(), (&audit, &outbox), now)
+            .await
+            .map(|_| true)
     };
     match written {
-        Ok(()) if !outbox.is_empty() => {
-            engine.mail_due.notify_one();
-            Ok(())
+        Ok(recorded) => {
+            if !outbox.is_empty() {
+                engine.mail_due.notify_one();
+            }
+            Ok(Checked { seen: observed, recorded })
         }
-        // After a conflict it stays due and is read again: somebody edited it meanwhile.
-        Ok(()) | Err(StoreError::Conflict) => Ok(()),
+        Err(StoreError::Conflict) => Ok(Checked { seen: observed, recorded: false }),
         Err(error) => Err(error),
     }
 }

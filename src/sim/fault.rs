@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// `token`, `get_groups`, `get_group`, `get_ear`, `patch_ear`, `get_clusters`, `get_snapshots`,
+    /// `token`, `get_groups`, `get_group`, `get_ear`, `patch_ear`, `get_endpoints`, `get_clusters`, `get_snapshots`,
     /// `get_users`, `get_teams`, `get_team`, `get_team_users`, `get_org_users`, `get_alerts`, `get_alert`, `get_events`, `get_event` or `any`; of the key services
     /// `aws_describe`, `aws_aliases`, `aws_encrypt`, `aws_decrypt`, `entra_token`, `vault_versions`, `vault_get`,
     /// `vault_encrypt`, `vault_decrypt`, `gcp_key`, `gcp_versions`, `gcp_version`, `gcp_encrypt`, `gcp_decrypt`.

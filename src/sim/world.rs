@@ -52,7 +52,7 @@ pub struct World {
     /// Addresses that may call the API; empty: all. Asking for a token is always allowed.
     pub access_list: Vec<String>,
     /// Rate limits by set: `encryption`, `clusters`, `alerts`, `events`, `backups`, `groups`, `users`,
-    /// `teams`.
+    /// `teams`. A bucket whose capacity is 0 is drained until it gets another.
     pub rate_limits: BTreeMap<String, Bucket>,
     /// What replies look like that a client must bear.
     pub odd: Odd,

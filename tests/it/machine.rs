@@ -5,6 +5,7 @@
 
 mod stored;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keywheel::domain::ids::{GroupId, RotationId};
@@ -232,6 +233,7 @@ impl World {
                 .clusters
                 .then(|| vec![Cluster { name: "c0".to_owned(), state: "IDLE".to_owned(), paused: false }]),
             checks: extras.preflight.then(Vec::new),
+            unanswered: BTreeMap::new(),
         })
     }
 
@@ -695,6 +697,7 @@ fn checked(now: Timestamp, result: Verdict) -> Look {
         network_denied: None,
         clusters: Some(Vec::new()),
         checks: Some(vec![Check { name: CheckName::KeyEnabled, result, detail: "seen".to_owned() }]),
+        unanswered: BTreeMap::new(),
     }
 }
 
@@ -750,6 +753,7 @@ fn outcomes(now: Timestamp) -> Vec<Outcome> {
                     network_denied,
                     clusters,
                     checks: None,
+                    unanswered: BTreeMap::new(),
                 }));
             }
         }

@@ -17,6 +17,7 @@ mod kill;
 #[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
 mod kms;
 mod layers;
+mod limits;
 mod machine;
 mod mail;
 mod operate;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use keywheel::domain::policy::{Pace, Policy, Verify, Window};
+use keywheel::domain::rotation::outcome::EndpointSet;
 use keywheel::domain::rotation::state::{Cause, State};
 use keywheel::domain::time::{Clock, Span, Timestamp};
 use keywheel::engine::command::{CommandError, NewProject, Verb};
@@ -210,11 +211,11 @@ impl Search {
             None => {
                 let accident = self.world.inner().stop.take();
                 self.note(format!("{accident:?}"));
-                match accident {
-                    Some(Stop::Suspend(span)) => {
-                        self.asleep.push(Asleep { until: self.world.clock.now() + span, step });
-                    }
-                    _ => drop(step),
+                if let Some(Stop::Suspend(span)) = accident {
+                    self.asleep.push(Asleep { until: self.world.clock.now() + span, step });
+                } else {
+                    drop(step);
+                    self.restart();
                 }
                 let (fleet, shared) = (self.world.inner().plan.fleet, self.engine.store.is_shared());
                 if fleet && shared {
@@ -232,6 +233,15 @@ impl Search {
                 }
             }
         }
+    }
+
+    /// A new process, which knows what is in the database.
+    fn restart(&mut self) {
+        let engine = &self.engine;
+        let settings = (*engine.settings).clone();
+        let atlas = Arc::new(self.world.clone());
+        self.engine = Engine::new(engine.store.clone(), atlas, Arc::clone(&engine.clock), settings);
+        self.world.forget_waits();
     }
 
     async fn rotation(&self, id: keywheel::domain::ids::RotationId) -> RotationRow {
@@ -438,6 +448,16 @@ impl Search {
             if exposed > limit + inner.downtime && it.operator.paged_at.is_none() {
                 return Err(format!("I6: {} after {exposed:?}, {:?} of them down", it.state, inner.downtime));
             }
+        }
+        let quiet = inner.plan.faults == 0 && inner.plan.accidents == 0 && inner.plan.bad_commits == 0;
+        if it.state == State::NeedsOperator
+            && it.cause == Some(Cause::Unreachable)
+            && quiet
+            && inner.plan.script.is_none()
+            && !inner.plan.drained.iter().any(|it| it.set == EndpointSet::Encryption)
+        {
+            return Err("I13: the key could be read all the time, and another rate limit kept it from that"
+                .to_owned());
         }
         if inner.patches.len() > 40 {
             return Err(format!("I4: {} PATCHes", inner.patches.len()));

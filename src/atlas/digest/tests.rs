@@ -28,6 +28,7 @@ fn answer(challenge: Option<&str>, info: Option<&str>) -> Answer {
         at: "2026-11-23T12:00:00Z".parse().unwrap(),
         error_code: None,
         retry_after: None,
+        rate_limit: (None, None),
         skew_ms: None,
         redirect: None,
         challenges: challenge.map(str::to_owned).into_iter().collect(),

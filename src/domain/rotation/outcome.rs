@@ -2,9 +2,12 @@
 //!
 //! An outcome is a fact with the time it was learnt. "No answer" is an outcome like any other.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::key::{KeyRef, Place, Provider};
+use crate::domain::named::named;
 use crate::domain::preflight::Check;
 use crate::domain::time::{Span, Timestamp};
 
@@ -64,6 +67,14 @@ pub struct Failure {
     pub retry_after: Option<Span>,
 }
 
+impl Failure {
+    /// Whether Atlas asked not to be asked again for a while.
+    #[must_use]
+    pub fn asks_to_wait(&self) -> bool {
+        self.retry_after.is_some() || self.status == Some(429)
+    }
+}
+
 /// In Atlas' own words.
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -92,6 +103,29 @@ pub enum Reply {
     Gone(Failure),
 }
 
+named! {
+    /// The endpoints of Atlas that share a rate limit. What Atlas refuses for one set says nothing about another.
+    EndpointSet, "endpoint set" {
+        /// The encryption configuration: observations and PATCHes.
+        Encryption = "encryption",
+        /// The private endpoints. Atlas documents one bucket for these and the configuration; they are kept
+        /// apart because a refusal of this list must not keep the key from being read.
+        PrivateEndpoints = "private_endpoints",
+        /// A project's clusters.
+        Clusters = "clusters",
+        /// A project's alerts.
+        Alerts = "alerts",
+        /// A project's events.
+        Events = "events",
+        /// The projects themselves.
+        Groups = "groups",
+        /// The users of a project, a team or an organization.
+        Users = "users",
+        /// The teams of a project or an organization.
+        Teams = "teams",
+    }
+}
+
 /// One CMK cluster of the project.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
@@ -117,6 +151,9 @@ pub struct Look {
     /// The pre-flight checklist; `None` when not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checks: Option<Vec<Check>>,
+    /// What Atlas was asked for beside the configuration and did not answer, in its words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unanswered: BTreeMap<EndpointSet, Failure>,
 }
 
 /// What an observation must bring beside the configuration.

@@ -1,5 +1,7 @@
 //! What leaves, and what is read from good replies.
 
+use std::time::Duration;
+
 use keywheel::atlas::PatchBody;
 use keywheel::domain::event::Actor;
 use keywheel::domain::key::{KeyRef, Provider};
@@ -275,6 +277,45 @@ async fn events_about_the_key_are_read_with_who_did_it() {
 }
 
 #[tokio::test]
+async fn the_lowest_level_of_the_last_minute_is_kept_for_each_endpoint_set() {
+    let list = r#"{"results":[]}"#;
+    let at = |limits: &str| reply(200, &format!("Content-Type: application/json\r\n{limits}"), list);
+    let fake = Fake::start([
+        at("Ratelimit-Limit: 1200\r\nRATELIMIT-REMAINING: 1100\r\n"),
+        at("RateLimit-Remaining: 7\r\n"),
+        at("ratelimit-limit: 1200\r\nratelimit-remaining: 1199\r\n"),
+        at("ratelimit-limit: 5\r\n"),
+        at("ratelimit-limit: many\r\nratelimit-remaining: -1\r\n"),
+        at("ratelimit-limit: 10000\r\nratelimit-remaining: 9999\r\n"),
+        at("ratelimit-limit: 1200\r\nratelimit-remaining: 1198\r\n"),
+    ])
+    .await;
+    let (setup, group) = (client(&fake), group());
+    let levels = || {
+        let levels = setup.atlas.levels();
+        levels
+            .into_iter()
+            .map(|it| (it.credential, it.set.as_str(), it.limit, it.remaining))
+            .collect::<Vec<_>>()
+    };
+    let alerts = async || setup.atlas.network_denied("default", &group, GENEROUS).await.unwrap();
+    let row = |set, limit, remaining| ("default".to_owned(), set, limit, remaining);
+    assert_eq!(levels(), []);
+    alerts().await;
+    assert_eq!(levels(), [row("alerts", Some(1200), 1100)]);
+    for _ in 0..4 {
+        // A level without its limit, a higher one, and two that do not name a level.
+        alerts().await;
+        assert_eq!(levels(), [row("alerts", None, 7)]);
+    }
+    setup.atlas.cmk_clusters("default", &group, Provider::Aws, GENEROUS).await.unwrap();
+    assert_eq!(levels(), [row("clusters", Some(10_000), 9999), row("alerts", None, 7)]);
+    setup.clock.advance(Duration::from_mins(1));
+    alerts().await;
+    assert_eq!(levels(), [row("clusters", Some(10_000), 9999), row("alerts", Some(1200), 1198)]);
+}
+
+#[tokio::test]
 async fn owners_are_active_people_with_the_role() {
     let people = r#"{"results":[
         {"username":"ada@example.com","roles":["GROUP_OWNER"],"orgMembershipStatus":"ACTIVE"},
@@ -299,7 +340,8 @@ async fn owners_are_active_people_with_the_role() {
     let teams = atlas.teams("default", &group, GENEROUS).await.unwrap();
     assert_eq!(teams.iter().map(|it| it.owns).collect::<Vec<_>>(), [true, false]);
     let team = atlas.team_members("default", "o", &teams[0].id, GENEROUS).await.unwrap();
-    assert_eq!(team, ("platform".to_owned(), vec!["tea@example.com".to_owned()]));
+    assert_eq!(team, ["tea@example.com"]);
+    assert_eq!(atlas.team_name("default", "o", &teams[0].id, GENEROUS).await.unwrap(), "platform");
     let calls = fake.calls();
     for (number, version) in [(0, "2025-02-19"), (1, "2025-02-19"), (2, "2023-01-01"), (3, "2025-02-19")] {
         assert!(calls[number].contains(&format!("accept: application/vnd.atlas.{version}+json")), "{number}");

@@ -78,7 +78,12 @@ impl Hall {
 
 async fn a_new_version_becomes_one_proposal_on(backend: Backend) {
     let hall = Hall::on(backend, HOOKS, None).await;
+    let before = hall.sim.log().len();
     hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    let log = hall.sim.log();
+    let mut asked: Vec<_> = log[before..].iter().map(|it| it.operation.clone()).collect();
+    asked.sort_unstable();
+    assert_eq!(asked, ["get_clusters", "get_ear", "get_endpoints"], "one observation, and the checklist");
     let rotations = hall.rotations().await;
     let [row] = rotations.as_slice() else { panic!("{rotations:?}") };
     assert_eq!(row.rotation.state, State::AwaitingApproval);

@@ -12,7 +12,6 @@ use futures_util::FutureExt;
 use keywheel::domain::ids::RotationId;
 use keywheel::domain::rotation::outcome::Class;
 use keywheel::domain::rotation::state::State;
-use keywheel::engine::Engine;
 use keywheel::engine::command::Verb;
 use keywheel::store::Store;
 
@@ -454,14 +453,7 @@ impl Search {
             return;
         }
         self.script(|it| it.killed += 1);
-        let engine = &self.engine;
-        let settings = (*engine.settings).clone();
-        self.engine = Engine::new(
-            engine.store.clone(),
-            Arc::new(self.world.clone()),
-            Arc::clone(&engine.clock),
-            settings,
-        );
+        self.restart();
         self.world.pass(Duration::from_secs(1));
     }
 }

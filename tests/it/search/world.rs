@@ -3,16 +3,16 @@
 //!
 //! It judges by itself what it is sent; what it was asked and what it answered is its own log.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use keywheel::atlas::{AtlasApi, Groups, Team};
+use keywheel::atlas::{AtlasApi, Groups, Level, Team};
 use keywheel::domain::event::KeyEvent;
 use keywheel::domain::ids::{GroupId, RotationId};
 use keywheel::domain::key::{KeyRef, Place, Provider};
-use keywheel::domain::rotation::outcome::{Class, Cluster, Failure, Observation, Reply};
+use keywheel::domain::rotation::outcome::{Class, Cluster, EndpointSet, Failure, Observation, Reply};
 use keywheel::domain::rotation::state::{State, Target};
 use keywheel::domain::time::{Clock, ManualClock, Span, Timestamp};
 use keywheel::store::Store;
@@ -148,15 +148,54 @@ pub(crate) struct Script {
     pub(crate) humans: Vec<(u64, &'static str)>,
 }
 
+/// What a drained bucket says in `Retry-After`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Header {
+    Missing,
+    UntilFull,
+    /// So many seconds, and then it is still empty.
+    Short(u64),
+}
+
+/// A time in which the bucket of an endpoint set is empty.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drained {
+    pub(crate) set: EndpointSet,
+    from: Timestamp,
+    to: Timestamp,
+    header: Header,
+}
+
+impl Drained {
+    fn draw(dice: &mut Dice, start: Timestamp, calm_from: Timestamp) -> Self {
+        const SETS: [EndpointSet; 5] = [
+            EndpointSet::Encryption,
+            EndpointSet::PrivateEndpoints,
+            EndpointSet::Clusters,
+            EndpointSet::Alerts,
+            EndpointSet::Events,
+        ];
+        let set = SETS[usize::try_from(dice.roll(5)).unwrap()];
+        let from = start + dice.seconds(0, 1200);
+        let to = (from + dice.seconds(10, 3600)).min(calm_from);
+        let header = match dice.roll(3) {
+            0 => Header::Missing,
+            1 => Header::UntilFull,
+            _ => Header::Short(dice.roll(90) + 1),
+        };
+        Self { set, from, to, header }
+    }
+}
+
 /// What a seed decides beforehand.
 #[expect(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) lie: Lie,
     /// Percent of calls that fail on their way.
-    faults: u64,
+    pub(crate) faults: u64,
     /// Per mille of points at which the process is killed, or stands still.
-    accidents: u64,
+    pub(crate) accidents: u64,
     /// Percent of commits that fail.
     pub(crate) bad_commits: u64,
     /// A second process takes over what a stopped one held; otherwise a restart knows that it is alone.
@@ -176,6 +215,8 @@ pub(crate) struct Plan {
     pub(crate) clusters: Vec<&'static str>,
     /// After how many seconds an approver thinks better of it.
     pub(crate) withdraws: Option<u64>,
+    /// Rate limits that other tools of the customer use up.
+    pub(crate) drained: Vec<Drained>,
     pub(crate) script: Option<Script>,
 }
 
@@ -212,6 +253,7 @@ impl Plan {
             stale: Duration::ZERO,
             clusters: vec!["UPDATES", "UPDATES"],
             withdraws: None,
+            drained: Vec::new(),
             script: Some(script),
         }
     }
@@ -243,6 +285,7 @@ impl Plan {
                 _ => vec!["UPDATES"],
             },
             withdraws: None,
+            drained: Vec::new(),
             script: None,
         }
     }
@@ -281,7 +324,8 @@ pub(crate) struct Inner {
     pub(crate) patches: Vec<Patch>,
     pub(crate) looks: Vec<(Timestamp, &'static str, Option<bool>)>,
     in_flight: Option<&'static str>,
-    not_before: Option<Timestamp>,
+    /// Until when Atlas refuses an endpoint set, as its last `Retry-After` named it.
+    not_before: BTreeMap<EndpointSet, Timestamp>,
     pub(crate) stop: Option<Stop>,
     /// Time in which no process could act.
     pub(crate) downtime: Duration,
@@ -307,6 +351,17 @@ pub(crate) fn key(text: &str) -> KeyRef {
     KeyRef::parse(Provider::Aws, text).unwrap()
 }
 
+/// Whose rate limit a call counts against.
+fn set_of(call: &str) -> EndpointSet {
+    match call {
+        "clusters" => EndpointSet::Clusters,
+        "alerts" => EndpointSet::Alerts,
+        "events" => EndpointSet::Events,
+        "may_change" => EndpointSet::PrivateEndpoints,
+        _ => EndpointSet::Encryption,
+    }
+}
+
 fn failed(class: Class, status: Option<u16>, retry_after: Option<Span>) -> Failure {
     Failure { class, status, code: None, detail: "as the seed has it".to_owned(), retry_after }
 }
@@ -320,6 +375,11 @@ impl World {
         // Dice of its own: what was kept before there was this must go on telling its story.
         let mut second = Dice::new(seed ^ (1 << 40));
         plan.withdraws = second.chance(15).then(|| second.roll(500));
+        let mut third = Dice::new(seed ^ (1 << 41));
+        if third.chance(40) {
+            let calm_from = plan.calm_from;
+            plan.drained = (0..=third.roll(3)).map(|_| Drained::draw(&mut third, start, calm_from)).collect();
+        }
         let humans = match dice.roll(10) {
             0 => vec![(dice.roll(1200), THIRD)],
             1 => vec![(dice.roll(1200), OLD)],
@@ -353,7 +413,7 @@ impl World {
             patches: Vec::new(),
             looks: Vec::new(),
             in_flight: None,
-            not_before: None,
+            not_before: BTreeMap::new(),
             stop: None,
             downtime: Duration::ZERO,
             broken: None,
@@ -421,6 +481,8 @@ impl World {
             let odd = inner.dice.chance(faults / 2).then(|| inner.dice.roll(4));
             (Duration::from_millis(latency / 2), Duration::from_millis(latency - latency / 2), lost, odd)
         };
+        let set = set_of(what);
+        self.runs().await;
         self.killed(what, At::Before).await;
         if let Some(asleep) = self.accident().await
             && asleep >= timeout
@@ -428,20 +490,17 @@ impl World {
             return Err(failed(Class::Unknown, None, None));
         }
         self.pass(there);
-        {
-            let now = self.clock.now();
-            let mut inner = self.inner();
-            // People may be impatient, and a new process does not know what the last one was told.
-            let known = inner.watched.is_some() && inner.plan.accidents == 0 && inner.plan.bad_commits == 0;
-            if known && inner.not_before.is_some_and(|at| now < at) {
-                inner.accuse("I13: asked again before Retry-After was over");
-            }
-        }
+        self.judge_wait(set);
         if lost == Some(0) {
             self.pass(timeout);
             return Err(failed(Class::Unknown, None, None));
         }
         let now = self.clock.now();
+        if let Some(seconds) = self.inner().drained(set, now) {
+            self.wait_named(set, seconds);
+            self.pass(back);
+            return Err(failed(Class::Transient, Some(429), seconds.map(Span::from_secs)));
+        }
         let scripted = self.inner().struck(what, now);
         match scripted {
             None | Some(Odd::LostReply | Odd::Unreadable | Odd::HumanAfter(_)) => {}
@@ -460,8 +519,7 @@ impl World {
                 self.killed(what, At::Acted).await;
                 self.pass(back);
                 self.killed(what, At::Answered).await;
-                let until = retry_after.map(|it| self.clock.now() + Duration::from_secs(it));
-                self.inner().not_before = until;
+                self.wait_named(set, retry_after);
                 return Err(failed(class, Some(status), retry_after.map(Span::from_secs)));
             }
             Some(Odd::HumanBefore(key)) => {
@@ -473,8 +531,7 @@ impl World {
         match odd {
             Some(0) => {
                 let seconds = self.inner().dice.roll(90) + 1;
-                let until = self.clock.now() + Duration::from_secs(seconds);
-                self.inner().not_before = Some(until);
+                self.wait_named(set, Some(seconds));
                 self.pass(back);
                 // The header counts from the answer; the world is that much kinder.
                 return Err(failed(Class::Transient, Some(429), Some(Span::from_secs(seconds))));
@@ -516,6 +573,40 @@ impl World {
             return Err(failed(Class::Unknown, Some(200), None));
         }
         answer
+    }
+
+    /// I13, at the instant a request is received.
+    fn judge_wait(&self, set: EndpointSet) {
+        let now = self.clock.now();
+        let mut inner = self.inner();
+        // People may be impatient, and a new process does not know what the last one was told.
+        let known = inner.watched.is_some() && inner.plan.accidents == 0 && inner.plan.bad_commits == 0;
+        if known && inner.not_before.get(&set).is_some_and(|at| now < *at) {
+            inner.accuse(&format!("I13: {set} was asked again before its Retry-After was over"));
+        }
+    }
+
+    /// Atlas refuses `set`, and names a wait or none.
+    fn wait_named(&self, set: EndpointSet, seconds: Option<u64>) {
+        let now = self.clock.now();
+        let mut inner = self.inner();
+        match seconds {
+            Some(seconds) => inner.not_before.insert(set, now + Duration::from_secs(seconds)),
+            None => inner.not_before.remove(&set),
+        };
+    }
+
+    /// A new process knows of the waits that are in the database, and of no others.
+    pub(crate) fn forget_waits(&self) {
+        self.inner().not_before.retain(|set, _| *set == EndpointSet::Encryption);
+    }
+
+    /// Calls of one observation run side by side: while their process stands still, none of them goes on.
+    async fn runs(&self) {
+        std::future::poll_fn(|_| {
+            if self.inner().stop.is_some() { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+        })
+        .await;
     }
 
     /// The process ends here if the script says so; then this never returns.
@@ -619,6 +710,19 @@ impl Inner {
         script.killed += 1;
         self.stop = Some(Stop::Crash);
         true
+    }
+
+    /// The answer of a bucket that is empty: what `Retry-After` names, if it names anything.
+    #[expect(clippy::option_option, reason = "a refusal, and its header")]
+    fn drained(&self, set: EndpointSet, now: Timestamp) -> Option<Option<u64>> {
+        let empty = |it: &&Drained| it.set == set && it.from <= now && now < it.to;
+        let drained = self.plan.drained.iter().find(empty)?;
+        let left = drained.to.since(now).as_secs() + 1;
+        Some(match drained.header {
+            Header::Missing => None,
+            Header::UntilFull => Some(left),
+            Header::Short(seconds) => Some(seconds.min(left)),
+        })
     }
 
     /// The scripted fault that strikes this call, if one does.
@@ -843,6 +947,10 @@ impl AtlasApi for World {
         vec!["default".to_owned()]
     }
 
+    fn levels(&self) -> Vec<Level> {
+        Vec::new()
+    }
+
     fn identity(&self, _: &str) -> Option<String> {
         None
     }
@@ -864,7 +972,14 @@ impl AtlasApi for World {
         _: Timestamp,
         _: Duration,
     ) -> BoxFuture<'a, Result<Vec<KeyEvent>, Failure>> {
-        nothing_kept()
+        Box::pin(async move {
+            let now = self.clock.now();
+            self.judge_wait(EndpointSet::Events);
+            let seconds = self.inner().drained(EndpointSet::Events, now);
+            let Some(seconds) = seconds else { return nothing_kept().await };
+            self.wait_named(EndpointSet::Events, seconds);
+            Err(failed(Class::Transient, Some(429), seconds.map(Span::from_secs)))
+        })
     }
 
     fn project_owners<'a>(
@@ -891,7 +1006,17 @@ impl AtlasApi for World {
         _: &'a str,
         _: &'a str,
         _: Duration,
-    ) -> BoxFuture<'a, Result<(String, Vec<String>), Failure>> {
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
+        nothing_kept()
+    }
+
+    fn team_name<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: &'a str,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<String, Failure>> {
         nothing_kept()
     }
 

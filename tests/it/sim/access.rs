@@ -189,6 +189,44 @@ async fn a_bucket_empties_says_so_and_fills_again() {
 }
 
 #[tokio::test]
+async fn each_endpoint_set_is_drained_by_itself() {
+    let site = Site::new().await;
+    let project = format!("/groups/{}", group(1));
+    let org = "/orgs/65aa0000000000000000feed";
+    let sets = [
+        (
+            "encryption",
+            vec![
+                format!("{project}/encryptionAtRest"),
+                format!("{project}/encryptionAtRest/AWS/privateEndpoints"),
+            ],
+        ),
+        ("clusters", vec![format!("{project}/clusters")]),
+        ("alerts", vec![format!("{project}/alerts")]),
+        ("events", vec![format!("{project}/events")]),
+        ("groups", vec!["/groups".to_owned(), project.clone()]),
+        ("users", vec![format!("{project}/users"), format!("{org}/users")]),
+        ("teams", vec![format!("{project}/teams")]),
+    ];
+    for (drained, _) in &sets {
+        let empty = json!({ "rateLimits": { *drained: { "capacity": 0, "refill": 6 } } });
+        site.control("POST /sim/v1/world", &empty.to_string()).await;
+        for (set, paths) in &sets {
+            for path in paths {
+                let version = if *set == "users" { "2025-02-19" } else { "2023-01-01" };
+                let reply = site.try_get(path, version).await.unwrap();
+                if set == drained {
+                    reply.refused(429, "RATE_LIMITED_TOKEN_BUCKET");
+                    assert_eq!(reply.header("retry-after"), Some("10"), "{path}");
+                } else {
+                    assert_ne!(reply.status, 429, "{path} while {drained} is drained");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_log_names_the_credential_and_no_secret() {
     let site = Site::new().await;
     site.of_group("").await;
