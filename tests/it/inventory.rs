@@ -214,6 +214,7 @@ async fn an_edit_never_collides_with_sweeps_that_find_nothing_new() {
     let rig = Rig::on(Backend::Sqlite, World::demo()).await;
     let read = rig.swept().await;
     for _ in 0..3 {
+        rig.pass(Duration::from_secs(60));
         let (store, now) = (&rig.engine.store, rig.engine.clock.now());
         assert!(
             store.project_checked(&read.group_id, read.version, read.last_checked_at, now).await.unwrap()
