@@ -1,11 +1,14 @@
 //! The figures that Keywheel is held to, measured on the release build and printed as one table.
 //!
-//! `cargo bench` runs it. Nothing here fails a build over time: a slow machine is not a fault.
+//! `cargo bench` runs it. Nothing here fails a build over time: a slow machine is not a fault. What depends on
+//! the disk is measured once more with 4 ms added to each flush (`slow-flush/slow_flush.c`, needs `cc`).
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that cannot go on must say so")]
 
 #[path = "figures/engine.rs"]
 mod engine;
+#[path = "figures/flood.rs"]
+mod flood;
 #[path = "figures/hooks.rs"]
 mod hooks;
 
@@ -33,6 +36,32 @@ impl Drop for Daemon {
     }
 }
 
+/// Milliseconds that the slow disk of the second round takes longer for each flush.
+const FLUSH_DELAY: &str = "4";
+
+/// Set in the process whose flushes are slow.
+const SLOW: &str = "KEYWHEEL_FLUSH_DELAY_MS";
+
+/// Measures again in a process whose flushes, and those of the daemons it starts, take longer.
+fn with_slow_flushes() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let library = folder.join("libslow_flush.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/slow-flush/slow_flush.c");
+    let built = Command::new("cc")
+        .args(["-O2", "-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(source)
+        .arg("-ldl")
+        .status();
+    if !built.is_ok_and(|status| status.success()) {
+        println!("no figures with slow flushes: cc cannot build benches/slow-flush/slow_flush.c");
+        return;
+    }
+    println!("with {FLUSH_DELAY} ms added to each flush:");
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    assert!(again.env("LD_PRELOAD", library).env(SLOW, FLUSH_DELAY).status().unwrap().success());
+}
+
 fn main() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -40,7 +69,9 @@ fn main() {
         println!("{:<58} {:>12}  hold", "figure", "measured");
         // One alone while somebody works on it.
         let wanted = std::env::var("KEYWHEEL_FIGURE").unwrap_or_default();
-        let asked = |name: &str| wanted.is_empty() || wanted == name;
+        let slow = std::env::var_os(SLOW).is_some();
+        let on_disk = |name: &str| wanted.is_empty() || wanted == name;
+        let asked = |name: &str| !slow && on_disk(name);
         for (count, memory) in [(0, 20), (10_000, 40)].into_iter().filter(|_| asked("memory")) {
             let house = House::start(count, world(count.min(DUE)), "").await;
             row(
@@ -54,7 +85,7 @@ fn main() {
             }
             house.end().await;
         }
-        if asked("patch") {
+        if on_disk("patch") {
             // One late packet decides a p99 of a hundred: the middle one of five runs.
             let mut runs = Vec::new();
             for _ in 0..5 {
@@ -64,11 +95,12 @@ fn main() {
                 (a.as_secs_f64() * d.as_secs_f64()).total_cmp(&(c.as_secs_f64() * b.as_secs_f64()))
             });
             let (ours, bare) = runs[2];
-            ratio("approved to PATCH, p99 of 100 at once, to a bare client", ours, bare, "<= 2");
+            ratio("approved to PATCH, p99 of 100 at once, to a bare client", ours, bare, "<= 1");
         }
-        if asked("fleet") {
+        if on_disk("fleet") {
             let (took, bound) = engine::fleet().await;
-            ratio("1,000 rotations, 64 at a time, 50 ms Atlas, to the bound", took, bound, "<= 1.1");
+            let hold = if slow { "<= 1.15" } else { "<= 1.05" };
+            ratio("1,000 rotations, 64 at a time, 50 ms Atlas, to the bound", took, bound, hold);
         }
         if asked("sweep") {
             let sweeps = engine::sweeps(&[1_000, 10_000, 100_000]).await;
@@ -80,10 +112,18 @@ fn main() {
             let grown = engine::growth().await as f64 / 1024.0;
             row("database growth per project and year", &format!("{grown:.1} KiB"), "<= 100 KiB");
         }
+        if on_disk("flood") {
+            flood::readyz().await;
+        }
         if asked("hooks") {
             hooks::figures().await;
         }
     });
+    let wanted = std::env::var("KEYWHEEL_FIGURE").unwrap_or_default();
+    let on_disk = ["", "patch", "fleet", "flood"].contains(&wanted.as_str());
+    if on_disk && std::env::var_os(SLOW).is_none() {
+        with_slow_flushes();
+    }
 }
 
 fn ratio(figure: &str, ours: Duration, theirs: Duration, hold: &str) {

@@ -1,0 +1,142 @@
+//! How much later a PATCH and a roll-back leave while 300 connections ask `/readyz` without a pause.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use keywheel::domain::time::{Clock, SystemClock, Timestamp};
+use keywheel::sim::world::KeyState;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+use super::{House, binary, group, row, world};
+
+/// Connections that ask whether the daemon is ready.
+const CROWD: usize = 300;
+
+/// Rotations with and without the crowd.
+const ROUNDS: usize = 5;
+
+/// Waits that a measurement can bear.
+const QUICK: &str = "[verify]\nevery = \"60ms\"\nfalse_grace = \"200ms\"\ntimeout = \"20s\"\nguard = \"30s\"\n\
+    private_network_hold = \"31s\"\n[pace]\nbackoff_min = \"50ms\"\nbackoff_max = \"300ms\"\nsettle = \"400ms\"\n";
+
+fn key(number: usize) -> String {
+    format!("{number:08x}-aaaa-4aaa-8aaa-000000000002")
+}
+
+/// Prints both delays, the worst of the rounds under the crowd less the worst without it.
+pub(super) async fn readyz() {
+    let mut world = world(2 * ROUNDS);
+    for number in 0..2 * ROUNDS {
+        world.keys.insert(key(number), KeyState::Enabled);
+    }
+    let house = House::start(2 * ROUNDS, world, QUICK).await;
+    let people = People::new(&house);
+    let (mut quiet, mut crowded) = ([Duration::ZERO; 2], [Duration::ZERO; 2]);
+    for number in 0..ROUNDS {
+        keep_worst(&mut quiet, people.rotate(&house, number).await);
+    }
+    let stop = CancellationToken::new();
+    let crowd = tokio::spawn(join_all((0..CROWD).map(|_| ask(house.port, stop.clone()))));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for number in ROUNDS..2 * ROUNDS {
+        keep_worst(&mut crowded, people.rotate(&house, number).await);
+    }
+    stop.cancel();
+    let answers: u64 = crowd.await.unwrap().into_iter().sum();
+    house.end().await;
+    for (which, name) in ["PATCH", "roll-back"].into_iter().enumerate() {
+        let later = crowded[which].saturating_sub(quiet[which]);
+        let text = format!("{} ms", later.as_millis());
+        let hold = format!(
+            "< 1000 ms  ({} to {} ms; {answers} answers)",
+            crowded[which].as_millis(),
+            quiet[which].as_millis()
+        );
+        row(&format!("/readyz asked by {CROWD} connections: {name} later by"), &text, &hold);
+    }
+}
+
+fn keep_worst(worst: &mut [Duration; 2], took: [Duration; 2]) {
+    for (worst, took) in worst.iter_mut().zip(took) {
+        *worst = took.max(*worst);
+    }
+}
+
+/// Asks again as soon as it is answered; says how often that was.
+async fn ask(port: u16, stop: CancellationToken) -> u64 {
+    let mut answers = 0;
+    let mut bytes = [0; 4096];
+    while !stop.is_cancelled() {
+        let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { continue };
+        while !stop.is_cancelled() {
+            let sent = stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: keywheel\r\n\r\n").await;
+            // Closed connections are made anew.
+            match (sent, stream.read(&mut bytes).await) {
+                (Ok(()), Ok(1..)) => answers += 1,
+                _ => break,
+            }
+        }
+    }
+    answers
+}
+
+/// Somebody who proposes and somebody who approves.
+struct People {
+    http: reqwest::Client,
+    proposer: String,
+    approver: String,
+}
+
+impl People {
+    fn new(house: &House) -> Self {
+        let token = |name: &str, role: &str| {
+            let mut command =
+                binary(house.folder.path(), &["token", "create", "--name", name, "--role", role]);
+            let made = command.output().unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            String::from_utf8(made.stdout).unwrap().trim().to_owned()
+        };
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
+        Self { http, proposer: token("ada", "operator"), approver: token("grace", "approver") }
+    }
+
+    async fn post(&self, house: &House, token: &str, path: &str, body: Value) -> Value {
+        let url = format!("http://127.0.0.1:{}/api/v1{path}", house.port);
+        let answer = self.http.post(url).bearer_auth(token).json(&body).send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{status}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// One rotation: from its approval to the PATCH, and from a key that went bad to the roll-back.
+    async fn rotate(&self, house: &House, number: usize) -> [Duration; 2] {
+        let proposed = format!("/projects/{}/rotations", group(number));
+        let made = self.post(house, &self.proposer, &proposed, json!({ "newKey": key(number) })).await;
+        let approve = format!("/rotations/{}/approve", made["id"].as_str().unwrap());
+        let approved = SystemClock.now();
+        self.post(house, &self.approver, &approve, json!({})).await;
+        let sent = patch(house, number, 1).await;
+        let broken = SystemClock.now();
+        house.sim.with(|world| world.keys.insert(key(number), KeyState::Disabled));
+        let back = patch(house, number, 2).await;
+        [sent.since(approved), back.since(broken)]
+    }
+}
+
+/// When Atlas received the `nth` PATCH of a project.
+async fn patch(house: &House, number: usize, nth: usize) -> Timestamp {
+    let limit = SystemClock.now() + Duration::from_secs(120);
+    loop {
+        let log = house.sim.log().into_iter();
+        let own = |it: &keywheel::sim::world::LogEntry| {
+            it.operation == "patch_ear" && it.group_id.as_deref() == Some(&*group(number))
+        };
+        if let Some(it) = log.filter(own).nth(nth - 1) {
+            return it.at;
+        }
+        assert!(SystemClock.now() < limit, "PATCH {nth} of {number} did not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
