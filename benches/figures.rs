@@ -4,6 +4,7 @@
 //! the disk is measured once more with 4 ms added to each flush (`slow-flush/slow_flush.c`, needs `cc`).
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that cannot go on must say so")]
+#![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
 #[path = "figures/engine.rs"]
 mod engine;

@@ -104,7 +104,10 @@ impl Shutdown {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let own = self.clone();
-        // Outside the tracker: it lives until the second signal and nobody waits for it.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it lives until the second signal, and shutdown does not wait for it"
+        )]
         tokio::spawn(async move {
             either(&mut terminate, &mut interrupt).await;
             tracing::info!("ending; a second signal ends at once");
@@ -114,6 +117,16 @@ impl Shutdown {
             std::process::exit(1);
         });
         Ok(())
+    }
+}
+
+/// Waits for `span`; a stop ends every wait.
+pub async fn pause(span: Duration, stop: &CancellationToken) {
+    #[expect(clippy::disallowed_methods, reason = "this is the wait that a stop ends")]
+    let passed = tokio::time::sleep(span);
+    tokio::select! {
+        () = passed => {}
+        () = stop.cancelled() => {}
     }
 }
 

@@ -1,4 +1,4 @@
-//! `keywheel demo`: simulator, database, daemon and dashboard in one process, and three rotations
+//! `keywheel demo`: simulator, database and daemon in one process, and three rotations
 //! before the reader's eyes, the last one set off by an event. Atlas and the key services are simulated; everything else is real.
 
 use std::io::Write;

@@ -182,12 +182,14 @@ where
         .header_read_timeout(NEXT_HEAD)
         .max_buf_size(LONGEST_HEAD)
         .serve_connection(TokioIo::new(io), service);
+    #[expect(clippy::disallowed_methods, reason = "the select below ends with a stop")]
+    let first_head = tokio::time::sleep(FIRST_HEAD);
     let mut serving = pin!(serving);
     tokio::select! {
         _ = &mut serving => return,
         () = spoke.cancelled() => {}
         () = leave.cancelled() => return,
-        () = tokio::time::sleep(FIRST_HEAD) => return,
+        () = first_head => return,
         () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
     }
     tokio::select! {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::config::{Config, Credential, PatchBody};
 use crate::domain::time::{Clock, SystemClock};
+use crate::lifecycle::pause;
 use crate::store::{GONE_AFTER, Other, Presence, Store};
 
 /// How often a daemon says that it is there.
@@ -65,9 +66,9 @@ pub(super) async fn join(config: &Config, store: &Store) -> anyhow::Result<Prese
 /// Stays announced until `stop`, and leaves then.
 pub(super) async fn run(store: Store, it: Presence, stop: CancellationToken) {
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = stop.cancelled() => break,
+        pause(EVERY, &stop).await;
+        if stop.is_cancelled() {
+            break;
         }
         if let Err(error) = store.stay(&it, SystemClock.now()).await {
             tracing::warn!(error = %error, "other daemons cannot see that this one runs");

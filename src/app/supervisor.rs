@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
+use crate::lifecycle::pause;
 
 /// A sweep that has not finished for this long is one that hangs.
 pub(super) const SWEEP_PATIENCE: Duration = Duration::from_mins(30);
@@ -51,9 +52,9 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
                 "no sweep has finished for half an hour; the supervisor is no longer told that all is well"
             );
         }
-        tokio::select! {
-            () = tokio::time::sleep(limit / 3) => {}
-            () = stop.cancelled() => return,
+        pause(limit / 3, &stop).await;
+        if stop.is_cancelled() {
+            return;
         }
     }
 }

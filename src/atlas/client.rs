@@ -18,7 +18,7 @@ use super::AtlasError;
 use super::answer::Answer;
 use super::error::told;
 use crate::domain::rotation::outcome::{Class, Failure};
-use crate::domain::time::{Clock, Span, Timestamp};
+use crate::domain::time::{Clock, Span, Timestamp, monotonic};
 use crate::net::body::{self, BodyError};
 use crate::net::cause::root_cause;
 use crate::net::client;
@@ -69,12 +69,12 @@ pub(super) struct Deadline(Instant);
 
 impl Deadline {
     pub(super) fn after(span: Duration) -> Self {
-        let now = Instant::now();
+        let now = monotonic();
         Self(now.checked_add(span).unwrap_or(now + Duration::from_hours(1)))
     }
 
     pub(super) fn left(self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
+        self.0.saturating_duration_since(monotonic())
     }
 
     /// The instant at which a third of what is left has passed.
@@ -125,7 +125,7 @@ impl Http {
         if limit.is_zero() {
             return Err(Broken::NotSent(told(Class::Transient, "no time was left to ask Atlas")));
         }
-        let started = Instant::now();
+        let started = monotonic();
         let result = timeout(limit, self.trip(request, authorization, limit)).await;
         let result =
             result.unwrap_or_else(|_| Err(Broken::Unanswered(told(Class::Unknown, no_reply(limit)))));
@@ -155,7 +155,7 @@ impl Http {
             outgoing = outgoing.header(CONTENT_TYPE, *media_type).body(bytes.clone());
         }
         let began = self.clock.now();
-        let started = Instant::now();
+        let started = monotonic();
         let mut response = outgoing.send().await.map_err(|error| self.broken(error, limit))?;
         // The headers are here, so the status is known whatever becomes of the body: the body gets
         // less than the whole limit, for the outer one would throw the status away.

@@ -42,6 +42,7 @@ pub(super) fn on_socket(router: Router) -> (Client, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("k.sock");
     let listener = UnixListener::bind(&path).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a server of a test")]
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     (Client::over_socket(&path).unwrap(), dir)
 }
@@ -51,6 +52,7 @@ pub(super) async fn on_tcp(router: Router) -> String {
     install_provider();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a server of a test")]
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     format!("http://{address}")
 }

@@ -103,7 +103,7 @@ pub(super) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show everything in one process: simulator, seeded projects, dashboard; nothing real is touched
+    /// Show three rotations in one process, against a simulated Atlas; nothing real is touched
     #[command(after_help = "Example:\n  keywheel demo --fast")]
     Demo(local::Demo),
     /// Run the daemon until SIGTERM or SIGINT; a second signal ends it at once

@@ -101,6 +101,7 @@ pub(super) async fn status(args: &Status, client: &Client, printer: &mut Printer
             Err(failure) if last.is_null() => return Err(failure),
             Err(failure) => printer.status(&format!("{failure}; trying again"))?,
         }
+        #[expect(clippy::disallowed_methods, reason = "a command ends with its process")]
         tokio::time::sleep(WATCH_EVERY).await;
     }
 }

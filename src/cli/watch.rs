@@ -37,6 +37,7 @@ pub(super) async fn follow(id: RotationId, client: &Client, printer: &mut Printe
                     watch.printer.note(&format!("{failure}; trying again"));
                 }
                 watch.failures += 1;
+                #[expect(clippy::disallowed_methods, reason = "a command ends with its process")]
                 tokio::time::sleep(RETRY_EVERY).await;
             }
             Err(failure) => return Err(failure),
@@ -88,6 +89,7 @@ impl Watch<'_> {
         let over = self.ended().await?;
         if over.is_none() {
             // A server that closes every stream at once must not be asked in a tight loop.
+            #[expect(clippy::disallowed_methods, reason = "a command ends with its process")]
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         Ok(over)

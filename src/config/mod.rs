@@ -2,8 +2,8 @@
 //!
 //! Loading layers the sources, reads every setting, checks them against each other and against
 //! what Atlas does, and only then hands out a [`Config`]; a fault anywhere is an error that lists
-//! *all* faults. There is no global configuration and no reloading: a value is passed to whoever
-//! needs it. Two things are deliberately outside: whether the database or Atlas can be reached, and
+//! *all* faults. There is no global configuration: a value is passed to what needs it. SIGHUP
+//! loads it again, and `app/reload.rs` says which settings are then taken over. Two things are deliberately outside: whether the database or Atlas can be reached, and
 //! what a project overrides for itself.
 
 mod check;
@@ -72,7 +72,7 @@ pub struct Config {
     pub log: Log,
 }
 
-/// Where the API and the dashboard are served.
+/// Where the API is served.
 #[derive(Clone, Debug)]
 pub struct Server {
     /// The address to listen on.

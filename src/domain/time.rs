@@ -285,6 +285,14 @@ impl Clock for SystemClock {
     }
 }
 
+/// The monotonic clock, for how long a real call takes. It is never stored, and nothing that a test could want to
+/// move depends on it.
+#[must_use]
+pub fn monotonic() -> std::time::Instant {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the monotonic clock")]
+    std::time::Instant::now()
+}
+
 /// A clock that moves only when told to; clones share their time.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<Mutex<Timestamp>>);

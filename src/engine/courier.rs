@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use crate::lifecycle::pause;
 use crate::mail::{Letter, Smtp, Trouble};
 use crate::store::{ClaimedMail, MailEnd, StoreError};
 
@@ -75,13 +76,9 @@ impl Courier {
             match rest {
                 Rest::Until(wait) => tokio::select! {
                     () = self.engine.mail_due.mail() => {}
-                    () = stop.cancelled() => {}
-                    () = tokio::time::sleep(wait) => {}
+                    () = pause(wait, &stop) => {}
                 },
-                Rest::Pause => tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = tokio::time::sleep(PAUSE) => {}
-                },
+                Rest::Pause => pause(PAUSE, &stop).await,
             }
         }
     }

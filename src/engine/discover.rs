@@ -9,17 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
 
 use super::Engine;
 use super::command::CommandError;
 use crate::atlas::{AtlasApi, Group, Groups};
 use crate::domain::rotation::outcome::{Class, Failure, Observation};
+use crate::domain::time::monotonic;
 
 /// Projects looked at at the same time.
 const AT_ONCE: usize = 8;
@@ -176,7 +176,7 @@ impl<'a> Look<'a> {
         Self {
             engine,
             credential,
-            end: Instant::now() + PATIENCE,
+            end: monotonic() + PATIENCE,
             organizations: Mutex::default(),
             teams: Mutex::default(),
         }
@@ -189,17 +189,17 @@ impl<'a> Look<'a> {
         ask: impl Fn(Duration) -> BoxFuture<'b, Result<T, Failure>> + Send,
     ) -> Result<T, Failure> {
         loop {
-            let left = self.end.saturating_duration_since(Instant::now());
+            let left = self.end.saturating_duration_since(monotonic());
             let answer = ask(left.min(self.engine.settings.request_timeout.get())).await;
             let limited =
                 |failure: &&Failure| failure.class == Class::Transient && failure.status == Some(429);
             let Some(failure) = answer.as_ref().err().filter(limited) else { return answer };
             let asked = failure.retry_after.unwrap_or(self.engine.settings.pace.rate_limit_floor).get();
-            let again = Instant::now() + asked;
+            let again = monotonic() + asked;
             if again >= self.end {
                 return answer;
             }
-            tokio::time::sleep_until(again).await;
+            tokio::time::sleep_until(again.into()).await;
         }
     }
 

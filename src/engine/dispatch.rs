@@ -14,6 +14,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{ENGINE, Engine};
+use crate::lifecycle::pause;
 use crate::mail::Letter;
 use crate::store::{ClaimedMail, Lane, MailEnd, NewAudit, OutboxRow, StoreError};
 use crate::webhook::{Answer, Note, Target, body};
@@ -123,8 +124,7 @@ impl Dispatch {
             tokio::select! {
                 Some(done) = under_way.join_next_with_id() => self.lanes.ended(done),
                 () = due => {}
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = pause(wait, &stop) => {}
             }
         }
         while under_way.join_next().await.is_some() {}

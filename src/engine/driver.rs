@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{Engine, step};
+use crate::lifecycle::pause;
 use crate::store::{RotationRow, StoreError};
 
 /// The longest the driver sleeps without asking the database.
@@ -49,9 +50,8 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
         };
         tokio::select! {
             // Slots that come free together are filled together: a claim is a durable write.
-            () = notified => tokio::time::sleep(GATHER).await,
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(sleep) => {}
+            () = notified => pause(GATHER, &stop).await,
+            () = pause(sleep, &stop) => {}
         }
     }
     steps.close();
@@ -107,6 +107,7 @@ async fn work(engine: &Engine, row: &RotationRow, pause: Duration) -> Result<(),
         engine.metrics.lease_losses.inc();
     }
     if !overtaken {
+        #[expect(clippy::disallowed_methods, reason = "two seconds at most, with the claim still held")]
         tokio::time::sleep(pause).await;
     }
     if let Err(error) = engine.store.release(row).await {

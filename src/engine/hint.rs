@@ -21,6 +21,7 @@ use crate::domain::hint::{Concern, Hint, Meaning, Subject, Watch};
 use crate::domain::ids::{EventId, GroupId};
 use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
+use crate::lifecycle::pause;
 use crate::store::{ClaimedEvent, NewAudit, StoreError};
 
 /// Events that are looked at together.
@@ -73,8 +74,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
         };
         tokio::select! {
             () = notified => {}
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(sleep) => {}
+            () = pause(sleep, &stop) => {}
         }
     }
 }

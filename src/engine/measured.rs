@@ -62,7 +62,7 @@ impl Measured {
         call: impl Future<Output = T>,
         class: impl FnOnce(&T) -> &'static str,
     ) -> T {
-        let started = std::time::Instant::now();
+        let started = crate::domain::time::monotonic();
         let done = call.instrument(tracing::info_span!("atlas", operation)).await;
         self.metrics.call(operation, class(&done), started.elapsed());
         done

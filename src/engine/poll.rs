@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::candidate::{Ask, Deferred, Finding, consider};
 use crate::domain::ids::GroupId;
+use crate::lifecycle::pause;
 use crate::store::StoreError;
 
 /// Projects that are taken together.
@@ -36,10 +37,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
                 LONGEST_SLEEP
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(sleep) => {}
-        }
+        pause(sleep, &stop).await;
     }
 }
 

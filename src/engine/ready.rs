@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use crate::domain::time::Clock;
+use crate::lifecycle::pause;
 use crate::store::Store;
 
 /// The shortest time from one probe to the next.
@@ -91,9 +92,6 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
         readiness.probe(&engine.store, engine.clock.as_ref()).await;
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = stop.cancelled() => return,
-        }
+        pause(EVERY, &stop).await;
     }
 }

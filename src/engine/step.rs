@@ -50,9 +50,11 @@ async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outc
     let lease = engine.settings.lease();
     let mut looking = std::pin::pin!(observe(engine, row, extras));
     loop {
+        #[expect(clippy::disallowed_methods, reason = "the look has a deadline of its own")]
+        let third = tokio::time::sleep(lease / 3);
         tokio::select! {
             outcome = &mut looking => return outcome,
-            () = tokio::time::sleep(lease / 3) => engine.store.renew(row, engine.clock.now(), lease).await?,
+            () = third => engine.store.renew(row, engine.clock.now(), lease).await?,
         }
     }
 }

@@ -136,6 +136,7 @@ impl Letter {
 }
 
 /// Subject and paragraphs.
+#[expect(clippy::too_many_lines, reason = "a paragraph for each kind, read as one list")]
 fn said(kind: &str, it: &Model<'_>) -> (String, Vec<String>) {
     let project = it.project();
     let remedy = it.get("remedy");

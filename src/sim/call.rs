@@ -76,6 +76,7 @@ impl Call {
     pub(super) async fn answer(mut self, operation: Operation) -> Response {
         let (index, admitted, fault) = self.arrive(operation);
         if let Some(Kind::Delay(ms)) = fault {
+            #[expect(clippy::disallowed_methods, reason = "a scripted delay")]
             tokio::time::sleep(Duration::from_millis(ms)).await;
         }
         self.ask.now = self.sim.clock.now();
@@ -146,6 +147,7 @@ impl Call {
     fn apply_later(&self, index: usize, operation: Operation, wait: Duration) {
         let (sim, mut ask) = (self.sim.clone(), self.ask.clone());
         self.sim.tasks.spawn(async move {
+            #[expect(clippy::disallowed_methods, reason = "a scripted delay")]
             tokio::time::sleep(wait).await;
             ask.now = sim.clock.now();
             let mut world = sim.world();

@@ -47,6 +47,7 @@ where
             });
         };
         tracing::warn!(transaction = name, error = %error, "transaction {name} repeated");
+        #[expect(clippy::disallowed_methods, reason = "six short waits at most")]
         tokio::time::sleep(wait).await;
     }
 }

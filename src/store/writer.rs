@@ -61,6 +61,10 @@ impl Writer {
     /// Starts the task that writes with the connection of `pool`.
     pub(super) fn start(pool: SqlitePool) -> Self {
         let (queue, inbox) = mpsc::unbounded_channel();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with its store, and closing the store waits for it"
+        )]
         tokio::spawn(Queue { inbox, lanes: Lanes::default(), stopping: None }.run(pool));
         Self { queue }
     }

@@ -9,6 +9,7 @@ pub mod hooks;
 pub mod problem;
 
 mod api;
+mod signpost;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,12 +56,13 @@ pub fn router(web: Web) -> Router {
     Router::new()
         .nest("/api/v1", api::routes().layer(timeout).merge(api::streams()))
         .merge(hooks::routes())
+        .merge(signpost::routes())
         .route("/", get(front))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such page") })
+        .fallback(|| async { no_such_page() })
         .method_not_allowed_fallback(|| async {
             Problem::new(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -86,6 +88,10 @@ pub fn router(web: Web) -> Router {
             .into_response()
         }))
         .with_state(web)
+}
+
+fn no_such_page() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such page")
 }
 
 async fn front() -> Html<&'static str> {

@@ -122,6 +122,7 @@ async fn a_look_up_and_an_alias_are_checked_kept_and_cleared() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one rotation, read field by field")]
 async fn two_people_rotate_a_key_and_every_field_has_its_name() {
     let it = Daemon::start().await;
     let ada = it.token("ada", "operator,approver");
@@ -297,6 +298,7 @@ async fn what_atlas_refuses_is_told_in_its_own_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "a list of mistakes")]
 async fn every_mistake_is_answered_with_a_problem_that_names_it() {
     let it = Daemon::start().await;
     let root = it.token("root", "admin");
@@ -651,7 +653,7 @@ async fn a_stream_follows_a_rotation_and_is_resumed_where_it_broke() {
     it.add(&ada, 1).await;
     let id = it.propose(&ada, &group(1), &new_key()).await;
     let stream = || it.request("GET", &format!("/api/v1/rotations/{id}/stream"), &ada);
-    let live = tokio::spawn(events(stream()));
+    let live = crate::support::wait::spawn(events(stream()));
     let said = it.call(&grace, "POST", &format!("/rotations/{id}/approve"), Value::Null).await;
     assert_eq!(said.status, 200);
     let live = live.await.unwrap();
@@ -810,4 +812,22 @@ async fn a_scraper_learns_how_much_and_not_what() {
     let keys: Vec<_> =
         keys["items"].as_array().unwrap().iter().map(|it| it["key"].as_str().unwrap()).collect();
     assert_eq!(keys, [old_key(), new_key()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_links_in_webhooks_lead_to_the_command_that_shows_the_same() {
+    let it = Daemon::start().await;
+    let read = async |path: String| {
+        let response = it.request("GET", &path, "").send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let id = "0198c5a0-0000-7000-8000-000000000001";
+    let (status, text) = read(format!("/rotations/{id}")).await;
+    assert!(status == 200 && text.contains(&format!("rotation show {id}")), "{status} {text}");
+    let (status, text) = read(format!("/projects/{}", group(1))).await;
+    assert!(status == 200 && text.contains(&format!("why {}", group(1))), "{status} {text}");
+    for nothing in ["/rotations/1", "/projects/%3Cscript%3E"] {
+        let (status, text) = read(nothing.to_owned()).await;
+        assert!(status == 404 && !text.contains("script"), "{status} {text}");
+    }
 }

@@ -438,7 +438,9 @@ async fn slow_reads_do_not_keep_a_rotation_waiting() {
     let readers: Vec<_> = (0..20)
         .map(|_| {
             let read = read.clone();
-            tokio::spawn(async move { sqlx::query("SELECT pg_sleep(30)").execute(&read).await.is_ok() })
+            crate::support::wait::spawn(async move {
+                sqlx::query("SELECT pg_sleep(30)").execute(&read).await.is_ok()
+            })
         })
         .collect();
     until("all readers' connections are busy", Duration::from_secs(30), async || {

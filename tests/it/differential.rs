@@ -294,6 +294,7 @@ impl Side<'_> {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
     async fn act(
         &mut self,
         kind: Kind,

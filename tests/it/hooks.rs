@@ -90,8 +90,10 @@ impl Hall {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = web.stop.clone();
         let ending = stop.clone().cancelled_owned();
-        tokio::spawn(async move { axum::serve(listener, router(web)).with_graceful_shutdown(ending).await });
-        tokio::spawn(intake::run(engine.clone(), stop.clone()));
+        crate::support::wait::spawn(async move {
+            axum::serve(listener, router(web)).with_graceful_shutdown(ending).await
+        });
+        crate::support::wait::spawn(intake::run(engine.clone(), stop.clone()));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { sim, engine, live, clock, base, http, stop, _db: db }
     }

@@ -267,7 +267,7 @@ async fn an_atlas_that_hangs_keeps_no_reminder_from_being_written() {
     engine.settings = Arc::new(settings);
     let asked = rig.sim.log().len();
     let stop = CancellationToken::new();
-    let sweeping = tokio::spawn(sweep::run(engine.clone(), stop.clone()));
+    let sweeping = crate::support::wait::spawn(sweep::run(engine.clone(), stop.clone()));
     let reminded = eventually(LIMIT, async || (!rig.mails("reminder_digest").await.is_empty()).then_some(()));
     reminded.await.expect("nobody is reminded");
     stop.cancel();

@@ -600,7 +600,7 @@ async fn parrot() -> String {
         (axum::http::StatusCode::FORBIDDEN, axum::Json(body))
     };
     let app = axum::Router::new().fallback(answer);
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    crate::support::wait::spawn(async move { axum::serve(listener, app).await });
     base
 }
 

@@ -323,6 +323,7 @@ fn propose(world: &World) -> Rotation {
 }
 
 /// Plays one scenario to its end, killed the first time each of `crashes` is reached, in order.
+#[expect(clippy::too_many_lines, reason = "the world and the machine take turns in one loop")]
 fn play(decide: Decide, scenario: Scenario, crashes: &[At]) -> Result<Run, String> {
     let mut world = World::new(scenario);
     let mut crashes = crashes.iter().copied().peekable();
@@ -833,6 +834,7 @@ fn paged(it: &mut Rotation, at: Timestamp, pages: u32) {
 
 /// The rotation in every state, and with each thing that a decision may hang on turned the other way.
 /// Most of these cannot come to be; what is decided about them must not change unseen either.
+#[expect(clippy::too_many_lines, reason = "a list of variants")]
 fn variants(base: &Rotation) -> Vec<Rotation> {
     let mut all = vec![base.clone()];
     let open = State::ALL.iter().filter(|state| !state.is_final() && **state != base.state);

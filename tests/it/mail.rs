@@ -296,7 +296,7 @@ async fn a_password_in_the_url_reaches_the_server_as_it_is() {
 async fn german(answer: fn(&str) -> &'static str) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
+    crate::support::wait::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let (read, mut write) = stream.split();
@@ -402,7 +402,7 @@ async fn a_server_that_hangs_stops_nothing_but_mail() {
     let stop = CancellationToken::new();
     let courier =
         Courier::new(rig.engine.clone(), watch::channel(Some(smtp)).1, NonZeroU32::new(100).unwrap());
-    let running = tokio::spawn(courier.run(stop.clone()));
+    let running = crate::support::wait::spawn(courier.run(stop.clone()));
     let row = rig.approved().await;
     assert_eq!(rig.settle(&row).await.rotation.state, State::Completed);
     assert!(!running.is_finished());

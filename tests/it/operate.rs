@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::engine::sweep;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::support::daemon::{Daemon, keywheel, only_for_us, serve};
 use crate::support::db::Backend;
 use crate::support::receiver::Receiver;
-use crate::support::wait::{LIMIT, eventually_blocking};
+use crate::support::wait::{LIMIT, Stopwatch, eventually, eventually_blocking, pause, spawn};
 use crate::support::{Rig, group, new_key};
 
 fn signal(child: &Child, name: &str) {
@@ -236,7 +236,9 @@ async fn spans_of_a_rotation_reach_a_collector_and_carry_no_secret() {
         kept.lock().unwrap().extend_from_slice(&body);
         async { "" }
     });
-    tokio::spawn(axum::serve(collector, axum::Router::new().route("/v1/traces", take)).into_future());
+    crate::support::wait::spawn(
+        axum::serve(collector, axum::Router::new().route("/v1/traces", take)).into_future(),
+    );
     let mut it = Daemon::start().await;
     it.restart_with(|text| {
         text.replace(
@@ -276,16 +278,14 @@ async fn a_flood_of_readiness_requests_costs_one_probe_a_second_and_a_hanging_da
     let it = Daemon::start().await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("{}/readyz", it.base);
-    let end = Instant::now() + LIMIT;
-    while http.get(&url).send().await.unwrap().status() != 200 {
-        assert!(Instant::now() < end, "never ready");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let ready =
+        eventually(LIMIT, async || (http.get(&url).send().await.unwrap().status() == 200).then_some(()));
+    ready.await.expect("never ready");
     let stop = tokio_util::sync::CancellationToken::new();
     let crowd: Vec<_> = (0..300)
         .map(|_| {
             let (http, url, stop) = (http.clone(), url.clone(), stop.clone());
-            tokio::spawn(async move {
+            spawn(async move {
                 let (mut ready, mut answers) = (0, 0);
                 while !stop.is_cancelled() {
                     // A connection that the daemon has closed is made anew.
@@ -297,10 +297,10 @@ async fn a_flood_of_readiness_requests_costs_one_probe_a_second_and_a_hanging_da
             })
         })
         .collect();
-    let (begin, mut probes) = (Instant::now(), std::collections::BTreeSet::new());
+    let (begin, mut probes) = (Stopwatch::start(), std::collections::BTreeSet::new());
     while begin.elapsed() < Duration::from_secs(4) {
         probes.insert(probed(&it).await);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pause(Duration::from_millis(50)).await;
     }
     let seconds = begin.elapsed().as_secs();
     stop.cancel();
@@ -318,17 +318,13 @@ async fn a_flood_of_readiness_requests_costs_one_probe_a_second_and_a_hanging_da
     let mut holder = <sqlx::SqliteConnection as sqlx::Connection>::connect(&file).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut holder).await.unwrap();
     let status = async |within: u64, wanted: u16| {
-        let end = Instant::now() + Duration::from_secs(within);
-        loop {
-            let asked = Instant::now();
+        let reached = eventually(Duration::from_secs(within), async || {
+            let asked = Stopwatch::start();
             let status = http.get(&url).send().await.map_or(0, |answer| answer.status().as_u16());
             assert!(asked.elapsed() < Duration::from_secs(3), "it answered after {:?}", asked.elapsed());
-            if status == wanted {
-                return;
-            }
-            assert!(Instant::now() < end, "still {status}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            (status == wanted).then_some(())
+        });
+        reached.await.unwrap_or_else(|| panic!("not {wanted} within {within} s"));
     };
     status(10, 503).await;
     sqlx::query("ROLLBACK").execute(&mut holder).await.unwrap();

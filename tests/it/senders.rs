@@ -105,7 +105,7 @@ impl Site {
         let hook = format!("http://{}/hooks/it", listener.local_addr().unwrap());
         let desk = Desk::default();
         let app = Router::new().fallback(receive).with_state(desk.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        crate::support::wait::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { sim, clock, desk, hook, client }
     }

@@ -475,7 +475,7 @@ async fn no_other_lane_takes_the_connections_that_a_step_needs() {
     let crowd: Vec<_> = (0..40)
         .map(|_| {
             let store = db.store.clone();
-            tokio::spawn(async move { store.check_writable(now()).await.is_ok() })
+            crate::support::wait::spawn(async move { store.check_writable(now()).await.is_ok() })
         })
         .collect();
     let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
@@ -483,7 +483,7 @@ async fn no_other_lane_takes_the_connections_that_a_step_needs() {
     for _ in 0..20 {
         let (count,): (i64,) = sqlx::query_as(waiting).fetch_one(read).await.unwrap();
         most = most.max(count);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        crate::support::wait::pause(Duration::from_millis(50)).await;
     }
     assert_eq!(most, 3, "the share of everything else");
     let claim = db.store.claim(now(), 1, Duration::from_secs(60));

@@ -526,8 +526,8 @@ async fn a_target_that_hangs_holds_up_neither_mails_nor_other_targets() {
     let smtp = tokio::sync::watch::channel(Some(Smtp::new(&options).unwrap())).1;
     let stop = CancellationToken::new();
     let courier = Courier::new(it.engine.clone(), smtp, std::num::NonZeroU32::new(1000).unwrap());
-    let sending = tokio::spawn(it.dispatch().run(stop.clone()));
-    let mailing = tokio::spawn(courier.run(stop.clone()));
+    let sending = crate::support::wait::spawn(it.dispatch().run(stop.clone()));
+    let mailing = crate::support::wait::spawn(courier.run(stop.clone()));
     it.propose().await;
     hanging.arrived().await;
     other.arrived().await;
@@ -723,11 +723,11 @@ impl TlsReceiver {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
+        crate::support::wait::spawn(async move {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
             while let Ok((stream, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
-                tokio::spawn(async move {
+                crate::support::wait::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
                     let mut seen = Vec::new();
                     while !String::from_utf8_lossy(&seen).contains("\"specversion\"") {

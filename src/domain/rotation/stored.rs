@@ -92,6 +92,7 @@ impl<'de> Deserialize<'de> for Rotation {
 // Both ways name every field, so that neither can forget one.
 
 impl From<Rotation> for Stored {
+    #[expect(clippy::too_many_lines, reason = "a list of fields")]
     fn from(it: Rotation) -> Self {
         let Rotation {
             id,
@@ -192,6 +193,7 @@ impl From<Rotation> for Stored {
 }
 
 impl From<Stored> for Rotation {
+    #[expect(clippy::too_many_lines, reason = "a list of fields")]
     fn from(it: Stored) -> Self {
         let Stored {
             id,

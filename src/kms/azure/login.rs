@@ -18,6 +18,7 @@ use url::Url;
 use super::super::error::{ErrorKind, KmsError};
 use super::super::http::{Http, Reply, below, send};
 use super::super::{AzureProof, Login};
+use crate::domain::time::monotonic;
 use crate::secret::Secret;
 
 pub(super) const SERVICE: &str = "Microsoft Entra";
@@ -119,11 +120,11 @@ impl Tokens {
     pub(super) async fn token(&self, cloud: &str) -> Result<Secret, KmsError> {
         let slot = self.slot(cloud);
         let mut held = slot.lock().await;
-        if let Some(it) = held.as_ref().filter(|it| Instant::now() < it.until) {
+        if let Some(it) = held.as_ref().filter(|it| monotonic() < it.until) {
             return Ok(it.token.clone());
         }
         let (token, life) = self.ask(cloud).await?;
-        let until = Instant::now() + life * 4 / 5;
+        let until = monotonic() + life * 4 / 5;
         *held = Some(Held { token: token.clone(), until });
         Ok(token)
     }
@@ -294,6 +295,7 @@ mod tests {
     async fn hung() -> Url {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a server of a test")]
         tokio::spawn(async move {
             let mut taken = Vec::new();
             while let Ok(it) = listener.accept().await {
@@ -313,7 +315,7 @@ mod tests {
         let authority = Some(hung().await);
         let login = Login::Azure { tenant_id, client_id, proof, authority };
         let tokens = Tokens::from(login, Duration::from_secs(60), |_| None).unwrap();
-        let held = Held { token: Secret::new("t"), until: Instant::now() + Duration::from_secs(60) };
+        let held = Held { token: Secret::new("t"), until: monotonic() + Duration::from_secs(60) };
         *tokens.slot("vault.azure.cn").lock().await = Some(held);
         tokio::select! {
             biased;

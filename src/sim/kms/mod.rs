@@ -111,6 +111,7 @@ pub(super) async fn serve(service: Service, call: Call) -> Response {
         (index, fault::strike(&mut world.faults, name, None))
     };
     if let Some(Kind::Delay(ms)) = fault {
+        #[expect(clippy::disallowed_methods, reason = "a scripted delay")]
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
     ask.now = sim.clock.now();

@@ -179,6 +179,7 @@ impl Order {
             if verdict != Verdict::Again || tried == most {
                 break;
             }
+            #[expect(clippy::disallowed_methods, reason = "the simulator waits as senders do")]
             tokio::time::sleep(wait).await;
         }
         sent

@@ -193,6 +193,10 @@ pub(super) async fn remove(
 }
 
 /// Why a project has the status it has, in sentences.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one sentence after the other, in the order in which they are shown"
+)]
 pub(super) async fn why(
     State(web): State<Web>,
     _: Caller,

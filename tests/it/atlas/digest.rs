@@ -264,7 +264,7 @@ async fn calls_at_the_same_time_never_use_a_count_twice() {
     for _ in 0..2 {
         let calls = (0..40).map(|_| {
             let setup = Arc::clone(&setup);
-            tokio::spawn(async move { setup.observe().await.is_ok() })
+            crate::support::wait::spawn(async move { setup.observe().await.is_ok() })
         });
         for call in futures_util::future::join_all(calls).await {
             assert!(call.unwrap());

@@ -86,9 +86,9 @@ impl Fake {
         let state = State { script: script.into_iter().collect(), ..State::default() };
         let fake = Fake { state: Arc::new(Mutex::new(state)), url };
         let served = fake.clone();
-        tokio::spawn(async move {
+        crate::support::wait::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, served.clone()));
+                crate::support::wait::spawn(serve(stream, served.clone()));
             }
         });
         fake

@@ -212,7 +212,7 @@ async fn killed_at_any_instant_it_has_what_it_said_to_have() {
         let senders: Vec<_> = (0..8)
             .map(|sender| {
                 let (http, base, asked) = (http.clone(), it.base.clone(), asked.clone());
-                tokio::spawn(async move {
+                crate::support::wait::spawn(async move {
                     for number in 0.. {
                         let updated = format!("{round}-{sender}-{number}");
                         let body = alert("AWS_ENCRYPTION_KEY_NEEDS_ROTATION", "OPEN", &updated).to_string();

@@ -386,6 +386,7 @@ previous_secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one world, many deliveries")]
 async fn cloud_events_come_in_three_modes() {
     let hall = Hall::open(GENERIC).await;
     let event = |id: &str, data: Value| json!({ "specversion": "1.0", "id": id, "source": "/ci", "type": "io.keywheel.rotation.requested.v1", "data": data });

@@ -131,6 +131,7 @@ fn in_world(id: &'static str, fault: &'static str, plan: fn(&mut Plan), end: &'s
     Row { plan, ..row(id, fault, vec![], end) }
 }
 
+#[expect(clippy::too_many_lines, reason = "the table")]
 pub(super) fn rows() -> Vec<Row> {
     use Class::{Auth, BadKey, Gone, Transient, Unknown};
     vec![

@@ -466,6 +466,7 @@ impl World {
     }
 
     /// The way of every call: latency, accidents, then `effect` at Atlas, and the way back.
+    #[expect(clippy::too_many_lines, reason = "the way of a call is told in its order")]
     async fn call<T>(
         &self,
         what: &'static str,

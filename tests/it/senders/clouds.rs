@@ -165,7 +165,7 @@ async fn a_code_must_come_back_with_200() {
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, echo).await.unwrap() });
+    crate::support::wait::spawn(async move { axum::serve(listener, echo).await.unwrap() });
     let (sent, _) = site.emit("azure-event-grid", with(&order, json!({ "url": url }))).await;
     assert_eq!(sent[0]["agreed"], true, "{sent}");
     let link = event["data"]["validationUrl"].as_str().unwrap();

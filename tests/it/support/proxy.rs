@@ -69,7 +69,7 @@ impl Proxy {
             stop: CancellationToken::new(),
         };
         let (state, stop) = (Arc::downgrade(&proxy.state), proxy.stop.clone());
-        tokio::spawn(async move {
+        crate::support::wait::spawn(async move {
             loop {
                 let (client, _) = tokio::select! {
                     accepted = listener.accept() => accepted.unwrap(),
@@ -137,8 +137,8 @@ fn join(client: TcpStream, server: TcpStream, state: &Arc<Mutex<State>>, stop: &
     let cut = stop.child_token();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    tokio::spawn(pass(from_client, to_server, Arc::clone(state), cut.clone(), true));
-    tokio::spawn(pass(from_server, to_client, Arc::clone(state), cut, false));
+    crate::support::wait::spawn(pass(from_client, to_server, Arc::clone(state), cut.clone(), true));
+    crate::support::wait::spawn(pass(from_server, to_client, Arc::clone(state), cut, false));
 }
 
 /// Passes bytes on in one direction until an end comes or something goes wrong.

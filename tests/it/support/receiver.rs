@@ -95,7 +95,7 @@ impl Receiver {
             gate: Semaphore::new(1000),
         });
         let app = axum::Router::new().fallback(answer).with_state(Arc::clone(&desk));
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        crate::support::wait::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { desk, port }
     }
 

@@ -1,4 +1,4 @@
-//! The one place in which tests wait on the system's clock.
+//! The one place in which tests wait on the system's clock, and start tasks.
 //!
 //! Time is a clock that a test passes in. What runs by itself (a process, a socket, a spawned task) is waited for
 //! here: a condition that is polled, with a deadline that only a failing test reaches.
@@ -36,12 +36,14 @@ pub(crate) fn eventually_blocking<T>(within: Duration, mut look: impl FnMut() ->
         if started.elapsed() > within {
             return None;
         }
+        #[expect(clippy::disallowed_methods, reason = "there is no runtime to hold up")]
         std::thread::sleep(POLL);
     }
 }
 
 /// Lets real time pass, where a test says when a process is killed or how slow a network is.
 pub(crate) async fn pause(span: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     tokio::time::sleep(span).await;
 }
 
@@ -50,10 +52,19 @@ pub(crate) struct Stopwatch(Instant);
 
 impl Stopwatch {
     pub(crate) fn start() -> Self {
-        Self(Instant::now())
+        Self(keywheel::domain::time::monotonic())
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
+}
+
+/// Starts a task that ends with the test's runtime.
+#[expect(clippy::disallowed_methods, reason = "a test has no shutdown to be waited for")]
+pub(crate) fn spawn<F>(task: F) -> tokio::task::JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    tokio::spawn(task)
 }
