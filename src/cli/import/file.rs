@@ -384,7 +384,7 @@ mod tests {
             (Format::Yaml, "- groupId: x\n---\n- groupId: y\n", "second document"),
             (Format::Yaml, &format!("- policy: {}{}", "[".repeat(40), "]".repeat(40)), "that deep"),
         ] {
-            let error = rows(format, text).unwrap_err();
+            let error = rows(format, text).unwrap_err().to_string();
             assert!(error.contains(wanted), "{text:?}: {error}");
         }
     }
