@@ -126,6 +126,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     if accept.restore {
         accept_restore(&config, &store, &mut findings).await?;
     }
+    records(&store, &mut findings).await;
     audit(&store, &mut findings).await;
     history(&config, &store, &mut findings).await;
     outbox(&store, &mut findings).await;
@@ -156,6 +157,17 @@ async fn clock(store: &Store, findings: &mut Findings) {
         }
     };
     findings.say("clock", verdict);
+}
+
+/// Names the projects and rotations that a daemon passes over because it cannot read them.
+async fn records(store: &Store, findings: &mut Findings) {
+    match store.unreadable().await {
+        Err(error) => findings.fail("records", &error.to_string()),
+        Ok(found) if found.is_empty() => {
+            findings.pass("records", "every project and every rotation can be read");
+        }
+        Ok(found) => found.iter().for_each(|error| findings.fail("records", &error.to_string())),
+    }
 }
 
 async fn audit(store: &Store, findings: &mut Findings) {

@@ -68,10 +68,12 @@ const MOST_ENTRIES: usize = 50;
 impl Policy {
     /// The version an approval is bound to: the first 16 hexadecimal digits of a SHA-256 over the
     /// policy's canonical JSON. Equal policies have equal versions on every machine.
-    #[must_use]
-    pub fn version(&self) -> String {
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        hex::encode(&Sha256::digest(json)[..8])
+    ///
+    /// # Errors
+    /// The policy has no JSON form. Without one, every policy would have the same version.
+    pub fn version(&self) -> Result<String, serde_json::Error> {
+        let json = serde_json::to_vec(self)?;
+        Ok(hex::encode(&Sha256::digest(json)[..8]))
     }
 
     /// What cannot be meant: the field, and the rule it breaks.
