@@ -28,7 +28,7 @@ use crate::engine::{Engine, Settings, driver, hint, intake, poll, ready, schedul
 use crate::lifecycle::Shutdown;
 use crate::mail::{Smtp, SmtpOptions};
 use crate::sim::{Sim, World};
-use crate::store::{Access, NewAudit, Store, StoreError};
+use crate::store::{Access, AuditBroken, AuditReport, NewAudit, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::web::auth::{Origin, new_token, token_hash, user_name};
 use crate::web::hooks::{Hooks, LiveHooks};
@@ -417,17 +417,12 @@ pub async fn token_revoke(config: Config, name: String) -> anyhow::Result<bool> 
     Ok(existing(&config).await?.revoke_token(&name, &audit, SystemClock.now()).await?)
 }
 
-/// Checks the audit log's hash chain: `Ok` text when intact, `Err` text naming the first broken row.
+/// Checks the audit log's hash chain; the inner error names the first broken row.
 ///
 /// # Errors
-/// What the database answered.
-pub async fn audit_verify(config: Config) -> anyhow::Result<Result<String, String>> {
-    let verified = existing(&config).await?.verify_audit().await?;
-    Ok(match verified {
-        Ok(report) if report.rows == 0 => Ok("the audit log is empty".to_owned()),
-        Ok(report) => Ok(format!("{} rows, the chain is intact, head {}", report.rows, report.head)),
-        Err(broken) => Err(format!("audit row {} is broken: {}", broken.seq, broken.why)),
-    })
+/// The database did not answer.
+pub async fn audit_verify(config: Config) -> anyhow::Result<Result<AuditReport, AuditBroken>> {
+    Ok(existing(&config).await?.verify_audit().await?)
 }
 
 /// Runs the Atlas simulator on its own.

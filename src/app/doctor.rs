@@ -1,9 +1,11 @@
 //! `keywheel doctor`: configuration, webhook targets, database, Atlas, key services, mail and clocks in plain words, each with the way
 //! out, and an operator's acceptance of what the daemon does not act on. Each acceptance is an audit row of its own; nothing else is written.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::look_ups::services;
@@ -31,19 +33,47 @@ pub(super) fn mark_file(config: &Config) -> PathBuf {
     config.data_dir.join("epoch")
 }
 
-struct Findings(Vec<Value>);
+/// What one check came to.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Pass,
+    Warn,
+    Fail,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    name: String,
+    result: Verdict,
+    detail: String,
+}
+
+struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn warn(&mut self, name: &str, detail: &str) {
-        self.0.push(json!({ "name": name, "result": "warn", "detail": detail }));
+    fn add(&mut self, name: &str, result: Verdict, detail: &str) {
+        self.0.push(Finding { name: name.to_owned(), result, detail: detail.to_owned() });
     }
 
-    fn say(&mut self, name: &str, verdict: Result<String, String>) {
-        let (result, detail) = match verdict {
-            Ok(detail) => ("pass", detail),
-            Err(detail) => ("fail", detail),
-        };
-        self.0.push(json!({ "name": name, "result": result, "detail": detail }));
+    fn pass(&mut self, name: &str, detail: &str) {
+        self.add(name, Verdict::Pass, detail);
+    }
+
+    fn warn(&mut self, name: &str, detail: &str) {
+        self.add(name, Verdict::Warn, detail);
+    }
+
+    fn fail(&mut self, name: &str, detail: &str) {
+        self.add(name, Verdict::Fail, detail);
+    }
+
+    /// Passes with a text, or fails with another.
+    fn say(&mut self, name: &str, verdict: Result<impl Display, impl Display>) {
+        match verdict {
+            Ok(detail) => self.pass(name, &detail.to_string()),
+            Err(detail) => self.fail(name, &detail.to_string()),
+        }
     }
 }
 
@@ -55,7 +85,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     let mut findings = Findings(Vec::new());
     let config = loaded.config;
     if loaded.warnings.is_empty() {
-        findings.say("configuration", Ok("it can be used as it is".to_owned()));
+        findings.pass("configuration", "it can be used as it is");
     }
     for warning in &loaded.warnings {
         findings.warn("configuration", warning);
@@ -66,7 +96,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     let store = match open(&config, Access::Beside).await {
         Ok(store) => store,
         Err(error) => {
-            findings.say("database", Err(format!("{error:#}")));
+            findings.fail("database", &format!("{error:#}"));
             mail(&config, &mut findings).await;
             return Ok(report(&findings));
         }
@@ -76,7 +106,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
             StoreError::NotMigrated if config.database.migrate => {
                 findings.warn("database", "it is empty; the first `keywheel serve` sets it up");
             }
-            error => findings.say("database", Err(error.to_string())),
+            error => findings.fail("database", &error.to_string()),
         }
         mail(&config, &mut findings).await;
         return Ok(report(&findings));
@@ -96,6 +126,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     if accept.restore {
         accept_restore(&config, &store, &mut findings).await?;
     }
+    records(&store, &mut findings).await;
     audit(&store, &mut findings).await;
     history(&config, &store, &mut findings).await;
     outbox(&store, &mut findings).await;
@@ -106,7 +137,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
 }
 
 fn report(findings: &Findings) -> Value {
-    let ok = findings.0.iter().all(|it| it["result"] != "fail");
+    let ok = findings.0.iter().all(|it| it.result != Verdict::Fail);
     json!({ "ok": ok, "checks": findings.0 })
 }
 
@@ -126,6 +157,17 @@ async fn clock(store: &Store, findings: &mut Findings) {
         }
     };
     findings.say("clock", verdict);
+}
+
+/// Names the projects and rotations that a daemon passes over because it cannot read them.
+async fn records(store: &Store, findings: &mut Findings) {
+    match store.unreadable().await {
+        Err(error) => findings.fail("records", &error.to_string()),
+        Ok(found) if found.is_empty() => {
+            findings.pass("records", "every project and every rotation can be read");
+        }
+        Ok(found) => found.iter().for_each(|error| findings.fail("records", &error.to_string())),
+    }
 }
 
 async fn audit(store: &Store, findings: &mut Findings) {
@@ -185,13 +227,13 @@ fn webhooks(config: &Config, findings: &mut Findings) {
 async fn look_ups(config: &Config, findings: &mut Findings) {
     let services = match services(config) {
         Ok(services) => services,
-        Err(error) => return findings.say("kms", Err(format!("{error:#}"))),
+        Err(error) => return findings.fail("kms", &format!("{error:#}")),
     };
     for (name, service) in services {
         let check = format!("kms.{name}");
         match service.log_in().await {
             Err(error) if !service.is_telling(&error) => findings.warn(&check, &error.to_string()),
-            verdict => findings.say(&check, verdict.map_err(|error| error.to_string())),
+            verdict => findings.say(&check, verdict),
         }
     }
 }
@@ -199,15 +241,14 @@ async fn look_ups(config: &Config, findings: &mut Findings) {
 /// Tries each credential on a project that uses it.
 async fn credentials(config: &Config, store: &Store, findings: &mut Findings) {
     if config.atlas.credentials.is_empty() {
-        return findings.say(
+        return findings.fail(
             "atlas",
-            Err("no credential is configured; add [atlas.credentials.default] to the configuration"
-                .to_owned()),
+            "no credential is configured; add [atlas.credentials.default] to the configuration",
         );
     }
     let atlas = match atlas(config, store) {
         Ok(atlas) => atlas,
-        Err(error) => return findings.say("atlas", Err(format!("{error:#}"))),
+        Err(error) => return findings.fail("atlas", &format!("{error:#}")),
     };
     let timeout = config.atlas.request_timeout.get();
     for name in config.atlas.credentials.keys() {
@@ -219,14 +260,14 @@ async fn credentials(config: &Config, store: &Store, findings: &mut Findings) {
                 continue;
             }
             Err(error) => {
-                findings.say(&check, Err(error.to_string()));
+                findings.fail(&check, &error.to_string());
                 continue;
             }
         };
         let seen = match atlas.observe(name, &group, timeout).await {
             Ok(seen) => seen,
             Err(failure) => {
-                findings.say(&check, Err(format!("project {group} cannot be read: {}", way_out(&failure))));
+                findings.fail(&check, &format!("project {group} cannot be read: {}", way_out(&failure)));
                 continue;
             }
         };
@@ -308,13 +349,13 @@ async fn mail(config: &Config, findings: &mut Findings) {
             );
             return;
         }
-        Err(error) => return findings.say("mail", Err(error.to_string())),
+        Err(error) => return findings.fail("mail", &error.to_string()),
     };
     match smtp.check().await {
         Ok(found) if found.is_exposed() => findings.warn("mail", &found.to_string()),
-        Ok(found) => findings.say("mail", Ok(found.to_string())),
+        Ok(found) => findings.pass("mail", &found.to_string()),
         Err(trouble) => {
-            findings.say("mail", Err(format!("{smtp} cannot be used, {trouble}: {}", trouble.way_out())));
+            findings.fail("mail", &format!("{smtp} cannot be used, {trouble}: {}", trouble.way_out()));
         }
     }
 }
@@ -323,7 +364,7 @@ async fn mail(config: &Config, findings: &mut Findings) {
 async fn outbox(store: &Store, findings: &mut Findings) {
     let counts = match store.mail_counts().await {
         Ok(counts) => counts,
-        Err(error) => return findings.say("outbox", Err(error.to_string())),
+        Err(error) => return findings.fail("outbox", &error.to_string()),
     };
     let of = |state: &str| counts.iter().find(|it| it.state == state);
     if let Some(lost) = of("failed") {
@@ -345,14 +386,14 @@ async fn outbox(store: &Store, findings: &mut Findings) {
         );
     }
     let waiting = of("waiting").map_or(0, |it| it.mails);
-    findings.say("outbox", Ok(format!("{waiting} mails wait to be sent")));
+    findings.pass("outbox", &format!("{waiting} mails wait to be sent"));
 }
 
 async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings) -> anyhow::Result<()> {
     let file = mark_file(config);
     let Some(mark) = read_mark(&file)? else { return Ok(()) };
     let Some(found) = regression(store, &mark).await? else {
-        findings.say("accept-restore", Ok("there was nothing to accept".to_owned()));
+        findings.pass("accept-restore", "there was nothing to accept");
         return Ok(());
     };
     let row = NewAudit {
@@ -366,15 +407,16 @@ async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings)
     if let Some(present) = present_mark(store).await? {
         write_mark(&file, &present)?;
     }
-    findings.say("accept-restore", Ok(format!("accepted by {}: {found}", actor())));
+    findings.pass("accept-restore", &format!("accepted by {}: {found}", actor()));
     Ok(())
 }
 
 async fn accept_broken(store: &Store, row: i64, findings: &mut Findings) -> anyhow::Result<()> {
     let broken = store.verify_audit_tail(usize::MAX).await?;
     match broken.filter(|it| it.seq == row) {
-        None => findings
-            .say("accept-broken-chain", Err(format!("audit row {row} is not the next that is broken"))),
+        None => {
+            findings.fail("accept-broken-chain", &format!("audit row {row} is not the next that is broken"));
+        }
         Some(broken) => {
             let accepted = NewAudit {
                 actor: actor(),
@@ -383,7 +425,7 @@ async fn accept_broken(store: &Store, row: i64, findings: &mut Findings) -> anyh
                 detail: json!({ "why": broken.why }).to_string(),
             };
             store.append(&[accepted], SystemClock.now()).await?;
-            findings.say("accept-broken-chain", Ok(format!("row {row} accepted by {}", actor())));
+            findings.pass("accept-broken-chain", &format!("row {row} accepted by {}", actor()));
         }
     }
     Ok(())

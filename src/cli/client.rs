@@ -236,8 +236,7 @@ impl Client {
     fn unreachable(&self, error: &reqwest::Error, reads: bool) -> Failure {
         let why = root_cause(error);
         if error.is_connect() || reads {
-            let denied = why.contains("ermission denied");
-            let hint = if denied {
+            let hint = if is_denied(error) {
                 "the socket is open only to the user that runs the server: become that user, or use --server URL --token-file FILE"
             } else {
                 &self.hint
@@ -252,6 +251,15 @@ impl Client {
             hint: "look before you repeat it: `keywheel rotation list`, `keywheel project list`".to_owned(),
         }
     }
+}
+
+/// Whether the operating system refused the access, however it words that.
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| (*error).source()).any(|cause| {
+        cause
+            .downcast_ref()
+            .is_some_and(|cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied)
+    })
 }
 
 fn bearer(file: &Path, printer: &mut Printer) -> Result<HeaderValue, Failure> {
@@ -294,4 +302,22 @@ fn shown(base: &Url) -> String {
 /// A list as the API would have sent it in one page.
 pub(super) fn page(items: Vec<Value>) -> Value {
     json!({ "items": Value::Array(items), "next": null })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("permission denied")]
+    struct Outer(#[source] Error);
+
+    #[test]
+    fn a_refusal_of_the_system_is_recognised_in_any_language() {
+        assert!(is_denied(&Outer(Error::new(ErrorKind::PermissionDenied, "Keine Berechtigung"))));
+        assert!(is_denied(&Error::from_raw_os_error(13)));
+        assert!(!is_denied(&Outer(Error::new(ErrorKind::ConnectionRefused, "Permission denied"))));
+    }
 }

@@ -43,9 +43,14 @@ pub(super) struct Discover {
     add: bool,
 }
 
-fn tag(text: &str) -> Result<String, String> {
+/// Text that is not a tag.
+#[derive(Debug, thiserror::Error)]
+#[error("this takes KEY=VALUE, such as environment=prod")]
+struct NoTag;
+
+fn tag(text: &str) -> Result<String, NoTag> {
     let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
-    pair.map(|_| text.to_owned()).ok_or_else(|| "this takes KEY=VALUE, such as environment=prod".to_owned())
+    pair.map(|_| text.to_owned()).ok_or(NoTag)
 }
 
 pub(super) async fn run(args: &Discover, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {

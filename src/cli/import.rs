@@ -164,7 +164,7 @@ pub(super) async fn run(args: &Import, client: &Client, printer: &mut Printer) -
     let format = args.format.or_else(|| file::format_of(&args.file)).ok_or_else(|| {
         Failure::Usage(format!("{path}: say what it holds with --format csv, --format yaml or --format json"))
     })?;
-    let bad = |why: String| Failure::Failed(anyhow::anyhow!("{path} {why}"));
+    let bad = |why: file::FileError| Failure::Failed(anyhow::anyhow!("{path} {why}"));
     let rows = file::text(&args.file).and_then(|text| file::rows(format, &text)).map_err(bad)?;
     let (tracked, _) = client.items("/projects", &[("limit", "500")], None).await?;
     let tracked: BTreeMap<&str, &Value> =

@@ -244,13 +244,14 @@ pub(super) async fn audit_verify(global: &Global, printer: &mut Printer) -> Resu
     let config = load_and_warn(global, printer)?;
     let verdict = app::audit_verify(config).await?;
     let (intact, text) = match &verdict {
-        Ok(text) => (true, text),
-        Err(text) => (false, text),
+        Ok(report) if report.rows == 0 => (true, "the audit log is empty".to_owned()),
+        Ok(report) => (true, format!("{} rows, the chain is intact, head {}", report.rows, report.head)),
+        Err(broken) => (false, format!("audit row {} is broken: {}", broken.seq, broken.why)),
     };
     if printer.is_json() {
         printer.json(&json!({ "intact": intact, "detail": text }))?;
     } else {
-        printer.line(text)?;
+        printer.line(&text)?;
     }
     Ok(if intact { Exit::Done } else { Exit::Failed })
 }

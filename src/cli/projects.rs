@@ -11,7 +11,7 @@ use super::client::{Client, page};
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use crate::domain::ids::GroupId;
-use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
+use crate::domain::time::{BadTime, Clock, Span, SystemClock, Timestamp};
 
 const COLUMNS: [&str; 7] = ["groupId", "name", "provider", "status", "due", "keySince", "currentKey"];
 const FIELDS: [&str; 16] = [
@@ -49,8 +49,8 @@ pub(super) struct Due {
     owner: Option<String>,
 }
 
-fn span(text: &str) -> Result<Span, String> {
-    text.parse::<Span>().map_err(|error| error.to_string())
+fn span(text: &str) -> Result<Span, BadTime> {
+    text.parse()
 }
 
 #[derive(Debug, Subcommand)]
@@ -137,16 +137,22 @@ pub(super) struct Filter {
     provider: Option<String>,
 }
 
-fn instant(text: &str) -> Result<Timestamp, String> {
-    text.parse().map_err(|error: crate::domain::time::BadTime| error.to_string())
+fn instant(text: &str) -> Result<Timestamp, BadTime> {
+    text.parse()
 }
 
-fn object(text: &str) -> Result<Value, String> {
-    match serde_json::from_str(text) {
-        Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) => Err("this takes a JSON object".to_owned()),
-        Err(error) => Err(format!("this takes a JSON object: {error}")),
-    }
+/// Text that is not a JSON object.
+#[derive(Debug, thiserror::Error)]
+enum NoObject {
+    #[error("this takes a JSON object")]
+    OtherValue,
+    #[error("this takes a JSON object: {0}")]
+    NotJson(#[from] serde_json::Error),
+}
+
+fn object(text: &str) -> Result<Value, NoObject> {
+    let value: Value = serde_json::from_str(text)?;
+    if value.is_object() { Ok(value) } else { Err(NoObject::OtherValue) }
 }
 
 impl Fields {

@@ -190,7 +190,7 @@ fn check_cron(cron: &str, r: &mut Reader, now: Timestamp) {
             Err(_) => "it never comes true".to_owned(),
         },
     };
-    if !cron.is_empty() || r.errors.is_empty() {
+    if !cron.is_empty() || r.is_clean() {
         r.fault(
             "sweep.cron",
             &format!("{wrong}; it takes six fields in UTC, seconds first, such as \"0 */5 * * * *\""),
@@ -246,7 +246,7 @@ fn check_smtp_url(raw: &RawConfig, r: &mut Reader) {
 
 /// A plain http or https address without user, query or fragment; the slash at its end is dropped.
 pub(super) fn check_web_url(path: &str, text: &str, r: &mut Reader) -> Option<String> {
-    if text.is_empty() && !r.errors.is_empty() {
+    if text.is_empty() && !r.is_clean() {
         return None;
     }
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
@@ -279,7 +279,7 @@ fn check_socket(raw: &RawConfig, r: &mut Reader) -> Option<PathBuf> {
 
 fn check_database(url: Option<&SecretUrl>, data_dir: &Path, r: &mut Reader) -> Option<SecretUrl> {
     let Some(url) = url else {
-        if r.errors.is_empty() {
+        if r.is_clean() {
             r.fault(
                 "database.url",
                 "a database is needed: \"sqlite:keywheel.db\" or \"postgres://user@host/db\"",
@@ -377,7 +377,7 @@ fn check_credential(name: &str, raw: &RawCredential, r: &mut Reader) -> Option<C
         r.fault(&at, &format!("{public} is missing"));
     }
     // A secret that is there but cannot be read has its own message already.
-    let told = r.errors.iter().any(|error| error.starts_with(&format!("{at}.{secret}")));
+    let told = r.is_faulty(&format!("{at}.{secret}"));
     if raw.secret.is_none() && !told {
         r.fault(&at, &format!("{secret} or {secret}_file is missing"));
     }

@@ -217,7 +217,7 @@ fn event_grid(r: &mut Reader, at: &str) -> Option<Sender> {
     let tokens = strong(r, at, "token", tokens);
     let entra =
         if r.names_below(&format!("{at}.entra")).is_empty() { None } else { Some(read_entra(r, at)?) };
-    let told = r.errors.iter().any(|error| error.starts_with(&format!("{at}.token")));
+    let told = r.is_faulty(&format!("{at}.token"));
     if tokens.is_empty() && entra.is_none() && !told {
         r.fault(at, "token (or token_file), or entra = { tenant_id, audience }, is missing: without one anybody could send");
         return None;
@@ -252,7 +252,7 @@ fn eventbridge(r: &mut Reader, at: &str) -> Option<Sender> {
         }
         return Some(Sender::AwsEventbridge(Connection::Basic { user: user?, passwords }));
     }
-    let told = r.errors.iter().any(|error| error.starts_with(&format!("{at}.token")));
+    let told = r.is_faulty(&format!("{at}.token"));
     if tokens.is_empty() {
         if !told {
             r.fault(at, "token (or token_file), or basic = { user, password }, is missing");
@@ -342,7 +342,7 @@ fn secrets(r: &mut Reader, at: &str, name: &str) -> Vec<Secret> {
 fn needed(r: &mut Reader, at: &str, name: &str) -> Option<Vec<Secret>> {
     let found = secrets(r, at, name);
     // A secret that is there but cannot be read has its own message already.
-    let told = r.errors.iter().any(|error| error.starts_with(&format!("{at}.{name}")));
+    let told = r.is_faulty(&format!("{at}.{name}"));
     if found.is_empty() && !told {
         r.fault(at, &format!("{name} or {name}_file is missing: without it anybody could send"));
     }
@@ -361,7 +361,7 @@ fn strong(r: &mut Reader, at: &str, name: &str, secrets: Vec<Secret>) -> Vec<Sec
 fn text(r: &mut Reader, at: &str, name: &str) -> Option<String> {
     let found: Option<String> = r.optional(&format!("{at}.{name}"));
     let found = found.filter(|text| !text.trim().is_empty());
-    if found.is_none() && !r.errors.iter().any(|error| error.starts_with(&format!("{at}.{name}"))) {
+    if found.is_none() && !r.is_faulty(&format!("{at}.{name}")) {
         r.fault(at, &format!("{name} is missing"));
     }
     found

@@ -223,7 +223,7 @@ impl RawKms {
 
 /// Reports what is missing beside something else, unless its own fault was reported already.
 fn needs(at: &str, there: &str, missing: &str, r: &mut Reader) {
-    if !r.errors.iter().any(|error| error.starts_with(&format!("{at}.{missing}"))) {
+    if !r.is_faulty(&format!("{at}.{missing}")) {
         r.fault(at, &format!("{there} needs {missing} beside it"));
     }
 }

@@ -63,14 +63,34 @@ pub(super) fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name } else { format!("{prefix}.{name}") }
 }
 
+/// Why a layer cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LayerError {
+    /// The file cannot be read.
+    #[error("the configuration file {} cannot be read: {source}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The text is not TOML. The parser's own error is left out: it quotes the text, which may be a secret
+    /// with a missing quotation mark.
+    #[error("{place}: this is not TOML: {message}")]
+    NotToml {
+        /// The file and the line.
+        place: String,
+        /// The parser's message.
+        message: String,
+    },
+}
+
 /// Flattens TOML text; `file` is `None` for the built-in defaults.
-pub(super) fn from_toml(text: &str, file: Option<&Path>) -> Result<Leaves, String> {
-    // Only the message and the line: the parser's own rendering quotes the source, which may be a
-    // secret with a missing quotation mark.
+pub(super) fn from_toml(text: &str, file: Option<&Path>) -> Result<Leaves, LayerError> {
     let refuse = |error: &toml::de::Error| {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
-        let name = file.map_or("the defaults".to_owned(), |file| format!("{}:{line}", file.display()));
-        format!("{name}: this is not TOML: {}", error.message())
+        let place = file.map_or("the defaults".to_owned(), |file| format!("{}:{line}", file.display()));
+        LayerError::NotToml { place, message: error.message().to_owned() }
     };
     let spans = DeTable::parse(text).map_err(|error| refuse(&error))?;
     let table: toml::Table = toml::from_str(text).map_err(|error| refuse(&error))?;
@@ -165,7 +185,9 @@ mod tests {
 
     #[test]
     fn a_syntax_error_names_the_line_and_never_quotes_it() {
-        let message = from_toml("ok = 1\nclient_secret = \"canary\n", Some(Path::new("k.toml"))).unwrap_err();
+        let message = from_toml("ok = 1\nclient_secret = \"canary\n", Some(Path::new("k.toml")))
+            .unwrap_err()
+            .to_string();
         assert!(message.starts_with("k.toml:2: this is not TOML"), "{message}");
         assert!(!message.contains("canary"), "{message}");
     }

@@ -221,13 +221,13 @@ impl Sources {
     fn leaves(&self) -> Result<layer::Leaves, ConfigError> {
         let mut errors = Vec::new();
         let mut leaves = layer::from_toml(DEFAULTS, None).unwrap_or_else(|why| {
-            errors.push(why);
+            errors.push(why.to_string());
             layer::Leaves::new()
         });
         if let Some(file) = &self.file {
             match read_file(file) {
                 Ok(more) => leaves.extend(more),
-                Err(why) => errors.push(why),
+                Err(why) => errors.push(why.to_string()),
             }
         }
         leaves.extend(layer::from_env(&self.env));
@@ -236,9 +236,9 @@ impl Sources {
     }
 }
 
-fn read_file(file: &Path) -> Result<layer::Leaves, String> {
+fn read_file(file: &Path) -> Result<layer::Leaves, layer::LayerError> {
     let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("the configuration file {} cannot be read: {error}", file.display()))?;
+        .map_err(|source| layer::LayerError::Unreadable { file: file.to_owned(), source })?;
     layer::from_toml(&text, Some(file))
 }
 
@@ -282,10 +282,10 @@ impl Config {
         reader.finish();
         let config = check::check(raw, &mut reader, SystemClock.now());
         match config {
-            Some(config) if reader.errors.is_empty() => {
+            Some(config) if reader.is_clean() => {
                 Ok(Loaded { config, warnings: reader.warnings, entries: reader.entries })
             }
-            _ => Err(ConfigError(reader.errors)),
+            _ => Err(ConfigError(reader.into_messages())),
         }
     }
 
@@ -298,7 +298,11 @@ impl Config {
         let mut reader = Reader::new(sources.leaves()?);
         let data_dir: PathBuf = reader.take("data_dir", PathBuf::new());
         let socket: String = reader.take("server.socket", String::new());
-        if reader.errors.is_empty() { Ok(below(&data_dir, &socket)) } else { Err(ConfigError(reader.errors)) }
+        if reader.is_clean() {
+            Ok(below(&data_dir, &socket))
+        } else {
+            Err(ConfigError(reader.into_messages()))
+        }
     }
 }
 

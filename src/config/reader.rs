@@ -34,12 +34,29 @@ enum Mask {
     Password,
 }
 
+/// A fault of one setting.
+pub(super) struct Fault {
+    /// The setting.
+    path: String,
+    /// What it takes, with the path and the place it was written at.
+    text: String,
+}
+
+/// Why a file that holds a secret is of no use. The caller names the file before the text.
+#[derive(Debug, thiserror::Error)]
+enum SecretFileError {
+    #[error("cannot be read: {0}")]
+    Unreadable(#[from] std::io::Error),
+    #[error("is empty: a secret is needed")]
+    Empty,
+}
+
 pub(super) struct Reader {
     leaves: Leaves,
     known: BTreeSet<String>,
     sections: BTreeSet<String>,
     pub(super) entries: Vec<Entry>,
-    pub(super) errors: Vec<String>,
+    faults: Vec<Fault>,
     pub(super) warnings: Vec<String>,
     inline: BTreeMap<PathBuf, String>,
 }
@@ -51,7 +68,7 @@ impl Reader {
             known: BTreeSet::new(),
             sections: BTreeSet::new(),
             entries: Vec::new(),
-            errors: Vec::new(),
+            faults: Vec::new(),
             warnings: Vec::new(),
             inline: BTreeMap::new(),
         }
@@ -60,7 +77,34 @@ impl Reader {
     /// Records a fault of a setting, with the place it was written at.
     pub(super) fn fault(&mut self, path: &str, why: &str) {
         let place = self.leaves.get(path).map(|leaf| format!(" ({})", leaf.origin)).unwrap_or_default();
-        self.errors.push(format!("{path}{place}: {why}"));
+        self.report(path, format!("{path}{place}: {why}"));
+    }
+
+    fn report(&mut self, path: &str, text: String) {
+        self.faults.push(Fault { path: path.to_owned(), text });
+    }
+
+    /// Whether no fault was reported so far.
+    pub(super) fn is_clean(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// The number of faults reported so far.
+    pub(super) fn fault_count(&self) -> usize {
+        self.faults.len()
+    }
+
+    /// Whether a fault of the setting at `path`, or of the file that holds it, was reported: then it is
+    /// there, and nobody needs to hear that it is missing.
+    pub(super) fn is_faulty(&self, path: &str) -> bool {
+        self.faults
+            .iter()
+            .any(|fault| fault.path.strip_prefix(path).is_some_and(|rest| matches!(rest, "" | "_file")))
+    }
+
+    /// All faults, for people.
+    pub(super) fn into_messages(self) -> Vec<String> {
+        self.faults.into_iter().map(|fault| fault.text).collect()
     }
 
     /// The value at `path`, or `None` when no layer has it.
@@ -74,7 +118,7 @@ impl Reader {
                 Some(value)
             }
             Err(why) => {
-                self.fault(path, &why);
+                self.fault(path, why.message());
                 None
             }
         }
@@ -111,10 +155,11 @@ impl Reader {
             return self.inline_secret(path, &inline?, mask);
         };
         if let Some(inline) = inline.filter(|leaf| leaf.origin != Origin::Default) {
-            self.errors.push(format!(
+            let text = format!(
                 "{path} ({}) and {file_path} ({}) are both set: keep one, better the file",
                 inline.origin, named.origin
-            ));
+            );
+            self.report(path, text);
             return None;
         }
         let file: String = self.optional(&file_path)?;
@@ -181,7 +226,7 @@ impl Reader {
         for (path, origin) in unknown {
             if told.insert(path.clone()) {
                 let hint = self.nearest(&path);
-                self.errors.push(format!("{path} ({origin}): there is no such setting; {hint}"));
+                self.report(&path, format!("{path} ({origin}): there is no such setting; {hint}"));
             }
         }
         for (file, path) in &self.inline {
@@ -255,8 +300,8 @@ impl Mask {
 }
 
 /// Reads a value; text is tried as it is first, then as TOML, so that `3`, `true` and lists work.
-fn parse<T: DeserializeOwned>(raw: &Raw) -> Result<(T, Value), String> {
-    let read = |value: &Value| value.clone().try_into::<T>().map_err(|error| error.message().to_owned());
+fn parse<T: DeserializeOwned>(raw: &Raw) -> Result<(T, Value), toml::de::Error> {
+    let read = |value: &Value| value.clone().try_into::<T>();
     match raw {
         Raw::Toml(value) => Ok((read(value)?, value.clone())),
         Raw::Text(text) => {
@@ -275,11 +320,11 @@ fn parse<T: DeserializeOwned>(raw: &Raw) -> Result<(T, Value), String> {
 }
 
 /// The secret in a file, and whether others than its owner can read it.
-fn read_secret(file: &Path) -> Result<(Secret, bool), String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
+fn read_secret(file: &Path) -> Result<(Secret, bool), SecretFileError> {
+    let text = std::fs::read_to_string(file)?;
     let text = text.trim_end_matches(['\n', '\r']);
     if text.is_empty() {
-        return Err("is empty: a secret is needed".to_owned());
+        return Err(SecretFileError::Empty);
     }
     Ok((Secret::new(text), others_can_read(file)))
 }

@@ -96,7 +96,7 @@ fn read_url(r: &mut Reader, at: &str, allow_private: bool) -> Option<Secret> {
     let path = format!("{at}.url");
     let Some(url) = r.secret(&path) else {
         // One that is there but cannot be read has its own message already.
-        if !r.errors.iter().any(|error| error.starts_with(&path)) {
+        if !r.is_faulty(&path) {
             r.fault(at, "url or url_file is missing");
         }
         return None;
@@ -104,14 +104,14 @@ fn read_url(r: &mut Reader, at: &str, allow_private: bool) -> Option<Secret> {
     match check_url(url.expose(), allow_private) {
         Ok(_) => Some(url),
         Err(why) => {
-            r.fault(&path, &why);
+            r.fault(&path, &why.to_string());
             None
         }
     }
 }
 
 fn read_keys(r: &mut Reader, at: &str, format: Option<WebhookFormat>) -> Option<Vec<SigningKey>> {
-    let told = r.errors.len();
+    let told = r.fault_count();
     let mut keys = Vec::new();
     for name in ["secret", "previous_secret"] {
         let path = format!("{at}.{name}");
@@ -119,7 +119,7 @@ fn read_keys(r: &mut Reader, at: &str, format: Option<WebhookFormat>) -> Option<
             Some(Ok(key)) => keys.push(key),
             Some(Err(why)) => r.fault(&path, why),
             None if name == "secret"
-                && r.errors.len() == told
+                && r.fault_count() == told
                 && format == Some(WebhookFormat::CloudEvents) =>
             {
                 r.fault(
@@ -130,7 +130,7 @@ fn read_keys(r: &mut Reader, at: &str, format: Option<WebhookFormat>) -> Option<
             None => {}
         }
     }
-    (r.errors.len() == told).then_some(keys)
+    (r.fault_count() == told).then_some(keys)
 }
 
 fn read_kinds(r: &mut Reader, at: &str) -> Vec<String> {

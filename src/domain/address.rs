@@ -11,32 +11,46 @@ use url::{Host, Url};
 /// The rule that an address inside breaks, and the way out.
 pub const ONLY_PUBLIC: &str = "only public addresses are called, unless the target has allow_private = true";
 
+/// Why a text is not an address to call. The text, which may be secret, is not in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// The scheme is another one, or there is none.
+    #[error("takes an address that begins with {}", if *.allow_private { "http:// or https://" } else { "https:// (http:// only with allow_private = true)" })]
+    Scheme {
+        /// Whether plain http would do.
+        allow_private: bool,
+    },
+    /// The URL holds a login or a fragment.
+    #[error("takes an address without a user, a password and a \"#\"; use token for a bearer token")]
+    Login,
+    /// The URL has no host.
+    #[error("takes an address with a host")]
+    NoHost,
+    /// The host is an address that is not public.
+    #[error("names {0}: {ONLY_PUBLIC}")]
+    Inside(&'static str),
+}
+
 /// The address to call that `text` is. A name in it may still lead inside; that shows when it is resolved.
 ///
 /// # Errors
-/// Says the rule and the way out; `text`, which may be secret, is not in it.
-pub fn check_url(text: &str, allow_private: bool) -> Result<Url, String> {
-    let wanted = if allow_private {
-        "http:// or https://"
-    } else {
-        "https:// (http:// only with allow_private = true)"
-    };
+/// Says the rule and the way out.
+pub fn check_url(text: &str, allow_private: bool) -> Result<Url, AddressError> {
     let url = Url::parse(text)
         .ok()
         .filter(|it| it.scheme() == "https" || (allow_private && it.scheme() == "http"))
-        .ok_or_else(|| format!("takes an address that begins with {wanted}"))?;
+        .ok_or(AddressError::Scheme { allow_private })?;
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        return Err("takes an address without a user, a password and a \"#\"; use token for a bearer token"
-            .to_owned());
+        return Err(AddressError::Login);
     }
     let literal = match url.host() {
         Some(Host::Ipv4(it)) => Some(it.into()),
         Some(Host::Ipv6(it)) => Some(it.into()),
         Some(Host::Domain(_)) => None,
-        None => return Err("takes an address with a host".to_owned()),
+        None => return Err(AddressError::NoHost),
     };
     match literal.and_then(not_public).filter(|_| !allow_private) {
-        Some(why) => Err(format!("names {why}: {ONLY_PUBLIC}")),
+        Some(why) => Err(AddressError::Inside(why)),
         None => Ok(url),
     }
 }

@@ -68,10 +68,12 @@ const MOST_ENTRIES: usize = 50;
 impl Policy {
     /// The version an approval is bound to: the first 16 hexadecimal digits of a SHA-256 over the
     /// policy's canonical JSON. Equal policies have equal versions on every machine.
-    #[must_use]
-    pub fn version(&self) -> String {
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        hex::encode(&Sha256::digest(json)[..8])
+    ///
+    /// # Errors
+    /// The policy has no JSON form. Without one, every policy would have the same version.
+    pub fn version(&self) -> Result<String, serde_json::Error> {
+        let json = serde_json::to_vec(self)?;
+        Ok(hex::encode(&Sha256::digest(json)[..8]))
     }
 
     /// What cannot be meant: the field, and the rule it breaks.
@@ -158,18 +160,35 @@ fn utc() -> String {
     "UTC".to_owned()
 }
 
+/// Why a window cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WindowError {
+    /// The cron expression cannot be read.
+    #[error(
+        "cron {cron:?} cannot be read ({source}); it takes six fields, seconds first, such as \"0 0 1 * * Sat\""
+    )]
+    Cron {
+        /// The expression.
+        cron: String,
+        /// What is wrong with it.
+        source: croner::errors::CronError,
+    },
+    /// The time zone is not known.
+    #[error("timezone {0:?} is not an IANA name such as \"Europe/Berlin\"")]
+    Timezone(String),
+    /// No instant fits the cron expression.
+    #[error("cron {0:?} never comes true, so the window can never open")]
+    Never(String),
+}
+
 impl Window {
-    fn parts(&self) -> Result<(Cron, chrono_tz::Tz), String> {
+    fn parts(&self) -> Result<(Cron, chrono_tz::Tz), WindowError> {
         let cron = CronParser::builder()
             .seconds(Seconds::Required)
             .build()
             .parse(&self.cron)
-            .map_err(|error| {
-                format!("cron {:?} cannot be read ({error}); it takes six fields, seconds first, such as \"0 0 1 * * Sat\"", self.cron)
-            })?;
-        let zone = self.timezone.parse().map_err(|_| {
-            format!("timezone {:?} is not an IANA name such as \"Europe/Berlin\"", self.timezone)
-        })?;
+            .map_err(|source| WindowError::Cron { cron: self.cron.clone(), source })?;
+        let zone = self.timezone.parse().map_err(|_| WindowError::Timezone(self.timezone.clone()))?;
         Ok((cron, zone))
     }
 
@@ -177,11 +196,9 @@ impl Window {
     ///
     /// # Errors
     /// Says which field is wrong and what it takes.
-    pub fn check(&self, now: Timestamp) -> Result<(), String> {
+    pub fn check(&self, now: Timestamp) -> Result<(), WindowError> {
         self.parts()?;
-        self.next_start(now)
-            .map(|_| ())
-            .ok_or_else(|| format!("cron {:?} never comes true, so the window can never open", self.cron))
+        self.next_start(now).map(|_| ()).ok_or_else(|| WindowError::Never(self.cron.clone()))
     }
 
     /// The first start strictly after `now`.

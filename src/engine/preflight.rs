@@ -158,7 +158,7 @@ fn key_lines(key: &KeySide, new_key: &KeyRef, now: Timestamp, checks: &mut Vec<C
                 KeySymmetric,
                 match &found.suits {
                     Ok(()) => (Verdict::Pass, "it is of a kind that Atlas can use".to_owned()),
-                    Err(why) => (Verdict::Fail, why.clone()),
+                    Err(why) => (Verdict::Fail, why.to_string()),
                 },
             );
             push(KeyDeletion, deletion(&found.state));
@@ -393,7 +393,9 @@ mod tests {
             lines(|_, seen, _| seen.place.azure_vault = Some("another".to_owned())),
             lines(|all, _, _| *key_side(all).0 = Err(refusal(ErrorKind::NotFound))),
             lines(|all, _, _| key_side(all).0.as_mut().unwrap().state = KeyState::Disabled),
-            lines(|all, _, _| key_side(all).0.as_mut().unwrap().suits = Err("an EC key".to_owned())),
+            lines(|all, _, _| {
+                key_side(all).0.as_mut().unwrap().suits = Err(crate::kms::Unfit::AzureKind("EC".to_owned()))
+            }),
             lines(|all, _, _| {
                 key_side(all).0.as_mut().unwrap().state = KeyState::PendingDeletion { at: None }
             }),

@@ -204,7 +204,12 @@ impl Engine {
             proposal.rules.policy.approvals = 1;
         }
         let Proposal { group_id, new_key, old_key, rules, .. } = &proposal;
-        let policy_version = rules.policy.version();
+        let policy_version = rules.policy.version().map_err(|source| StoreError::Unwritable {
+            table: "rotations",
+            column: "policy_version",
+            id: group_id.to_string(),
+            source,
+        })?;
         let proposal_hash = proposal_hash(group_id, new_key.provider(), old_key, new_key, &policy_version);
         let mut row = RotationRow {
             rotation: Rotation::propose(proposal, now),

@@ -31,8 +31,8 @@ use url::Url;
 
 use super::error::{ErrorKind, KmsError};
 use super::{
-    Connected, Found, KeyService, KeyState, KmsOptions, Login, PROBE, SetupError, Watched, from_seconds,
-    within,
+    Connected, Found, KeyService, KeyState, KmsOptions, Login, PROBE, SetupError, Unfit, Watched,
+    from_seconds, within,
 };
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
@@ -260,12 +260,9 @@ fn found(data: &KeyMetadata) -> Result<Found, KmsError> {
     let usage = data.key_usage().unwrap_or(&KeyUsageType::EncryptDecrypt);
     let spec = data.key_spec().map_or("SYMMETRIC_DEFAULT", KeySpec::as_str);
     let suits = if *usage != KeyUsageType::EncryptDecrypt || spec != "SYMMETRIC_DEFAULT" {
-        Err(format!(
-            "it is a {spec} key for {}; Atlas needs SYMMETRIC_DEFAULT for ENCRYPT_DECRYPT",
-            usage.as_str()
-        ))
+        Err(Unfit::AwsKind { spec: spec.to_owned(), usage: usage.as_str().to_owned() })
     } else if data.key_manager() == Some(&KeyManagerType::Aws) {
-        Err("it belongs to AWS itself; Atlas needs a customer-managed key".to_owned())
+        Err(Unfit::AwsManaged)
     } else {
         Ok(())
     };

@@ -19,7 +19,8 @@ use url::Url;
 use super::error::{ErrorKind, KmsError};
 use super::http::{Http, Reply, below, send};
 use super::{
-    Connected, Follow, Found, KeyService, KeyState, KmsOptions, Login, PROBE, SetupError, Watched, within,
+    Connected, Follow, Found, KeyService, KeyState, KmsOptions, Login, PROBE, SetupError, Unfit, Watched,
+    within,
 };
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
@@ -53,7 +54,7 @@ impl Gcp {
             _ => (None, Follow::Primary),
         };
         if let Some(account) = &account {
-            service_account(account).map_err(|problem| bad("service_account", problem))?;
+            service_account(account).map_err(|problem| bad("service_account", problem.to_string()))?;
         }
         let base = match endpoint {
             Some(endpoint) => endpoint,
@@ -80,7 +81,7 @@ impl Gcp {
             return Ok(Arc::clone(credentials));
         }
         let made = match &self.account {
-            Some(account) => service_account(account),
+            Some(account) => service_account(account).map_err(|problem| problem.to_string()),
             None => DefaultCredentials::default()
                 .with_scopes([SCOPE])
                 .build_access_token_credentials()
@@ -246,20 +247,32 @@ fn read(reply: Reply, role: &str, token: &str) -> Result<Value, KmsError> {
     if reply.is_success() { reply.object(SERVICE) } else { Err(failure(&reply.without(token), role)) }
 }
 
-/// The log-in of a service account; the error never quotes its key.
-fn service_account(account: &Secret) -> Result<AccessTokenCredentials, String> {
-    let wanted = "give the JSON of a service account's key, as the console writes it";
+/// Why a service account's key cannot be used. The key is not in it.
+#[derive(Debug, thiserror::Error)]
+enum AccountError {
+    #[error("it is no JSON object; {WANTED}")]
+    NoObject,
+    #[error("its member {0:?} is no text; {WANTED}")]
+    NoText(String),
+    #[error("{}; {WANTED}", root_cause(.0))]
+    Refused(#[source] google_cloud_auth::build_errors::Error),
+}
+
+const WANTED: &str = "give the JSON of a service account's key, as the console writes it";
+
+/// The log-in of a service account.
+fn service_account(account: &Secret) -> Result<AccessTokenCredentials, AccountError> {
     // As an object of texts: another shape would be quoted whole in the crate's own message.
     let key: serde_json::Map<String, Value> =
-        serde_json::from_str(account.expose()).map_err(|_| format!("it is no JSON object; {wanted}"))?;
+        serde_json::from_str(account.expose()).map_err(|_| AccountError::NoObject)?;
     if let Some((name, _)) = key.iter().find(|(_, value)| !value.is_string()) {
-        return Err(format!("its member {name:?} is no text; {wanted}"));
+        return Err(AccountError::NoText(name.clone()));
     }
     let key = Value::Object(key);
     ServiceAccount::new(key)
         .with_access_specifier(AccessSpecifier::from_scopes([SCOPE]))
         .build_access_token_credentials()
-        .map_err(|error| format!("{}; {wanted}", root_cause(&error)))
+        .map_err(AccountError::Refused)
 }
 
 /// The paths of the version and of its key.
@@ -308,9 +321,7 @@ pub(super) fn found(version: &Value, crypto_key: &Value) -> Result<Found, KmsErr
     {
         Ok(())
     } else {
-        Err(format!(
-            "its purpose is {purpose} with {algorithm}; Atlas needs a symmetric key with purpose ENCRYPT_DECRYPT"
-        ))
+        Err(Unfit::GcpKind { purpose: purpose.to_owned(), algorithm: algorithm.to_owned() })
     };
     let mut parts = name.split('/').skip_while(|part| *part != "locations");
     Ok(Found {

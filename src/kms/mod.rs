@@ -52,7 +52,7 @@ pub struct Found {
     pub state: KeyState,
     /// Whether it is a key that Atlas can use at all (symmetric, or able to encrypt and decrypt);
     /// else why not.
-    pub suits: Result<(), String>,
+    pub suits: Result<(), Unfit>,
     /// When it was made.
     pub created: Option<Timestamp>,
     /// When it ends: Azure's `exp`, AWS' `ValidTo` of imported material.
@@ -63,6 +63,38 @@ pub struct Found {
     pub region: Option<String>,
     /// AWS: `CurrentKeyMaterialId`, which changes when the key is rotated in place.
     pub material: Option<String>,
+}
+
+/// Why Atlas cannot use a key, whatever its state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// AWS: another specification or another use.
+    #[error("it is a {spec} key for {usage}; Atlas needs SYMMETRIC_DEFAULT for ENCRYPT_DECRYPT")]
+    AwsKind {
+        /// The specification.
+        spec: String,
+        /// The use.
+        usage: String,
+    },
+    /// AWS: a key that AWS manages.
+    #[error("it belongs to AWS itself; Atlas needs a customer-managed key")]
+    AwsManaged,
+    /// Azure: another type.
+    #[error("it is a key of type {0}; Atlas needs RSA")]
+    AzureKind(String),
+    /// Azure: an operation that is not permitted.
+    #[error("its permitted operations lack {0}; Atlas needs encrypt and decrypt")]
+    AzureOperation(&'static str),
+    /// Google: another purpose or algorithm.
+    #[error(
+        "its purpose is {purpose} with {algorithm}; Atlas needs a symmetric key with purpose ENCRYPT_DECRYPT"
+    )]
+    GcpKind {
+        /// The purpose.
+        purpose: String,
+        /// The algorithm.
+        algorithm: String,
+    },
 }
 
 /// Whether a key service would use a key.

@@ -10,6 +10,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::lanes::Lane;
+use super::types::json;
 use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::time::Timestamp;
 
@@ -143,7 +144,7 @@ impl Tx {
     }
 
     async fn write_presence(&mut self, it: &Presence, now: Timestamp) -> Result<(), StoreError> {
-        let settings = serde_json::to_string(&it.settings).unwrap_or_default();
+        let settings = json("daemons", "settings", &it.name, &it.settings)?;
         each!(self, SEEN, |conn, text| sqlx::query(text)
             .bind(it.id)
             .bind(it.name.as_str())

@@ -18,6 +18,18 @@ pub enum StoreError {
         /// The row.
         id: String,
     },
+    /// A value has no form in which it could be stored.
+    #[error("{table}.{column} cannot be written (row {id}): {source}; nothing was written")]
+    Unwritable {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row.
+        id: String,
+        /// The reason.
+        source: serde_json::Error,
+    },
     /// A compare-and-swap was lost: somebody else wrote first.
     #[error("somebody else wrote this first")]
     Conflict,

@@ -10,7 +10,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::lanes::Lane;
-use super::types::storable;
+use super::types::{json, storable};
 use super::{NewAudit, NewJournal, NewOutbox, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::event::{KeyEvent, ProofState};
 use crate::domain::ids::{GroupId, RotationId};
@@ -186,14 +186,15 @@ impl Tx {
         unsure: bool,
     ) -> Result<bool, StoreError> {
         let proof = &end.proof;
-        let text = |it: &KeyEvent| serde_json::to_string(it).unwrap_or_default();
+        let event = proof.event.as_ref().map(|event| json("proofs", "event", id, event)).transpose()?;
         let overwrote = (!proof.overwrote.is_empty())
-            .then(|| serde_json::to_string(&proof.overwrote).unwrap_or_default());
+            .then(|| json("proofs", "overwrote", id, &proof.overwrote))
+            .transpose()?;
         each!(self, LOCK, |conn, text| sqlx::query(text).bind(id.0).fetch_optional(conn).await.map(|_| ()))?;
         let done = each!(self, SETTLE, |conn, sql| sqlx::query(sql)
             .bind(id.0)
             .bind(proof.state.as_str())
-            .bind(proof.event.as_ref().map(text))
+            .bind(event.as_deref())
             .bind(overwrote.as_deref())
             .bind(proof.last_error.as_deref().map(storable))
             .execute(conn)

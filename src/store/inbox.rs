@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::lanes::Lane;
-use super::types::storable;
+use super::types::{json, storable};
 use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::hint::Hint;
 use crate::domain::ids::EventId;
@@ -61,16 +61,18 @@ pub struct NewEvent {
 
 impl NewEvent {
     /// An event of the hook `source`.
-    #[must_use]
-    pub fn new(source: &str, event_id: &str, hint: &Hint) -> Self {
-        let body = serde_json::to_string(hint).unwrap_or_default();
+    ///
+    /// # Errors
+    /// The hint has no form in which it could be stored.
+    pub fn new(source: &str, event_id: &str, hint: &Hint) -> Result<Self, StoreError> {
+        let body = json("inbox", "body", format_args!("{source}/{event_id}"), hint)?;
         // An index takes no endless value, and one sender's id must not spoil the others' write.
         let event_id = if event_id.len() > LONGEST_ID {
             hex::encode(Sha256::digest(event_id))
         } else {
             event_id.to_owned()
         };
-        Self { source: source.to_owned(), event_id, kind: hint.kind.clone(), body }
+        Ok(Self { source: source.to_owned(), event_id, kind: hint.kind.clone(), body })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::readable::readable;
 use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::GroupId;
 use crate::domain::key::KeyRef;
@@ -66,19 +67,24 @@ impl Store {
             .collect()
     }
 
-    /// The keys that served before, by project.
+    /// The keys that served before, by project, without those of rows that cannot be read.
     ///
     /// # Errors
-    /// What the database answered, or that a stored value does not read.
+    /// The database did not answer.
     pub async fn earlier_keys(&self) -> Result<BTreeMap<GroupId, Vec<KeyRef>>, StoreError> {
         let rows: Vec<(String, String, String)> =
             read!(self, EARLIER, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         let mut earlier: BTreeMap<GroupId, Vec<KeyRef>> = BTreeMap::new();
-        for (group, provider, key) in rows {
-            let bad = |column| StoreError::corrupt("keys", column, &group);
-            let provider = provider.parse().map_err(|_| bad("provider"))?;
-            let group = group.parse().map_err(|_| bad("group_id"))?;
-            earlier.entry(group).or_default().push(KeyRef::observed(provider, &key));
+        let keys = rows.into_iter().map(|(group, provider, key)| {
+            let provider =
+                provider.parse().map_err(|_| StoreError::corrupt("projects", "provider", &group))?;
+            let id: GroupId = group
+                .parse()
+                .map_err(|_| StoreError::corrupt("keys", "group_id", format_args!("{group}/{key}")))?;
+            Ok((id, KeyRef::observed(provider, &key)))
+        });
+        for (group, key) in readable(keys)? {
+            earlier.entry(group).or_default().push(key);
         }
         Ok(earlier)
     }

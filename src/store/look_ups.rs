@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::lanes::Lane;
+use super::readable::readable;
 use super::types::storable;
 use super::{Sql, Store, StoreError, each, read};
 use crate::domain::ids::GroupId;
@@ -70,7 +71,7 @@ impl Store {
             })
             .await?;
         let bad = |text: &str| StoreError::corrupt("projects", "group_id", text);
-        rows.iter().map(|(text,)| text.parse().map_err(|_| bad(text))).collect()
+        readable(rows.iter().map(|(text,)| text.parse().map_err(|_| bad(text))))
     }
 
     /// Writes down what a look-up came to, and when the next one is due.

@@ -24,6 +24,7 @@ mod look_ups;
 mod open;
 mod outbox;
 mod projects;
+mod readable;
 mod reminders;
 mod retention;
 mod retry;

@@ -3,8 +3,9 @@
 use sqlx::FromRow;
 
 use super::lanes::Lane;
+use super::readable::readable;
 use super::retry::persist;
-use super::types::storable;
+use super::types::{json, storable};
 use super::{KeyChange, NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::hint::Watch;
 use crate::domain::ids::{GroupId, RotationId};
@@ -45,9 +46,9 @@ const OWNERS_BETWEEN: Sql = Sql::same(
 const WATCHES: Sql = Sql::same("SELECT group_id, current_key, place, alias FROM projects ORDER BY group_id");
 const LOOKED_UP: Sql = Sql::same("SELECT environment, kms FROM projects WHERE group_id = $1");
 const ELSEWHERE: Sql = Sql {
-    sqlite: "SELECT name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
+    sqlite: "SELECT group_id, name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
              AND instr(lower(current_key), $3) > 0 ORDER BY group_id",
-    postgres: "SELECT name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
+    postgres: "SELECT group_id, name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
                AND strpos(lower(current_key), $3) > 0 ORDER BY group_id",
 };
 const NEXT_CHECK: Sql = Sql::same("SELECT MIN(next_check_at) FROM projects");
@@ -209,10 +210,6 @@ impl Row {
     }
 }
 
-fn text<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_default()
-}
-
 impl Store {
     /// Reads one project.
     ///
@@ -244,31 +241,51 @@ impl Store {
         .await
     }
 
-    /// Projects in the order of their ids, after `after`.
+    /// Projects in the order of their ids, after `after`, without those that cannot be read.
     ///
     /// # Errors
-    /// As [`Store::project`].
+    /// The database did not answer.
     pub async fn projects(
         &self,
         filter: &ProjectFilter,
         after: Option<&GroupId>,
         limit: usize,
     ) -> Result<Vec<Project>, StoreError> {
+        let mut after = after.map_or_else(String::new, ToString::to_string);
+        loop {
+            let (page, last) = self.project_page(filter, &after, limit).await?;
+            let projects = readable(page)?;
+            // A page of nothing but unreadable rows is not the end of the list.
+            match last {
+                Some(last) if projects.is_empty() => after = last,
+                _ => return Ok(projects),
+            }
+        }
+    }
+
+    /// One page of projects as they are stored, and its last id; `None` when it is empty.
+    pub(super) async fn project_page(
+        &self,
+        filter: &ProjectFilter,
+        after: &str,
+        limit: usize,
+    ) -> Result<(Vec<Result<Project, StoreError>>, Option<String>), StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<Row> = read!(self, LIST, |pool, text| sqlx::query_as(text)
-            .bind(after.map_or("", GroupId::as_str))
+            .bind(after)
             .bind(filter.provider.map_or("", Provider::as_str))
             .bind(filter.name.as_deref().unwrap_or_default())
             .bind(filter.owner.as_deref().unwrap_or_default())
             .bind(limit)
             .fetch_all(pool)
             .await)?;
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok((Vec::new(), None)) };
         let owners: Vec<(String, String)> = read!(self, OWNERS_BETWEEN, |pool, text| sqlx::query_as(text)
             .bind(first.group_id.as_str())
             .bind(last.group_id.as_str())
             .fetch_all(pool)
             .await)?;
+        let last = Some(last.group_id.clone());
         let mut owners = owners.into_iter().peekable();
         let mut projects = Vec::with_capacity(rows.len());
         for row in rows {
@@ -276,9 +293,9 @@ impl Store {
             while let Some((_, mail)) = owners.next_if(|(group, _)| *group <= row.group_id) {
                 own.push(mail);
             }
-            projects.push(row.project(own)?);
+            projects.push(row.project(own));
         }
-        Ok(projects)
+        Ok((projects, last))
     }
 
     /// A project's environment and look-up, for the step that is about to change its key.
@@ -310,7 +327,7 @@ impl Store {
         key: &KeyRef,
     ) -> Result<Vec<(String, String)>, StoreError> {
         let stem = &key.stem();
-        let rows: Vec<(String, String, String)> = persist("project.elsewhere", |_| async move {
+        let rows: Vec<(String, String, String, String)> = persist("project.elsewhere", |_| async move {
             let rows = urgent!(self, ELSEWHERE, |pool, text| sqlx::query_as(text)
                 .bind(group.as_str())
                 .bind(environment)
@@ -321,9 +338,9 @@ impl Store {
         })
         .await?;
         let mut found = Vec::new();
-        for (name, environment, held) in rows {
+        for (id, name, environment, held) in rows {
             let held: KeyRef = serde_json::from_str(&held)
-                .map_err(|_| StoreError::corrupt("projects", "current_key", &name))?;
+                .map_err(|_| StoreError::corrupt("projects", "current_key", &id))?;
             if held.shares_key(key) {
                 found.push((name, environment));
             }
@@ -331,27 +348,26 @@ impl Store {
         Ok(found)
     }
 
-    /// Every project as hints name it, without the keys that served before.
+    /// Every project as hints name it, without the keys that served before and without projects that
+    /// cannot be read.
     ///
     /// # Errors
-    /// What the database answered, or that a stored value does not read.
+    /// The database did not answer.
     pub async fn watches(&self) -> Result<Vec<Watch>, StoreError> {
         type Row = (String, Option<String>, String, Option<String>);
         let rows: Vec<Row> = read!(self, WATCHES, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
-        rows.into_iter()
-            .map(|(group, key, place, alias)| {
-                let bad = |column| StoreError::corrupt("projects", column, &group);
-                Ok(Watch {
-                    key: key
-                        .map(|text| serde_json::from_str(&text).map_err(|_| bad("current_key")))
-                        .transpose()?,
-                    place: serde_json::from_str(&place).map_err(|_| bad("place"))?,
-                    alias,
-                    earlier: Vec::new(),
-                    group: group.parse().map_err(|_| bad("group_id"))?,
-                })
+        readable(rows.into_iter().map(|(group, key, place, alias)| {
+            let bad = |column| StoreError::corrupt("projects", column, &group);
+            Ok(Watch {
+                key: key
+                    .map(|text| serde_json::from_str(&text).map_err(|_| bad("current_key")))
+                    .transpose()?,
+                place: serde_json::from_str(&place).map_err(|_| bad("place"))?,
+                alias,
+                earlier: Vec::new(),
+                group: group.parse().map_err(|_| bad("group_id"))?,
             })
-            .collect()
+        }))
     }
 
     /// When the next project is to be looked at.
@@ -373,7 +389,7 @@ impl Store {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows =
             read!(self, DUE, |pool, text| sqlx::query_as(text).bind(now).bind(limit).fetch_all(pool).await)?;
-        self.readable(rows).await
+        self.with_all_owners(rows).await
     }
 
     /// Projects whose reminders are to be looked at, without those that do not read.
@@ -387,21 +403,15 @@ impl Store {
             .bind(limit)
             .fetch_all(pool)
             .await)?;
-        self.readable(rows).await
+        self.with_all_owners(rows).await
     }
 
-    async fn readable(&self, rows: Vec<Row>) -> Result<Vec<Project>, StoreError> {
+    async fn with_all_owners(&self, rows: Vec<Row>) -> Result<Vec<Project>, StoreError> {
         let mut projects = Vec::with_capacity(rows.len());
         for row in rows {
-            match self.with_owners(row).await {
-                Ok(project) => projects.push(project),
-                Err(error @ StoreError::Corrupt { .. }) => {
-                    tracing::error!(error = %error, "a project is passed over");
-                }
-                Err(error) => return Err(error),
-            }
+            projects.push(self.with_owners(row).await);
         }
-        Ok(projects)
+        readable(projects)
     }
 
     async fn with_owners(&self, row: Row) -> Result<Project, StoreError> {
@@ -548,6 +558,29 @@ impl Store {
     }
 }
 
+/// The columns of a project that hold JSON.
+struct Texts {
+    current_key: Option<String>,
+    place: String,
+    policy: Option<String>,
+    drift_key: Option<String>,
+}
+
+impl Texts {
+    fn of(it: &Project) -> Result<Self, StoreError> {
+        let key = |column, key: &Option<KeyRef>| {
+            key.as_ref().map(|key| json("projects", column, &it.group_id, key)).transpose()
+        };
+        let policy = it.policy.as_ref().map(|policy| json("projects", "policy", &it.group_id, policy));
+        Ok(Self {
+            current_key: key("current_key", &it.current_key)?,
+            place: json("projects", "place", &it.group_id, &it.place)?,
+            policy: policy.transpose()?,
+            drift_key: key("drift_key", &it.drift_key)?,
+        })
+    }
+}
+
 /// A project as it is to be, and what is written with it.
 struct ProjectChange {
     it: Project,
@@ -561,20 +594,21 @@ struct ProjectChange {
 impl Tx {
     /// Writes a project that is not there yet; says whether it was not.
     async fn insert_project(&mut self, it: &Project) -> Result<bool, StoreError> {
+        let text = Texts::of(it)?;
         let done = each!(self, INSERT, |conn, sql| sqlx::query(sql)
             .bind(it.group_id.as_str())
             .bind(storable(&it.name))
             .bind(it.provider.map(Provider::as_str))
-            .bind(it.current_key.as_ref().map(text))
-            .bind(text(&it.place))
+            .bind(text.current_key.as_deref())
+            .bind(text.place.as_str())
             .bind(it.key_since)
             .bind(it.key_since_source.map(SinceSource::as_str))
             .bind(it.valid)
             .bind(it.private_networking)
             .bind(it.environment.as_deref().map(storable))
             .bind(it.credential.as_str())
-            .bind(it.policy.as_ref().map(text))
-            .bind(it.drift_key.as_ref().map(text))
+            .bind(text.policy.as_deref())
+            .bind(text.drift_key.as_deref())
             .bind(it.last_checked_at)
             .bind(it.last_error.as_deref().map(storable))
             .bind(it.next_check_at)
@@ -591,21 +625,22 @@ impl Tx {
     async fn change_project(&mut self, write: &ProjectChange, unsure: bool) -> Result<i64, StoreError> {
         let ProjectChange { it, version, drift, audit, outbox, now } = write;
         let (version, now) = (*version, *now);
+        let text = Texts::of(it)?;
         let done = each!(self, UPDATE, |conn, sql| sqlx::query(sql)
             .bind(it.group_id.as_str())
             .bind(version)
             .bind(storable(&it.name))
             .bind(it.provider.map(Provider::as_str))
-            .bind(it.current_key.as_ref().map(text))
-            .bind(text(&it.place))
+            .bind(text.current_key.as_deref())
+            .bind(text.place.as_str())
             .bind(it.key_since)
             .bind(it.key_since_source.map(SinceSource::as_str))
             .bind(it.valid)
             .bind(it.private_networking)
             .bind(it.environment.as_deref().map(storable))
             .bind(it.credential.as_str())
-            .bind(it.policy.as_ref().map(text))
-            .bind(it.drift_key.as_ref().map(text))
+            .bind(text.policy.as_deref())
+            .bind(text.drift_key.as_deref())
             .bind(it.last_checked_at)
             .bind(it.last_error.as_deref().map(storable))
             .bind(it.next_check_at)
@@ -668,9 +703,10 @@ impl Tx {
             .await
             .map(|_| ()))?;
         let Some(change) = &write.key_change else { return Ok(()) };
+        let key = json("projects", "current_key", &write.group_id, &change.key)?;
         each!(self, NEW_KEY, |conn, sql| sqlx::query(sql)
             .bind(group)
-            .bind(text(&change.key))
+            .bind(key.as_str())
             .bind(change.since)
             .bind(change.source.as_str())
             .execute(conn)

@@ -43,14 +43,25 @@ impl Store {
     /// The thresholds and recipients that are done in a cycle.
     ///
     /// # Errors
-    /// What the database answered.
+    /// The database did not answer, or a stored value cannot be read.
     pub async fn reminders(&self, group: &GroupId, cycle: &str) -> Result<Vec<(i32, String)>, StoreError> {
         let rows: Vec<(i64, String)> = read!(self, GIVEN, |pool, text| sqlx::query_as(text)
             .bind(group.as_str())
             .bind(cycle)
             .fetch_all(pool)
             .await)?;
-        Ok(rows.into_iter().filter_map(|(days, who)| Some((i32::try_from(days).ok()?, who))).collect())
+        rows.into_iter()
+            .map(|(days, who)| {
+                let bad = |_| {
+                    StoreError::corrupt(
+                        "reminders",
+                        "threshold",
+                        format_args!("{group}/{cycle}/{days}/{who}"),
+                    )
+                };
+                Ok((i32::try_from(days).map_err(bad)?, who))
+            })
+            .collect()
     }
 
     /// Records reminders, writes their mails, and says when each project is looked at next.

@@ -9,8 +9,9 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::lanes::Lane;
+use super::readable::readable;
 use super::retry::persist;
-use super::types::storable;
+use super::types::{json, storable};
 use super::{NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, Vote, each, read, urgent};
 use crate::domain::ids::{GroupId, LeaseToken, RotationId};
 use crate::domain::rotation::journal::JournalKind;
@@ -345,8 +346,7 @@ impl Store {
     /// [`StoreError::Conflict`] when version or claim is no longer what was read,
     /// [`StoreError::LeaseLost`] when the step is written and the claim has passed to somebody else.
     pub async fn commit(&self, write: StepWrite<'_>) -> Result<i64, StoreError> {
-        let machine = serde_json::to_string(write.after)
-            .map_err(|_| StoreError::corrupt("rotations", "machine", write.after.id))?;
+        let machine = json("rotations", "machine", write.after.id, write.after)?;
         let (before, after) = (write.before, write.after);
         let ended = before.rotation.state != after.state
             && matches!(after.state, State::Completed | State::Accepted)
@@ -381,8 +381,7 @@ impl Store {
     /// [`StoreError::OpenRotationExists`] when the project has an open rotation.
     pub async fn insert_rotation(&self, write: NewRotation<'_>) -> Result<(), StoreError> {
         let it = &write.row.rotation;
-        let machine =
-            serde_json::to_string(it).map_err(|_| StoreError::corrupt("rotations", "machine", it.id))?;
+        let machine = json("rotations", "machine", it.id, it)?;
         let NewRotation { row, journal, vote, audit, outbox, now } = write;
         let args = (row.clone(), machine, journal, vote, audit, outbox);
         self.transact(
@@ -409,10 +408,11 @@ impl Store {
         .await
     }
 
-    /// Claims what is due, the most urgent first, for `ttl`.
+    /// Claims what is due, the most urgent first, for `ttl`. A rotation that cannot be read is passed over;
+    /// its claim ends by itself.
     ///
     /// # Errors
-    /// What the database answered.
+    /// The database did not answer.
     pub async fn claim(
         &self,
         now: Timestamp,
@@ -435,7 +435,7 @@ impl Store {
             })
         });
         let rows = rows.await?;
-        let mut rows = rows.into_iter().map(RotationRow::try_from).collect::<Result<Vec<_>, _>>()?;
+        let mut rows = readable(rows.into_iter().map(RotationRow::try_from))?;
         rows.sort_by_key(|row| {
             let it = &row.rotation;
             (
@@ -538,17 +538,36 @@ impl Store {
         row.map(RotationRow::try_from).transpose()
     }
 
-    /// Rotations, newest first, older than `before`.
+    /// Rotations, newest first, older than `before`, without those that cannot be read.
     ///
     /// # Errors
-    /// As [`Store::rotation`].
+    /// The database did not answer.
     pub async fn rotations(
+        &self,
+        state: Option<State>,
+        group: Option<&GroupId>,
+        mut before: Option<RotationId>,
+        limit: usize,
+    ) -> Result<Vec<RotationRow>, StoreError> {
+        loop {
+            let (page, last) = self.rotation_page(state, group, before, limit).await?;
+            let rows = readable(page)?;
+            // A page of nothing but unreadable rows is not the end of the list.
+            if !rows.is_empty() || last.is_none() {
+                return Ok(rows);
+            }
+            before = last;
+        }
+    }
+
+    /// One page of rotations as they are stored, and its last id; `None` when it is empty.
+    pub(super) async fn rotation_page(
         &self,
         state: Option<State>,
         group: Option<&GroupId>,
         before: Option<RotationId>,
         limit: usize,
-    ) -> Result<Vec<RotationRow>, StoreError> {
+    ) -> Result<(Vec<Result<RotationRow, StoreError>>, Option<RotationId>), StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<Row> = read!(self, LIST, |pool, text| sqlx::query_as(text)
             .bind(before.map_or(Uuid::max(), |id| id.0))
@@ -557,7 +576,8 @@ impl Store {
             .bind(limit)
             .fetch_all(pool)
             .await)?;
-        rows.into_iter().map(RotationRow::try_from).collect()
+        let last = rows.last().map(|row| RotationId(row.id));
+        Ok((rows.into_iter().map(RotationRow::try_from).collect(), last))
     }
 
     /// The journal of a rotation after `after`, oldest first.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 
 use super::lanes::Lane;
+use super::readable::readable;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
@@ -103,14 +104,14 @@ impl Store {
         row.map(Token::try_from).transpose()
     }
 
-    /// All tokens by name.
+    /// All tokens by name, without those that cannot be read.
     ///
     /// # Errors
-    /// What the database answered.
+    /// The database did not answer.
     pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         let rows: Vec<TokenRow> =
             read!(self, TOKENS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
-        rows.into_iter().map(Token::try_from).collect()
+        readable(rows.into_iter().map(Token::try_from))
     }
 
     /// Takes a token back; says whether there was one.

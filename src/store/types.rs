@@ -2,17 +2,38 @@
 //! is time order, and as TIMESTAMPTZ on PostgreSQL.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::{Database, Decode, Encode, Postgres, Sqlite, Type};
 
+use super::StoreError;
 use crate::domain::time::Timestamp;
 
 /// Free text from outside as both databases can hold it: PostgreSQL has no room for NUL in text.
 pub(super) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
+}
+
+/// A value as the JSON that a column holds.
+///
+/// # Errors
+/// [`StoreError::Unwritable`] names the row.
+pub(super) fn json<T: Serialize>(
+    table: &'static str,
+    column: &'static str,
+    id: impl Display,
+    value: &T,
+) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|source| StoreError::Unwritable {
+        table,
+        column,
+        id: id.to_string(),
+        source,
+    })
 }
 
 impl Type<Sqlite> for Timestamp {

@@ -103,7 +103,8 @@ impl Target {
     /// Says what cannot be used, and never shows a secret.
     pub fn new(options: &Options) -> Result<Self, String> {
         let at = |what: &str, why: &str| format!("webhooks.{}.{what}: {why}", options.name);
-        let url = check_url(options.url.expose(), options.allow_private).map_err(|why| at("url", &why))?;
+        let url = check_url(options.url.expose(), options.allow_private)
+            .map_err(|why| at("url", &why.to_string()))?;
         if options.format == Format::CloudEvents && options.keys.is_empty() {
             return Err(at("secret", "is missing: a CloudEvent is always signed"));
         }

@@ -15,9 +15,10 @@ use keywheel::engine::{Engine, Settings, remind, sweep, witness};
 use keywheel::mail::Letter;
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
-use keywheel::sim::world::{Event, KeyState, Team, User};
-use keywheel::store::OutboxRow;
+use keywheel::sim::world::{Event, KeyState, Team, User, demo_key};
+use keywheel::store::{OutboxRow, ProjectFilter, Store, StoreError};
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::daemon::Daemon;
@@ -302,6 +303,49 @@ async fn a_project_that_does_not_read_keeps_no_other_from_being_looked_at() {
     rig.edited(THIRD, "eve@example.com").await;
     assert_eq!(rig.swept().await.current_key.unwrap().to_string(), THIRD);
     remind::once(&rig.engine).await.unwrap();
+}
+
+/// A row that cannot be read is passed over by every list and by the claim, and doctor's source names it.
+#[tokio::test]
+async fn rows_that_cannot_be_read_are_named_and_stop_no_others() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let rig = Rig::on(backend, World::demo()).await;
+        let store = &rig.engine.store;
+        rig.track(5).await;
+        let (spoilt, good) =
+            (rig.approved().await, rig.approved_to(5, &demo_key("AZURE", "identity-prod", 5, 2)).await);
+        let (first, other) = (group(1).parse::<GroupId>().unwrap(), group(5).parse::<GroupId>().unwrap());
+        assert!(first < other && store.unreadable().await.unwrap().is_empty());
+        let spoil = async |text: String| match store {
+            Store::Sqlite { write, .. } => {
+                drop(sqlx::raw_sql(AssertSqlSafe(text)).execute(write).await.unwrap())
+            }
+            Store::Postgres { write, .. } => {
+                drop(sqlx::raw_sql(AssertSqlSafe(text)).execute(write).await.unwrap())
+            }
+        };
+        spoil(format!("UPDATE projects SET place = '\"x\"' WHERE group_id = '{first}'")).await;
+        spoil(format!("UPDATE rotations SET machine = '\"x\"' WHERE group_id = '{first}'")).await;
+        let named: Vec<_> = store.unreadable().await.unwrap().iter().map(ToString::to_string).collect();
+        let rows = [
+            format!("projects.place that cannot be read (row {first})"),
+            format!("rotations.machine that cannot be read (row {})", spoilt.rotation.id),
+        ];
+        assert!(
+            named.len() == 2 && named.iter().zip(&rows).all(|(said, row)| said.contains(row)),
+            "{named:?}"
+        );
+        // A page of one, which is the bad one, does not end a list.
+        let all = store.projects(&ProjectFilter::default(), None, 1).await.unwrap();
+        assert_eq!(all.iter().map(|it| &it.group_id).collect::<Vec<_>>(), [&other]);
+        assert_eq!(store.watches().await.unwrap().iter().map(|it| &it.group).collect::<Vec<_>>(), [&other]);
+        let all = store.rotations(None, None, None, 100).await.unwrap();
+        assert_eq!(all.iter().map(|it| it.rotation.id).collect::<Vec<_>>(), [good.rotation.id]);
+        let claimed = store.claim(rig.engine.clock.now(), 10, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(claimed.iter().map(|it| it.rotation.id).collect::<Vec<_>>(), [good.rotation.id]);
+        let asked = store.project(&first).await.unwrap_err();
+        assert!(matches!(asked, StoreError::Corrupt { table: "projects", .. }), "{asked}");
+    }
 }
 
 #[tokio::test]

@@ -299,11 +299,11 @@ async fn a_key_is_described_as_its_service_says() {
             site.fact(&id, |facts| facts.kind = Some(kind.to_owned()));
         }
         let found = service.describe(&key, &place).await.unwrap();
-        assert!(found.suits.unwrap_err().contains(kind), "{kind}");
+        assert!(found.suits.unwrap_err().to_string().contains(kind), "{kind}");
     }
     site.fact(&azure_key(1).to_string(), |facts| facts.operations = Some(vec!["encrypt".to_owned()]));
     let found = azure.describe(&azure_key(1), &place).await.unwrap();
-    assert!(found.suits.unwrap_err().contains("lack decrypt"));
+    assert!(found.suits.unwrap_err().to_string().contains("lack decrypt"));
     site.fact(&aws_key(1).to_string(), |facts| facts.expires = Some(end));
     assert_eq!(aws.describe(&aws_key(1), &place).await.unwrap().expires, Some(end));
 }

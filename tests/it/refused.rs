@@ -141,10 +141,40 @@ async fn a_file_that_cannot_be_used_says_what_to_do() {
     start(&url("empty.db")).await.unwrap();
 }
 
-/// Root may write everywhere, so the program runs as nobody there.
+/// The program as a user who may not do everything: root may, so it becomes nobody.
+fn as_nobody(program: &Path) -> std::process::Command {
+    use std::os::unix::fs::MetadataExt;
+    if std::fs::metadata("/proc/self").is_ok_and(|it| it.uid() == 0) {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program);
+        command
+    } else {
+        std::process::Command::new(program)
+    }
+}
+
+#[test]
+fn the_socket_of_another_user_is_named_with_the_way_out() {
+    use std::os::unix::fs::PermissionsExt;
+    let desk = tempfile::tempdir().unwrap();
+    let mode =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(desk.path(), 0o755);
+    let program = desk.path().join("keywheel");
+    std::fs::copy(env!("CARGO_BIN_EXE_keywheel"), &program).unwrap();
+    let folder = desk.path().join("data");
+    std::fs::create_dir(&folder).unwrap();
+    mode(&folder, 0o000);
+    let mut command = as_nobody(&program);
+    let ended = command.arg("status").current_dir(desk.path()).env("KEYWHEEL_DATA_DIR", &folder).output();
+    mode(&folder, 0o755);
+    let said = String::from_utf8(ended.unwrap().stderr).unwrap();
+    assert!(said.contains("cannot reach the local socket") && said.contains("become that user"), "{said}");
+}
+
 #[test]
 fn a_file_in_a_read_only_folder_says_what_to_do() {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
     let desk = tempfile::tempdir().unwrap();
     let mode =
         |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -156,13 +186,7 @@ fn a_file_in_a_read_only_folder_says_what_to_do() {
     std::fs::write(folder.join("keywheel.db"), "").unwrap();
     mode(&folder.join("keywheel.db"), 0o444);
     mode(&folder, 0o555);
-    let mut command = if std::fs::metadata("/proc/self").is_ok_and(|it| it.uid() == 0) {
-        let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&program);
-        command
-    } else {
-        std::process::Command::new(&program)
-    };
+    let mut command = as_nobody(&program);
     let ended =
         command.arg("migrate").current_dir(desk.path()).env("KEYWHEEL_DATA_DIR", &folder).output().unwrap();
     mode(&folder, 0o755);

@@ -540,3 +540,23 @@ async fn a_commit_on_sqlite_is_on_the_disk() {
     assert_eq!(found.rotations(None, None, None, 10).await.unwrap().len(), 1);
     assert!(found.verify_audit().await.unwrap().is_ok());
 }
+
+/// A refusal is known by its code: the server's language is a setting.
+#[tokio::test]
+async fn what_postgresql_refuses_is_read_from_its_code_and_not_from_its_words() {
+    let db = TestDb::new(Backend::Postgres).await;
+    for (code, words, refused) in [
+        ("42501", "keine Berechtigung f\u{fc}r Tabelle audit", true),
+        ("P0001", "permission denied for table audit", false),
+    ] {
+        let Store::Postgres { write, .. } = &db.store else { unreachable!() };
+        let refuse = format!(
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION '{words}' \
+             USING ERRCODE = '{code}'; END $$ LANGUAGE plpgsql; \
+             DROP TRIGGER IF EXISTS refuse ON audit; CREATE TRIGGER refuse BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION refuse()"
+        );
+        write.execute(sqlx::raw_sql(AssertSqlSafe(refuse))).await.unwrap();
+        let error = db.store.append(&[audit("x")], now()).await.unwrap_err();
+        assert_eq!(matches!(error, StoreError::ReadOnly(_)), refused, "{code}: {error}");
+    }
+}

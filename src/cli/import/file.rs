@@ -40,6 +40,51 @@ pub(in crate::cli) struct Refusal {
     pub(super) rule: String,
 }
 
+/// Why a file is not an inventory. The caller names the file before the text.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileError {
+    #[error("cannot be read: {0}")]
+    Unreadable(#[from] std::io::Error),
+    #[error("has {mib} MiB, and {} are taken at once: split it", LARGEST >> 20)]
+    TooLarge { mib: u64 },
+    #[error("is UTF-16: save it as UTF-8")]
+    Utf16,
+    #[error("is not UTF-8 at byte {}: save it as UTF-8", .0.utf8_error().valid_up_to())]
+    NotUtf8(#[from] std::string::FromUtf8Error),
+    #[error("is empty: it takes at least one project")]
+    Empty,
+    #[error("is not CSV: {0}")]
+    NotCsv(#[from] csv::Error),
+    #[error("has a column {name:?} that means nothing: {hint}")]
+    UnknownColumn { name: String, hint: String },
+    #[error("has the column {0} twice")]
+    ColumnTwice(String),
+    #[error("has no column groupId in its first line")]
+    NoGroupId,
+    #[error("is not JSON: {0}")]
+    NotJson(#[source] serde_json::Error),
+    /// JSON that breaks a rule of ours; the parser's text names it.
+    #[error("{0}")]
+    JsonRule(#[source] serde_json::Error),
+    #[error("takes a list of projects: [{{\"groupId\": …}}, …]")]
+    NoList,
+    #[error(transparent)]
+    Yaml(#[from] yaml::YamlError),
+    #[error("holds no project")]
+    NoProject,
+}
+
+/// What a field of a row takes.
+#[derive(Debug, thiserror::Error)]
+enum FieldError {
+    #[error("takes mail addresses: separated by \";\", or as a list")]
+    Owners,
+    #[error("takes a JSON object such as {{\"approvals\": 2}}")]
+    Policy,
+    #[error("takes a JSON object such as {{\"approvals\": 2}}: {0}")]
+    PolicyJson(#[from] serde_json::Error),
+}
+
 /// One row.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -62,39 +107,36 @@ pub(super) fn format_of(path: &Path) -> Option<Format> {
 }
 
 /// The text of a file, without a byte order mark.
-pub(super) fn text(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?.len();
+pub(super) fn text(path: &Path) -> Result<String, FileError> {
+    let size = std::fs::metadata(path)?.len();
     if size > LARGEST {
-        return Err(format!("has {} MiB, and {} are taken at once: split it", size >> 20, LARGEST >> 20));
+        return Err(FileError::TooLarge { mib: size >> 20 });
     }
-    decoded(std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?)
+    decoded(std::fs::read(path)?)
 }
 
 /// The bytes of a file as text.
-pub(super) fn decoded(bytes: Vec<u8>) -> Result<String, String> {
+pub(super) fn decoded(bytes: Vec<u8>) -> Result<String, FileError> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err("is UTF-16: save it as UTF-8".to_owned());
+        return Err(FileError::Utf16);
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        format!("is not UTF-8 at byte {}: save it as UTF-8", error.utf8_error().valid_up_to())
-    })?;
+    let text = String::from_utf8(bytes)?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// The rows of a text.
-pub(super) fn rows(format: Format, text: &str) -> Result<Vec<Row>, String> {
+pub(super) fn rows(format: Format, text: &str) -> Result<Vec<Row>, FileError> {
     if text.trim().is_empty() {
-        return Err("is empty: it takes at least one project".to_owned());
+        return Err(FileError::Empty);
     }
     let rows = match format {
         Format::Csv => csv_rows(text)?,
         Format::Json => {
             let value = strict::read(text).map_err(|error| {
-                let what = if error.is_data() { "" } else { "is not JSON: " };
-                format!("{what}{error}")
+                if error.is_data() { FileError::JsonRule(error) } else { FileError::NotJson(error) }
             })?;
             let Value::Array(items) = value else {
-                return Err("takes a list of projects: [{\"groupId\": …}, …]".to_owned());
+                return Err(FileError::NoList);
             };
             numbered(items.into_iter().map(|item| (None, item)))
         }
@@ -104,7 +146,7 @@ pub(super) fn rows(format: Format, text: &str) -> Result<Vec<Row>, String> {
         }
     };
     if rows.is_empty() {
-        return Err("holds no project".to_owned());
+        return Err(FileError::NoProject);
     }
     Ok(rows)
 }
@@ -113,10 +155,10 @@ fn numbered(items: impl Iterator<Item = (Option<u64>, Value)>) -> Vec<Row> {
     (1..).zip(items).map(|(number, (line, item))| Row { number, line, body: body(item) }).collect()
 }
 
-fn csv_rows(text: &str) -> Result<Vec<Row>, String> {
+fn csv_rows(text: &str) -> Result<Vec<Row>, FileError> {
     let mut reader =
         csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
-    let header = reader.headers().map_err(|error| format!("is not CSV: {error}"))?.clone();
+    let header = reader.headers()?.clone();
     for (place, name) in header.iter().enumerate() {
         if !FIELDS.contains(&name) {
             let hint = if name.contains(';') || name.contains('\t') {
@@ -124,18 +166,18 @@ fn csv_rows(text: &str) -> Result<Vec<Row>, String> {
             } else {
                 nearest(name)
             };
-            return Err(format!("has a column {name:?} that means nothing: {hint}"));
+            return Err(FileError::UnknownColumn { name: name.to_owned(), hint });
         }
         if header.iter().take(place).any(|other| other == name) {
-            return Err(format!("has the column {name} twice"));
+            return Err(FileError::ColumnTwice(name.to_owned()));
         }
     }
     if !header.iter().any(|name| name == "groupId") {
-        return Err("has no column groupId in its first line".to_owned());
+        return Err(FileError::NoGroupId);
     }
     let mut rows = Vec::new();
     for (number, record) in (1..).zip(reader.records()) {
-        let record = record.map_err(|error| format!("is not CSV: {error}"))?;
+        let record = record?;
         let line = record.position().map(|at| line(text, at));
         let odd = record.iter().position(|cell| cell.contains(char::is_control));
         let body = if let Some(place) = odd {
@@ -204,8 +246,8 @@ fn body(item: Value) -> Result<Map<String, Value>, Refusal> {
             continue;
         }
         let (key, value) = match name.as_str() {
-            "owners" => ("owners", owners(value).map_err(refuse)?),
-            "policy" => ("policy", policy(value).map_err(refuse)?),
+            "owners" => ("owners", owners(value).map_err(|why| refuse(why.to_string()))?),
+            "policy" => ("policy", policy(value).map_err(|why| refuse(why.to_string()))?),
             other => {
                 let Value::String(text) = value else {
                     return Err(refuse("takes a text: put it into quotation marks".to_owned()));
@@ -236,30 +278,24 @@ fn body(item: Value) -> Result<Map<String, Value>, Refusal> {
     Err(Refusal { field: "groupId".to_owned(), rule })
 }
 
-fn owners(value: Value) -> Result<Value, String> {
-    let wrong = || "takes mail addresses: separated by \";\", or as a list".to_owned();
+fn owners(value: Value) -> Result<Value, FieldError> {
     let given: Vec<String> = match value {
         Value::String(text) => text.split(';').map(str::to_owned).collect(),
         Value::Array(items) => items
             .into_iter()
-            .map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong))
+            .map(|item| item.as_str().map(str::to_owned).ok_or(FieldError::Owners))
             .collect::<Result<_, _>>()?,
-        _ => return Err(wrong()),
+        _ => return Err(FieldError::Owners),
     };
     Ok(given.iter().map(|mail| mail.trim()).filter(|mail| !mail.is_empty()).map(Value::from).collect())
 }
 
-fn policy(value: Value) -> Result<Value, String> {
-    let wrong = |why: String| format!("takes a JSON object such as {{\"approvals\": 2}}{why}");
-    match value {
-        Value::Object(_) => Ok(value),
-        Value::String(text) => match strict::read(&text) {
-            Ok(value @ Value::Object(_)) => Ok(value),
-            Ok(_) => Err(wrong(String::new())),
-            Err(error) => Err(wrong(format!(": {error}"))),
-        },
-        _ => Err(wrong(String::new())),
-    }
+fn policy(value: Value) -> Result<Value, FieldError> {
+    let value = match value {
+        Value::String(text) => strict::read(&text)?,
+        value => value,
+    };
+    if value.is_object() { Ok(value) } else { Err(FieldError::Policy) }
 }
 
 #[cfg(test)]
@@ -348,7 +384,7 @@ mod tests {
             (Format::Yaml, "- groupId: x\n---\n- groupId: y\n", "second document"),
             (Format::Yaml, &format!("- policy: {}{}", "[".repeat(40), "]".repeat(40)), "that deep"),
         ] {
-            let error = rows(format, text).unwrap_err();
+            let error = rows(format, text).unwrap_err().to_string();
             assert!(error.contains(wanted), "{text:?}: {error}");
         }
     }
@@ -395,12 +431,12 @@ mod tests {
         std::fs::write(&path, "\u{feff}groupId\r\n").unwrap();
         assert_eq!((text(&path).unwrap().as_str(), format_of(&path)), ("groupId\r\n", Some(Format::Csv)));
         std::fs::write(&path, b"\xff\xfeg\0").unwrap();
-        assert!(text(&path).unwrap_err().contains("UTF-16"));
+        assert!(text(&path).unwrap_err().to_string().contains("UTF-16"));
         std::fs::write(&path, b"abc\xe9").unwrap();
-        assert!(text(&path).unwrap_err().contains("not UTF-8 at byte 3"));
+        assert!(text(&path).unwrap_err().to_string().contains("not UTF-8 at byte 3"));
         std::fs::File::create(&path).unwrap().set_len(LARGEST + (2 << 20)).unwrap();
-        assert!(text(&path).unwrap_err().contains("has 18 MiB"));
-        assert!(text(&dir.path().join("none.csv")).unwrap_err().contains("cannot be read"));
+        assert!(text(&path).unwrap_err().to_string().contains("has 18 MiB"));
+        assert!(text(&dir.path().join("none.csv")).unwrap_err().to_string().contains("cannot be read"));
         assert_eq!(format_of(Path::new("fleet.txt")), None);
     }
 }

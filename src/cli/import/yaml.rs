@@ -10,6 +10,29 @@ use serde_json::{Map, Value};
 /// How deep lists and mappings may lie in each other.
 const DEEPEST: usize = 16;
 
+/// Why a text is not an inventory in YAML.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum YamlError {
+    #[error("this is not YAML: {0}")]
+    NotYaml(#[from] saphyr_parser::ScanError),
+    #[error("line {line}: a second document begins; put all projects into one list")]
+    SecondDocument { line: usize },
+    #[error("line {line}: a list of projects is wanted; begin each with \"- groupId:\"")]
+    NoList { line: usize },
+    #[error("line {line}: nothing here lies that deep")]
+    TooDeep { line: usize },
+    #[error("line {line}: the name of a field is a word")]
+    NoName { line: usize },
+    #[error("line {line}: {name} is there twice")]
+    Twice { line: usize, name: String },
+    #[error("line {line}: aliases (*name) are not taken; write the value out")]
+    Alias { line: usize },
+    #[error("line {line}: anchors (&name) are not taken; write the value out")]
+    Anchor { line: usize },
+    #[error("line {line}: a value is missing")]
+    NoValue { line: usize },
+}
+
 /// One value of a file.
 #[derive(Debug)]
 enum Node {
@@ -19,7 +42,7 @@ enum Node {
 }
 
 /// The entries of the list, each with the line on which it begins.
-pub(super) fn read(text: &str) -> Result<Vec<(usize, Value)>, String> {
+pub(super) fn read(text: &str) -> Result<Vec<(usize, Value)>, YamlError> {
     let mut file = File { parser: Parser::new_from_str(text) };
     let mut rows = Vec::new();
     let mut documents = 0;
@@ -31,17 +54,13 @@ pub(super) fn read(text: &str) -> Result<Vec<(usize, Value)>, String> {
             Event::DocumentStart(_) => {
                 documents += 1;
                 if documents > 1 {
-                    return Err(format!(
-                        "line {line}: a second document begins; put all projects into one list"
-                    ));
+                    return Err(YamlError::SecondDocument { line });
                 }
             }
             Event::SequenceStart(..) => rows = file.rows()?,
             Event::Scalar(text, ..) if text.is_empty() || &*text == "~" || &*text == "null" => {}
             _ => {
-                return Err(format!(
-                    "line {line}: a list of projects is wanted; begin each with \"- groupId:\""
-                ));
+                return Err(YamlError::NoList { line });
             }
         }
     }
@@ -52,15 +71,15 @@ struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, usize), String> {
+    fn next(&mut self) -> Result<(Event<'a>, usize), YamlError> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => Ok((event, span.start.line())),
-            Some(Err(error)) => Err(format!("this is not YAML: {error}")),
+            Some(Err(error)) => Err(error.into()),
             None => Ok((Event::StreamEnd, 0)),
         }
     }
 
-    fn rows(&mut self) -> Result<Vec<(usize, Value)>, String> {
+    fn rows(&mut self) -> Result<Vec<(usize, Value)>, YamlError> {
         let mut rows = Vec::new();
         loop {
             let (event, line) = self.next()?;
@@ -71,9 +90,9 @@ impl<'a> File<'a> {
         }
     }
 
-    fn node(&mut self, event: Event<'a>, line: usize, depth: usize) -> Result<Node, String> {
+    fn node(&mut self, event: Event<'a>, line: usize, depth: usize) -> Result<Node, YamlError> {
         if depth > DEEPEST {
-            return Err(format!("line {line}: nothing here lies that deep"));
+            return Err(YamlError::TooDeep { line });
         }
         match event {
             Event::Scalar(text, style, anchor, _) => {
@@ -100,28 +119,26 @@ impl<'a> File<'a> {
                         return Ok(Node::Map(fields));
                     }
                     let Node::Text { text: name, .. } = self.node(event, line, depth + 1)? else {
-                        return Err(format!("line {line}: the name of a field is a word"));
+                        return Err(YamlError::NoName { line });
                     };
                     if fields.iter().any(|(known, _)| *known == name) {
-                        return Err(format!("line {line}: {name} is there twice"));
+                        return Err(YamlError::Twice { line, name });
                     }
                     let (event, line) = self.next()?;
                     fields.push((name, self.node(event, line, depth + 1)?));
                 }
             }
-            Event::Alias(_) => {
-                Err(format!("line {line}: aliases (*name) are not taken; write the value out"))
-            }
-            _ => Err(format!("line {line}: a value is missing")),
+            Event::Alias(_) => Err(YamlError::Alias { line }),
+            _ => Err(YamlError::NoValue { line }),
         }
     }
 }
 
-fn no_anchor(anchor: usize, line: usize) -> Result<(), String> {
+fn no_anchor(anchor: usize, line: usize) -> Result<(), YamlError> {
     if anchor == 0 {
         return Ok(());
     }
-    Err(format!("line {line}: anchors (&name) are not taken; write the value out"))
+    Err(YamlError::Anchor { line })
 }
 
 fn row(node: Node) -> Value {

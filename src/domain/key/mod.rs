@@ -70,13 +70,18 @@ impl fmt::Display for Provider {
     }
 }
 
+/// Text that names no provider.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("provider {0:?} is none of AWS, AZURE, GCP")]
+pub struct BadProvider(String);
+
 impl FromStr for Provider {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
+    type Err = BadProvider;
+    fn from_str(text: &str) -> Result<Self, BadProvider> {
         Provider::ALL
             .into_iter()
             .find(|provider| provider.as_str().eq_ignore_ascii_case(text))
-            .ok_or_else(|| format!("provider {text:?} is none of AWS, AZURE, GCP"))
+            .ok_or_else(|| BadProvider(text.to_owned()))
     }
 }
 

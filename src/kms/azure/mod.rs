@@ -19,7 +19,8 @@ use url::Url;
 use super::error::{ErrorKind, KmsError};
 use super::http::{Http, Reply, below, send};
 use super::{
-    Connected, Found, KeyService, KeyState, KmsOptions, PROBE, SetupError, Watched, from_seconds, within,
+    Connected, Found, KeyService, KeyState, KmsOptions, PROBE, SetupError, Unfit, Watched, from_seconds,
+    within,
 };
 use crate::domain::key::{AzureKey, KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
@@ -165,9 +166,9 @@ impl Azure {
         let ops: Vec<&str> =
             jwk["key_ops"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let suits = if !matches!(kty, "RSA" | "RSA-HSM") {
-            Err(format!("it is a key of type {kty}; Atlas needs RSA"))
+            Err(Unfit::AzureKind(kty.to_owned()))
         } else if let Some(missing) = ["encrypt", "decrypt"].into_iter().find(|op| !ops.contains(op)) {
-            Err(format!("its permitted operations lack {missing}; Atlas needs encrypt and decrypt"))
+            Err(Unfit::AzureOperation(missing))
         } else {
             Ok(())
         };

@@ -285,7 +285,10 @@ impl Delivery<'_> {
         let mut hints = Vec::new();
         for Received { id, hint } in events {
             match hint {
-                Some(hint) => hints.push(NewEvent::new(name, &id, &hint)),
+                Some(hint) => hints.push(NewEvent::new(name, &id, &hint).map_err(|error| {
+                    tracing::error!(hook = name, error = %error, "event refused");
+                    Refusal::Unavailable("not-stored")
+                })?),
                 None => tally.irrelevant(),
             }
         }
