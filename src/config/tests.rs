@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::domain::notice::Kind;
 
 /// A directory of its own with a configuration file that only its owner can read.
 struct Desk(tempfile::TempDir);
@@ -418,7 +419,7 @@ fn a_webhook_is_read_with_its_defaults_and_shows_no_secret() {
         ("ops", WebhookFormat::CloudEvents, false)
     );
     assert_eq!((ops.url.expose(), ops.keys.len()), ("https://hooks.example/canary1?k=canary2", 2));
-    assert_eq!(ops.kinds, ["completed", "drifted"]);
+    assert_eq!(ops.kinds, [Kind::Completed, Kind::Drifted]);
     assert_eq!((chat.format, chat.keys.len(), chat.kinds.len()), (WebhookFormat::Slack, 0, 0));
     for shown in [format!("{loaded:?}"), loaded.to_text(), loaded.to_json().to_string()] {
         assert!(

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::hooks::{SigningKey, signing_key};
 use super::reader::Reader;
 use crate::domain::address::check_url;
-use crate::domain::notice;
+use crate::domain::notice::Kind;
 use crate::secret::Secret;
 
 /// One configured target.
@@ -25,7 +25,7 @@ pub struct Webhook {
     /// Goes along as `Authorization: Bearer …`.
     pub token: Option<Secret>,
     /// The kinds of notice it is sent; all, when empty.
-    pub kinds: Vec<String>,
+    pub kinds: Vec<Kind>,
     /// Whether it may have an address that is not public, and speak plain http.
     pub allow_private: bool,
     /// Certificates to trust beside the system's own.
@@ -133,16 +133,16 @@ fn read_keys(r: &mut Reader, at: &str, format: Option<WebhookFormat>) -> Option<
     (r.fault_count() == told).then_some(keys)
 }
 
-fn read_kinds(r: &mut Reader, at: &str) -> Vec<String> {
+fn read_kinds(r: &mut Reader, at: &str) -> Vec<Kind> {
     let path = format!("{at}.types");
     let types: Vec<String> = r.take(&path, Vec::new());
     let mut kinds = Vec::new();
     for text in types {
-        if let Some(kind) = notice::kind(&text) {
-            kinds.push(kind.to_owned());
+        if let Some(kind) = Kind::choice(&text) {
+            kinds.push(kind);
         } else {
-            let all = notice::KINDS.join(", ");
-            r.fault(&path, &format!("there is no type {text:?}; there are {all}"));
+            let all: Vec<_> = Kind::choices().map(Kind::as_str).collect();
+            r.fault(&path, &format!("there is no type {text:?}; there are {}", all.join(", ")));
         }
     }
     kinds

@@ -1,16 +1,15 @@
 //! Turns notices into outbox rows: one mail for each owner, and one webhook for each target that wants it.
 //!
 //! Rows are written in the transaction of their cause. Nothing is sent from here: the rows hold a
-//! model, never a secret and never a link, and stay readable until somebody takes them.
+//! notice, never a secret and never a link.
 
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{Engine, Settings};
-use crate::domain::ids::{GroupId, RotationId};
-use crate::domain::notice::KINDS;
+use crate::domain::ids::GroupId;
+use crate::domain::notice::{CheckedRotation, Content, CurrentKeyInvalid, Notice, RotationFacts};
 use crate::domain::preflight::{Check, CheckName, Verdict, failed};
-use crate::domain::rotation::machine::Notice;
+use crate::domain::rotation::machine;
 use crate::domain::rotation::state::{Cause, Rotation};
 use crate::domain::time::Timestamp;
 use crate::store::{Channel, NewOutbox, RotationRow};
@@ -18,104 +17,92 @@ use crate::store::{Channel, NewOutbox, RotationRow};
 /// Who hears of a project that has no owner: the row rests there and says so.
 pub const NO_OWNER: &str = "nobody";
 
-/// Something that people and other systems are told.
+/// A notice to announce.
 #[derive(Debug)]
 pub(super) struct News<'a> {
-    /// One of the kinds of notice.
-    pub(super) kind: &'static str,
     /// The same for the same news, always, and for no other: no recipient is told twice.
     pub(super) identity: String,
     pub(super) group_id: &'a GroupId,
-    pub(super) rotation_id: Option<RotationId>,
-    /// What it says; no link and no secret.
-    pub(super) model: Value,
+    pub(super) content: Content,
 }
 
 impl News<'_> {
     /// The rows that tell `owners`, and every target that wants news of this kind.
     pub(super) fn rows(&self, engine: &Engine, owners: &[String], now: Timestamp) -> Vec<NewOutbox> {
-        debug_assert!(KINDS.contains(&self.kind), "{} is no kind of notice", self.kind);
         let row = |channel, recipient: String, message_id| NewOutbox {
             channel,
-            kind: self.kind.to_owned(),
+            content: self.content.clone(),
             group_id: self.group_id.clone(),
-            rotation_id: self.rotation_id,
             message_id,
             recipient,
-            model: self.model.clone(),
             next_try_at: now,
         };
         let mails = addressed(owners).into_iter().map(|recipient| {
             let id = message_id(&format!("{}/{recipient}", self.identity));
             row(Channel::Mail, recipient, id)
         });
-        let targets = engine.webhooks.all();
-        let webhooks = targets.iter().filter(|target| target.wants(self.kind)).map(|target| {
+        let (kind, targets) = (self.content.notice.kind(), engine.webhooks.all());
+        let webhooks = targets.iter().filter(|target| target.wants(kind)).map(|target| {
             row(Channel::Webhook, target.name().to_owned(), webhook_id(&self.identity, target.name()))
         });
         mails.chain(webhooks).collect()
     }
 }
 
-/// The rows for `notices`.
+/// `notice` as this server announces it.
+pub(super) fn content(settings: &Settings, notice: Notice) -> Content {
+    Content { server: settings.public_url.clone(), notice }
+}
+
+/// The rows for what a step announces.
 #[must_use]
 pub fn rows(
     engine: &Engine,
     before: &RotationRow,
     after: &Rotation,
-    notices: &[Notice],
+    announced: &[machine::Notice],
     owners: &[String],
     now: Timestamp,
 ) -> Vec<NewOutbox> {
-    notices
+    announced
         .iter()
-        .flat_map(|notice| {
-            let (kind, part) = (name(*notice), part(*notice, before, after, now));
-            let mut model = model(&engine.settings, before, after, kind);
-            if *notice == Notice::PreflightFailed {
-                model["checks"] = remarks(&after.observing.checks);
-            }
+        .filter_map(|it| Some((it, notice(*it, before, after)?)))
+        .flat_map(|(it, notice)| {
             let news = News {
-                kind,
-                identity: format!("{}/{kind}/{part}", after.id),
+                identity: format!("{}/{}/{}", after.id, notice.kind(), part(*it, before, after, now)),
                 group_id: &after.group_id,
-                rotation_id: Some(after.id),
-                model,
+                content: content(&engine.settings, notice),
             };
             news.rows(engine, owners, now)
         })
         .collect()
 }
 
-/// The rows about a fresh proposal: that approvals are asked for, or that the policy has agreed.
+/// The rows about a fresh proposal: `notice` asks for approvals, or says that the policy approved it.
 pub(super) fn proposal_rows(
     engine: &Engine,
     row: &RotationRow,
-    kind: &'static str,
+    notice: fn(CheckedRotation) -> Notice,
     owners: &[String],
     now: Timestamp,
 ) -> Vec<NewOutbox> {
-    let mut model = model(&engine.settings, row, &row.rotation, kind);
-    model["checks"] = remarks(&row.rotation.observing.checks);
+    let notice = notice(checked(row, &row.rotation));
     let news = News {
-        kind,
-        identity: format!("{}/{kind}", row.rotation.id),
+        identity: format!("{}/{}", row.rotation.id, notice.kind()),
         group_id: &row.rotation.group_id,
-        rotation_id: Some(row.rotation.id),
-        model,
+        content: content(&engine.settings, notice),
     };
     news.rows(engine, owners, now)
 }
 
 /// The lines of the checklist that are not simply passed. What follows from an unknown key is left out.
-fn remarks(checks: &[Check]) -> Value {
+fn remarks(checks: &[Check]) -> Vec<Check> {
     use CheckName::{EncryptDecrypt, KeyDeletion, KeyEnabled, KeyExpiry, KeySymmetric};
     let follows = |check: &Check| {
         check.result == Verdict::NotChecked
             && matches!(check.name, EncryptDecrypt | KeyDeletion | KeyEnabled | KeyExpiry | KeySymmetric)
     };
-    let remarkable = checks.iter().filter(|check| check.result != Verdict::Pass && !follows(check));
-    remarkable.map(|check| json!(check)).collect()
+    checks.iter().filter(|check| check.result != Verdict::Pass && !follows(check)).cloned().collect()
 }
 
 /// The owners, or nobody by name.
@@ -123,51 +110,66 @@ pub(super) fn addressed(owners: &[String]) -> Vec<String> {
     if owners.is_empty() { vec![NO_OWNER.to_owned()] } else { owners.to_vec() }
 }
 
-fn name(notice: Notice) -> &'static str {
-    match notice {
-        Notice::Finished(state) => state.as_str(),
-        Notice::Page { .. } => "needs_operator",
-        Notice::CurrentKeyInvalid => "current_key_invalid",
-        Notice::PreflightFailed => "preflight_failed",
-        Notice::LateApply => "late_apply",
-        Notice::NotDeployed => "not_deployed",
-    }
+/// The notice that a step announces. `None` for a rotation that ended in a state that is not final, which
+/// the machine never says.
+fn notice(announced: machine::Notice, before: &RotationRow, after: &Rotation) -> Option<Notice> {
+    let rotation = facts(before, after);
+    Some(match announced {
+        machine::Notice::Finished(state) => {
+            let notice = Notice::ended(state, rotation);
+            if notice.is_none() {
+                tracing::error!(rotation.id = %after.id, %state, "a rotation ended in a state that is not final; no message was written");
+            }
+            return notice;
+        }
+        machine::Notice::Page { .. } => Notice::NeedsOperator(rotation),
+        machine::Notice::CurrentKeyInvalid => {
+            Notice::CurrentKeyInvalid(CurrentKeyInvalid::Rotation(rotation.into()))
+        }
+        machine::Notice::PreflightFailed => Notice::PreflightFailed(checked(before, after)),
+        machine::Notice::LateApply => Notice::LateApply(rotation),
+        machine::Notice::NotDeployed => Notice::NotDeployed(rotation),
+    })
 }
 
 /// What tells a notice from an earlier one of its kind and rotation.
-fn part(notice: Notice, before: &RotationRow, after: &Rotation, now: Timestamp) -> String {
+fn part(announced: machine::Notice, before: &RotationRow, after: &Rotation, now: Timestamp) -> String {
     // A trouble that comes and goes is told once an hour at most.
     let hour = || (now.as_micros() / 3_600_000_000).to_string();
-    match notice {
+    match announced {
         // A rotation may come to a stop again after an operator sent it on: each page is news.
-        Notice::Page { .. } => before.version.to_string(),
-        Notice::CurrentKeyInvalid => hour(),
-        Notice::PreflightFailed => {
+        machine::Notice::Page { .. } => before.version.to_string(),
+        machine::Notice::CurrentKeyInvalid => hour(),
+        machine::Notice::PreflightFailed => {
             let which = failed(&after.observing.checks).map_or("", |check| check.name.as_str());
             format!("{which}/{}", hour())
         }
-        Notice::Finished(_) | Notice::LateApply | Notice::NotDeployed => String::new(),
+        machine::Notice::Finished(_) | machine::Notice::LateApply | machine::Notice::NotDeployed => {
+            String::new()
+        }
     }
 }
 
-fn model(settings: &Settings, row: &RotationRow, rotation: &Rotation, kind: &str) -> serde_json::Value {
-    json!({
-        "kind": kind,
-        "groupId": rotation.group_id,
-        "projectName": row.project_name,
-        "rotationId": rotation.id,
-        "provider": rotation.provider,
-        "oldKey": rotation.old_key.to_string(),
-        "newKey": rotation.new_key.to_string(),
-        "state": rotation.state,
-        "cause": rotation.cause,
-        "requestedBy": row.requested_by,
-        "reason": row.reason,
-        "atlasErrorCode": rotation.observing.failure.as_ref().and_then(|it| it.code.clone()),
-        "atlasDetail": rotation.observing.failure.as_ref().map(|it| it.detail.clone()),
-        "remedy": rotation.cause.map(|cause| remedy(cause, rotation)),
-        "server": settings.public_url,
-    })
+fn checked(row: &RotationRow, rotation: &Rotation) -> CheckedRotation {
+    CheckedRotation { rotation: facts(row, rotation), checks: remarks(&rotation.observing.checks) }
+}
+
+fn facts(row: &RotationRow, rotation: &Rotation) -> RotationFacts {
+    RotationFacts {
+        group_id: rotation.group_id.clone(),
+        project_name: row.project_name.clone(),
+        rotation_id: rotation.id,
+        provider: rotation.provider,
+        old_key: (&rotation.old_key).into(),
+        new_key: (&rotation.new_key).into(),
+        state: rotation.state,
+        cause: rotation.cause,
+        requested_by: row.requested_by.clone(),
+        reason: row.reason.clone(),
+        atlas_error_code: rotation.observing.failure.as_ref().and_then(|it| it.code.clone()),
+        atlas_detail: rotation.observing.failure.as_ref().map(|it| it.detail.clone()),
+        remedy: rotation.cause.map(|cause| remedy(cause, rotation)),
+    }
 }
 
 /// What a person can do about `cause`, in one or two sentences.

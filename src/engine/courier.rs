@@ -14,9 +14,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use crate::domain::time::Timestamp;
 use crate::lifecycle::pause;
 use crate::mail::{Letter, Smtp, Trouble};
-use crate::store::{ClaimedMail, MailEnd, StoreError};
+use crate::store::{ClaimedMail, MailEnd, StoreError, UnreadableMessage};
 
 /// How long a claimed mail is ours; longer than a mail can take.
 const CLAIM: Duration = Duration::from_mins(5);
@@ -120,7 +121,11 @@ impl Courier {
             self.engine.store.mail_ended(mail, &MailEnd::Failed, &said, now).await?;
             return Ok(true);
         }
-        let letter = Letter::new(&row.kind, &row.model);
+        let content = match row.content() {
+            Ok(content) => content,
+            Err(why) => return self.unreadable(mail, &why, now).await.map(|()| true),
+        };
+        let letter = Letter::new(&content);
         let sent = smtp.send(&letter, &row.recipient, &row.message_id, now).await;
         let now = self.engine.clock.now();
         self.engine.metrics.mail(match &sent {
@@ -134,6 +139,21 @@ impl Courier {
         };
         self.engine.store.mail_ended(mail, &end, &said, now).await?;
         Ok(go_on)
+    }
+
+    /// Sets a mail aside that cannot be rendered. One of a kind that only a newer version knows is left
+    /// for a daemon of that version, as long as mails are tried.
+    async fn unreadable(
+        &self,
+        mail: &ClaimedMail,
+        why: &UnreadableMessage,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (kind, newer) = (&mail.row.kind, why.is_of_a_newer_version());
+        tracing::error!(mail.id = %mail.row.id, mail.kind = %kind, again = newer, "a mail cannot be rendered: {why}");
+        self.engine.metrics.mail(if newer { "put_off" } else { "failed" });
+        let end = if newer { MailEnd::Again(now + backoff(mail.row.attempts)) } else { MailEnd::Failed };
+        self.engine.store.mail_ended(mail, &end, &why.to_string(), now).await
     }
 
     fn failed(&self, mail: &ClaimedMail, trouble: &Trouble) -> (MailEnd, String, bool) {

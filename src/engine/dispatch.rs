@@ -14,6 +14,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{ENGINE, Engine};
+use crate::domain::notice::Content;
 use crate::lifecycle::pause;
 use crate::mail::Letter;
 use crate::store::{ClaimedMail, Lane, MailEnd, NewAudit, OutboxRow, StoreError};
@@ -230,8 +231,14 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMail) -
         let last = row.last_reply.as_deref().unwrap_or("it was not tried");
         return give_up(engine, claimed, &format!("not delivered within five days; last: {last}")).await;
     }
-    let text = said(engine, target, row);
-    let answer = target.post(&row.message_id, text, now).await;
+    let answer = match row.content() {
+        Ok(content) => target.post(&row.message_id, rendered(target, row, &content), now).await,
+        // Left for a daemon of a newer version, as long as webhooks are tried.
+        Err(why) if why.is_of_a_newer_version() => {
+            Answer::Failed { said: why.to_string(), retry_after: None }
+        }
+        Err(why) => return give_up(engine, claimed, &why.to_string()).await,
+    };
     let now = engine.clock.now();
     // What a replaced target wants is not what the one in its place wants.
     let answer = match answer {
@@ -269,15 +276,13 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMail) -
 }
 
 /// The body for `target`; the words are those of the mail about the same.
-fn said(engine: &Engine, target: &Target, row: &OutboxRow) -> String {
-    let letter = Letter::new(&row.kind, &row.model);
-    let server = row.model["server"].as_str().unwrap_or(&engine.settings.public_url);
+fn rendered(target: &Target, row: &OutboxRow, content: &Content) -> String {
+    let letter = Letter::new(content);
     let note = Note {
         id: &row.message_id,
-        kind: &row.kind,
         at: row.created_at,
-        server,
-        model: &row.model,
+        server: &content.server,
+        notice: &content.notice,
         title: &letter.subject,
         paragraphs: &letter.paragraphs,
         facts: &letter.facts,

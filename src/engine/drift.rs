@@ -6,14 +6,13 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
-use super::Engine;
 use super::announce::News;
+use super::{Engine, announce};
 use crate::atlas::AtlasApi;
 use crate::domain::event::{KeyEvent, SLACK, atlas_time, began, clock};
 use crate::domain::ids::GroupId;
 use crate::domain::key::KeyRef;
+use crate::domain::notice::{Content, DriftKind, Drifted, KeyText, Notice};
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::rotation::state::{Rotation, State};
@@ -124,27 +123,26 @@ pub(super) async fn explain(
         sentences.push("Atlas no longer encrypts this project with a customer-managed key.".to_owned());
     }
     sentences.push("Keywheel does not change it back by itself.".to_owned());
-    let text = |key: &Option<KeyRef>| key.as_ref().map(ToString::to_string);
-    let finding = json!({
-        "groupId": group,
-        "projectName": after.name,
-        "from": text(&before.current_key),
-        "to": text(&after.current_key),
-        "kind": match (&seen.key, &earlier) {
-            (None, _) => "removed",
-            (_, Some(_)) => "reverted",
-            _ => "changed",
+    let text = |key: &Option<KeyRef>| key.as_ref().map(KeyText::from);
+    let finding = Drifted {
+        group_id: group.clone(),
+        project_name: after.name.clone(),
+        from: text(&before.current_key),
+        to: text(&after.current_key),
+        kind: match (&seen.key, &earlier) {
+            (None, _) => DriftKind::Removed,
+            (_, Some(_)) => DriftKind::Reverted,
+            _ => DriftKind::Changed,
         },
-        "by": event.map(|event| event.by.to_string()),
-        "atlasEventId": event.map(|event| &event.id),
-        "atlasEventAt": event.map(|event| event.at),
-        "servedUntil": earlier.as_ref().and_then(|span| span.until),
-        "undoneRotation": undone.map(|row| row.rotation.id),
-        "undoneKey": undone.map(|row| row.rotation.new_key.to_string()),
-        "sentences": sentences,
-        "terraform": undone.map(|row| key_lines(&row.rotation.new_key)),
-        "server": engine.settings.public_url,
-    });
+        by: event.map(|event| event.by.to_string()),
+        atlas_event_id: event.map(|event| event.id.clone()),
+        atlas_event_at: event.map(|event| event.at),
+        served_until: earlier.as_ref().and_then(|span| span.until),
+        undone_rotation: undone.map(|row| row.rotation.id),
+        undone_key: undone.map(|row| KeyText::from(&row.rotation.new_key)),
+        sentences,
+        terraform: undone.map(|row| key_lines(&row.rotation.new_key)),
+    };
     Ok(Drift { finding, since })
 }
 
@@ -222,16 +220,15 @@ fn undid(row: &RotationRow) -> String {
     )
 }
 
-/// What tells of a drift.
-pub(super) fn rows(engine: &Engine, project: &Project, finding: &Value, now: Timestamp) -> Vec<NewOutbox> {
+/// The finding as this server announces it.
+pub(super) fn content(engine: &Engine, finding: &Drifted) -> Content {
+    announce::content(&engine.settings, Notice::Drifted(finding.clone()))
+}
+
+/// The rows that announce a drift.
+pub(super) fn rows(engine: &Engine, project: &Project, finding: &Drifted, now: Timestamp) -> Vec<NewOutbox> {
     // The same key twice is two drifts; of two daemons that see one, only one can write this version.
     let identity = format!("{}/drifted/{}", project.group_id, project.version);
-    let news = News {
-        kind: "drifted",
-        identity,
-        group_id: &project.group_id,
-        rotation_id: None,
-        model: finding.clone(),
-    };
+    let news = News { identity, group_id: &project.group_id, content: content(engine, finding) };
     news.rows(engine, &project.owners, now)
 }

@@ -14,11 +14,12 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::announce::News;
+use super::announce::{News, content};
 use super::candidate::{Ask, Deferred, Finding, Settled, consider};
 use super::{ENGINE, Engine};
 use crate::domain::hint::{Concern, Hint, Meaning, Subject, Watch};
 use crate::domain::ids::{EventId, GroupId};
+use crate::domain::notice::{KeyAlarm, KeyText, Notice};
 use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
 use crate::lifecycle::pause;
@@ -301,14 +302,9 @@ async fn alarm(
     for _ in 0..RACES {
         let Some(project) = engine.store.project(group).await? else { return Ok(()) };
         let now = engine.clock.now();
-        let model = alarm_model(engine, &project, concern, event);
-        let news = News {
-            kind: "key_alarm",
-            identity: identity.clone(),
-            group_id: group,
-            rotation_id: None,
-            model: model.clone(),
-        };
+        let content = content(&engine.settings, Notice::KeyAlarm(alarm_facts(&project, concern, event)));
+        let model = content.model();
+        let news = News { identity: identity.clone(), group_id: group, content };
         let rows = news.rows(engine, &project.owners, now);
         // The first is a mail, to an owner or to nobody.
         if let Some(first) = rows.first()
@@ -332,27 +328,20 @@ async fn alarm(
     Err(StoreError::Conflict)
 }
 
-fn alarm_model(
-    engine: &Engine,
-    project: &Project,
-    concern: Concern,
-    event: &ClaimedEvent,
-) -> serde_json::Value {
-    let Hint { kind, subject, by, words, .. } = &event.hint;
-    json!({
-        "kind": "key_alarm",
-        "groupId": project.group_id,
-        "projectName": project.name,
-        "provider": project.provider,
-        "currentKey": project.current_key.as_ref().map(ToString::to_string),
-        "event": kind,
-        "subject": subject.to_string(),
-        "by": by,
-        "words": words,
-        "hook": event.source,
-        "earlier": concern == Concern::Earlier,
-        "server": engine.settings.public_url,
-    })
+fn alarm_facts(project: &Project, concern: Concern, event: &ClaimedEvent) -> KeyAlarm {
+    let Hint { kind, subject, by, words, .. } = event.hint.clone();
+    KeyAlarm {
+        group_id: project.group_id.clone(),
+        project_name: project.name.clone(),
+        provider: project.provider,
+        current_key: project.current_key.as_ref().map(KeyText::from),
+        event: kind,
+        subject: subject.to_string(),
+        by,
+        words,
+        hook: event.source.clone(),
+        earlier: concern == Concern::Earlier,
+    }
 }
 
 async fn rotated_in_place(engine: &Engine, group: &GroupId, event: &ClaimedEvent) -> Result<(), StoreError> {

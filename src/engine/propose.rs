@@ -15,6 +15,7 @@ use super::{Engine, announce, preflight};
 use crate::atlas::AtlasApi;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyError, KeyRef};
+use crate::domain::notice::Notice;
 use crate::domain::policy::proposal_hash;
 use crate::domain::preflight::{Check, CheckName, Verdict, failed};
 use crate::domain::project::Project;
@@ -263,8 +264,8 @@ impl Engine {
             }));
             row.rotation = rotation;
         }
-        let kind = if vote.is_some() { "auto_approved" } else { "approval_requested" };
-        let outbox = announce::proposal_rows(self, &row, kind, &project.owners, now);
+        let notice = if vote.is_some() { Notice::AutoApproved } else { Notice::ApprovalRequested };
+        let outbox = announce::proposal_rows(self, &row, notice, &project.owners, now);
         let write = NewRotation { row: &row, journal, vote, audit, outbox, now };
         match self.store.insert_rotation(write).await {
             Ok(()) => {

@@ -8,10 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
-
-use super::announce::{NO_OWNER, message_id, webhook_id};
+use super::announce::{NO_OWNER, content, message_id, webhook_id};
 use super::{Engine, Settings};
+use crate::domain::notice::{KeyText, Kind, Notice, Reminder as Facts, ReminderDigest};
 use crate::domain::project::Project;
 use crate::domain::reminder::{self, Threshold};
 use crate::domain::time::Timestamp;
@@ -66,7 +65,7 @@ struct Item {
     project: usize,
     threshold: Threshold,
     cycle: String,
-    model: Value,
+    facts: Facts,
 }
 
 /// Who is reminded.
@@ -103,7 +102,7 @@ impl Reader {
 /// The targets that want reminders.
 fn targets(engine: &Engine) -> Vec<Reader> {
     let all = engine.webhooks.all();
-    let wanting = all.iter().filter(|target| target.wants("reminder"));
+    let wanting = all.iter().filter(|target| target.wants(Kind::Reminder));
     wanting
         .map(|target| Reader {
             channel: Channel::Webhook,
@@ -144,8 +143,8 @@ async fn give(engine: &Engine, due: Vec<Project>, now: Timestamp) -> Result<usiz
                 recipient: recipient.clone(),
                 mailed: *it == latest,
             }));
-            let model = model(&engine.settings, project, ends, now);
-            let item = Item { project: number, threshold: latest, cycle: cycle.clone(), model };
+            let facts = facts(&engine.settings, project, ends, now);
+            let item = Item { project: number, threshold: latest, cycle: cycle.clone(), facts };
             items.entry(reader).or_default().push(item);
         }
     }
@@ -154,7 +153,7 @@ async fn give(engine: &Engine, due: Vec<Project>, now: Timestamp) -> Result<usiz
         if items.len() > SINGLY && reader.lists {
             mails.push(digest(&engine.settings, &due, &reader, items, now));
         } else {
-            let single = items.into_iter().map(|item| single(&due, &reader, item, now));
+            let single = items.into_iter().map(|item| single(&engine.settings, &due, &reader, item, now));
             mails.extend(single);
         }
     }
@@ -166,15 +165,13 @@ fn identity(due: &[Project], item: &Item) -> String {
     format!("{}/{}/{}", due[item.project].group_id, item.cycle, item.threshold.0)
 }
 
-fn single(due: &[Project], reader: &Reader, item: Item, now: Timestamp) -> NewOutbox {
+fn single(settings: &Settings, due: &[Project], reader: &Reader, item: Item, now: Timestamp) -> NewOutbox {
     NewOutbox {
         channel: reader.channel,
-        kind: "reminder".to_owned(),
         group_id: due[item.project].group_id.clone(),
-        rotation_id: None,
         message_id: reader.id(&format!("reminder/{}", identity(due, &item))),
         recipient: reader.recipient.clone(),
-        model: item.model,
+        content: content(settings, Notice::Reminder(item.facts)),
         next_try_at: now,
     }
 }
@@ -187,25 +184,24 @@ fn digest(
     mut items: Vec<Item>,
     now: Timestamp,
 ) -> NewOutbox {
-    items.sort_by_key(|item| item.model["daysLeft"].as_i64());
+    items.sort_by_key(|item| item.facts.days_left);
     let identities: Vec<_> = items.iter().map(|item| identity(due, item)).collect();
     NewOutbox {
         channel: reader.channel,
-        kind: "reminder_digest".to_owned(),
         group_id: due[items[0].project].group_id.clone(),
-        rotation_id: None,
         message_id: reader.id(&format!("digest/{}", identities.join("/"))),
         recipient: reader.recipient.clone(),
-        model: json!({
-            "kind": "reminder_digest",
-            "server": settings.public_url,
-            "items": items.into_iter().map(|item| item.model).collect::<Vec<_>>(),
-        }),
+        content: content(
+            settings,
+            Notice::ReminderDigest(ReminderDigest {
+                items: items.into_iter().map(|item| item.facts).collect(),
+            }),
+        ),
         next_try_at: now,
     }
 }
 
-fn model(settings: &Settings, project: &Project, due: Timestamp, now: Timestamp) -> Value {
+fn facts(settings: &Settings, project: &Project, due: Timestamp, now: Timestamp) -> Facts {
     const DAY: u64 = 86_400;
     let whole = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
     let left = if now < due {
@@ -223,17 +219,15 @@ fn model(settings: &Settings, project: &Project, due: Timestamp, now: Timestamp)
             open.id, open.state
         )
     });
-    json!({
-        "kind": "reminder",
-        "groupId": project.group_id,
-        "projectName": project.name,
-        "currentKey": project.current_key.as_ref().map(ToString::to_string),
-        "keySince": project.key_since,
-        "keySinceSource": project.key_since_source,
-        "due": due,
-        "daysLeft": left,
-        "interval": interval,
-        "openNote": open,
-        "server": settings.public_url,
-    })
+    Facts {
+        group_id: project.group_id.clone(),
+        project_name: project.name.clone(),
+        current_key: project.current_key.as_ref().map(KeyText::from),
+        key_since: project.key_since,
+        key_since_source: project.key_since_source,
+        due,
+        days_left: left,
+        interval,
+        open_note: open,
+    }
 }

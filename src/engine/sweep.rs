@@ -11,9 +11,10 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::announce::News;
+use super::announce::{News, content};
 use super::{ENGINE, Engine, drift, remind, witness};
 use crate::atlas::AtlasApi;
+use crate::domain::notice::{CurrentKeyInvalid, InvalidKey, KeyText, Notice};
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::Observation;
 use crate::domain::time::Timestamp;
@@ -157,7 +158,7 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
                     actor: ENGINE.to_owned(),
                     action: "project.drifted".to_owned(),
                     subject: format!("project/{}", after.group_id),
-                    detail: drift.finding.to_string(),
+                    detail: drift::content(engine, &drift.finding).model().to_string(),
                 });
                 outbox = drift::rows(engine, &after, &drift.finding, engine.clock.now());
                 found = Some(drift);
@@ -209,19 +210,16 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
 
 /// What tells that Atlas cannot use the key in force, when that begins.
 fn invalid(engine: &Engine, project: &Project, now: Timestamp) -> Vec<NewOutbox> {
+    let notice = Notice::CurrentKeyInvalid(CurrentKeyInvalid::Project(InvalidKey {
+        group_id: project.group_id.clone(),
+        project_name: project.name.clone(),
+        provider: project.provider,
+        current_key: project.current_key.as_ref().map(KeyText::from),
+    }));
     let news = News {
-        kind: "current_key_invalid",
-        identity: format!("{}/current_key_invalid/{}", project.group_id, project.version),
+        identity: format!("{}/{}/{}", project.group_id, notice.kind(), project.version),
         group_id: &project.group_id,
-        rotation_id: None,
-        model: json!({
-            "kind": "current_key_invalid",
-            "groupId": project.group_id,
-            "projectName": project.name,
-            "provider": project.provider,
-            "currentKey": project.current_key.as_ref().map(ToString::to_string),
-            "server": engine.settings.public_url,
-        }),
+        content: content(&engine.settings, notice),
     };
     news.rows(engine, &project.owners, now)
 }

@@ -11,10 +11,11 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::announce::News;
+use super::announce::{News, content};
 use super::{ENGINE, Engine};
 use crate::atlas::AtlasApi;
 use crate::domain::event::{KeyEvent, ProofState, SLACK, Witness, atlas_time, clock, witness};
+use crate::domain::notice::{Notice, Overwrote};
 use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::outcome::Failure;
 use crate::domain::time::{Span, Timestamp};
@@ -167,30 +168,28 @@ fn told(
     now: Timestamp,
 ) -> Vec<NewOutbox> {
     let rotation = &row.rotation;
-    let model = json!({
-        "kind": "overwrote",
-        "groupId": rotation.group_id,
-        "projectName": row.project_name,
-        "rotationId": rotation.id,
-        "oldKey": rotation.old_key.to_string(),
-        "newKey": rotation.new_key.to_string(),
-        "state": rotation.state,
-        "by": event.by.to_string(),
-        "atlasEventId": event.id,
-        "atlasEventAt": event.at,
-        "sentences": [format!(
+    let notice = Notice::Overwrote(Overwrote {
+        group_id: rotation.group_id.clone(),
+        project_name: row.project_name.clone(),
+        rotation_id: rotation.id,
+        old_key: (&rotation.old_key).into(),
+        new_key: (&rotation.new_key).into(),
+        state: rotation.state,
+        by: event.by.to_string(),
+        atlas_event_id: event.id.clone(),
+        atlas_event_at: event.at,
+        sentences: vec![format!(
             "Atlas says that {} changed the key at {} (event {}), after Keywheel's last look and before its PATCH. The new \
              key has replaced that change; Atlas does not say which key it was. Ask whether it was meant to stay.",
-            event.by, clock(event.at), event.id
+            event.by,
+            clock(event.at),
+            event.id
         )],
-        "server": engine.settings.public_url,
     });
     let news = News {
-        kind: "overwrote",
         identity: format!("{}/overwrote/{}", rotation.id, event.id),
         group_id: &rotation.group_id,
-        rotation_id: Some(rotation.id),
-        model,
+        content: content(&engine.settings, notice),
     };
     news.rows(engine, owners, now)
 }

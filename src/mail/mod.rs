@@ -1,10 +1,12 @@
 //! Mail: what a mail says ([`letter`]) and how it reaches a mail server ([`smtp`]).
 //!
-//! A mail is rendered from the model its outbox row holds, so a template can change without the
+//! A mail is rendered from the notice that its outbox row holds, so a template can change without the
 //! past changing. Which mails there are, when each is tried and what becomes of it is the engine's
 //! business; nothing here waits for another try or knows of the database.
 
+mod facts;
 pub mod letter;
+mod sentences;
 pub mod smtp;
 
 pub use letter::Letter;

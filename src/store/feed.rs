@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -14,6 +15,7 @@ use super::types::{json, storable};
 use super::{NewAudit, NewJournal, NewOutbox, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::event::{KeyEvent, ProofState};
 use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::notice::Drifted;
 use crate::domain::time::Timestamp;
 
 /// How long an event is waited for.
@@ -94,7 +96,7 @@ impl Store {
     ///
     /// # Errors
     /// What the database answered, or that the stored finding does not read.
-    pub async fn last_drift(&self, group: &GroupId) -> Result<Option<serde_json::Value>, StoreError> {
+    pub async fn last_drift(&self, group: &GroupId) -> Result<Option<Drifted>, StoreError> {
         let row: Option<(String,)> = read!(self, LAST_DRIFT, |pool, text| sqlx::query_as(text)
             .bind(group.as_str())
             .fetch_optional(pool)
@@ -214,10 +216,10 @@ impl Tx {
     pub(super) async fn write_drift(
         &mut self,
         group: &GroupId,
-        finding: &serde_json::Value,
+        finding: &Drifted,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let finding = finding.to_string();
+        let finding = json!(finding).to_string();
         each!(self, DRIFT, |conn, text| sqlx::query(text)
             .bind(group.as_str())
             .bind(now)

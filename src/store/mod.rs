@@ -44,7 +44,9 @@ pub use inbox::{ClaimedEvent, EventOutcome, NewEvent};
 pub use inspect::{TABLES, check_server_version};
 pub use keys::{KeyChange, KeySpan};
 pub use open::Access;
-pub use outbox::{Channel, ClaimedMail, Lane, MailCount, MailEnd, NewOutbox, OutboxRow, WebhookCount};
+pub use outbox::{
+    Channel, ClaimedMail, Lane, MailCount, MailEnd, NewOutbox, OutboxRow, UnreadableMessage, WebhookCount,
+};
 pub use projects::{Drift, ProjectFilter, ProjectWrite};
 pub use reminders::Reminder;
 pub use retention::Horizon;

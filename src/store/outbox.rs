@@ -2,8 +2,9 @@
 //! with what the other side said of each.
 //!
 //! A claim is a postponement under a random token: when its holder dies, the row comes up again by
-//! itself, under the same id. What a row says, and when to try again, is decided elsewhere. A webhook
-//! names its target; where that is, and what it is signed with, never comes here.
+//! itself, under the same id. When to try again is decided elsewhere. A row's content is read only when
+//! it is sent ([`OutboxRow::content`]), so a row that cannot be read keeps no list and no other message
+//! back. A webhook names its target; where that is, and what it is signed with, never comes here.
 
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use super::lanes::Lane as Urgency;
 use super::types::storable;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{GroupId, OutboxId, RotationId};
+use crate::domain::notice::{Content, UnreadableNotice};
 use crate::domain::time::Timestamp;
 
 const MAIL: Sql = Sql::same(
-    "INSERT INTO outbox (id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at, channel) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9, $10) ON CONFLICT DO NOTHING",
+    "INSERT INTO outbox (id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at, channel, urgency) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9, $10, $11) ON CONFLICT DO NOTHING",
 );
 
 macro_rules! columns {
@@ -34,8 +36,7 @@ const ONE: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id
 // What needs a person at once does not wait behind reminders.
 macro_rules! urgent_first {
     () => {
-        "CASE WHEN kind IN ('needs_operator', 'key_alarm', 'late_apply', 'current_key_invalid') THEN 0 ELSE 1 END, \
-         next_try_at, id LIMIT 1"
+        "urgency, next_try_at, id LIMIT 1"
     };
 }
 // 'nobody' stands for a missing owner.
@@ -144,18 +145,14 @@ impl Channel {
 pub struct NewOutbox {
     /// How it leaves.
     pub channel: Channel,
-    /// Which notice.
-    pub kind: String,
-    /// About which project.
+    /// The notice and its server; no secret.
+    pub content: Content,
+    /// The project; of several, the first.
     pub group_id: GroupId,
-    /// About which rotation.
-    pub rotation_id: Option<RotationId>,
     /// To whom: an address, or the name of a target.
     pub recipient: String,
     /// The same for the same logical mail or webhook, always.
     pub message_id: String,
-    /// What the templates are filled from; no link and no secret.
-    pub model: serde_json::Value,
     /// Not before.
     pub next_try_at: Timestamp,
 }
@@ -177,7 +174,7 @@ pub struct OutboxRow {
     pub recipient: String,
     /// Its Message-ID, or its `webhook-id`.
     pub message_id: String,
-    /// What the templates are filled from.
+    /// The content as it is stored; a text that is no JSON is kept as a text.
     pub model: serde_json::Value,
     /// `waiting`, `sent` or `failed`.
     pub state: String,
@@ -193,6 +190,33 @@ pub struct OutboxRow {
     pub last_reply: Option<String>,
     /// When the other side took it.
     pub sent_at: Option<Timestamp>,
+}
+
+/// A message whose content cannot be read, so that it cannot be rendered.
+#[derive(Debug, thiserror::Error)]
+#[error("message {id} cannot be read: {why}")]
+pub struct UnreadableMessage {
+    id: OutboxId,
+    #[source]
+    why: UnreadableNotice,
+}
+
+impl UnreadableMessage {
+    /// Whether another daemon, of a newer version, may be able to read the message.
+    #[must_use]
+    pub const fn is_of_a_newer_version(&self) -> bool {
+        matches!(self.why, UnreadableNotice::UnknownKind(_))
+    }
+}
+
+impl OutboxRow {
+    /// The notice and its server.
+    ///
+    /// # Errors
+    /// Names this row, and the member that cannot be read.
+    pub fn content(&self) -> Result<Content, UnreadableMessage> {
+        Content::read(&self.kind, &self.model).map_err(|why| UnreadableMessage { id: self.id, why })
+    }
 }
 
 /// A mail or webhook that this process may send now.
@@ -272,8 +296,7 @@ impl TryFrom<Row> for OutboxRow {
     type Error = StoreError;
     fn try_from(row: Row) -> Result<Self, StoreError> {
         Ok(Self {
-            model: serde_json::from_str(&row.model)
-                .map_err(|_| StoreError::corrupt("outbox", "model", row.id))?,
+            model: serde_json::from_str(&row.model).unwrap_or(serde_json::Value::String(row.model)),
             channel: match row.channel.as_str() {
                 "mail" => Channel::Mail,
                 "webhook" => Channel::Webhook,
@@ -303,17 +326,19 @@ impl Tx {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         for row in rows {
+            let notice = &row.content.notice;
             each!(self, MAIL, |conn, text| sqlx::query(text)
                 .bind(OutboxId::new().0)
-                .bind(row.kind.as_str())
+                .bind(notice.kind().as_str())
                 .bind(row.group_id.as_str())
-                .bind(row.rotation_id.map(|id| id.0))
+                .bind(notice.about().rotation.map(|id| id.0))
                 .bind(row.recipient.as_str())
                 .bind(row.message_id.as_str())
-                .bind(row.model.to_string())
+                .bind(row.content.model().to_string())
                 .bind(now)
                 .bind(row.next_try_at)
                 .bind(row.channel.as_str())
+                .bind(notice.urgency().rank())
                 .execute(conn)
                 .await
                 .map(|_| ()))?;

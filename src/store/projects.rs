@@ -10,6 +10,7 @@ use super::{KeyChange, NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, re
 use crate::domain::hint::Watch;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
+use crate::domain::notice::Drifted;
 use crate::domain::project::{OpenRotation, Project, SinceSource};
 use crate::domain::time::Timestamp;
 
@@ -132,7 +133,7 @@ pub struct ProjectWrite {
 #[derive(Clone, Debug)]
 pub struct Drift {
     /// What was found out about it.
-    pub finding: serde_json::Value,
+    pub finding: Drifted,
     /// Since when it serves this time, and who says so; the project keeps the first time it ever did.
     pub since: (Timestamp, SinceSource),
 }

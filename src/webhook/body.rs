@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::notice::event_type;
+use super::event::{self, CutData, Data, Event};
+use crate::domain::notice::Notice;
 use crate::domain::time::Timestamp;
 
 /// Bodies are shorter than this, in bytes: what Standard Webhooks ask for.
@@ -16,6 +17,9 @@ pub const LARGEST: usize = 20_000;
 
 /// The longest text in a body at first, in characters.
 const LONGEST_TEXT: usize = 2000;
+
+/// No text is cut to fewer characters: ids, instants and names of states are shorter and stay whole.
+const SHORTEST_CUT: usize = 40;
 
 /// The most entries of a list in a body.
 const MOST: usize = 20;
@@ -61,19 +65,17 @@ impl Format {
     }
 }
 
-/// Something to tell, as data and in words.
+/// A notice with the words of the mail about it.
 #[derive(Clone, Debug)]
 pub struct Note<'a> {
     /// The same for each attempt.
     pub id: &'a str,
-    /// What it is about: one of the kinds of notice.
-    pub kind: &'a str,
     /// When its cause was written.
     pub at: Timestamp,
     /// How people reach this server, without a slash at its end.
     pub server: &'a str,
-    /// The facts for programs.
-    pub model: &'a Value,
+    /// The notice.
+    pub notice: &'a Notice,
     /// One line for people.
     pub title: &'a str,
     /// Sentences for people.
@@ -83,50 +85,14 @@ pub struct Note<'a> {
 }
 
 impl Note<'_> {
-    fn text(&self, name: &str) -> Option<&str> {
-        self.model[name].as_str().filter(|text| !text.is_empty())
-    }
-
-    /// Where a person finds it, relative to the server.
-    fn place(&self) -> Option<String> {
-        let rotation = self.text("rotationId").map(|id| format!("rotations/{id}"));
-        rotation.or_else(|| self.text("groupId").map(|id| format!("projects/{id}")))
-    }
-
+    /// Where a person finds it.
     fn link(&self) -> String {
-        self.place().map_or_else(|| self.server.to_owned(), |place| format!("{}/{place}", self.server))
-    }
-
-    fn subject(&self) -> Option<String> {
-        let project = format!("projects/{}", self.text("groupId")?);
-        Some(match self.text("rotationId") {
-            Some(id) => format!("{project}/rotations/{id}"),
-            None => project,
-        })
-    }
-
-    /// What is left when nothing else fits.
-    fn ids(&self) -> Value {
-        json!({ "groupId": self.model["groupId"], "rotationId": self.model["rotationId"], "link": self.link(), "cut": true })
-    }
-
-    fn data(&self, limit: usize) -> Value {
-        let mut data = Map::new();
-        for (name, value) in self.model.as_object().into_iter().flatten() {
-            let name = match name.as_str() {
-                "server" => continue,
-                // Of a drift it says which.
-                "kind" if value == self.kind => continue,
-                // A key that was changed outside has the same names as one that we changed.
-                "from" => "oldKey",
-                "to" => "newKey",
-                name => name,
-            };
-            data.insert(name.to_owned(), shortened(value, limit));
+        let (server, about) = (self.server, self.notice.about());
+        match (about.project, about.rotation) {
+            (_, Some(id)) => format!("{server}/rotations/{id}"),
+            (Some(group), None) => format!("{server}/projects/{group}"),
+            (None, None) => server.to_owned(),
         }
-        data.insert("summary".to_owned(), cut(self.title, limit).into());
-        data.insert("link".to_owned(), self.link().into());
-        Value::Object(data)
     }
 }
 
@@ -134,12 +100,12 @@ impl Note<'_> {
 #[must_use]
 pub fn body(format: Format, note: &Note<'_>) -> String {
     let make = |limit| match format {
-        Format::CloudEvents => event(note, &note.data(limit)),
+        Format::CloudEvents => event(note, limit),
         Format::Slack => slack(note, limit),
         Format::Teams => teams(note, limit),
     };
     let mut limit = LONGEST_TEXT;
-    while limit >= 16 {
+    while limit >= SHORTEST_CUT {
         let text = make(limit).to_string();
         if text.len() < LARGEST {
             return text;
@@ -147,26 +113,20 @@ pub fn body(format: Format, note: &Note<'_>) -> String {
         limit /= 2;
     }
     match format {
-        Format::CloudEvents => event(note, &note.ids()).to_string(),
+        Format::CloudEvents => short_event(note).to_string(),
         Format::Slack => json!({ "text": escaped(&note.link(), LONGEST_TEXT) }).to_string(),
         Format::Teams => card(&[plain(&note.link())], &note.link()).to_string(),
     }
 }
 
-fn event(note: &Note<'_>, data: &Value) -> Value {
-    let mut event = json!({
-        "specversion": "1.0",
-        "id": note.id,
-        "source": note.server,
-        "type": event_type(note.kind),
-        "time": note.at,
-        "datacontenttype": "application/json",
-        "data": data,
-    });
-    if let Some(subject) = note.subject() {
-        event["subject"] = subject.into();
-    }
-    event
+fn event(note: &Note<'_>, limit: usize) -> Value {
+    let facts = shortened(&event::facts(note.notice), limit);
+    json!(Event::new(note, Data { facts, summary: cut(note.title, limit), link: note.link() }))
+}
+
+/// The event when nothing longer fits.
+fn short_event(note: &Note<'_>) -> Value {
+    json!(Event::new(note, CutData::new(note.notice.about(), note.link())))
 }
 
 fn slack(note: &Note<'_>, limit: usize) -> Value {
@@ -290,6 +250,7 @@ fn shortened(value: &Value, limit: usize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::notice::Content;
 
     const FORMATS: [Format; 3] = [Format::CloudEvents, Format::Slack, Format::Teams];
 
@@ -297,19 +258,20 @@ mod tests {
         json!({
             "kind": "needs_operator", "groupId": "32b6e34b3d91647abb20e7b8", "projectName": "pay <!channel> & *co*",
             "rotationId": "0198c5a0-0000-7000-8000-000000000001", "provider": "AWS", "oldKey": "o`ld", "newKey": "n",
-            "state": "needs_operator", "cause": "unproven", "atlasDetail": null, "server": "https://kw.example",
+            "state": "needs_operator", "cause": "unproven", "atlasDetail": null, "requestedBy": "ada",
+            "server": "https://kw.example",
         })
     }
 
-    fn of(format: Format, model: &Value) -> Value {
+    fn of(format: Format, kind: &str, model: &Value) -> Value {
+        let Content { server, notice } = Content::read(kind, model).unwrap();
         let text = |name: &str| model[name].as_str().unwrap_or_default().to_owned();
         let facts = [("Project".to_owned(), text("projectName")), ("Old key".to_owned(), text("oldKey"))];
         let note = Note {
             id: "msg_1",
-            kind: "needs_operator",
             at: "2026-03-01T12:00:00Z".parse().unwrap(),
-            server: "https://kw.example",
-            model,
+            server: &server,
+            notice: &notice,
             title: &format!("{}: stopped", text("projectName")),
             paragraphs: &[text("remedy"), "Second.".to_owned()],
             facts: &facts,
@@ -330,7 +292,7 @@ mod tests {
     #[test]
     fn a_cloud_event_has_every_fact_and_where_to_look() {
         assert_eq!(
-            of(Format::CloudEvents, &model()),
+            of(Format::CloudEvents, "needs_operator", &model()),
             json!({
                 "specversion": "1.0", "id": "msg_1", "source": "https://kw.example",
                 "type": "io.keywheel.needs_operator.v1", "time": "2026-03-01T12:00:00.000000Z",
@@ -340,22 +302,34 @@ mod tests {
                     "groupId": "32b6e34b3d91647abb20e7b8", "projectName": "pay <!channel> & *co*",
                     "rotationId": "0198c5a0-0000-7000-8000-000000000001", "provider": "AWS",
                     "oldKey": "o`ld", "newKey": "n", "state": "needs_operator", "cause": "unproven",
-                    "atlasDetail": null, "summary": "pay <!channel> & *co*: stopped",
+                    "requestedBy": "ada", "reason": null, "atlasErrorCode": null, "atlasDetail": null,
+                    "remedy": null, "summary": "pay <!channel> & *co*: stopped",
                     "link": "https://kw.example/rotations/0198c5a0-0000-7000-8000-000000000001",
                 },
             })
         );
-        let drift = of(Format::CloudEvents, &json!({ "groupId": "g", "from": "a", "to": "b" }));
+        let drift = of(
+            Format::CloudEvents,
+            "drifted",
+            &json!({
+                "groupId": "32b6e34b3d91647abb20e7b8", "projectName": "p", "from": "a", "to": "b",
+                "kind": "changed", "sentences": [], "server": "https://kw.example",
+            }),
+        );
         assert_eq!((&drift["data"]["oldKey"], &drift["data"]["newKey"]), (&json!("a"), &json!("b")));
+        assert_eq!((&drift["data"]["from"], &drift["data"]["kind"]), (&Value::Null, &json!("changed")));
         assert_eq!(
             (&drift["subject"], &drift["data"]["link"]),
-            (&json!("projects/g"), &json!("https://kw.example/projects/g"))
+            (
+                &json!("projects/32b6e34b3d91647abb20e7b8"),
+                &json!("https://kw.example/projects/32b6e34b3d91647abb20e7b8")
+            )
         );
     }
 
     #[test]
     fn nothing_from_outside_acts_in_slack() {
-        let message = of(Format::Slack, &model());
+        let message = of(Format::Slack, "needs_operator", &model());
         let text = message.to_string();
         assert!(text.contains("pay &lt;!channel&gt; &amp; *co*") && !text.contains("<!channel>"), "{text}");
         assert_eq!(message["text"], "pay &lt;!channel&gt; &amp; *co*: stopped");
@@ -370,7 +344,7 @@ mod tests {
 
     #[test]
     fn teams_gets_a_card_of_plain_text() {
-        let message = of(Format::Teams, &model());
+        let message = of(Format::Teams, "needs_operator", &model());
         assert_eq!(message["type"], "message");
         let attachment = &message["attachments"][0];
         assert_eq!(attachment["contentType"], "application/vnd.microsoft.card.adaptive");
@@ -394,19 +368,35 @@ mod tests {
                 model[name] = text.repeat(times).into();
             }
             for format in FORMATS {
-                assert!(of(format, &model).to_string().contains(CUT), "{format:?} {text:?}");
+                let body = of(format, "needs_operator", &model);
+                assert!(body.to_string().contains(CUT), "{format:?} {text:?}");
+                if format == Format::CloudEvents {
+                    assert_eq!(body["data"]["rotationId"], model["rotationId"], "an id is never cut");
+                }
             }
         }
         let mut model = model();
-        let many: Vec<Value> = (0..1000).map(|_| json!({ "a": vec!["x".repeat(300); 50] })).collect();
-        model["items"] = json!(many);
-        for number in 0..500 {
-            model[format!("member {number}")] = "y".repeat(200).into();
-        }
+        let check = json!({ "name": "format", "result": "fail", "detail": "x\u{1}".repeat(3000) });
+        model["checks"] = json!(vec![check; 1000]);
         for format in FORMATS {
-            let body = of(format, &model);
+            let body = of(format, "preflight_failed", &model);
             assert!(body.to_string().contains("0198c5a0-0000-7000-8000-000000000001"), "{format:?}");
         }
+    }
+
+    #[test]
+    fn data_that_no_cut_makes_small_enough_are_reduced_to_ids() {
+        let long = "\u{1}".repeat(100);
+        let item = json!({
+            "groupId": "32b6e34b3d91647abb20e7b8", "projectName": long, "currentKey": long, "interval": long,
+            "openNote": long, "due": "2026-03-01T12:00:00Z", "daysLeft": 1,
+        });
+        let model = json!({ "server": "https://kw.example", "items": vec![item; 20] });
+        let body = of(Format::CloudEvents, "reminder_digest", &model);
+        assert_eq!(
+            body["data"],
+            json!({ "groupId": null, "rotationId": null, "link": "https://kw.example", "cut": true })
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use url::Url;
 use super::Format;
 use super::sign::{Key, signatures};
 use crate::domain::address::check_url;
-use crate::domain::notice;
+use crate::domain::notice::Kind;
 use crate::domain::text::visible;
 use crate::domain::time::Timestamp;
 use crate::net::cause::root_cause;
@@ -52,7 +52,7 @@ pub struct Options {
     /// Goes along as `Authorization: Bearer …`.
     pub token: Option<Secret>,
     /// The kinds of notice it is sent; all, when empty.
-    pub kinds: Vec<String>,
+    pub kinds: Vec<Kind>,
     /// Whether it may have an address that is not public, and speak plain http.
     pub allow_private: bool,
     /// Certificates to trust beside the system's own, as PEM.
@@ -67,7 +67,7 @@ pub struct Target {
     format: Format,
     keys: Vec<Key>,
     token: Option<HeaderValue>,
-    kinds: Vec<String>,
+    kinds: Vec<Kind>,
     secret_parts: Vec<String>,
     client: reqwest::Client,
     retired: AtomicBool,
@@ -122,7 +122,7 @@ impl Target {
             format: options.format,
             keys: options.keys.clone(),
             token: token.transpose()?,
-            kinds: options.kinds.iter().filter_map(|it| notice::kind(it)).map(ToOwned::to_owned).collect(),
+            kinds: options.kinds.clone(),
             url,
             retired: AtomicBool::new(false),
             rests_until: AtomicI64::new(0),
@@ -143,8 +143,8 @@ impl Target {
 
     /// Whether it is sent notices of this kind.
     #[must_use]
-    pub fn wants(&self, kind: &str) -> bool {
-        self.kinds.is_empty() || self.kinds.iter().any(|it| it == kind)
+    pub fn wants(&self, kind: Kind) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
     }
 
     /// Whether it said that it never wants anything again, since it was configured.
@@ -182,7 +182,8 @@ impl Target {
             1 => "signed",
             _ => "signed by two secrets",
         };
-        let kinds = if self.kinds.is_empty() { "everything".to_owned() } else { self.kinds.join(", ") };
+        let kinds: Vec<_> = self.kinds.iter().map(|kind| kind.as_str()).collect();
+        let kinds = if kinds.is_empty() { "everything".to_owned() } else { kinds.join(", ") };
         format!("{} to {}, {signed}: {kinds}", self.format.as_str(), self.host)
     }
 
@@ -373,10 +374,10 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_names_kinds_or_types() {
+    fn a_filter_names_kinds() {
         let mut options = options("https://hooks.example/x");
-        options.kinds = vec!["completed".to_owned(), "io.keywheel.drifted.v1".to_owned()];
+        options.kinds = vec![Kind::Completed, Kind::Drifted];
         let target = Target::new(&options).unwrap();
-        assert!(target.wants("completed") && target.wants("drifted") && !target.wants("failed"));
+        assert!(target.wants(Kind::Completed) && target.wants(Kind::Drifted) && !target.wants(Kind::Failed));
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use keywheel::domain::ids::{GroupId, LeaseToken, RotationId};
 use keywheel::domain::key::{KeyRef, Place, Provider};
+use keywheel::domain::notice::Notice;
 use keywheel::domain::policy::Rules;
 use keywheel::domain::project::{PolicyOverride, Project, SinceSource};
 use keywheel::domain::role::Role;
@@ -25,6 +26,7 @@ use keywheel::store::{
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::support::db::{Backend, TestDb};
+use crate::support::notice;
 
 const SEEDS: u64 = 40;
 const LENGTH: usize = 90;
@@ -169,13 +171,11 @@ fn mails(dice: &mut Dice, now: Timestamp) -> Vec<NewOutbox> {
     (0..dice.roll(3))
         .map(|_| NewOutbox {
             channel: keywheel::store::Channel::Mail,
-            kind: "completed".to_owned(),
+            content: notice(group(dice).as_str(), Notice::Completed),
             group_id: group(dice),
-            rotation_id: None,
             recipient: "ada@example.com".to_owned(),
             // The same logical mail comes more than once.
             message_id: format!("<{}@keywheel>", dice.roll(40)),
-            model: serde_json::json!({ "z": 1, "a": [null, "ü"] }),
             next_try_at: instant(dice, now),
         })
         .collect()

@@ -6,13 +6,13 @@ use std::time::Duration;
 use keywheel::atlas::AtlasApi;
 use keywheel::domain::event::{Actor, ProofState};
 use keywheel::domain::ids::GroupId;
+use keywheel::domain::notice::DriftKind;
 use keywheel::domain::project::{Project, SinceSource, Status};
 use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::domain::rotation::state::{Cause, State};
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{NewProject, Verb};
 use keywheel::engine::{Engine, Settings, remind, sweep, witness};
-use keywheel::mail::Letter;
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::{Event, KeyState, Team, User, demo_key};
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::daemon::Daemon;
 use crate::support::db::Backend;
 use crate::support::wait::{LIMIT, eventually};
-use crate::support::{Rig, engine_at, group, new_key, old_key};
+use crate::support::{Rig, engine_at, group, letter, new_key, old_key};
 
 const THIRD: &str = "33333333-3333-4333-8333-333333333333";
 const OWN: &str = "mdb_sa_id_demo";
@@ -87,14 +87,14 @@ async fn drift_names_who_did_it_on(backend: Backend) {
     assert_eq!(project.key_since, Some(event.created));
     let mails = rig.mails("drifted").await;
     assert_eq!(mails.len(), 1);
-    let text = Letter::new("drifted", &mails[0].model).text();
+    let text = letter(&mails[0]).text();
     for part in ["eve@example.com did it", &event.id, THIRD, &old_key(), "does not change it back"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("Terraform agree"), "nothing of ours was undone: {text}");
     assert!(rig.audited("project.drifted").await[0].contains("eve@example.com"));
     let finding = rig.engine.store.last_drift(&project.group_id).await.unwrap().unwrap();
-    assert_eq!((&finding["kind"], &finding["by"]), (&json!("changed"), &json!("eve@example.com")));
+    assert_eq!((finding.kind, finding.by.as_deref()), (DriftKind::Changed, Some("eve@example.com")));
     // Nothing is changed back, and a second look finds nothing new.
     rig.swept().await;
     assert_eq!((rig.mails("drifted").await.len(), rig.patches()), (1, vec![]));
@@ -123,10 +123,11 @@ async fn an_undone_rotation_is_a_revert_with_the_lines_that_make_terraform_agree
     // A key that is back keeps its first day, so it is not taken for a young one.
     assert_eq!((project.key_since, project.key_since_source), (first, Some(SinceSource::FirstSeen)));
     assert_eq!(project.status(&rig.engine.settings.policy, rig.engine.clock.now()), Status::Drifted);
-    let model = &rig.mails("drifted").await[0].model;
+    let mails = rig.mails("drifted").await;
+    let (mail, model) = (&mails[0], &mails[0].model);
     assert_eq!(model["kind"], "reverted");
     assert_eq!(model["undoneRotation"], json!(row.rotation.id));
-    let text = Letter::new("drifted", model).text();
+    let text = letter(mail).text();
     let lines = format!(
         "    resource \"mongodbatlas_encryption_at_rest\" \"…\" {{\n      aws_kms_config {{\n        \
          customer_master_key_id = \"{}\"\n      }}\n    }}\n",
@@ -355,7 +356,7 @@ async fn a_feed_that_cannot_be_read_keeps_no_drift_from_being_announced() {
     rig.edited(THIRD, "eve@example.com").await;
     let project = rig.swept().await;
     assert_eq!(project.key_since_source, Some(SinceSource::FirstSeen));
-    let text = Letter::new("drifted", &rig.mails("drifted").await[0].model).text();
+    let text = letter(&rig.mails("drifted").await[0]).text();
     assert!(text.contains("could not be read") && text.contains("USER_UNAUTHORIZED"), "{text}");
     assert!(!text.contains("eve@example.com"));
 }
@@ -369,9 +370,10 @@ async fn an_event_that_does_not_fit_accuses_nobody() {
     rig.sim.with(|world| world.projects.get_mut(&group(1)).unwrap().events[0].created = before);
     let project = rig.swept().await;
     assert_eq!(project.key_since_source, Some(SinceSource::FirstSeen));
-    let model = &rig.mails("drifted").await[0].model;
+    let mails = rig.mails("drifted").await;
+    let (mail, model) = (&mails[0], &mails[0].model);
     assert!(model["by"].is_null());
-    assert!(Letter::new("drifted", model).text().contains("does not say who did it"));
+    assert!(letter(mail).text().contains("does not say who did it"));
 }
 
 #[tokio::test]
@@ -383,7 +385,7 @@ async fn our_own_credential_in_other_hands_is_called_that() {
     let id: GroupId = group(1).parse().unwrap();
     other.atlas.set_key("default", &id, &key, Duration::from_secs(5)).await;
     rig.swept().await;
-    let text = Letter::new("drifted", &rig.mails("drifted").await[0].model).text();
+    let text = letter(&rig.mails("drifted").await[0]).text();
     assert!(text.contains("the service account mdb_sa_id_demo") && text.contains("own credential"), "{text}");
 }
 
@@ -399,9 +401,10 @@ async fn the_event_of_our_own_patch_is_not_blamed_for_somebody_elses_key() {
     let project = rig.swept().await;
     assert_eq!(project.current_key.as_ref().unwrap().to_string(), THIRD);
     assert_eq!(project.key_since_source, Some(SinceSource::FirstSeen));
-    let model = &rig.mails("drifted").await[0].model;
+    let mails = rig.mails("drifted").await;
+    let (mail, model) = (&mails[0], &mails[0].model);
     assert!(model["by"].is_null(), "{model}");
-    let text = Letter::new("drifted", model).text();
+    let text = letter(mail).text();
     assert!(text.contains("no event that fits") && !text.contains("own credential"), "{text}");
 }
 
@@ -518,7 +521,7 @@ async fn a_change_between_our_look_and_our_patch_is_told() {
     assert_eq!(proof.overwrote[0].by, Actor::Person("somebody@example.com".to_owned()));
     let mails = rig.mails("overwrote").await;
     assert_eq!((mails.len(), mails[0].recipient.as_str()), (1, "ada@example.com"));
-    let letter = Letter::new("overwrote", &mails[0].model);
+    let letter = letter(&mails[0]);
     assert!(letter.subject.contains("replaced a change by somebody@example.com"), "{}", letter.subject);
     assert!(letter.text().contains(&events[0].id), "{}", letter.text());
     assert!(rig.audited("rotation.overwrote").await[0].contains("somebody@example.com"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use keywheel::app::{Accept, doctor};
 use keywheel::config::{Config, Sources};
+use keywheel::domain::notice::Notice;
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::{Clock, ManualClock, SystemClock, Timestamp};
 use keywheel::engine::Engine;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::db::{Backend, TestDb};
 use crate::support::smtpd::{Certificates, Smtpd};
-use crate::support::{Rig, engine_at, group, new_key, old_key};
+use crate::support::{Rig, engine_at, group, new_key, notice, old_key};
 
 /// A fleet whose owners are the given ones, a clock of its own, and no mail server yet.
 struct Post {
@@ -442,12 +443,10 @@ async fn what_needs_a_person_goes_first() {
     it.propose().await;
     let page = keywheel::store::NewOutbox {
         channel: keywheel::store::Channel::Mail,
-        kind: "needs_operator".to_owned(),
+        content: notice(&group(1), Notice::NeedsOperator),
         group_id: group(1).parse().unwrap(),
-        rotation_id: None,
         recipient: "ada@example.com".to_owned(),
         message_id: "<page@keywheel>".to_owned(),
-        model: json!({ "projectName": "p" }),
         next_try_at: it.clock.now(),
     };
     it.engine.store.remind(&[], &[page], &[], it.clock.now()).await.unwrap();
@@ -462,7 +461,82 @@ async fn what_needs_a_person_goes_first() {
     assert_eq!(server.mails()[0].header("Importance"), Some("high"));
 }
 
+/// Changes stored mails.
+async fn tamper(it: &Post, change: &'static str) {
+    let keywheel::store::Store::Sqlite { write, .. } = &it.db.store else { panic!("not SQLite") };
+    sqlx::query(change).execute(write).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mail_that_cannot_be_read_is_set_aside_with_the_reason_and_others_go_on() {
+    for (change, why) in [
+        (
+            "UPDATE outbox SET model = 'torn' WHERE recipient = 'ada@example.com'",
+            "invalid type: string \"torn\"",
+        ),
+        (
+            "UPDATE outbox SET model = json_remove(model, '$.newKey') WHERE recipient = 'ada@example.com'",
+            "missing field `newKey`",
+        ),
+        (
+            "UPDATE outbox SET model = json_set(model, '$.state', 'asleep') WHERE recipient = 'ada@example.com'",
+            "state: unknown variant `asleep`",
+        ),
+    ] {
+        let server = Smtpd::start(json!({}));
+        let it = Post::new(&["ada@example.com", "bob@example.com"]).await;
+        it.propose().await;
+        tamper(&it, change).await;
+        round(&it.courier(&format!("smtp://127.0.0.1:{}", server.port))).await;
+        let rows = it.rows().await;
+        let (ada, bob) = (&rows[0], &rows[1]);
+        assert_eq!((ada.state.as_str(), ada.attempts, bob.state.as_str()), ("failed", 1, "sent"));
+        let said = ada.last_reply.as_deref().unwrap();
+        assert!(
+            said.starts_with(&format!("message {} cannot be read: ", ada.id)) && said.contains(why),
+            "{said}"
+        );
+        assert!(ada.sent_at.is_none() && bob.sent_at.is_some());
+        assert_eq!(server.mails().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_mail_of_a_kind_that_only_a_newer_version_knows_waits_for_one_for_five_days() {
+    let server = Smtpd::start(json!({}));
+    let it = Post::new(&["ada@example.com", "bob@example.com"]).await;
+    it.propose().await;
+    tamper(&it, "UPDATE outbox SET kind = 'renewed' WHERE recipient = 'ada@example.com'").await;
+    let courier = it.courier(&format!("smtp://127.0.0.1:{}", server.port));
+    round(&courier).await;
+    let rows = it.rows().await;
+    let (ada, bob) = (&rows[0], &rows[1]);
+    assert_eq!((ada.state.as_str(), ada.attempts, bob.state.as_str()), ("waiting", 1, "sent"));
+    let said = ada.last_reply.as_deref().unwrap();
+    assert!(said.contains("\"renewed\" is no kind of notice of this version"), "{said}");
+    assert!(ada.next_try_at > it.clock.now());
+    // The version that knows the kind sends it.
+    tamper(&it, "UPDATE outbox SET kind = 'approval_requested' WHERE kind = 'renewed'").await;
+    it.clock.advance(Duration::from_mins(2));
+    round(&courier).await;
+    assert_eq!((it.rows().await[0].state.as_str(), server.mails().len()), ("sent", 2));
+
+    it.reject_later().await;
+    tamper(&it, "UPDATE outbox SET kind = 'renewed' WHERE state = 'waiting'").await;
+    round(&courier).await;
+    it.clock.advance(Duration::from_secs(5 * 86_400 + 1));
+    round(&courier).await;
+    let states: Vec<_> = it.rows().await.into_iter().map(|row| row.state).collect();
+    assert_eq!((states.iter().filter(|it| *it == "failed").count(), states.len()), (2, 4), "{states:?}");
+}
+
 impl Post {
+    /// Writes one more mail to each owner.
+    async fn reject_later(&self) {
+        let id = self.rows().await[0].rotation_id.unwrap();
+        self.engine.say("bob", id, keywheel::engine::command::Verb::Reject, None, None).await.unwrap();
+    }
+
     async fn row_created(&self) -> Timestamp {
         self.rows().await[0].created_at
     }

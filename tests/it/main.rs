@@ -20,6 +20,7 @@ mod layers;
 mod limits;
 mod machine;
 mod mail;
+mod notices;
 mod operate;
 mod refused;
 mod reminders;

@@ -16,8 +16,8 @@ use keywheel::sim::{Sim, World};
 use keywheel::store::OutboxRow;
 
 use crate::support::db::{Backend, TestDb};
-use crate::support::engine_at;
 use crate::support::process::Dice;
+use crate::support::{engine_at, letter};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -103,7 +103,7 @@ impl Fleet {
 
     async fn subjects(&self) -> Vec<String> {
         let mails = self.mails().await.into_iter();
-        mails.map(|mail| keywheel::mail::Letter::new(&mail.kind, &mail.model).subject).collect()
+        mails.map(|mail| letter(&mail).subject).collect()
     }
 }
 
@@ -169,7 +169,7 @@ async fn an_owner_of_many_keys_gets_one_list_and_of_few_a_mail_for_each() {
     assert_eq!(fleet.pass(Duration::ZERO).await, 4);
     let mails = fleet.mails().await;
     let digest = mails.iter().find(|it| it.recipient == "many@example.com").unwrap();
-    let letter = keywheel::mail::Letter::new(&digest.kind, &digest.model);
+    let letter = letter(digest);
     assert_eq!(letter.subject, "10 projects need a new encryption key");
     let text = letter.text();
     let order: Vec<_> = (1..=10u64).rev().map(|it| text.find(&group(it).to_string()).unwrap()).collect();

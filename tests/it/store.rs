@@ -5,6 +5,7 @@ use std::time::Duration;
 use keywheel::domain::event::{Actor, KeyEvent, ProofState};
 use keywheel::domain::ids::GroupId;
 use keywheel::domain::key::{KeyRef, Place, Provider};
+use keywheel::domain::notice::{DriftKind, Drifted};
 use keywheel::domain::policy::Rules;
 use keywheel::domain::project::{Project, SinceSource, Status};
 use keywheel::domain::role::Role;
@@ -282,7 +283,21 @@ async fn what_atlas_feed_says_is_kept(store: &Store) {
     let version = store.update_project(&moved, moved.version, &[], &[], now() + day).await.unwrap();
     moved.current_key = Some(key('1'));
     let drift = Drift {
-        finding: serde_json::json!({ "by": "eve" }),
+        finding: Drifted {
+            group_id: group(),
+            project_name: "p".to_owned(),
+            from: Some((&key('2')).into()),
+            to: Some((&key('1')).into()),
+            kind: DriftKind::Reverted,
+            by: Some("eve".to_owned()),
+            atlas_event_id: None,
+            atlas_event_at: Some(now()),
+            served_until: Some(now() + day),
+            undone_rotation: Some(id),
+            undone_key: None,
+            sentences: vec!["It is a revert.".to_owned()],
+            terraform: None,
+        },
         since: (now() + day + day, SinceSource::AtlasEvent),
     };
     store.drift_project(&moved, version, Some(&drift), (&[], &[]), now() + day + day).await.unwrap();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keywheel::domain::notice::Kind;
 use keywheel::domain::time::{Clock, ManualClock, SystemClock};
 use keywheel::engine::command::{NewProject, ProjectEdit, Verb};
 use keywheel::engine::courier::Courier;
@@ -469,7 +470,7 @@ async fn the_rows_of_a_target_that_was_removed_end_and_say_why() {
 #[tokio::test]
 async fn a_filter_lets_through_what_it_names() {
     let (all, some) = (Receiver::start().await, Receiver::start().await);
-    let kinds = vec!["rejected".to_owned(), "io.keywheel.completed.v1".to_owned()];
+    let kinds = vec![Kind::Rejected, Kind::Completed];
     let it =
         Post::new(&[options("all", &all.url()), Options { kinds, ..options("some", &some.url()) }]).await;
     it.propose().await;
@@ -480,6 +481,36 @@ async fn a_filter_lets_through_what_it_names() {
     };
     assert_eq!(types(&some), BTreeSet::from(["io.keywheel.rejected.v1".to_owned()]));
     assert_eq!(types(&all).len(), 2);
+}
+
+#[tokio::test]
+async fn a_webhook_that_cannot_be_read_is_given_up_and_one_of_a_newer_version_waits() {
+    let receiver = Receiver::start().await;
+    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    it.propose().await;
+    it.reject().await;
+    let keywheel::store::Store::Sqlite { write, .. } = &it.engine.store else { panic!("not SQLite") };
+    for change in [
+        "UPDATE outbox SET model = json_set(model, '$.groupId', '') WHERE kind = 'approval_requested'",
+        "UPDATE outbox SET kind = 'renewed' WHERE kind = 'rejected'",
+    ] {
+        sqlx::query(change).execute(write).await.unwrap();
+    }
+    it.dispatch().round().await.unwrap();
+    let rows = it.rows().await;
+    let (torn, newer) = (&rows[0], &rows[1]);
+    assert_eq!((torn.state.as_str(), torn.attempts), ("failed", 1), "{torn:?}");
+    let said = torn.last_reply.as_deref().unwrap();
+    assert!(said.starts_with(&format!("message {} cannot be read: ", torn.id)), "{said}");
+    assert!(said.contains("groupId: groupId \"\" is not an Atlas project id"), "{said}");
+    assert_eq!((newer.state.as_str(), newer.attempts), ("waiting", 1), "{newer:?}");
+    assert!(newer.last_reply.as_deref().unwrap().contains("\"renewed\" is no kind of notice"), "{newer:?}");
+    assert_eq!(newer.next_try_at, it.clock.now() + WAITS[0]);
+    assert!(receiver.received().is_empty());
+    sqlx::query("UPDATE outbox SET kind = 'rejected' WHERE kind = 'renewed'").execute(write).await.unwrap();
+    it.clock.advance(WAITS[0]);
+    it.dispatch().round().await.unwrap();
+    assert_eq!((it.rows().await[1].state.as_str(), receiver.received().len()), ("sent", 1));
 }
 
 #[tokio::test]
@@ -694,8 +725,8 @@ async fn a_database_in_doubt_sends_nothing() {
 #[test]
 fn the_documentation_lists_every_type_and_every_wait() {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/webhooks.md")).unwrap();
-    for kind in keywheel::domain::notice::KINDS {
-        assert!(text.contains(&format!("`io.keywheel.{kind}.v1`")), "{kind} is not in docs/webhooks.md");
+    for kind in Kind::ALL {
+        assert!(text.contains(&format!("`{}`", kind.event_type())), "{kind} is not in docs/webhooks.md");
     }
     assert!(text.contains("0, 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h"));
     assert_eq!(

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 /// The cloud whose key service holds a project's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Provider {
     /// AWS KMS.

@@ -245,8 +245,7 @@ pub(super) async fn why(
     if let Some(key) = &project.drift_key {
         sentences.push(format!("Somebody else set the key {key}. If that is right, say since when with `keywheel project edit --since`."));
         drift = web.engine.store.last_drift(&project.group_id).await?;
-        let told = drift.as_ref().and_then(|it| it["sentences"].as_array()).into_iter().flatten();
-        sentences.extend(told.filter_map(Value::as_str).map(str::to_owned));
+        sentences.extend(drift.iter().flat_map(|it| it.sentences.clone()));
     }
     if let Some(error) = &project.last_error {
         sentences.push(format!("The last look failed: {error}"));

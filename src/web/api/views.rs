@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::domain::notice::Drifted;
 use crate::domain::policy::Policy;
 use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
@@ -33,19 +34,18 @@ pub(super) fn project(it: &Project, defaults: &Policy, now: Timestamp) -> Value 
 }
 
 /// What was found out about a key that somebody else has set.
-pub(super) fn drift(finding: &Value) -> Value {
-    let names = [
-        "from",
-        "to",
-        "kind",
-        "by",
-        "atlasEventId",
-        "atlasEventAt",
-        "servedUntil",
-        "undoneRotation",
-        "terraform",
-    ];
-    names.iter().map(|name| ((*name).to_owned(), finding[*name].clone())).collect()
+pub(super) fn drift(it: &Drifted) -> Value {
+    json!({
+        "from": it.from,
+        "to": it.to,
+        "kind": it.kind,
+        "by": it.by,
+        "atlasEventId": it.atlas_event_id,
+        "atlasEventAt": it.atlas_event_at,
+        "servedUntil": it.served_until,
+        "undoneRotation": it.undone_rotation,
+        "terraform": it.terraform,
+    })
 }
 
 pub(super) fn rotation(row: &RotationRow, votes: &[Approval], proof: Option<&Proof>) -> Value {

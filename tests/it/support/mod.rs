@@ -2,6 +2,7 @@
 
 pub(crate) mod daemon;
 pub(crate) mod db;
+pub(crate) mod events;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
@@ -12,16 +13,19 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use keywheel::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
+use keywheel::domain::key::{KeyRef, Provider};
+use keywheel::domain::notice::{Content, Notice, RotationFacts};
 use keywheel::domain::policy::{Pace, Policy, Verify};
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{NewProject, Verb};
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{Engine, Settings, driver};
+use keywheel::mail::Letter;
 use keywheel::secret::Secret;
 use keywheel::sim::world::{KeyState, demo_key};
 use keywheel::sim::{Sim, World};
-use keywheel::store::{RotationRow, Store};
+use keywheel::store::{OutboxRow, RotationRow, Store};
 
 struct Unlimited;
 
@@ -29,6 +33,31 @@ impl TokenBudget for Unlimited {
     fn take<'a>(&'a self, _: &'a str, _: Timestamp) -> BoxFuture<'a, Result<(), Timestamp>> {
         Box::pin(async { Ok(()) })
     }
+}
+
+/// The mail of an outbox row.
+pub(crate) fn letter(row: &OutboxRow) -> Letter {
+    Letter::new(&row.content().unwrap())
+}
+
+/// A notice with little in it.
+pub(crate) fn notice(about: &str, kind: fn(RotationFacts) -> Notice) -> Content {
+    let facts = RotationFacts {
+        group_id: about.parse().unwrap(),
+        project_name: "ü".to_owned(),
+        rotation_id: "0198c5a0-0000-7000-8000-000000000001".parse().unwrap(),
+        provider: Provider::Aws,
+        old_key: (&KeyRef::observed(Provider::Aws, "old")).into(),
+        new_key: (&KeyRef::observed(Provider::Aws, "new")).into(),
+        state: State::Completed,
+        cause: None,
+        requested_by: "ada".to_owned(),
+        reason: None,
+        atlas_error_code: None,
+        atlas_detail: None,
+        remedy: None,
+    };
+    Content { server: "https://kw.example".to_owned(), notice: kind(facts) }
 }
 
 /// The group id of the demo world's project number `number`.

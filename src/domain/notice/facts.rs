@@ -1,0 +1,238 @@
+//! What each kind of notice states: one struct for each shape, with the member names of stored rows.
+//!
+//! Stored models and the `data` of webhooks have these members; a name is never changed and a member is
+//! never taken away. Every member without `Option` is in each row that was ever stored. What a receiver
+//! reads of a member stands in its comment here: `docs/events.schema.json` is generated from them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::key::{KeyRef, Provider};
+use crate::domain::named::named;
+use crate::domain::preflight::Check;
+use crate::domain::project::SinceSource;
+use crate::domain::rotation::state::{Cause, State};
+use crate::domain::time::Timestamp;
+
+/// The identifier of a key as Atlas would hold it. It is made of a [`KeyRef`] and read back as it was
+/// stored: most models do not name the provider, and nothing is decided by a key in a notice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(transparent)]
+pub struct KeyText(String);
+
+impl From<&KeyRef> for KeyText {
+    fn from(key: &KeyRef) -> Self {
+        Self(key.to_string())
+    }
+}
+
+impl fmt::Display for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A rotation, when the notice was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct RotationFacts {
+    /// The Atlas project.
+    pub group_id: GroupId,
+    /// The project's name in Atlas.
+    pub project_name: String,
+    /// The rotation.
+    pub rotation_id: RotationId,
+    /// The cloud whose key service holds both keys.
+    pub provider: Provider,
+    /// The key before the rotation.
+    pub old_key: KeyText,
+    /// The key that the rotation is to bring.
+    pub new_key: KeyText,
+    /// The rotation's state.
+    pub state: State,
+    /// The reason for the state, where the state needs one.
+    pub cause: Option<Cause>,
+    /// The person or trigger that proposed the rotation.
+    pub requested_by: String,
+    /// The reason that was given with the proposal.
+    pub reason: Option<String>,
+    /// Atlas' error code, when Atlas refused a request of this rotation.
+    pub atlas_error_code: Option<String>,
+    /// Atlas' own explanation of that error.
+    pub atlas_detail: Option<String>,
+    /// What a person can do about the cause.
+    pub remedy: Option<String>,
+}
+
+/// A rotation and its pre-flight checks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct CheckedRotation {
+    /// The rotation.
+    #[serde(flatten)]
+    pub rotation: RotationFacts,
+    /// The checks that did not pass.
+    pub checks: Vec<Check>,
+}
+
+/// The key in force cannot be used by Atlas: found by a rotation, which is held, or by the sweep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum CurrentKeyInvalid {
+    /// Found before the PATCH of a rotation.
+    Rotation(Box<RotationFacts>),
+    /// Found by the sweep.
+    Project(InvalidKey),
+}
+
+/// A project whose key in force cannot be used by Atlas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct InvalidKey {
+    /// The Atlas project.
+    pub group_id: GroupId,
+    /// The project's name in Atlas.
+    pub project_name: String,
+    /// The cloud whose key service holds the key.
+    pub provider: Option<Provider>,
+    /// The key in force.
+    pub current_key: Option<KeyText>,
+}
+
+named! {
+    /// The way in which a key was changed outside of Keywheel.
+    DriftKind, "kind of drift" {
+        /// Atlas holds a key that the project never had.
+        Changed = "changed",
+        /// Atlas holds a key that the project had before.
+        Reverted = "reverted",
+        /// Atlas no longer encrypts the project with a customer-managed key.
+        Removed = "removed",
+    }
+}
+
+/// A key that was changed outside of Keywheel. The same text is the finding of the drift.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drifted {
+    /// The Atlas project.
+    pub group_id: GroupId,
+    /// The project's name in Atlas.
+    pub project_name: String,
+    /// The key on record before the change.
+    pub from: Option<KeyText>,
+    /// The key that Atlas holds now.
+    pub to: Option<KeyText>,
+    /// The way of the change.
+    pub kind: DriftKind,
+    /// The actor of Atlas' event about the change.
+    pub by: Option<String>,
+    /// The id of Atlas' event.
+    pub atlas_event_id: Option<String>,
+    /// The instant of Atlas' event.
+    pub atlas_event_at: Option<Timestamp>,
+    /// The end of the earlier service of a key that is back.
+    pub served_until: Option<Timestamp>,
+    /// The rotation that the change undoes.
+    pub undone_rotation: Option<RotationId>,
+    /// The key of that rotation.
+    pub undone_key: Option<KeyText>,
+    /// The findings, as sentences for people.
+    pub sentences: Vec<String>,
+    /// The lines of a Terraform file that agree with the undone rotation.
+    pub terraform: Option<Vec<String>>,
+}
+
+/// An event that reports trouble with a key that a project depends on. Nothing in it is verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct KeyAlarm {
+    /// The Atlas project.
+    pub group_id: GroupId,
+    /// The project's name in Atlas.
+    pub project_name: String,
+    /// The cloud whose key service holds the key in force.
+    pub provider: Option<Provider>,
+    /// The key in force.
+    pub current_key: Option<KeyText>,
+    /// The sender's name of the event.
+    pub event: String,
+    /// The key, alias or vault that the event names.
+    pub subject: String,
+    /// The actor that the sender names.
+    pub by: Option<String>,
+    /// The sender's explanation.
+    pub words: Option<String>,
+    /// The hook that received the event.
+    pub hook: String,
+    /// True: the key served before, and older backup snapshots need it. False: the key is in force.
+    pub earlier: bool,
+}
+
+/// A rotation that replaced a change which another actor made between the last observation and the PATCH.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Overwrote {
+    /// The Atlas project.
+    pub group_id: GroupId,
+    /// The project's name in Atlas.
+    pub project_name: String,
+    /// The rotation.
+    pub rotation_id: RotationId,
+    /// The key before the rotation.
+    pub old_key: KeyText,
+    /// The key that the rotation brought.
+    pub new_key: KeyText,
+    /// The rotation's state.
+    pub state: State,
+    /// The actor of the change, as Atlas' event names it.
+    pub by: String,
+    /// The id of Atlas' event about the change.
+    pub atlas_event_id: String,
+    /// The instant of Atlas' event.
+    pub atlas_event_at: Timestamp,
+    /// The findings, as sentences for people.
+    pub sentences: Vec<String>,
+}
+
+/// A key that reached a reminder's threshold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Reminder {
+    /// The Atlas project.
+    pub group_id: GroupId,
+    /// The project's name in Atlas.
+    pub project_name: String,
+    /// The key in force.
+    pub current_key: Option<KeyText>,
+    /// The instant since which the key serves.
+    pub key_since: Option<Timestamp>,
+    /// The source of that instant.
+    pub key_since_source: Option<SinceSource>,
+    /// The end of the key's cryptoperiod.
+    pub due: Timestamp,
+    /// Days until `due`; negative when it has passed.
+    pub days_left: i64,
+    /// The cryptoperiod, such as `90 days`.
+    pub interval: String,
+    /// A sentence about the rotation that is open already.
+    pub open_note: Option<String>,
+}
+
+/// Several reminders for one owner or channel, the most urgent first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ReminderDigest {
+    /// The reminders.
+    pub items: Vec<Reminder>,
+}

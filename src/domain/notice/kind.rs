@@ -1,0 +1,134 @@
+//! The kinds of notice, and how urgent each is.
+
+use crate::domain::named::named;
+
+named! {
+    /// The kinds of notice. A kind names the notice in the outbox and, as `io.keywheel.KIND.v1`, in
+    /// webhooks; it is never renamed, for receivers know it.
+    Kind, "kind of notice" {
+        /// A rotation was proposed and waits for approvals.
+        ApprovalRequested = "approval_requested",
+        /// A rotation was proposed and the policy approved it.
+        AutoApproved = "auto_approved",
+        /// The new key is in force and verified.
+        Completed = "completed",
+        /// The old key is in force again and verified.
+        RolledBack = "rolled_back",
+        /// The key was not changed.
+        Failed = "failed",
+        /// An approver rejected the rotation.
+        Rejected = "rejected",
+        /// The rotation was cancelled.
+        Cancelled = "cancelled",
+        /// The rotation's time ran out before its PATCH.
+        Expired = "expired",
+        /// Another actor changed the key.
+        Superseded = "superseded",
+        /// An operator accepted the new key without verification.
+        Accepted = "accepted",
+        /// An operator closed the rotation and left the key as it is.
+        Closed = "closed",
+        /// The rotation stopped and an operator must decide.
+        NeedsOperator = "needs_operator",
+        /// Atlas cannot use the key in force.
+        CurrentKeyInvalid = "current_key_invalid",
+        /// An approved rotation is held because a pre-flight check fails.
+        PreflightFailed = "preflight_failed",
+        /// A PATCH took effect after its rotation had ended.
+        LateApply = "late_apply",
+        /// A cluster has not taken up the new key in time.
+        NotDeployed = "not_deployed",
+        /// The key was changed outside of Keywheel.
+        Drifted = "drifted",
+        /// An event reports trouble with a key that a project depends on.
+        KeyAlarm = "key_alarm",
+        /// A rotation replaced a change that another actor made right before the PATCH.
+        Overwrote = "overwrote",
+        /// A key reached a reminder's threshold.
+        Reminder = "reminder",
+        /// Several reminders for one recipient.
+        ReminderDigest = "reminder_digest",
+    }
+}
+
+/// How soon a message is sent and read: urgent ones are claimed first and marked as such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// A person must act at once.
+    Urgent,
+    /// Sent after the urgent ones.
+    Normal,
+}
+
+impl Urgency {
+    /// The value of the outbox's column: the lower, the earlier.
+    #[must_use]
+    pub const fn rank(self) -> i64 {
+        match self {
+            Urgency::Urgent => 0,
+            Urgency::Normal => 1,
+        }
+    }
+}
+
+impl Kind {
+    /// The urgency of every notice of this kind.
+    #[must_use]
+    pub const fn urgency(self) -> Urgency {
+        match self {
+            Kind::NeedsOperator | Kind::LateApply | Kind::CurrentKeyInvalid | Kind::KeyAlarm => {
+                Urgency::Urgent
+            }
+            Kind::ApprovalRequested
+            | Kind::AutoApproved
+            | Kind::Completed
+            | Kind::RolledBack
+            | Kind::Failed
+            | Kind::Rejected
+            | Kind::Cancelled
+            | Kind::Expired
+            | Kind::Superseded
+            | Kind::Accepted
+            | Kind::Closed
+            | Kind::PreflightFailed
+            | Kind::NotDeployed
+            | Kind::Drifted
+            | Kind::Overwrote
+            | Kind::Reminder
+            | Kind::ReminderDigest => Urgency::Normal,
+        }
+    }
+
+    /// The type of a CloudEvent of this kind.
+    #[must_use]
+    pub fn event_type(self) -> String {
+        format!("io.keywheel.{self}.v1")
+    }
+
+    /// The kinds that a webhook target can ask for. A digest is not among them: a channel that asks for
+    /// reminders gets several as one list.
+    pub fn choices() -> impl Iterator<Item = Kind> {
+        Kind::ALL.iter().copied().filter(|kind| *kind != Kind::ReminderDigest)
+    }
+
+    /// The choice with this name or this type of CloudEvent.
+    #[must_use]
+    pub fn choice(text: &str) -> Option<Self> {
+        Kind::choices().find(|kind| kind.as_str() == text || kind.event_type() == text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_chosen_by_its_name_or_by_the_type_of_its_event() {
+        for kind in Kind::choices() {
+            assert_eq!(Kind::choice(kind.as_str()), Some(kind));
+            assert_eq!(Kind::choice(&kind.event_type()), Some(kind));
+        }
+        assert_eq!(Kind::choice("io.keywheel.completed.v2"), None);
+        assert_eq!(Kind::choice("reminder_digest"), None);
+    }
+}

@@ -1,0 +1,196 @@
+//! Facts and commands below the sentences, for each kind of notice.
+//!
+//! Both matches are exhaustive. Texts that come from outside pass [`visible`].
+
+use std::fmt::Display;
+
+use super::sentences::{name, when};
+use crate::domain::event::clock;
+use crate::domain::ids::GroupId;
+use crate::domain::notice::{CheckedRotation, CurrentKeyInvalid, Drifted, Notice, Reminder, RotationFacts};
+use crate::domain::preflight::Check;
+use crate::domain::text::visible;
+
+/// Names and values, in the order in which people read them.
+#[derive(Default)]
+struct Facts(Vec<(String, String)>);
+
+impl Facts {
+    fn about(name: &str, group: &GroupId) -> Self {
+        let mut facts = Self::default();
+        facts.add("Project", name);
+        facts.add("Atlas project id", group);
+        facts
+    }
+
+    fn add(&mut self, label: &str, value: impl Display) {
+        self.maybe(label, Some(value));
+    }
+
+    fn maybe(&mut self, label: &str, value: Option<impl Display>) {
+        let value = value.map(|value| visible(&value.to_string())).filter(|value| !value.is_empty());
+        self.0.extend(value.map(|value| (label.to_owned(), value)));
+    }
+}
+
+/// The facts below the sentences.
+pub(super) fn facts(notice: &Notice) -> Vec<(String, String)> {
+    match notice {
+        Notice::ApprovalRequested(it) | Notice::AutoApproved(it) | Notice::PreflightFailed(it) => {
+            checked_facts(it)
+        }
+        Notice::Completed(it)
+        | Notice::RolledBack(it)
+        | Notice::Failed(it)
+        | Notice::Rejected(it)
+        | Notice::Cancelled(it)
+        | Notice::Expired(it)
+        | Notice::Superseded(it)
+        | Notice::Accepted(it)
+        | Notice::Closed(it)
+        | Notice::NeedsOperator(it)
+        | Notice::LateApply(it)
+        | Notice::NotDeployed(it) => rotation_facts(it),
+        Notice::CurrentKeyInvalid(CurrentKeyInvalid::Rotation(it)) => rotation_facts(it),
+        Notice::CurrentKeyInvalid(CurrentKeyInvalid::Project(it)) => {
+            let mut facts = Facts::about(&it.project_name, &it.group_id);
+            facts.maybe("Key in force", it.current_key.as_ref());
+            facts.0
+        }
+        Notice::Drifted(it) => drift_facts(it),
+        Notice::KeyAlarm(it) => {
+            let mut facts = Facts::about(&it.project_name, &it.group_id);
+            facts.maybe("Key in force", it.current_key.as_ref());
+            facts.add("Reported about", &it.subject);
+            facts.maybe("In the sender's words", it.words.as_ref());
+            facts.maybe("By", it.by.as_ref());
+            facts.0
+        }
+        Notice::Overwrote(it) => {
+            let mut facts = Facts::about(&it.project_name, &it.group_id);
+            facts.add("Rotation", it.rotation_id);
+            facts.add("State", it.state);
+            facts.add("Old key", &it.old_key);
+            facts.add("New key", &it.new_key);
+            facts.add("By", &it.by);
+            facts.add("Atlas' event", &it.atlas_event_id);
+            facts.0
+        }
+        Notice::Reminder(it) => {
+            let mut facts = Facts::about(&it.project_name, &it.group_id);
+            facts.maybe("Key in force", it.current_key.as_ref());
+            facts.maybe("Serves since", it.key_since.map(clock));
+            facts.add("Due", clock(it.due));
+            facts.0
+        }
+        Notice::ReminderDigest(it) => it.items.iter().map(line).collect(),
+    }
+}
+
+fn rotation_facts(it: &RotationFacts) -> Vec<(String, String)> {
+    let mut facts = Facts::about(&it.project_name, &it.group_id);
+    facts.add("Rotation", it.rotation_id);
+    facts.add("State", it.state);
+    facts.maybe("Cause", it.cause);
+    facts.add("Old key", &it.old_key);
+    facts.add("New key", &it.new_key);
+    facts.maybe("Reason", it.reason.as_ref());
+    facts.add("Proposed by", &it.requested_by);
+    facts.maybe("Atlas said", it.atlas_error_code.as_ref());
+    facts.maybe("In its words", it.atlas_detail.as_ref());
+    facts.0
+}
+
+fn checked_facts(it: &CheckedRotation) -> Vec<(String, String)> {
+    let mut facts = rotation_facts(&it.rotation);
+    facts.extend(it.checks.iter().map(check));
+    facts
+}
+
+fn drift_facts(it: &Drifted) -> Vec<(String, String)> {
+    let mut facts = Facts::about(&it.project_name, &it.group_id);
+    facts.maybe("Was", it.from.as_ref());
+    facts.maybe("Is now", it.to.as_ref());
+    facts.maybe("By", it.by.as_ref());
+    facts.maybe("Atlas' event", it.atlas_event_id.as_ref());
+    facts.maybe("Served until", it.served_until.map(clock));
+    facts.maybe("Undoes rotation", it.undone_rotation);
+    facts.0
+}
+
+/// One line of the pre-flight checklist.
+fn check(it: &Check) -> (String, String) {
+    let result = it.result.as_str().replace('_', " ");
+    (format!("Check {}", it.name), format!("{result}: {}", visible(&it.detail)))
+}
+
+/// One project of a digest.
+fn line(it: &Reminder) -> (String, String) {
+    let key = it.current_key.as_ref().map(|key| format!("  {}", visible(&key.to_string())));
+    (
+        name(&it.project_name, &it.group_id),
+        format!("{}  {}{}", when(it.days_left), it.group_id, key.unwrap_or_default()),
+    )
+}
+
+/// Commands of a rotation that ended badly or stopped.
+const SHOW: &str = "Everything that happened:";
+
+/// What to do, as a title and a command each; `server` is named in each command.
+pub(super) fn commands(notice: &Notice, server: &str) -> Vec<(String, String)> {
+    let command = |title: &str, rest: String| {
+        (title.to_owned(), format!("keywheel --server {server} --token-file TOKEN_FILE {rest}"))
+    };
+    let show = |id| command(SHOW, format!("rotation show {id}"));
+    let reject = |title, id| command(title, format!("reject {id} --comment \"...\""));
+    match notice {
+        Notice::ApprovalRequested(it) => {
+            let id = it.rotation.rotation_id;
+            vec![
+                command("To approve exactly this change:", format!("approve {id}")),
+                reject("Or to say no:", id),
+            ]
+        }
+        Notice::AutoApproved(it) => {
+            let id = it.rotation.rotation_id;
+            vec![reject("To stop it:", id), show(id)]
+        }
+        Notice::NeedsOperator(it) => vec![
+            show(it.rotation_id),
+            command("When it is mended (or: rollback, accept, close):", format!("resume {}", it.rotation_id)),
+        ],
+        Notice::LateApply(it) | Notice::NotDeployed(it) | Notice::Failed(it) | Notice::RolledBack(it) => {
+            vec![show(it.rotation_id)]
+        }
+        Notice::PreflightFailed(it) => vec![show(it.rotation.rotation_id)],
+        Notice::Overwrote(it) => vec![show(it.rotation_id)],
+        Notice::Reminder(it) => vec![command(
+            "Make a new key or key version, then propose it:",
+            format!("rotate {} --to NEW_KEY", it.group_id),
+        )],
+        Notice::ReminderDigest(_) => vec![command("All that is due:", "due".to_owned())],
+        Notice::Drifted(it) => {
+            let mut commands = Vec::new();
+            if let Some(key) = &it.undone_key {
+                let lines: Vec<_> = it.terraform.iter().flatten().map(|line| visible(line)).collect();
+                let title = "To make Terraform agree with the rotation, the file says:";
+                commands.push((title.to_owned(), lines.join("\n")));
+                let key = visible(&key.to_string());
+                commands
+                    .push(command("Then, to rotate again:", format!("rotate {} --to {key}", it.group_id)));
+            }
+            let take = format!("project edit {} --since DATE", it.group_id);
+            commands.push(command("To take it over as it is:", take));
+            commands
+        }
+        Notice::Completed(_)
+        | Notice::Rejected(_)
+        | Notice::Cancelled(_)
+        | Notice::Expired(_)
+        | Notice::Superseded(_)
+        | Notice::Accepted(_)
+        | Notice::Closed(_)
+        | Notice::CurrentKeyInvalid(_)
+        | Notice::KeyAlarm(_) => Vec::new(),
+    }
+}

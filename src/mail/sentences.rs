@@ -1,0 +1,277 @@
+//! Subject and sentences of each kind of notice.
+//!
+//! The match is exhaustive, so a new kind does not compile before it has words. Texts that come from
+//! outside pass [`visible`].
+
+use crate::domain::ids::GroupId;
+use crate::domain::notice::{
+    CurrentKeyInvalid, Drifted, KeyAlarm, Notice, Overwrote, Reminder, ReminderDigest, RotationFacts,
+};
+use crate::domain::text::visible;
+
+/// The project's name as a subject shows it; the id where Atlas has no name.
+pub(super) fn name(name: &str, group: &GroupId) -> String {
+    if name.is_empty() { group.to_string() } else { visible(name) }
+}
+
+/// Subject and paragraphs.
+pub(super) fn sentences(notice: &Notice) -> (String, Vec<String>) {
+    match notice {
+        Notice::ApprovalRequested(it) => of_rotation(&it.rotation, approval_requested),
+        Notice::AutoApproved(it) => of_rotation(&it.rotation, auto_approved),
+        Notice::Completed(it) => of_rotation(it, completed),
+        Notice::RolledBack(it) => of_rotation(it, rolled_back),
+        Notice::Failed(it) => of_rotation(it, failed),
+        Notice::Rejected(it) => of_rotation(it, rejected),
+        Notice::Cancelled(it) => of_rotation(it, cancelled),
+        Notice::Expired(it) => of_rotation(it, expired),
+        Notice::Superseded(it) => of_rotation(it, superseded),
+        Notice::Accepted(it) => of_rotation(it, accepted),
+        Notice::Closed(it) => of_rotation(it, closed),
+        Notice::NeedsOperator(it) => of_rotation(it, needs_operator),
+        Notice::CurrentKeyInvalid(CurrentKeyInvalid::Rotation(it)) => {
+            of_rotation(it, |project, _| current_key_invalid(project))
+        }
+        Notice::CurrentKeyInvalid(CurrentKeyInvalid::Project(it)) => {
+            let (subject, first) = current_key_invalid(&name(&it.project_name, &it.group_id));
+            (subject, vec![first])
+        }
+        Notice::PreflightFailed(it) => of_rotation(&it.rotation, preflight_failed),
+        Notice::LateApply(it) => of_rotation(it, late_apply),
+        Notice::NotDeployed(it) => of_rotation(it, not_deployed),
+        Notice::Drifted(it) => drifted(it),
+        Notice::KeyAlarm(it) => key_alarm(it),
+        Notice::Overwrote(it) => overwrote(it),
+        Notice::Reminder(it) => reminder(it),
+        Notice::ReminderDigest(it) => digest(it),
+    }
+}
+
+/// The kind's own sentence, then the remedy.
+fn of_rotation(
+    it: &RotationFacts,
+    first: impl Fn(&str, &RotationFacts) -> (String, String),
+) -> (String, Vec<String>) {
+    let (subject, first) = first(&name(&it.project_name, &it.group_id), it);
+    (subject, with(first, &it.remedy))
+}
+
+fn with(first: String, more: &Option<String>) -> Vec<String> {
+    let more = more.iter().filter(|text| !text.is_empty()).map(|text| visible(text));
+    std::iter::once(first).chain(more).collect()
+}
+
+fn approval_requested(project: &str, it: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: a key rotation waits for your approval"),
+        format!(
+            "{} proposes to move the encryption key of the Atlas project {project} to a new one. Nothing happens \
+             before somebody else has approved.",
+            visible(&it.requested_by)
+        ),
+    )
+}
+
+fn auto_approved(project: &str, it: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: a key rotation was approved by the policy"),
+        format!(
+            "{} found a newer key for the Atlas project {project}, every check passed, and the policy agrees to that by \
+             itself. The rotation begins as soon as a window is open; an approver can stop it before.",
+            visible(&it.requested_by)
+        ),
+    )
+}
+
+fn completed(project: &str, _: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: key rotated"),
+        format!(
+            "The Atlas project {project} is encrypted with its new key, and Atlas was seen to call it valid. The old key \
+             still protects older backup snapshots: do not delete it."
+        ),
+    )
+}
+
+fn rolled_back(project: &str, _: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: rotation rolled back"),
+        format!(
+            "Atlas could not use the new key of {project}. The old one is back in force, and Atlas calls it valid."
+        ),
+    )
+}
+
+fn failed(project: &str, _: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: rotation failed, the old key stays"),
+        format!("The key of {project} was not changed."),
+    )
+}
+
+fn rejected(project: &str, _: &RotationFacts) -> (String, String) {
+    (format!("{project}: rotation rejected"), "An approver said no. Nothing was changed.".to_owned())
+}
+
+fn cancelled(project: &str, _: &RotationFacts) -> (String, String) {
+    (format!("{project}: rotation cancelled"), "It was called off. Nothing was changed.".to_owned())
+}
+
+fn expired(project: &str, _: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: rotation expired"),
+        "Its time ran out before it could run. Nothing was changed; propose it again.".to_owned(),
+    )
+}
+
+fn superseded(project: &str, _: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: rotation overtaken"),
+        format!("Somebody else changed the key of {project}, so Keywheel left it as it is."),
+    )
+}
+
+fn accepted(project: &str, _: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: new key accepted by an operator"),
+        "An operator took the new key as it is, without Keywheel's proof.".to_owned(),
+    )
+}
+
+fn closed(project: &str, _: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: rotation closed by an operator"),
+        "An operator ended it and left the key as it is.".to_owned(),
+    )
+}
+
+fn needs_operator(project: &str, it: &RotationFacts) -> (String, String) {
+    let cause = it.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+    (
+        format!("{project}: rotation stopped{cause}"),
+        format!(
+            "Keywheel cannot prove that the key of {project} works, and will not guess. If the key in force is bad, \
+             Atlas shuts the clusters down within 15 minutes of finding out."
+        ),
+    )
+}
+
+fn current_key_invalid(project: &str) -> (String, String) {
+    (
+        format!("{project}: Atlas cannot use the current key"),
+        format!(
+            "Atlas calls the key in force for {project} invalid and refuses any change until it works again. Re-enable it \
+             in its key service at once."
+        ),
+    )
+}
+
+fn preflight_failed(project: &str, _: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: an approved rotation waits, a check fails"),
+        "People agreed, but what was looked at before the change is not as it must be. Nothing was changed. The rotation \
+         goes on by itself once the check passes, until its approval runs out."
+            .to_owned(),
+    )
+}
+
+fn late_apply(project: &str, _: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: a change took effect after its rotation had ended"),
+        format!(
+            "Atlas carried out a request of ours late. Compare the key it holds for {project} with the ones below."
+        ),
+    )
+}
+
+fn not_deployed(project: &str, _: &RotationFacts) -> (String, String) {
+    (
+        format!("{project}: clusters have not taken up the new key yet"),
+        "The key is valid, but a cluster did not come back from its update in time.".to_owned(),
+    )
+}
+
+fn drifted(it: &Drifted) -> (String, Vec<String>) {
+    let first = "Atlas holds a key that Keywheel did not put there. If that was you, say since when it serves; if a Terraform file \
+         still names the old one, change it there.";
+    (
+        format!("{}: the key was changed outside of Keywheel", name(&it.project_name, &it.group_id)),
+        findings(first.to_owned(), &it.sentences),
+    )
+}
+
+fn findings(first: String, sentences: &[String]) -> Vec<String> {
+    let sentences = sentences.iter().filter(|text| !text.is_empty()).map(|text| visible(text));
+    std::iter::once(first).chain(sentences).collect()
+}
+
+/// A report is not verified, so the mail names the reporter.
+fn key_alarm(it: &KeyAlarm) -> (String, Vec<String>) {
+    let (project, event) = (name(&it.project_name, &it.group_id), visible(&it.event));
+    let after = if it.earlier {
+        "That key served this project before, and older backup snapshots still need it. Undo it in the key service before \
+         the key is gone for good."
+    } else {
+        "Atlas shuts the clusters down within 15 minutes of finding a key that it cannot use. Undo it in the key service at \
+         once, or rotate to another key."
+    };
+    let (hook, subject) = (visible(&it.hook), visible(&it.subject));
+    (
+        format!("{project}: {event} is reported for a key it depends on"),
+        vec![format!("The hook {hook} received {event} about {subject}. {after}")],
+    )
+}
+
+fn overwrote(it: &Overwrote) -> (String, Vec<String>) {
+    let project = name(&it.project_name, &it.group_id);
+    let first = format!(
+        "The rotation of {project} is done and its new key is proven, but somebody else had changed the key just before."
+    );
+    (
+        format!("{project}: a rotation replaced a change by {}", visible(&it.by)),
+        findings(first, &it.sentences),
+    )
+}
+
+fn days(count: i64) -> String {
+    if count.abs() == 1 { "1 day".to_owned() } else { format!("{} days", count.abs()) }
+}
+
+/// `due in 3 days`, `due today`, `8 days overdue`.
+pub(super) fn when(left: i64) -> String {
+    match left {
+        0 => "due today".to_owned(),
+        1.. => format!("due in {}", days(left)),
+        _ => format!("{} overdue", days(left)),
+    }
+}
+
+fn reminder(it: &Reminder) -> (String, Vec<String>) {
+    let (project, when) = (name(&it.project_name, &it.group_id), when(it.days_left));
+    let first = format!(
+        "The encryption key of the Atlas project {project} is to be replaced every {}: it is {when}.",
+        visible(&it.interval)
+    );
+    (format!("{project}: encryption key {when}"), with(first, &it.open_note))
+}
+
+fn digest(it: &ReminderDigest) -> (String, Vec<String>) {
+    let count = it.items.len();
+    (
+        format!("{count} projects need a new encryption key"),
+        vec![format!("{count} Atlas projects that you own reached a reminder, the most urgent first.")],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_said_as_people_say_them() {
+        assert_eq!(
+            [when(0), when(1), when(30), when(-1), when(-8)],
+            ["due today", "due in 1 day", "due in 30 days", "1 day overdue", "8 days overdue"]
+        );
+    }
+}
