@@ -137,6 +137,7 @@ struct Candidate {
 }
 
 /// What the key service says of the newest key.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Newest {
     /// It was not asked, or names none.
     Unknown(Unasked),

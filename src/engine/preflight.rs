@@ -394,7 +394,7 @@ mod tests {
             lines(|all, _, _| *key_side(all).0 = Err(refusal(ErrorKind::NotFound))),
             lines(|all, _, _| key_side(all).0.as_mut().unwrap().state = KeyState::Disabled),
             lines(|all, _, _| {
-                key_side(all).0.as_mut().unwrap().suits = Err(crate::kms::Unfit::AzureKind("EC".to_owned()))
+                key_side(all).0.as_mut().unwrap().suits = Err(crate::kms::Unfit::AzureKind("EC".to_owned()));
             }),
             lines(|all, _, _| {
                 key_side(all).0.as_mut().unwrap().state = KeyState::PendingDeletion { at: None }

@@ -23,6 +23,7 @@ use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::{Step, next};
 use crate::domain::rotation::outcome::{Command, Observation, Outcome};
 use crate::domain::rotation::state::{Proposal, Rotation, State};
+use crate::domain::time::Timestamp;
 use crate::store::{
     NewApproval, NewAudit, NewJournal, NewRotation, OWN_APPROVAL, RotationRow, StoreError, Vote,
 };
@@ -249,21 +250,8 @@ impl Engine {
             subject: format!("rotation/{}", row.rotation.id),
             detail: detail.to_string(),
         }];
-        let mut vote = None;
-        if consent == Consent::OfPolicy {
-            let comment = format!("policy.auto_approve names {trigger}, and every check passed");
-            let said = Said { by: POLICY, comment: Some(&comment), vote: None };
-            let outcome = Outcome::Said(Command::Approve { given: 1 });
-            let Step { rotation, effect, .. } = next(&row.rotation, &outcome, now);
-            journal.push(step::journal(&row.rotation, &rotation, &outcome, &said, effect));
-            audit.extend(step::audit(&row.rotation, &rotation, &outcome, &said, effect));
-            vote = Some(Vote::Yes(NewApproval {
-                by: POLICY.to_owned(),
-                method: OWN_APPROVAL.to_owned(),
-                comment: Some(comment),
-            }));
-            row.rotation = rotation;
-        }
+        let vote = (consent == Consent::OfPolicy)
+            .then(|| agree_by_policy(&mut row, trigger, now, &mut journal, &mut audit));
         let notice = if vote.is_some() { Notice::AutoApproved } else { Notice::ApprovalRequested };
         let outbox = announce::proposal_rows(self, &row, notice, &project.owners, now);
         let write = NewRotation { row: &row, journal, vote, audit, outbox, now };
@@ -309,4 +297,22 @@ impl Engine {
         let clusters = clusters.as_ref().map(Vec::as_slice);
         Ok(preflight::judge(&gathered?, keys, seen, clusters, self.clock.now()))
     }
+}
+
+/// The yes of `policy.auto_approve`: what it changes in the proposal, and the rows that tell of it.
+fn agree_by_policy(
+    row: &mut RotationRow,
+    trigger: &str,
+    now: Timestamp,
+    journal: &mut Vec<NewJournal>,
+    audit: &mut Vec<NewAudit>,
+) -> Vote {
+    let comment = format!("policy.auto_approve names {trigger}, and every check passed");
+    let said = Said { by: POLICY, comment: Some(&comment), vote: None };
+    let outcome = Outcome::Said(Command::Approve { given: 1 });
+    let Step { rotation, effect, .. } = next(&row.rotation, &outcome, now);
+    journal.push(step::journal(&row.rotation, &rotation, &outcome, &said, effect));
+    audit.extend(step::audit(&row.rotation, &rotation, &outcome, &said, effect));
+    row.rotation = rotation;
+    Vote::Yes(NewApproval { by: POLICY.to_owned(), method: OWN_APPROVAL.to_owned(), comment: Some(comment) })
 }

@@ -53,11 +53,11 @@ fn of_rotation(
     first: impl Fn(&str, &RotationFacts) -> (String, String),
 ) -> (String, Vec<String>) {
     let (subject, first) = first(&name(&it.project_name, &it.group_id), it);
-    (subject, with(first, &it.remedy))
+    (subject, with(first, it.remedy.as_ref()))
 }
 
-fn with(first: String, more: &Option<String>) -> Vec<String> {
-    let more = more.iter().filter(|text| !text.is_empty()).map(|text| visible(text));
+fn with(first: String, more: Option<&String>) -> Vec<String> {
+    let more = more.into_iter().filter(|text| !text.is_empty()).map(|text| visible(text));
     std::iter::once(first).chain(more).collect()
 }
 
@@ -252,7 +252,7 @@ fn reminder(it: &Reminder) -> (String, Vec<String>) {
         "The encryption key of the Atlas project {project} is to be replaced every {}: it is {when}.",
         visible(&it.interval)
     );
-    (format!("{project}: encryption key {when}"), with(first, &it.open_note))
+    (format!("{project}: encryption key {when}"), with(first, it.open_note.as_ref()))
 }
 
 fn digest(it: &ReminderDigest) -> (String, Vec<String>) {

@@ -319,10 +319,10 @@ async fn rows_that_cannot_be_read_are_named_and_stop_no_others() {
         assert!(first < other && store.unreadable().await.unwrap().is_empty());
         let spoil = async |text: String| match store {
             Store::Sqlite { write, .. } => {
-                drop(sqlx::raw_sql(AssertSqlSafe(text)).execute(write).await.unwrap())
+                sqlx::raw_sql(AssertSqlSafe(text)).execute(write).await.unwrap();
             }
             Store::Postgres { write, .. } => {
-                drop(sqlx::raw_sql(AssertSqlSafe(text)).execute(write).await.unwrap())
+                sqlx::raw_sql(AssertSqlSafe(text)).execute(write).await.unwrap();
             }
         };
         spoil(format!("UPDATE projects SET place = '\"x\"' WHERE group_id = '{first}'")).await;
