@@ -3,6 +3,7 @@
 //! The library is rooms in layers: a room uses only rooms of lower layers. docs/architecture.md draws
 //! which uses which, and a test holds the sources against that picture.
 
+pub mod api;
 pub mod app;
 pub mod atlas;
 pub mod cli;

@@ -10,13 +10,17 @@ use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 use url::Url;
 
 use super::Global;
 use super::failure::{Failure, Problem};
 use super::printer::Printer;
-use super::reply::Reply;
+use super::reply::{List, Reply, read};
+use crate::api::Page;
+use crate::api::project::Project;
 use crate::config::{Config, Sources};
 use crate::domain::address::is_loopback;
 use crate::domain::ids::GroupId;
@@ -109,7 +113,7 @@ impl Client {
 
     /// Reads something.
     pub(super) async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Reply, Failure> {
-        self.call(Method::GET, path, query, None).await
+        self.call(Method::GET, path, query, None::<&()>).await
     }
 
     /// Asks for something to be done.
@@ -117,7 +121,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<&impl Serialize>,
     ) -> Result<Reply, Failure> {
         self.call(method, path, &[], body).await
     }
@@ -127,9 +131,10 @@ impl Client {
         method: Method,
         path: &str,
         query: &[(&str, &str)],
-        body: Option<&Value>,
+        body: Option<&impl Serialize>,
     ) -> Result<Reply, Failure> {
         let reads = method == Method::GET;
+        let asked = format!("{method} {path}");
         let mut request = self.http.request(method, self.url(path, query)).timeout(ANSWER);
         if let Some(body) = body {
             request = request.json(body);
@@ -141,16 +146,13 @@ impl Client {
             return Err(problem(status, &text));
         }
         let created = status == StatusCode::CREATED;
-        if text.trim().is_empty() {
-            return Ok(Reply { text, json: Value::Null, created });
-        }
-        let json = serde_json::from_str(&text).map_err(|_| {
-            Failure::Failed(anyhow::anyhow!(
+        if !text.trim().is_empty() && serde_json::from_str::<IgnoredAny>(&text).is_err() {
+            return Err(Failure::Failed(anyhow::anyhow!(
                 "{} answered something that is not JSON: is it a Keywheel server?",
                 self.target
-            ))
-        })?;
-        Ok(Reply { text, json, created })
+            )));
+        }
+        Ok(Reply { text, created, asked })
     }
 
     async fn body(&self, mut response: Response, reads: bool) -> Result<String, Failure> {
@@ -177,13 +179,19 @@ impl Client {
         Err(problem(status, &self.body(response, true).await?))
     }
 
+    /// Reads the data of an event of a stream.
+    pub(super) fn event<T: DeserializeOwned>(&self, data: &str) -> Result<T, Failure> {
+        read(&format!("the stream of {}", self.target), data)
+    }
+
     /// Up to `limit` items of a list, page by page, and whether there are more.
     pub(super) async fn items(
         &self,
         path: &str,
         query: &[(&str, &str)],
         limit: Option<usize>,
-    ) -> Result<(Vec<Value>, bool), Failure> {
+    ) -> Result<List, Failure> {
+        let asked = format!("GET {path}");
         let mut items = Vec::new();
         let mut cursor = None::<String>;
         loop {
@@ -191,19 +199,16 @@ impl Client {
             if let Some(cursor) = &cursor {
                 query.push(("cursor", cursor));
             }
-            let mut page = self.get(path, &query).await?.json;
-            if let Some(more) = page["items"].as_array_mut() {
-                items.append(more);
-            }
-            let next = page["next"].as_str().map(str::to_owned);
+            let Page { items: mut page, next } = self.get(path, &query).await?.read::<Page<Value>>()?;
+            items.append(&mut page);
             if let Some(limit) = limit.filter(|limit| items.len() >= *limit) {
                 let more = items.len() > limit || next.is_some();
                 items.truncate(limit);
-                return Ok((items, more));
+                return Ok(List { items, more, asked });
             }
             // A server that hands out the same cursor twice would keep us here for ever.
             if next.is_none() || next == cursor {
-                return Ok((items, false));
+                return Ok(List { items, more: false, asked });
             }
             cursor = next;
         }
@@ -214,21 +219,19 @@ impl Client {
         if let Ok(id) = given.parse() {
             return Ok(id);
         }
-        let (all, _) = self.items("/projects", &[("name", given)], None).await?;
-        let named: Vec<&str> = all
-            .iter()
-            .filter(|project| project["name"].as_str() == Some(given))
-            .filter_map(|project| project["groupId"].as_str())
-            .collect();
+        let all: Vec<Project> = self.items("/projects", &[("name", given)], None).await?.read()?;
+        // An older server does not know the parameter and answers all.
+        let named: Vec<GroupId> =
+            all.into_iter().filter(|project| project.name == given).map(|project| project.group_id).collect();
         match named.as_slice() {
             [] => Err(Failure::NotFound(format!(
                 "no project is named {given:?}; `keywheel project list` shows them all, `keywheel project add` tracks one"
             ))),
-            [only] => only.parse().map_err(broken),
+            [only] => Ok(only.clone()),
             many => Err(Failure::Usage(format!(
                 "{given:?} is the name of {} projects; use the id: {}",
                 many.len(),
-                many.join(", ")
+                many.iter().map(GroupId::as_str).collect::<Vec<_>>().join(", ")
             ))),
         }
     }
@@ -297,11 +300,6 @@ fn shown(base: &Url) -> String {
     let _ = base.set_password(None);
     let _ = base.set_username("");
     base.to_string()
-}
-
-/// A list as the API would have sent it in one page.
-pub(super) fn page(items: Vec<Value>) -> Value {
-    json!({ "items": Value::Array(items), "next": null })
 }
 
 #[cfg(test)]

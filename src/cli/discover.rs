@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use super::client::{Client, page};
+use super::client::Client;
 use super::failure::{Exit, Failure};
-use super::import::{Outcome, Report, add};
-use super::printer::{Printer, cell};
+use super::import::{Named, Outcome, Report, add};
+use super::printer::Printer;
+use crate::api::Page;
+use crate::api::project::{Discovery, Found, NewProject};
+use crate::domain::ids::GroupId;
+use crate::domain::text::visible;
 
 /// Projects of Atlas' list that the server goes through in one call.
 const PAGE: &str = "50";
 
-const COLUMNS: [&str; 11] = [
+pub(super) const COLUMNS: [&str; 11] = [
     "groupId",
     "name",
     "provider",
@@ -54,13 +59,13 @@ fn tag(text: &str) -> Result<String, NoTag> {
 }
 
 pub(super) async fn run(args: &Discover, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
-    let found = found(args, client, printer).await?;
+    let (found, raw) = found(args, client, printer).await?;
     if args.add {
         return track(found, client, printer).await;
     }
-    let unreadable = found.iter().filter(|item| !item["error"].is_null()).count();
+    let unreadable = found.iter().filter(|item| item.error.is_some()).count();
     if printer.is_json() {
-        printer.json(&page(found.clone()))?;
+        printer.json(&raw)?;
     } else if found.is_empty() {
         printer.note(if args.all {
             "the credentials see no such project in Atlas"
@@ -71,8 +76,8 @@ pub(super) async fn run(args: &Discover, client: &Client, printer: &mut Printer)
         printer.list(&found.iter().map(row).collect::<Vec<_>>(), &COLUMNS)?;
     }
     for item in &found {
-        for why in item["ownersUnknown"].as_array().into_iter().flatten() {
-            printer.note(&format!("{}: not all owners are known: {}", name(item), cell(why)));
+        for why in &item.owners_unknown {
+            printer.note(&format!("{}: not all owners are known: {why}", name(item)));
         }
     }
     if unreadable > 0 {
@@ -81,101 +86,103 @@ pub(super) async fn run(args: &Discover, client: &Client, printer: &mut Printer)
     Ok(Exit::Done)
 }
 
-/// Page by page, with a word on the way after each: a fleet takes minutes.
-async fn found(args: &Discover, client: &Client, printer: &mut Printer) -> Result<Vec<Value>, Failure> {
+/// Page by page, with a word on the way after each: a fleet takes minutes. Gives the projects as they
+/// read, and as the server wrote them.
+async fn found(
+    args: &Discover,
+    client: &Client,
+    printer: &mut Printer,
+) -> Result<(Vec<Found>, Page<Value>), Failure> {
     let mut query: Vec<(&str, &str)> = vec![("limit", PAGE)];
     query.extend(args.all.then_some(("all", "true")));
     query.extend(args.credential.as_deref().map(|name| ("credential", name)));
     query.extend(args.tags.iter().map(|tag| ("tag", tag.as_str())));
-    let mut all = Vec::new();
-    let mut known = BTreeMap::new();
+    let (mut all, mut known) = (Vec::new(), BTreeMap::new());
     let mut cursor = None::<String>;
     loop {
         let mut query = query.clone();
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let mut reply = client.get("/discover", &query).await?.json;
-        let items = reply["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
-        for item in items {
+        let reply = client.get("/discover", &query).await?;
+        let Discovery { items, next, credential, seen, total } = reply.read()?;
+        for item in items.into_iter().zip(reply.read::<Page<Value>>()?.items) {
             take(&mut all, &mut known, item);
         }
-        let next = reply["next"].as_str().map(str::to_owned);
         if next.is_none() || next == cursor {
-            return Ok(all);
+            let (found, items) = all.into_iter().unzip();
+            return Ok((found, Page { items, next: None }));
         }
-        let of = reply["total"].as_u64().map(|total| format!(" of {total}")).unwrap_or_default();
-        printer.note(&format!(
-            "looked at {}{of} projects that the credential {} can see",
-            reply["seen"],
-            cell(&reply["credential"])
-        ));
+        let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
+        printer.note(&format!("looked at {seen}{of} projects that the credential {credential} can see"));
         cursor = next;
     }
 }
 
 /// Two credentials may see the same project: the first one that could read it has it. `known` says
 /// where in `all` a project is.
-fn take(all: &mut Vec<Value>, known: &mut BTreeMap<String, usize>, item: Value) {
-    let place = item["groupId"].as_str().map(|id| *known.entry(id.to_owned()).or_insert(all.len()));
+fn take<T>(all: &mut Vec<(Found, T)>, known: &mut BTreeMap<GroupId, usize>, item: (Found, T)) {
+    let place = item.0.group_id.as_ref().map(|id| *known.entry(id.clone()).or_insert(all.len()));
     match place.and_then(|place| all.get_mut(place)) {
-        Some(other) if !other["error"].is_null() && item["error"].is_null() => *other = item,
+        Some(other) if other.0.error.is_some() && item.0.error.is_none() => *other = item,
         Some(_) => {}
         None => all.push(item),
     }
 }
 
-fn name(item: &Value) -> String {
-    let name = if item["name"].as_str().is_some_and(|name| !name.is_empty()) {
-        &item["name"]
-    } else {
-        &item["groupId"]
-    };
-    if name.is_null() { format!("credential {}", cell(&item["credential"])) } else { cell(name) }
+fn name(item: &Found) -> String {
+    let name = item.name.as_deref().filter(|name| !name.is_empty());
+    let name = name.or(item.group_id.as_ref().map(GroupId::as_str));
+    name.map_or_else(|| format!("credential {}", item.credential), visible)
 }
 
-/// As a line of a table.
-fn row(item: &Value) -> Value {
-    let mut row = item.clone();
-    let owners = item["owners"].as_array().into_iter().flatten();
-    let owners = owners.map(|it| format!("{} ({})", cell(&it["mail"]), cell(&it["from"])));
-    row["owners"] = json!(owners.collect::<Vec<_>>());
-    let tags = item["tags"].as_array().into_iter().flatten();
-    row["tags"] =
-        json!(tags.map(|it| format!("{}={}", cell(&it["key"]), cell(&it["value"]))).collect::<Vec<_>>());
-    row
+/// A project as a line of a table: an owner with where the ownership comes from, a tag as key=value.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    found: &'a Found,
+    owners: Vec<String>,
+    tags: Vec<String>,
 }
 
-async fn track(found: Vec<Value>, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+fn row(found: &Found) -> Row<'_> {
+    let owners = found.owners.iter().map(|it| format!("{} ({})", it.mail, it.from.join(", ")));
+    let tags = found.tags.iter().map(|it| format!("{}={}", it.key, it.value));
+    Row { found, owners: owners.collect(), tags: tags.collect() }
+}
+
+async fn track(found: Vec<Found>, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     let mut report = Report::default();
     if found.is_empty() {
         printer.note("nothing to add");
     }
     for item in found {
-        let added = if let Some(error) = item["error"].as_str() {
+        let place = format!("credential {}", item.credential);
+        let named = Named::of(item.group_id.as_ref().map(GroupId::as_str), item.name.as_deref());
+        let added = if let Some(error) = &item.error {
             Outcome::refused(error)
-        } else if item["tracked"] == true {
+        } else if item.tracked {
             Outcome::Tracked(Vec::new())
-        } else if item["provider"].is_null() {
+        } else if item.provider.is_none() {
             Outcome::refused("it has no customer-managed key")
+        } else if let Some(body) = body(&item) {
+            add(client, &body).await?
         } else {
-            add(client, &body(&item), false).await?
+            Outcome::refused("the server gave no group id")
         };
-        report.tell(printer, &format!("credential {}", cell(&item["credential"])), &item, &added)?;
+        report.tell(printer, &place, &named, &added)?;
     }
     report.end(printer)
 }
 
 /// What is sent for a project that was found. Its name is left to Atlas.
-fn body(item: &Value) -> Map<String, Value> {
-    let mails = item["owners"].as_array().into_iter().flatten().map(|it| it["mail"].clone());
-    let mut tags = item["tags"].as_array().into_iter().flatten();
-    let environment = tags.find(|it| it["key"] == "environment").map(|it| it["value"].clone());
-    let fields = [
-        ("groupId", Some(item["groupId"].clone())),
-        ("owners", Some(mails.collect())),
-        ("credential", Some(item["credential"].clone())),
-        ("environment", environment),
-    ];
-    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+fn body(item: &Found) -> Option<NewProject> {
+    let environment = item.tags.iter().find(|it| it.key == "environment").map(|it| it.value.clone());
+    Some(NewProject {
+        group_id: item.group_id.as_ref()?.to_string(),
+        owners: item.owners.iter().map(|it| it.mail.clone()).collect(),
+        credential: Some(item.credential.clone()),
+        environment,
+        ..NewProject::default()
+    })
 }
 
 #[cfg(test)]
@@ -184,27 +191,42 @@ mod tests {
 
     #[test]
     fn a_project_is_the_first_credentials_that_could_read_it() {
+        let found = |id: Option<char>, credential: &str, error: Option<&str>| Found {
+            group_id: id.map(|id| id.to_string().repeat(24).parse().unwrap()),
+            name: None,
+            credential: credential.to_owned(),
+            provider: None,
+            key: None,
+            valid: None,
+            cluster_count: None,
+            owners: Vec::new(),
+            owners_unknown: Vec::new(),
+            tags: Vec::new(),
+            tracked: false,
+            error: error.map(str::to_owned),
+        };
         let (mut all, mut known) = (Vec::new(), BTreeMap::new());
         for item in [
-            json!({ "groupId": "a", "credential": "one", "error": "403" }),
-            json!({ "groupId": null, "credential": "one", "error": "no list" }),
-            json!({ "groupId": "b", "credential": "one", "error": null }),
-            json!({ "groupId": "a", "credential": "two", "error": null }),
-            json!({ "groupId": "b", "credential": "two", "error": "403" }),
-            json!({ "groupId": "a", "credential": "three", "error": null }),
-            json!({ "groupId": null, "credential": "three", "error": "no list" }),
+            found(Some('a'), "one", Some("403")),
+            found(None, "one", Some("no list")),
+            found(Some('b'), "one", None),
+            found(Some('a'), "two", None),
+            found(Some('b'), "two", Some("403")),
+            found(Some('a'), "three", None),
+            found(None, "three", Some("no list")),
         ] {
-            take(&mut all, &mut known, item);
+            take(&mut all, &mut known, (item, ()));
         }
-        let told: Vec<_> = all.iter().map(|it| (it["groupId"].as_str(), cell(&it["credential"]))).collect();
-        let owned = |it: &str| it.to_owned();
+        let told = |it: &Found| format!("{} by {}", name(it), it.credential);
+        let told: Vec<_> = all.iter().map(|(it, ())| told(it)).collect();
+        let (a, b) = ("a".repeat(24), "b".repeat(24));
         assert_eq!(
             told,
             [
-                (Some("a"), owned("two")),
-                (None, owned("one")),
-                (Some("b"), owned("one")),
-                (None, owned("three"))
+                format!("{a} by two"),
+                "credential one by one".to_owned(),
+                format!("{b} by one"),
+                "credential three by three".to_owned()
             ]
         );
     }

@@ -6,9 +6,9 @@
 
 use std::process::ExitCode;
 
-use serde_json::Value;
-
 use super::printer::Printer;
+use crate::api::problem::{self, Code};
+use crate::domain::ids::RotationId;
 
 /// The exit codes of every verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,37 +69,40 @@ pub(super) enum Failure {
 pub(super) struct Problem {
     /// The HTTP status.
     pub(super) status: u16,
-    /// The stable code; empty when the answer was no problem document.
+    /// The stable code as it came; empty when the answer was no problem document.
     pub(super) code: String,
     /// What happened, in a sentence.
     pub(super) detail: String,
     /// Atlas' own code and words, when Atlas is the cause.
     pub(super) atlas: Option<String>,
     /// The rotation in the way, when there is one.
-    pub(super) rotation: Option<String>,
+    pub(super) rotation: Option<RotationId>,
 }
 
 impl Problem {
     /// Reads an answer; one that is not a problem document (a proxy's page) still gives a sentence.
     #[must_use]
     pub(super) fn read(status: u16, body: &str) -> Self {
-        let json: Value = serde_json::from_str(body).unwrap_or_default();
-        let text = |name: &str| json[name].as_str().map(str::to_owned);
-        let atlas = match (text("atlasErrorCode"), text("atlasDetail")) {
+        // What is no problem document reads as one without members: it has nothing to say.
+        let read = serde_json::from_str::<problem::Problem>(body).unwrap_or_default();
+        let atlas = match (read.atlas_error_code.value(), read.atlas_detail) {
             (Some(code), Some(detail)) => Some(format!("{code}: {detail}")),
             (code, detail) => code.or(detail),
         };
-        let detail = text("detail")
-            .or_else(|| text("title"))
-            .unwrap_or_else(|| format!("the server answered {status} without saying why"));
-        let rotation = text("rotationId").or_else(|| text("rotation"));
-        Self { status, code: text("code").unwrap_or_default(), detail, atlas, rotation }
+        let detail = [read.detail, read.title].into_iter().find(|text| !text.is_empty());
+        let detail = detail.unwrap_or_else(|| format!("the server answered {status} without saying why"));
+        Self { status, code: read.code, detail, atlas, rotation: read.rotation_id }
+    }
+
+    /// The code; none for one that only a newer server has.
+    pub(super) fn code(&self) -> Option<Code> {
+        self.code.parse().ok()
     }
 
     fn exit(&self) -> Exit {
         match self.status {
             400 => Exit::Usage,
-            422 if matches!(self.code.as_str(), "invalid" | "group-id-invalid") => Exit::Usage,
+            422 if matches!(self.code(), Some(Code::Invalid | Code::GroupIdInvalid)) => Exit::Usage,
             // Not an answer of Keywheel's: it says nothing about what was asked for.
             404 if self.code.is_empty() => Exit::Failed,
             401 | 403 | 409 | 422 => Exit::Refused,
@@ -110,31 +113,51 @@ impl Problem {
 
     /// The next step, for the codes that have one.
     fn hint(&self) -> Option<String> {
-        let id = self.rotation.as_deref().unwrap_or("ID");
-        Some(match self.code.as_str() {
-            "rotation-open" => format!("look at it with `keywheel rotation show {id}`; end it with `keywheel cancel {id}`"),
-            "self-approval" => "another person must approve; selfApproval in the project's policy says whether the proposer may".to_owned(),
-            "nothing-to-withdraw" => "`keywheel rotation show ID` lists who approved; use the token the yes was given with".to_owned(),
-            "proposal-changed" => "look again with `keywheel rotation show ID` and decide about what is there now".to_owned(),
-            "invalid" | "malformed" => "the command's --help has an example".to_owned(),
-            "group-id-invalid" => "copy the id from the project's settings in Atlas".to_owned(),
-            "project-not-found" => "`keywheel project list` shows what is tracked; `keywheel project add GROUP_ID` tracks it".to_owned(),
-            "project-exists" => "`keywheel project show` says what is known of it, `keywheel project edit` changes that".to_owned(),
-            "rotation-not-found" => "`keywheel rotation list` shows them".to_owned(),
-            "mail-not-found" => "`keywheel outbox list` shows them".to_owned(),
-            "preflight-failed" => "mend that and propose again; `keywheel rotate PROJECT --to KEY --dry-run` runs every check".to_owned(),
-            "atlas-not-found" => "check the group id, and that the project's credential may see it".to_owned(),
-            "atlas-busy" | "too-many-failures" => "try again in a moment".to_owned(),
-            "atlas-unreachable" => "check atlas.base_url and the way from the server to Atlas, then try again".to_owned(),
-            "database" => "the server's log says more; check its disk".to_owned(),
-            "illegal-transition" => "`keywheel rotation show ID` says where the rotation is and what may follow".to_owned(),
-            "key-invalid" => "write the key as the provider does: an AWS key id or ARN, an Azure key identifier with its version, a Google key version's full name".to_owned(),
-            "key-unchanged" => "the project already has this key; name the new one".to_owned(),
-            "key-other-place" => "the key must lie in the region or vault that Atlas has configured; change that in Atlas first".to_owned(),
-            "versionless" => "set allowVersionless: `keywheel project edit PROJECT --policy '{\"allowVersionless\": true}'`".to_owned(),
-            code if code.starts_with("atlas-") => "check the project's credential and its rights in Atlas, then try again".to_owned(),
-            _ if self.status == 401 => "make a token with `keywheel token create` on the server and name its file with --token-file".to_owned(),
-            _ if self.status == 403 => "use a token that has the role for this".to_owned(),
+        let id = self.rotation.map_or("ID".to_owned(), |id| id.to_string());
+        let Some(code) = self.code() else { return self.hint_without_code() };
+        Some(match code {
+            Code::RotationOpen => format!("look at it with `keywheel rotation show {id}`; end it with `keywheel cancel {id}`"),
+            Code::SelfApproval => "another person must approve; selfApproval in the project's policy says whether the proposer may".to_owned(),
+            Code::NothingToWithdraw => "`keywheel rotation show ID` lists who approved; use the token the yes was given with".to_owned(),
+            Code::ProposalChanged => "look again with `keywheel rotation show ID` and decide about what is there now".to_owned(),
+            Code::Invalid | Code::Malformed => "the command's --help has an example".to_owned(),
+            Code::GroupIdInvalid => "copy the id from the project's settings in Atlas".to_owned(),
+            Code::ProjectNotFound => "`keywheel project list` shows what is tracked; `keywheel project add GROUP_ID` tracks it".to_owned(),
+            Code::ProjectExists => "`keywheel project show` says what is known of it, `keywheel project edit` changes that".to_owned(),
+            Code::RotationNotFound => "`keywheel rotation list` shows them".to_owned(),
+            Code::MailNotFound => "`keywheel outbox list` shows them".to_owned(),
+            Code::PreflightFailed => "fix that and propose again; `keywheel rotate PROJECT --to KEY --dry-run` runs every check".to_owned(),
+            Code::AtlasNotFound => "check the group id, and that the project's credential may see it".to_owned(),
+            Code::AtlasBusy | Code::TooManyFailures => "try again in a moment".to_owned(),
+            Code::AtlasUnreachable => "check atlas.base_url and the way from the server to Atlas, then try again".to_owned(),
+            Code::AtlasAuth | Code::AtlasRefused => "check the project's credential and its rights in Atlas, then try again".to_owned(),
+            Code::Database => "the server's log says more; check its disk".to_owned(),
+            Code::IllegalTransition => "`keywheel rotation show ID` says where the rotation is and what may follow".to_owned(),
+            Code::KeyInvalid => "write the key as the provider does: an AWS key id or ARN, an Azure key identifier with its version, a Google key version's full name".to_owned(),
+            Code::KeyUnchanged => "the project already has this key; name the new one".to_owned(),
+            Code::KeyOtherPlace => "the key must lie in the region or vault that Atlas has configured; change that in Atlas first".to_owned(),
+            Code::Versionless => "set allowVersionless: `keywheel project edit PROJECT --policy '{\"allowVersionless\": true}'`".to_owned(),
+            Code::Unauthenticated
+            | Code::Forbidden
+            | Code::NotFound
+            | Code::MethodNotAllowed
+            | Code::TooLarge
+            | Code::TooSlow
+            | Code::Conflict
+            | Code::Sweep
+            | Code::Unavailable
+            | Code::Internal => return self.hint_without_code(),
+        })
+    }
+
+    /// The next step by the status alone.
+    fn hint_without_code(&self) -> Option<String> {
+        Some(match self.status {
+            401 => {
+                "make a token with `keywheel token create` on the server and name its file with --token-file"
+                    .to_owned()
+            }
+            403 => "use a token that has the role for this".to_owned(),
             _ if self.code.is_empty() => "is there a Keywheel server at that address?".to_owned(),
             _ => return None,
         })

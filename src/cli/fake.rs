@@ -4,10 +4,40 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::client::Client;
 use super::printer::{Format, Printer};
+use crate::domain::policy::Policy;
+
+/// The time at which everything in a sample happened.
+pub(super) const AT: &str = "2026-01-02T03:04:05.000000Z";
+
+/// A project as a server answers it.
+pub(super) fn project(group_id: &str, name: &str) -> Value {
+    let policy = Policy::default();
+    json!({
+        "groupId": group_id, "name": name, "provider": null, "currentKey": null, "keySince": null,
+        "keySinceSource": null, "valid": null, "due": null, "status": "ok", "owners": [], "environment": null,
+        "credential": "default", "kms": null, "alias": null, "policy": policy, "lastCheckedAt": null,
+        "lastError": null, "openRotation": null,
+    })
+}
+
+/// A rotation from the key `o` to the key `n` of the project `p` as a server answers it.
+pub(super) fn rotation(id: &str, group_id: &str, state: &str) -> Value {
+    json!({
+        "id": id, "groupId": group_id, "projectName": "p", "provider": "AWS", "oldKey": "o", "newKey": "n",
+        "newKeyTail": "n", "state": state, "cause": null, "trigger": "operator", "reason": null,
+        "requestedBy": "ada", "proposalHash": "h", "approvals": { "required": 1, "given": [] },
+        "lastObservation": null, "hold": null, "checks": [], "attempts": 0, "createdAt": AT,
+        "approvedAt": null, "patchedAt": null, "validAt": null, "deployedAt": null, "finishedAt": null,
+        "expiresAt": AT, "guardDeadline": null, "deployed": null, "clusters": [], "atlasErrorCode": null,
+        "atlasDetail": null, "atlasEvent": null, "atlasEventId": null, "atlasEventAt": null,
+        "atlasEventBy": null, "overwrote": [], "version": 1,
+    })
+}
 
 /// Bytes that a printer wrote.
 #[derive(Clone, Default)]

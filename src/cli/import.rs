@@ -15,11 +15,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 use reqwest::Method;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::client::{Client, page};
+use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::printer::{Printer, cell};
+use crate::api::Page;
+use crate::api::problem::Code;
+use crate::api::project::Project;
+use crate::domain::text::visible;
 use file::{Format, Refusal, Row};
 
 #[derive(Debug, Args)]
@@ -84,20 +89,12 @@ impl Outcome {
     }
 }
 
-/// Asks the server to track one project.
-pub(super) async fn add(
-    client: &Client,
-    body: &Map<String, Value>,
-    dry_run: bool,
-) -> Result<Outcome, Failure> {
-    let mut body = body.clone();
-    if dry_run {
-        body.insert("dryRun".to_owned(), json!(true));
-    }
-    match client.send(Method::POST, "/projects", Some(&Value::Object(body))).await {
-        Ok(_) if dry_run => Ok(Outcome::WouldAdd),
-        Ok(_) => Ok(Outcome::Added),
-        Err(Failure::Problem(problem)) if problem.code == "project-exists" => {
+/// Asks the server to track one project; an answer that made nothing (200) is that of a dry run.
+pub(super) async fn add(client: &Client, body: &impl Serialize) -> Result<Outcome, Failure> {
+    match client.send(Method::POST, "/projects", Some(body)).await {
+        Ok(reply) if reply.created => Ok(Outcome::Added),
+        Ok(_) => Ok(Outcome::WouldAdd),
+        Err(Failure::Problem(problem)) if problem.code() == Some(Code::ProjectExists) => {
             Ok(Outcome::Tracked(Vec::new()))
         }
         Err(Failure::Problem(problem))
@@ -106,6 +103,19 @@ pub(super) async fn add(
             Ok(Outcome::refused(&problem.detail))
         }
         Err(failure) => Err(failure),
+    }
+}
+
+/// The project that a line of the report is about, as far as it is known.
+#[derive(Default)]
+pub(super) struct Named {
+    group_id: Option<String>,
+    name: Option<String>,
+}
+
+impl Named {
+    pub(super) fn of(group_id: Option<&str>, name: Option<&str>) -> Self {
+        Self { group_id: group_id.map(str::to_owned), name: name.map(str::to_owned) }
     }
 }
 
@@ -122,13 +132,13 @@ impl Report {
         &mut self,
         printer: &mut Printer,
         place: &str,
-        project: &Value,
+        project: &Named,
         added: &Outcome,
     ) -> Result<(), Failure> {
         *self.counts.entry(added.word()).or_default() += 1;
         if printer.is_json() {
             self.items.push(json!({
-                "place": place, "groupId": project["groupId"], "name": project["name"], "result": added.word(),
+                "place": place, "groupId": project.group_id, "name": project.name, "result": added.word(),
                 "field": added.field(), "detail": Some(added.detail()).filter(|text| !text.is_empty()),
             }));
             return Ok(());
@@ -136,8 +146,8 @@ impl Report {
         let parts = [
             format!("{place}:"),
             added.word().replace('_', " "),
-            project["groupId"].as_str().unwrap_or_default().to_owned(),
-            project["name"].as_str().map(|_| cell(&project["name"])).unwrap_or_default(),
+            project.group_id.clone().unwrap_or_default(),
+            project.name.as_deref().map(visible).unwrap_or_default(),
         ];
         let mut line = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
         let detail = added.detail();
@@ -150,7 +160,7 @@ impl Report {
     /// The sums, and the exit code that belongs to them.
     pub(super) fn end(self, printer: &mut Printer) -> Result<Exit, Failure> {
         if printer.is_json() {
-            printer.json(&page(self.items))?;
+            printer.json(&Page { items: self.items, next: None })?;
         }
         let sums = self.counts.iter().map(|(word, count)| format!("{count} {}", word.replace('_', " ")));
         printer.note(&sums.collect::<Vec<_>>().join(", "));
@@ -166,15 +176,15 @@ pub(super) async fn run(args: &Import, client: &Client, printer: &mut Printer) -
     })?;
     let bad = |why: file::FileError| Failure::Failed(anyhow::anyhow!("{path} {why}"));
     let rows = file::text(&args.file).and_then(|text| file::rows(format, &text)).map_err(bad)?;
-    let (tracked, _) = client.items("/projects", &[("limit", "500")], None).await?;
-    let tracked: BTreeMap<&str, &Value> =
-        tracked.iter().filter_map(|project| Some((project["groupId"].as_str()?, project))).collect();
+    let tracked: Vec<Project> = client.items("/projects", &[("limit", "500")], None).await?.read()?;
+    let tracked: BTreeMap<&str, &Project> =
+        tracked.iter().map(|project| (project.group_id.as_str(), project)).collect();
     let mut earlier: BTreeMap<String, (String, Map<String, Value>)> = BTreeMap::new();
     let mut report = Report::default();
     for row in rows {
         let place = place(&row);
         let (project, added) = match row.body {
-            Err(refusal) => (Value::Null, Outcome::Refused(refusal)),
+            Err(refusal) => (Named::default(), Outcome::Refused(refusal)),
             Ok(body) => {
                 let id = body["groupId"].as_str().unwrap_or_default().to_owned();
                 let added = match (earlier.get(&id), tracked.get(id.as_str())) {
@@ -183,11 +193,17 @@ pub(super) async fn run(args: &Import, client: &Client, printer: &mut Printer) -
                         field: "groupId".to_owned(),
                         rule: format!("{of} says something else of the same project; leave one out"),
                     }),
-                    (None, Some(project)) => Outcome::Tracked(differences(&body, project)),
-                    (None, None) => add(client, &body, args.dry_run).await?,
+                    (None, Some(project)) => Outcome::Tracked(differences(&body, project)?),
+                    (None, None) if args.dry_run => {
+                        let mut body = body.clone();
+                        body.insert("dryRun".to_owned(), json!(true));
+                        add(client, &body).await?
+                    }
+                    (None, None) => add(client, &body).await?,
                 };
-                earlier.entry(id).or_insert_with(|| (place.clone(), body.clone()));
-                (Value::Object(body), added)
+                let named = Named::of(Some(&id), body.get("name").and_then(Value::as_str));
+                earlier.entry(id).or_insert_with(|| (place.clone(), body));
+                (named, added)
             }
         };
         report.tell(printer, &place, &project, &added)?;
@@ -203,7 +219,8 @@ fn place(row: &Row) -> String {
 }
 
 /// What a row says otherwise than the server. A policy is compared as far as the row names it.
-fn differences(body: &Map<String, Value>, project: &Value) -> Vec<String> {
+fn differences(body: &Map<String, Value>, project: &Project) -> Result<Vec<String>, Failure> {
+    let project = serde_json::to_value(project).map_err(anyhow::Error::from)?;
     let mut differs = Vec::new();
     let mut compare = |name: String, file: &Value, server: &Value| {
         let same = match (file.as_array(), server.as_array()) {
@@ -222,5 +239,5 @@ fn differences(body: &Map<String, Value>, project: &Value) -> Vec<String> {
             _ => compare(name.clone(), file, &project[name]),
         }
     }
-    differs
+    Ok(differs)
 }

@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::reply::Reply;
 use crate::domain::text::visible;
 use crate::domain::time::Timestamp;
 
@@ -102,19 +102,20 @@ impl Printer {
         let _ = writeln!(self.err, "{text}");
     }
 
-    /// A JSON value of our own making.
-    pub(super) fn json(&mut self, value: &Value) -> io::Result<()> {
-        self.line(&format!("{value:#}"))
+    /// JSON of our own making.
+    pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        self.line(&serde_json::to_string_pretty(value)?)
     }
 
     /// A list: the chosen columns that any item has.
-    pub(super) fn list(&mut self, items: &[Value], columns: &[&str]) -> io::Result<()> {
+    pub(super) fn list(&mut self, items: &[impl Serialize], columns: &[&str]) -> io::Result<()> {
+        let items = items.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
         let columns: Vec<&&str> =
             columns.iter().filter(|name| items.iter().any(|item| !item[**name].is_null())).collect();
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(columns.iter().map(|name| heading(name)));
-        for item in items {
+        for item in &items {
             table.add_row(columns.iter().map(|name| cell(&item[**name])));
         }
         let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
@@ -122,7 +123,8 @@ impl Printer {
     }
 
     /// One object: the named fields first, then the rest; fields without a value are left out.
-    pub(super) fn object(&mut self, object: &Value, order: &[&str]) -> io::Result<()> {
+    pub(super) fn object(&mut self, object: &impl Serialize, order: &[&str]) -> io::Result<()> {
+        let object = serde_json::to_value(object)?;
         let mut rows = Vec::new();
         let rest = object.as_object().into_iter().flat_map(|map| map.keys()).map(String::as_str);
         for name in order.iter().copied().chain(rest.filter(|name| !order.contains(name))) {
@@ -139,15 +141,6 @@ impl Printer {
             }
         }
         self.text(&out)
-    }
-
-    /// An answer of the server: its JSON as it came, or what `table` makes of it.
-    pub(super) fn reply(
-        &mut self,
-        reply: &Reply,
-        table: impl FnOnce(&mut Self, &Value) -> io::Result<()>,
-    ) -> io::Result<()> {
-        if self.is_json() { self.line(reply.text.trim_end()) } else { table(self, &reply.json) }
     }
 }
 

@@ -5,16 +5,28 @@
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::json;
 
-use super::client::{Client, page};
+use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
+use crate::api::project::{Key, NewProject, Project, ProjectEdit, Why};
+use crate::api::rotation::Rotation;
 use crate::domain::ids::GroupId;
+use crate::domain::patch::Patch;
+use crate::domain::project::PolicyOverride;
+use crate::domain::text::visible;
 use crate::domain::time::{BadTime, Clock, Span, SystemClock, Timestamp};
 
-const COLUMNS: [&str; 7] = ["groupId", "name", "provider", "status", "due", "keySince", "currentKey"];
-const FIELDS: [&str; 16] = [
+pub(super) const COLUMNS: [&str; 7] =
+    ["groupId", "name", "provider", "status", "due", "keySince", "currentKey"];
+pub(super) const KEYS: [&str; 4] = ["since", "until", "source", "key"];
+pub(super) const ROTATIONS: [&str; 7] =
+    ["createdAt", "finishedAt", "state", "cause", "requestedBy", "id", "newKey"];
+/// `left` is the row's own; the rest is the project's.
+pub(super) const DUE: [&str; 7] = ["left", "due", "groupId", "name", "status", "owners", "currentKey"];
+pub(super) const FIELDS: [&str; 16] = [
     "groupId",
     "name",
     "status",
@@ -120,8 +132,8 @@ pub(super) struct Fields {
     #[arg(long, value_name = "ALIAS")]
     alias: Option<String>,
     /// What this project sets for itself of the policy, as a JSON object; replaces what it set before, {} takes all back
-    #[arg(long, value_name = "JSON", value_parser = object)]
-    policy: Option<Value>,
+    #[arg(long, value_name = "JSON", value_parser = policy)]
+    policy: Option<PolicyOverride>,
 }
 
 #[derive(Debug, Args)]
@@ -141,44 +153,65 @@ fn instant(text: &str) -> Result<Timestamp, BadTime> {
     text.parse()
 }
 
-/// Text that is not a JSON object.
+/// Text that is not a policy.
 #[derive(Debug, thiserror::Error)]
-enum NoObject {
+enum NoPolicy {
     #[error("this takes a JSON object")]
     OtherValue,
-    #[error("this takes a JSON object: {0}")]
-    NotJson(#[from] serde_json::Error),
+    #[error("this takes a JSON object: policy.{}: {}", .0.path(), .0.inner())]
+    Unread(#[from] serde_path_to_error::Error<serde_json::Error>),
 }
 
-fn object(text: &str) -> Result<Value, NoObject> {
-    let value: Value = serde_json::from_str(text)?;
-    if value.is_object() { Ok(value) } else { Err(NoObject::OtherValue) }
+fn policy(text: &str) -> Result<PolicyOverride, NoPolicy> {
+    // Serde would read the fields from an array too, one by one.
+    if !text.trim_start().starts_with('{') {
+        return Err(NoPolicy::OtherValue);
+    }
+    Ok(serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text))?)
 }
 
 impl Fields {
-    fn body(self) -> Map<String, Value> {
-        let owners = (!self.owners.is_empty()).then(|| json!(self.owners));
-        let fields = [
-            ("owners", owners),
-            ("keySince", self.since.map(|at| json!(at))),
-            ("name", self.name.map(Value::from)),
-            ("credential", self.credential.map(Value::from)),
-            ("environment", self.environment.map(Value::from)),
-            ("kms", self.kms.map(Value::from)),
-            ("alias", self.alias.map(Value::from)),
-            ("policy", self.policy),
-        ];
-        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    fn added(self, group_id: &GroupId) -> NewProject {
+        NewProject {
+            group_id: group_id.to_string(),
+            name: self.name,
+            owners: self.owners,
+            credential: self.credential,
+            environment: self.environment,
+            kms: self.kms,
+            alias: self.alias,
+            key_since: self.since,
+            policy: self.policy,
+            dry_run: false,
+        }
     }
+
+    fn edited(self) -> ProjectEdit {
+        fn given<T>(field: Option<T>) -> Patch<T> {
+            field.map_or(Patch::Absent, Patch::Value)
+        }
+        ProjectEdit {
+            name: given(self.name),
+            owners: given(Some(self.owners).filter(|owners| !owners.is_empty())),
+            credential: given(self.credential),
+            environment: given(self.environment),
+            kms: given(self.kms),
+            alias: given(self.alias),
+            key_since: given(self.since),
+            policy: given(self.policy),
+        }
+    }
+}
+
+fn show(printer: &mut Printer, project: &Project) -> std::io::Result<()> {
+    printer.object(project, &FIELDS)
 }
 
 pub(super) async fn run(verb: Verb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     match verb {
         Verb::Add { group_id, fields } => {
-            let mut body = fields.body();
-            body.insert("groupId".to_owned(), json!(group_id));
-            let reply = client.send(Method::POST, "/projects", Some(&Value::Object(body))).await?;
-            printer.reply(&reply, |printer, project| printer.object(project, &FIELDS))?;
+            let reply = client.send(Method::POST, "/projects", Some(&fields.added(&group_id))).await?;
+            reply.print(printer, |printer, project| show(printer, &project))?;
         }
         Verb::Discover(args) => return super::discover::run(&args, client, printer).await,
         Verb::Import(args) => return super::import::run(&args, client, printer).await,
@@ -186,24 +219,23 @@ pub(super) async fn run(verb: Verb, client: &Client, printer: &mut Printer) -> R
         Verb::Show(named) => {
             let id = client.project(&named.project).await?;
             let reply = client.get(&format!("/projects/{id}"), &[]).await?;
-            printer.reply(&reply, |printer, project| printer.object(project, &FIELDS))?;
+            reply.print(printer, |printer, project| show(printer, &project))?;
         }
         Verb::Edit { named, fields } => {
-            let body = fields.body();
-            if body.is_empty() {
+            let edit = fields.edited();
+            if edit == ProjectEdit::default() {
                 return Err(Failure::Usage(
                     "nothing to change: name at least one field, see `keywheel project edit --help`"
                         .to_owned(),
                 ));
             }
             let id = client.project(&named.project).await?;
-            let reply =
-                client.send(Method::PATCH, &format!("/projects/{id}"), Some(&Value::Object(body))).await?;
-            printer.reply(&reply, |printer, project| printer.object(project, &FIELDS))?;
+            let reply = client.send(Method::PATCH, &format!("/projects/{id}"), Some(&edit)).await?;
+            reply.print(printer, |printer, project| show(printer, &project))?;
         }
         Verb::Remove(named) => {
             let id = client.project(&named.project).await?;
-            client.send(Method::DELETE, &format!("/projects/{id}"), None).await?;
+            client.send(Method::DELETE, &format!("/projects/{id}"), None::<&()>).await?;
             printer.note(&format!("the project {id} is no longer tracked; its key in Atlas stays as it is"));
         }
     }
@@ -214,10 +246,12 @@ async fn list(filter: &Filter, client: &Client, printer: &mut Printer) -> Result
     let given = [("status", &filter.status), ("owner", &filter.owner), ("provider", &filter.provider)];
     let query: Vec<(&str, &str)> =
         given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
-    let (items, _) = client.items("/projects", &query, None).await?;
+    let list = client.items("/projects", &query, None).await?;
     if printer.is_json() {
-        printer.json(&page(items))?;
-    } else if items.is_empty() {
+        return Ok(printer.json(&list.raw())?);
+    }
+    let items: Vec<Project> = list.read()?;
+    if items.is_empty() {
         printer.note(if query.is_empty() {
             "no projects; `keywheel project add GROUP_ID` tracks one, `keywheel project discover` shows what there is"
         } else {
@@ -242,59 +276,60 @@ fn left(due: Timestamp, now: Timestamp) -> String {
 
 pub(super) async fn due(args: &Due, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     let query: Vec<(&str, &str)> = args.owner.as_deref().map(|owner| ("owner", owner)).into_iter().collect();
-    let (items, _) = client.items("/projects", &query, None).await?;
+    let list = client.items("/projects", &query, None).await?;
+    let projects: Vec<Project> = list.read()?;
     let now = SystemClock.now();
     let end = now + args.within.get();
-    let mut due: Vec<(Timestamp, Value)> = items
-        .into_iter()
-        .filter_map(|item| Some((item["due"].as_str()?.parse().ok()?, item)))
-        .filter(|(due, _)| *due <= end)
-        .collect();
-    due.sort_by_key(|(due, _)| *due);
+    let dated = projects.into_iter().enumerate().filter_map(|(place, it)| Some((it.due?, place, it)));
+    let mut due: Vec<(Timestamp, usize, Project)> = dated.filter(|(due, ..)| *due <= end).collect();
+    due.sort_by_key(|(due, ..)| *due);
     if printer.is_json() {
-        printer.json(&page(due.into_iter().map(|(_, item)| item).collect()))?;
+        printer.json(&list.pick(due.into_iter().map(|(_, place, _)| place)).raw())?;
         return Ok(Exit::Done);
     }
     if due.is_empty() {
         printer.note(&format!("no key is due within {}; `keywheel status` shows what is next", args.within));
         return Ok(Exit::Done);
     }
-    let rows: Vec<_> = due
-        .into_iter()
-        .map(|(due, mut item)| {
-            item["left"] = left(due, now).into();
-            if item["owners"].as_array().is_some_and(Vec::is_empty) {
-                item["owners"] = "nobody".into();
-            }
-            item
-        })
-        .collect();
-    printer.list(&rows, &["left", "due", "groupId", "name", "status", "owners", "currentKey"])?;
+    let rows = due.into_iter().map(|(due, _, mut project)| {
+        if project.owners.is_empty() {
+            project.owners.push("nobody".to_owned());
+        }
+        DueRow { left: left(due, now), project }
+    });
+    printer.list(&rows.collect::<Vec<_>>(), &DUE)?;
     Ok(Exit::Done)
+}
+
+/// A project and how long its key may still serve.
+#[derive(Serialize)]
+struct DueRow {
+    left: String,
+    #[serde(flatten)]
+    project: Project,
 }
 
 pub(super) async fn history(named: &Named, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     let id = client.project(&named.project).await?.to_string();
-    let (keys, _) = client.items(&format!("/projects/{id}/keys"), &[], None).await?;
-    let (rotations, _) = client.items("/rotations", &[("groupId", &id)], None).await?;
+    let keys = client.items(&format!("/projects/{id}/keys"), &[], None).await?;
+    let rotations = client.items("/rotations", &[("groupId", &id)], None).await?;
     if printer.is_json() {
-        printer.json(&json!({ "keys": keys, "rotations": rotations }))?;
+        printer.json(&json!({ "keys": keys.raw().items, "rotations": rotations.raw().items }))?;
         return Ok(Exit::Done);
     }
+    let keys: Vec<Key> = keys.read()?;
+    let rotations: Vec<Rotation> = rotations.read()?;
     if keys.is_empty() {
         printer.note("no key is recorded yet");
     } else {
         printer.line("keys:")?;
-        printer.list(&keys, &["since", "until", "source", "key"])?;
+        printer.list(&keys, &KEYS)?;
     }
     if rotations.is_empty() {
         printer.note("no rotations yet; `keywheel rotate PROJECT --to KEY` proposes one");
     } else {
         printer.line("\nrotations:")?;
-        printer.list(
-            &rotations,
-            &["createdAt", "finishedAt", "state", "cause", "requestedBy", "id", "newKey"],
-        )?;
+        printer.list(&rotations, &ROTATIONS)?;
     }
     Ok(Exit::Done)
 }
@@ -302,14 +337,13 @@ pub(super) async fn history(named: &Named, client: &Client, printer: &mut Printe
 pub(super) async fn why(named: &Named, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     let id = client.project(&named.project).await?;
     let reply = client.get(&format!("/projects/{id}/why"), &[]).await?;
-    printer.reply(&reply, |printer, why| {
-        printer.line(&format!("status: {}", super::printer::cell(&why["status"])))?;
-        let sentences = why["sentences"].as_array().into_iter().flatten();
-        for sentence in sentences {
-            printer.line(&super::printer::cell(sentence))?;
+    reply.print(printer, |printer, why: Why| {
+        printer.line(&format!("status: {}", why.status))?;
+        for sentence in why.sentences {
+            printer.line(&visible(&sentence))?;
         }
-        for line in why["drift"]["terraform"].as_array().into_iter().flatten() {
-            printer.line(&format!("    {}", super::printer::cell(line)))?;
+        for line in why.drift.and_then(|drift| drift.terraform).into_iter().flatten() {
+            printer.line(&format!("    {}", visible(&line)))?;
         }
         Ok(())
     })?;

@@ -5,18 +5,20 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::client::{Client, page};
+use super::client::Client;
 use super::failure::{Exit, Failure};
-use super::printer::{Printer, cell};
+use super::printer::Printer;
 use super::reply::Reply;
+use crate::api::record::{AuditEntry, DatabaseStatus, Doubt, FleetStatus, Mail, MailCounts};
 use crate::domain::ids::OutboxId;
 
-const AUDIT: [&str; 6] = ["seq", "at", "actor", "action", "subject", "detail"];
-const OUTBOX: [&str; 8] =
+pub(super) const AUDIT: [&str; 6] = ["seq", "at", "actor", "action", "subject", "detail"];
+pub(super) const OUTBOX: [&str; 8] =
     ["id", "createdAt", "channel", "kind", "recipient", "state", "attempts", "lastReply"];
-const MAIL: [&str; 14] = [
+pub(super) const MAIL: [&str; 14] = [
     "id",
     "channel",
     "kind",
@@ -32,8 +34,8 @@ const MAIL: [&str; 14] = [
     "sentAt",
     "lastReply",
 ];
-const DUE: [&str; 6] = ["groupId", "name", "status", "due", "owners", "currentKey"];
-const OPEN: [&str; 4] = ["id", "projectName", "groupId", "state"];
+pub(super) const DUE: [&str; 6] = ["groupId", "name", "status", "due", "owners", "currentKey"];
+pub(super) const OPEN: [&str; 4] = ["id", "projectName", "groupId", "state"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditVerb {
@@ -81,24 +83,22 @@ pub(super) async fn status(args: &Status, client: &Client, printer: &mut Printer
         show_status(&client.get("/status", &[]).await?, printer)?;
         return Ok(Exit::Done);
     }
-    let mut last = Value::Null;
+    let mut last = None::<FleetStatus>;
     loop {
         match client.get("/status", &[]).await {
             Ok(reply) => {
-                let mut now = reply.json.clone();
-                now["at"].take();
-                now["database"]["clockSkewMs"].take();
-                if now != last {
+                let now: FleetStatus = reply.read()?;
+                if last.as_ref().is_none_or(|last| differ(last, &now)) {
                     if printer.is_live() {
                         // Clears the screen and goes to its upper left corner.
                         printer.text("\x1b[2J\x1b[H")?;
                     }
                     show_status(&reply, printer)?;
-                    last = now;
+                    last = Some(now);
                 }
             }
             // What never worked does not get better by waiting.
-            Err(failure) if last.is_null() => return Err(failure),
+            Err(failure) if last.is_none() => return Err(failure),
             Err(failure) => printer.status(&format!("{failure}; trying again"))?,
         }
         #[expect(clippy::disallowed_methods, reason = "a command ends with its process")]
@@ -106,55 +106,62 @@ pub(super) async fn status(args: &Status, client: &Client, printer: &mut Printer
     }
 }
 
-fn show_status(reply: &Reply, printer: &mut Printer) -> std::io::Result<()> {
-    let doubt = &reply.json["database"]["doubt"];
-    if let (Some(detail), Some(way_out)) = (doubt["detail"].as_str(), doubt["wayOut"].as_str()) {
+/// Whether a status says something new. Time and clocks always move.
+fn differ(last: &FleetStatus, now: &FleetStatus) -> bool {
+    let database = DatabaseStatus { clock_skew_ms: last.database.clock_skew_ms, ..now.database.clone() };
+    FleetStatus { at: last.at, database, ..now.clone() } != *last
+}
+
+fn show_status(reply: &Reply, printer: &mut Printer) -> Result<(), Failure> {
+    // As JSON the answer of any version is printed, so there it need not read.
+    let status = reply.read::<FleetStatus>();
+    if let Some(doubt) = status.as_ref().ok().and_then(|status| status.database.doubt.as_ref()) {
+        let Doubt { detail, way_out, .. } = doubt;
         printer.note(&format!("warning: nothing is sent to Atlas: {detail}. Way out: {way_out}"));
     }
-    printer.reply(reply, fleet)
+    if printer.is_json() {
+        return Ok(printer.line(reply.text.trim_end())?);
+    }
+    Ok(fleet(printer, &status?)?)
 }
 
 /// The fleet in one line, then what is open, then what is due next.
-fn fleet(printer: &mut Printer, status: &Value) -> std::io::Result<()> {
-    let count = status["projects"].as_u64().unwrap_or_default();
+fn fleet(printer: &mut Printer, status: &FleetStatus) -> std::io::Result<()> {
+    let count = status.projects;
     if count == 0 {
         printer.line("0 projects")?;
         printer.note("no projects yet; `keywheel project add GROUP_ID` tracks one");
         return Ok(());
     }
-    let by_status = status["byStatus"].as_object().into_iter().flatten();
-    let by_status: Vec<_> = by_status.map(|(name, count)| format!("{} {}", cell(count), name)).collect();
+    let by_status: Vec<_> = status.by_status.iter().map(|(name, count)| format!("{count} {name}")).collect();
     printer.line(&format!(
         "{count} {}: {}",
         if count == 1 { "project" } else { "projects" },
         by_status.join(", ")
     ))?;
-    let unowned = status["withoutOwner"].as_u64().unwrap_or_default();
-    if unowned > 0 {
-        printer.line(&format!("{unowned} without an owner: nobody is told of those"))?;
+    if status.without_owner > 0 {
+        printer.line(&format!("{} without an owner: nobody is told of those", status.without_owner))?;
     }
-    let mails = |state: &str| status["mails"][state].as_u64().unwrap_or_default();
-    if mails("failed") + mails("waiting") > 0 {
-        let (failed, waiting) = (mails("failed"), mails("waiting"));
+    let MailCounts { waiting, failed, .. } = status.mails;
+    if failed + waiting > 0 {
         printer.line(&format!(
             "mails: {waiting} waiting, {failed} refused or given up (`keywheel outbox list`)"
         ))?;
     }
-    for (title, name, columns) in
-        [("open rotations", "openRotations", &OPEN[..]), ("due next", "nextDue", &DUE[..])]
-    {
-        let items = status[name].as_array().map_or(&[][..], Vec::as_slice);
-        if !items.is_empty() {
-            printer.line(&format!("\n{title}:"))?;
-            printer.list(items, columns)?;
-        }
+    if !status.open_rotations.is_empty() {
+        printer.line("\nopen rotations:")?;
+        printer.list(&status.open_rotations, &OPEN)?;
+    }
+    if !status.next_due.is_empty() {
+        printer.line("\ndue next:")?;
+        printer.list(&status.next_due, &DUE)?;
     }
     Ok(())
 }
 
 pub(super) async fn audit(verb: &AuditVerb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     let AuditVerb::List { limit } = verb else { return Ok(Exit::Usage) };
-    list("/audit", *limit, &AUDIT, client, printer).await
+    list::<AuditEntry>("/audit", *limit, &AUDIT, client, printer).await
 }
 
 pub(super) async fn outbox(
@@ -163,29 +170,33 @@ pub(super) async fn outbox(
     printer: &mut Printer,
 ) -> Result<Exit, Failure> {
     match verb {
-        OutboxVerb::List { limit } => list("/outbox", *limit, &OUTBOX, client, printer).await,
+        OutboxVerb::List { limit } => list::<Mail>("/outbox", *limit, &OUTBOX, client, printer).await,
         OutboxVerb::Show { id } => {
             let reply = client.get(&format!("/outbox/{id}"), &[]).await?;
-            printer.reply(&reply, |printer, mail| printer.object(mail, &MAIL))?;
+            reply.print(printer, |printer, mail: Mail| printer.object(&mail, &MAIL))?;
             Ok(Exit::Done)
         }
     }
 }
 
-async fn list(
+async fn list<T: DeserializeOwned + Serialize>(
     path: &str,
     limit: usize,
     columns: &[&str],
     client: &Client,
     printer: &mut Printer,
 ) -> Result<Exit, Failure> {
-    let (items, more) = client.items(path, &[], Some(limit)).await?;
+    let list = client.items(path, &[], Some(limit)).await?;
+    let more = list.more;
     if printer.is_json() {
-        printer.json(&page(items))?;
-    } else if items.is_empty() {
-        printer.note("nothing there yet");
+        printer.json(&list.raw())?;
     } else {
-        printer.list(&items, columns)?;
+        let items: Vec<T> = list.read()?;
+        if items.is_empty() {
+            printer.note("nothing there yet");
+        } else {
+            printer.list(&items, columns)?;
+        }
     }
     if more {
         printer.note("there are more; --limit shows them");

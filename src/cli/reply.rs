@@ -1,14 +1,91 @@
 //! An answer of the server, as it came and as it reads.
+//!
+//! As JSON it is printed as it came, whatever its version. To be read it must have the members that this
+//! version needs; an error names the one that it lacks.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use super::failure::Failure;
+use super::printer::Printer;
+use crate::api::Page;
 
 /// A successful answer.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     /// As it came.
     pub(super) text: String,
-    /// As it reads; null when there is no body.
-    pub(super) json: Value,
     /// Whether the server made something new (201).
     pub(super) created: bool,
+    /// The request, for messages.
+    pub(super) asked: String,
+}
+
+impl Reply {
+    /// Reads the answer. Members that this version does not know are skipped.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        read(&self.asked, &self.text)
+    }
+
+    /// Prints the answer: its JSON as it came, or what `table` makes of it.
+    pub(super) fn print<T: DeserializeOwned>(
+        &self,
+        printer: &mut Printer,
+        table: impl FnOnce(&mut Printer, T) -> std::io::Result<()>,
+    ) -> Result<(), Failure> {
+        if printer.is_json() {
+            return Ok(printer.line(self.text.trim_end())?);
+        }
+        Ok(table(printer, self.read()?)?)
+    }
+}
+
+/// Reads JSON of the server; a member that is missing or says something unknown is named.
+pub(super) fn read<T: DeserializeOwned>(asked: &str, text: &str) -> Result<T, Failure> {
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text))
+        .map_err(|error| unread(asked, "", &error))
+}
+
+/// The items of a list, from as many pages as it takes.
+#[derive(Debug, Default)]
+pub(super) struct List {
+    pub(super) items: Vec<Value>,
+    /// Whether there are more than were asked for.
+    pub(super) more: bool,
+    /// The request, for messages.
+    pub(super) asked: String,
+}
+
+impl List {
+    /// Reads the items.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Vec<T>, Failure> {
+        let read = |(index, item)| {
+            let place = format!("items[{index}].");
+            serde_path_to_error::deserialize(item).map_err(|error| unread(&self.asked, &place, &error))
+        };
+        self.items.iter().enumerate().map(read).collect()
+    }
+
+    /// The items as the server wrote them, in one page.
+    pub(super) fn raw(self) -> Page<Value> {
+        Page { items: self.items, next: None }
+    }
+
+    /// Only the items at these places, in this order.
+    pub(super) fn pick(self, places: impl Iterator<Item = usize>) -> Self {
+        let items = places.filter_map(|place| self.items.get(place).cloned()).collect();
+        Self { items, ..self }
+    }
+}
+
+/// An answer of a server that says something else than this version reads.
+fn unread<E: std::fmt::Display>(asked: &str, place: &str, error: &serde_path_to_error::Error<E>) -> Failure {
+    let path = error.path().to_string();
+    let path = format!("{place}{path}");
+    let path = path.trim_end_matches('.');
+    let path = if path.is_empty() { "the answer" } else { path };
+    Failure::Failed(anyhow::anyhow!(
+        "{asked}: {path}: {}. The server is of another version than this command; -o json prints its answer as it is",
+        error.inner()
+    ))
 }

@@ -5,13 +5,15 @@
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use super::client::{Client, page};
+use super::client::Client;
 use super::failure::{Exit, Failure};
-use super::printer::{Printer, cell};
+use super::printer::Printer;
 use super::watch;
+use crate::api::rotation::{Checked, Decision, JournalEntry, Proposal, Rotation};
 use crate::domain::ids::RotationId;
+use crate::domain::preflight::{Verdict, failed};
 
 pub(super) const ROTATE_HELP: &str = "\
 Examples:
@@ -22,8 +24,11 @@ Examples:
 With --watch the exit code is the rotation's: 0 completed, 3 called off or overtaken, 1 anything
 else, such as rolled back.";
 
-const COLUMNS: [&str; 7] = ["id", "projectName", "state", "cause", "requestedBy", "createdAt", "newKey"];
-const FIELDS: [&str; 13] = [
+pub(super) const COLUMNS: [&str; 7] =
+    ["id", "projectName", "state", "cause", "requestedBy", "createdAt", "newKey"];
+pub(super) const CHECKS: [&str; 3] = ["name", "result", "detail"];
+pub(super) const JOURNAL: [&str; 7] = ["seq", "at", "actor", "kind", "fromState", "toState", "detail"];
+pub(super) const FIELDS: [&str; 13] = [
     "id",
     "groupId",
     "projectName",
@@ -108,63 +113,43 @@ pub(super) async fn run(verb: Verb, client: &Client, printer: &mut Printer) -> R
 
 pub(super) async fn rotate(args: Rotate, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     let group = client.project(&args.project).await?;
-    let mut body = Map::new();
-    body.insert("newKey".to_owned(), args.to.into());
-    if let Some(reason) = args.reason {
-        body.insert("reason".to_owned(), reason.into());
-    }
-    if args.dry_run {
-        body.insert("dryRun".to_owned(), true.into());
-    }
+    let proposal = Proposal { new_key: args.to, reason: args.reason, dry_run: args.dry_run };
     let path = format!("/projects/{group}/rotations");
-    let reply = client.send(Method::POST, &path, Some(&Value::Object(body))).await?;
+    let reply = client.send(Method::POST, &path, Some(&proposal)).await?;
     if args.dry_run {
-        printer.reply(&reply, dry_run)?;
-        return Ok(if all_pass(&reply.json) { Exit::Done } else { Exit::Refused });
+        reply.print(printer, |printer, checked: Checked| dry_run(printer, &checked))?;
+        let passes = failed(&reply.read::<Checked>()?.checks).is_none();
+        return Ok(if passes { Exit::Done } else { Exit::Refused });
     }
     if !reply.created {
         printer.note("this was proposed before and is still open; nothing new was made");
     }
     if !args.watch {
-        printer.reply(&reply, shown)?;
+        reply.print(printer, shown)?;
         return Ok(Exit::Done);
     }
-    let id = reply.json["id"].as_str().and_then(|id| id.parse().ok());
-    let id: RotationId =
-        id.ok_or_else(|| Failure::Failed(anyhow::anyhow!("the server answered a rotation without an id")))?;
+    let id = reply.read::<Rotation>()?.id;
     printer.note(&format!("rotation {id}; stopping to watch does not stop it"));
     watch::follow(id, client, printer).await
 }
 
 /// A rotation, and under a blank line its pre-flight checklist.
-fn shown(printer: &mut Printer, rotation: &Value) -> std::io::Result<()> {
-    let mut fields = rotation.clone();
-    let checks = fields.as_object_mut().and_then(|fields| fields.remove("checks"));
-    printer.object(&fields, &FIELDS)?;
-    let checks = checks.as_ref().and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+fn shown(printer: &mut Printer, mut rotation: Rotation) -> std::io::Result<()> {
+    let checks = std::mem::take(&mut rotation.checks);
+    printer.object(&rotation, &FIELDS)?;
     if checks.is_empty() {
         return Ok(());
     }
     printer.line("")?;
-    printer.list(checks, &["name", "result", "detail"])
+    printer.list(&checks, &CHECKS)
 }
 
-fn dry_run(printer: &mut Printer, reply: &Value) -> std::io::Result<()> {
+fn dry_run(printer: &mut Printer, checked: &Checked) -> std::io::Result<()> {
     printer
-        .object(&json!({ "oldKey": reply["oldKey"], "newKey": reply["newKey"] }), &["oldKey", "newKey"])?;
-    let checks = reply["checks"].as_array().map_or(&[][..], Vec::as_slice);
-    printer.list(checks, &["name", "result", "detail"])?;
+        .object(&json!({ "oldKey": checked.old_key, "newKey": checked.new_key }), &["oldKey", "newKey"])?;
+    printer.list(&checked.checks, &CHECKS)?;
     printer.note("nothing was proposed");
     Ok(())
-}
-
-/// Whether no check of a dry run says no.
-fn all_pass(reply: &Value) -> bool {
-    let mut checks = reply["checks"].as_array().into_iter().flatten();
-    !checks.any(|check| {
-        let result = check["result"].as_str().unwrap_or("failed");
-        ["fail", "refuse", "error"].iter().any(|no| result.starts_with(no))
-    })
 }
 
 async fn list(
@@ -181,13 +166,17 @@ async fn list(
     let given = [("state", &state), ("groupId", &group)];
     let query: Vec<(&str, &str)> =
         given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
-    let (items, more) = client.items("/rotations", &query, Some(limit)).await?;
+    let list = client.items("/rotations", &query, Some(limit)).await?;
+    let more = list.more;
     if printer.is_json() {
-        printer.json(&page(items))?;
-    } else if items.is_empty() {
-        printer.note("no rotations; `keywheel rotate PROJECT --to KEY` proposes one");
+        printer.json(&list.raw())?;
     } else {
-        printer.list(&items, &COLUMNS)?;
+        let items: Vec<Rotation> = list.read()?;
+        if items.is_empty() {
+            printer.note("no rotations; `keywheel rotate PROJECT --to KEY` proposes one");
+        } else {
+            printer.list(&items, &COLUMNS)?;
+        }
     }
     if more {
         printer.note("there are more; --limit shows them");
@@ -201,53 +190,43 @@ async fn show(id: RotationId, client: &Client, printer: &mut Printer) -> Result<
         printer.line(reply.text.trim_end())?;
         return Ok(Exit::Done);
     }
-    let (journal, _) = client.items(&format!("/rotations/{id}/journal"), &[], None).await?;
-    shown(printer, &reply.json)?;
+    let journal = client.items(&format!("/rotations/{id}/journal"), &[], None).await?;
+    shown(printer, reply.read()?)?;
+    let journal: Vec<JournalEntry> = journal.read()?;
     if !journal.is_empty() {
         printer.line("")?;
-        printer.list(&journal, &["seq", "at", "actor", "kind", "fromState", "toState", "detail"])?;
+        printer.list(&journal, &JOURNAL)?;
     }
     Ok(Exit::Done)
 }
 
 /// A decision that is ready to be sent.
-pub(super) struct Decision<'a> {
+pub(super) struct Deciding<'a> {
     verb: &'static str,
     args: Decide,
     client: &'a Client,
 }
 
-pub(super) fn decide<'a>(verb: &'static str, args: Decide, client: &'a Client) -> Decision<'a> {
-    Decision { verb, args, client }
+pub(super) fn decide<'a>(verb: &'static str, args: Decide, client: &'a Client) -> Deciding<'a> {
+    Deciding { verb, args, client }
 }
 
-impl Decision<'_> {
+impl Deciding<'_> {
     pub(super) async fn say(self, printer: &mut Printer) -> Result<Exit, Failure> {
         let id = self.args.id;
-        let mut body = Map::new();
+        let mut decision = Decision { comment: self.args.comment, proposal_hash: None };
         if self.verb == "approve" {
-            let rotation = self.client.get(&format!("/rotations/{id}"), &[]).await?.json;
-            printer.note(&format!(
-                "approving for {} ({}): {} -> {}",
-                cell(&rotation["projectName"]),
-                cell(&rotation["groupId"]),
-                cell(&rotation["oldKey"]),
-                cell(&rotation["newKey"])
-            ));
-            for check in rotation["checks"].as_array().into_iter().flatten() {
-                if check["result"] != "pass" {
-                    let words = ["name", "result", "detail"].map(|name| cell(&check[name]));
-                    printer.note(&format!("  {}: {}: {}", words[0], words[1], words[2]));
-                }
+            let rotation: Rotation = self.client.get(&format!("/rotations/{id}"), &[]).await?.read()?;
+            let Rotation { project_name, group_id, old_key, new_key, .. } = &rotation;
+            printer.note(&format!("approving for {project_name} ({group_id}): {old_key} -> {new_key}"));
+            for check in rotation.checks.iter().filter(|check| check.result != Verdict::Pass) {
+                printer.note(&format!("  {}: {}: {}", check.name, check.result, check.detail));
             }
-            body.insert("proposalHash".to_owned(), rotation["proposalHash"].clone());
-        }
-        if let Some(comment) = self.args.comment {
-            body.insert("comment".to_owned(), comment.into());
+            decision.proposal_hash = Some(rotation.proposal_hash);
         }
         let path = format!("/rotations/{id}/{}", self.verb);
-        let reply = self.client.send(Method::POST, &path, Some(&Value::Object(body))).await?;
-        printer.reply(&reply, shown)?;
+        let reply = self.client.send(Method::POST, &path, Some(&decision)).await?;
+        reply.print(printer, shown)?;
         Ok(Exit::Done)
     }
 }

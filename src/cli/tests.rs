@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::fake::{Shared, install_provider, on_socket, on_tcp, printer};
+use super::fake::{AT, Shared, install_provider, on_socket, on_tcp, printer, project, rotation};
 use super::*;
 
 const ID: &str = "0198c5a0-0000-7000-8000-000000000001";
@@ -148,7 +148,7 @@ async fn over_http_the_token_is_sent_and_needed() {
 /// Two pages of projects; the second holds a name twice.
 fn projects() -> Router {
     async fn page(Query(query): Query<std::collections::HashMap<String, String>>) -> Json<Value> {
-        let one = |id: char, name: &str| json!({"groupId": id.to_string().repeat(24), "name": name, "status": "ok"});
+        let one = |id: char, name: &str| project(&id.to_string().repeat(24), name);
         Json(if query.contains_key("cursor") {
             json!({"items": [one('b', "twin"), one('c', "twin")], "next": null})
         } else {
@@ -158,7 +158,10 @@ fn projects() -> Router {
     Router::new().route("/api/v1/projects", get(page)).route(
         "/api/v1/projects/{id}/why",
         get(|Path(id): Path<String>| async move {
-            Json(json!({"status": "ok", "sentences": [format!("It is {id}."), "Nothing to do."]}))
+            let sentences = [format!("It is {id}."), "Nothing to do.".to_owned()];
+            Json(
+                json!({"groupId": id, "name": "only", "status": "ok", "sentences": sentences, "drift": null}),
+            )
         }),
     )
 }
@@ -190,34 +193,91 @@ async fn json_is_the_servers_own_text() {
 }
 
 #[tokio::test]
+async fn an_answer_that_lacks_a_member_is_an_error_that_names_it_and_json_is_printed_all_the_same() {
+    let mut older = rotation(ID, GROUP, "approved");
+    older.as_object_mut().unwrap().remove("newKeyTail");
+    older["newer"] = json!(1);
+    let list = json!({"items": [rotation(ID, GROUP, "approved"), older], "next": null});
+    let router = Router::new()
+        .route("/api/v1/rotations/{id}", get(move || async move { Json(older) }))
+        .route("/api/v1/rotations/{id}/journal", get(|| async { Json(json!({"items": [], "next": null})) }))
+        .route("/api/v1/rotations", get(move || async move { Json(list) }));
+    let (client, _dir) = on_socket(router);
+    let (exit, out, err) = run_on(&client, &["rotation", "show", ID], false).await;
+    assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
+    let named = format!("error: GET /rotations/{ID}: the answer: missing field `newKeyTail`");
+    assert!(err.starts_with(&named), "{err}");
+    let (exit, _, err) = run_on(&client, &["rotation", "list"], false).await;
+    assert_eq!(exit, Exit::Failed);
+    assert!(err.starts_with("error: GET /rotations: items[1]: missing field `newKeyTail`"), "{err}");
+    // A program gets what the server wrote, with what this version does not know.
+    for line in [&["rotation", "show", ID, "-o", "json"][..], &["rotation", "list", "-o", "json"]] {
+        let (exit, out, _) = run_on(&client, line, false).await;
+        assert!(exit == Exit::Done && out.contains("\"newer\":"), "{out}");
+    }
+}
+
+#[test]
+fn every_column_is_a_member_of_its_type() {
+    fn members<T: utoipa::PartialSchema>() -> Vec<String> {
+        let utoipa::openapi::RefOr::T(utoipa::openapi::Schema::Object(object)) = T::schema() else {
+            panic!("not an object")
+        };
+        object.properties.into_keys().collect()
+    }
+    let own = |mut members: Vec<String>| {
+        members.push("left".to_owned());
+        members
+    };
+    for (columns, members) in [
+        (&projects::COLUMNS[..], members::<crate::api::project::Project>()),
+        (&projects::FIELDS, members::<crate::api::project::Project>()),
+        (&projects::DUE, own(members::<crate::api::project::Project>())),
+        (&projects::KEYS, members::<crate::api::project::Key>()),
+        (&projects::ROTATIONS, members::<crate::api::rotation::Rotation>()),
+        (&discover::COLUMNS, members::<crate::api::project::Found>()),
+        (&rotations::COLUMNS, members::<crate::api::rotation::Rotation>()),
+        (&rotations::FIELDS, members::<crate::api::rotation::Rotation>()),
+        (&rotations::JOURNAL, members::<crate::api::rotation::JournalEntry>()),
+        (&rotations::CHECKS, members::<crate::domain::preflight::Check>()),
+        (&records::AUDIT, members::<crate::api::record::AuditEntry>()),
+        (&records::OUTBOX, members::<crate::api::record::Mail>()),
+        (&records::MAIL, members::<crate::api::record::Mail>()),
+        (&records::DUE, members::<crate::api::project::Project>()),
+        (&records::OPEN, members::<crate::api::record::OpenRotationOf>()),
+    ] {
+        let foreign: Vec<_> = columns.iter().filter(|name| !members.iter().any(|it| it == *name)).collect();
+        assert!(foreign.is_empty(), "{foreign:?} are not among {members:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_yes_carries_the_hash_of_what_was_shown() {
     let seen = Arc::new(Mutex::new(Value::Null));
     let keep = seen.clone();
     let router = Router::new()
-        .route(
-            "/api/v1/rotations/{id}",
-            get(|| async { Json(json!({"projectName": "p", "groupId": GROUP, "oldKey": "o", "newKey": "n", "proposalHash": "h"})) }),
-        )
+        .route("/api/v1/rotations/{id}", get(|| async { Json(rotation(ID, GROUP, "awaiting_approval")) }))
         .route(
             "/api/v1/rotations/{id}/approve",
             post(move |Json(body): Json<Value>| async move {
                 *keep.lock().unwrap() = body;
-                Json(json!({"id": ID, "state": "approved"}))
+                Json(rotation(ID, GROUP, "approved"))
             }),
         );
     let (client, _dir) = on_socket(router);
     let (exit, out, err) = run_on(&client, &["approve", ID, "--comment", "fine"], false).await;
     assert_eq!(exit, Exit::Done);
     assert_eq!(*seen.lock().unwrap(), json!({"comment": "fine", "proposalHash": "h"}));
+    let state = out.lines().find_map(|line| line.strip_prefix("state ")).map(str::trim);
     assert!(
-        out.contains("state  approved") && err.contains(&format!("approving for p ({GROUP}): o -> n")),
+        state == Some("approved") && err.contains(&format!("approving for p ({GROUP}): o -> n")),
         "{out}{err}"
     );
 }
 
 #[tokio::test]
 async fn a_dry_run_prints_the_checks_and_fails_with_them() {
-    for (result, wanted) in [("pass", Exit::Done), ("failed", Exit::Refused)] {
+    for (result, wanted) in [("pass", Exit::Done), ("fail", Exit::Refused)] {
         let router = Router::new().route(
             "/api/v1/projects/{id}/rotations",
             post(move |Json(body): Json<Value>| async move {
@@ -245,7 +305,7 @@ fn stream(last: &'static str) -> Router {
         async move {
             let after = request.headers().get("last-event-id").map(|id| id.to_str().unwrap().to_owned());
             let entry = |seq: u32, from: &str, to: &str| {
-                let entry = json!({"seq": seq, "at": "2026-01-02T03:04:05.000000Z", "actor": "keywheel", "kind": "step", "fromState": from, "toState": to, "detail": {"n": seq}});
+                let entry = json!({"seq": seq, "at": "2026-01-02T03:04:05.000000Z", "actor": "keywheel", "kind": "step", "fromState": from, "toState": to, "detail": {"n": seq}, "count": 1, "lastAt": AT});
                 format!("id: {seq}\ndata: {entry}\n\n")
             };
             match after.as_deref() {
@@ -261,7 +321,7 @@ fn stream(last: &'static str) -> Router {
     };
     Router::new().route("/api/v1/rotations/{id}/stream", get(entries)).route(
         "/api/v1/rotations/{id}",
-        get(move || async move { Json(json!({"state": *shown.lock().unwrap(), "cause": null})) }),
+        get(move || async move { Json(rotation(ID, GROUP, *shown.lock().unwrap())) }),
     )
 }
 

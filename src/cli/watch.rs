@@ -8,11 +8,12 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::json;
 
 use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::printer::{Printer, cell};
+use crate::api::rotation::{JournalEntry, Rotation};
 use crate::domain::ids::RotationId;
 use crate::domain::rotation::state::State;
 
@@ -97,31 +98,32 @@ impl Watch<'_> {
 
     /// Shows one entry; true when it may be the last.
     fn show(&mut self, event: &Event) -> Result<bool, Failure> {
-        let Ok(entry) = serde_json::from_str::<Value>(&event.data) else { return Ok(false) };
-        let seq = event.id.clone().or_else(|| entry["seq"].as_u64().map(|seq| seq.to_string()));
-        if seq.is_some() && seq == self.last {
+        let entry: JournalEntry = self.client.event(&event.data)?;
+        let seq = entry.seq.to_string();
+        if self.last.as_ref() == Some(&seq) {
             return Ok(false);
         }
-        self.last = seq.or_else(|| self.last.take());
-        let (from, to) = (entry["fromState"].as_str(), entry["toState"].as_str().unwrap_or_default());
+        self.last = Some(seq);
+        let to = entry.to_state;
         if self.printer.is_json() {
             self.printer.line(&event.data)?;
-        } else if self.printer.is_live() && from == Some(to) {
-            self.printer.status(&format!("{}  {to}: {}", cell(&entry["at"]), brief(&entry)))?;
+        } else if self.printer.is_live() && entry.from_state == Some(to) {
+            self.printer.status(&format!("{}  {to}: {}", cell(&json!(entry.at)), brief(&entry)))?;
         } else {
             self.printer.line(&plain(&entry))?;
-            self.printer.status(to)?;
+            self.printer.status(to.as_str())?;
         }
-        let state: Option<State> = to.parse().ok();
-        Ok(state.is_some_and(stops))
+        Ok(stops(to))
     }
 
     /// Asks the rotation itself whether it is over.
     async fn ended(&mut self) -> Result<Option<Exit>, Failure> {
-        let rotation = self.client.get(&format!("/rotations/{}", self.id), &[]).await?.json;
-        let state = rotation["state"].as_str().and_then(|text| text.parse::<State>().ok());
-        let Some(state) = state.filter(|state| stops(*state)) else { return Ok(None) };
-        let cause = rotation["cause"].as_str().map(|cause| format!(" ({cause})")).unwrap_or_default();
+        let rotation: Rotation = self.client.get(&format!("/rotations/{}", self.id), &[]).await?.read()?;
+        let state = rotation.state;
+        if !stops(state) {
+            return Ok(None);
+        }
+        let cause = rotation.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
         self.printer.note(&format!("rotation {} is {state}{cause}", self.id));
         if state == State::NeedsOperator {
             self.printer.note(&format!(
@@ -146,18 +148,18 @@ fn exit(state: State) -> Exit {
     }
 }
 
-fn plain(entry: &Value) -> String {
-    let to = cell(&entry["toState"]);
-    let states = match entry["fromState"].as_str() {
-        Some(from) if from != to => format!("{} -> {to}", cell(&entry["fromState"])),
-        _ => to,
+fn plain(entry: &JournalEntry) -> String {
+    let to = entry.to_state;
+    let states = match entry.from_state {
+        Some(from) if from != to => format!("{from} -> {to}"),
+        _ => to.to_string(),
     };
-    format!("{}  {states}  {}", cell(&entry["at"]), brief(entry)).trim_end().to_owned()
+    format!("{}  {states}  {}", cell(&json!(entry.at)), brief(entry)).trim_end().to_owned()
 }
 
-fn brief(entry: &Value) -> String {
-    let parts = ["kind", "actor", "detail"].map(|name| &entry[name]);
-    parts.into_iter().filter(|value| !value.is_null()).map(cell).collect::<Vec<_>>().join("  ")
+fn brief(entry: &JournalEntry) -> String {
+    let parts = [json!(entry.kind), json!(entry.actor), entry.detail.clone()];
+    parts.iter().filter(|value| !value.is_null()).map(cell).collect::<Vec<_>>().join("  ")
 }
 
 /// One server-sent event.

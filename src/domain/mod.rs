@@ -10,6 +10,7 @@ pub mod ids;
 pub mod key;
 pub mod named;
 pub mod notice;
+pub mod patch;
 pub mod policy;
 pub mod preflight;
 pub mod project;

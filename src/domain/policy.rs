@@ -9,6 +9,7 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::ids::GroupId;
 use super::key::{KeyRef, Provider};
@@ -144,15 +145,17 @@ impl Policy {
 }
 
 /// A recurring span of time in which a PATCH may be sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
     /// When it opens: a cron expression with seconds, in `timezone`.
+    #[schema(examples("0 0 1 * * Sat"))]
     pub cron: String,
     /// How long it stays open.
     pub duration: Span,
     /// An IANA time zone name such as `Europe/Berlin`.
     #[serde(default = "utc")]
+    #[schema(examples("Europe/Berlin"))]
     pub timezone: String,
 }
 

@@ -4,6 +4,7 @@
 //! How a line comes about is the engine's business.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::named::named;
 
@@ -55,7 +56,7 @@ named! {
 }
 
 /// One line of the checklist.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Check {
     /// What was looked at.

@@ -3,6 +3,7 @@
 //! Due dates and statuses are computed from rows whenever they are asked for and never stored.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::ids::{GroupId, RotationId};
 use super::key::{KeyRef, Place, Provider};
@@ -103,7 +104,7 @@ pub struct Project {
 }
 
 /// What a project shows of its open rotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OpenRotation {
     /// Its id.
     pub id: RotationId,
@@ -112,7 +113,7 @@ pub struct OpenRotation {
 }
 
 /// The parts of a policy that a project sets for itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PolicyOverride {
     /// See [`Policy::interval`].
@@ -126,6 +127,7 @@ pub struct PolicyOverride {
     pub remind_overdue: Option<Vec<super::time::DayOffset>>,
     /// See [`Policy::approvals`].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub approvals: Option<u32>,
     /// See [`Policy::self_approval`].
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::Engine;
 use crate::atlas::AtlasApi;
@@ -94,10 +93,24 @@ struct Epoch {
 }
 
 /// Our clock minus another, in milliseconds, as last seen.
-#[derive(Clone, Copy, Debug, Default)]
-struct Skew {
-    database: Option<i64>,
-    atlas: Option<i64>,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Skew {
+    /// Against the database's clock.
+    pub database: Option<i64>,
+    /// Against Atlas' clock.
+    pub atlas: Option<i64>,
+}
+
+/// What an operator must know of the database and the clocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown {
+    /// Whether new keys are sent to Atlas.
+    pub sending: bool,
+    /// Why the database is not acted on, when it is not.
+    pub doubt: Option<Doubt>,
+    /// How far our clock is from others.
+    pub clock_skew_ms: Skew,
 }
 
 fn too_far(skew_ms: Option<i64>) -> bool {
@@ -356,15 +369,9 @@ impl Guard {
 
     /// What an operator must know, as the API shows it.
     #[must_use]
-    pub fn shown(&self) -> Value {
-        let skew = *locked(&self.skew);
+    pub fn shown(&self) -> Shown {
         let doubt = locked(&self.doubt).clone();
-        let clocks = self.clocks_differ();
-        json!({
-            "sending": doubt.is_none() && !clocks,
-            "doubt": doubt,
-            "clockSkewMs": { "database": skew.database, "atlas": skew.atlas },
-        })
+        Shown { sending: doubt.is_none() && !self.clocks_differ(), doubt, clock_skew_ms: *locked(&self.skew) }
     }
 }
 

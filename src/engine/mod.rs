@@ -8,7 +8,7 @@
 //! [`announce`] and [`remind`] write mails and webhooks, [`courier`] sends the ones and [`dispatch`] the others.
 //! [`discover`] lists what the credentials can see. [`witness`] asks Atlas' event feed about rotations that have ended, `drift` about keys that somebody else has set.
 //! [`measured`] calls Atlas for all of them within its rate limits ([`waits`]).
-//! [`fleet`] and [`metrics`] only look. All decisions about a rotation are
+//! [`fleet`], [`why`] and [`metrics`] only look. All decisions about a rotation are
 //! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
 //! no transaction is open during a call to Atlas.
 
@@ -35,6 +35,7 @@ pub mod schedule;
 pub mod step;
 pub mod sweep;
 pub mod waits;
+pub mod why;
 pub mod witness;
 
 use std::collections::BTreeMap;

@@ -7,15 +7,16 @@
 use std::num::NonZeroU32;
 
 use aws_lc_rs::rand;
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::ConnectInfo;
+use axum::http::header;
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use sha2::{Digest, Sha256};
 use tokio::net::UnixStream;
 
 use super::Web;
 use super::problem::Problem;
+use crate::api::problem::Code;
 use crate::domain::role::Role;
 
 /// Where a connection came from.
@@ -82,17 +83,16 @@ impl Caller {
             return Ok(());
         }
         Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "forbidden",
+            Code::Forbidden,
             format!("{} may not do this; it takes the role {needed}", self.name),
         ))
     }
-}
 
-impl FromRequestParts<Web> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Problem> {
+    /// Finds out who sends a request.
+    ///
+    /// # Errors
+    /// 401 without a token that the server knows; 429 when too many unknown ones came.
+    pub async fn identify(parts: &Parts, web: &Web) -> Result<Self, Problem> {
         if let Some(ConnectInfo(Origin::Local { user })) = parts.extensions.get::<ConnectInfo<Origin>>() {
             return Ok(Self { name: format!("local:{user}"), roles: vec![Role::Admin] });
         }
@@ -109,14 +109,11 @@ impl FromRequestParts<Web> for Caller {
         };
         match found {
             Some(token) => Ok(Self { name: token.name, roles: token.roles }),
-            None if bearer.is_some() && web.guesses.0.check().is_err() => Err(Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too-many-failures",
-                "too many unknown tokens; wait a few seconds",
-            )),
+            None if bearer.is_some() && web.guesses.0.check().is_err() => {
+                Err(Problem::new(Code::TooManyFailures, "too many unknown tokens; wait a few seconds"))
+            }
             None => Err(Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthenticated",
+                Code::Unauthenticated,
                 "this takes a bearer token that the server knows; `keywheel token create` makes one",
             )),
         }

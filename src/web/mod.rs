@@ -9,13 +9,15 @@ pub mod hooks;
 pub mod problem;
 
 mod api;
+mod document;
+mod operation;
 mod signpost;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -23,17 +25,19 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::engine::Engine;
+use operation::open;
 use problem::Problem;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
+
+use crate::api::problem::Code;
+use crate::engine::Engine;
 
 /// The largest request body that is read.
 const BODY_LIMIT: usize = 256 * 1024;
 
 /// How long a request may take, streams aside: one call to Atlas and then some.
 const REQUEST_LIMIT: Duration = Duration::from_secs(90);
-
-/// The API in the words of `OpenAPI` 3.1. Written by hand; a test holds it against the routes.
-pub const OPENAPI: &str = include_str!("openapi.json");
 
 /// What every handler sees.
 #[derive(Clone, Debug)]
@@ -53,22 +57,22 @@ pub struct Web {
 /// All routes.
 pub fn router(web: Web) -> Router {
     let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_LIMIT);
-    Router::new()
-        .nest("/api/v1", api::routes().layer(timeout).merge(api::streams()))
+    let served = document::Served::default();
+    let (router, document) = OpenApiRouter::with_openapi(document::frame())
+        .nest("/api/v1", api::routes(&web).layer(timeout).merge(api::streams(&web)))
         .merge(hooks::routes())
+        .routes(open(&[], routes!(alive)))
+        .routes(open(&[Code::Database, Code::Sweep], routes!(ready)))
+        .routes(open(&[Code::Database], routes!(metrics)))
+        .routes(open(&[], routes!(document::show)).layer(Extension(served.clone())))
+        .split_for_parts();
+    served.fill(document);
+    router
         .merge(signpost::routes())
         .route("/", get(front))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
         .fallback(|| async { no_such_page() })
         .method_not_allowed_fallback(|| async {
-            Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method-not-allowed",
-                "this address does not take that method",
-            )
+            Problem::new(Code::MethodNotAllowed, "this address does not take that method")
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(SetResponseHeaderLayer::overriding(
@@ -80,18 +84,13 @@ pub fn router(web: Web) -> Router {
             header::HeaderValue::from_static("nosniff"),
         ))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "this request failed; the log says more",
-            )
-            .into_response()
+            Problem::new(Code::Internal, "this request failed; the log says more").into_response()
         }))
         .with_state(web)
 }
 
 fn no_such_page() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such page")
+    Problem::new(Code::NotFound, "there is no such page")
 }
 
 async fn front() -> Html<&'static str> {
@@ -108,7 +107,20 @@ async fn front() -> Html<&'static str> {
     ))
 }
 
-/// Numbers for a scraper; no names among them, and no token needed.
+#[utoipa::path(
+    get, path = "/healthz", tag = "probes", operation_id = "isAlive",
+    summary = "Whether the process answers",
+    responses((status = 200, description = "It does.", body = String, content_type = "text/plain")),
+)]
+async fn alive() -> &'static str {
+    "ok\n"
+}
+
+#[utoipa::path(
+    get, path = "/metrics", tag = "probes", operation_id = "metrics",
+    summary = "Numbers for a scraper, without names",
+    responses((status = 200, description = "The numbers.", body = String, content_type = "application/openmetrics-text")),
+)]
 async fn metrics(State(web): State<Web>) -> Result<Response, Problem> {
     let text = crate::engine::metrics::scrape(&web.engine).await?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -117,15 +129,18 @@ async fn metrics(State(web): State<Web>) -> Result<Response, Problem> {
 
 /// Ready when the database is migrated and writable and the sweep runs. Neither is asked here, so that
 /// strangers cannot make the database work; Atlas is never asked.
+#[utoipa::path(
+    get, path = "/readyz", tag = "probes", operation_id = "isReady",
+    summary = "Whether the database is writable and the sweep runs",
+    responses((status = 200, description = "Both.", body = String, content_type = "text/plain")),
+)]
 async fn ready(State(web): State<Web>) -> Response {
     if !web.engine.readiness.is_writable().await {
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "database", "the database cannot be written")
-            .into_response();
+        return Problem::new(Code::Database, "the database cannot be written").into_response();
     }
     let last = *web.engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     match last {
         Some(at) if web.engine.clock.now().since(at) <= web.sweep_patience => "ready\n".into_response(),
-        _ => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "sweep", "no sweep has finished lately")
-            .into_response(),
+        _ => Problem::new(Code::Sweep, "no sweep has finished lately").into_response(),
     }
 }

@@ -1,11 +1,12 @@
-//! Errors over HTTP: RFC 9457 problem documents with a stable `code`.
+//! Errors over HTTP: RFC 9457 problem documents with a stable [`Code`].
 //!
 //! The detail is safe to show. What went wrong inside goes to the log, once, here.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
 
+use crate::api::problem::{self, Code};
+use crate::domain::patch::Patch;
 use crate::domain::rotation::outcome::{Class, Failure};
 use crate::engine::command::CommandError;
 use crate::store::StoreError;
@@ -14,52 +15,52 @@ use crate::store::StoreError;
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
-    code: &'static str,
-    detail: String,
-    more: Map<String, Value>,
+    body: Box<problem::Problem>,
 }
 
 impl Problem {
     /// A problem with a stable code and a text for people.
-    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), more: Map::new() }
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let status = StatusCode::from_u16(code.statuses()[0]).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = problem::Problem {
+            code: code.as_str().to_owned(),
+            detail: detail.into(),
+            ..problem::Problem::default()
+        };
+        Self { status, body: Box::new(body) }
     }
 
-    /// Adds a member of its own.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: Value) -> Self {
-        self.more.insert(name.to_owned(), value);
-        self
+    /// A request that cannot be read. `status` is the reader's, where the code has it.
+    pub fn malformed(status: StatusCode, detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(Code::Malformed, detail);
+        if Code::Malformed.statuses().contains(&status.as_u16()) {
+            problem.status = status;
+        }
+        problem
     }
 
     /// A field of the request that does not hold.
     pub fn invalid(field: &str, rule: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", format!("{field}: {rule}"))
-            .with("field", json!(field))
+        let mut problem = Self::new(Code::Invalid, format!("{field}: {rule}"));
+        problem.body.field = Some(field.to_owned());
+        problem
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = self.more;
-        body.insert("type".to_owned(), json!(format!("urn:keywheel:problem:{}", self.code)));
-        body.insert("title".to_owned(), json!(self.status.canonical_reason().unwrap_or("Error")));
-        body.insert("status".to_owned(), json!(self.status.as_u16()));
-        body.insert("code".to_owned(), json!(self.code));
-        body.insert("detail".to_owned(), json!(self.detail));
-        let mut response = (
-            self.status,
-            [(header::CONTENT_TYPE, "application/problem+json")],
-            Value::Object(body).to_string(),
-        )
-            .into_response();
-        if self.status == StatusCode::UNAUTHORIZED {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        let Self { status, mut body } = self;
+        body.r#type = format!("urn:keywheel:problem:{}", body.code);
+        status.canonical_reason().unwrap_or("Error").clone_into(&mut body.title);
+        body.status = status.as_u16();
+        let mut response = (status, axum::Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
         }
         response
     }
@@ -68,23 +69,16 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Conflict => Self::new(
-                StatusCode::CONFLICT,
-                "conflict",
-                "somebody changed this at the same moment; read it again and retry",
-            ),
+            StoreError::Conflict => {
+                Self::new(Code::Conflict, "somebody changed this at the same moment; read it again and retry")
+            }
             StoreError::Unsure(_) => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "database",
+                Code::Database,
                 "the database did not say whether this was written; read it again before you repeat it",
             ),
             other => {
                 tracing::error!(error = %other, "a request failed at the database");
-                Self::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "database",
-                    "the database refused; nothing was changed. The log says more",
-                )
+                Self::new(Code::Database, "the database refused; nothing was changed. The log says more")
             }
         }
     }
@@ -93,57 +87,55 @@ impl From<StoreError> for Problem {
 impl From<CommandError> for Problem {
     fn from(error: CommandError) -> Self {
         use CommandError as E;
-        let detail = error.to_string();
-        let (status, code) = match &error {
-            E::NoProject(_) => (StatusCode::NOT_FOUND, "project-not-found"),
-            E::NoRotation(_) => (StatusCode::NOT_FOUND, "rotation-not-found"),
-            E::BadGroupId(_) => (StatusCode::UNPROCESSABLE_ENTITY, "group-id-invalid"),
-            E::ProjectExists(_) => (StatusCode::CONFLICT, "project-exists"),
-            E::Invalid { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
-            E::KeyInvalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "key-invalid"),
-            E::KeyOtherPlace(_) => (StatusCode::UNPROCESSABLE_ENTITY, "key-other-place"),
-            E::KeyUnchanged(_) => (StatusCode::UNPROCESSABLE_ENTITY, "key-unchanged"),
-            E::Versionless(_) => (StatusCode::CONFLICT, "versionless"),
-            E::Preflight(_) => (StatusCode::CONFLICT, "preflight-failed"),
-            E::RotationOpen { .. } | E::RemoveWhileOpen { .. } => (StatusCode::CONFLICT, "rotation-open"),
-            E::Illegal { .. } => (StatusCode::CONFLICT, "illegal-transition"),
-            E::SelfApproval(_) => (StatusCode::FORBIDDEN, "self-approval"),
-            E::NothingToWithdraw(_) => (StatusCode::CONFLICT, "nothing-to-withdraw"),
-            E::ProposalChanged => (StatusCode::CONFLICT, "proposal-changed"),
-            E::Atlas(failure) => return atlas(failure),
-            E::Store(_) => {
-                return match error {
-                    E::Store(inner) => inner.into(),
-                    _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail),
-                };
-            }
+        let code = match &error {
+            E::NoProject(_) => Code::ProjectNotFound,
+            E::NoRotation(_) => Code::RotationNotFound,
+            E::BadGroupId(_) => Code::GroupIdInvalid,
+            E::ProjectExists(_) => Code::ProjectExists,
+            E::Invalid { .. } => Code::Invalid,
+            E::KeyInvalid(_) => Code::KeyInvalid,
+            E::KeyOtherPlace(_) => Code::KeyOtherPlace,
+            E::KeyUnchanged(_) => Code::KeyUnchanged,
+            E::Versionless(_) => Code::Versionless,
+            E::Preflight(_) => Code::PreflightFailed,
+            E::RotationOpen { .. } | E::RemoveWhileOpen { .. } => Code::RotationOpen,
+            E::Illegal { .. } => Code::IllegalTransition,
+            E::SelfApproval(_) => Code::SelfApproval,
+            E::NothingToWithdraw(_) => Code::NothingToWithdraw,
+            E::ProposalChanged => Code::ProposalChanged,
+            E::Atlas(failure) => return Self::atlas(failure),
+            E::Store(_) => Code::Database,
         };
-        let problem = Self::new(status, code, detail);
+        let mut problem = Self::new(code, error.to_string());
+        let body = &mut problem.body;
         match error {
-            E::RotationOpen { id, .. } | E::RemoveWhileOpen { id, .. } => {
-                problem.with("rotationId", json!(id))
-            }
-            E::KeyInvalid(inner) | E::KeyOtherPlace(inner) => problem.with("rule", json!(inner.rule)),
-            E::Invalid { field, .. } => problem.with("field", json!(field)),
-            E::Illegal { state, .. } => problem.with("state", json!(state)),
-            _ => problem,
+            E::RotationOpen { id, .. } | E::RemoveWhileOpen { id, .. } => body.rotation_id = Some(id),
+            E::KeyInvalid(inner) | E::KeyOtherPlace(inner) => body.rule = Some(inner.rule.to_owned()),
+            E::Invalid { field, .. } => body.field = Some(field.to_owned()),
+            E::Illegal { state, .. } => body.state = Some(state),
+            E::Store(inner) => return inner.into(),
+            _ => {}
         }
+        problem
     }
 }
 
-fn atlas(failure: &Failure) -> Problem {
-    let code = match failure.class {
-        Class::Auth => "atlas-auth",
-        Class::Gone => "atlas-not-found",
-        Class::Transient => "atlas-busy",
-        Class::Unknown => "atlas-unreachable",
-        Class::BadKey | Class::Refused | Class::Config => "atlas-refused",
-    };
-    let said = match &failure.code {
-        Some(code) => format!("Atlas answered {code}: {}", failure.detail),
-        None => format!("Atlas: {}", failure.detail),
-    };
-    Problem::new(StatusCode::BAD_GATEWAY, code, said)
-        .with("atlasErrorCode", json!(failure.code))
-        .with("atlasDetail", json!(failure.detail))
+impl Problem {
+    fn atlas(failure: &Failure) -> Self {
+        let code = match failure.class {
+            Class::Auth => Code::AtlasAuth,
+            Class::Gone => Code::AtlasNotFound,
+            Class::Transient => Code::AtlasBusy,
+            Class::Unknown => Code::AtlasUnreachable,
+            Class::BadKey | Class::Refused | Class::Config => Code::AtlasRefused,
+        };
+        let said = match &failure.code {
+            Some(code) => format!("Atlas answered {code}: {}", failure.detail),
+            None => format!("Atlas: {}", failure.detail),
+        };
+        let mut problem = Self::new(code, said);
+        problem.body.atlas_error_code = Patch::from(failure.code.clone());
+        problem.body.atlas_detail = Some(failure.detail.clone());
+        problem
+    }
 }

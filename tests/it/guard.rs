@@ -94,7 +94,7 @@ impl Guarded {
     }
 
     fn shown(&self) -> Value {
-        self.rig.engine.guard.shown()
+        serde_json::to_value(self.rig.engine.guard.shown()).unwrap()
     }
 }
 
@@ -249,7 +249,7 @@ async fn two_hours_between_our_clock_and_the_databases_hold_every_new_patch() {
     driver::run_due(&engine).await.unwrap();
     let held = engine.rotation(row.rotation.id).await.unwrap().rotation;
     assert_eq!((held.state, held.hold), (State::Approved, Some(Hold::ClockSkew)));
-    let shown = engine.guard.shown();
+    let shown = serde_json::to_value(engine.guard.shown()).unwrap();
     assert_eq!(shown["sending"], false);
     assert!(shown["clockSkewMs"]["database"].as_i64().unwrap().abs_diff(7_200_000) < 60_000, "{shown}");
     let sent = || sim.log().iter().filter(|it| it.operation == "patch_ear").count();

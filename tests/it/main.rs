@@ -9,6 +9,7 @@ mod cli;
 mod daemons;
 mod deploy;
 mod differential;
+mod document;
 mod engine;
 mod guard;
 mod hooks;

@@ -8,6 +8,7 @@ use super::{CommandError, TRIES};
 use crate::atlas::AtlasApi;
 use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
+use crate::domain::patch::Patch;
 use crate::domain::project::{PolicyOverride, Project, SinceSource};
 use crate::domain::time::Timestamp;
 use crate::mail::is_address;
@@ -50,10 +51,10 @@ pub struct ProjectEdit {
     pub credential: Option<String>,
     /// A tag; empty takes it away.
     pub environment: Option<String>,
-    /// The look-up that knows its keys; empty takes it away.
-    pub kms: Option<String>,
-    /// AWS: the alias that points at the key to use; empty takes it away.
-    pub alias: Option<String>,
+    /// The look-up that knows its keys; null or empty takes it away.
+    pub kms: Patch<String>,
+    /// AWS: the alias that points at the key to use; null or empty takes it away.
+    pub alias: Patch<String>,
     /// Since when the key serves; also settles a drift.
     pub key_since: Option<Timestamp>,
     /// Settings of its own.
@@ -160,12 +161,11 @@ impl Engine {
                 after.environment = Some(tag).filter(|tag| !tag.is_empty());
             }
             // What is not touched is not judged either: an old name must not block other changes.
-            let looked_up = edit.kms.is_some() || edit.alias.is_some();
-            if let Some(name) = edit.kms {
-                after.kms = Some(name).filter(|name| !name.is_empty());
-            }
-            if let Some(alias) = edit.alias {
-                after.alias = Some(alias).filter(|alias| !alias.is_empty());
+            let looked_up = !edit.kms.is_absent() || !edit.alias.is_absent();
+            edit.kms.apply(&mut after.kms);
+            edit.alias.apply(&mut after.alias);
+            for field in [&mut after.kms, &mut after.alias] {
+                *field = field.take().filter(|text| !text.is_empty());
             }
             if looked_up {
                 self.check_look_up(&after)?;

@@ -1,32 +1,45 @@
 //! What the credentials can see in Atlas, tracked or not.
 
+use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::{Query, views};
+use crate::api::project::{DiscoverQuery, Discovery};
 use crate::domain::role::Role;
 use crate::engine::discover::{Cursor, Wanted};
 use crate::web::Web;
-use crate::web::auth::Caller;
+use crate::web::operation::{ATLAS, QUERY, needs};
 use crate::web::problem::Problem;
 
 /// Projects of one page, unless asked, and at most: each costs a handful of calls to Atlas.
 const LIMITS: (u32, u32) = (50, 100);
 
-pub(super) async fn list(
+pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(needs(web, Role::Operator, &[&QUERY, &ATLAS], routes!(list)))
+}
+
+#[utoipa::path(
+    get, path = "/discover", tag = "projects", operation_id = "discoverProjects",
+    summary = "List what the credentials can see in Atlas",
+    description = "By default the projects that have a customer-managed key and are not tracked yet.",
+    params(DiscoverQuery),
+    responses((status = 200, description = "A page of a credential's projects.", body = Discovery)),
+)]
+async fn list(
     State(web): State<Web>,
-    caller: Caller,
     Query(given): Query<Vec<(String, String)>>,
-) -> Result<axum::Json<Value>, Problem> {
-    caller.must_be(Role::Operator)?;
+) -> Result<Json<Discovery>, Problem> {
     let found = web.engine.discover(&wanted(given)?).await?;
-    Ok(axum::Json(json!({
-        "items": found.items.iter().map(views::found).collect::<Vec<_>>(),
-        "next": found.next.map(|cursor| cursor.to_string()),
-        "credential": found.credential,
-        "seen": found.seen,
-        "total": found.total,
-    })))
+    Ok(Json(Discovery {
+        items: found.items.into_iter().map(views::found).collect(),
+        next: found.next.map(|cursor| cursor.to_string()),
+        credential: found.credential,
+        seen: found.seen,
+        total: found.total,
+    }))
 }
 
 /// `tag` may be given more than once, which is why the parameters are read one by one.
@@ -54,9 +67,8 @@ fn wanted(given: Vec<(String, String)>) -> Result<Wanted, Problem> {
                 wanted.cursor = Some(cursor.map_err(|()| wrong())?);
             }
             _ => {
-                return Err(Problem::new(
-                    axum::http::StatusCode::BAD_REQUEST,
-                    "malformed",
+                return Err(Problem::malformed(
+                    StatusCode::BAD_REQUEST,
                     format!("unknown parameter {name:?}; there are credential, tag, all, limit and cursor"),
                 ));
             }

@@ -1,55 +1,56 @@
-//! The JSON API. One file for each resource; [`views`] says how rows look from outside.
+//! The JSON API. One file for each resource; [`views`] turns rows into answers.
+//!
+//! Each file begins with its routes, the role that each operation needs and the problems it may answer;
+//! [`operation`](super::operation) enforces and documents them.
 
+mod audit;
 mod discover;
+mod hooks;
+mod outbox;
 mod projects;
 mod rotations;
+mod status;
+mod stream;
 mod views;
-mod watch;
 
-use std::marker::PhantomData;
-
-use axum::Router;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use utoipa_axum::router::OpenApiRouter;
 
 use super::Web;
 use super::problem::Problem;
+use crate::api::Page;
+use crate::api::problem::Code;
 
 /// Everything but the streams, which outlive any time limit.
-pub(super) fn routes() -> Router<Web> {
-    Router::new()
-        .route("/projects", get(projects::list).post(projects::add))
-        .route("/projects/{group_id}", get(projects::show).patch(projects::edit).delete(projects::remove))
-        .route("/projects/{group_id}/why", get(projects::why))
-        .route("/projects/{group_id}/keys", get(projects::keys))
-        .route("/projects/{group_id}/rotations", post(rotations::propose))
-        .route("/discover", get(discover::list))
-        .route("/rotations", get(rotations::list))
-        .route("/rotations/{id}", get(rotations::show))
-        .route("/rotations/{id}/journal", get(rotations::journal))
-        .route("/rotations/{id}/{verb}", post(rotations::say))
-        .route("/audit", get(watch::audit))
-        .route("/status", get(watch::status))
-        .route("/hooks", get(watch::hooks))
-        .route("/outbox", get(watch::outbox))
-        .route("/outbox/{id}", get(watch::mail))
+pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
+    projects::routes(web)
+        .merge(discover::routes(web))
+        .merge(rotations::routes(web))
+        .merge(audit::routes(web))
+        .merge(status::routes(web))
+        .merge(hooks::routes(web))
+        .merge(outbox::routes(web))
 }
 
 /// The server-sent events.
-pub(super) fn streams() -> Router<Web> {
-    Router::new().route("/rotations/{id}/stream", get(rotations::stream))
+pub(super) fn streams(web: &Web) -> OpenApiRouter<Web> {
+    stream::routes(web)
 }
 
 /// A request body, a JSON object; what does not fit is a problem document that names the field.
-struct Json<T>(T);
+struct Object<T>(T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned> Object<T> {
+    fn from_bytes(body: &[u8]) -> Result<Self, Problem> {
+        no_array(body)?;
+        Ok(Self(axum::Json::from_bytes(body)?.0))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Object<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
@@ -61,36 +62,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
+/// Serde reads a struct from an array too, field by field, which no sender of JSON means.
 fn no_array(body: &[u8]) -> Result<(), Problem> {
     if body.trim_ascii_start().first() == Some(&b'[') {
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "body: takes an object {...}"));
+        return Err(Problem::new(Code::Invalid, "body: takes an object {...}"));
     }
     Ok(())
-}
-
-/// A member that is an object. A struct would be read from an array too, field by field, which
-/// nobody who writes JSON means.
-fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
-    struct Member<T>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Member<T> {
-        type Value = Option<T>;
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object {...} or null")
-        }
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-        fn visit_none<E>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-        fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-            from.deserialize_any(self)
-        }
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            T::deserialize(MapAccessDeserializer::new(map)).map(Some)
-        }
-    }
-    from.deserialize_option(Member(PhantomData))
 }
 
 /// Query parameters, likewise.
@@ -120,13 +97,11 @@ impl From<JsonRejection> for Problem {
                     Some((field, rule)) if field != "." && !field.contains(' ') => {
                         Problem::invalid(field, rule)
                     }
-                    Some((".", rule)) => {
-                        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", format!("body: {rule}"))
-                    }
-                    _ => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", format!("body: {text}")),
+                    Some((".", rule)) => Problem::new(Code::Invalid, format!("body: {rule}")),
+                    _ => Problem::new(Code::Invalid, format!("body: {text}")),
                 }
             }
-            other => Problem::new(other.status(), "malformed", other.body_text()),
+            other => Problem::malformed(other.status(), other.body_text()),
         }
     }
 }
@@ -135,18 +110,17 @@ impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too-large",
+                Code::TooLarge,
                 format!("a request body may have {} KiB", super::BODY_LIMIT / 1024),
             );
         }
-        Problem::new(rejection.status(), "malformed", rejection.body_text())
+        Problem::malformed(rejection.status(), rejection.body_text())
     }
 }
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Problem::new(rejection.status(), "malformed", rejection.body_text())
+        Problem::malformed(rejection.status(), rejection.body_text())
     }
 }
 
@@ -154,25 +128,22 @@ impl From<PathRejection> for Problem {
     fn from(_: PathRejection) -> Self {
         // What is no id names nothing.
         Problem::new(
-            StatusCode::NOT_FOUND,
-            "not-found",
-            "the id in this address is none: it takes 32 hexadecimal digits with dashes",
+            Code::NotFound,
+            "the id in the URL is not valid: it takes 32 hexadecimal digits with dashes",
         )
     }
 }
 
-/// The paging parameters of every list.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Page {
-    limit: Option<usize>,
+/// How much of a list is asked for.
+struct Paging {
+    /// Rows a page may hold: 100 unless asked, 500 at most.
+    limit: usize,
     cursor: Option<String>,
 }
 
-impl Page {
-    /// Rows a page may hold: 100 unless asked, 500 at most.
-    fn limit(&self) -> usize {
-        self.limit.unwrap_or(100).clamp(1, 500)
+impl Paging {
+    fn new(limit: Option<usize>, cursor: Option<String>) -> Self {
+        Self { limit: limit.unwrap_or(100).clamp(1, 500), cursor }
     }
 
     /// The cursor as the row key it is.
@@ -185,6 +156,22 @@ impl Page {
             })
             .transpose()
     }
+
+    /// The cursor after these rows, where more may follow.
+    fn next<R>(&self, rows: &[R], cursor: impl Fn(&R) -> String) -> Option<String> {
+        rows.last().filter(|_| rows.len() == self.limit).map(cursor)
+    }
+
+    /// These rows as a page.
+    fn page<R, T>(
+        &self,
+        rows: Vec<R>,
+        cursor: impl Fn(&R) -> String,
+        view: impl FnMut(R) -> T,
+    ) -> axum::Json<Page<T>> {
+        let next = self.next(&rows, cursor);
+        axum::Json(Page { items: rows.into_iter().map(view).collect(), next })
+    }
 }
 
 /// A word from a fixed list; a problem names the list.
@@ -196,10 +183,4 @@ where
         let all: Vec<_> = all.iter().map(ToString::to_string).collect();
         Problem::invalid(field, format!("{error}; it is one of {}", all.join(", ")))
     })
-}
-
-/// A page as it leaves.
-#[expect(clippy::needless_pass_by_value, reason = "both are built for this call")]
-fn page(items: Vec<Value>, next: Option<String>) -> axum::Json<Value> {
-    axum::Json(json!({ "items": items, "next": next }))
 }

@@ -1,50 +1,63 @@
 //! Projects: list, add, show, edit, remove, and why one is as it is.
 
-use axum::extract::State;
+use axum::Json;
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{Json, Page, Path, Query, object, page, views, word};
+use super::{Object, Paging, Path, Query, views, word};
+use crate::api::problem::Code;
+use crate::api::project::{NewProject, Project, ProjectEdit, ProjectQuery, Why};
+use crate::api::{KeyPage, Page, ProjectPage};
 use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
-use crate::domain::preflight::failed;
-use crate::domain::project::{PolicyOverride, Project, SinceSource, Status};
+use crate::domain::project::{self, PolicyOverride, Status};
 use crate::domain::role::Role;
-use crate::domain::rotation::state::Hold;
-use crate::domain::time::Timestamp;
-use crate::engine::announce::remedy;
-use crate::engine::command::{CommandError, NewProject, ProjectEdit};
+use crate::engine::command::{self, CommandError};
+use crate::engine::why;
 use crate::store::ProjectFilter;
 use crate::web::Web;
 use crate::web::auth::Caller;
+use crate::web::operation::{ATLAS, BODY, QUERY, needs};
 use crate::web::problem::Problem;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Filter {
-    status: Option<String>,
-    owner: Option<String>,
-    provider: Option<String>,
-    name: Option<String>,
-    limit: Option<usize>,
-    cursor: Option<String>,
+/// The problems of an address that names a project.
+const PROJECT: [Code; 2] = [Code::GroupIdInvalid, Code::ProjectNotFound];
+
+pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
+    let read = |problems, routes| needs(web, Role::Viewer, problems, routes);
+    let write = |problems, routes| needs(web, Role::Operator, problems, routes);
+    let add_problems = [Code::GroupIdInvalid, Code::ProjectExists, Code::Conflict];
+    OpenApiRouter::new()
+        .routes(read(&[&QUERY], routes!(list)))
+        .routes(write(&[&BODY, &add_problems, &ATLAS], routes!(add)))
+        .routes(read(&[&PROJECT], routes!(show)))
+        .routes(write(&[&PROJECT, &BODY, &[Code::Conflict], &ATLAS], routes!(edit)))
+        .routes(write(&[&PROJECT, &[Code::RotationOpen, Code::Conflict]], routes!(remove)))
+        .routes(read(&[&PROJECT, &[Code::RotationNotFound]], routes!(explain)))
+        .routes(read(&[&PROJECT], routes!(keys)))
 }
 
-pub(super) async fn list(
+#[utoipa::path(
+    get, path = "/projects", tag = "projects", operation_id = "listProjects",
+    summary = "List tracked projects",
+    params(ProjectQuery),
+    responses((status = 200, description = "A page of projects.", body = ProjectPage)),
+)]
+async fn list(
     State(web): State<Web>,
-    _: Caller,
-    Query(filter): Query<Filter>,
-) -> Result<axum::Json<Value>, Problem> {
-    let status = word("status", filter.status.as_deref(), Status::ALL)?;
-    let provider = filter.provider.as_deref().map(str::parse::<Provider>).transpose();
+    Query(query): Query<ProjectQuery>,
+) -> Result<Json<ProjectPage>, Problem> {
+    let status = word("status", query.status.as_deref(), Status::ALL)?;
+    let provider = query.provider.as_deref().map(str::parse::<Provider>).transpose();
     let rows = ProjectFilter {
         provider: provider.map_err(|error| Problem::invalid("provider", error))?,
-        owner: filter.owner,
-        name: filter.name,
+        owner: query.owner,
+        name: query.name,
     };
-    let paging = Page { limit: filter.limit, cursor: filter.cursor };
-    let (limit, mut after) = (paging.limit(), paging.after::<GroupId>()?);
+    let paging = Paging::new(query.limit, query.cursor);
+    let (limit, mut after) = (paging.limit, paging.after::<GroupId>()?);
     let (engine, now) = (&web.engine, web.engine.clock.now());
     let mut items = Vec::new();
     // A status is computed, so the database cannot filter on it: read on until the page is full.
@@ -57,41 +70,31 @@ pub(super) async fn list(
                 items.push(views::project(&project, &engine.settings.policy, now));
             }
             if items.len() == limit {
-                return Ok(page(items, after.map(|id| id.to_string())));
+                return Ok(Json(Page { items, next: after.map(|id| id.to_string()) }));
             }
         }
         if last {
-            return Ok(page(items, None));
+            return Ok(Json(Page { items, next: None }));
         }
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Add {
-    group_id: String,
-    name: Option<String>,
-    #[serde(default)]
-    owners: Vec<String>,
-    credential: Option<String>,
-    environment: Option<String>,
-    kms: Option<String>,
-    alias: Option<String>,
-    key_since: Option<Timestamp>,
-    #[serde(default, deserialize_with = "object")]
-    policy: Option<PolicyOverride>,
-    #[serde(default)]
-    dry_run: bool,
-}
-
-pub(super) async fn add(
+#[utoipa::path(
+    post, path = "/projects", tag = "projects", operation_id = "addProject",
+    summary = "Track a project; its key is read from Atlas at once",
+    request_body = NewProject,
+    responses(
+        (status = 201, description = "The project, tracked.", body = Project),
+        (status = 200, description = "A dry run: the project as it would be tracked.", body = Project),
+    ),
+)]
+async fn add(
     State(web): State<Web>,
-    caller: Caller,
-    Json(body): Json<Add>,
-) -> Result<(StatusCode, axum::Json<Value>), Problem> {
-    caller.must_be(Role::Operator)?;
+    Extension(caller): Extension<Caller>,
+    Object(body): Object<NewProject>,
+) -> Result<(StatusCode, Json<Project>), Problem> {
     check_policy(body.policy.as_ref(), &web)?;
-    let new = NewProject {
+    let new = command::NewProject {
         group_id: body.group_id,
         name: body.name,
         owners: body.owners,
@@ -109,44 +112,30 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, shown(&web, &project)))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Edit {
-    name: Option<String>,
-    owners: Option<Vec<String>>,
-    credential: Option<String>,
-    environment: Option<String>,
-    #[serde(default, deserialize_with = "cleared")]
-    kms: Option<String>,
-    #[serde(default, deserialize_with = "cleared")]
-    alias: Option<String>,
-    key_since: Option<Timestamp>,
-    #[serde(default, deserialize_with = "object")]
-    policy: Option<PolicyOverride>,
-}
-
-/// A field that null clears: the engine takes an empty text for that.
-fn cleared<'de, D: serde::Deserializer<'de>>(field: D) -> Result<Option<String>, D::Error> {
-    Ok(Some(Option::<String>::deserialize(field)?.unwrap_or_default()))
-}
-
-pub(super) async fn edit(
+#[utoipa::path(
+    patch, path = "/projects/{groupId}", tag = "projects", operation_id = "editProject",
+    summary = "Change what Keywheel knows about a project",
+    params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
+    request_body = ProjectEdit,
+    responses((status = 200, description = "The project after the change.", body = Project)),
+)]
+async fn edit(
     State(web): State<Web>,
-    caller: Caller,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    Json(body): Json<Edit>,
-) -> Result<axum::Json<Value>, Problem> {
-    caller.must_be(Role::Operator)?;
-    check_policy(body.policy.as_ref(), &web)?;
-    let edit = ProjectEdit {
-        name: body.name,
-        owners: body.owners,
-        credential: body.credential,
-        environment: body.environment,
+    Object(body): Object<ProjectEdit>,
+) -> Result<Json<Project>, Problem> {
+    let policy = body.policy.value();
+    check_policy(policy.as_ref(), &web)?;
+    let edit = command::ProjectEdit {
+        name: body.name.value(),
+        owners: body.owners.value(),
+        credential: body.credential.value(),
+        environment: body.environment.value(),
         kms: body.kms,
         alias: body.alias,
-        key_since: body.key_since,
-        policy: body.policy,
+        key_since: body.key_since.value(),
+        policy,
     };
     let project = web.engine.edit_project(&caller.name, &group(&id)?, edit).await?;
     Ok(shown(&web, &project))
@@ -174,144 +163,67 @@ fn camel(name: &str) -> String {
     })
 }
 
-pub(super) async fn show(
-    State(web): State<Web>,
-    _: Caller,
-    Path(id): Path<String>,
-) -> Result<axum::Json<Value>, Problem> {
+#[utoipa::path(
+    get, path = "/projects/{groupId}", tag = "projects", operation_id = "showProject",
+    summary = "Show a project",
+    params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
+    responses((status = 200, description = "The project.", body = Project)),
+)]
+async fn show(State(web): State<Web>, Path(id): Path<String>) -> Result<Json<Project>, Problem> {
     Ok(shown(&web, &find(&web, &id).await?))
 }
 
-pub(super) async fn remove(
+#[utoipa::path(
+    delete, path = "/projects/{groupId}", tag = "projects", operation_id = "removeProject",
+    summary = "Stop tracking a project",
+    description = "Refused while a rotation is open. Its history stays.",
+    params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
+    responses((status = 204, description = "The project is not tracked any more.")),
+)]
+async fn remove(
     State(web): State<Web>,
-    caller: Caller,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    caller.must_be(Role::Operator)?;
     web.engine.remove_project(&caller.name, &group(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Why a project has the status it has, in sentences.
-#[expect(
-    clippy::too_many_lines,
-    reason = "one sentence after the other, in the order in which they are shown"
+#[utoipa::path(
+    get, path = "/projects/{groupId}/why", tag = "projects", operation_id = "explainProject",
+    summary = "Explain a project's status in sentences",
+    params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
+    responses((status = 200, description = "The reasons.", body = Why)),
 )]
-pub(super) async fn why(
-    State(web): State<Web>,
-    _: Caller,
-    Path(id): Path<String>,
-) -> Result<axum::Json<Value>, Problem> {
+async fn explain(State(web): State<Web>, Path(id): Path<String>) -> Result<Json<Why>, Problem> {
     let project = find(&web, &id).await?;
-    let (defaults, now) = (&web.engine.settings.policy, web.engine.clock.now());
-    let (mut sentences, mut drift) = (Vec::new(), None);
-    match &project.current_key {
-        Some(key) => sentences.push(format!("Atlas holds the key {key}.")),
-        None => {
-            sentences.push("Atlas holds no customer-managed key, as far as Keywheel has seen.".to_owned());
-        }
-    }
-    if let Some(since) = project.key_since {
-        let days = now.since(since).as_secs() / 86_400;
-        sentences.push(match project.key_since_source {
-            Some(SinceSource::FirstSeen) => {
-                format!("It has served for at least {days} days: it was there when Keywheel first looked.")
-            }
-            Some(source) => {
-                let says = match source {
-                    SinceSource::Operator => "a person said so",
-                    SinceSource::Rotation => "Keywheel's own rotation",
-                    SinceSource::AtlasEvent => {
-                        "Atlas' event about a rotated key, which does not name the key"
-                    }
-                    SinceSource::FirstSeen => "the first look",
-                };
-                format!("It has served for {days} days, since {since} (source: {source}, {says}).")
-            }
-            None => format!("It has served for {days} days."),
-        });
-    }
-    if let Some(due) = project.due(defaults) {
-        let interval = project.policy(defaults).interval;
-        sentences.push(if due > now {
-            format!("Its cryptoperiod of {interval} ends in {} days, at {due}.", now.until(due).as_secs() / 86_400)
-        } else {
-            format!("Its cryptoperiod of {interval} ended {} days ago, at {due}. Propose a new key with `keywheel rotate`.", now.since(due).as_secs() / 86_400)
-        });
-    }
-    if project.valid == Some(false) {
-        sentences.push("Atlas calls the key invalid and will shut the clusters down; re-enable the key in its key service.".to_owned());
-    }
-    if let Some(key) = &project.drift_key {
-        sentences.push(format!("Somebody else set the key {key}. If that is right, say since when with `keywheel project edit --since`."));
-        drift = web.engine.store.last_drift(&project.group_id).await?;
-        sentences.extend(drift.iter().flat_map(|it| it.sentences.clone()));
-    }
-    if let Some(error) = &project.last_error {
-        sentences.push(format!("The last look failed: {error}"));
-    }
-    if project.current_key.as_ref().is_some_and(crate::domain::key::KeyRef::is_versionless) {
-        sentences.push(
-            "The identifier names no version, so nobody can know how old the key is; set a versioned one."
-                .to_owned(),
-        );
-    }
-    if let Some(name) = &project.kms {
-        sentences.push(match web.engine.store.last_look_up(&project.group_id).await? {
-            Some((at, said)) => {
-                format!("The look-up {name} was last asked for its newest key at {at}: {said}.")
-            }
-            None => format!("The look-up {name} was not asked for its newest key yet."),
-        });
-    }
-    if project.owners.is_empty() {
-        sentences.push(
-            "It has no owner, so nobody is told; add one with `keywheel project edit --owner`.".to_owned(),
-        );
-    }
-    if let Some(open) = project.open_rotation {
-        let row = web.engine.rotation(open.id).await?;
-        sentences.push(format!("Rotation {} to {} is {}.", open.id, row.rotation.new_key, open.state));
-        if let Some(hold) = row.rotation.hold {
-            sentences.push(format!("It waits: {hold}."));
-            if let Some(check) = failed(&row.rotation.observing.checks).filter(|_| hold == Hold::Preflight) {
-                sentences.push(format!("The check {} fails: {}.", check.name, check.detail));
-            }
-        }
-        if let Some(cause) = row.rotation.cause {
-            sentences.push(remedy(cause, &row.rotation));
-        }
-    }
-    let status = project.status(defaults, now);
-    let drift = drift.as_ref().map(views::drift);
-    Ok(axum::Json(json!({
-        "groupId": project.group_id, "name": project.name, "status": status, "sentences": sentences, "drift": drift,
-    })))
+    let why::Why { sentences, drift } = web.engine.why(&project).await?;
+    let drift = drift.map(views::drift);
+    let status = project.status(&web.engine.settings.policy, web.engine.clock.now());
+    Ok(Json(Why { group_id: project.group_id, name: project.name, status, sentences, drift }))
 }
 
-/// The keys a project has had, the oldest first.
-pub(super) async fn keys(
-    State(web): State<Web>,
-    _: Caller,
-    Path(id): Path<String>,
-) -> Result<axum::Json<Value>, Problem> {
+#[utoipa::path(
+    get, path = "/projects/{groupId}/keys", tag = "projects", operation_id = "listKeys",
+    summary = "List the keys a project has had, the oldest first",
+    params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
+    responses((status = 200, description = "The keys.", body = KeyPage)),
+)]
+async fn keys(State(web): State<Web>, Path(id): Path<String>) -> Result<Json<KeyPage>, Problem> {
     let project = find(&web, &id).await?;
     let keys = web.engine.store.keys(&project.group_id).await?;
-    let keys = keys
-        .iter()
-        .map(|it| json!({ "key": it.key, "since": it.since, "until": it.until, "source": it.source }));
-    Ok(page(keys.collect(), None))
+    Ok(Json(Page { items: keys.into_iter().map(views::key).collect(), next: None }))
 }
 
 pub(super) fn group(text: &str) -> Result<GroupId, Problem> {
     Ok(text.parse::<GroupId>().map_err(CommandError::from)?)
 }
 
-async fn find(web: &Web, id: &str) -> Result<Project, Problem> {
+async fn find(web: &Web, id: &str) -> Result<project::Project, Problem> {
     let id = group(id)?;
     web.engine.store.project(&id).await?.ok_or_else(|| CommandError::NoProject(id).into())
 }
 
-fn shown(web: &Web, project: &Project) -> axum::Json<Value> {
-    axum::Json(views::project(project, &web.engine.settings.policy, web.engine.clock.now()))
+fn shown(web: &Web, project: &project::Project) -> Json<Project> {
+    Json(views::project(project, &web.engine.settings.policy, web.engine.clock.now()))
 }

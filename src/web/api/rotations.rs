@@ -1,225 +1,221 @@
-//! Rotations: propose, list, show, journal, stream, and the verbs of people.
+//! Rotations: propose, list, show, journal, and the decisions of people.
 
-use std::convert::Infallible;
-
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::stream::{self, Stream};
-use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::sync::broadcast::error::RecvError;
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::projects::group;
-use super::{Body, Json, Page, Path, Query, no_array, page, views, word};
-use crate::domain::ids::RotationId;
+use super::{Body, Object, Paging, Path, Query, views, word};
+use crate::api::problem::Code;
+use crate::api::rotation::{Checked, Decision, Proposal, Proposed, Rotation, RotationQuery};
+use crate::api::{JournalPage, NumberedPage, Page, RotationPage};
+use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::role::Role;
 use crate::domain::rotation::state::State as RotationState;
 use crate::engine::command::{CommandError, Verb};
-use crate::engine::propose::Proposed;
-use crate::store::{JournalEntry, RotationRow};
+use crate::engine::propose;
+use crate::store::RotationRow;
 use crate::web::Web;
 use crate::web::auth::Caller;
+use crate::web::operation::{ATLAS, BODY, QUERY, body_optional, needs};
 use crate::web::problem::Problem;
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Propose {
-    new_key: String,
-    reason: Option<String>,
-    #[serde(default)]
-    dry_run: bool,
+/// The problems of a proposal.
+const PROPOSAL: [Code; 9] = [
+    Code::GroupIdInvalid,
+    Code::ProjectNotFound,
+    Code::KeyInvalid,
+    Code::KeyOtherPlace,
+    Code::KeyUnchanged,
+    Code::Versionless,
+    Code::PreflightFailed,
+    Code::RotationOpen,
+    Code::Conflict,
+];
+
+/// The problems of an address that names a rotation.
+const ROTATION: [Code; 2] = [Code::NotFound, Code::RotationNotFound];
+
+/// The problems of a decision.
+const DECISION: [Code; 3] = [Code::IllegalTransition, Code::ProposalChanged, Code::Conflict];
+
+pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
+    let read = |problems, routes| needs(web, Role::Viewer, problems, routes);
+    let steer = |routes| needs(web, Role::Operator, &[&BODY, &ROTATION, &DECISION], body_optional(routes));
+    let vote = |own: &[Code], routes| {
+        needs(web, Role::Approver, &[&BODY, &ROTATION, &DECISION, own], body_optional(routes))
+    };
+    OpenApiRouter::new()
+        .routes(needs(web, Role::Operator, &[&BODY, &PROPOSAL, &ATLAS], routes!(propose)))
+        .routes(read(&[&QUERY, &[Code::GroupIdInvalid]], routes!(list)))
+        .routes(read(&[&ROTATION], routes!(show)))
+        .routes(read(&[&ROTATION, &QUERY], routes!(journal)))
+        .routes(vote(&[Code::SelfApproval], routes!(approve)))
+        .routes(vote(&[Code::NothingToWithdraw], routes!(withdraw)))
+        .routes(vote(&[], routes!(reject)))
+        .routes(steer(routes!(cancel)))
+        .routes(steer(routes!(resume)))
+        .routes(steer(routes!(rollback)))
+        .routes(steer(routes!(accept)))
+        .routes(steer(routes!(close)))
 }
 
-pub(super) async fn propose(
+#[utoipa::path(
+    post, path = "/projects/{groupId}/rotations", tag = "rotations", operation_id = "proposeRotation",
+    summary = "Propose a new key",
+    params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
+    request_body = Proposal,
+    responses(
+        (status = 201, description = "The new rotation.", body = Rotation),
+        (status = 200, description = "The open rotation with the same key, or the result of a dry run.", body = Proposed),
+    ),
+)]
+async fn propose(
     State(web): State<Web>,
-    caller: Caller,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    Json(body): Json<Propose>,
-) -> Result<(StatusCode, axum::Json<Value>), Problem> {
-    caller.must_be(Role::Operator)?;
+    Object(body): Object<Proposal>,
+) -> Result<(StatusCode, Json<Proposed>), Problem> {
+    let Proposal { new_key, reason, dry_run } = body;
     let group = group(&id)?;
-    let new_key = body.new_key.parse().map_err(CommandError::KeyInvalid)?;
-    let proposed = web.engine.propose(&caller.name, &group, new_key, body.reason, body.dry_run).await?;
-    Ok(match proposed {
-        Proposed::Created(row) => (StatusCode::CREATED, shown(&web, &row).await?),
-        Proposed::Same(row) => (StatusCode::OK, shown(&web, &row).await?),
-        Proposed::Checked { old_key, new_key, checks } => (
-            StatusCode::OK,
-            axum::Json(json!({
-                "dryRun": true, "oldKey": old_key.to_string(), "newKey": new_key.to_string(), "checks": checks,
-            })),
-        ),
-    })
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Filter {
-    state: Option<String>,
-    group_id: Option<String>,
-    limit: Option<usize>,
-    cursor: Option<String>,
-}
-
-pub(super) async fn list(
-    State(web): State<Web>,
-    _: Caller,
-    Query(filter): Query<Filter>,
-) -> Result<axum::Json<Value>, Problem> {
-    let state = word("state", filter.state.as_deref(), RotationState::ALL)?;
-    let project = filter.group_id.as_deref().map(group).transpose()?;
-    let paging = Page { limit: filter.limit, cursor: filter.cursor };
-    let limit = paging.limit();
-    let rows = web.engine.store.rotations(state, project.as_ref(), paging.after()?, limit).await?;
-    let next = (rows.len() == limit).then(|| rows.last().map(|row| row.rotation.id.to_string())).flatten();
-    let mut items = Vec::with_capacity(rows.len());
-    for row in &rows {
-        items.push(viewed(&web, row).await?);
-    }
-    Ok(page(items, next))
-}
-
-pub(super) async fn show(
-    State(web): State<Web>,
-    _: Caller,
-    Path(id): Path<RotationId>,
-) -> Result<axum::Json<Value>, Problem> {
-    let row = web.engine.rotation(id).await?;
-    shown(&web, &row).await
-}
-
-pub(super) async fn journal(
-    State(web): State<Web>,
-    _: Caller,
-    Path(id): Path<RotationId>,
-    Query(paging): Query<Page>,
-) -> Result<axum::Json<Value>, Problem> {
-    web.engine.rotation(id).await?;
-    let limit = paging.limit();
-    let rows = web.engine.store.journal(id, paging.after()?.unwrap_or(0), limit).await?;
-    let next = (rows.len() == limit).then(|| rows.last().map(|row| row.seq.to_string())).flatten();
-    Ok(page(rows.iter().map(views::journal).collect(), next))
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Say {
-    comment: Option<String>,
-    proposal_hash: Option<String>,
-}
-
-pub(super) async fn say(
-    State(web): State<Web>,
-    caller: Caller,
-    Path((id, verb)): Path<(RotationId, String)>,
-    Body(body): Body,
-) -> Result<axum::Json<Value>, Problem> {
-    let (verb, role) = match verb.as_str() {
-        "approve" => (Verb::Approve, Role::Approver),
-        "withdraw" => (Verb::Withdraw, Role::Approver),
-        "reject" => (Verb::Reject, Role::Approver),
-        "cancel" => (Verb::Cancel, Role::Operator),
-        "resume" => (Verb::Resume, Role::Operator),
-        "rollback" => (Verb::Rollback, Role::Operator),
-        "accept" => (Verb::Accept, Role::Operator),
-        "close" => (Verb::Close, Role::Operator),
-        _ => {
-            return Err(Problem::new(
-                StatusCode::NOT_FOUND,
-                "not-found",
-                format!("a rotation has no verb {verb:?}"),
-            ));
+    let new_key = new_key.parse().map_err(CommandError::KeyInvalid)?;
+    let proposed = web.engine.propose(&caller.name, &group, new_key, reason, dry_run).await?;
+    let (status, answer) = match proposed {
+        propose::Proposed::Created(row) => (StatusCode::CREATED, rotation(&web, &row).await?),
+        propose::Proposed::Same(row) => (StatusCode::OK, rotation(&web, &row).await?),
+        propose::Proposed::Checked { old_key, new_key, checks } => {
+            let (old_key, new_key) = (old_key.to_string(), new_key.to_string());
+            let checked = Checked { dry_run: true, old_key, new_key, checks };
+            return Ok((StatusCode::OK, Json(Proposed::Checked(checked))));
         }
     };
-    caller.must_be(role)?;
-    no_array(&body)?;
-    let body: Say = if body.is_empty() { Say::default() } else { axum::Json::from_bytes(&body)?.0 };
-    let row = web.engine.say(&caller.name, id, verb, body.comment, body.proposal_hash.as_deref()).await?;
-    shown(&web, &row).await
+    Ok((status, Json(Proposed::Rotation(Box::new(answer)))))
 }
 
-async fn viewed(web: &Web, row: &RotationRow) -> Result<Value, Problem> {
-    let (store, id) = (&web.engine.store, row.rotation.id);
-    Ok(views::rotation(row, &store.approvals(id).await?, store.proof(id).await?.as_ref()))
-}
-
-async fn shown(web: &Web, row: &RotationRow) -> Result<axum::Json<Value>, Problem> {
-    Ok(axum::Json(viewed(web, row).await?))
-}
-
-/// One event for each journal row, resumable by `Last-Event-ID`; ends with the rotation.
-pub(super) async fn stream(
+#[utoipa::path(
+    get, path = "/rotations", tag = "rotations", operation_id = "listRotations",
+    summary = "List rotations, the newest first",
+    params(RotationQuery),
+    responses((status = 200, description = "A page of rotations.", body = RotationPage)),
+)]
+async fn list(
     State(web): State<Web>,
-    _: Caller,
+    Query(query): Query<RotationQuery>,
+) -> Result<Json<RotationPage>, Problem> {
+    let state = word("state", query.state.as_deref(), RotationState::ALL)?;
+    let project = query.group_id.as_deref().map(group).transpose()?;
+    let paging = Paging::new(query.limit, query.cursor);
+    let rows = web.engine.store.rotations(state, project.as_ref(), paging.after()?, paging.limit).await?;
+    let next = paging.next(&rows, |row| row.rotation.id.to_string());
+    let mut items = Vec::with_capacity(rows.len());
+    for row in &rows {
+        items.push(rotation(&web, row).await?);
+    }
+    Ok(Json(Page { items, next }))
+}
+
+#[utoipa::path(
+    get, path = "/rotations/{id}", tag = "rotations", operation_id = "showRotation",
+    summary = "Show a rotation",
+    params(("id" = RotationId, Path, description = "The rotation's id.")),
+    responses((status = 200, description = "The rotation.", body = Rotation)),
+)]
+async fn show(State(web): State<Web>, Path(id): Path<RotationId>) -> Result<Json<Rotation>, Problem> {
+    Ok(Json(rotation(&web, &web.engine.rotation(id).await?).await?))
+}
+
+#[utoipa::path(
+    get, path = "/rotations/{id}/journal", tag = "rotations", operation_id = "listJournal",
+    summary = "List everything that happened to a rotation, the oldest first",
+    params(("id" = RotationId, Path, description = "The rotation's id."), NumberedPage),
+    responses((status = 200, description = "A page of the journal.", body = JournalPage)),
+)]
+async fn journal(
+    State(web): State<Web>,
     Path(id): Path<RotationId>,
-    headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    Query(page): Query<NumberedPage>,
+) -> Result<Json<JournalPage>, Problem> {
     web.engine.rotation(id).await?;
-    let after = headers
-        .get("last-event-id")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(0);
-    // Listening starts before the first read, so no row falls between the two.
-    let news = web.engine.journal.subscribe();
-    let feed = Feed { web, id, after, news, ready: Vec::new(), over: false };
-    let events = stream::unfold(feed, |mut feed| async move {
-        let row = feed.next().await?;
-        let event = Event::default().id(row.seq.to_string()).data(views::journal(&row).to_string());
-        Some((Ok(event), feed))
-    });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+    let paging = Paging::new(page.limit, page.cursor);
+    let rows = web.engine.store.journal(id, paging.after()?.unwrap_or(0), paging.limit).await?;
+    Ok(paging.page(rows, |row| row.seq.to_string(), views::journal))
 }
 
-struct Feed {
-    web: Web,
+/// The handler of a decision: each is an operation of its own, so that each names its role.
+macro_rules! decision {
+    ($name:ident, $verb:ident, $path:literal, $operation:literal, $summary:literal) => {
+        #[utoipa::path(
+            post, path = $path, tag = "rotations", operation_id = $operation, summary = $summary,
+            params(("id" = RotationId, Path, description = "The rotation's id.")),
+            request_body = Decision,
+            responses((status = 200, description = "The rotation after the decision.", body = Rotation)),
+        )]
+        async fn $name(
+            State(web): State<Web>,
+            Extension(caller): Extension<Caller>,
+            Path(id): Path<RotationId>,
+            Body(body): Body,
+        ) -> Result<Json<Rotation>, Problem> {
+            decide(&web, &caller, id, Verb::$verb, &body).await
+        }
+    };
+}
+
+decision!(approve, Approve, "/rotations/{id}/approve", "approveRotation", "Approve a rotation");
+decision!(
+    withdraw,
+    Withdraw,
+    "/rotations/{id}/withdraw",
+    "withdrawApproval",
+    "Withdraw one's own approval, while nothing was sent to Atlas"
+);
+decision!(reject, Reject, "/rotations/{id}/reject", "rejectRotation", "Reject a rotation");
+decision!(
+    cancel,
+    Cancel,
+    "/rotations/{id}/cancel",
+    "cancelRotation",
+    "Cancel a rotation before anything was sent to Atlas"
+);
+decision!(
+    resume,
+    Resume,
+    "/rotations/{id}/resume",
+    "resumeRotation",
+    "Let a rotation that needs an operator observe again and go on"
+);
+decision!(rollback, Rollback, "/rotations/{id}/rollback", "rollBackRotation", "Put the old key back");
+decision!(
+    accept,
+    Accept,
+    "/rotations/{id}/accept",
+    "acceptRotation",
+    "Accept the new key without Keywheel's verification"
+);
+decision!(
+    close,
+    Close,
+    "/rotations/{id}/close",
+    "closeRotation",
+    "End a rotation that needs an operator and leave the key as it is"
+);
+
+async fn decide(
+    web: &Web,
+    caller: &Caller,
     id: RotationId,
-    after: i64,
-    news: tokio::sync::broadcast::Receiver<RotationId>,
-    ready: Vec<JournalEntry>,
-    over: bool,
+    verb: Verb,
+    body: &[u8],
+) -> Result<Json<Rotation>, Problem> {
+    let Decision { comment, proposal_hash } =
+        if body.is_empty() { Decision::default() } else { Object::from_bytes(body)?.0 };
+    let row = web.engine.say(&caller.name, id, verb, comment, proposal_hash.as_deref()).await?;
+    Ok(Json(rotation(web, &row).await?))
 }
 
-impl Feed {
-    async fn next(&mut self) -> Option<JournalEntry> {
-        loop {
-            if let Some(row) = self.ready.pop() {
-                self.after = row.seq;
-                return Some(row);
-            }
-            if self.over || self.web.stop.is_cancelled() {
-                return None;
-            }
-            let ended = self.web.engine.rotation(self.id).await.ok()?.rotation.state.is_final();
-            self.ready = self.web.engine.store.journal(self.id, self.after, 100).await.ok()?;
-            self.ready.reverse();
-            if !self.ready.is_empty() {
-                continue;
-            }
-            if ended {
-                self.over = true;
-                continue;
-            }
-            self.wait().await;
-        }
-    }
-
-    /// Until this rotation has a new row. Another daemon's rows are found by asking now and then.
-    async fn wait(&mut self) {
-        #[expect(clippy::disallowed_methods, reason = "the select below ends with a stop")]
-        let poll = tokio::time::sleep(std::time::Duration::from_secs(2));
-        tokio::pin!(poll);
-        loop {
-            tokio::select! {
-                () = &mut poll => return,
-                () = self.web.stop.cancelled() => return,
-                news = self.news.recv() => match news {
-                    Ok(id) if id != self.id => {}
-                    Ok(_) | Err(RecvError::Lagged(_)) => return,
-                    Err(RecvError::Closed) => { self.over = true; return; }
-                }
-            }
-        }
-    }
+async fn rotation(web: &Web, row: &RotationRow) -> Result<Rotation, Problem> {
+    let (store, id) = (&web.engine.store, row.rotation.id);
+    Ok(views::rotation(row, store.approvals(id).await?, store.proof(id).await?.as_ref()))
 }

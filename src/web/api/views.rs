@@ -1,194 +1,243 @@
-//! How rows look from outside: camelCase, names from Atlas as they are, keys as plain texts.
+//! Rows as the API answers them: names from Atlas as they are, keys as plain texts.
 
-use serde_json::{Value, json};
-
+use crate::api::project::{Drift, Found, FoundOwner, Key, Project, Tag};
+use crate::api::record::{AuditEntry, ClockSkew, DatabaseStatus, Difference, Doubt, Hook, Mail};
+use crate::api::rotation::{
+    Approval, Approvals, Cluster, JournalEntry, LastObservation, Overwritten, Rotation,
+};
 use crate::domain::notice::Drifted;
 use crate::domain::policy::Policy;
-use crate::domain::project::Project;
+use crate::domain::project;
 use crate::domain::time::Timestamp;
-use crate::engine::discover::Found;
-use crate::engine::intake::{COUNTED, Tally};
-use crate::store::{Approval, AuditEntry, JournalEntry, OutboxRow, Proof, RotationRow};
+use crate::engine::discover;
+use crate::engine::guard;
+use crate::engine::intake::Tally;
+use crate::store::{self, KeySpan, OutboxRow, Proof, RotationRow};
 
-pub(super) fn project(it: &Project, defaults: &Policy, now: Timestamp) -> Value {
-    json!({
-        "groupId": it.group_id,
-        "name": it.name,
-        "provider": it.provider,
-        "currentKey": it.current_key.as_ref().map(ToString::to_string),
-        "keySince": it.key_since,
-        "keySinceSource": it.key_since_source,
-        "valid": it.valid,
-        "due": it.due(defaults),
-        "status": it.status(defaults, now),
-        "owners": it.owners,
-        "environment": it.environment,
-        "credential": it.credential,
-        "kms": it.kms,
-        "alias": it.alias,
-        "policy": it.policy(defaults),
-        "lastCheckedAt": it.last_checked_at,
-        "lastError": it.last_error,
-        "openRotation": it.open_rotation.map(|open| json!({ "id": open.id, "state": open.state })),
-    })
+pub(super) fn project(it: &project::Project, defaults: &Policy, now: Timestamp) -> Project {
+    Project {
+        group_id: it.group_id.clone(),
+        name: it.name.clone(),
+        provider: it.provider,
+        current_key: it.current_key.as_ref().map(ToString::to_string),
+        key_since: it.key_since,
+        key_since_source: it.key_since_source,
+        valid: it.valid,
+        due: it.due(defaults),
+        status: it.status(defaults, now),
+        owners: it.owners.clone(),
+        environment: it.environment.clone(),
+        credential: it.credential.clone(),
+        kms: it.kms.clone(),
+        alias: it.alias.clone(),
+        policy: it.policy(defaults).into(),
+        last_checked_at: it.last_checked_at,
+        last_error: it.last_error.clone(),
+        open_rotation: it.open_rotation,
+    }
 }
 
-/// What was found out about a key that somebody else has set.
-pub(super) fn drift(it: &Drifted) -> Value {
-    json!({
-        "from": it.from,
-        "to": it.to,
-        "kind": it.kind,
-        "by": it.by,
-        "atlasEventId": it.atlas_event_id,
-        "atlasEventAt": it.atlas_event_at,
-        "servedUntil": it.served_until,
-        "undoneRotation": it.undone_rotation,
-        "terraform": it.terraform,
-    })
+pub(super) fn key(it: KeySpan) -> Key {
+    Key { key: it.key, since: it.since, until: it.until, source: it.source }
 }
 
-pub(super) fn rotation(row: &RotationRow, votes: &[Approval], proof: Option<&Proof>) -> Value {
+/// What was found out about a key that another hand has set.
+pub(super) fn drift(it: Drifted) -> Drift {
+    Drift {
+        from: it.from.map(|key| key.to_string()),
+        to: it.to.map(|key| key.to_string()),
+        kind: it.kind,
+        by: it.by,
+        atlas_event_id: it.atlas_event_id,
+        atlas_event_at: it.atlas_event_at,
+        served_until: it.served_until,
+        undone_rotation: it.undone_rotation,
+        terraform: it.terraform,
+    }
+}
+
+pub(super) fn rotation(row: &RotationRow, votes: Vec<store::Approval>, proof: Option<&Proof>) -> Rotation {
     let it = &row.rotation;
     let event = proof.and_then(|proof| proof.event.as_ref());
-    json!({
-        "id": it.id,
-        "groupId": it.group_id,
-        "projectName": row.project_name,
-        "provider": it.provider,
-        "oldKey": it.old_key.to_string(),
-        "newKey": it.new_key.to_string(),
-        "newKeyTail": it.new_key.tail(),
-        "state": it.state,
-        "cause": it.cause,
-        "trigger": row.trigger,
-        "reason": row.reason,
-        "requestedBy": row.requested_by,
-        "proposalHash": row.proposal_hash,
-        "approvals": {
-            "required": it.permission.quorum.required,
-            "given": votes.iter().map(|vote| json!({
-                "by": vote.by, "at": vote.at, "method": vote.method, "comment": vote.comment,
-            })).collect::<Vec<_>>(),
-        },
-        "lastObservation": it.observing.last.as_ref().map(|seen| json!({
-            "at": seen.at,
-            "key": seen.key.as_ref().map(ToString::to_string),
-            "enabled": seen.provider.is_some(),
-            "valid": seen.valid,
-        })),
-        "hold": it.hold,
-        "checks": it.observing.checks,
-        "attempts": it.patching.attempts,
-        "createdAt": it.created_at,
-        "approvedAt": it.permission.approved_at,
-        "patchedAt": it.patching.patched_at,
-        "validAt": it.readings.valid_at,
-        "deployedAt": it.rollout.deployed_at,
-        "finishedAt": it.ending.finished_at,
-        "expiresAt": it.permission.expires_at,
-        "guardDeadline": it.patching.guard_deadline,
-        "deployed": it.rollout.deployed,
-        "clusters": it.rollout.clusters.iter().map(|cluster| json!({
-            "name": cluster.name,
-            "seenUpdating": cluster.seen_updating,
-            "idle": cluster.idle,
-            "exception": cluster.exception,
-        })).collect::<Vec<_>>(),
-        "atlasErrorCode": it.observing.failure.as_ref().and_then(|failure| failure.code.clone()),
-        "atlasDetail": it.observing.failure.as_ref().map(|failure| failure.detail.clone()),
-        "atlasEvent": proof.map(|proof| proof.state),
-        "atlasEventId": event.map(|event| &event.id),
-        "atlasEventAt": event.map(|event| event.at),
-        "atlasEventBy": event.map(|event| event.by.to_string()),
-        "overwrote": proof.map(|proof| &proof.overwrote[..]).unwrap_or_default().iter().map(|event| json!({
-            "atlasEventId": event.id, "at": event.at, "by": event.by.to_string(),
-        })).collect::<Vec<_>>(),
-        "version": row.version,
-    })
+    let given = votes.into_iter().map(|vote| Approval {
+        by: vote.by,
+        at: vote.at,
+        method: vote.method,
+        comment: vote.comment,
+    });
+    Rotation {
+        id: it.id,
+        group_id: it.group_id.clone(),
+        project_name: row.project_name.clone(),
+        provider: it.provider,
+        old_key: it.old_key.to_string(),
+        new_key: it.new_key.to_string(),
+        new_key_tail: it.new_key.tail(),
+        state: it.state,
+        cause: it.cause,
+        trigger: row.trigger.clone(),
+        reason: row.reason.clone(),
+        requested_by: row.requested_by.clone(),
+        proposal_hash: row.proposal_hash.clone(),
+        approvals: Approvals { required: it.permission.quorum.required, given: given.collect() },
+        last_observation: it.observing.last.as_ref().map(|seen| LastObservation {
+            at: seen.at,
+            key: seen.key.as_ref().map(ToString::to_string),
+            enabled: seen.provider.is_some(),
+            valid: seen.valid,
+        }),
+        hold: it.hold,
+        checks: it.observing.checks.clone(),
+        attempts: it.patching.attempts,
+        created_at: it.created_at,
+        approved_at: it.permission.approved_at,
+        patched_at: it.patching.patched_at,
+        valid_at: it.readings.valid_at,
+        deployed_at: it.rollout.deployed_at,
+        finished_at: it.ending.finished_at,
+        expires_at: it.permission.expires_at,
+        guard_deadline: it.patching.guard_deadline,
+        deployed: it.rollout.deployed,
+        clusters: it.rollout.clusters.iter().map(cluster).collect(),
+        atlas_error_code: it.observing.failure.as_ref().and_then(|failure| failure.code.clone()),
+        atlas_detail: it.observing.failure.as_ref().map(|failure| failure.detail.clone()),
+        atlas_event: proof.map(|proof| proof.state),
+        atlas_event_id: event.map(|event| event.id.clone()),
+        atlas_event_at: event.map(|event| event.at),
+        atlas_event_by: event.map(|event| event.by.to_string()),
+        overwrote: proof
+            .map(|proof| &proof.overwrote[..])
+            .unwrap_or_default()
+            .iter()
+            .map(overwritten)
+            .collect(),
+        version: row.version,
+    }
 }
 
-pub(super) fn journal(it: &JournalEntry) -> Value {
-    json!({
-        "seq": it.seq,
-        "at": it.at,
-        "actor": it.actor,
-        "kind": it.kind,
-        "fromState": it.from_state,
-        "toState": it.to_state,
-        "detail": it.detail,
-        "count": it.count,
-        "lastAt": it.last_at,
-    })
+fn cluster(it: &crate::domain::rotation::state::ClusterProgress) -> Cluster {
+    Cluster {
+        name: it.name.clone(),
+        seen_updating: it.seen_updating,
+        idle: it.idle,
+        exception: it.exception.clone(),
+    }
 }
 
-pub(super) fn audit(it: &AuditEntry) -> Value {
-    json!({
-        "seq": it.seq,
-        "at": it.at,
-        "actor": it.actor,
-        "action": it.action,
-        "subject": it.subject,
-        "detail": serde_json::from_str::<Value>(&it.detail).unwrap_or_else(|_| json!(it.detail)),
-        "hash": it.hash,
-        "prevHash": it.prev_hash,
-    })
+fn overwritten(event: &crate::domain::event::KeyEvent) -> Overwritten {
+    Overwritten { atlas_event_id: event.id.clone(), at: event.at, by: event.by.to_string() }
 }
 
-pub(super) fn mail(it: &OutboxRow) -> Value {
-    json!({
-        "id": it.id,
-        "channel": it.channel.as_str(),
-        "kind": it.kind,
-        "groupId": it.group_id,
-        "rotationId": it.rotation_id,
-        "recipient": it.recipient,
-        "messageId": it.message_id,
-        "state": it.state,
-        "createdAt": it.created_at,
-        "attempts": it.attempts,
-        "nextTryAt": Some(it.next_try_at).filter(|_| it.state == "waiting"),
-        "lastTriedAt": it.last_tried_at,
-        "lastReply": it.last_reply,
-        "sentAt": it.sent_at,
-        "model": it.model,
-    })
+pub(super) fn journal(it: store::JournalEntry) -> JournalEntry {
+    JournalEntry {
+        seq: it.seq,
+        at: it.at,
+        actor: it.actor,
+        kind: it.kind.to_string(),
+        from_state: it.from_state,
+        to_state: it.to_state,
+        detail: it.detail,
+        count: it.count,
+        last_at: it.last_at,
+    }
+}
+
+/// A detail that is not JSON is shown as the text it is: an audit log must stay readable.
+pub(super) fn audit(it: store::AuditEntry) -> AuditEntry {
+    AuditEntry {
+        seq: it.seq,
+        at: it.at,
+        actor: it.actor,
+        action: it.action,
+        subject: it.subject,
+        detail: serde_json::from_str(&it.detail).unwrap_or(serde_json::Value::String(it.detail)),
+        hash: it.hash,
+        prev_hash: it.prev_hash,
+    }
+}
+
+pub(super) fn mail(it: OutboxRow) -> Mail {
+    Mail {
+        id: it.id,
+        channel: it.channel.as_str().to_owned(),
+        kind: it.kind,
+        group_id: it.group_id,
+        rotation_id: it.rotation_id,
+        recipient: it.recipient,
+        message_id: it.message_id,
+        next_try_at: Some(it.next_try_at).filter(|_| it.state == "waiting"),
+        state: it.state,
+        created_at: it.created_at,
+        attempts: it.attempts,
+        last_tried_at: it.last_tried_at,
+        last_reply: it.last_reply,
+        sent_at: it.sent_at,
+        model: it.model,
+    }
 }
 
 /// A hook with its counts.
-pub(super) fn hook(name: &str, tally: &Tally, server: &str) -> Value {
-    let (seen, accepted) = tally.last();
-    let mut view = json!({
-        "name": name,
-        "kind": tally.kind,
-        "url": format!("{server}/hooks/{name}"),
-        "since": tally.since,
-        "lastSeenAt": seen,
-        "lastAcceptedAt": accepted,
-        "refused": tally.refusals(),
-    });
-    for (counted, count) in COUNTED.into_iter().zip(tally.counts()) {
-        view[counted] = json!(count);
+pub(super) fn hook(name: &str, tally: &Tally, server: &str) -> Hook {
+    let (seen, accepted_at) = tally.last();
+    let [received, accepted, duplicate, irrelevant, handshake, unknown_subject] = tally.counts();
+    Hook {
+        name: name.to_owned(),
+        kind: tally.kind.to_owned(),
+        url: format!("{server}/hooks/{name}"),
+        since: tally.since,
+        last_seen_at: seen,
+        last_accepted_at: accepted_at,
+        received,
+        accepted,
+        duplicate,
+        irrelevant,
+        handshake,
+        unknown_subject,
+        refused: tally.refusals().into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
     }
-    view
 }
 
-pub(super) fn found(it: &Found) -> Value {
+pub(super) fn database(it: guard::Shown) -> DatabaseStatus {
+    let guard::Skew { database, atlas } = it.clock_skew_ms;
+    let doubt = it.doubt.map(|doubt| Doubt {
+        kind: doubt.kind.to_owned(),
+        detail: doubt.detail,
+        way_out: doubt.way_out,
+        since: doubt.since,
+        differences: doubt.differences.map(|all| all.into_iter().map(difference).collect()),
+    });
+    DatabaseStatus { sending: it.sending, doubt, clock_skew_ms: ClockSkew { database, atlas } }
+}
+
+fn difference(it: guard::Difference) -> Difference {
+    Difference {
+        group_id: it.group_id,
+        name: it.name,
+        recorded: it.recorded,
+        atlas: it.atlas,
+        valid: it.valid,
+        rotation: it.rotation,
+        error: it.error,
+    }
+}
+
+pub(super) fn found(it: discover::Found) -> Found {
     let (group, seen) = (it.group.as_ref(), it.seen.as_ref());
-    let owners = it.owners.iter().map(|(mail, from)| json!({ "mail": mail, "from": from }));
-    json!({
-        "groupId": group.map(|group| &group.id),
-        "name": group.map(|group| &group.name),
-        "credential": it.credential,
-        "provider": seen.and_then(|seen| seen.provider),
-        "key": seen.and_then(|seen| seen.key.as_ref()).map(ToString::to_string),
-        "valid": seen.and_then(|seen| seen.valid),
-        "clusterCount": group.and_then(|group| group.clusters),
-        "owners": owners.collect::<Vec<_>>(),
-        "ownersUnknown": it.unknown_owners,
-        "tags": group.map(|group| &group.tags[..]).unwrap_or_default().iter()
-            .map(|(key, value)| json!({ "key": key, "value": value })).collect::<Vec<_>>(),
-        "tracked": it.tracked,
-        "error": it.error,
-    })
+    let tags = group.map(|group| &group.tags[..]).unwrap_or_default().iter();
+    let owners =
+        it.owners.into_iter().map(|(mail, from)| FoundOwner { mail, from: from.into_iter().collect() });
+    Found {
+        group_id: group.map(|group| group.id.clone()),
+        name: group.map(|group| group.name.clone()),
+        credential: it.credential,
+        provider: seen.and_then(|seen| seen.provider),
+        key: seen.and_then(|seen| seen.key.as_ref()).map(ToString::to_string),
+        valid: seen.and_then(|seen| seen.valid),
+        cluster_count: group.and_then(|group| group.clusters),
+        owners: owners.collect(),
+        owners_unknown: it.unknown_owners,
+        tags: tags.map(|(key, value)| Tag { key: key.clone(), value: value.clone() }).collect(),
+        tracked: it.tracked,
+        error: it.error,
+    }
 }

@@ -26,19 +26,22 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use futures_util::StreamExt;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
 use super::Web;
+use super::operation::open;
 use super::problem::Problem;
+use crate::api::problem::Code;
 use crate::config::hooks::{Connection, Hook, Sender};
 use crate::domain::hint::Hint;
 use crate::domain::time::Timestamp;
@@ -113,25 +116,15 @@ impl Refusal {
 
     fn problem(self) -> Problem {
         match self {
-            Refusal::Unknown(_) => Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthenticated",
-                "this hook could not tell who sends",
-            ),
-            Refusal::Malformed(rule) => Problem::new(StatusCode::BAD_REQUEST, "malformed", rule),
-            Refusal::TooLarge(limit) => Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too-large",
-                format!("a body for this hook may have {} KiB", limit / 1024),
-            ),
-            Refusal::TooSlow => {
-                Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "the body did not arrive in time")
+            Refusal::Unknown(_) => Problem::new(Code::Unauthenticated, "this hook could not tell who sends"),
+            Refusal::Malformed(rule) => Problem::new(Code::Malformed, rule),
+            Refusal::TooLarge(limit) => {
+                Problem::new(Code::TooLarge, format!("a body for this hook may have {} KiB", limit / 1024))
             }
-            Refusal::Unavailable(_) => Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "this event could not be taken now; send it again",
-            ),
+            Refusal::TooSlow => Problem::new(Code::TooSlow, "the body did not arrive in time"),
+            Refusal::Unavailable(_) => {
+                Problem::new(Code::Unavailable, "this event could not be taken now; send it again")
+            }
         }
     }
 }
@@ -205,10 +198,47 @@ impl Endpoint {
 }
 
 /// The addresses.
-pub(super) fn routes() -> Router<Web> {
-    Router::new().route("/hooks/{name}", post(receive).options(receive))
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(open(&DELIVERY, routes!(receive))).routes(open(
+        &[Code::NotFound, Code::Unauthenticated, Code::Malformed, Code::TooManyFailures],
+        routes!(consent),
+    ))
 }
 
+/// The problems of a delivery.
+const DELIVERY: [Code; 7] = [
+    Code::NotFound,
+    Code::Unauthenticated,
+    Code::Malformed,
+    Code::TooSlow,
+    Code::TooLarge,
+    Code::TooManyFailures,
+    Code::Unavailable,
+];
+
+#[utoipa::path(
+    options, path = "/hooks/{name}", tag = "hooks", operation_id = "consentToEvents",
+    summary = "Consent to deliveries of CloudEvents from a listed origin",
+    params(("name" = String, Path, description = "The hook's name in the configuration.")),
+    responses(
+        (status = 200, description = "Consent."),
+        (status = 405, description = "The hook's kind has no such handshake."),
+    ),
+)]
+async fn consent(state: State<Web>, name: Path<String>, query: RawQuery, request: Request) -> Response {
+    receive(state, name, query, request).await
+}
+
+#[utoipa::path(
+    post, path = "/hooks/{name}", tag = "hooks", operation_id = "receiveEvent",
+    summary = "Take an event from a configured sender, which is verified as its kind demands",
+    description = "Formats, verification and what becomes of an event: docs/webhooks.md.",
+    params(("name" = String, Path, description = "The hook's name in the configuration.")),
+    responses(
+        (status = 200, description = "A handshake, answered."),
+        (status = 202, description = "Taken: written durably, a repetition, or of no interest here."),
+    ),
+)]
 async fn receive(
     State(web): State<Web>,
     Path(name): Path<String>,
@@ -217,8 +247,7 @@ async fn receive(
 ) -> Response {
     let hooks = web.hooks.current();
     let (Some(endpoint), Some(tally)) = (hooks.endpoints.get(&name), web.engine.intake.tally(&name)) else {
-        return Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no hook of this name")
-            .into_response();
+        return Problem::new(Code::NotFound, "there is no hook of this name").into_response();
     };
     let now = web.engine.clock.now();
     tally.received(now);
@@ -239,12 +268,7 @@ fn refused(refusal: Refusal, endpoint: &Endpoint, tally: &Tally, name: &str) -> 
         tracing::warn!(hook = name, reason = refusal.reason(), "a delivery was refused");
     }
     if !loud && matches!(refusal, Refusal::Unknown(_)) {
-        return Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too-many-failures",
-            "too many failures; slow down",
-        )
-        .into_response();
+        return Problem::new(Code::TooManyFailures, "too many failures; slow down").into_response();
     }
     let mut response = refusal.problem().into_response();
     let own = response.headers_mut();

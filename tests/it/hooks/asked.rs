@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keywheel::domain::patch::Patch;
 use keywheel::domain::preflight::{Check, CheckName, Verdict};
 use keywheel::domain::project::PolicyOverride;
 use keywheel::domain::rotation::journal::JournalKind;
@@ -73,10 +74,10 @@ impl Hall {
             })
             .collect();
         hall.engine.kms = Arc::new(look_ups);
-        hall.edit(5, ProjectEdit { kms: Some("vaults".to_owned()), ..ProjectEdit::default() }).await;
+        hall.edit(5, ProjectEdit { kms: Patch::Value("vaults".to_owned()), ..ProjectEdit::default() }).await;
         let aws = ProjectEdit {
-            kms: Some("aws".to_owned()),
-            alias: Some("alias/payments-prod".to_owned()),
+            kms: Patch::Value("aws".to_owned()),
+            alias: Patch::Value("alias/payments-prod".to_owned()),
             ..ProjectEdit::default()
         };
         hall.edit(1, aws).await;

@@ -201,8 +201,11 @@ impl Daemon {
 
     /// One call below `/api/v1`; an empty token sends none.
     pub(crate) async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
-        let request = self.request(method, &format!("/api/v1{path}"), token);
-        answer(if body.is_null() { request } else { request.json(&body) }).await
+        let path = format!("/api/v1{path}");
+        let request = self.request(method, &path, token);
+        let answer = answer(if body.is_null() { request } else { request.json(&body) }).await;
+        super::document::judge(method, &path, answer.status, &answer.json);
+        answer
     }
 
     pub(crate) async fn get(&self, token: &str, path: &str) -> Answer {

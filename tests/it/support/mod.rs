@@ -2,6 +2,7 @@
 
 pub(crate) mod daemon;
 pub(crate) mod db;
+pub(crate) mod document;
 pub(crate) mod events;
 pub(crate) mod process;
 pub(crate) mod proxy;

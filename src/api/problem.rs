@@ -1,0 +1,114 @@
+//! What went wrong: RFC 9457 problem documents with a stable `code`.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::ids::RotationId;
+use crate::domain::named::named;
+use crate::domain::patch::Patch;
+use crate::domain::rotation::state::State;
+
+macro_rules! codes {
+    ($($variant:ident = $code:literal $statuses:expr, $meaning:literal;)+) => {
+        named! {
+            /// What went wrong, as a stable word.
+            Code, "problem code" { $(#[doc = $meaning] $variant = $code,)+ }
+        }
+
+        impl Code {
+            /// The HTTP statuses that come with the code; the first one unless the writer chose another.
+            #[must_use]
+            pub const fn statuses(self) -> &'static [u16] {
+                match self { $(Code::$variant => &$statuses,)+ }
+            }
+
+            /// The code in one line, for the document of the API.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Code::$variant => $meaning,)+ }
+            }
+        }
+    };
+}
+
+// A request is malformed with 415 where its content type is not JSON.
+codes! {
+    NotFound = "not-found" [404], "there is no such page, hook or id";
+    MethodNotAllowed = "method-not-allowed" [405], "the address does not take this method";
+    Unauthenticated = "unauthenticated" [401], "no token, or one that the server does not know";
+    Forbidden = "forbidden" [403], "the token lacks the role";
+    TooManyFailures = "too-many-failures" [429], "too many unknown tokens or unproven deliveries";
+    Malformed = "malformed" [400, 415], "the request cannot be read";
+    TooLarge = "too-large" [413], "the body is too large";
+    TooSlow = "too-slow" [408], "the body did not arrive in time";
+    Invalid = "invalid" [422], "`field` does not hold";
+    GroupIdInvalid = "group-id-invalid" [422], "the group id is not 24 hexadecimal digits";
+    ProjectNotFound = "project-not-found" [404], "the project is not tracked";
+    ProjectExists = "project-exists" [409], "the project is tracked already";
+    RotationNotFound = "rotation-not-found" [404], "there is no such rotation";
+    MailNotFound = "mail-not-found" [404], "there is no such message";
+    KeyInvalid = "key-invalid" [422], "the new key breaks `rule`";
+    KeyOtherPlace = "key-other-place" [422], "the new key lies in another region or vault than Atlas has configured";
+    KeyUnchanged = "key-unchanged" [422], "Atlas has this key already";
+    Versionless = "versionless" [409], "the current Azure key names no version, and the policy does not allow that";
+    PreflightFailed = "preflight-failed" [409], "a pre-flight check failed";
+    RotationOpen = "rotation-open" [409], "the rotation `rotationId` is open";
+    IllegalTransition = "illegal-transition" [409], "the rotation's `state` does not allow this";
+    SelfApproval = "self-approval" [403], "the proposer may not approve";
+    NothingToWithdraw = "nothing-to-withdraw" [409], "the caller has not approved";
+    ProposalChanged = "proposal-changed" [409], "the proposal is not the one that was read";
+    Conflict = "conflict" [409], "another writer changed this at the same moment; read it again and retry";
+    AtlasAuth = "atlas-auth" [502], "Atlas does not accept the credential";
+    AtlasNotFound = "atlas-not-found" [502], "Atlas knows no such project";
+    AtlasBusy = "atlas-busy" [502], "Atlas asks to come again later";
+    AtlasUnreachable = "atlas-unreachable" [502], "Atlas did not answer";
+    AtlasRefused = "atlas-refused" [502], "Atlas refuses";
+    Database = "database" [503], "the database cannot be read or written";
+    Sweep = "sweep" [503], "no sweep has finished lately";
+    Unavailable = "unavailable" [503], "the event cannot be stored now";
+    Internal = "internal" [500], "the server failed; its log has the reason";
+}
+
+/// A problem document by RFC 9457. `code` is stable; a problem that Atlas caused carries Atlas' own words.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Problem {
+    /// `urn:keywheel:problem:` and the code.
+    #[schema(required)]
+    pub r#type: String,
+    /// The HTTP status in words.
+    #[schema(required)]
+    pub title: String,
+    /// The HTTP status.
+    #[schema(required)]
+    pub status: u16,
+    /// What went wrong. A reader takes it as a text: newer servers may have other codes.
+    #[schema(required, value_type = Code)]
+    pub code: String,
+    /// What went wrong and what to do about it.
+    #[schema(required)]
+    pub detail: String,
+    /// The field that does not hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub field: Option<String>,
+    /// The rule that the new key breaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub rule: Option<String>,
+    /// The rotation in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub rotation_id: Option<RotationId>,
+    /// The state of the rotation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub state: Option<State>,
+    /// Atlas' own code; null when Atlas gave none.
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<String>, required = false)]
+    pub atlas_error_code: Patch<String>,
+    /// Atlas' own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub atlas_detail: Option<String>,
+}

@@ -1,0 +1,391 @@
+//! Projects: tracked ones, what changes them, and what Atlas has beside them.
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::key::Provider;
+use crate::domain::notice::DriftKind;
+use crate::domain::patch::Patch;
+use crate::domain::policy;
+use crate::domain::project::{OpenRotation, PolicyOverride, SinceSource, Status};
+use crate::domain::time::{DayOffset, Span, Timestamp};
+
+/// A tracked project.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Project {
+    /// Atlas' id.
+    pub group_id: GroupId,
+    /// Atlas' name, or the one that replaces it.
+    pub name: String,
+    /// The provider whose key Atlas uses; null before the first observation.
+    pub provider: Option<Provider>,
+    /// The key last recorded.
+    pub current_key: Option<String>,
+    /// Since when the key serves.
+    pub key_since: Option<Timestamp>,
+    /// Where `keySince` comes from.
+    pub key_since_source: Option<SinceSource>,
+    /// Atlas' `valid` at the last observation.
+    pub valid: Option<bool>,
+    /// The end of the key's cryptoperiod.
+    pub due: Option<Timestamp>,
+    /// The project's condition.
+    pub status: Status,
+    /// The people responsible, by mail address.
+    pub owners: Vec<String>,
+    /// A tag such as `prod`.
+    pub environment: Option<String>,
+    /// The name of the Atlas credential.
+    pub credential: String,
+    /// The lookup of the configuration that knows the project's keys.
+    pub kms: Option<String>,
+    /// AWS only: the alias that points at the key to use.
+    pub alias: Option<String>,
+    /// The rules in force.
+    pub policy: Policy,
+    /// When Atlas was last read.
+    pub last_checked_at: Option<Timestamp>,
+    /// Why the last observation failed, when it did.
+    pub last_error: Option<String>,
+    /// The rotation that is open.
+    pub open_rotation: Option<OpenRotation>,
+}
+
+/// The rules in force for a project.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// How long a key may serve (cryptoperiod).
+    pub interval: Span,
+    /// Days before due on which owners are reminded.
+    pub remind_before: Vec<DayOffset>,
+    /// Days after due on which owners are reminded; the last one repeats.
+    pub remind_overdue: Vec<DayOffset>,
+    /// How many people must approve.
+    #[schema(minimum = 1)]
+    pub approvals: u32,
+    /// Whether the proposer may approve too.
+    pub self_approval: bool,
+    /// How long a proposal waits for its quorum.
+    pub approval_ttl: Span,
+    /// How long an approved rotation may wait to run.
+    pub execution_ttl: Span,
+    /// Triggers whose proposals are approved without a person.
+    pub auto_approve: Vec<String>,
+    /// When a PATCH may be sent; empty means always.
+    pub windows: Vec<WindowInForce>,
+    /// Whether a versionless Azure identifier may be replaced or proposed.
+    pub allow_versionless: bool,
+}
+
+/// A recurring span of time in which a PATCH may be sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WindowInForce {
+    /// When it opens: a cron expression with seconds, in `timezone`.
+    pub cron: String,
+    /// How long it stays open.
+    pub duration: Span,
+    /// An IANA time zone name such as `Europe/Berlin`.
+    pub timezone: String,
+}
+
+impl From<policy::Policy> for Policy {
+    fn from(it: policy::Policy) -> Self {
+        let window = |it: policy::Window| WindowInForce {
+            cron: it.cron,
+            duration: it.duration,
+            timezone: it.timezone,
+        };
+        Self {
+            interval: it.interval,
+            remind_before: it.remind_before,
+            remind_overdue: it.remind_overdue,
+            approvals: it.approvals,
+            self_approval: it.self_approval,
+            approval_ttl: it.approval_ttl,
+            execution_ttl: it.execution_ttl,
+            auto_approve: it.auto_approve,
+            windows: it.windows.into_iter().map(window).collect(),
+            allow_versionless: it.allow_versionless,
+        }
+    }
+}
+
+/// A project to track.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewProject {
+    /// Atlas' id.
+    #[schema(value_type = GroupId)]
+    pub group_id: String,
+    /// A name instead of Atlas' own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The people responsible, by mail address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(schema_with = super::schema::mails)]
+    pub owners: Vec<String>,
+    /// The name of the Atlas credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// A tag such as `prod`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// The lookup of the configuration that knows the project's keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kms: Option<String>,
+    /// AWS only: the alias that points at the key to use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
+    /// Since when the current key serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_since: Option<Timestamp>,
+    /// The rules in which the project differs from the defaults.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyOverride>,
+    /// Check everything and write nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// A change of a tracked project. A member that is left out leaves its field as it is, and so does null
+/// except for `kms` and `alias`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ProjectEdit {
+    /// A name instead of Atlas' own.
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<String>, required = false)]
+    pub name: Patch<String>,
+    /// The people responsible, by mail address.
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(schema_with = super::schema::maybe_mails, required = false)]
+    pub owners: Patch<Vec<String>>,
+    /// The name of the Atlas credential.
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<String>, required = false)]
+    pub credential: Patch<String>,
+    /// A tag such as `prod`. An empty text clears it.
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<String>, required = false)]
+    pub environment: Patch<String>,
+    /// The lookup of the configuration that knows the project's keys. Null or an empty text clears it.
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<String>, required = false)]
+    pub kms: Patch<String>,
+    /// AWS only: the alias that points at the key to use. Null or an empty text clears it.
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<String>, required = false)]
+    pub alias: Patch<String>,
+    /// Since when the current key serves; also settles a drift.
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<Timestamp>, required = false)]
+    pub key_since: Patch<Timestamp>,
+    /// The rules in which the project differs from the defaults. They replace those set before; `{}` clears them.
+    #[serde(deserialize_with = "object", skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<PolicyOverride>, required = false)]
+    pub policy: Patch<PolicyOverride>,
+}
+
+/// A member that is an object. Serde reads a struct from an array too, field by field, which no sender
+/// of JSON means.
+fn object<'de, D, T, M>(from: D) -> Result<M, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+    M: From<Option<T>>,
+{
+    struct Member<T>(std::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Member<T> {
+        type Value = Option<T>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object {...} or null")
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_none<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+            from.deserialize_any(self)
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+    from.deserialize_option(Member(std::marker::PhantomData)).map(M::from)
+}
+
+/// The parameters of the list of projects.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ProjectQuery {
+    /// Only projects in this status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<Status>)]
+    pub status: Option<String>,
+    /// Only projects of this owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Only projects on this provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<Provider>)]
+    pub provider: Option<String>,
+    /// Only projects with exactly this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Rows of a page: 100 unless given, 500 at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 0)]
+    pub limit: Option<usize>,
+    /// `next` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(pattern = "^[0-9a-f]{24}$")]
+    pub cursor: Option<String>,
+}
+
+/// A key that a project has had.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Key {
+    /// The key as the provider writes it.
+    pub key: String,
+    /// Since when it served.
+    pub since: Timestamp,
+    /// Until when; null for the one in force.
+    pub until: Option<Timestamp>,
+    /// Where `since` comes from.
+    pub source: SinceSource,
+}
+
+/// Why a project has its status.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Why {
+    /// Atlas' id of the project.
+    pub group_id: GroupId,
+    /// The project's name.
+    pub name: String,
+    /// The project's condition.
+    pub status: Status,
+    /// The reasons, in sentences.
+    pub sentences: Vec<String>,
+    /// The change of the key by another hand, when there was one that is not recorded.
+    pub drift: Option<Drift>,
+}
+
+/// A change of a project's key by another hand. A member is null where nothing is known of it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// The key that was recorded.
+    pub from: Option<String>,
+    /// The key that Atlas holds.
+    pub to: Option<String>,
+    /// How the key changed.
+    pub kind: DriftKind,
+    /// Who did it, by Atlas' event.
+    pub by: Option<String>,
+    /// Atlas' id of that event.
+    pub atlas_event_id: Option<String>,
+    /// When it happened, by Atlas' clock.
+    pub atlas_event_at: Option<Timestamp>,
+    /// Until when the key that is back had served before.
+    pub served_until: Option<Timestamp>,
+    /// The rotation that was undone.
+    pub undone_rotation: Option<RotationId>,
+    /// The lines that make a Terraform file agree with the rotation that was undone.
+    pub terraform: Option<Vec<String>>,
+}
+
+/// The parameters of a discovery.
+#[derive(Clone, Debug, Default, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DiscoverQuery {
+    /// Only what this credential can see.
+    pub credential: Option<String>,
+    /// Only projects with this Atlas tag, as key=value; several must all be there.
+    #[param(schema_with = super::schema::tags, required = false, style = Form, explode)]
+    pub tag: Vec<String>,
+    /// Also projects that are tracked or have no customer-managed key.
+    pub all: Option<bool>,
+    /// Projects of Atlas' list that a page covers: 50 unless given, 100 at most. A page may hold fewer items.
+    #[param(minimum = 0, maximum = 4_294_967_295.0)]
+    pub limit: Option<u32>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// One page of a discovery.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Discovery {
+    /// The projects.
+    pub items: Vec<Found>,
+    /// The cursor of the next page; null on the last one.
+    pub next: Option<String>,
+    /// The credential whose list this is a page of.
+    pub credential: String,
+    /// How many projects of that list were read so far.
+    pub seen: u64,
+    /// How many projects that list has, by Atlas' estimate.
+    pub total: Option<u64>,
+}
+
+/// A project that a credential can see.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Found {
+    /// Atlas' id; null where the credential's list cannot be read.
+    #[schema(schema_with = super::schema::maybe_text)]
+    pub group_id: Option<GroupId>,
+    /// Atlas' name.
+    pub name: Option<String>,
+    /// The credential.
+    pub credential: String,
+    /// The provider whose key Atlas uses.
+    pub provider: Option<Provider>,
+    /// The key.
+    pub key: Option<String>,
+    /// Atlas' `valid`.
+    pub valid: Option<bool>,
+    /// How many clusters the project has.
+    pub cluster_count: Option<u64>,
+    /// The project's owners in Atlas.
+    pub owners: Vec<FoundOwner>,
+    /// Why some owners are not known, in Atlas' words.
+    pub owners_unknown: Vec<String>,
+    /// The project's tags in Atlas.
+    pub tags: Vec<Tag>,
+    /// Whether it is tracked already.
+    pub tracked: bool,
+    /// Why it cannot be read, in Atlas' words.
+    pub error: Option<String>,
+}
+
+/// An owner of a project in Atlas.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundOwner {
+    /// The mail address.
+    pub mail: String,
+    /// Where the ownership comes from: `project`, `team:NAME` or `organization`.
+    pub from: Vec<String>,
+}
+
+/// A tag in Atlas.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tag {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: String,
+}

@@ -1,0 +1,212 @@
+//! What is only read: the audit log, the outbox, the hooks, and the fleet at a glance.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::project::Project;
+use crate::domain::ids::{GroupId, OutboxId, RotationId};
+use crate::domain::rotation::state::State;
+use crate::domain::time::Timestamp;
+
+/// A row of the audit log.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditEntry {
+    /// Counts from 1 without gaps.
+    pub seq: i64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Who did it.
+    pub actor: String,
+    /// What was done.
+    pub action: String,
+    /// What it was done to.
+    pub subject: String,
+    /// The details; the members depend on the action.
+    pub detail: Value,
+    /// SHA-256 over this row and the hash before.
+    pub hash: String,
+    /// The hash of the row before; empty for the first one.
+    pub prev_hash: String,
+}
+
+/// A message in the outbox: a mail or a webhook.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mail {
+    /// The id.
+    pub id: OutboxId,
+    /// How it leaves: `mail` or `webhook`.
+    #[schema(schema_with = super::schema::channel)]
+    pub channel: String,
+    /// The kind of the event.
+    pub kind: String,
+    /// The project it is about; of several, the first.
+    #[schema(value_type = GroupId)]
+    pub group_id: String,
+    /// The rotation it is about.
+    pub rotation_id: Option<RotationId>,
+    /// A mail address, or the name of a webhook target.
+    pub recipient: String,
+    /// The Message-ID, or the webhook-id.
+    pub message_id: String,
+    /// `waiting`, `sent` or `failed`.
+    #[schema(schema_with = super::schema::message_state)]
+    pub state: String,
+    /// When its cause was written.
+    pub created_at: Timestamp,
+    /// How often it was tried.
+    pub attempts: i64,
+    /// While it waits: not before.
+    pub next_try_at: Option<Timestamp>,
+    /// When it was tried last.
+    pub last_tried_at: Option<Timestamp>,
+    /// The last answer of the mail server or of the webhook target.
+    pub last_reply: Option<String>,
+    /// When it was accepted.
+    pub sent_at: Option<Timestamp>,
+    /// The event's data; the members depend on the kind.
+    #[schema(value_type = Object)]
+    pub model: Value,
+}
+
+/// A hook and what came by it since the process began.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hook {
+    /// The hook's name in the configuration.
+    pub name: String,
+    /// The hook's kind.
+    pub kind: String,
+    /// The address to send to.
+    pub url: String,
+    /// Since when it is counted.
+    pub since: Timestamp,
+    /// When a request came last.
+    pub last_seen_at: Option<Timestamp>,
+    /// When a new event came last.
+    pub last_accepted_at: Option<Timestamp>,
+    /// Requests.
+    pub received: u64,
+    /// New events.
+    pub accepted: u64,
+    /// Repeated events.
+    pub duplicate: u64,
+    /// Events that mean nothing here.
+    pub irrelevant: u64,
+    /// Handshakes.
+    pub handshake: u64,
+    /// Events about projects and keys that are not tracked.
+    pub unknown_subject: u64,
+    /// Refused requests by reason.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// The fleet at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetStatus {
+    /// When it was computed.
+    pub at: Timestamp,
+    /// Whether the database may be acted on.
+    pub database: DatabaseStatus,
+    /// How many projects are tracked.
+    pub projects: u64,
+    /// How many projects are in each status.
+    pub by_status: BTreeMap<String, u64>,
+    /// How many projects have no owner.
+    pub without_owner: u64,
+    /// The most urgent projects.
+    pub next_due: Vec<Project>,
+    /// The rotations that are open.
+    pub open_rotations: Vec<OpenRotationOf>,
+    /// Messages that are not delivered.
+    pub mails: MailCounts,
+}
+
+/// Whether the database may be acted on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseStatus {
+    /// Whether new keys are sent to Atlas.
+    pub sending: bool,
+    /// Why not, when the database itself is the reason.
+    pub doubt: Option<Doubt>,
+    /// How far this machine's clock is from others.
+    pub clock_skew_ms: ClockSkew,
+}
+
+/// Why the database is not acted on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Doubt {
+    /// `restored` or `audit_chain`.
+    pub kind: String,
+    /// What was found.
+    pub detail: String,
+    /// What ends it.
+    pub way_out: String,
+    /// When it was found.
+    pub since: Timestamp,
+    /// Projects whose record differs from Atlas; null before they were compared.
+    pub differences: Option<Vec<Difference>>,
+}
+
+/// A project whose record differs from Atlas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// The project.
+    pub group_id: GroupId,
+    /// The project's name.
+    pub name: String,
+    /// The key in the database.
+    pub recorded: Option<String>,
+    /// The key in Atlas.
+    pub atlas: Option<String>,
+    /// Atlas' `valid`.
+    pub valid: Option<bool>,
+    /// The open rotation in the database, with its state.
+    pub rotation: Option<String>,
+    /// Why Atlas could not be asked.
+    pub error: Option<String>,
+}
+
+/// This machine's clock minus another one, in milliseconds; null where it is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClockSkew {
+    /// Against the database.
+    pub database: Option<i64>,
+    /// Against Atlas.
+    pub atlas: Option<i64>,
+}
+
+/// An open rotation and its project.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenRotationOf {
+    /// The rotation.
+    pub id: RotationId,
+    /// Where it is.
+    pub state: State,
+    /// The project.
+    pub group_id: GroupId,
+    /// The project's name.
+    pub project_name: String,
+}
+
+/// Messages that are not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MailCounts {
+    /// They are tried again.
+    pub waiting: i64,
+    /// They were refused or given up.
+    pub failed: i64,
+    /// Their project has no owner.
+    pub unaddressed: i64,
+}

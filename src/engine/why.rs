@@ -1,0 +1,235 @@
+//! Why a project is as it is: the sentences that the API, the command line and the pages show.
+//!
+//! [`Engine::why`] reads what a project's own row does not say; everything else here is text. Nothing is
+//! decided and nothing is written.
+
+use super::Engine;
+use super::announce::remedy;
+use super::command::CommandError;
+use crate::domain::key::KeyRef;
+use crate::domain::notice::Drifted;
+use crate::domain::policy::Policy;
+use crate::domain::preflight::failed;
+use crate::domain::project::{Project, SinceSource};
+use crate::domain::rotation::state::{Hold, Rotation};
+use crate::domain::time::Timestamp;
+
+/// Why a project has the status it has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Why {
+    /// The reasons, in sentences.
+    pub sentences: Vec<String>,
+    /// What was found out about a key that another hand has set and that is not recorded yet.
+    pub drift: Option<Drifted>,
+}
+
+/// What the database knows beside a project's own row.
+#[derive(Default)]
+struct Beside<'a> {
+    drift: Option<&'a Drifted>,
+    looked_up: Option<(Timestamp, String)>,
+    rotation: Option<&'a Rotation>,
+}
+
+impl Engine {
+    /// Why `project` has the status it has.
+    ///
+    /// # Errors
+    /// When the database does not answer, or lacks the rotation that the project names.
+    pub async fn why(&self, project: &Project) -> Result<Why, CommandError> {
+        let drift = match &project.drift_key {
+            Some(_) => self.store.last_drift(&project.group_id).await?,
+            None => None,
+        };
+        let looked_up = match &project.kms {
+            Some(_) => self.store.last_look_up(&project.group_id).await?,
+            None => None,
+        };
+        let row = match project.open_rotation {
+            Some(open) => Some(self.rotation(open.id).await?),
+            None => None,
+        };
+        let rotation = row.as_ref().map(|row| &row.rotation);
+        let beside = Beside { drift: drift.as_ref(), looked_up, rotation };
+        let sentences = sentences(project, &self.settings.policy, &beside, self.clock.now());
+        Ok(Why { sentences, drift })
+    }
+}
+
+fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Timestamp) -> Vec<String> {
+    let mut told = vec![match &project.current_key {
+        Some(key) => format!("Atlas holds the key {key}."),
+        None => "Atlas holds no customer-managed key, as far as Keywheel has seen.".to_owned(),
+    }];
+    told.extend(age(project, now));
+    told.extend(due(project, defaults, now));
+    if project.valid == Some(false) {
+        told.push("Atlas calls the key invalid and will shut the clusters down; re-enable the key in its key service.".to_owned());
+    }
+    if let Some(key) = &project.drift_key {
+        told.push(format!("Somebody else set the key {key}. If that is right, say since when with `keywheel project edit --since`."));
+        told.extend(beside.drift.iter().flat_map(|it| it.sentences.clone()));
+    }
+    if let Some(error) = &project.last_error {
+        told.push(format!("The last look failed: {error}"));
+    }
+    if project.current_key.as_ref().is_some_and(KeyRef::is_versionless) {
+        told.push(
+            "The identifier names no version, so nobody can know how old the key is; set a versioned one."
+                .to_owned(),
+        );
+    }
+    if let Some(name) = &project.kms {
+        told.push(match &beside.looked_up {
+            Some((at, said)) => {
+                format!("The look-up {name} was last asked for its newest key at {at}: {said}.")
+            }
+            None => format!("The look-up {name} was not asked for its newest key yet."),
+        });
+    }
+    if project.owners.is_empty() {
+        told.push(
+            "It has no owner, so nobody is told; add one with `keywheel project edit --owner`.".to_owned(),
+        );
+    }
+    told.extend(beside.rotation.map(open).unwrap_or_default());
+    told
+}
+
+/// How long the key has served, and who says so.
+fn age(project: &Project, now: Timestamp) -> Option<String> {
+    let since = project.key_since?;
+    let days = now.since(since).as_secs() / 86_400;
+    let source = match project.key_since_source {
+        None => return Some(format!("It has served for {days} days.")),
+        Some(SinceSource::FirstSeen) => {
+            return Some(format!(
+                "It has served for at least {days} days: it was there when Keywheel first looked."
+            ));
+        }
+        Some(source) => source,
+    };
+    let says = match source {
+        SinceSource::Operator => "a person said so",
+        SinceSource::Rotation => "Keywheel's own rotation",
+        SinceSource::AtlasEvent => "Atlas' event about a rotated key, which does not name the key",
+        SinceSource::FirstSeen => "the first look",
+    };
+    Some(format!("It has served for {days} days, since {since} (source: {source}, {says})."))
+}
+
+/// When the cryptoperiod ends.
+fn due(project: &Project, defaults: &Policy, now: Timestamp) -> Option<String> {
+    let due = project.due(defaults)?;
+    let interval = project.policy(defaults).interval;
+    Some(if due > now {
+        format!(
+            "Its cryptoperiod of {interval} ends in {} days, at {due}.",
+            now.until(due).as_secs() / 86_400
+        )
+    } else {
+        format!(
+            "Its cryptoperiod of {interval} ended {} days ago, at {due}. Propose a new key with `keywheel rotate`.",
+            now.since(due).as_secs() / 86_400
+        )
+    })
+}
+
+/// Where the open rotation stands.
+fn open(rotation: &Rotation) -> Vec<String> {
+    let mut told = vec![format!("Rotation {} to {} is {}.", rotation.id, rotation.new_key, rotation.state)];
+    if let Some(hold) = rotation.hold {
+        told.push(format!("It waits: {hold}."));
+        if let Some(check) = failed(&rotation.observing.checks).filter(|_| hold == Hold::Preflight) {
+            told.push(format!("The check {} fails: {}.", check.name, check.detail));
+        }
+    }
+    told.extend(rotation.cause.map(|cause| remedy(cause, rotation)));
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::key::{Place, Provider};
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn project() -> Project {
+        Project {
+            group_id: "32b6e34b3d91647abb20e7b8".parse().unwrap(),
+            name: "payments".to_owned(),
+            provider: Some(Provider::Aws),
+            current_key: Some("1234abcd-12ab-34cd-56ef-1234567890ab".parse().unwrap()),
+            place: Place::default(),
+            key_since: Some(at("2026-01-01T00:00:00Z")),
+            key_since_source: Some(SinceSource::Operator),
+            valid: Some(true),
+            private_networking: false,
+            owners: vec!["ada@example.com".to_owned()],
+            environment: None,
+            credential: "default".to_owned(),
+            kms: None,
+            alias: None,
+            policy: None,
+            drift_key: None,
+            last_checked_at: None,
+            last_error: None,
+            next_check_at: at("2026-01-01T00:00:00Z"),
+            next_reminder_at: None,
+            created_at: at("2026-01-01T00:00:00Z"),
+            open_rotation: None,
+            version: 1,
+        }
+    }
+
+    fn told(project: &Project, beside: &Beside<'_>) -> Vec<String> {
+        sentences(project, &Policy::default(), beside, at("2026-01-11T00:00:00Z"))
+    }
+
+    #[test]
+    fn a_healthy_project_has_a_key_an_age_and_a_due_date() {
+        assert_eq!(
+            told(&project(), &Beside::default()),
+            [
+                "Atlas holds the key 1234abcd-12ab-34cd-56ef-1234567890ab.",
+                "It has served for 10 days, since 2026-01-01T00:00:00.000000Z (source: operator, a person said so).",
+                "Its cryptoperiod of 90d ends in 80 days, at 2026-04-01T00:00:00.000000Z.",
+            ]
+        );
+    }
+
+    #[test]
+    fn everything_that_is_wrong_has_its_sentence() {
+        let project = Project {
+            current_key: None,
+            key_since: None,
+            valid: Some(false),
+            drift_key: project().current_key,
+            last_error: Some("timed out".to_owned()),
+            kms: Some("aws".to_owned()),
+            owners: Vec::new(),
+            ..project()
+        };
+        let finding = serde_json::json!({
+            "groupId": project.group_id, "projectName": "payments", "from": null, "to": null,
+            "kind": "changed", "sentences": ["It was set by x."],
+        });
+        let finding = serde_json::from_value(finding).unwrap();
+        let told = told(&project, &Beside { drift: Some(&finding), ..Beside::default() });
+        for (sentence, part) in told.iter().zip([
+            "holds no customer-managed key",
+            "calls the key invalid",
+            "Somebody else set the key 1234abcd",
+            "It was set by x.",
+            "failed: timed out",
+            "was not asked for its newest key yet",
+            "has no owner",
+        ]) {
+            assert!(sentence.contains(part), "{sentence}: {part}");
+        }
+        assert_eq!(told.len(), 7, "{told:?}");
+    }
+}

@@ -1,0 +1,29 @@
+//! The audit log.
+
+use axum::Json;
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{Paging, Query, views};
+use crate::api::{AuditPage, NumberedPage};
+use crate::domain::role::Role;
+use crate::web::Web;
+use crate::web::operation::{QUERY, needs};
+use crate::web::problem::Problem;
+
+pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(needs(web, Role::Viewer, &[&QUERY], routes!(list)))
+}
+
+#[utoipa::path(
+    get, path = "/audit", tag = "watching", operation_id = "listAudit",
+    summary = "List what anyone did, the newest first",
+    params(NumberedPage),
+    responses((status = 200, description = "A page of the audit log.", body = AuditPage)),
+)]
+async fn list(State(web): State<Web>, Query(page): Query<NumberedPage>) -> Result<Json<AuditPage>, Problem> {
+    let paging = Paging::new(page.limit, page.cursor);
+    let rows = web.engine.store.audit(paging.after()?, paging.limit).await?;
+    Ok(paging.page(rows, |row| row.seq.to_string(), views::audit))
+}

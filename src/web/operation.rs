@@ -1,0 +1,129 @@
+//! One operation of the API: its route, the role it needs, and the problems it may answer.
+//!
+//! What is stated here both enforces and documents: [`needs`] puts the check of the role before the
+//! handlers and writes the role into the document, so the two cannot differ. A problem that is not listed
+//! here fails the tests, which hold every answer against the document.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Type};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, SecurityRequirement};
+use utoipa_axum::router::UtoipaMethodRouter;
+
+use super::Web;
+use super::auth::Caller;
+use super::problem::Problem;
+use crate::api::problem::Code;
+use crate::domain::role::Role;
+
+/// The name of the security scheme: a bearer token.
+pub(super) const TOKEN: &str = "token";
+
+/// The problems of every operation that takes a token.
+const WITH_TOKEN: [Code; 5] =
+    [Code::Unauthenticated, Code::Forbidden, Code::TooManyFailures, Code::Database, Code::Internal];
+
+/// The problems of a request body that is JSON.
+pub(super) const BODY: [Code; 3] = [Code::Malformed, Code::TooLarge, Code::Invalid];
+
+/// The problems of query parameters.
+pub(super) const QUERY: [Code; 2] = [Code::Malformed, Code::Invalid];
+
+/// The problems of a call to Atlas.
+pub(super) const ATLAS: [Code; 5] =
+    [Code::AtlasAuth, Code::AtlasNotFound, Code::AtlasBusy, Code::AtlasUnreachable, Code::AtlasRefused];
+
+/// Operations that need `role`, and the problems they may answer beside those of a token.
+pub(super) fn needs(
+    web: &Web,
+    role: Role,
+    problems: &[&[Code]],
+    (schemas, mut paths, routes): UtoipaMethodRouter<Web>,
+) -> UtoipaMethodRouter<Web> {
+    for operation in paths.paths.values_mut().flat_map(operations) {
+        operation.security = Some(vec![SecurityRequirement::new(TOKEN, [role.as_str()])]);
+        let extensions = operation.extensions.get_or_insert_default();
+        extensions.insert("x-required-role".to_owned(), role.as_str().into());
+        let role = format!("Needs the role `{role}`.");
+        operation.description = Some(match operation.description.take().filter(|text| !text.is_empty()) {
+            Some(text) => format!("{text}\n\n{role}"),
+            None => role,
+        });
+        document(operation, problems.iter().copied().flatten().chain(&WITH_TOKEN));
+    }
+    (schemas, paths, routes.route_layer(from_fn_with_state((web.clone(), role), admit)))
+}
+
+/// Operations whose request body may be left out.
+pub(super) fn body_optional(
+    (schemas, mut paths, routes): UtoipaMethodRouter<Web>,
+) -> UtoipaMethodRouter<Web> {
+    for operation in paths.paths.values_mut().flat_map(operations) {
+        if let Some(RefOr::T(body)) = &mut operation.request_body {
+            body.required = Some(Required::False);
+        }
+    }
+    (schemas, paths, routes)
+}
+
+/// Operations that take no token, and the problems they may answer.
+pub(super) fn open(
+    problems: &[Code],
+    (schemas, mut paths, routes): UtoipaMethodRouter<Web>,
+) -> UtoipaMethodRouter<Web> {
+    for operation in paths.paths.values_mut().flat_map(operations) {
+        operation.security = Some(Vec::new());
+        document(operation, problems.iter().chain(&[Code::Internal]));
+    }
+    (schemas, paths, routes)
+}
+
+/// Lets a caller through who holds `role`; handlers find it among the request's extensions.
+async fn admit(
+    State((web, role)): State<(Web, Role)>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let caller = Caller::identify(&parts, &web).await?;
+    caller.must_be(role)?;
+    parts.extensions.insert(caller);
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+fn operations(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, options, head, patch, trace, .. } = path;
+    [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+}
+
+/// Adds a response for each status, with the codes that may come with it.
+fn document<'a>(operation: &mut Operation, problems: impl Iterator<Item = &'a Code>) {
+    let mut by_status = BTreeMap::<u16, Vec<Code>>::new();
+    for code in problems {
+        for status in code.statuses() {
+            let codes = by_status.entry(*status).or_default();
+            if !codes.contains(code) {
+                codes.push(*code);
+            }
+        }
+    }
+    for (status, codes) in by_status {
+        let meanings: Vec<_> = codes.iter().map(|code| format!("`{code}`: {}", code.meaning())).collect();
+        let one_of = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(codes.iter().map(|code| code.as_str())));
+        let schema = AllOfBuilder::new()
+            .item(Ref::from_schema_name("Problem"))
+            .item(ObjectBuilder::new().property("code", one_of));
+        let content = ContentBuilder::new().schema(Some(RefOr::T(schema.build().into()))).build();
+        let response = ResponseBuilder::new()
+            .description(format!("{}.", meanings.join("; ")))
+            .content("application/problem+json", content);
+        operation.responses.responses.insert(status.to_string(), response.build().into());
+    }
+}
