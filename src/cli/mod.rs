@@ -102,6 +102,7 @@ pub(super) struct Global {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each run")]
 enum Verb {
     /// Show three rotations in one process, against a simulated Atlas; nothing real is touched
     #[command(after_help = "Example:\n  keywheel demo --fast")]

@@ -59,7 +59,7 @@ impl Served {
         match serde_json::to_vec(&document) {
             Ok(text) => drop(self.0.set(text.into())),
             Err(error) => {
-                tracing::error!(error = %error, "the document of the API cannot be written as JSON")
+                tracing::error!(error = %error, "the document of the API cannot be written as JSON");
             }
         }
     }
