@@ -32,3 +32,4 @@ mod store;
 mod support;
 mod webhooks;
 mod windows;
+mod words;
