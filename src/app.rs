@@ -21,9 +21,9 @@ use crate::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, T
 use crate::config::{self, Config, Loaded, Sources};
 use crate::domain::role::Role;
 use crate::domain::time::{Clock, SystemClock, Timestamp};
-use crate::engine::courier::Courier;
-use crate::engine::dispatch::Dispatch;
-use crate::engine::guard::Guard;
+use crate::engine::epoch::EpochWatch;
+use crate::engine::mail_sender::MailSender;
+use crate::engine::webhook_sender::WebhookSender;
 use crate::engine::{Engine, Settings, driver, hint, intake, poll, ready, schedule, sweep};
 use crate::lifecycle::Shutdown;
 use crate::mail::{Smtp, SmtpOptions};
@@ -37,13 +37,13 @@ use crate::webhook::{self, Key, Target};
 
 mod demo;
 mod doctor;
-mod door;
-mod look_ups;
+mod listener;
+mod lookups;
 mod presence;
 mod reload;
 mod supervisor;
 
-use look_ups::LookUps;
+use lookups::LookUps;
 
 pub use demo::demo;
 pub use doctor::{Accept, doctor};
@@ -124,7 +124,7 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
         verify: config.verify.clone(),
         pace: config.pace.clone(),
         drift_every: config.sweep.drift_every,
-        discover_every: config.sweep.discover_every,
+        poll_every: config.sweep.poll_every,
         request_timeout: config.atlas.request_timeout,
         whole_block: config.atlas.patch_body == config::PatchBody::WholeBlock,
         public_url: config.server.public_url.clone(),
@@ -180,7 +180,7 @@ struct Running {
     address: SocketAddr,
     smtp: watch::Sender<Option<Smtp>>,
     hooks: Arc<LiveHooks>,
-    look_ups: LookUps,
+    lookups: LookUps,
 }
 
 /// Opens, migrates and starts everything; returns once requests are answered.
@@ -191,12 +191,12 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     }
     store.check_schema().await?;
     if matches!(store, Store::Sqlite { .. }) {
-        // The lock file proves that whoever held a claim is gone.
+        // The lock file proves that the holder of a claim is gone.
         store.clear_leases().await?;
     }
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
-    let guard = Guard::new(doctor::mark_file(config))?;
+    let guard = EpochWatch::new(doctor::mark_file(config))?;
     guard.start(&store, SystemClock.now()).await?;
     match guard.record(&store, SystemClock.now()).await {
         // A database in doubt is served, so that people can look at it.
@@ -204,8 +204,8 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
         recorded => recorded.map_err(|why| anyhow!("{why}"))?,
     }
     guard.compare_clocks(&store, &SystemClock).await?;
-    let look_ups = LookUps::new(look_ups::services(config)?);
-    let engine = engine(config, store)?.with_guard(guard).with_kms(look_ups.for_engine());
+    let lookups = LookUps::new(lookups::services(config)?);
+    let engine = engine(config, store)?.with_guard(guard).with_kms(lookups.for_engine());
     let smtp = smtp(config)?;
     engine.webhooks.replace(webhooks(config)?);
     let hooks = Arc::new(LiveHooks::new(hooks(&engine, config)?));
@@ -226,10 +226,10 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     };
     let app = router(web);
     let network = |_: &tokio::net::TcpStream| Origin::Network;
-    shutdown.spawn_named("http", door::serve(listener, app.clone(), network, shutdown.clone()));
+    shutdown.spawn_named("http", listener::serve(listener, app.clone(), network, shutdown.clone()));
     if let Some(path) = &config.server.socket {
         let listener = local_socket(path)?;
-        let (serving, path) = (door::serve(listener, app, Origin::local, shutdown.clone()), path.clone());
+        let (serving, path) = (listener::serve(listener, app, Origin::local, shutdown.clone()), path.clone());
         shutdown.spawn_named("socket", async move {
             serving.await;
             // A socket left behind is not in the way of the next start, only untidy.
@@ -243,16 +243,16 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     shutdown.spawn_named("poll", poll::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("sweep", sweep::run(engine.clone(), shutdown.token()));
     let (smtp, present) = watch::channel(smtp);
-    let courier = Courier::new(engine.clone(), present, config.mail.per_minute);
-    shutdown.spawn_named("courier", courier.run(shutdown.token()));
-    shutdown.spawn_named("dispatch", Dispatch::new(engine.clone()).run(shutdown.token()));
+    let mail_sender = MailSender::new(engine.clone(), present, config.mail.per_minute);
+    shutdown.spawn_named("mail_sender", mail_sender.run(shutdown.token()));
+    shutdown.spawn_named("dispatch", WebhookSender::new(engine.clone()).run(shutdown.token()));
     let (heart, cron, token) = (engine.clone(), config.sweep.cron.clone(), shutdown.token());
     shutdown.spawn_named("schedule", async move {
         if let Err(error) = schedule::run(heart, &cron, token).await {
             tracing::error!(error = %error, "the schedule failed");
         }
     });
-    Ok(Running { engine, address, smtp, hooks, look_ups })
+    Ok(Running { engine, address, smtp, hooks, lookups })
 }
 
 /// The admin socket, for this user only. One left by a dead daemon is replaced.
@@ -297,12 +297,12 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     shutdown.listen()?;
     // Asked for before anybody is told that we are here: a SIGHUP that came earlier would end us.
     let hangups = reload::hangups()?;
-    let Running { engine, address, smtp, hooks, look_ups } = start(&loaded.config, &shutdown).await?;
+    let Running { engine, address, smtp, hooks, lookups } = start(&loaded.config, &shutdown).await?;
     tracing::info!(address = %address, "keywheel serves");
     let store = engine.store.clone();
     shutdown.spawn_named("supervisor", supervisor::run(engine.clone(), shutdown.token()));
     let log = Arc::new(log);
-    let live = reload::Live { engine, smtp, hooks, look_ups, log: Arc::clone(&log) };
+    let live = reload::Live { engine, smtp, hooks, lookups, log: Arc::clone(&log) };
     shutdown.spawn_named("reload", reload::run(live, loaded, sources, hangups, shutdown.token()));
     shutdown.ending().await;
     supervisor::stopping();
@@ -323,7 +323,7 @@ pub async fn migrate(config: Config) -> anyhow::Result<String> {
     Ok(format!("the database is at schema {}", crate::store::known_version()))
 }
 
-/// A database that a command beside the daemon uses; made when there is none yet.
+/// A database that a command beside the daemon uses; created when it does not exist.
 async fn beside(config: &Config) -> anyhow::Result<Store> {
     let store = open(config, Access::Beside).await?;
     match store.check_schema().await {
@@ -403,7 +403,7 @@ pub async fn token_list(config: Config) -> anyhow::Result<Value> {
     Ok(json!({ "items": items, "next": null }))
 }
 
-/// Revokes a token; false when there is none of that name.
+/// Revokes a token; false when no token has that name.
 ///
 /// # Errors
 /// What the database answered.

@@ -1,6 +1,6 @@
 //! Starting and ending of long-lived tasks.
 //!
-//! A [`Shutdown`] is passed to whoever runs for long; nothing is static. The first SIGTERM or
+//! A [`Shutdown`] is passed to every task that runs for long; nothing is static. The first SIGTERM or
 //! SIGINT asks everybody to finish (state is durable, so parking a rotation is free), the second
 //! ends the process at once with exit code 1. A task that ends although nobody asked, by returning
 //! or by panicking, takes the whole process down with exit code 1: a daemon that runs without its

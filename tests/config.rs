@@ -9,9 +9,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-struct Desk(tempfile::TempDir);
+struct ConfigFolder(tempfile::TempDir);
 
-impl Desk {
+impl ConfigFolder {
     fn new(file: &str) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
@@ -58,72 +58,75 @@ const ACCOUNT: &str = "[atlas.credentials.default]\nkind = \"service-account\"\n
 fn the_bad_inputs_an_operator_makes_are_refused_with_the_way_out() {
     let check = ["config", "check"];
     refused(
-        &Desk::new("[server]\nlisten_adress = \"127.0.0.1:1\"\n").run(&check, &[]),
+        &ConfigFolder::new("[server]\nlisten_adress = \"127.0.0.1:1\"\n").run(&check, &[]),
         &["server.listen_adress (keywheel.toml:2): there is no such setting"],
     );
     refused(
-        &Desk::new("[policy]\nintervall = \"30d\"\n").run(&check, &[]),
+        &ConfigFolder::new("[policy]\nintervall = \"30d\"\n").run(&check, &[]),
         &["policy.intervall (keywheel.toml:2)", "did you mean policy.interval?"],
     );
     refused(
-        &Desk::new(&format!("{ACCOUNT}client_secret_file = \"/nowhere/secret\"\n")).run(&check, &[]),
+        &ConfigFolder::new(&format!("{ACCOUNT}client_secret_file = \"/nowhere/secret\"\n")).run(&check, &[]),
         &["atlas.credentials.default.client_secret_file (keywheel.toml:4)", "/nowhere/secret cannot be read"],
     );
     refused(
-        &Desk::new(&format!("{ACCOUNT}client_secret = \"canary\"\nclient_secret_file = \"s\"\n"))
+        &ConfigFolder::new(&format!("{ACCOUNT}client_secret = \"canary\"\nclient_secret_file = \"s\"\n"))
             .run(&check, &[]),
         &["client_secret (keywheel.toml:4) and", "client_secret_file (keywheel.toml:5) are both set"],
     );
     refused(
-        &Desk::new("[policy]\nwindows = [{ cron = \"0 0 1 30 2 *\", duration = \"4h\" }]\n").run(&check, &[]),
+        &ConfigFolder::new("[policy]\nwindows = [{ cron = \"0 0 1 30 2 *\", duration = \"4h\" }]\n")
+            .run(&check, &[]),
         &["policy.windows (keywheel.toml:2): window 1", "can never open"],
     );
     refused(
-        &Desk::new("[verify]\ntimeout = \"14m\"\n[policy]\napprovals = 0\n").run(&check, &[]),
+        &ConfigFolder::new("[verify]\ntimeout = \"14m\"\n[policy]\napprovals = 0\n").run(&check, &[]),
         &["the configuration has 2 faults", "14m must be less than verify.guard (13m)", "policy.approvals"],
     );
     refused(
-        &Desk::new("").run(&["config", "check", "--config", "other.toml"], &[]),
+        &ConfigFolder::new("").run(&["config", "check", "--config", "other.toml"], &[]),
         &["other.toml cannot be read"],
     );
 }
 
 #[test]
 fn the_environment_beats_the_file_and_an_unknown_name_in_it_is_refused() {
-    let desk = Desk::new("[policy]\napprovals = 2\n");
-    let shown = desk
+    let folder = ConfigFolder::new("[policy]\napprovals = 2\n");
+    let shown = folder
         .run(&["config", "show"], &[("KEYWHEEL_POLICY__APPROVALS", "3"), ("KEYWHEEL_LOG__LEVEL", "debug")]);
     let out = text(&shown.stdout);
     let line = out.lines().find(|line| line.starts_with("approvals = 3")).unwrap();
     assert!(line.ends_with("# environment KEYWHEEL_POLICY__APPROVALS"), "{line}");
     assert!(out.contains("[log]\n") && out.contains("level = \"debug\""), "{out}");
     refused(
-        &desk.run(&["config", "check"], &[("KEYWHEEL_POLICY__APROVALS", "3")]),
+        &folder.run(&["config", "check"], &[("KEYWHEEL_POLICY__APROVALS", "3")]),
         &["policy.aprovals (environment KEYWHEEL_POLICY__APROVALS)", "did you mean policy.approvals?"],
     );
-    // What belongs to the command line or to a cluster scheduler is none of the configuration's.
+    // What belongs to the command line or to a cluster scheduler is not part of the configuration.
     let env = [("KEYWHEEL_SERVER", "http://x"), ("KEYWHEEL_TOKEN_FILE", "t"), ("KEYWHEEL_PORT", "tcp://1")];
-    assert!(desk.run(&["config", "check"], &env).status.success());
-    let named = desk.path().join("named.toml");
+    assert!(folder.run(&["config", "check"], &env).status.success());
+    let named = folder.path().join("named.toml");
     fs::write(&named, "[policy]\napprovals = 5\n").unwrap();
-    let shown = desk.run(&["config", "show", "-o", "json"], &[("KEYWHEEL_CONFIG", named.to_str().unwrap())]);
+    let shown =
+        folder.run(&["config", "show", "-o", "json"], &[("KEYWHEEL_CONFIG", named.to_str().unwrap())]);
     let json: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
     assert_eq!(json["policy.approvals"]["value"], 5);
 }
 
 #[test]
 fn no_secret_is_shown_and_warnings_go_to_standard_error() {
-    let desk = Desk::new(&format!("{ACCOUNT}client_secret = \"canary-a\"\n[verify]\nreadings = 1\n"));
+    let folder =
+        ConfigFolder::new(&format!("{ACCOUNT}client_secret = \"canary-a\"\n[verify]\nreadings = 1\n"));
     let env = [
         ("KEYWHEEL_DATABASE__URL", "postgres://kw:canary-b@db/kw"),
         ("KEYWHEEL_MAIL__SMTP_URL", "smtps://kw:canary-c@mail"),
     ];
     for args in [&["config", "show"][..], &["config", "show", "-o", "json"], &["config", "check"]] {
-        let output = desk.run(args, &env);
+        let output = folder.run(args, &env);
         let all = text(&output.stdout) + &text(&output.stderr);
         assert!(output.status.success() && !all.contains("canary"), "{all}");
     }
-    let check = desk.run(&["config", "check"], &env);
+    let check = folder.run(&["config", "check"], &env);
     assert_eq!(text(&check.stdout), "the configuration may be used (keywheel.toml), with one warning\n");
     assert!(
         text(&check.stderr).starts_with("warning: verify.readings = 1 is below"),
@@ -134,18 +137,18 @@ fn no_secret_is_shown_and_warnings_go_to_standard_error() {
 
 #[test]
 fn exit_codes_tell_usage_from_a_server_that_is_not_there() {
-    let desk = Desk::new("data_dir = \"d\"\n");
-    assert_eq!(desk.run(&["rotate"], &[]).status.code(), Some(2));
-    assert_eq!(desk.run(&["project", "add", "short"], &[]).status.code(), Some(2));
-    assert_eq!(desk.run(&["status", "--server", "http://127.0.0.1:1"], &[]).status.code(), Some(2));
-    let output = desk.run(&["status"], &[]);
+    let folder = ConfigFolder::new("data_dir = \"d\"\n");
+    assert_eq!(folder.run(&["rotate"], &[]).status.code(), Some(2));
+    assert_eq!(folder.run(&["project", "add", "short"], &[]).status.code(), Some(2));
+    assert_eq!(folder.run(&["status", "--server", "http://127.0.0.1:1"], &[]).status.code(), Some(2));
+    let output = folder.run(&["status"], &[]);
     assert_eq!(output.status.code(), Some(5));
     assert!(
         text(&output.stderr).contains("cannot reach the local socket d/keywheel.sock"),
         "{}",
         text(&output.stderr)
     );
-    assert!(desk.run(&["completions", "bash"], &[]).status.success());
+    assert!(folder.run(&["completions", "bash"], &[]).status.success());
 }
 
 #[test]

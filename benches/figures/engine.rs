@@ -9,8 +9,8 @@ use futures_util::future::{BoxFuture, join_all};
 use keywheel::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
 use keywheel::domain::policy::{Pace, Policy, Verify};
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
-use keywheel::engine::command::Verb;
-use keywheel::engine::guard::Guard;
+use keywheel::engine::command::OperatorVerb;
+use keywheel::engine::epoch::EpochWatch;
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{Engine, Settings, driver, remind, sweep};
 use keywheel::secret::Secret;
@@ -86,20 +86,20 @@ impl Site {
             verify: Verify::default(),
             pace: Pace::default(),
             drift_every: Span::from_secs(900),
-            discover_every: Span::from_secs(6 * 3600),
+            poll_every: Span::from_secs(6 * 3600),
             request_timeout: Span::from_secs(30),
             whole_block: false,
             public_url: "http://127.0.0.1".to_owned(),
             slots: 64,
             retention: keywheel::config::Retention {
-                mails: Span::from_days(400),
+                messages: Span::from_days(400),
                 events: Span::from_days(90),
-                looks: Span::from_days(400),
+                observations: Span::from_days(400),
                 replays: Span::from_days(90),
             },
         };
         change(&mut settings);
-        let guard = Guard::new(folder.path().join("epoch")).unwrap();
+        let guard = EpochWatch::new(folder.path().join("epoch")).unwrap();
         let engine = Engine::new(store, Arc::new(atlas), clock, settings).with_guard(guard);
         Self { folder, sim, engine }
     }
@@ -118,7 +118,7 @@ impl Site {
     }
 
     async fn approve(&self, row: &RotationRow) {
-        self.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
+        self.engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
     }
 
     /// When Atlas received each PATCH, by group.

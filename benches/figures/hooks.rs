@@ -501,7 +501,7 @@ async fn pestered(what: &str, stranger: Stranger) {
 async fn proposals(words: &str, at_once: u32) {
     let house = house().await;
     let (port, token) = (house.port, house.token());
-    // Whoever looks all the time is in the way of what is looked for.
+    // A query that never stops would slow down what it waits for.
     let look_every = Duration::from_millis(1) * at_once;
     let took = apart(move || async move {
         let next = AtomicUsize::new(0);

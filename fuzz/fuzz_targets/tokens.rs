@@ -50,7 +50,7 @@ fuzz_target!(|data: &[u8]| {
         let empty = rest.windows(2).position(|two| two == b"\n\n");
         let (token, set) = empty.map_or((rest, &b""[..]), |at| (&rest[..at], &rest[at + 2..]));
         let Ok(token) = std::str::from_utf8(token) else { return };
-        // Whoever chooses the keys may sign; nobody else may.
+        // Only the owner of the keys may sign.
         let _ = is_token(grid, set, token, now);
         assert_ne!(is_token(grid, KEYS.as_bytes(), token, now), Some(true), "{token}");
         return;

@@ -2,7 +2,7 @@
 //!
 //! The document of the API is generated from these structs, so their comments are its descriptions. Members
 //! are named in camelCase. Requests refuse members they do not know. Answers carry every member, null where
-//! there is no value; whoever reads one skips the members it does not know, so an older command line reads
+//! there is no value; a reader skips the members it does not know, so an older command line reads
 //! a newer server. A newer command line that meets an older server gets an error that names the missing
 //! member, except for members that may be null: one that is left out reads as null, which is what a server
 //! knows of something that it does not have yet.

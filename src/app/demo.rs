@@ -18,7 +18,7 @@ use crate::domain::role::Role;
 use crate::domain::rotation::state::State;
 use crate::domain::time::{Clock, SystemClock};
 use crate::engine::Engine;
-use crate::engine::command::{NewProject, Verb};
+use crate::engine::command::{NewProject, OperatorVerb};
 use crate::engine::propose::Proposed;
 use crate::lifecycle::Shutdown;
 use crate::net::client;
@@ -226,7 +226,9 @@ async fn follow(engine: &Engine, row: RotationRow, wanted: State) -> anyhow::Res
     let (id, mut after) = (row.rotation.id, 0);
     say(&format!("   {} -> {}", row.rotation.old_key, row.rotation.new_key))?;
     print_new(engine, id, &mut after).await?;
-    engine.say("grace", id, Verb::Approve, Some("looks right".to_owned()), Some(&row.proposal_hash)).await?;
+    engine
+        .say("grace", id, OperatorVerb::Approve, Some("looks right".to_owned()), Some(&row.proposal_hash))
+        .await?;
     let end = tokio::time::timeout(Duration::from_secs(180), async {
         loop {
             print_new(engine, id, &mut after).await?;

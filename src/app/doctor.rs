@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::look_ups::services;
+use super::lookups::services;
 use super::{actor, atlas, open, smtp, webhook};
 use crate::config::{Config, Loaded};
 use crate::domain::ids::GroupId;
@@ -16,7 +16,7 @@ use crate::domain::policy::Window;
 use crate::domain::rotation::machine::MAX_SKEW;
 use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::time::{Clock, Span, SystemClock};
-use crate::engine::guard::{present_mark, read_mark, regression, write_mark};
+use crate::engine::epoch::{present_mark, read_mark, regression, write_mark};
 use crate::store::{Access, BREAK_ACCEPTED, NewAudit, ProjectFilter, Store, StoreError};
 
 /// What an operator accepts.
@@ -92,7 +92,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     }
     schedule(&config, &mut findings);
     webhooks(&config, &mut findings);
-    look_ups(&config, &mut findings).await;
+    lookups(&config, &mut findings).await;
     let store = match open(&config, Access::Beside).await {
         Ok(store) => store,
         Err(error) => {
@@ -224,7 +224,7 @@ fn webhooks(config: &Config, findings: &mut Findings) {
 }
 
 /// Logs in to each key service. Whether a log-in may look at a key shows only on a key.
-async fn look_ups(config: &Config, findings: &mut Findings) {
+async fn lookups(config: &Config, findings: &mut Findings) {
     let services = match services(config) {
         Ok(services) => services,
         Err(error) => return findings.fail("kms", &format!("{error:#}")),

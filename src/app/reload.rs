@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::look_ups::{LookUps, services};
+use super::lookups::{LookUps, services};
 use super::{atlas, hooks, smtp, webhooks};
 use crate::config::{Config, Loaded, Sources};
 use crate::engine::Engine;
@@ -26,7 +26,7 @@ pub(super) struct Live {
     pub(super) engine: Engine,
     pub(super) smtp: watch::Sender<Option<Smtp>>,
     pub(super) hooks: Arc<LiveHooks>,
-    pub(super) look_ups: LookUps,
+    pub(super) lookups: LookUps,
     pub(super) log: Arc<Telemetry>,
 }
 
@@ -40,7 +40,7 @@ fn is_live(path: &str) -> bool {
     path.starts_with("atlas.credentials.")
         || path.starts_with("webhooks.")
         || path.starts_with("hooks.")
-        // A kind shows up when a look-up is new, gone or another one.
+        // A kind shows up when a lookup is new, gone or another one.
         || (path.starts_with("kms.") && path.rsplit('.').next() != Some("kind"))
         || matches!(path, "mail.smtp_url" | "mail.from" | "mail.ca_file" | "log.level")
 }
@@ -78,10 +78,10 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     let server = smtp(&fresh.config)?;
     let targets = webhooks(&fresh.config)?;
     let endpoints = hooks(&live.engine, &fresh.config)?;
-    let look_ups = services(&fresh.config)?;
+    let lookups = services(&fresh.config)?;
     live.log.set_level(&fresh.config.log.level)?;
     live.engine.atlas.replace(Arc::new(client));
-    live.look_ups.replace(&look_ups);
+    live.lookups.replace(&lookups);
     live.smtp.send_replace(server);
     live.engine.webhooks.replace(targets);
     live.hooks.replace(endpoints);

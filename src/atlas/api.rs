@@ -11,7 +11,7 @@ use super::{Atlas, Level};
 use crate::domain::event::KeyEvent;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Provider};
-use crate::domain::rotation::outcome::{Cluster, Failure, Observation, Reply};
+use crate::domain::rotation::outcome::{Cluster, Failure, Observation, PatchReply};
 use crate::domain::time::Timestamp;
 
 /// Atlas, as the engine sees it. Every call names a credential and gives up after `timeout`.
@@ -34,7 +34,7 @@ pub trait AtlasApi: Debug + Send + Sync {
         group: &'a GroupId,
         key: &'a KeyRef,
         timeout: Duration,
-    ) -> BoxFuture<'a, Reply>;
+    ) -> BoxFuture<'a, PatchReply>;
 
     /// [`Atlas::group_name`].
     fn group_name<'a>(
@@ -159,7 +159,7 @@ impl AtlasApi for Atlas {
         group: &'a GroupId,
         key: &'a KeyRef,
         timeout: Duration,
-    ) -> BoxFuture<'a, Reply> {
+    ) -> BoxFuture<'a, PatchReply> {
         Box::pin(self.set_key(credential, group, key, timeout))
     }
 

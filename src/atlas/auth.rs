@@ -8,10 +8,10 @@
 
 use std::sync::Arc;
 
-use super::answer::Answer;
 use super::client::{Broken, Deadline, Request};
 use super::digest::{ApiKey, Session};
 use super::error::{failure, is_about_the_login, told};
+use super::response::AtlasResponse;
 use super::token::ServiceAccount;
 use super::{Atlas, CredentialKind};
 use crate::domain::rotation::outcome::{Class, EndpointSet, Failure};
@@ -44,7 +44,7 @@ impl Atlas {
         set: EndpointSet,
         request: &Request,
         deadline: Deadline,
-    ) -> Result<Answer, Broken> {
+    ) -> Result<AtlasResponse, Broken> {
         let answer = self.call_in_its_name(credential, request, deadline).await?;
         self.levels.note(credential, set, &answer);
         Ok(answer)
@@ -55,7 +55,7 @@ impl Atlas {
         credential: &str,
         request: &Request,
         deadline: Deadline,
-    ) -> Result<Answer, Broken> {
+    ) -> Result<AtlasResponse, Broken> {
         match self.accounts.get(credential) {
             Some(Account::Service(account)) => self.call_with_token(account, request, deadline).await,
             Some(Account::Key(name, key)) => self.call_with_key(name, key, request, deadline).await,
@@ -75,7 +75,7 @@ impl Atlas {
         key: &ApiKey,
         request: &Request,
         deadline: Deadline,
-    ) -> Result<Answer, Broken> {
+    ) -> Result<AtlasResponse, Broken> {
         let in_its_name = |why: &str| format!("no login with the API key of the credential {name:?}: {why}");
         let prove = |session: &Session| {
             let header = self.http.request_target(request).and_then(|uri| {

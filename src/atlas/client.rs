@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use url::{Position, Url};
 
 use super::AtlasError;
-use super::answer::Answer;
 use super::error::told;
+use super::response::AtlasResponse;
 use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::time::{Clock, Span, Timestamp, monotonic};
 use crate::net::body::{self, BodyError};
@@ -120,7 +120,7 @@ impl Http {
         request: &Request,
         authorization: Option<&HeaderValue>,
         deadline: Deadline,
-    ) -> Result<Answer, Broken> {
+    ) -> Result<AtlasResponse, Broken> {
         let limit = self.request_timeout.min(deadline.left());
         if limit.is_zero() {
             return Err(Broken::NotSent(told(Class::Transient, "no time was left to ask Atlas")));
@@ -145,7 +145,7 @@ impl Http {
         request: &Request,
         authorization: Option<&HeaderValue>,
         limit: Duration,
-    ) -> Result<Answer, Broken> {
+    ) -> Result<AtlasResponse, Broken> {
         let mut outgoing = self
             .client
             .request(request.method.clone(), format!("{}{}", self.base, request.path))
@@ -171,7 +171,7 @@ impl Http {
         };
         let at = self.clock.now();
         let status = response.status().as_u16();
-        Ok(Answer {
+        Ok(AtlasResponse {
             status,
             at,
             error_code: text(response.headers(), &HeaderName::from_static("x-error-code")),

@@ -10,13 +10,13 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
-use super::answer::Answer;
 use super::client::{Broken, Deadline, Request};
 use super::error::{failure, told, unreadable};
+use super::response::AtlasResponse;
 use super::{Atlas, PatchBody, error};
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Place, Provider, aws_region};
-use crate::domain::rotation::outcome::{Class, EndpointSet, Failure, Observation, Reply};
+use crate::domain::rotation::outcome::{Class, EndpointSet, Failure, Observation, PatchReply};
 
 /// The only version in which this resource exists.
 pub(super) const V2023: &str = "application/vnd.atlas.2023-01-01+json";
@@ -43,7 +43,13 @@ impl Atlas {
 
     /// Sends one PATCH that sets the project's key, and says what came of it. The reply speaks of
     /// the request only; which key the project has, the next observation says.
-    pub async fn set_key(&self, credential: &str, group: &GroupId, key: &KeyRef, timeout: Duration) -> Reply {
+    pub async fn set_key(
+        &self,
+        credential: &str,
+        group: &GroupId,
+        key: &KeyRef,
+        timeout: Duration,
+    ) -> PatchReply {
         let deadline = Deadline::after(timeout);
         let body = match self.patch_body {
             PatchBody::KeyOnly => key_only(key),
@@ -61,7 +67,12 @@ impl Atlas {
         reply(self.call(credential, EndpointSet::Encryption, &request, deadline).await)
     }
 
-    async fn read(&self, credential: &str, group: &GroupId, deadline: Deadline) -> Result<Answer, Broken> {
+    async fn read(
+        &self,
+        credential: &str,
+        group: &GroupId,
+        deadline: Deadline,
+    ) -> Result<AtlasResponse, Broken> {
         let request = Request { method: Method::GET, path: path(group), accept: V2023, body: None };
         self.call(credential, EndpointSet::Encryption, &request, deadline).await
     }
@@ -107,33 +118,33 @@ fn replaced(key: &KeyRef, mut block: Block) -> Value {
 }
 
 /// What a PATCH came to.
-fn reply(result: Result<Answer, Broken>) -> Reply {
+fn reply(result: Result<AtlasResponse, Broken>) -> PatchReply {
     let answer = match result {
-        Ok(answer) if answer.is_success() => return Reply::Accepted,
+        Ok(answer) if answer.is_success() => return PatchReply::Accepted,
         Ok(answer) => answer,
         Err(Broken::NotSent(failure)) => return unsent(failure),
-        Err(Broken::Unanswered(failure)) => return Reply::Unknown(failure),
+        Err(Broken::Unanswered(failure)) => return PatchReply::Unknown(failure),
     };
     let failure = failure(&answer);
     match failure.class {
-        Class::Transient => Reply::NotTaken(failure),
-        Class::BadKey | Class::Refused | Class::Config => Reply::Refused(failure),
-        Class::Auth => Reply::Auth(failure),
-        Class::Gone => Reply::Gone(failure),
-        Class::Unknown => Reply::Unknown(failure),
+        Class::Transient => PatchReply::NotTaken(failure),
+        Class::BadKey | Class::Refused | Class::Config => PatchReply::Refused(failure),
+        Class::Auth => PatchReply::Auth(failure),
+        Class::Gone => PatchReply::Gone(failure),
+        Class::Unknown => PatchReply::Unknown(failure),
     }
 }
 
 /// What becomes of a PATCH that never left.
-fn unsent(failure: Failure) -> Reply {
+fn unsent(failure: Failure) -> PatchReply {
     match failure.class {
-        Class::Auth => Reply::Auth(failure),
-        Class::Gone => Reply::Gone(failure),
-        _ => Reply::NotTaken(failure),
+        Class::Auth => PatchReply::Auth(failure),
+        Class::Gone => PatchReply::Gone(failure),
+        _ => PatchReply::NotTaken(failure),
     }
 }
 
-pub(super) fn observation(answer: &Answer) -> Result<Observation, Failure> {
+pub(super) fn observation(answer: &AtlasResponse) -> Result<Observation, Failure> {
     let found = enabled(answer)?;
     let provider = found.as_ref().map(|(provider, _)| *provider);
     let block = found.map(|(_, block)| block).unwrap_or_default();
@@ -162,7 +173,7 @@ pub(super) fn observation(answer: &Answer) -> Result<Observation, Failure> {
 }
 
 /// The enabled provider and its block: the first in Atlas' order, should there be two.
-fn enabled(answer: &Answer) -> Result<Option<(Provider, Block)>, Failure> {
+fn enabled(answer: &AtlasResponse) -> Result<Option<(Provider, Block)>, Failure> {
     let Value::Object(mut config) = error::json(answer)? else {
         return Err(unreadable(answer.status, "Atlas' reply is no encryption configuration"));
     };
@@ -189,7 +200,7 @@ fn enabled(answer: &Answer) -> Result<Option<(Provider, Block)>, Failure> {
     Ok(None)
 }
 
-fn flag(answer: &Answer, block: &Block, name: &str) -> Result<Option<bool>, Failure> {
+fn flag(answer: &AtlasResponse, block: &Block, name: &str) -> Result<Option<bool>, Failure> {
     match block.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(value)) => Ok(Some(*value)),
@@ -199,7 +210,7 @@ fn flag(answer: &Answer, block: &Block, name: &str) -> Result<Option<bool>, Fail
     }
 }
 
-fn text_field<'a>(answer: &Answer, block: &'a Block, name: &str) -> Result<Option<&'a str>, Failure> {
+fn text_field<'a>(answer: &AtlasResponse, block: &'a Block, name: &str) -> Result<Option<&'a str>, Failure> {
     match block.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(value)) => Ok(Some(value.as_str()).filter(|value| !value.trim().is_empty())),

@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use super::answer::Answer;
+use super::response::AtlasResponse;
 use crate::domain::rotation::outcome::{Class, Failure};
 
 /// How much of Atlas' detail is kept, in characters.
@@ -27,7 +27,7 @@ pub(super) fn unreadable(status: u16, detail: impl Into<String>) -> Failure {
 }
 
 /// The JSON of a successful reply.
-pub(super) fn json(answer: &Answer) -> Result<Value, Failure> {
+pub(super) fn json(answer: &AtlasResponse) -> Result<Value, Failure> {
     if !answer.is_success() {
         return Err(failure(answer));
     }
@@ -36,7 +36,7 @@ pub(super) fn json(answer: &Answer) -> Result<Value, Failure> {
 }
 
 /// Reads a reply that is not a success.
-pub(super) fn failure(answer: &Answer) -> Failure {
+pub(super) fn failure(answer: &AtlasResponse) -> Failure {
     let said = said_by_atlas(answer);
     let word = |name: &str| said.as_ref().and_then(|said| said.get(name)).and_then(text);
     let code = word("errorCode").or_else(|| answer.error_code.clone());
@@ -51,13 +51,13 @@ pub(super) fn failure(answer: &Answer) -> Failure {
 }
 
 /// Whether another login by the same credential could change the answer.
-pub(super) fn is_about_the_login(answer: &Answer) -> bool {
+pub(super) fn is_about_the_login(answer: &AtlasResponse) -> bool {
     answer.status == 401
         && failure(answer).code.is_none_or(|code| !NOT_ABOUT_THE_LOGIN.contains(&code.as_str()))
 }
 
 /// The error object, when the body is one of Atlas'.
-fn said_by_atlas(answer: &Answer) -> Option<Value> {
+fn said_by_atlas(answer: &AtlasResponse) -> Option<Value> {
     let value: Value = serde_json::from_slice(answer.body.as_ref().ok()?).ok()?;
     ["error", "errorCode", "detail"].iter().any(|name| value.get(name).is_some()).then_some(value)
 }
@@ -75,7 +75,7 @@ pub(super) fn cap(text: String) -> String {
     }
 }
 
-fn describe(answer: &Answer) -> String {
+fn describe(answer: &AtlasResponse) -> String {
     let status = answer.status;
     match (&answer.redirect, &answer.body) {
         (Some(to), _) => format!(

@@ -3,12 +3,12 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::answer::Answer;
 use super::client::wait;
 use super::digest::ApiKey;
 use super::encryption::observation;
 use super::error::failure;
 use super::inventory::{Group, group, key_event};
+use super::response::AtlasResponse;
 use super::token::{ServiceAccount, read_token};
 use crate::domain::event::KeyEvent;
 use crate::domain::rotation::outcome::{Failure, Observation};
@@ -16,8 +16,8 @@ use crate::domain::time::{Span, Timestamp};
 use crate::net::header::http_date;
 use crate::secret::Secret;
 
-fn answer(status: u16, body: &[u8], at: Timestamp) -> Answer {
-    Answer {
+fn answer(status: u16, body: &[u8], at: Timestamp) -> AtlasResponse {
+    AtlasResponse {
         status,
         at,
         error_code: None,
@@ -73,7 +73,7 @@ pub fn times(value: &str, now: Timestamp) -> (Option<Span>, Option<Timestamp>) {
 pub fn digest(challenges: Vec<String>, info: &str, at: Timestamp) -> Result<[String; 2], String> {
     let key = ApiKey::new("public".to_owned(), Secret::new("private"));
     let info = Some(info.to_owned());
-    let answer = Answer { challenges, authentication_info: info, ..answer(401, b"", at) };
+    let answer = AtlasResponse { challenges, authentication_info: info, ..answer(401, b"", at) };
     let text = |session: &_| {
         let header = key.authorization(session, &Method::GET, "/api/atlas/v2/groups")?;
         Ok::<_, String>(String::from_utf8_lossy(header.as_bytes()).into_owned())

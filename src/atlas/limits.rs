@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::answer::Answer;
+use super::response::AtlasResponse;
 use crate::domain::rotation::outcome::EndpointSet;
 use crate::domain::time::Timestamp;
 
@@ -36,7 +36,7 @@ pub struct Level {
 pub(super) struct Levels(Mutex<BTreeMap<(String, EndpointSet), Level>>);
 
 impl Levels {
-    pub(super) fn note(&self, credential: &str, set: EndpointSet, answer: &Answer) {
+    pub(super) fn note(&self, credential: &str, set: EndpointSet, answer: &AtlasResponse) {
         let (limit, Some(remaining)) = answer.rate_limit else { return };
         let level = Level { credential: credential.to_owned(), set, limit, remaining, at: answer.at };
         let mut levels = self.0.lock().unwrap_or_else(PoisonError::into_inner);

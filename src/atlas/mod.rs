@@ -10,7 +10,6 @@
 //! `client` is one HTTP round trip, `auth` the login with `token` and `digest` for its two kinds,
 //! `encryption` and `inventory` the calls, `error` the classes of failure, `limits` the rate limits.
 
-mod answer;
 mod api;
 mod auth;
 mod client;
@@ -21,6 +20,7 @@ mod error;
 pub(crate) mod fuzzing;
 mod inventory;
 mod limits;
+mod response;
 mod token;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //!
 //! A service account has one token per process, asked for when it is first needed, replaced at 80 %
 //! of its life, and replaced once when Atlas answers 401. Only one request for a token is on its way
-//! at a time; whoever comes meanwhile waits for its result, good or bad. Atlas allows 100 live
+//! at a time; a caller that comes meanwhile waits for its result, good or bad. Atlas allows 100 live
 //! tokens per service account and then refuses new ones for up to an hour, so requests are counted
 //! ([`TokenBudget`](super::TokenBudget)), none is made before the time that `Retry-After` asked
 //! for, and a 401 that a new token did not cure is not answered with yet another token for a
@@ -20,9 +20,9 @@ use tokio::time::timeout;
 use url::form_urlencoded::byte_serialize;
 
 use super::Atlas;
-use super::answer::Answer;
 use super::client::{Broken, Deadline, Request};
 use super::error::{cap, failure, is_about_the_login, told};
+use super::response::AtlasResponse;
 use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::time::{Span, Timestamp};
 use crate::secret::Secret;
@@ -118,7 +118,7 @@ impl Atlas {
         account: &ServiceAccount,
         request: &Request,
         deadline: Deadline,
-    ) -> Result<Answer, Broken> {
+    ) -> Result<AtlasResponse, Broken> {
         let bearer = self.bearer(account, deadline).await.map_err(Broken::NotSent)?;
         let answer = self.http.send(request, Some(&bearer.header), deadline).await?;
         if !is_about_the_login(&answer) {
@@ -252,7 +252,10 @@ fn token_request(account: &ServiceAccount) -> Result<(Request, HeaderValue), Fai
 }
 
 /// Reads the reply of the token endpoint: the `Authorization` header to send, and its life.
-pub(super) fn read_token(account: &ServiceAccount, answer: &Answer) -> Result<(HeaderValue, Span), Failure> {
+pub(super) fn read_token(
+    account: &ServiceAccount,
+    answer: &AtlasResponse,
+) -> Result<(HeaderValue, Span), Failure> {
     let said: Option<Value> = answer.body.as_ref().ok().and_then(|body| serde_json::from_slice(body).ok());
     if !answer.is_success() {
         return Err(refused_token(account, answer, said.as_ref()));
@@ -271,7 +274,7 @@ pub(super) fn read_token(account: &ServiceAccount, answer: &Answer) -> Result<(H
 }
 
 /// An error in OAuth's form, `{"error", "error_description"}`, or whatever else came.
-fn refused_token(account: &ServiceAccount, answer: &Answer, said: Option<&Value>) -> Failure {
+fn refused_token(account: &ServiceAccount, answer: &AtlasResponse, said: Option<&Value>) -> Failure {
     let word = |name: &str| {
         let text = said.and_then(|said| said.get(name)).and_then(Value::as_str)?.trim();
         (!text.is_empty()).then(|| cap(text.to_owned()))

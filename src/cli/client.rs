@@ -18,7 +18,7 @@ use url::Url;
 use super::Global;
 use super::failure::{Failure, Problem};
 use super::printer::Printer;
-use super::reply::{List, Reply, read};
+use super::reply::{ApiResponse, List, read};
 use crate::api::Page;
 use crate::api::project::Project;
 use crate::config::{Config, Sources};
@@ -60,7 +60,7 @@ impl Client {
         Self::over_socket(&socket)
     }
 
-    /// A server on this machine; whoever may open the socket is its admin.
+    /// A server on this machine; anyone who may open the socket is its admin.
     pub(super) fn over_socket(socket: &Path) -> Result<Self, Failure> {
         let base = Url::parse("http://localhost").map_err(broken)?;
         let http = client::builder(Some(&base), CONNECT).unix_socket(socket.to_owned());
@@ -112,7 +112,7 @@ impl Client {
     }
 
     /// Reads something.
-    pub(super) async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Reply, Failure> {
+    pub(super) async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<ApiResponse, Failure> {
         self.call(Method::GET, path, query, None::<&()>).await
     }
 
@@ -122,7 +122,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<ApiResponse, Failure> {
         self.call(method, path, &[], body).await
     }
 
@@ -132,7 +132,7 @@ impl Client {
         path: &str,
         query: &[(&str, &str)],
         body: Option<&impl Serialize>,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<ApiResponse, Failure> {
         let reads = method == Method::GET;
         let asked = format!("{method} {path}");
         let mut request = self.http.request(method, self.url(path, query)).timeout(ANSWER);
@@ -152,7 +152,7 @@ impl Client {
                 self.target
             )));
         }
-        Ok(Reply { text, created, asked })
+        Ok(ApiResponse { text, created, asked })
     }
 
     async fn body(&self, mut response: Response, reads: bool) -> Result<String, Failure> {

@@ -1,6 +1,6 @@
 //! Many projects at once: from a file, or from what Atlas shows.
 //!
-//! Each project is one call to the API, so that one set of rules decides whoever adds it. What is
+//! Each project is one call to the API, so that one set of rules decides for every caller. What is
 //! wrong with one keeps none of the others out; only a server that cannot be reached, or a token that
 //! may not add anything, ends the whole.
 
@@ -25,7 +25,7 @@ use crate::api::Page;
 use crate::api::problem::Code;
 use crate::api::project::Project;
 use crate::domain::text::visible;
-use file::{Format, Refusal, Row};
+use file::{Format, ImportRow, Refusal};
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
@@ -211,7 +211,7 @@ pub(super) async fn run(args: &Import, client: &Client, printer: &mut Printer) -
     report.end(printer)
 }
 
-fn place(row: &Row) -> String {
+fn place(row: &ImportRow) -> String {
     match row.line {
         Some(line) => format!("row {} (line {line})", row.number),
         None => format!("row {}", row.number),

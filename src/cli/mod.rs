@@ -1,7 +1,7 @@
 //! The command line: the tree of verbs, and which file carries each out.
 //!
 //! Verbs on projects, rotations and records are clients of the API, so that one set of rules
-//! decides whoever asks; only `serve demo sim migrate token config doctor` and `audit verify` work on
+//! decides for every caller; only `serve demo sim migrate token config doctor` and `audit verify` work on
 //! files and the database of this machine. Nothing here decides anything about a rotation.
 
 mod client;
@@ -51,7 +51,7 @@ pub struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
-    verb: Verb,
+    verb: CliVerb,
 }
 
 /// What every verb takes.
@@ -103,7 +103,7 @@ pub(super) struct Global {
 
 #[derive(Debug, Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one for each run")]
-enum Verb {
+enum CliVerb {
     /// Show three rotations in one process, against a simulated Atlas; nothing real is touched
     #[command(after_help = "Example:\n  keywheel demo --fast")]
     Demo(local::Demo),
@@ -138,7 +138,7 @@ enum Verb {
     Token(local::TokenVerb),
     /// Track Atlas projects
     #[command(subcommand)]
-    Project(projects::Verb),
+    Project(projects::ProjectVerb),
     /// Show how the server and its projects are
     #[command(after_help = "Example:\n  keywheel status --watch")]
     Status(records::Status),
@@ -158,7 +158,7 @@ enum Verb {
     Rotate(rotations::Rotate),
     /// List, show and follow rotations
     #[command(subcommand)]
-    Rotation(rotations::Verb),
+    Rotation(rotations::RotationVerb),
     /// Say yes to a proposal; the yes is bound to exactly this project, old key and new key
     #[command(
         after_help = "Example:\n  keywheel approve 0198c5a0-0000-7000-8000-000000000000 --comment \"change 4711\""
@@ -211,18 +211,18 @@ pub async fn run(cli: Cli) -> ExitCode {
     }
 }
 
-async fn dispatch(verb: Verb, global: &Global, printer: &mut Printer) -> Result<ExitCode, Failure> {
+async fn dispatch(verb: CliVerb, global: &Global, printer: &mut Printer) -> Result<ExitCode, Failure> {
     let exit = match verb {
         // The long-running ones bring their own exit code.
-        Verb::Demo(args) => return local::demo(args).await,
-        Verb::Serve(args) => return local::serve(args, global).await,
-        Verb::Sim(args) => return local::sim(args).await,
-        Verb::Migrate => local::migrate(global, printer).await?,
-        Verb::Doctor(args) => local::doctor(&args, global, printer).await?,
-        Verb::Config(verb) => local::config(&verb, global, printer)?,
-        Verb::Token(verb) => local::token(verb, global, printer).await?,
-        Verb::Audit(records::AuditVerb::Verify) => local::audit_verify(global, printer).await?,
-        Verb::Completions { shell } => completions(shell, printer)?,
+        CliVerb::Demo(args) => return local::demo(args).await,
+        CliVerb::Serve(args) => return local::serve(args, global).await,
+        CliVerb::Sim(args) => return local::sim(args).await,
+        CliVerb::Migrate => local::migrate(global, printer).await?,
+        CliVerb::Doctor(args) => local::doctor(&args, global, printer).await?,
+        CliVerb::Config(verb) => local::config(&verb, global, printer)?,
+        CliVerb::Token(verb) => local::token(verb, global, printer).await?,
+        CliVerb::Audit(records::AuditVerb::Verify) => local::audit_verify(global, printer).await?,
+        CliVerb::Completions { shell } => completions(shell, printer)?,
         over_the_api => {
             let client = Client::new(global, printer)?;
             remote(over_the_api, &client, printer).await?
@@ -231,35 +231,35 @@ async fn dispatch(verb: Verb, global: &Global, printer: &mut Printer) -> Result<
     Ok(exit.into())
 }
 
-async fn remote(verb: Verb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     let decide = |verb, args| rotations::decide(verb, args, client);
     match verb {
-        Verb::Project(verb) => projects::run(verb, client, printer).await,
-        Verb::Status(args) => records::status(&args, client, printer).await,
-        Verb::Due(args) => projects::due(&args, client, printer).await,
-        Verb::History(args) => projects::history(&args, client, printer).await,
-        Verb::Why(args) => projects::why(&args, client, printer).await,
-        Verb::Rotate(args) => rotations::rotate(args, client, printer).await,
-        Verb::Rotation(verb) => rotations::run(verb, client, printer).await,
-        Verb::Approve(args) => decide("approve", args).say(printer).await,
-        Verb::Withdraw(args) => decide("withdraw", args).say(printer).await,
-        Verb::Reject(args) => decide("reject", args).say(printer).await,
-        Verb::Cancel(args) => decide("cancel", args).say(printer).await,
-        Verb::Resume(args) => decide("resume", args).say(printer).await,
-        Verb::Rollback(args) => decide("rollback", args).say(printer).await,
-        Verb::Accept(args) => decide("accept", args).say(printer).await,
-        Verb::Close(args) => decide("close", args).say(printer).await,
-        Verb::Audit(verb) => records::audit(&verb, client, printer).await,
-        Verb::Outbox(verb) => records::outbox(&verb, client, printer).await,
+        CliVerb::Project(verb) => projects::run(verb, client, printer).await,
+        CliVerb::Status(args) => records::status(&args, client, printer).await,
+        CliVerb::Due(args) => projects::due(&args, client, printer).await,
+        CliVerb::History(args) => projects::history(&args, client, printer).await,
+        CliVerb::Why(args) => projects::why(&args, client, printer).await,
+        CliVerb::Rotate(args) => rotations::rotate(args, client, printer).await,
+        CliVerb::Rotation(verb) => rotations::run(verb, client, printer).await,
+        CliVerb::Approve(args) => decide("approve", args).say(printer).await,
+        CliVerb::Withdraw(args) => decide("withdraw", args).say(printer).await,
+        CliVerb::Reject(args) => decide("reject", args).say(printer).await,
+        CliVerb::Cancel(args) => decide("cancel", args).say(printer).await,
+        CliVerb::Resume(args) => decide("resume", args).say(printer).await,
+        CliVerb::Rollback(args) => decide("rollback", args).say(printer).await,
+        CliVerb::Accept(args) => decide("accept", args).say(printer).await,
+        CliVerb::Close(args) => decide("close", args).say(printer).await,
+        CliVerb::Audit(verb) => records::audit(&verb, client, printer).await,
+        CliVerb::Outbox(verb) => records::outbox(&verb, client, printer).await,
         // Carried out without a server; see `dispatch`.
-        Verb::Demo(_)
-        | Verb::Serve(_)
-        | Verb::Migrate
-        | Verb::Doctor(_)
-        | Verb::Config(_)
-        | Verb::Sim(_)
-        | Verb::Token(_)
-        | Verb::Completions { .. } => Ok(Exit::Usage),
+        CliVerb::Demo(_)
+        | CliVerb::Serve(_)
+        | CliVerb::Migrate
+        | CliVerb::Doctor(_)
+        | CliVerb::Config(_)
+        | CliVerb::Sim(_)
+        | CliVerb::Token(_)
+        | CliVerb::Completions { .. } => Ok(Exit::Usage),
     }
 }
 

@@ -66,7 +66,7 @@ fn span(text: &str) -> Result<Span, BadTime> {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Verb {
+pub(super) enum ProjectVerb {
     /// Track a project; its key is read from Atlas at once
     #[command(
         after_help = "Example:\n  keywheel project add 32b6e34b3d91647abb20e7b8 --owner team@example.com --since 2026-06-01"
@@ -79,7 +79,7 @@ pub(super) enum Verb {
     },
     /// List what the server's credentials can see in Atlas and is not tracked yet, and track it with --add
     #[command(
-        after_help = "Example:\n  keywheel project discover --tag environment=prod\n  keywheel project discover --credential default --add\n\nExit code 1 when --add could not add all of it. An owner is whoever is one in the project, by a team, or in the\norganization; who has not accepted an invitation is none."
+        after_help = "Example:\n  keywheel project discover --tag environment=prod\n  keywheel project discover --credential default --add\n\nExit code 1 when --add could not add all of it. An owner is whoever is one in the project, by a team, or in the\norganization; who has not accepted an invitation is not one."
     )]
     Discover(super::discover::Discover),
     /// Track the projects of a file (CSV, YAML or JSON): one line of report for each row
@@ -125,7 +125,7 @@ pub(super) struct Fields {
     /// A tag such as prod; an empty one takes it away
     #[arg(long, value_name = "TAG")]
     environment: Option<String>,
-    /// Which of the configured kms look-ups knows its keys; an empty one takes it away
+    /// Which of the configured kms lookups knows its keys; an empty one takes it away
     #[arg(long, value_name = "NAME")]
     kms: Option<String>,
     /// On AWS, the alias that points at the key to use, such as alias/atlas-prod; an empty one takes it away
@@ -207,21 +207,21 @@ fn show(printer: &mut Printer, project: &Project) -> std::io::Result<()> {
     printer.object(project, &FIELDS)
 }
 
-pub(super) async fn run(verb: Verb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+pub(super) async fn run(verb: ProjectVerb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     match verb {
-        Verb::Add { group_id, fields } => {
+        ProjectVerb::Add { group_id, fields } => {
             let reply = client.send(Method::POST, "/projects", Some(&fields.added(&group_id))).await?;
             reply.print(printer, |printer, project| show(printer, &project))?;
         }
-        Verb::Discover(args) => return super::discover::run(&args, client, printer).await,
-        Verb::Import(args) => return super::import::run(&args, client, printer).await,
-        Verb::List(filter) => list(&filter, client, printer).await?,
-        Verb::Show(named) => {
+        ProjectVerb::Discover(args) => return super::discover::run(&args, client, printer).await,
+        ProjectVerb::Import(args) => return super::import::run(&args, client, printer).await,
+        ProjectVerb::List(filter) => list(&filter, client, printer).await?,
+        ProjectVerb::Show(named) => {
             let id = client.project(&named.project).await?;
             let reply = client.get(&format!("/projects/{id}"), &[]).await?;
             reply.print(printer, |printer, project| show(printer, &project))?;
         }
-        Verb::Edit { named, fields } => {
+        ProjectVerb::Edit { named, fields } => {
             let edit = fields.edited();
             if edit == ProjectEdit::default() {
                 return Err(Failure::Usage(
@@ -233,7 +233,7 @@ pub(super) async fn run(verb: Verb, client: &Client, printer: &mut Printer) -> R
             let reply = client.send(Method::PATCH, &format!("/projects/{id}"), Some(&edit)).await?;
             reply.print(printer, |printer, project| show(printer, &project))?;
         }
-        Verb::Remove(named) => {
+        ProjectVerb::Remove(named) => {
             let id = client.project(&named.project).await?;
             client.send(Method::DELETE, &format!("/projects/{id}"), None::<&()>).await?;
             printer.note(&format!("the project {id} is no longer tracked; its key in Atlas stays as it is"));

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
-use super::reply::Reply;
+use super::reply::ApiResponse;
 use crate::api::record::{AuditEntry, DatabaseStatus, Doubt, FleetStatus, Mail, MailCounts};
 use crate::domain::ids::OutboxId;
 
@@ -112,7 +112,7 @@ fn differ(last: &FleetStatus, now: &FleetStatus) -> bool {
     FleetStatus { at: last.at, database, ..now.clone() } != *last
 }
 
-fn show_status(reply: &Reply, printer: &mut Printer) -> Result<(), Failure> {
+fn show_status(reply: &ApiResponse, printer: &mut Printer) -> Result<(), Failure> {
     // As JSON the answer of any version is printed, so there it need not read.
     let status = reply.read::<FleetStatus>();
     if let Some(doubt) = status.as_ref().ok().and_then(|status| status.database.doubt.as_ref()) {

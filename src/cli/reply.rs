@@ -12,7 +12,7 @@ use crate::api::Page;
 
 /// A successful answer.
 #[derive(Clone, Debug)]
-pub(super) struct Reply {
+pub(super) struct ApiResponse {
     /// As it came.
     pub(super) text: String,
     /// Whether the server made something new (201).
@@ -21,7 +21,7 @@ pub(super) struct Reply {
     pub(super) asked: String,
 }
 
-impl Reply {
+impl ApiResponse {
     /// Reads the answer. Members that this version does not know are skipped.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         read(&self.asked, &self.text)

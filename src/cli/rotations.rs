@@ -63,7 +63,7 @@ pub(super) struct Rotate {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Verb {
+pub(super) enum RotationVerb {
     /// List rotations, the newest first
     #[command(after_help = "Example:\n  keywheel rotation list --state needs_operator")]
     List {
@@ -103,11 +103,11 @@ pub(super) struct Decide {
     comment: Option<String>,
 }
 
-pub(super) async fn run(verb: Verb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
+pub(super) async fn run(verb: RotationVerb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     match verb {
-        Verb::List { state, project, limit } => list(state, project, limit, client, printer).await,
-        Verb::Show { id } => show(id, client, printer).await,
-        Verb::Watch { id } => watch::follow(id, client, printer).await,
+        RotationVerb::List { state, project, limit } => list(state, project, limit, client, printer).await,
+        RotationVerb::Show { id } => show(id, client, printer).await,
+        RotationVerb::Watch { id } => watch::follow(id, client, printer).await,
     }
 }
 

@@ -105,7 +105,7 @@ fn check_auto_approve(raw: &RawConfig, r: &mut Reader) {
     }
     if !raw.policy.auto_approve.is_empty() && raw.kms.is_empty() {
         r.warnings.push(
-            "policy.auto_approve has no effect without a look-up: only a key service can confirm a newer key; add [kms.NAME] and name it in the projects"
+            "policy.auto_approve has no effect without a lookup: only a key service can confirm a newer key; add [kms.NAME] and name it in the projects"
                 .to_owned(),
         );
     }
@@ -209,7 +209,7 @@ fn check_mail(raw: &RawConfig, r: &mut Reader) -> Option<Mail> {
     }
     let ca_file = Some(PathBuf::from(&raw.mail_ca_file)).filter(|it| !it.as_os_str().is_empty());
     if ca_file.as_ref().is_some_and(|file| !file.is_file()) {
-        r.fault("mail.ca_file", "takes a file with PEM certificates; there is none of that name");
+        r.fault("mail.ca_file", "takes a file with PEM certificates; that file does not exist");
     }
     check_smtp_url(raw, r);
     Some(Mail {

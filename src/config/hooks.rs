@@ -379,7 +379,7 @@ fn header_name(r: &mut Reader, path: &str) -> Option<String> {
 fn keys_url(r: &mut Reader, path: &str, url: &str) -> Option<String> {
     let url = check_web_url(path, url, r)?;
     if Url::parse(&url).is_ok_and(|url| url.scheme() == "http" && !is_loopback(&url)) {
-        r.fault(path, "takes https: whoever can change these keys on their way can forge every event");
+        r.fault(path, "takes https: anyone who can change these keys in transit can forge every event");
     }
     Some(url)
 }

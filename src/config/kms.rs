@@ -1,6 +1,6 @@
-//! Look-ups at key services: `[kms.NAME]`.
+//! Lookups at key services: `[kms.NAME]`.
 //!
-//! Which settings a look-up takes follows from its kind; one of another kind is an unknown setting.
+//! Which settings a lookup takes follows from its kind; one of another kind is an unknown setting.
 //! What is left out comes from the cloud's own chain of sources, which is not looked at here.
 
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use crate::domain::address::is_loopback;
 use crate::domain::time::Span;
 use crate::secret::Secret;
 
-/// A look-up at a key service.
+/// A lookup at a key service.
 #[derive(Clone, Debug)]
 pub struct Kms {
-    /// The longest a look-up may take; below 55 s.
+    /// The longest a lookup may take; below 55 s.
     pub timeout: Span,
     /// Where to ask instead of at the cloud, without a slash at its end.
     pub endpoint: Option<String>,
@@ -78,7 +78,7 @@ const KINDS: [(&str, bool, &str); 3] = [
     ("gcp", cfg!(feature = "gcp"), "Google Cloud KMS"),
 ];
 
-/// A look-up as read.
+/// A lookup as read.
 pub(super) struct RawKms {
     kind: Option<String>,
     timeout: Span,
@@ -131,11 +131,11 @@ impl RawKms {
         }
     }
 
-    /// The look-up, or `None` when an error keeps it from being built.
+    /// The lookup, or `None` when an error keeps it from being built.
     pub(super) fn check(&self, name: &str, r: &mut Reader) -> Option<Kms> {
         let at = format!("kms.{name}");
         if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_') {
-            r.fault(&at, "a look-up's name takes lower-case letters, digits, \"-\" and \"_\"");
+            r.fault(&at, "a lookup's name takes lower-case letters, digits, \"-\" and \"_\"");
             return None;
         }
         let Some(kind) = &self.kind else {
@@ -148,7 +148,7 @@ impl RawKms {
         };
         if !built {
             let why = format!(
-                "this build has no look-ups at {cloud}: build it with the feature {kind:?}, or take the section out"
+                "this build has no lookups at {cloud}: build it with the feature {kind:?}, or take the section out"
             );
             r.fault(&format!("{at}.kind"), &why);
             return None;

@@ -50,7 +50,7 @@ pub struct Config {
     pub database: Database,
     /// The Atlas Admin API.
     pub atlas: Atlas,
-    /// Look-ups at key services, by name.
+    /// Lookups at key services, by name.
     pub kms: BTreeMap<String, Kms>,
     /// The rules for projects that set none themselves.
     pub policy: Policy,
@@ -66,7 +66,7 @@ pub struct Config {
     pub hooks: Vec<Hook>,
     /// Where webhooks go.
     pub webhooks: Vec<Webhook>,
-    /// How long what is over is kept.
+    /// How long finished records are kept.
     pub retention: Retention,
     /// Logs.
     pub log: Log,
@@ -142,7 +142,7 @@ pub struct Sweep {
     /// How often each project's key is read from Atlas.
     pub drift_every: Span,
     /// How often each project's key service is asked for its newest key.
-    pub discover_every: Span,
+    pub poll_every: Span,
 }
 
 /// Mail.
@@ -158,15 +158,15 @@ pub struct Mail {
     pub per_minute: NonZeroU32,
 }
 
-/// How long what is over is kept. The audit log and what moved a rotation stay for good.
+/// How long finished records are kept. The audit log and what moved a rotation stay for good.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
-    /// Mails.
-    pub mails: Span,
+    /// Mails and webhooks that were sent, refused, or had no recipient.
+    pub messages: Span,
     /// Events that were handled.
     pub events: Span,
-    /// Looks of ended rotations that changed nothing.
-    pub looks: Span,
+    /// Observations of ended rotations that changed nothing.
+    pub observations: Span,
     /// What the steps of ended rotations were decided from.
     pub replays: Span,
 }
@@ -320,7 +320,7 @@ impl Loaded {
     }
 }
 
-/// `name` below `dir`; an empty name is none.
+/// `name` below `dir`; an empty name means no file.
 fn below(dir: &Path, name: &str) -> Option<PathBuf> {
     (!name.is_empty()).then(|| dir.join(name))
 }
@@ -380,7 +380,7 @@ impl RawConfig {
             sweep: Sweep {
                 cron: r.take("sweep.cron", text()),
                 drift_every: r.take("sweep.drift_every", Span::from_secs(900)),
-                discover_every: r.take("sweep.discover_every", Span::from_secs(6 * 3600)),
+                poll_every: r.take("sweep.poll_every", Span::from_secs(6 * 3600)),
             },
             smtp_url: r.secret_url("mail.smtp_url"),
             mail_from: r.take("mail.from", text()),
@@ -389,9 +389,9 @@ impl RawConfig {
             hooks: hooks::read(r),
             webhooks: webhooks::read(r),
             retention: Retention {
-                mails: r.take("retention.mails", Span::from_days(400)),
+                messages: r.take("retention.messages", Span::from_days(400)),
                 events: r.take("retention.events", Span::from_days(90)),
-                looks: r.take("retention.looks", Span::from_days(400)),
+                observations: r.take("retention.observations", Span::from_days(400)),
                 replays: r.take("retention.replays", Span::from_days(90)),
             },
             log: Log {

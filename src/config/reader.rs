@@ -51,6 +51,13 @@ enum SecretFileError {
     Empty,
 }
 
+/// Settings that have another name now: the old one is still taken, with a warning.
+const RENAMED: [(&str, &str); 3] = [
+    ("sweep.discover_every", "sweep.poll_every"),
+    ("retention.mails", "retention.messages"),
+    ("retention.looks", "retention.observations"),
+];
+
 pub(super) struct Reader {
     leaves: Leaves,
     known: BTreeSet<String>,
@@ -63,7 +70,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(leaves: Leaves) -> Self {
-        Self {
+        let mut reader = Self {
             leaves,
             known: BTreeSet::new(),
             sections: BTreeSet::new(),
@@ -71,6 +78,26 @@ impl Reader {
             faults: Vec::new(),
             warnings: Vec::new(),
             inline: BTreeMap::new(),
+        };
+        reader.take_old_names();
+        reader
+    }
+
+    /// Moves what is written under an old name to the new one. Written under both, it is a fault: which
+    /// of the two is meant, nothing says.
+    fn take_old_names(&mut self) {
+        for (old, new) in RENAMED {
+            let Some(leaf) = self.leaves.remove(old) else { continue };
+            if let Some(both) = self.leaves.get(new).filter(|leaf| !matches!(leaf.origin, Origin::Default)) {
+                let text = format!(
+                    "{old} ({}) is {new} now, which is set too ({}); remove {old}",
+                    leaf.origin, both.origin
+                );
+                self.report(old, text);
+            } else {
+                self.warnings.push(format!("{old} ({}) is called {new} now; rename it", leaf.origin));
+                self.leaves.insert(new.to_owned(), leaf);
+            }
         }
     }
 
@@ -142,7 +169,7 @@ impl Reader {
         self.hidden(path, Mask::Whole)
     }
 
-    /// A URL that may hold a password; an empty one is none.
+    /// A URL that may hold a password; an empty one means not set.
     pub(super) fn secret_url(&mut self, path: &str) -> Option<SecretUrl> {
         self.hidden(path, Mask::Password).map(|secret| SecretUrl::new(secret.expose()))
     }
@@ -193,7 +220,7 @@ impl Reader {
         };
         let secret = Secret::new(text.clone());
         if text.is_empty() && matches!(mask, Mask::Whole) {
-            self.fault(path, "an empty secret is none; write it, or name a file in its _file setting");
+            self.fault(path, "the secret is empty; write it, or name a file in its _file setting");
             return None;
         }
         let shown = mask.shown(&secret);

@@ -7,9 +7,9 @@ use super::*;
 use crate::domain::notice::Kind;
 
 /// A directory of its own with a configuration file that only its owner can read.
-struct Desk(tempfile::TempDir);
+struct ConfigFolder(tempfile::TempDir);
 
-impl Desk {
+impl ConfigFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -61,9 +61,9 @@ fn every_setting_of_the_reference_is_read_and_none_is_missing_from_it() {
 
 #[test]
 fn each_layer_beats_the_one_below_and_is_named_as_origin() {
-    let desk = Desk::new();
+    let folder = ConfigFolder::new();
     let file =
-        desk.write("k.toml", "[policy]\napprovals = 2\ninterval = \"60d\"\nself_approval = false\n", 0o600);
+        folder.write("k.toml", "[policy]\napprovals = 2\ninterval = \"60d\"\nself_approval = false\n", 0o600);
     let sources = Sources {
         file: Some(file.clone()),
         env: pairs(&[
@@ -89,8 +89,8 @@ fn each_layer_beats_the_one_below_and_is_named_as_origin() {
 
 #[test]
 fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
-    let desk = Desk::new();
-    let faults = desk.faults(
+    let folder = ConfigFolder::new();
+    let faults = folder.faults(
         "[server]\nlisten_on = \"x\"\n[verify]\nreading = 3\napprovals = 2\n[keyservice.prod]\nkind = \"azure\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"a\"\nclient_secret = \"b\"\nsecret = \"canary\"\n[policy.interval]\ndays = 3\n",
     );
     let all = faults.join("\n");
@@ -117,7 +117,7 @@ fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
 
 #[test]
 fn all_faults_come_at_once_and_say_what_is_taken() {
-    let faults = Desk::new().faults(
+    let faults = ConfigFolder::new().faults(
         r#"
         [server]
         listen = "localhost"
@@ -178,13 +178,13 @@ fn all_faults_come_at_once_and_say_what_is_taken() {
 
 #[test]
 fn a_secret_may_be_in_a_file_and_nowhere_else_then() {
-    let desk = Desk::new();
-    let secret = desk.write("secret", "s3cret\r\n\n", 0o600);
+    let folder = ConfigFolder::new();
+    let secret = folder.write("secret", "s3cret\r\n\n", 0o600);
     let text = |more: &str| {
         format!("[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"id\"\n{more}\n")
     };
     let named = format!("client_secret_file = {secret:?}");
-    let loaded = desk.load(&text(&named)).unwrap();
+    let loaded = folder.load(&text(&named)).unwrap();
     let Credential::ServiceAccount { client_secret, .. } = &loaded.config.atlas.credentials["default"] else {
         panic!("another kind")
     };
@@ -192,37 +192,37 @@ fn a_secret_may_be_in_a_file_and_nowhere_else_then() {
     assert_eq!(loaded.warnings, Vec::<String>::new());
     assert!(loaded.to_text().contains("client_secret = \"***\""));
 
-    let both = desk.faults(&text(&format!("{named}\nclient_secret = \"canary\"")));
+    let both = folder.faults(&text(&format!("{named}\nclient_secret = \"canary\"")));
     assert!(both.len() == 1 && both[0].contains("are both set"), "{both:?}");
-    let missing = desk.faults(&text("client_secret_file = \"/nowhere/secret\""));
+    let missing = folder.faults(&text("client_secret_file = \"/nowhere/secret\""));
     assert!(
         missing.len() == 1 && missing[0].contains("/nowhere/secret cannot be read: No such file"),
         "{missing:?}"
     );
-    let empty = desk.write("empty", "\n", 0o600);
-    let empty = desk.faults(&text(&format!("client_secret_file = {empty:?}")));
+    let empty = folder.write("empty", "\n", 0o600);
+    let empty = folder.faults(&text(&format!("client_secret_file = {empty:?}")));
     assert!(empty.len() == 1 && empty[0].contains("is empty"), "{empty:?}");
-    let none = desk.faults(&text(""));
+    let none = folder.faults(&text(""));
     assert!(
         none.len() == 1 && none[0].contains("client_secret or client_secret_file is missing"),
         "{none:?}"
     );
-    let number = desk.faults(&text("client_secret = 5551212"));
+    let number = folder.faults(&text("client_secret = 5551212"));
     assert!(number.len() == 1 && !number[0].contains("5551212"), "{number:?}");
 
-    let url = desk.write("url", "postgres://kw:canary@db/keywheel\n", 0o600);
-    let loaded = desk.load(&format!("[database]\nurl_file = {url:?}\n")).unwrap();
+    let url = folder.write("url", "postgres://kw:canary@db/keywheel\n", 0o600);
+    let loaded = folder.load(&format!("[database]\nurl_file = {url:?}\n")).unwrap();
     assert_eq!(loaded.config.database.url.expose(), "postgres://kw:canary@db/keywheel");
 }
 
 #[test]
 fn what_others_can_read_and_what_leaves_unencrypted_is_a_warning() {
-    let desk = Desk::new();
-    let secret = desk.write("secret", "s", 0o640);
+    let folder = ConfigFolder::new();
+    let secret = folder.write("secret", "s", 0o640);
     let text = format!(
         "[atlas]\nbase_url = \"http://atlas.example\"\n[atlas.credentials.a]\nkind = \"service-account\"\nclient_id = \"i\"\nclient_secret_file = {secret:?}\n[mail]\nsmtp_url = \"smtp://u:canary@mail.example\"\n"
     );
-    let file = desk.write("open.toml", &text, 0o644);
+    let file = folder.write("open.toml", &text, 0o644);
     let loaded = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
     let all = loaded.warnings.join("\n");
     for wanted in [
@@ -235,15 +235,15 @@ fn what_others_can_read_and_what_leaves_unencrypted_is_a_warning() {
     }
     assert!(!all.contains("canary"));
     let local = "[atlas]\nbase_url = \"http://127.0.0.1:1\"\n[mail]\nsmtp_url = \"smtp://127.0.0.1:25\"\n";
-    assert_eq!(desk.load(local).unwrap().warnings, Vec::<String>::new());
+    assert_eq!(folder.load(local).unwrap().warnings, Vec::<String>::new());
     let strict = "[mail]\nsmtp_url = \"smtp://mail.example?tls=required\"\n";
-    assert_eq!(desk.load(strict).unwrap().warnings, Vec::<String>::new());
+    assert_eq!(folder.load(strict).unwrap().warnings, Vec::<String>::new());
 }
 
 #[test]
 fn values_below_the_safe_minimum_are_warned_of_with_the_production_value() {
-    let desk = Desk::new();
-    let loaded = desk
+    let folder = ConfigFolder::new();
+    let loaded = folder
         .load("[verify]\nreadings = 1\nevery = \"200ms\"\nfalse_grace = \"1s\"\ntimeout = \"10s\"\nguard = \"20s\"\n[pace]\nbackoff_min = \"10ms\"\n")
         .unwrap();
     let all = loaded.warnings.join("\n");
@@ -257,16 +257,16 @@ fn values_below_the_safe_minimum_are_warned_of_with_the_production_value() {
     ] {
         assert!(all.contains(wanted), "{wanted:?} not in:\n{all}");
     }
-    assert!(desk.load("[verify]\nguard = \"16m\"\n").unwrap().warnings[0].contains("15-minute"));
+    assert!(folder.load("[verify]\nguard = \"16m\"\n").unwrap().warnings[0].contains("15-minute"));
 }
 
 #[test]
 fn an_api_key_is_a_credential_and_what_it_lacks_is_named() {
-    let desk = Desk::new();
+    let folder = ConfigFolder::new();
     let text = |more: &str| format!("[atlas.credentials.old]\nkind = \"api-key\"\n{more}\n");
-    let secret = desk.write("private", "canary\n", 0o600);
+    let secret = folder.write("private", "canary\n", 0o600);
     for private in ["private_key = \"canary\"".to_owned(), format!("private_key_file = {secret:?}")] {
-        let loaded = desk.load(&text(&format!("public_key = \"abcdefgh\"\n{private}"))).unwrap();
+        let loaded = folder.load(&text(&format!("public_key = \"abcdefgh\"\n{private}"))).unwrap();
         let Credential::ApiKey { public_key, private_key } = &loaded.config.atlas.credentials["old"] else {
             panic!("another kind")
         };
@@ -275,7 +275,7 @@ fn an_api_key_is_a_credential_and_what_it_lacks_is_named() {
             assert!(shown.contains("abcdefgh") && !shown.contains("canary"), "{shown}");
         }
     }
-    let none = desk.faults(&text(""));
+    let none = folder.faults(&text(""));
     assert_eq!(
         none,
         [
@@ -283,9 +283,10 @@ fn an_api_key_is_a_credential_and_what_it_lacks_is_named() {
             "atlas.credentials.old: private_key or private_key_file is missing"
         ]
     );
-    let mixed = desk.faults(&text("public_key = \"abcdefgh\"\nprivate_key = \"canary\"\nclient_id = \"id\""));
+    let mixed =
+        folder.faults(&text("public_key = \"abcdefgh\"\nprivate_key = \"canary\"\nclient_id = \"id\""));
     assert!(mixed.len() == 1 && mixed[0].contains("client_id"), "{mixed:?}");
-    let unknown = desk
+    let unknown = folder
         .faults("[atlas.credentials.old]\nkind = \"apikey\"\npublic_key = \"a\"\nprivate_key = \"canary\"\n");
     assert!(unknown.len() == 1 && unknown[0].contains("\"service-account\" or \"api-key\""), "{unknown:?}");
     assert!(!mixed[0].contains("canary") && !unknown[0].contains("canary"));
@@ -294,15 +295,15 @@ fn an_api_key_is_a_credential_and_what_it_lacks_is_named() {
 #[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
 #[test]
 fn a_look_up_is_read_by_its_kind_and_shows_no_secret() {
-    let desk = Desk::new();
-    let account = desk.write("account.json", "{\"private_key\": \"canary\"}\n", 0o600);
+    let folder = ConfigFolder::new();
+    let account = folder.write("account.json", "{\"private_key\": \"canary\"}\n", 0o600);
     let text = format!(
         "[kms.a]\nkind = \"aws\"\nregion = \"eu-west-1\"\naccess_key_id = \"AKIA\"\nsecret_access_key = \"canary\"\nendpoint = \"http://127.0.0.1:1/kms/aws/\"\n\
          [kms.b]\nkind = \"azure\"\ntenant_id = \"t\"\nclient_id = \"c\"\nclient_secret = \"canary\"\ntimeout = \"3s\"\n\
          [kms.c]\nkind = \"gcp\"\nservice_account_file = {account:?}\nfollow = \"newest\"\n\
          [kms.d]\nkind = \"aws\"\n"
     );
-    let loaded = desk.load(&text).unwrap();
+    let loaded = folder.load(&text).unwrap();
     let kms = &loaded.config.kms;
     assert_eq!(kms["a"].endpoint.as_deref(), Some("http://127.0.0.1:1/kms/aws"));
     assert!(
@@ -323,7 +324,7 @@ fn a_look_up_is_read_by_its_kind_and_shows_no_secret() {
 #[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
 #[test]
 fn what_a_look_up_lacks_or_has_too_much_of_is_named() {
-    let desk = Desk::new();
+    let folder = ConfigFolder::new();
     for (section, wanted) in [
         ("", "kind is missing"),
         ("kind = \"vault\"\nregion = \"r\"\nclient_id = \"c\"", "takes \"aws\", \"azure\" or \"gcp\""),
@@ -345,40 +346,40 @@ fn what_a_look_up_lacks_or_has_too_much_of_is_named() {
         ("kind = \"gcp\"\nendpoint = \"ftp://x\"", "kms.x.endpoint ("),
         ("kind = \"gcp\"\ntimeout = \"1m\"", "must be less than 55s"),
     ] {
-        let faults = desk.faults(&format!("[kms.x]\n{section}\n"));
+        let faults = folder.faults(&format!("[kms.x]\n{section}\n"));
         assert!(faults.len() == 1 && faults[0].contains(wanted), "{section}: {faults:?}");
         assert!(!faults[0].contains("canary"), "{faults:?}");
     }
-    assert!(desk.faults("[kms.X]\nkind = \"aws\"\n")[0].contains("lower-case"));
+    assert!(folder.faults("[kms.X]\nkind = \"aws\"\n")[0].contains("lower-case"));
     let plain = "[kms.x]\nkind = \"azure\"\nendpoint = \"http://vaults.example\"\nauthority = \"http://login.example\"\n";
-    let warnings = desk.load(plain).unwrap().warnings;
+    let warnings = folder.load(plain).unwrap().warnings;
     assert!(warnings.len() == 2 && warnings.iter().all(|it| it.contains("plain http")), "{warnings:?}");
 }
 
 #[cfg(not(feature = "azure"))]
 #[test]
 fn a_look_up_that_is_not_built_in_is_told_so() {
-    let faults = Desk::new().faults("[kms.x]\nkind = \"azure\"\n");
+    let faults = ConfigFolder::new().faults("[kms.x]\nkind = \"azure\"\n");
     assert!(faults.len() == 1 && faults[0].contains("build it with the feature \"azure\""), "{faults:?}");
 }
 
 #[test]
 fn a_database_in_memory_and_an_endless_socket_path_are_refused() {
-    let desk = Desk::new();
-    assert!(desk.faults("[database]\nurl = \"sqlite::memory:\"\n")[0].contains("forget"));
+    let folder = ConfigFolder::new();
+    assert!(folder.faults("[database]\nurl = \"sqlite::memory:\"\n")[0].contains("forget"));
     let long = format!("data_dir = \"/{}\"\n", "d".repeat(120));
-    assert!(desk.faults(&long)[0].starts_with("server.socket"), "{:?}", desk.faults(&long));
+    assert!(folder.faults(&long)[0].starts_with("server.socket"), "{:?}", folder.faults(&long));
     let absolute =
-        desk.load("[database]\nurl = \"sqlite:/srv/kw.db\"\n[server]\nsocket = \"\"\n").unwrap().config;
+        folder.load("[database]\nurl = \"sqlite:/srv/kw.db\"\n[server]\nsocket = \"\"\n").unwrap().config;
     assert_eq!(absolute.database.url.expose(), "sqlite:/srv/kw.db");
     assert_eq!(absolute.server.socket, None);
-    let odd = desk.load("data_dir = \"/srv/100%?\"\n").unwrap().config;
+    let odd = folder.load("data_dir = \"/srv/100%?\"\n").unwrap().config;
     assert_eq!(odd.database.url.expose(), "sqlite:/srv/100%?/keywheel.db");
 }
 
 #[test]
 fn no_secret_is_in_debug_or_in_what_is_shown() {
-    let loaded = Desk::new()
+    let loaded = ConfigFolder::new()
         .load(
             "[database]\nurl = \"postgres://kw:canary1@db/kw\"\n[mail]\nsmtp_url = \"smtps://kw:canary2@mail\"\n[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"id\"\nclient_secret = \"canary3\"\n",
         )
@@ -404,10 +405,10 @@ const SIGNED: &str = "secret = \"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD\"\n";
 
 #[test]
 fn a_webhook_is_read_with_its_defaults_and_shows_no_secret() {
-    let desk = Desk::new();
-    let url = desk.write("url", "https://hooks.example/canary1?k=canary2\n", 0o600);
-    let old = desk.write("old", "whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5\n", 0o600);
-    let loaded = desk
+    let folder = ConfigFolder::new();
+    let url = folder.write("url", "https://hooks.example/canary1?k=canary2\n", 0o600);
+    let old = folder.write("old", "whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5\n", 0o600);
+    let loaded = folder
         .load(&format!(
             "[[webhooks]]\nname = \"ops\"\nurl_file = {url:?}\n{SIGNED}previous_secret_file = {old:?}\ntoken = \"canary3\"\ntypes = [\"completed\", \"io.keywheel.drifted.v1\"]\n\n[[webhooks]]\nname = \"chat\"\nurl = \"http://10.0.0.1/canary4\"\nformat = \"slack\"\nallow_private = true\n"
         ))
@@ -429,17 +430,17 @@ fn a_webhook_is_read_with_its_defaults_and_shows_no_secret() {
         assert!(!shown.contains("10.0.0.1") && !shown.contains("hooks.example"), "{shown}");
     }
     let env = pairs(&[("KEYWHEEL_WEBHOOKS__CHAT__URL", "https://1.1.1.1/x")]);
-    let file = desk.write("k2.toml", "[[webhooks]]\nname = \"chat\"\nformat = \"teams\"\n", 0o600);
+    let file = folder.write("k2.toml", "[[webhooks]]\nname = \"chat\"\nformat = \"teams\"\n", 0o600);
     let loaded = Config::load(&Sources { file: Some(file), env, ..Sources::default() }).unwrap();
     assert_eq!(loaded.config.webhooks[0].url.expose(), "https://1.1.1.1/x");
 }
 
 #[test]
 fn what_is_wrong_with_a_webhook_is_named_without_its_secrets() {
-    let desk = Desk::new();
+    let folder = ConfigFolder::new();
     let of = |more: &str| {
         let text = format!("[[webhooks]]\nname = \"ops\"\n{more}");
-        let faults = desk.faults(&text).join("\n");
+        let faults = folder.faults(&text).join("\n");
         assert!(!faults.contains("canary") && !faults.contains("Y2FuYXJ5"), "{faults}");
         faults
     };
@@ -447,7 +448,7 @@ fn what_is_wrong_with_a_webhook_is_named_without_its_secrets() {
     for (more, wanted) in [
         (SIGNED.to_owned(), "webhooks.ops: url or url_file is missing"),
         (url.to_owned(), "webhooks.ops: secret or secret_file is missing"),
-        (format!("{url}secret = \"\"\n"), "webhooks.ops.secret (k.toml:4): an empty secret is none"),
+        (format!("{url}secret = \"\"\n"), "webhooks.ops.secret (k.toml:4): the secret is empty"),
         (format!("{url}secret = \"whsec_\"\n"), "webhooks.ops.secret"),
         (format!("{url}secret = \"whsec_Y2FuYXJ5Y2FuYXJ5\"\n"), "at least 24 random bytes"),
         (format!("{url}secret = \"canary?\"\n"), "webhooks.ops.secret"),
@@ -457,7 +458,7 @@ fn what_is_wrong_with_a_webhook_is_named_without_its_secrets() {
             format!("{url}{SIGNED}types = [\"complete\"]\n"),
             "there is no type \"complete\"; there are approval_requested, auto_approved",
         ),
-        (format!("{url}{SIGNED}ca_file = \"/nowhere.pem\"\n"), "there is none of that name"),
+        (format!("{url}{SIGNED}ca_file = \"/nowhere.pem\"\n"), "that file does not exist"),
         (format!("{url}{SIGNED}tokn = \"canary\"\n"), "did you mean webhooks.ops.token?"),
         (format!("url = \"http://hooks.example/canary\"\n{SIGNED}"), "only with allow_private = true"),
         (format!("url = \"https://canary@hooks.example/\"\n{SIGNED}"), "without a user"),
@@ -468,19 +469,19 @@ fn what_is_wrong_with_a_webhook_is_named_without_its_secrets() {
         (format!("url = \"https://0xa9fea9fe/canary\"\n{SIGNED}"), "names a link-local address"),
     ] {
         let faults = of(&more);
-        let all = faults.replace(&format!("{}/", desk.0.path().display()), "");
+        let all = faults.replace(&format!("{}/", folder.0.path().display()), "");
         assert!(all.contains(wanted) && all.lines().count() == 1, "{more}\n{wanted:?} not alone in:\n{all}");
     }
     let twice = format!("[[webhooks]]\nname = \"a\"\n{url}{SIGNED}[[webhooks]]\nname = \"a\"\n{url}{SIGNED}");
-    assert!(desk.faults(&twice)[0].contains("two webhooks named \"a\""), "{:?}", desk.faults(&twice));
-    let nameless = desk.faults(&format!("[[webhooks]]\n{url}{SIGNED}"));
+    assert!(folder.faults(&twice)[0].contains("two webhooks named \"a\""), "{:?}", folder.faults(&twice));
+    let nameless = folder.faults(&format!("[[webhooks]]\n{url}{SIGNED}"));
     assert!(nameless.len() == 1 && nameless[0].starts_with("webhooks.0: name is missing"), "{nameless:?}");
 }
 
 #[test]
 fn a_hook_of_each_kind_is_read_and_its_secrets_are_masked() {
-    let desk = Desk::new();
-    let loaded = desk
+    let folder = ConfigFolder::new();
+    let loaded = folder
         .load(
             r#"
             [[hooks]]
@@ -600,12 +601,31 @@ fn a_hook_without_a_proof_is_refused_and_says_what_is_missing() {
             "there are two hooks named \"a\"",
         ),
     ] {
-        let faults = Desk::new().faults(&format!("[[hooks]]\n{text}\n")).join("\n");
+        let faults = ConfigFolder::new().faults(&format!("[[hooks]]\n{text}\n")).join("\n");
         assert!(faults.contains(wanted), "{text}\n{wanted:?} not in:\n{faults}");
     }
-    let faults = Desk::new().faults("[policy]\nauto_approve = [\"hook:nobody\"]\n").join("\n");
+    let faults = ConfigFolder::new().faults("[policy]\nauto_approve = [\"hook:nobody\"]\n").join("\n");
     assert!(faults.contains("\"hook:nobody\" proposes nothing"), "{faults}");
-    let weak =
-        Desk::new().load("[[hooks]]\nname = \"a\"\nkind = \"cloudevents\"\ntoken = \"short\"\n").unwrap();
+    let weak = ConfigFolder::new()
+        .load("[[hooks]]\nname = \"a\"\nkind = \"cloudevents\"\ntoken = \"short\"\n")
+        .unwrap();
     assert!(weak.warnings.iter().any(|it| it.contains("can be guessed")), "{:?}", weak.warnings);
+}
+
+#[test]
+fn an_old_name_of_a_setting_is_taken_with_a_warning_and_refused_beside_the_new_one() {
+    let folder = ConfigFolder::new();
+    for (old, new, value) in [
+        ("[sweep]\ndiscover_every = \"1h\"", "poll_every = \"2h\"", "sweep.poll_every"),
+        ("[retention]\nmails = \"1d\"", "messages = \"2d\"", "retention.messages"),
+        ("[retention]\nlooks = \"1d\"", "observations = \"2d\"", "retention.observations"),
+    ] {
+        let loaded = folder.load(old).unwrap();
+        let warned = loaded.warnings.iter().any(|it| it.contains(&format!("is called {value} now")));
+        assert!(warned, "{:?}", loaded.warnings);
+        let entry = loaded.entries.iter().find(|it| it.path == value).unwrap();
+        assert!(matches!(entry.value.as_str(), Some("1h" | "1d")), "{entry:?}");
+        let faults = folder.faults(&format!("{old}\n{new}\n"));
+        assert!(faults.len() == 1 && faults[0].contains(&format!("is {value} now")), "{faults:?}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The outgoing webhooks: `[[webhooks]]`, one for each target.
 //!
-//! A target's address is a secret like its signing secret: whoever has it can speak in our name. Both
+//! A target's address is a secret like its signing secret: anyone who has it can send in our name. Both
 //! are shown as stars, and faults never contain them. Nothing here resolves names or connects.
 
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Webhook> {
     {
         r.fault(
             &at,
-            "name is missing, or is none: it takes up to 64 lower-case letters, digits, \"-\" and \"_\"",
+            "name is missing or not valid: it takes up to 64 lower-case letters, digits, \"-\" and \"_\"",
         );
     }
     let format = read_format(r, &at);
@@ -74,7 +74,7 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Webhook> {
     let kinds = read_kinds(r, &at);
     let ca_file = r.optional::<PathBuf>(&format!("{at}.ca_file")).filter(|it| !it.as_os_str().is_empty());
     if ca_file.as_ref().is_some_and(|file| !file.is_file()) {
-        r.fault(&format!("{at}.ca_file"), "takes a file with PEM certificates; there is none of that name");
+        r.fault(&format!("{at}.ca_file"), "takes a file with PEM certificates; that file does not exist");
     }
     Some(Webhook { name, url: url?, format: format?, keys: keys?, token, kinds, allow_private, ca_file })
 }

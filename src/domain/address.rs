@@ -1,6 +1,6 @@
 //! Which network addresses lie on the open internet.
 //!
-//! Whoever may name an address for us to call could otherwise have us call our own machine, its
+//! Anyone who may name an address for us to call could otherwise have us call our own machine, its
 //! neighbours, or the service that hands a cloud's credentials to whatever runs there. Only what is
 //! known to be public is public. Nothing here resolves names.
 
@@ -14,7 +14,7 @@ pub const ONLY_PUBLIC: &str = "only public addresses are called, unless the targ
 /// Why a text is not an address to call. The text, which may be secret, is not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// The scheme is another one, or there is none.
+    /// The scheme is another one, or missing.
     #[error("takes an address that begins with {}", if *.allow_private { "http:// or https://" } else { "https:// (http:// only with allow_private = true)" })]
     Scheme {
         /// Whether plain http would do.

@@ -5,7 +5,7 @@
 //! contradict it; alone it proves nothing about any key. How long Atlas keeps events is not known,
 //! so that there is no event is no proof either.
 //!
-//! Instants here are Atlas' own: whoever compares them with ours corrects for the clocks first.
+//! Instants here are Atlas' own: a comparison with ours corrects for the clock skew first.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The pre-flight checklist: what was looked at before a key may be changed, and what was seen.
 //!
-//! Lines are facts with a verdict. A `fail` stops the PATCH, a `warn` is shown to whoever approves.
+//! Lines are facts with a verdict. A `fail` stops the PATCH, a `warn` is shown to the approvers.
 //! How a line comes about is the engine's business.
 
 use serde::{Deserialize, Serialize};

@@ -79,7 +79,7 @@ pub struct Project {
     pub environment: Option<String>,
     /// The name of the Atlas credential.
     pub credential: String,
-    /// The name of the look-up that knows its keys.
+    /// The name of the lookup that knows its keys.
     pub kms: Option<String>,
     /// AWS: the alias that points at the key to use.
     pub alias: Option<String>,

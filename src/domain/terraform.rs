@@ -1,6 +1,6 @@
 //! The lines of a Terraform file that agree with a key that Atlas should hold.
 //!
-//! Whoever manages the encryption of a project with Terraform undoes a rotation at the next apply
+//! A team that manages the encryption of a project with Terraform undoes a rotation at the next apply
 //! unless the file names the new key. Only the key is written here: everything else in the resource
 //! is the file's own and stays.
 

@@ -180,7 +180,7 @@ pub fn remedy(cause: Cause, rotation: &Rotation) -> String {
         Cause::DoneByHand => "The proposed key was set by somebody else; there is nothing left to do.".to_owned(),
         Cause::KeyChanged => "Atlas holds a third key. Find out who set it, then propose again if needed.".to_owned(),
         Cause::Reverted => format!("Somebody put {old} back. If a Terraform file still names it, change it there first."),
-        Cause::Refused => "Atlas refused the new key; its own words are above. Mend the key or its policy and propose again.".to_owned(),
+        Cause::Refused => "Atlas refused the new key; its own words are above. Fix the key or its policy and propose again.".to_owned(),
         Cause::Auth => "Atlas no longer accepts the credential. Check its secret, its Project Owner role and its IP access list.".to_owned(),
         Cause::Gone => "Atlas says that the project is gone.".to_owned(),
         Cause::NotApplied => "Atlas never took the new key in time. Propose again when Atlas answers.".to_owned(),

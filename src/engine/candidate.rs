@@ -1,7 +1,7 @@
 //! Whether a project has a newer key to move to, and its proposal.
 //!
-//! Atlas is read again, and where the project names a look-up the key service is asked for the newest
-//! usable key; only one that differs from Atlas' and did not serve before is proposed. Without a look-up
+//! Atlas is read again, and where the project names a lookup the key service is asked for the newest
+//! usable key; only one that differs from Atlas' and did not serve before is proposed. Without a lookup
 //! the key that an event names is what people are asked about. The same event, the same proposal, and a
 //! proposal that people turned down before make none. What set it off, an event or the poll, decides
 //! nothing here, and whether people must agree is the proposal's business.
@@ -148,9 +148,9 @@ enum Newest {
 /// Why no key service names the newest key.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unasked {
-    #[error("this project names no look-up")]
+    #[error("this project names no lookup")]
     NoLookUp,
-    #[error("its look-up {0:?} is not configured any more")]
+    #[error("its lookup {0:?} is not configured any more")]
     NotConfigured(String),
     #[error("without an alias AWS cannot say which key is the newest")]
     NoAlias,
@@ -196,7 +196,7 @@ pub(super) async fn consider(engine: &Engine, group: &GroupId, ask: &Ask) -> Res
 /// The key to propose in place of `current`.
 ///
 /// # Errors
-/// Why there is none.
+/// Why no key is proposed.
 async fn candidate(
     engine: &Engine,
     project: &Project,

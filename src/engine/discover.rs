@@ -2,7 +2,7 @@
 //!
 //! One call reads one page of Atlas' list for one credential, so that a fleet of thousands comes in
 //! pieces that each end in time; a cursor says where to go on. A project that cannot be read is an
-//! entry with Atlas' words, and the others follow. Nothing is written: whoever wants to track what
+//! entry with Atlas' words, and the others follow. Nothing is written: a person who wants to track what
 //! was found adds it like any other project. A project that two credentials can see comes twice.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -44,7 +44,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
                 break;
             }
             Err(error) => {
-                tracing::error!(error = %error, "rotations cannot be claimed; nothing is sent until that is mended");
+                tracing::error!(error = %error, "rotations cannot be claimed; nothing is sent until that is fixed");
                 AFTER_FAILURE
             }
         };
@@ -66,7 +66,7 @@ async fn claim(engine: &Engine, slots: &Arc<Semaphore>, steps: &TaskTracker) -> 
     if free == 0 {
         return Ok(longest);
     }
-    if engine.guard.doubts(&engine.store, now).await? {
+    if engine.epoch.doubts(&engine.store, now).await? {
         return Ok(longest);
     }
     let rows = engine.store.claim(now, free, engine.settings.lease()).await?;
@@ -125,7 +125,7 @@ async fn work(engine: &Engine, row: &RotationRow, pause: Duration) -> Result<(),
 pub async fn run_due(engine: &Engine) -> Result<usize, StoreError> {
     let mut done = 0;
     loop {
-        if engine.guard.doubts(&engine.store, engine.clock.now()).await? {
+        if engine.epoch.doubts(&engine.store, engine.clock.now()).await? {
             return Ok(done);
         }
         let rows =

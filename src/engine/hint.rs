@@ -87,7 +87,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration, StoreError> {
     while !stop.is_cancelled() {
         let now = engine.clock.now();
-        if engine.guard.doubts(&engine.store, now).await? {
+        if engine.epoch.doubts(&engine.store, now).await? {
             return Ok(LONGEST_SLEEP);
         }
         if engine.store.next_event().await?.is_none_or(|at| at > now) {

@@ -134,7 +134,7 @@ async fn write(engine: &Engine, jobs: Vec<Job>) {
     drop(rooms);
     for (count, done) in answers {
         let own = new.as_mut().map(|new| new.by_ref().take(count).collect()).map_err(|why| *why);
-        // Whoever no longer waits repeats it, and then it is a duplicate.
+        // A sender that no longer waits repeats the event, which is a duplicate then.
         let _ = done.send(own);
     }
 }

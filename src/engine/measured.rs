@@ -14,7 +14,7 @@ use crate::atlas::{AtlasApi, Groups, Level, Team};
 use crate::domain::event::KeyEvent;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Provider};
-use crate::domain::rotation::outcome::{Class, Cluster, EndpointSet, Failure, Observation, Reply};
+use crate::domain::rotation::outcome::{Class, Cluster, EndpointSet, Failure, Observation, PatchReply};
 use crate::domain::time::{Clock, Span, Timestamp};
 
 /// Atlas, with every call counted and timed. Its client can be replaced while calls are under way.
@@ -118,16 +118,16 @@ impl AtlasApi for Measured {
         group: &'a GroupId,
         key: &'a KeyRef,
         timeout: Duration,
-    ) -> BoxFuture<'a, Reply> {
+    ) -> BoxFuture<'a, PatchReply> {
         Box::pin(async move {
             let client = self.client();
-            let class = |reply: &Reply| match reply {
-                Reply::Accepted => "ok",
-                Reply::Unknown(_) => "unknown",
-                Reply::Refused(_) => "refused",
-                Reply::NotTaken(_) => "transient",
-                Reply::Auth(_) => "auth",
-                Reply::Gone(_) => "gone",
+            let class = |reply: &PatchReply| match reply {
+                PatchReply::Accepted => "ok",
+                PatchReply::Unknown(_) => "unknown",
+                PatchReply::Refused(_) => "refused",
+                PatchReply::NotTaken(_) => "transient",
+                PatchReply::Auth(_) => "auth",
+                PatchReply::Gone(_) => "gone",
             };
             self.timed("set_key", client.set_key(credential, group, key, timeout), class).await
         })

@@ -1,7 +1,7 @@
 //! What is counted while the engine runs, and what a scrape adds from the database.
 //!
 //! Counters live in the process and begin at zero with it; gauges are read when they are asked for.
-//! No metric carries a name, an id or an address of a project or a person: whoever may scrape learns
+//! No metric carries a name, an id or an address of a project or a person: a scraper learns
 //! how much, not what. Webhook targets go by the names they were given in the configuration.
 
 use std::fmt;
@@ -122,7 +122,7 @@ pub async fn scrape(engine: &Engine) -> Result<String, StoreError> {
         "How late the most overdue look at a project is",
         lag.as_secs_f64(),
     );
-    let sending = !engine.guard.in_doubt() && !engine.guard.clocks_differ();
+    let sending = !engine.epoch.in_doubt() && !engine.epoch.clocks_differ();
     number(
         &mut registry,
         "sending",

@@ -5,7 +5,7 @@
 //! [`propose`] writes down what they want a project moved to once `preflight` has looked, [`intake`] what
 //! hooks bring; [`hint`] follows that and [`poll`] asks by itself, both through `candidate`; [`schedule`] only
 //! wakes the others.
-//! [`announce`] and [`remind`] write mails and webhooks, [`courier`] sends the ones and [`dispatch`] the others.
+//! [`announce`] and [`remind`] write mails and webhooks, [`mail_sender`] sends the ones and [`dispatch`] the others.
 //! [`discover`] lists what the credentials can see. [`witness`] asks Atlas' event feed about rotations that have ended, `drift` about keys that somebody else has set.
 //! [`measured`] calls Atlas for all of them within its rate limits ([`waits`]).
 //! [`fleet`], [`why`] and [`metrics`] only look. All decisions about a rotation are
@@ -15,15 +15,14 @@
 pub mod announce;
 mod candidate;
 pub mod command;
-pub mod courier;
 pub mod discover;
-pub mod dispatch;
 mod drift;
 pub mod driver;
+pub mod epoch;
 pub mod fleet;
-pub mod guard;
 pub mod hint;
 pub mod intake;
+pub mod mail_sender;
 pub mod measured;
 pub mod metrics;
 pub mod poll;
@@ -35,6 +34,7 @@ pub mod schedule;
 pub mod step;
 pub mod sweep;
 pub mod waits;
+pub mod webhook_sender;
 pub mod why;
 pub mod witness;
 
@@ -68,7 +68,7 @@ pub struct Settings {
     /// How often a project is compared with Atlas.
     pub drift_every: Span,
     /// How often a project's key service is asked for its newest key.
-    pub discover_every: Span,
+    pub poll_every: Span,
     /// The time limit of one request.
     pub request_timeout: Span,
     /// Whether a PATCH carries the whole provider block.
@@ -77,7 +77,7 @@ pub struct Settings {
     pub public_url: String,
     /// Rotations stepped at the same time.
     pub slots: usize,
-    /// How long what is over is kept.
+    /// How long finished records are kept.
     pub retention: Retention,
 }
 
@@ -107,7 +107,7 @@ impl Settings {
     }
 }
 
-/// Rings for the courier and for the dispatch, each on its own: one must not take the other's ring.
+/// Wakes the mail sender and the webhook sender, each by a signal of its own: one must not take the other's.
 #[derive(Debug, Default)]
 pub struct Bell {
     mail: Notify,
@@ -137,7 +137,7 @@ pub struct Engine {
     pub store: Store,
     /// Atlas.
     pub atlas: Arc<measured::Measured>,
-    /// Look-ups at key services, by the names that projects use.
+    /// Lookups at key services, by the names that projects use.
     pub kms: Arc<BTreeMap<String, Arc<dyn KeyService>>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
@@ -145,10 +145,10 @@ pub struct Engine {
     pub settings: Arc<Settings>,
     /// Wakes the driver.
     pub rotations_due: Arc<Notify>,
-    /// Wakes whoever sends from the outbox.
+    /// Wakes the senders of the outbox.
     pub mail_due: Arc<Bell>,
     /// Where webhooks go.
-    pub webhooks: Arc<dispatch::Targets>,
+    pub webhooks: Arc<webhook_sender::Targets>,
     /// Wakes who handles events.
     pub events_due: Arc<Notify>,
     /// The hooks' way into the inbox.
@@ -158,7 +158,7 @@ pub struct Engine {
     /// Tells streams which rotation has a new journal row.
     pub journal: tokio::sync::broadcast::Sender<RotationId>,
     /// Whether the database may be acted on.
-    pub guard: Arc<guard::Guard>,
+    pub epoch: Arc<epoch::EpochWatch>,
     /// What is counted.
     pub metrics: Arc<metrics::Metrics>,
     /// Whether the database can be written.
@@ -191,7 +191,7 @@ impl Engine {
             intake: Arc::default(),
             look_due: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
-            guard: Arc::default(),
+            epoch: Arc::default(),
             readiness: Arc::default(),
             last_sweep: Arc::default(),
         }
@@ -199,12 +199,12 @@ impl Engine {
 
     /// The same engine under a guard that remembers.
     #[must_use]
-    pub fn with_guard(mut self, guard: guard::Guard) -> Self {
-        self.guard = Arc::new(guard);
+    pub fn with_guard(mut self, epoch: epoch::EpochWatch) -> Self {
+        self.epoch = Arc::new(epoch);
         self
     }
 
-    /// The same engine with these look-ups.
+    /// The same engine with these lookups.
     #[must_use]
     pub fn with_kms(mut self, kms: BTreeMap<String, Arc<dyn KeyService>>) -> Self {
         self.kms = Arc::new(kms);

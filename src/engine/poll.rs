@@ -1,7 +1,7 @@
 //! Asks the key services now and then which keys are the newest, so that no event is needed for it.
 //!
-//! Each project that names a look-up has its turn every `sweep.discover_every`; what is found is
-//! proposed under the trigger `poll`, as an event would be. A look-up that fails is tried again sooner,
+//! Each project that names a lookup has its turn every `sweep.poll_every`; what is found is
+//! proposed under the trigger `poll`, as an event would be. A lookup that fails is tried again sooner,
 //! and what it failed with stands in the project.
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ const BATCH: i64 = 64;
 const AT_ONCE: usize = 8;
 /// How long a project is ours once taken.
 const CLAIM: Duration = Duration::from_mins(10);
-/// The wait after a look-up that failed, if that is sooner than the next turn.
+/// The wait after a lookup that failed, if that is sooner than the next turn.
 const AFTER_FAILURE: Duration = Duration::from_mins(30);
 /// The longest sleep without asking the database.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration, StoreError> {
     while !stop.is_cancelled() {
         let now = engine.clock.now();
-        if engine.guard.doubts(&engine.store, now).await? {
+        if engine.epoch.doubts(&engine.store, now).await? {
             return Ok(LONGEST_SLEEP);
         }
         match engine.store.next_look_up(now).await? {
@@ -81,7 +81,7 @@ async fn ask(engine: &Engine, group: &GroupId) -> Result<(), StoreError> {
         words: "the key service was asked which key is the newest".to_owned(),
     };
     let finding = consider(engine, group, &ask).await?;
-    let every = engine.settings.discover_every.get();
+    let every = engine.settings.poll_every.get();
     let (said, wait) = match finding {
         Finding::Settled(settled) => (settled.to_string(), every),
         Finding::Deferred(why @ Deferred::RotationOpen(_)) => (why.to_string(), every),

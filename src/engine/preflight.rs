@@ -1,7 +1,7 @@
 //! The pre-flight checklist of a rotation: gone through at the proposal and again before the PATCH.
 //!
 //! What takes a call is gathered first, so that Atlas' configuration, which is compared last, stays the
-//! freshest part. A look-up that cannot be made stops nothing: Atlas uses an identity of its own, and
+//! freshest part. A lookup that cannot be made stops nothing: Atlas uses an identity of its own, and
 //! what ours may not see says nothing about it. Its line then tells people what is missing. What the
 //! verdicts mean for a rotation is the machine's and the approvers' decision.
 
@@ -48,7 +48,7 @@ pub(super) struct Gathered {
 enum KeySide {
     /// Nobody was asked, and why.
     NotAsked(String),
-    /// The look-up of this name answered, or failed.
+    /// The lookup of this name answered, or failed.
     Asked { service: String, found: Result<Found, KmsError>, probe: Option<Result<(), KmsError>> },
 }
 
@@ -82,12 +82,12 @@ pub(super) async fn gather(
 async fn key_side(engine: &Engine, kms: Option<&str>, key: &KeyRef, place: &Place) -> KeySide {
     let Some(name) = kms else {
         return KeySide::NotAsked(
-            "no look-up is named for this project; keywheel project edit PROJECT --kms NAME names one"
+            "no lookup is named for this project; keywheel project edit PROJECT --kms NAME names one"
                 .to_owned(),
         );
     };
     let Some(service) = engine.kms.get(name) else {
-        return KeySide::NotAsked(format!("the project's look-up {name:?} is not configured any more"));
+        return KeySide::NotAsked(format!("the project's lookup {name:?} is not configured any more"));
     };
     let found = service.describe(key, place).await;
     // Who may not describe a key may still use it.

@@ -180,7 +180,7 @@ impl Engine {
         }
         let ask = |why: String| Ok(Consent::OfPeople(Some(why)));
         if !proposer.confirmed {
-            return ask("no look-up confirms that the key is newer and usable".to_owned());
+            return ask("no lookup confirms that the key is newer and usable".to_owned());
         }
         if let Some(check) = proposal.checks.iter().find(|check| wants_people(check)) {
             return ask(format!("{} is {}: {}", check.name, check.result, check.detail));

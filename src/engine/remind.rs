@@ -30,9 +30,9 @@ const TRIES: usize = 3;
 /// # Errors
 /// What the store answered.
 pub async fn once(engine: &Engine) -> Result<usize, StoreError> {
-    // Whoever does not know what time it is must not call a key overdue, and a restored database
+    // A daemon that does not know the time must not call a key overdue, and a restored database
     // does not know what it has sent.
-    if engine.guard.clocks_differ() || engine.guard.in_doubt() {
+    if engine.epoch.clocks_differ() || engine.epoch.in_doubt() {
         return Ok(0);
     }
     let now = engine.clock.now();

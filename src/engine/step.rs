@@ -19,7 +19,7 @@ use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
 use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::{self, Announcement, Effect, Resume, Sight, Step, next};
-use crate::domain::rotation::outcome::{Class, EndpointSet, Extras, Failure, Look, Outcome, Reply};
+use crate::domain::rotation::outcome::{Class, EndpointSet, Extras, Failure, Look, Outcome, PatchReply};
 use crate::domain::rotation::state::{Cause, Rotation, State, Target};
 use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError, Vote};
 
@@ -73,7 +73,7 @@ async fn observe(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<O
     );
     let gathered = gathered?;
     let seen = match engine.atlas.observe(credential, group, timeout).await {
-        Ok(seen) => engine.guard.with_skew(seen),
+        Ok(seen) => engine.epoch.with_skew(seen),
         Err(failure) => return Ok(Outcome::Blind(failure)),
     };
     let keys = (&row.rotation.old_key, &row.rotation.new_key);
@@ -109,12 +109,12 @@ async fn gather(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Op
     preflight::gather(engine, subject, tags).await.map(Some)
 }
 
-async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> Reply {
+async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> PatchReply {
     let rotation = &row.rotation;
     // What is not remembered outside the database is not sent: a restored copy could not be told.
     // Putting the old key back does not wait for a full disk.
-    if let Err(why) = engine.guard.record(&engine.store, engine.clock.now()).await
-        && (target == Target::New || engine.guard.in_doubt())
+    if let Err(why) = engine.epoch.record(&engine.store, engine.clock.now()).await
+        && (target == Target::New || engine.epoch.in_doubt())
     {
         return not_sent(&why);
     }
@@ -133,8 +133,8 @@ async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> Reply {
     engine.atlas.set_key(&row.credential, &rotation.group_id, rotation.key(target), timeout).await
 }
 
-fn not_sent(why: &str) -> Reply {
-    Reply::NotTaken(Failure {
+fn not_sent(why: &str) -> PatchReply {
+    PatchReply::NotTaken(Failure {
         class: Class::Transient,
         status: None,
         code: None,
@@ -188,7 +188,7 @@ pub(super) async fn commit(
     let sends = keep_lease.is_some() && matches!(effect, Effect::Patch(_));
     if before.rotation.state != after.state
         && !sends
-        && let Err(why) = engine.guard.record(&engine.store, now).await
+        && let Err(why) = engine.epoch.record(&engine.store, now).await
     {
         tracing::warn!(rotation.id = %after.id, "how far the database has come is not remembered: {why}");
     }
@@ -300,12 +300,12 @@ fn describe(outcome: &Outcome) -> (JournalKind, serde_json::Value) {
         Outcome::Blind(failure) => (JournalKind::Blind, failed(failure)),
         Outcome::Replied(reply) => {
             let (word, failure) = match reply {
-                Reply::Accepted => ("accepted", None),
-                Reply::Unknown(failure) => ("unknown", Some(failure)),
-                Reply::Refused(failure) => ("refused", Some(failure)),
-                Reply::NotTaken(failure) => ("not_taken", Some(failure)),
-                Reply::Auth(failure) => ("auth", Some(failure)),
-                Reply::Gone(failure) => ("gone", Some(failure)),
+                PatchReply::Accepted => ("accepted", None),
+                PatchReply::Unknown(failure) => ("unknown", Some(failure)),
+                PatchReply::Refused(failure) => ("refused", Some(failure)),
+                PatchReply::NotTaken(failure) => ("not_taken", Some(failure)),
+                PatchReply::Auth(failure) => ("auth", Some(failure)),
+                PatchReply::Gone(failure) => ("gone", Some(failure)),
             };
             let mut detail = failure.map_or_else(|| json!({}), failed);
             detail["reply"] = json!(word);

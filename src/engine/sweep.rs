@@ -29,7 +29,7 @@ const AT_ONCE: usize = 8;
 /// After so long a sweep lets reminders have their turn; the projects left over are the next one's.
 const LONGEST: Duration = Duration::from_mins(4);
 
-/// How often what is over is forgotten.
+/// How often finished records are deleted.
 const FORGET_EVERY: Duration = Duration::from_secs(86_400);
 
 /// Forgets what is kept for longer than the settings say.
@@ -39,9 +39,9 @@ const FORGET_EVERY: Duration = Duration::from_secs(86_400);
 pub async fn forget(engine: &Engine) -> Result<u64, StoreError> {
     let (now, keep) = (engine.clock.now(), engine.settings.retention);
     let horizon = Horizon {
-        mails: now - keep.mails.get(),
+        mails: now - keep.messages.get(),
         events: now - keep.events.get(),
-        looks: now - keep.looks.get(),
+        looks: now - keep.observations.get(),
         replays: now - keep.replays.get(),
     };
     engine.store.forget(horizon).await
@@ -62,7 +62,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
         }
         let now = engine.clock.now();
         // A clock that is wrong, or a database that is, must not make anybody forget.
-        let sure = !engine.guard.clocks_differ() && !engine.guard.in_doubt();
+        let sure = !engine.epoch.clocks_differ() && !engine.epoch.in_doubt();
         if sure && forgotten.is_none_or(|at| now.since(at) >= FORGET_EVERY) {
             match forget(&engine).await {
                 Ok(0) => {}
@@ -83,9 +83,9 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 /// # Errors
 /// What the store answered.
 pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, StoreError> {
-    engine.guard.compare_clocks(&engine.store, engine.clock.as_ref()).await?;
+    engine.epoch.compare_clocks(&engine.store, engine.clock.as_ref()).await?;
     let begin = engine.clock.now();
-    if engine.guard.doubts(&engine.store, begin).await? {
+    if engine.epoch.doubts(&engine.store, begin).await? {
         engine.list_differences().await?;
         finished(engine);
         return Ok(0);
@@ -111,7 +111,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
         seen += looks.into_iter().sum::<Result<usize, _>>()?;
         finished(engine);
     }
-    if let Err(why) = engine.guard.record(&engine.store, engine.clock.now()).await {
+    if let Err(why) = engine.epoch.record(&engine.store, engine.clock.now()).await {
         tracing::warn!("how far the database has come is not remembered: {why}");
     }
     finished(engine);
@@ -148,7 +148,7 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
     match looked {
         None => {}
         Some(Ok(seen)) => {
-            let seen = observed.insert(engine.guard.with_skew(seen));
+            let seen = observed.insert(engine.epoch.with_skew(seen));
             // Without a key, one that served before makes the next one somebody's change.
             let asks = project.current_key.is_none() && seen.key.is_some();
             let served = asks && !engine.store.keys(&project.group_id).await?.is_empty();

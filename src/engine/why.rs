@@ -82,9 +82,9 @@ fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Tim
     if let Some(name) = &project.kms {
         told.push(match &beside.looked_up {
             Some((at, said)) => {
-                format!("The look-up {name} was last asked for its newest key at {at}: {said}.")
+                format!("The lookup {name} was last asked for its newest key at {at}: {said}.")
             }
-            None => format!("The look-up {name} was not asked for its newest key yet."),
+            None => format!("The lookup {name} was not asked for its newest key yet."),
         });
     }
     if project.owners.is_empty() {

@@ -19,7 +19,9 @@ use crate::domain::notice::{Notice, Overwrote};
 use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::outcome::Failure;
 use crate::domain::time::{Span, Timestamp};
-use crate::store::{AwaitedProof, NewAudit, NewJournal, NewOutbox, Proof, ProofEnd, RotationRow, StoreError};
+use crate::store::{
+    AwaitedWitness, NewAudit, NewJournal, NewOutbox, RotationRow, StoreError, WitnessEnd, WitnessEvent,
+};
 
 /// Rotations read from the database at once.
 const BATCH: usize = 64;
@@ -32,7 +34,7 @@ const WAITS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_sec
 /// # Errors
 /// What the store answered.
 pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, StoreError> {
-    if engine.guard.in_doubt() {
+    if engine.epoch.in_doubt() {
         return Ok(0);
     }
     let due = engine.store.due_proofs(engine.clock.now(), BATCH).await?;
@@ -52,7 +54,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
     Ok(done)
 }
 
-async fn one(engine: &Engine, awaited: AwaitedProof) -> Result<(), StoreError> {
+async fn one(engine: &Engine, awaited: AwaitedWitness) -> Result<(), StoreError> {
     let Some(row) = engine.store.rotation(awaited.rotation).await? else { return Ok(()) };
     let asked = ask(engine, &row).await;
     let now = engine.clock.now();
@@ -69,9 +71,13 @@ async fn one(engine: &Engine, awaited: AwaitedProof) -> Result<(), StoreError> {
                     .await_proof(row.rotation.id, at.min(awaited.until), error.as_deref())
                     .await;
             }
-            let proof =
-                Proof { state: ProofState::NotFound, event: None, overwrote: Vec::new(), last_error: error };
-            let end = ProofEnd { proof, journal: Vec::new(), audit: Vec::new(), outbox: Vec::new() };
+            let proof = WitnessEvent {
+                state: ProofState::NotFound,
+                event: None,
+                overwrote: Vec::new(),
+                last_error: error,
+            };
+            let end = WitnessEnd { proof, journal: Vec::new(), audit: Vec::new(), outbox: Vec::new() };
             engine.store.settle_proof(row.rotation.id, &end, now).await?;
             return Ok(());
         }
@@ -118,10 +124,10 @@ async fn ask(engine: &Engine, row: &RotationRow) -> Result<Witness, Failure> {
     events.map(|events| witness(&events, rotation.provider, (looked, sent, done), own.as_deref()))
 }
 
-fn end(engine: &Engine, row: &RotationRow, found: Witness, owners: &[String], now: Timestamp) -> ProofEnd {
+fn end(engine: &Engine, row: &RotationRow, found: Witness, owners: &[String], now: Timestamp) -> WitnessEnd {
     let rotation = &row.rotation;
-    let mut end = ProofEnd {
-        proof: Proof {
+    let mut end = WitnessEnd {
+        proof: WitnessEvent {
             state: ProofState::Found,
             event: found.event,
             overwrote: found.overwrote,
@@ -137,7 +143,7 @@ fn end(engine: &Engine, row: &RotationRow, found: Witness, owners: &[String], no
         subject: format!("rotation/{}", rotation.id),
         detail: shown(event).to_string(),
     };
-    // The journal ends with the rotation, and whoever follows it has gone by now: only what went
+    // The journal ends with the rotation, and its followers have gone by now: only what went
     // wrong is added to it.
     end.audit.extend(end.proof.event.as_ref().map(|event| audit("atlas_event", event)));
     for event in &end.proof.overwrote {

@@ -50,7 +50,7 @@ pub(super) struct Aws {
     keys: Option<(String, Secret)>,
     endpoint: Option<Url>,
     timeout: Duration,
-    /// Read at the first look-up: environment, profiles and the like.
+    /// Read at the first lookup: environment, profiles and the like.
     shared: OnceCell<SdkConfig>,
     /// By region.
     clients: Mutex<BTreeMap<String, Client>>,
@@ -136,7 +136,7 @@ impl Aws {
                 KmsError::new(
                     ErrorKind::Broken,
                     format!("no region is known for the key {key}"),
-                    "set the look-up's region, or give the key by its ARN",
+                    "set the lookup's region, or give the key by its ARN",
                 )
             })?
             .to_owned();
@@ -229,7 +229,7 @@ impl Connected for Aws {
                 return Err(no_log_in("no source of credentials is known"));
             };
             match provider.provide_credentials().await {
-                // The id is no secret; whether AWS takes it shows at the first look-up.
+                // The id is no secret; whether AWS takes it shows at the first lookup.
                 Ok(found) => Ok(format!("access key {} was found", found.access_key_id())),
                 Err(error) => Err(no_log_in(&root_cause(&error))),
             }

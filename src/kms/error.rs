@@ -1,4 +1,4 @@
-//! What a failed look-up means, in the provider's own words and with what to grant.
+//! What a failed lookup means, in the provider's own words and with what to grant.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub enum ErrorKind {
     Broken,
 }
 
-/// A failed look-up.
+/// A failed lookup.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct KmsError {
     /// What kind of failure it is.
@@ -81,7 +81,7 @@ impl KmsError {
         Self::new(
             ErrorKind::Broken,
             format!("{key} is not a key of {service}"),
-            "name a look-up of the project's own provider: keywheel project edit PROJECT --kms NAME",
+            "name a lookup of the project's own provider: keywheel project edit PROJECT --kms NAME",
         )
     }
 }

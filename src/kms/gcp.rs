@@ -1,7 +1,7 @@
 //! Google Cloud KMS over REST. Tokens come from Google's own crate, so a service-account file, a
 //! workload identity, a user's credentials and the metadata server work as they do elsewhere.
 //!
-//! Versions sort as numbers. The primary version counts unless the look-up follows the newest; a key
+//! Versions sort as numbers. The primary version counts unless the lookup follows the newest; a key
 //! may have no primary. Both directions of a probe are guarded by CRC32C, as Google asks its clients
 //! to: a bit that flipped on the way must not look like a key that works.
 
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::error::{ErrorKind, KmsError};
-use super::http::{Http, Reply, below, send};
+use super::http::{Http, KmsResponse, below, send};
 use super::{
     Connected, Follow, Found, KeyService, KeyState, KmsOptions, Login, PROBE, SetupError, Unfit, Watched,
     within,
@@ -234,7 +234,7 @@ impl Connected for Gcp {
         Box::pin(async move {
             within(self.timeout, "where Google's tokens come from", self.token()).await?;
             Ok(if self.account.is_some() {
-                // Such a token is signed here; whether Google takes it shows at the first look-up.
+                // Such a token is signed here; whether Google takes it shows at the first lookup.
                 "the service account's key can sign".to_owned()
             } else {
                 "the application default credentials gave a token".to_owned()
@@ -243,7 +243,7 @@ impl Connected for Gcp {
     }
 }
 
-fn read(reply: Reply, role: &str, token: &str) -> Result<Value, KmsError> {
+fn read(reply: KmsResponse, role: &str, token: &str) -> Result<Value, KmsError> {
     if reply.is_success() { reply.object(SERVICE) } else { Err(failure(&reply.without(token), role)) }
 }
 
@@ -362,11 +362,11 @@ fn no_log_in(why: &str) -> KmsError {
     KmsError::new(
         ErrorKind::Credential,
         why,
-        "set service_account_file of the look-up, or give this machine application default credentials (a workload identity, GOOGLE_APPLICATION_CREDENTIALS)",
+        "set service_account_file of the lookup, or give this machine application default credentials (a workload identity, GOOGLE_APPLICATION_CREDENTIALS)",
     )
 }
 
-pub(super) fn failure(reply: &Reply, role: &str) -> KmsError {
+pub(super) fn failure(reply: &KmsResponse, role: &str) -> KmsError {
     let body = reply.json();
     let error = &body["error"];
     let text = |value: &Value| value.as_str().map(str::to_owned);

@@ -25,7 +25,7 @@ pub(super) struct Http {
 }
 
 /// A reply with its status.
-pub(super) struct Reply {
+pub(super) struct KmsResponse {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
 }
@@ -53,7 +53,7 @@ impl Http {
 ///
 /// # Errors
 /// `Unreachable` without a reply, `Broken` for one that cannot be taken in.
-pub(super) async fn send(request: RequestBuilder, service: &str) -> Result<Reply, KmsError> {
+pub(super) async fn send(request: RequestBuilder, service: &str) -> Result<KmsResponse, KmsError> {
     let mut response = request.send().await.map_err(|error| unreachable(&error.without_url(), service))?;
     let status = response.status().as_u16();
     let body = body::read(&mut response, BODY_CAP).await.map_err(|error| match error {
@@ -65,7 +65,7 @@ pub(super) async fn send(request: RequestBuilder, service: &str) -> Result<Reply
             "{service} answered {status}, a redirect, which is not followed"
         )));
     }
-    Ok(Reply { status, body })
+    Ok(KmsResponse { status, body })
 }
 
 fn unreachable(error: &reqwest::Error, service: &str) -> KmsError {
@@ -76,7 +76,7 @@ fn unreachable(error: &reqwest::Error, service: &str) -> KmsError {
     KmsError::unreachable(format!("{service} {what}: {}", root_cause(error)))
 }
 
-impl Reply {
+impl KmsResponse {
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -99,7 +99,7 @@ impl Reply {
         Self { status: self.status, body: body.to_string().into_bytes() }
     }
 
-    /// The body as JSON; null when it is none.
+    /// The body as JSON; null when it is not JSON.
     pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
@@ -130,7 +130,7 @@ mod tests {
     fn a_secret_is_masked_before_a_text_is_cut() {
         let secret = "canary".repeat(50);
         let body = serde_json::json!({ "error": { "message": format!("{}{secret}", "x".repeat(1900)) } });
-        let reply = Reply { status: 400, body: body.to_string().into_bytes() }.without(&secret);
+        let reply = KmsResponse { status: 400, body: body.to_string().into_bytes() }.without(&secret);
         let error = KmsError::broken(reply.json()["error"]["message"].as_str().unwrap());
         assert!(error.message.ends_with("x***"), "{error}");
     }

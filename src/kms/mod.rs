@@ -1,9 +1,9 @@
-//! Look-ups at the key services: which key or version is newest and usable, and whether our own
+//! Lookups at the key services: which key or version is newest and usable, and whether our own
 //! identity can use it.
 //!
 //! One trait, three clients: AWS KMS through Amazon's crate, Key Vault and Cloud KMS by a few REST
 //! calls. Each is a cargo feature; without it [`connect`] says so. Base URLs can be replaced. What a
-//! look-up says is true of *our* identity: Atlas uses one of its own, so the last word on a key is
+//! lookup says is true of *our* identity: Atlas uses one of its own, so the last word on a key is
 //! Atlas' `valid`. Every call ends within the configured timeout and is made once; when to ask again
 //! is the caller's decision. Nothing here changes a key, rotates one, or decides about a rotation.
 
@@ -140,19 +140,19 @@ pub trait Connected: KeyService {
     /// Logs in, and says as whom as far as that is known. A log-in proves nothing about permissions.
     fn log_in(&self) -> BoxFuture<'_, Result<String, KmsError>>;
 
-    /// Whether a log-in that failed like this shows that look-ups fail as well. Not so where only a key
+    /// Whether a log-in that failed like this shows that lookups fail as well. Not so where only a key
     /// says which cloud to log in to, and another one was tried.
     fn is_telling(&self, _failed: &KmsError) -> bool {
         true
     }
 }
 
-/// One configured look-up.
+/// One configured lookup.
 #[derive(Clone, Debug)]
 pub struct KmsOptions {
     /// Its name in the configuration, for messages.
     pub name: String,
-    /// The longest a look-up may take, all its requests and log-ins included.
+    /// The longest a lookup may take, all its requests and log-ins included.
     pub timeout: Duration,
     /// Where to ask instead of at the cloud. AWS and Google: the base of the API; Azure: the address
     /// below which the vaults' names stand.
@@ -180,7 +180,7 @@ pub enum Login {
         /// The application, or the user-assigned managed identity.
         client_id: Option<String>,
         /// What proves that we are that application.
-        proof: Option<AzureProof>,
+        proof: Option<AzureCredential>,
         /// Where tokens come from instead of the cloud's own authority.
         authority: Option<Url>,
     },
@@ -195,7 +195,7 @@ pub enum Login {
 
 /// What proves to Entra that we are an application.
 #[derive(Clone, Debug)]
-pub enum AzureProof {
+pub enum AzureCredential {
     /// A client secret.
     Secret(Secret),
     /// A file with a token of another issuer, read anew for every log-in.
@@ -217,10 +217,10 @@ pub enum Follow {
 pub enum SetupError {
     /// The program was built without this cloud.
     #[error(
-        "kms.{name}: this build has no look-ups at {provider}; build it with the feature {feature:?}, or take the section out"
+        "kms.{name}: this build has no lookups at {provider}; build it with the feature {feature:?}, or take the section out"
     )]
     NotBuiltIn {
-        /// The look-up.
+        /// The lookup.
         name: String,
         /// The cloud.
         provider: Provider,
@@ -230,7 +230,7 @@ pub enum SetupError {
     /// A setting or a file that cannot be used.
     #[error("kms.{name}.{setting}: {problem}")]
     Setting {
-        /// The look-up.
+        /// The lookup.
         name: String,
         /// The setting.
         setting: &'static str,
@@ -280,7 +280,7 @@ pub fn connect(options: KmsOptions) -> Result<Arc<dyn Connected>, SetupError> {
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 const PROBE: [u8; 8] = *b"keywheel";
 
-/// The end of a look-up: what came of it, or that nothing came in time.
+/// The end of a lookup: what came of it, or that nothing came in time.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 async fn within<T>(
     limit: Duration,

@@ -157,7 +157,7 @@ pub(super) fn commands(notice: &Notice, server: &str) -> Vec<(String, String)> {
         }
         Notice::NeedsOperator(it) => vec![
             show(it.rotation_id),
-            command("When it is mended (or: rollback, accept, close):", format!("resume {}", it.rotation_id)),
+            command("When it is fixed (or: rollback, accept, close):", format!("resume {}", it.rotation_id)),
         ],
         Notice::LateApply(it) | Notice::NotDeployed(it) | Notice::Failed(it) | Notice::RolledBack(it) => {
             vec![show(it.rotation_id)]

@@ -1,4 +1,4 @@
-//! What all HTTP calls to other machines share, whoever makes them.
+//! What all HTTP calls to other machines share.
 //!
 //! [`client`] builds clients, [`body`] reads replies up to a limit, [`header`] parses `Retry-After`
 //! and dates, [`cause`] finds the reason in a chain of errors, and [`resolver`] keeps a client on

@@ -5,10 +5,10 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// What a handler answers.
-pub(super) type Answer = Result<Reply, Refusal>;
+pub(super) type SimResult = Result<SimReply, Refusal>;
 
 /// An answer without its wrapping.
-pub(super) enum Reply {
+pub(super) enum SimReply {
     /// One object.
     One(Value),
     /// A list, to be cut into pages.

@@ -11,7 +11,7 @@ use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, R
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::answer::Answer;
+use super::answer::SimResult;
 use super::ask::Ask;
 use super::fault::{self, Kind};
 use super::operation::Operation;
@@ -161,7 +161,7 @@ impl Call {
 }
 
 /// Handles a request; Atlas looks at the project's key before and after, as its checks would.
-fn handle(world: &mut World, ask: &Ask, operation: Operation) -> Answer {
+fn handle(world: &mut World, ask: &Ask, operation: Operation) -> SimResult {
     let group = ask.group().unwrap_or_default();
     events::look(world, group, ask.now);
     let answer = (operation.handle)(world, ask);

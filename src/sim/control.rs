@@ -122,7 +122,7 @@ pub(super) async fn human_edit(
 /// What a key service says of a key from now on; what is not given stays. A key that is new needs a
 /// state, and was made now.
 #[derive(Deserialize)]
-pub(super) struct Key {
+pub(super) struct KeyChange {
     id: String,
     state: Option<KeyState>,
     /// Google: whether it is the primary version from now on.
@@ -132,7 +132,7 @@ pub(super) struct Key {
     facts: Map<String, Value>,
 }
 
-pub(super) async fn key(State(sim): State<Shared>, Order(key): Order<Key>) -> Response {
+pub(super) async fn key(State(sim): State<Shared>, Order(key): Order<KeyChange>) -> Response {
     let now = sim.clock.now();
     let mut world = sim.world();
     let is_new = !world.keys.contains_key(&key.id);

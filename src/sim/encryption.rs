@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Refusal, Reply, refuse};
+use super::answer::{Refusal, SimReply, SimResult, refuse};
 use super::ask::Ask;
 use super::check;
 use super::events;
@@ -25,7 +25,7 @@ pub(super) fn named_key(body: &Bytes) -> Option<String> {
 }
 
 /// The configuration as a GET shows it: all three blocks, the unconfigured ones disabled.
-pub(super) fn get(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn get(world: &mut World, ask: &Ask) -> SimResult {
     let valid = {
         let project = find(world, ask)?;
         match project.valid_sequence.len() {
@@ -68,11 +68,11 @@ pub(super) fn get(world: &mut World, ask: &Ask) -> Answer {
         body.insert(block_name.to_owned(), Value::Object(block));
     }
     body.insert("enabledForSearchNodes".to_owned(), json!(false));
-    Ok(Reply::One(Value::Object(body)))
+    Ok(SimReply::One(Value::Object(body)))
 }
 
 /// Changes the configuration and shows it.
-pub(super) fn patch(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn patch(world: &mut World, ask: &Ask) -> SimResult {
     find(world, ask)?;
     let kind = ask.header("content-type").split(';').next().unwrap_or_default().trim();
     if kind != "application/json" && !(kind.starts_with("application/vnd.atlas.") && kind.ends_with("+json"))

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Reply, refuse};
+use super::answer::{SimReply, SimResult, refuse};
 use super::ask::Ask;
 use super::ids::{ORG, object_id};
 use super::inventory::find;
@@ -111,7 +111,7 @@ fn alert_view(group: &str, alert: &Alert) -> Value {
     view
 }
 
-pub(super) fn alerts(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn alerts(world: &mut World, ask: &Ask) -> SimResult {
     let extras = world.odd.extras;
     let group = ask.param("group");
     let project = find(world, ask)?;
@@ -125,14 +125,14 @@ pub(super) fn alerts(world: &mut World, ask: &Ask) -> Answer {
     if extras {
         views.insert(0, json!({ "id": object_id(&[group, "extra"]), "eventTypeName": "SOMETHING_NEW", "status": "MUTED" }));
     }
-    Ok(Reply::List(views))
+    Ok(SimReply::List(views))
 }
 
-pub(super) fn alert(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn alert(world: &mut World, ask: &Ask) -> SimResult {
     let project = find(world, ask)?;
     let found = project.alerts.iter().find(|it| it.id == ask.param("alert"));
     let found = found.ok_or_else(|| refuse(404, "RESOURCE_NOT_FOUND", "There is no such alert."))?;
-    Ok(Reply::One(alert_view(ask.param("group"), found)))
+    Ok(SimReply::One(alert_view(ask.param("group"), found)))
 }
 
 fn event_view(group: &str, event: &Event) -> Value {
@@ -150,7 +150,7 @@ fn event_view(group: &str, event: &Event) -> Value {
 }
 
 /// The events, newest first.
-pub(super) fn events(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn events(world: &mut World, ask: &Ask) -> SimResult {
     let extras = world.odd.extras;
     let group = ask.param("group");
     let instant = |name: &'static str| match ask.query.get(name) {
@@ -176,12 +176,12 @@ pub(super) fn events(world: &mut World, ask: &Ask) -> Answer {
     if extras {
         views.insert(0, json!({ "id": object_id(&[group, "extra"]), "eventTypeName": "SOMETHING_NEW" }));
     }
-    Ok(Reply::List(views))
+    Ok(SimReply::List(views))
 }
 
-pub(super) fn event(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn event(world: &mut World, ask: &Ask) -> SimResult {
     let project = find(world, ask)?;
     let found = project.events.iter().find(|it| it.id == ask.param("event"));
     let found = found.ok_or_else(|| refuse(404, "RESOURCE_NOT_FOUND", "There is no such event."))?;
-    Ok(Reply::One(event_view(ask.param("group"), found)))
+    Ok(SimReply::One(event_view(ask.param("group"), found)))
 }

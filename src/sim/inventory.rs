@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Refusal, Reply, refuse};
+use super::answer::{Refusal, SimReply, SimResult, refuse};
 use super::ask::Ask;
 use super::check::is_object_id;
 use super::ids::{ORG, object_id};
@@ -34,23 +34,23 @@ fn group_view(id: &str, project: &Project) -> Value {
 
 /// The projects that the credential can see.
 #[expect(clippy::unnecessary_wraps, reason = "a handler like the others")]
-pub(super) fn groups(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn groups(world: &mut World, ask: &Ask) -> SimResult {
     let seen = world.projects.iter().filter(|(_, it)| world.role(&ask.who, it) != Role::None);
-    Ok(Reply::List(seen.map(|(id, it)| group_view(id, it)).collect()))
+    Ok(SimReply::List(seen.map(|(id, it)| group_view(id, it)).collect()))
 }
 
-pub(super) fn group(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn group(world: &mut World, ask: &Ask) -> SimResult {
     let project = find(world, ask)?;
-    Ok(Reply::One(group_view(ask.param("group"), project)))
+    Ok(SimReply::One(group_view(ask.param("group"), project)))
 }
 
 /// No project has any.
-pub(super) fn endpoints(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn endpoints(world: &mut World, ask: &Ask) -> SimResult {
     find(world, ask)?;
-    Ok(Reply::List(Vec::new()))
+    Ok(SimReply::List(Vec::new()))
 }
 
-pub(super) fn clusters(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn clusters(world: &mut World, ask: &Ask) -> SimResult {
     let project = find(world, ask)?;
     let provider = if project.provider.is_empty() { "NONE" } else { &project.provider };
     let view = |it: &super::world::Cluster| {
@@ -60,11 +60,11 @@ pub(super) fn clusters(world: &mut World, ask: &Ask) -> Answer {
             "stateName": project.cluster_state(it, ask.now),
         })
     };
-    Ok(Reply::List(project.clusters.iter().map(view).collect()))
+    Ok(SimReply::List(project.clusters.iter().map(view).collect()))
 }
 
 /// The backups of one cluster.
-pub(super) fn snapshots(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn snapshots(world: &mut World, ask: &Ask) -> SimResult {
     let project = find(world, ask)?;
     let name = ask.param("cluster");
     let cluster = project.clusters.iter().find(|it| it.name == name);
@@ -84,11 +84,11 @@ pub(super) fn snapshots(world: &mut World, ask: &Ask) -> Answer {
         }
         view
     };
-    Ok(Reply::List(cluster.snapshots.iter().map(view).collect()))
+    Ok(SimReply::List(cluster.snapshots.iter().map(view).collect()))
 }
 
 /// The people of a project; those who come with a team or the organisation only when asked for.
-pub(super) fn users(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn users(world: &mut World, ask: &Ask) -> SimResult {
     let with = |name| ask.flag(name).unwrap_or(false);
     let (teams, org) = (with("flattenTeams"), with("includeOrgUsers"));
     let mut seen = {
@@ -111,7 +111,7 @@ pub(super) fn users(world: &mut World, ask: &Ask) -> Answer {
         seen.extend(world.org_users.iter().cloned());
     }
     let view = |it: &User| person(it, &json!(it.roles));
-    Ok(Reply::List(seen.iter().map(view).collect()))
+    Ok(SimReply::List(seen.iter().map(view).collect()))
 }
 
 /// Who has not accepted has no name yet, only an address.
@@ -123,11 +123,11 @@ fn person(it: &User, roles: &Value) -> Value {
 }
 
 /// The teams of a project.
-pub(super) fn teams(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn teams(world: &mut World, ask: &Ask) -> SimResult {
     let project = find(world, ask)?;
     let view =
         |(id, roles): (&String, &Vec<String>)| json!({ "teamId": id, "roleNames": roles, "links": [] });
-    Ok(Reply::List(project.teams.iter().map(view).collect()))
+    Ok(SimReply::List(project.teams.iter().map(view).collect()))
 }
 
 /// Only members of the organisation may look at it.
@@ -143,10 +143,10 @@ fn of_org(world: &World, ask: &Ask) -> Result<(), Refusal> {
 }
 
 /// The people of the organisation; their roles stand one level deeper than in a project.
-pub(super) fn org_users(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn org_users(world: &mut World, ask: &Ask) -> SimResult {
     of_org(world, ask)?;
     let view = |it: &User| person(it, &json!({ "orgRoles": it.roles, "groupRoleAssignments": [] }));
-    Ok(Reply::List(world.org_users.iter().map(view).collect()))
+    Ok(SimReply::List(world.org_users.iter().map(view).collect()))
 }
 
 fn find_team<'a>(world: &'a World, ask: &Ask) -> Result<&'a super::world::Team, Refusal> {
@@ -158,13 +158,13 @@ fn find_team<'a>(world: &'a World, ask: &Ask) -> Result<&'a super::world::Team, 
         .ok_or_else(|| refuse(404, "RESOURCE_NOT_FOUND", format!("There is no team {id}.")).about(id))
 }
 
-pub(super) fn team(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn team(world: &mut World, ask: &Ask) -> SimResult {
     let team = find_team(world, ask)?;
-    Ok(Reply::One(json!({ "id": ask.param("team"), "name": team.name, "links": [] })))
+    Ok(SimReply::One(json!({ "id": ask.param("team"), "name": team.name, "links": [] })))
 }
 
-pub(super) fn team_users(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn team_users(world: &mut World, ask: &Ask) -> SimResult {
     let team = find_team(world, ask)?;
     let view = |it: &User| person(it, &json!({ "orgRoles": ["ORG_MEMBER"], "groupRoleAssignments": [] }));
-    Ok(Reply::List(team.members.iter().map(view).collect()))
+    Ok(SimReply::List(team.members.iter().map(view).collect()))
 }

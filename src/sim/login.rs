@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::answer::{Answer, Refusal, Reply, oauth, refuse, unauthorized};
+use super::answer::{Refusal, SimReply, SimResult, oauth, refuse, unauthorized};
 use super::ask::Ask;
 use super::ids::opaque;
 use super::operation::{Operation, asked_version};
@@ -85,7 +85,7 @@ fn authenticate(world: &mut World, ask: &Ask) -> Result<(), Refusal> {
 }
 
 /// A token for a service account.
-pub(super) fn token(world: &mut World, ask: &Ask) -> Answer {
+pub(super) fn token(world: &mut World, ask: &Ask) -> SimResult {
     let kind = ask.header("content-type").split(';').next().unwrap_or_default().trim();
     if kind != "application/x-www-form-urlencoded" {
         return Err(oauth(400, "invalid_request", "The body must be a form."));
@@ -114,7 +114,7 @@ pub(super) fn token(world: &mut World, ask: &Ask) -> Answer {
     }
     let (token, life) = (opaque(), world.token_life.max(1));
     world.tokens.insert(token.clone(), (client, ask.now + Duration::from_secs(life)));
-    Ok(Reply::One(json!({ "access_token": token, "expires_in": life, "token_type": "Bearer" })))
+    Ok(SimReply::One(json!({ "access_token": token, "expires_in": life, "token_type": "Bearer" })))
 }
 
 /// Id and secret of a Basic header; both are sent form-encoded (RFC 6749, 2.3.1).

@@ -49,7 +49,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::answer::{Answer, refuse};
+use self::answer::{SimResult, refuse};
 use self::ask::Ask;
 use self::call::Call;
 use self::kms::Service;
@@ -72,7 +72,7 @@ struct Shared {
     world: Arc<Mutex<World>>,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
-    office: Arc<senders::Office>,
+    event_source: Arc<senders::EventSource>,
 }
 
 impl Shared {
@@ -89,8 +89,8 @@ impl Sim {
     pub fn start(listener: TcpListener, world: World, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let address = listener.local_addr()?;
-        let office = senders::Office::new(format!("http://{address}"));
-        let state = Shared { world: Arc::new(Mutex::new(world)), clock, tasks: tasks.clone(), office };
+        let event_source = senders::EventSource::new(format!("http://{address}"));
+        let state = Shared { world: Arc::new(Mutex::new(world)), clock, tasks: tasks.clone(), event_source };
         senders::watch::look(&state);
         let app = routes(state.clone());
         let ended = stop.clone();
@@ -137,7 +137,7 @@ const CLUSTERS: &[&str] = &["2023-01-01", "2024-08-05"];
 const USERS: &[&str] = &["2025-02-19"];
 
 fn routes(state: Shared) -> Router {
-    let read = |name, versions, limit, handle: fn(&mut World, &Ask) -> Answer| {
+    let read = |name, versions, limit, handle: fn(&mut World, &Ask) -> SimResult| {
         get(answer(Operation { name, versions, limit, writes: false, handle }))
     };
     let token = Operation { name: "token", versions: &[], limit: "", writes: false, handle: login::token };

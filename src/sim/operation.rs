@@ -1,6 +1,6 @@
 //! One operation of the API: its name, its versions, its rate limit, and its handler.
 
-use super::answer::Answer;
+use super::answer::SimResult;
 use super::ask::Ask;
 use super::world::World;
 
@@ -16,7 +16,7 @@ pub(super) struct Operation {
     /// Whether it changes something, which only owners may.
     pub(super) writes: bool,
     /// What it does.
-    pub(super) handle: fn(&mut World, &Ask) -> Answer,
+    pub(super) handle: fn(&mut World, &Ask) -> SimResult,
 }
 
 impl Operation {

@@ -12,17 +12,17 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Refusal, Reply, put, refuse, status_of};
+use super::answer::{Refusal, SimReply, SimResult, put, refuse, status_of};
 use super::ask::Ask;
 use super::operation::Operation;
 use super::world::Odd;
 use crate::domain::time::Timestamp;
 
 /// The reply to a request that was handled.
-pub(super) fn render(answer: Answer, operation: Operation, ask: &Ask, odd: &Odd) -> Response {
+pub(super) fn render(answer: SimResult, operation: Operation, ask: &Ask, odd: &Odd) -> Response {
     let body = answer.and_then(|reply| match reply {
-        Reply::One(body) => Ok(body),
-        Reply::List(items) => page(items, ask, odd),
+        SimReply::One(body) => Ok(body),
+        SimReply::List(items) => page(items, ask, odd),
     });
     let mut body = match body {
         Ok(body) => body,

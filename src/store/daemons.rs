@@ -54,7 +54,7 @@ pub struct Other {
 }
 
 #[derive(FromRow)]
-struct Row {
+struct DaemonRow {
     name: String,
     settings: String,
     seen_at: Timestamp,
@@ -127,12 +127,12 @@ impl Tx {
     async fn others(&mut self, it: &Presence, gone: Timestamp) -> Result<Vec<Other>, StoreError> {
         self.take_turn("daemons").await?;
         each!(self, FORGET, |conn, text| sqlx::query(text).bind(gone).execute(conn).await.map(drop))?;
-        let rows: Vec<Row> = each!(self, OTHERS, |conn, text| sqlx::query_as(text)
+        let rows: Vec<DaemonRow> = each!(self, OTHERS, |conn, text| sqlx::query_as(text)
             .bind(it.id)
             .bind(gone)
             .fetch_all(conn)
             .await)?;
-        let other = |row: Row| {
+        let other = |row: DaemonRow| {
             Ok(Other {
                 settings: serde_json::from_str(&row.settings)
                     .map_err(|_| StoreError::corrupt("daemons", "settings", &row.name))?,

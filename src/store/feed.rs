@@ -50,7 +50,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[&DRIFT, &LAST_DRIFT, &AWAIT, &DUE, &PRO
 
 /// What Atlas' feed says of a rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proof {
+pub struct WitnessEvent {
     /// Whether there is an event.
     pub state: ProofState,
     /// The event.
@@ -63,7 +63,7 @@ pub struct Proof {
 
 /// A rotation whose event is to be looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AwaitedProof {
+pub struct AwaitedWitness {
     /// The rotation.
     pub rotation: RotationId,
     /// When the search ends.
@@ -72,9 +72,9 @@ pub struct AwaitedProof {
 
 /// The end of a search, and what is written with it.
 #[derive(Clone, Debug)]
-pub struct ProofEnd {
+pub struct WitnessEnd {
     /// What was found.
-    pub proof: Proof,
+    pub proof: WitnessEvent,
     /// Rows for the rotation's journal.
     pub journal: Vec<NewJournal>,
     /// Audit rows.
@@ -84,7 +84,7 @@ pub struct ProofEnd {
 }
 
 #[derive(FromRow)]
-struct ProofRow {
+struct WitnessRow {
     state: String,
     event: Option<String>,
     overwrote: Option<String>,
@@ -109,15 +109,15 @@ impl Store {
     ///
     /// # Errors
     /// What the database answered, or that what is stored does not read.
-    pub async fn proof(&self, id: RotationId) -> Result<Option<Proof>, StoreError> {
-        let row: Option<ProofRow> =
+    pub async fn proof(&self, id: RotationId) -> Result<Option<WitnessEvent>, StoreError> {
+        let row: Option<WitnessRow> =
             read!(self, PROOF, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
         let Some(row) = row else { return Ok(None) };
         let bad = |column| StoreError::corrupt("proofs", column, id);
         let event =
             row.event.map(|text| serde_json::from_str(&text).map_err(|_| bad("event"))).transpose()?;
         let overwrote = row.overwrote.map(|text| serde_json::from_str(&text).map_err(|_| bad("overwrote")));
-        Ok(Some(Proof {
+        Ok(Some(WitnessEvent {
             state: row.state.parse().map_err(|_| bad("state"))?,
             event,
             overwrote: overwrote.transpose()?.unwrap_or_default(),
@@ -129,11 +129,11 @@ impl Store {
     ///
     /// # Errors
     /// What the database answered.
-    pub async fn due_proofs(&self, now: Timestamp, limit: usize) -> Result<Vec<AwaitedProof>, StoreError> {
+    pub async fn due_proofs(&self, now: Timestamp, limit: usize) -> Result<Vec<AwaitedWitness>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<(Uuid, Timestamp)> =
             read!(self, DUE, |pool, text| sqlx::query_as(text).bind(now).bind(limit).fetch_all(pool).await)?;
-        Ok(rows.into_iter().map(|(id, until)| AwaitedProof { rotation: RotationId(id), until }).collect())
+        Ok(rows.into_iter().map(|(id, until)| AwaitedWitness { rotation: RotationId(id), until }).collect())
     }
 
     /// Looks again at `at`; `error` is why the feed could not be read, when it could not.
@@ -169,7 +169,7 @@ impl Store {
     pub async fn settle_proof(
         &self,
         id: RotationId,
-        end: &ProofEnd,
+        end: &WitnessEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.transact("witness.settle", Lane::Rest, end.clone(), move |tx, end, unsure| {
@@ -183,7 +183,7 @@ impl Tx {
     async fn settle_proof(
         &mut self,
         id: RotationId,
-        end: &ProofEnd,
+        end: &WitnessEnd,
         now: Timestamp,
         unsure: bool,
     ) -> Result<bool, StoreError> {
@@ -231,7 +231,7 @@ impl Tx {
     }
 
     /// From now on the rotation's event is looked for.
-    pub(super) async fn expect_proof(&mut self, id: RotationId, now: Timestamp) -> Result<(), StoreError> {
+    pub(super) async fn expect_witness(&mut self, id: RotationId, now: Timestamp) -> Result<(), StoreError> {
         each!(self, AWAIT, |conn, text| sqlx::query(text)
             .bind(id.0)
             .bind(now)

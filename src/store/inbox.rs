@@ -107,7 +107,7 @@ pub struct EventOutcome {
 }
 
 #[derive(FromRow)]
-struct Row {
+struct EventRow {
     id: Uuid,
     source: String,
     event_id: String,
@@ -147,7 +147,7 @@ impl Store {
         let mut rows = self
             .transact("inbox.claim", Lane::Rest, (), move |tx, (), _| {
                 Box::pin(async move {
-                    let rows: Vec<Row> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
+                    let rows: Vec<EventRow> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
                         .bind(now)
                         .bind(until)
                         .bind(limit)

@@ -200,7 +200,7 @@ impl Store {
         let began = known.iter().next().map(|it| it.version);
         if Some(*first) != began || changed(*first, &applied[0].1) {
             return foreign(format!(
-                "its _sqlx_migrations begins with migration {first}, which is none of ours"
+                "its _sqlx_migrations begins with migration {first}, which is not one of ours"
             ));
         }
         for (version, checksum, success) in &applied {

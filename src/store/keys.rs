@@ -54,8 +54,8 @@ impl Store {
     /// # Errors
     /// What the database answered, or that a stored value does not read.
     pub async fn keys(&self, group: &GroupId) -> Result<Vec<KeySpan>, StoreError> {
-        type Row = (String, Timestamp, Option<Timestamp>, String);
-        let rows: Vec<Row> =
+        type KeyRow = (String, Timestamp, Option<Timestamp>, String);
+        let rows: Vec<KeyRow> =
             read!(self, KEYS, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_all(pool).await)?;
         rows.into_iter()
             .map(|(key, since, until, source)| {

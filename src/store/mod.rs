@@ -20,7 +20,7 @@ mod inbox;
 mod inspect;
 mod keys;
 mod lanes;
-mod look_ups;
+mod lookups;
 mod open;
 mod outbox;
 mod projects;
@@ -39,13 +39,14 @@ pub use approvals::{Approval, NewApproval, OWN_APPROVAL, Vote};
 pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
-pub use feed::{AwaitedProof, Proof, ProofEnd};
+pub use feed::{AwaitedWitness, WitnessEnd, WitnessEvent};
 pub use inbox::{ClaimedEvent, EventOutcome, NewEvent};
 pub use inspect::{TABLES, check_server_version};
 pub use keys::{KeyChange, KeySpan};
 pub use open::Access;
 pub use outbox::{
-    Channel, ClaimedMail, Lane, MailCount, MailEnd, NewOutbox, OutboxRow, UnreadableMessage, WebhookCount,
+    Channel, ClaimedMessage, Lane, MailCount, MessageEnd, NewOutbox, OutboxRow, UnreadableMessage,
+    WebhookCount,
 };
 pub use projects::{Drift, ProjectFilter, ProjectWrite};
 pub use reminders::Reminder;
@@ -89,7 +90,7 @@ pub fn statements() -> Vec<&'static Sql> {
         feed::STATEMENTS,
         inspect::STATEMENTS,
         keys::STATEMENTS,
-        look_ups::STATEMENTS,
+        lookups::STATEMENTS,
         outbox::STATEMENTS,
         projects::STATEMENTS,
         reminders::STATEMENTS,

@@ -1,4 +1,4 @@
-//! Mails and webhooks: written in the transaction of their cause, claimed by whoever sends, and kept
+//! Mails and webhooks: written in the transaction of their cause, claimed by the senders, and kept
 //! with what the other side said of each.
 //!
 //! A claim is a postponement under a random token: when its holder dies, the row comes up again by
@@ -221,7 +221,7 @@ impl OutboxRow {
 
 /// A mail or webhook that this process may send now.
 #[derive(Clone, Debug)]
-pub struct ClaimedMail {
+pub struct ClaimedMessage {
     /// The row; its `attempts` count this one.
     pub row: OutboxRow,
     token: Uuid,
@@ -229,7 +229,7 @@ pub struct ClaimedMail {
 
 /// What became of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MailEnd {
+pub enum MessageEnd {
     /// The server has it.
     Sent,
     /// It was refused for good, or its tries or its time are over.
@@ -274,7 +274,7 @@ pub struct WebhookCount {
 }
 
 #[derive(FromRow)]
-struct Row {
+struct MessageRow {
     id: Uuid,
     channel: String,
     kind: String,
@@ -292,9 +292,9 @@ struct Row {
     sent_at: Option<Timestamp>,
 }
 
-impl TryFrom<Row> for OutboxRow {
+impl TryFrom<MessageRow> for OutboxRow {
     type Error = StoreError;
-    fn try_from(row: Row) -> Result<Self, StoreError> {
+    fn try_from(row: MessageRow) -> Result<Self, StoreError> {
         Ok(Self {
             model: serde_json::from_str(&row.model).unwrap_or(serde_json::Value::String(row.model)),
             channel: match row.channel.as_str() {
@@ -347,7 +347,7 @@ impl Tx {
     }
 
     /// The row that an unanswered attempt has claimed under `token`.
-    async fn claimed_mail(&mut self, token: Uuid) -> Result<Option<Row>, StoreError> {
+    async fn claimed_mail(&mut self, token: Uuid) -> Result<Option<MessageRow>, StoreError> {
         Ok(each!(self, CLAIMED, |conn, text| sqlx::query_as(text).bind(token).fetch_optional(conn).await)?)
     }
 
@@ -377,7 +377,7 @@ impl Store {
     pub async fn outbox(&self, before: Option<OutboxId>, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let before = before.map_or(Uuid::max(), |id| id.0);
-        let rows: Vec<Row> = read!(self, MAILS, |pool, text| sqlx::query_as(text)
+        let rows: Vec<MessageRow> = read!(self, MAILS, |pool, text| sqlx::query_as(text)
             .bind(before)
             .bind(limit)
             .fetch_all(pool)
@@ -390,7 +390,7 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn outbox_row(&self, id: OutboxId) -> Result<Option<OutboxRow>, StoreError> {
-        let row: Option<Row> =
+        let row: Option<MessageRow> =
             read!(self, ONE, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
         row.map(OutboxRow::try_from).transpose()
     }
@@ -413,14 +413,14 @@ impl Store {
         &self,
         now: Timestamp,
         patience: Duration,
-    ) -> Result<Option<ClaimedMail>, StoreError> {
+    ) -> Result<Option<ClaimedMessage>, StoreError> {
         let token = Uuid::now_v7();
         let row = self.transact("mail.claim", Urgency::Rest, (), move |tx, (), unsure| {
             Box::pin(async move {
                 if unsure && let Some(row) = tx.claimed_mail(token).await? {
                     return Ok(Some(row));
                 }
-                let row: Option<Row> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
+                let row: Option<MessageRow> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
                     .bind(now)
                     .bind(now + patience)
                     .bind(token)
@@ -430,7 +430,7 @@ impl Store {
             })
         });
         let row = row.await?.map(OutboxRow::try_from).transpose()?;
-        Ok(row.map(|row| ClaimedMail { row, token }))
+        Ok(row.map(|row| ClaimedMessage { row, token }))
     }
 
     /// Writes down what became of a claimed mail or webhook; nothing when the claim is no longer ours.
@@ -439,17 +439,17 @@ impl Store {
     /// What the database answered.
     pub async fn mail_ended(
         &self,
-        mail: &ClaimedMail,
-        end: &MailEnd,
+        mail: &ClaimedMessage,
+        end: &MessageEnd,
         reply: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let (state, next) = match end {
-            MailEnd::Sent => ("sent", now),
-            MailEnd::Failed => ("failed", now),
-            MailEnd::Again(at) => ("waiting", *at),
+            MessageEnd::Sent => ("sent", now),
+            MessageEnd::Failed => ("failed", now),
+            MessageEnd::Again(at) => ("waiting", *at),
         };
-        let sent_at = Some(now).filter(|_| *end == MailEnd::Sent);
+        let sent_at = Some(now).filter(|_| *end == MessageEnd::Sent);
         let (id, token) = (mail.row.id.0, mail.token);
         let reply = storable(reply).into_owned();
         self.transact("mail.ended", Urgency::Rest, reply, move |tx, reply, _| {
@@ -497,7 +497,7 @@ impl Store {
         target: &str,
         now: Timestamp,
         patience: Duration,
-    ) -> Result<Option<ClaimedMail>, StoreError> {
+    ) -> Result<Option<ClaimedMessage>, StoreError> {
         let token = Uuid::now_v7();
         let row =
             self.transact("webhook.claim", Urgency::Rest, target.to_owned(), move |tx, target, unsure| {
@@ -505,18 +505,19 @@ impl Store {
                     if unsure && let Some(row) = tx.claimed_mail(token).await? {
                         return Ok(Some(row));
                     }
-                    let row: Option<Row> = each!(tx, CLAIM_WEBHOOK, |conn, text| sqlx::query_as(text)
-                        .bind(now)
-                        .bind(now + patience)
-                        .bind(token)
-                        .bind(target.as_str())
-                        .fetch_optional(conn)
-                        .await)?;
+                    let row: Option<MessageRow> =
+                        each!(tx, CLAIM_WEBHOOK, |conn, text| sqlx::query_as(text)
+                            .bind(now)
+                            .bind(now + patience)
+                            .bind(token)
+                            .bind(target.as_str())
+                            .fetch_optional(conn)
+                            .await)?;
                     Ok(row)
                 })
             });
         let row = row.await?.map(OutboxRow::try_from).transpose()?;
-        Ok(row.map(|row| ClaimedMail { row, token }))
+        Ok(row.map(|row| ClaimedMessage { row, token }))
     }
 
     /// What waits, by target.
@@ -554,7 +555,7 @@ impl Store {
     /// What the database answered.
     pub async fn webhook_target_gone(
         &self,
-        webhook: &ClaimedMail,
+        webhook: &ClaimedMessage,
         reply: &str,
         why: &str,
         audit: &[NewAudit],

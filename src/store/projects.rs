@@ -139,7 +139,7 @@ pub struct Drift {
 }
 
 #[derive(FromRow)]
-struct Row {
+struct ProjectRow {
     group_id: String,
     name: String,
     provider: Option<String>,
@@ -165,7 +165,7 @@ struct Row {
     open_state: Option<String>,
 }
 
-impl Row {
+impl ProjectRow {
     fn project(self, owners: Vec<String>) -> Result<Project, StoreError> {
         let bad = |column| StoreError::corrupt("projects", column, &self.group_id);
         let key = |text: Option<String>, column: &'static str| -> Result<Option<KeyRef>, StoreError> {
@@ -217,7 +217,7 @@ impl Store {
     /// # Errors
     /// What the database answered, or that a stored value does not read.
     pub async fn project(&self, group: &GroupId) -> Result<Option<Project>, StoreError> {
-        let row: Option<Row> = read!(self, GET, |pool, text| sqlx::query_as(text)
+        let row: Option<ProjectRow> = read!(self, GET, |pool, text| sqlx::query_as(text)
             .bind(group.as_str())
             .fetch_optional(pool)
             .await)?;
@@ -272,7 +272,7 @@ impl Store {
         limit: usize,
     ) -> Result<(Vec<Result<Project, StoreError>>, Option<String>), StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<Row> = read!(self, LIST, |pool, text| sqlx::query_as(text)
+        let rows: Vec<ProjectRow> = read!(self, LIST, |pool, text| sqlx::query_as(text)
             .bind(after)
             .bind(filter.provider.map_or("", Provider::as_str))
             .bind(filter.name.as_deref().unwrap_or_default())
@@ -299,7 +299,7 @@ impl Store {
         Ok((projects, last))
     }
 
-    /// A project's environment and look-up, for the step that is about to change its key.
+    /// A project's environment and lookup, for the step that is about to change its key.
     ///
     /// # Errors
     /// What the database answered.
@@ -307,7 +307,7 @@ impl Store {
         &self,
         group: &GroupId,
     ) -> Result<Option<(Option<String>, Option<String>)>, StoreError> {
-        persist("project.look_up", |_| async move {
+        persist("project.lookup", |_| async move {
             Ok(urgent!(self, LOOKED_UP, |pool, text| sqlx::query_as(text)
                 .bind(group.as_str())
                 .fetch_optional(pool)
@@ -355,8 +355,9 @@ impl Store {
     /// # Errors
     /// The database did not answer.
     pub async fn watches(&self) -> Result<Vec<Watch>, StoreError> {
-        type Row = (String, Option<String>, String, Option<String>);
-        let rows: Vec<Row> = read!(self, WATCHES, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        type ProjectRow = (String, Option<String>, String, Option<String>);
+        let rows: Vec<ProjectRow> =
+            read!(self, WATCHES, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         readable(rows.into_iter().map(|(group, key, place, alias)| {
             let bad = |column| StoreError::corrupt("projects", column, &group);
             Ok(Watch {
@@ -407,7 +408,7 @@ impl Store {
         self.with_all_owners(rows).await
     }
 
-    async fn with_all_owners(&self, rows: Vec<Row>) -> Result<Vec<Project>, StoreError> {
+    async fn with_all_owners(&self, rows: Vec<ProjectRow>) -> Result<Vec<Project>, StoreError> {
         let mut projects = Vec::with_capacity(rows.len());
         for row in rows {
             projects.push(self.with_owners(row).await);
@@ -415,7 +416,7 @@ impl Store {
         readable(projects)
     }
 
-    async fn with_owners(&self, row: Row) -> Result<Project, StoreError> {
+    async fn with_owners(&self, row: ProjectRow) -> Result<Project, StoreError> {
         let owners: Vec<(String,)> = read!(self, OWNERS, |pool, text| sqlx::query_as(text)
             .bind(row.group_id.as_str())
             .fetch_all(pool)

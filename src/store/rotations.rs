@@ -157,7 +157,7 @@ pub struct RotationRow {
 }
 
 #[derive(FromRow)]
-struct Row {
+struct StoredRow {
     id: Uuid,
     project_name: String,
     credential: String,
@@ -171,9 +171,9 @@ struct Row {
     lease_token: Option<Uuid>,
 }
 
-impl TryFrom<Row> for RotationRow {
+impl TryFrom<StoredRow> for RotationRow {
     type Error = StoreError;
-    fn try_from(row: Row) -> Result<Self, StoreError> {
+    fn try_from(row: StoredRow) -> Result<Self, StoreError> {
         Ok(Self {
             rotation: serde_json::from_str(&row.machine)
                 .map_err(|_| StoreError::corrupt("rotations", "machine", row.id))?,
@@ -424,7 +424,7 @@ impl Store {
         // Repeated under the same token, it finds what an unanswered attempt has claimed.
         let rows = self.transact("rotation.claim", Lane::Step, (), move |tx, (), _| {
             Box::pin(async move {
-                let rows: Vec<Row> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
+                let rows: Vec<StoredRow> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
                     .bind(now)
                     .bind(now + ttl)
                     .bind(limit)
@@ -533,7 +533,7 @@ impl Store {
     /// # Errors
     /// What the database answered, or that the stored memory does not read.
     pub async fn rotation(&self, id: RotationId) -> Result<Option<RotationRow>, StoreError> {
-        let row: Option<Row> =
+        let row: Option<StoredRow> =
             read!(self, GET, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
         row.map(RotationRow::try_from).transpose()
     }
@@ -569,7 +569,7 @@ impl Store {
         limit: usize,
     ) -> Result<(Vec<Result<RotationRow, StoreError>>, Option<RotationId>), StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<Row> = read!(self, LIST, |pool, text| sqlx::query_as(text)
+        let rows: Vec<StoredRow> = read!(self, LIST, |pool, text| sqlx::query_as(text)
             .bind(before.map_or(Uuid::max(), |id| id.0))
             .bind(state.map_or("", State::as_str))
             .bind(group.map_or("", GroupId::as_str))
@@ -618,7 +618,7 @@ impl Tx {
             self.write_project(project, now).await?;
         }
         if step.awaits_event {
-            self.expect_proof(step.id, now).await?;
+            self.expect_witness(step.id, now).await?;
         }
         self.write_outbox(&step.outbox, now).await?;
         self.append_audit(&step.audit, now).await?;

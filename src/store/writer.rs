@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_millis(10);
 /// Timeout of one piece. No piece waits for anything but the database.
 const PIECE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(10) };
 
-/// Work for one transaction, and whoever waits for its result.
+/// Work for one transaction, and the caller that waits for its result.
 pub(super) trait Piece: Send {
     /// Whether the caller still waits. A piece without a caller is not begun.
     fn is_wanted(&self) -> bool;

@@ -16,4 +16,4 @@ pub mod target;
 
 pub use body::{Format, Note};
 pub use sign::Key;
-pub use target::{Answer, Options, Target};
+pub use target::{Options, Target, TargetResponse};

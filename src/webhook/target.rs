@@ -1,6 +1,6 @@
 //! One place that webhooks go to, and one attempt to get one there.
 //!
-//! Its address is a secret: whoever knows it can speak in our name. It is shown as its host, and cut
+//! Its URL is a secret: anyone who knows it can send in our name. It is shown as its host, and cut
 //! out of everything that comes back, because servers like to repeat what they were asked for. No
 //! redirect is followed, no proxy is used, and unless allowed only public addresses are connected to:
 //! each connection is made to an address that was looked at, so a name that changes its mind gains nothing.
@@ -82,7 +82,7 @@ impl fmt::Debug for Target {
 
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum TargetResponse {
     /// It has it; its words.
     Taken(String),
     /// 410: it never wants anything again; its words.
@@ -153,7 +153,7 @@ impl Target {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// Takes it out of service; true for whoever is first.
+    /// Takes it out of service; true for the first caller.
     pub fn retire(&self) -> bool {
         !self.retired.swap(true, Ordering::Relaxed)
     }
@@ -188,7 +188,7 @@ impl Target {
     }
 
     /// Tries once to hand `body` over under `id`, at the instant `now`.
-    pub async fn post(&self, id: &str, body: String, now: Timestamp) -> Answer {
+    pub async fn post(&self, id: &str, body: String, now: Timestamp) -> TargetResponse {
         let seconds = now.as_chrono().timestamp();
         let mut request = self
             .client
@@ -205,11 +205,11 @@ impl Target {
         }
         match request.body(body).send().await {
             Ok(response) => self.read(response, now).await,
-            Err(error) => Answer::Failed { said: self.broken(error), retry_after: None },
+            Err(error) => TargetResponse::Failed { said: self.broken(error), retry_after: None },
         }
     }
 
-    async fn read(&self, mut response: Response, now: Timestamp) -> Answer {
+    async fn read(&self, mut response: Response, now: Timestamp) -> TargetResponse {
         let status = response.status();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok());
         let retry_after = retry_after.and_then(|text| header::retry_after(text, now));
@@ -220,16 +220,16 @@ impl Target {
         let said = format!("{} {words}", status.as_u16());
         let said = said.trim_end().to_owned();
         match status.as_u16() {
-            200..=299 => Answer::Taken(said),
-            410 => Answer::Gone(said),
-            300..=399 => Answer::Failed {
+            200..=299 => TargetResponse::Taken(said),
+            410 => TargetResponse::Gone(said),
+            300..=399 => TargetResponse::Failed {
                 said: format!(
                     "{} is a redirect, and none is followed: configure the address it leads to",
                     status.as_u16()
                 ),
                 retry_after,
             },
-            _ => Answer::Failed { said, retry_after },
+            _ => TargetResponse::Failed { said, retry_after },
         }
     }
 

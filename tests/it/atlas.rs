@@ -104,7 +104,7 @@ impl Setup {
         self.atlas.observe("default", &group(), GENEROUS).await
     }
 
-    async fn set_key(&self) -> keywheel::domain::rotation::outcome::Reply {
+    async fn set_key(&self) -> keywheel::domain::rotation::outcome::PatchReply {
         self.atlas.set_key("default", &group(), &key(Provider::Aws, ARN), GENEROUS).await
     }
 }

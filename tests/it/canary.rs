@@ -306,7 +306,7 @@ async fn no_secret_leaves_the_program() {
     }
 }
 
-const MAIL_PASSWORD: &str = "Canary-7+Post_Office";
+const MAIL_PASSWORD: &str = "Canary-7+Post_Box";
 
 fn mail_settings(port: u16) -> String {
     let password = MAIL_PASSWORD.replace('+', "%2B");

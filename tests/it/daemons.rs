@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use keywheel::domain::ids::RotationId;
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::{Clock, Span, SystemClock, Timestamp};
-use keywheel::engine::command::{NewProject, Verb};
+use keywheel::engine::command::{NewProject, OperatorVerb};
 use keywheel::engine::propose::Proposed;
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
@@ -20,9 +20,9 @@ use crate::support::db::Backend;
 use crate::support::process::{Daemon, Dice, Orders};
 use crate::support::proxy::{Mischief, Proxy};
 use crate::support::wait::{Stopwatch, eventually, pause};
-use crate::support::{Rig, group, new_key};
+use crate::support::{TestApp, group, new_key};
 
-/// The client ids of the two daemons; the rig itself uses the demo world's.
+/// The client ids of the two daemons; the test app itself uses the demo world's.
 const CLIENTS: [&str; 2] = ["mdb_sa_id_one", "mdb_sa_id_two"];
 
 /// A demo world with a service account for each daemon.
@@ -35,8 +35,8 @@ fn world() -> World {
 }
 
 /// One look each `ms`, and deadlines that only something broken would miss.
-fn at_a_pace(rig: &mut Rig, ms: u64) {
-    rig.rule(|settings| {
+fn at_a_pace(test_app: &mut TestApp, ms: u64) {
+    test_app.rule(|settings| {
         let verify = &mut settings.verify;
         (verify.every, verify.deploy_poll) = (Span::from_millis(ms), Span::from_millis(ms));
         (verify.timeout, verify.guard) = (Span::from_secs(180), Span::from_secs(200));
@@ -45,7 +45,7 @@ fn at_a_pace(rig: &mut Rig, ms: u64) {
     });
 }
 
-fn slow_patches(rig: &Rig, ms: u64) {
+fn slow_patches(test_app: &TestApp, ms: u64) {
     let fault = Fault {
         operation: "patch_ear".to_owned(),
         group_id: None,
@@ -53,26 +53,26 @@ fn slow_patches(rig: &Rig, ms: u64) {
         times: None,
         kind: Kind::Delay(ms),
     };
-    rig.sim.with(|world| world.faults = vec![fault]);
+    test_app.sim.with(|world| world.faults = vec![fault]);
 }
 
-fn daemon(rig: &Rig, number: usize, database: &str, settings: &[(&str, &str)]) -> Daemon {
-    let base_url = rig.sim.base_url();
+fn daemon(test_app: &TestApp, number: usize, database: &str, settings: &[(&str, &str)]) -> Daemon {
+    let base_url = test_app.sim.base_url();
     let name = ["one", "two"][number];
     let orders = Orders { name, database, atlas: &base_url, client_id: CLIENTS[number], settings };
-    Daemon::start(rig.db.folder.path(), &orders)
+    Daemon::start(test_app.db.folder.path(), &orders)
 }
 
-async fn both(rig: &Rig, settings: &[(&str, &str)]) -> [Daemon; 2] {
-    let mut daemons = [0, 1].map(|number| daemon(rig, number, &rig.db.url, settings));
+async fn both(test_app: &TestApp, settings: &[(&str, &str)]) -> [Daemon; 2] {
+    let mut daemons = [0, 1].map(|number| daemon(test_app, number, &test_app.db.url, settings));
     for daemon in &mut daemons {
         daemon.ready().await;
     }
     daemons
 }
 
-fn patches(rig: &Rig) -> Vec<LogEntry> {
-    rig.sim.log().into_iter().filter(|it| it.operation == "patch_ear").collect()
+fn patches(test_app: &TestApp) -> Vec<LogEntry> {
+    test_app.sim.log().into_iter().filter(|it| it.operation == "patch_ear").collect()
 }
 
 /// Waits for something to come true.
@@ -80,8 +80,8 @@ async fn until<T>(what: &str, within: Duration, look: impl AsyncFnMut() -> Optio
     eventually(within, look).await.unwrap_or_else(|| panic!("not within {within:?}: {what}"))
 }
 
-async fn state(rig: &Rig, id: RotationId) -> State {
-    rig.engine.rotation(id).await.unwrap().rotation.state
+async fn state(test_app: &TestApp, id: RotationId) -> State {
+    test_app.engine.rotation(id).await.unwrap().rotation.state
 }
 
 /// Asserts that no two PATCHes of one project were under way at the same time. One whose sender was
@@ -104,30 +104,30 @@ fn never_at_the_same_time(log: &[LogEntry], killed: &[Timestamp]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_one_is_killed_after_its_patch_the_other_finishes_within_a_lease() {
     const LEASE: Duration = Duration::from_secs(2);
-    let mut rig = Rig::live(Backend::Postgres, world()).await;
-    at_a_pace(&mut rig, 200);
-    slow_patches(&rig, 300);
+    let mut test_app = TestApp::live(Backend::Postgres, world()).await;
+    at_a_pace(&mut test_app, 200);
+    slow_patches(&test_app, 300);
     let settings = [("pace.lease", "2s")];
-    let mut daemons = both(&rig, &settings).await;
+    let mut daemons = both(&test_app, &settings).await;
     let mut killed = Vec::new();
     // `applying`: the claim is held and nobody can know that its holder is dead.
     for (round, wanted) in
         [State::Applying, State::Verifying, State::Deploying, State::Applying].iter().enumerate()
     {
-        let (old, new) = (rig.held(), format!("{round:08x}-cccc-4ccc-8ccc-000000000000"));
-        rig.sim.with(|world| {
+        let (old, new) = (test_app.held(), format!("{round:08x}-cccc-4ccc-8ccc-000000000000"));
+        test_app.sim.with(|world| {
             world.keys.insert(new.clone(), KeyState::Enabled);
             world.projects.get_mut(&group(1)).unwrap().update_takes_ms = 400;
         });
-        let before = patches(&rig).len();
-        let id = rig.approved_to(1, &new).await.rotation.id;
+        let before = patches(&test_app).len();
+        let id = test_app.approved_to(1, &new).await.rotation.id;
         let sender = until("a PATCH", Duration::from_secs(30), async || {
-            let sent = patches(&rig).into_iter().nth(before)?;
+            let sent = patches(&test_app).into_iter().nth(before)?;
             sent.credential
         })
         .await;
         until("the state", Duration::from_secs(30), async || {
-            (state(&rig, id).await == *wanted).then_some(())
+            (state(&test_app, id).await == *wanted).then_some(())
         })
         .await;
         let number = CLIENTS.iter().position(|it| *it == sender).unwrap();
@@ -135,50 +135,50 @@ async fn when_one_is_killed_after_its_patch_the_other_finishes_within_a_lease() 
         let (dead, since) = (SystemClock.now(), Stopwatch::start());
         killed.push(dead);
         until("its end", LEASE + Duration::from_secs(5), async || {
-            (state(&rig, id).await == State::Completed).then_some(())
+            (state(&test_app, id).await == State::Completed).then_some(())
         })
         .await;
         assert!(since.elapsed() <= LEASE + Duration::from_secs(5));
-        assert_eq!(rig.held(), new);
-        let after = rig.sim.log().into_iter().filter(|it| it.at > dead && it.operation == "get_ear");
+        assert_eq!(test_app.held(), new);
+        let after = test_app.sim.log().into_iter().filter(|it| it.at > dead && it.operation == "get_ear");
         let lookers: BTreeSet<_> = after.filter_map(|it| it.credential).collect();
         assert_eq!(lookers, BTreeSet::from([CLIENTS[1 - number].to_owned()]), "round {round}");
-        let sent = &patches(&rig)[before..];
+        let sent = &patches(&test_app)[before..];
         assert!(sent.iter().all(|it| it.key.as_deref() == Some(&new)), "{old} {sent:?}");
         assert!(sent.len() <= if *wanted == State::Applying { 2 } else { 1 }, "{sent:?}");
-        daemons[number] = daemon(&rig, number, &rig.db.url, &settings);
+        daemons[number] = daemon(&test_app, number, &test_app.db.url, &settings);
         daemons[number].ready().await;
     }
-    never_at_the_same_time(&patches(&rig), &killed);
-    rig.engine.store.verify_audit().await.unwrap().unwrap();
+    never_at_the_same_time(&patches(&test_app), &killed);
+    test_app.engine.store.verify_audit().await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_to_stop_one_gives_back_what_it_holds_and_the_other_goes_on_at_once() {
-    let mut rig = Rig::live(Backend::Postgres, world()).await;
-    at_a_pace(&mut rig, 300);
-    slow_patches(&rig, 1000);
-    // A lease of a minute, as in production: whoever waited for it would be seen.
-    let mut daemons = both(&rig, &[]).await;
-    let id = rig.approved().await.rotation.id;
-    let sent = until("a PATCH", Duration::from_secs(30), async || patches(&rig).pop()).await;
+    let mut test_app = TestApp::live(Backend::Postgres, world()).await;
+    at_a_pace(&mut test_app, 300);
+    slow_patches(&test_app, 1000);
+    // A lease of a minute, as in production: a daemon that waited for it would be seen.
+    let mut daemons = both(&test_app, &[]).await;
+    let id = test_app.approved().await.rotation.id;
+    let sent = until("a PATCH", Duration::from_secs(30), async || patches(&test_app).pop()).await;
     let number = CLIENTS.iter().position(|it| Some(*it) == sent.credential.as_deref()).unwrap();
     daemons[number].terminate();
     let status = daemons[number].ended().await;
     assert_eq!(status.code(), Some(0), "{}", daemons[number].said());
-    assert!(!state(&rig, id).await.is_final(), "it waited for the end instead of parking");
+    assert!(!state(&test_app, id).await.is_final(), "it waited for the end instead of parking");
     let since = Stopwatch::start();
     until("its end", Duration::from_secs(20), async || {
-        (state(&rig, id).await == State::Completed).then_some(())
+        (state(&test_app, id).await == State::Completed).then_some(())
     })
     .await;
     assert!(since.elapsed() < Duration::from_secs(20));
-    assert_eq!(patches(&rig).len(), 1, "the PATCH was finished by who had sent it");
-    let last = rig.sim.log().into_iter().rfind(|it| it.operation == "get_ear").unwrap();
+    assert_eq!(patches(&test_app).len(), 1, "the PATCH was finished by who had sent it");
+    let last = test_app.sim.log().into_iter().rfind(|it| it.operation == "get_ear").unwrap();
     assert_eq!(last.credential.as_deref(), Some(CLIENTS[1 - number]));
     daemons[1 - number].terminate();
     assert_eq!(daemons[1 - number].ended().await.code(), Some(0));
-    let Store::Postgres { write, .. } = &rig.engine.store else { unreachable!() };
+    let Store::Postgres { write, .. } = &test_app.engine.store else { unreachable!() };
     let (held,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM rotations WHERE lease_token IS NOT NULL")
         .fetch_one(write)
         .await
@@ -189,10 +189,10 @@ async fn told_to_stop_one_gives_back_what_it_holds_and_the_other_goes_on_at_once
 /// Two daemons would otherwise take a slow project from each other for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_look_that_takes_longer_than_the_lease_keeps_its_claim() {
-    let mut rig = Rig::live(Backend::Postgres, world()).await;
-    at_a_pace(&mut rig, 2000);
-    let mut daemons = both(&rig, &[("pace.lease", "1s"), ("atlas.request_timeout", "10s")]).await;
-    let id = rig.approved().await.rotation.id;
+    let mut test_app = TestApp::live(Backend::Postgres, world()).await;
+    at_a_pace(&mut test_app, 2000);
+    let mut daemons = both(&test_app, &[("pace.lease", "1s"), ("atlas.request_timeout", "10s")]).await;
+    let id = test_app.approved().await.rotation.id;
     let slow = Fault {
         operation: "get_ear".to_owned(),
         group_id: None,
@@ -200,14 +200,14 @@ async fn a_look_that_takes_longer_than_the_lease_keeps_its_claim() {
         times: None,
         kind: Kind::Delay(2500),
     };
-    rig.sim.with(|world| world.faults = vec![slow]);
-    let before = rig.sim.log().len();
+    test_app.sim.with(|world| world.faults = vec![slow]);
+    let before = test_app.sim.log().len();
     until("the new key in Atlas", Duration::from_secs(30), async || {
-        (state(&rig, id).await == State::Verifying).then_some(())
+        (state(&test_app, id).await == State::Verifying).then_some(())
     })
     .await;
-    assert_eq!(patches(&rig).len(), 1);
-    let looks = rig.sim.log()[before..].iter().filter(|it| it.operation == "get_ear").count();
+    assert_eq!(patches(&test_app).len(), 1);
+    let looks = test_app.sim.log()[before..].iter().filter(|it| it.operation == "get_ear").count();
     assert!(looks <= 4, "{looks} looks");
     for daemon in &mut daemons {
         daemon.terminate();
@@ -216,10 +216,10 @@ async fn a_look_that_takes_longer_than_the_lease_keeps_its_claim() {
 }
 
 /// Tracks `count` more projects, each with a key to move to; gives their group ids and new keys.
-async fn fleet(rig: &Rig, count: u32) -> Vec<(String, String)> {
+async fn fleet(test_app: &TestApp, count: u32) -> Vec<(String, String)> {
     let projects: Vec<_> =
         (101..101 + count).map(|it| (group(it.into()), demo_key("AWS", "fleet", it, 2))).collect();
-    rig.sim.with(|world| {
+    test_app.sim.with(|world| {
         let like = world.projects[&group(1)].clone();
         for (number, (id, new)) in (101u32..).zip(&projects) {
             let old = demo_key("AWS", "fleet", number, 1);
@@ -234,19 +234,22 @@ async fn fleet(rig: &Rig, count: u32) -> Vec<(String, String)> {
     });
     let add = |id: String| async move {
         let new = NewProject { group_id: id, ..NewProject::default() };
-        rig.engine.add_project("ada", new).await.unwrap();
+        test_app.engine.add_project("ada", new).await.unwrap();
     };
     stream::iter(projects.iter().map(|(id, _)| id.clone())).for_each_concurrent(8, add).await;
     projects
 }
 
 /// Proposes and approves all of them.
-async fn approve_all(rig: &Rig, projects: &[(String, String)]) -> Vec<RotationId> {
+async fn approve_all(test_app: &TestApp, projects: &[(String, String)]) -> Vec<RotationId> {
     let approve = |(id, new): (String, String)| async move {
-        let proposed =
-            rig.engine.propose("ada", &id.parse().unwrap(), new.parse().unwrap(), None, false).await.unwrap();
+        let proposed = test_app
+            .engine
+            .propose("ada", &id.parse().unwrap(), new.parse().unwrap(), None, false)
+            .await
+            .unwrap();
         let Proposed::Created(row) = proposed else { panic!("not new") };
-        rig.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
+        test_app.engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
         row.rotation.id
     };
     stream::iter(projects.to_vec()).map(approve).buffer_unordered(8).collect().await
@@ -254,12 +257,12 @@ async fn approve_all(rig: &Rig, projects: &[(String, String)]) -> Vec<RotationId
 
 #[expect(clippy::print_stderr, reason = "what the daemons said is for the reader of a failed run")]
 /// Waits until all are completed, and asserts that none ends otherwise.
-async fn all_completed(rig: &Rig, ids: &[RotationId], daemons: &[Daemon], within: Duration) {
+async fn all_completed(test_app: &TestApp, ids: &[RotationId], daemons: &[Daemon], within: Duration) {
     let mut states = BTreeMap::new();
     let done = eventually(within, async || {
         states.clear();
         for id in ids {
-            *states.entry(state(rig, *id).await.as_str()).or_insert(0) += 1;
+            *states.entry(state(test_app, *id).await.as_str()).or_insert(0) += 1;
         }
         if states.get("completed") == Some(&ids.len()) {
             return Some(());
@@ -281,15 +284,15 @@ async fn all_completed(rig: &Rig, ids: &[RotationId], daemons: &[Daemon], within
 #[expect(clippy::print_stdout, reason = "figures for the reader of a run")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_share_two_hundred_rotations_and_each_is_patched_once() {
-    let mut rig = Rig::live(Backend::Postgres, world()).await;
+    let mut test_app = TestApp::live(Backend::Postgres, world()).await;
     // Readings that come later than twice this are begun anew, and the machine may be busy.
-    at_a_pace(&mut rig, 5000);
-    let projects = fleet(&rig, 200).await;
-    let mut daemons = both(&rig, &[("atlas.request_timeout", "20s")]).await;
+    at_a_pace(&mut test_app, 5000);
+    let projects = fleet(&test_app, 200).await;
+    let mut daemons = both(&test_app, &[("atlas.request_timeout", "20s")]).await;
     let started = Stopwatch::start();
-    let ids = approve_all(&rig, &projects).await;
-    all_completed(&rig, &ids, &daemons, Duration::from_secs(240)).await;
-    let sent = patches(&rig);
+    let ids = approve_all(&test_app, &projects).await;
+    all_completed(&test_app, &ids, &daemons, Duration::from_secs(240)).await;
+    let sent = patches(&test_app);
     let mut by_project: BTreeMap<_, Vec<_>> = BTreeMap::new();
     let mut by_daemon: BTreeMap<_, usize> = BTreeMap::new();
     for entry in &sent {
@@ -301,7 +304,7 @@ async fn two_share_two_hundred_rotations_and_each_is_patched_once() {
     assert_eq!(by_project, wanted);
     assert_eq!(by_daemon.keys().map(String::as_str).collect::<Vec<_>>(), CLIENTS);
     never_at_the_same_time(&sent, &[]);
-    let report = rig.engine.store.verify_audit().await.unwrap().unwrap();
+    let report = test_app.engine.store.verify_audit().await.unwrap().unwrap();
     assert!(report.rows > 200 * 5);
     for daemon in &mut daemons {
         daemon.terminate();
@@ -312,13 +315,13 @@ async fn two_share_two_hundred_rotations_and_each_is_patched_once() {
 #[expect(clippy::print_stdout, reason = "figures for the reader of a run")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_bad_network_to_the_database_nothing_is_lost() {
-    let mut rig = Rig::live(Backend::Postgres, world()).await;
-    at_a_pace(&mut rig, 1000);
-    let projects = fleet(&rig, 20).await;
-    let proxies = [Proxy::before(&rig.db.url).await, Proxy::before(&rig.db.url).await];
+    let mut test_app = TestApp::live(Backend::Postgres, world()).await;
+    at_a_pace(&mut test_app, 1000);
+    let projects = fleet(&test_app, 20).await;
+    let proxies = [Proxy::before(&test_app.db.url).await, Proxy::before(&test_app.db.url).await];
     // Claims whose release got lost have to run out, so leases are short.
     let settings = [("pace.lease", "3s")];
-    let mut daemons = [0, 1].map(|it| daemon(&rig, it, &proxies[it].url(&rig.db.url), &settings));
+    let mut daemons = [0, 1].map(|it| daemon(&test_app, it, &proxies[it].url(&test_app.db.url), &settings));
     for daemon in &mut daemons {
         daemon.ready().await;
     }
@@ -326,22 +329,22 @@ async fn with_a_bad_network_to_the_database_nothing_is_lost() {
     for proxy in &proxies {
         proxy.set(Mischief::Random(Dice(dice.roll(u64::MAX))));
     }
-    let ids = approve_all(&rig, &projects).await;
-    all_completed(&rig, &ids, &daemons, Duration::from_secs(120)).await;
+    let ids = approve_all(&test_app, &projects).await;
+    all_completed(&test_app, &ids, &daemons, Duration::from_secs(120)).await;
     let done = proxies.each_ref().map(Proxy::done);
-    println!("faults: {done:?}, PATCHes: {}", patches(&rig).len());
+    println!("faults: {done:?}, PATCHes: {}", patches(&test_app).len());
     assert!(done.iter().all(|it| *it > 10), "the network was too good: {done:?}");
     for (id, new) in &projects {
-        assert_eq!(rig.sim.with(|world| world.projects[id].key()), *new);
-        let project = rig.engine.store.project(&id.parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!(test_app.sim.with(|world| world.projects[id].key()), *new);
+        let project = test_app.engine.store.project(&id.parse().unwrap()).await.unwrap().unwrap();
         assert_eq!(project.current_key.unwrap().to_string(), *new);
     }
     let known: BTreeMap<_, _> = projects.into_iter().collect();
-    for entry in patches(&rig) {
+    for entry in patches(&test_app) {
         assert_eq!(entry.key.as_ref(), known.get(entry.group_id.as_ref().unwrap()), "{entry:?}");
     }
-    never_at_the_same_time(&patches(&rig), &[]);
-    rig.engine.store.verify_audit().await.unwrap().unwrap();
+    never_at_the_same_time(&patches(&test_app), &[]);
+    test_app.engine.store.verify_audit().await.unwrap().unwrap();
     for proxy in &proxies {
         proxy.set(Mischief::Quiet);
     }
@@ -354,23 +357,23 @@ async fn with_a_bad_network_to_the_database_nothing_is_lost() {
 /// A commit that did not arrive is made again; one whose answer got lost is recognised.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
-    let rig = Rig::on(Backend::Postgres, world()).await;
-    let proxy = Proxy::before(&rig.db.url).await;
-    let url = proxy.url(&rig.db.url);
+    let test_app = TestApp::on(Backend::Postgres, world()).await;
+    let proxy = Proxy::before(&test_app.db.url).await;
+    let url = proxy.url(&test_app.db.url);
     let store = Store::open(&url, std::path::Path::new(""), Access::Daemon).await.unwrap();
-    let engine = crate::support::engine_at(&rig.sim, store, Arc::clone(&rig.engine.clock));
+    let engine = crate::support::engine_at(&test_app.sim, store, Arc::clone(&test_app.engine.clock));
     for (number, mischief) in [Mischief::LoseCommits(1), Mischief::LoseAnswers(1)].into_iter().enumerate() {
         let number = u64::try_from(number).unwrap() + 2;
-        rig.track(number).await;
+        test_app.track(number).await;
         let group = group(number).parse().unwrap();
         let key = format!("0000000{number}-dddd-4ddd-8ddd-000000000000");
-        rig.sim.with(|world| world.keys.insert(key.clone(), KeyState::Enabled));
-        let audit = rig.engine.store.audit(None, 1000).await.unwrap().len();
+        test_app.sim.with(|world| world.keys.insert(key.clone(), KeyState::Enabled));
+        let audit = test_app.engine.store.audit(None, 1000).await.unwrap().len();
         proxy.set(mischief.clone());
         let proposed = engine.propose("ada", &group, key.parse().unwrap(), None, false).await.unwrap();
         let Proposed::Created(row) = proposed else { panic!("somebody else's?") };
         proxy.set(mischief.clone());
-        let approved = engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
+        let approved = engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
         assert_eq!((approved.rotation.state, approved.version), (State::Approved, 2));
         proxy.set(mischief.clone());
         // Rows that a cut connection still has locked are passed over, and are there the next time.
@@ -389,7 +392,7 @@ async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
         let journal = engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
         let kinds: Vec<_> = journal.iter().map(|it| it.kind.as_str()).collect();
         assert_eq!(kinds, ["proposed", "command", "patch", "reply", "look"]);
-        assert_eq!(rig.engine.store.audit(None, 1000).await.unwrap().len(), audit + 6);
+        assert_eq!(test_app.engine.store.audit(None, 1000).await.unwrap().len(), audit + 6);
         // Not claimed by the second turn of this loop.
         engine
             .store
@@ -398,15 +401,15 @@ async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
             .unwrap();
     }
     assert_eq!(proxy.done(), 8);
-    assert_eq!(patches(&rig).len(), 2);
-    rig.engine.store.verify_audit().await.unwrap().unwrap();
+    assert_eq!(patches(&test_app).len(), 2);
+    test_app.engine.store.verify_audit().await.unwrap().unwrap();
 }
 
 /// Deadlocks and serialization failures are repeated as a whole, and not for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_the_database_gives_up_is_repeated() {
-    let rig = Rig::on(Backend::Postgres, world()).await;
-    let Store::Postgres { write, .. } = &rig.engine.store else { unreachable!() };
+    let test_app = TestApp::on(Backend::Postgres, world()).await;
+    let Store::Postgres { write, .. } = &test_app.engine.store else { unreachable!() };
     // A sequence counts although the transaction is rolled back.
     let trouble = "CREATE SEQUENCE tries; CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
         IF nextval('tries') % 3 = 1 THEN RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END IF; \
@@ -414,15 +417,15 @@ async fn a_transaction_that_the_database_gives_up_is_repeated() {
         RETURN NEW; END $$; \
         CREATE TRIGGER trouble BEFORE UPDATE ON audit_head FOR EACH ROW EXECUTE FUNCTION trouble()";
     sqlx::raw_sql(trouble).execute(write).await.unwrap();
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
     assert_eq!(row.rotation.state, State::Completed);
-    assert_eq!(patches(&rig).len(), 1);
-    rig.engine.store.verify_audit().await.unwrap().unwrap();
+    assert_eq!(patches(&test_app).len(), 1);
+    test_app.engine.store.verify_audit().await.unwrap().unwrap();
     let for_ever = "CREATE OR REPLACE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
         RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END $$";
     sqlx::raw_sql(for_ever).execute(write).await.unwrap();
-    let row = rig
+    let row = test_app
         .engine
         .propose("ada", &group(1).parse().unwrap(), crate::support::old_key().parse().unwrap(), None, false)
         .await;
@@ -432,9 +435,9 @@ async fn a_transaction_that_the_database_gives_up_is_repeated() {
 /// D12: people's slow reads have connections of their own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_reads_do_not_keep_a_rotation_waiting() {
-    let rig = Rig::on(Backend::Postgres, world()).await;
-    let Store::Postgres { read, .. } = &rig.engine.store else { unreachable!() };
-    let row = rig.approved().await;
+    let test_app = TestApp::on(Backend::Postgres, world()).await;
+    let Store::Postgres { read, .. } = &test_app.engine.store else { unreachable!() };
+    let row = test_app.approved().await;
     let readers: Vec<_> = (0..20)
         .map(|_| {
             let read = read.clone();
@@ -448,45 +451,45 @@ async fn slow_reads_do_not_keep_a_rotation_waiting() {
     })
     .await;
     let stepped =
-        tokio::time::timeout(Duration::from_secs(4), keywheel::engine::driver::run_due(&rig.engine));
+        tokio::time::timeout(Duration::from_secs(4), keywheel::engine::driver::run_due(&test_app.engine));
     assert!(stepped.await.expect("it waited for the readers").unwrap() > 0);
     for reader in &readers {
         reader.abort();
     }
-    assert_eq!(patches(&rig).len(), 1, "{}", row.rotation.id);
+    assert_eq!(patches(&test_app).len(), 1, "{}", row.rotation.id);
 }
 
 /// The steps of an upgrade: the newer daemon migrates, the older one is still there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_older_than_the_schema_stops_acting_and_does_not_start() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
-        let rig = Rig::live(backend, world()).await;
-        let mut old = daemon(&rig, 0, &rig.db.url, &[]);
+        let test_app = TestApp::live(backend, world()).await;
+        let mut old = daemon(&test_app, 0, &test_app.db.url, &[]);
         old.ready().await;
         let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
             SELECT 9999, 'later', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1";
         let approved = "UPDATE rotations SET wake_at = created_at, version = version + 1";
-        let row = rig
+        let row = test_app
             .engine
             .propose("ada", &group(1).parse().unwrap(), new_key().parse().unwrap(), None, false)
             .await
             .unwrap();
         let Proposed::Created(row) = row else { panic!("not new") };
-        let looks = rig.sim.log().len();
+        let looks = test_app.sim.log().len();
         // In one transaction, so that the older daemon never sees work under the schema it knows.
         let both = format!("BEGIN; {later}; {approved}; COMMIT");
         let both = sqlx::AssertSqlSafe(both);
-        match &rig.engine.store {
+        match &test_app.engine.store {
             Store::Sqlite { write, .. } => drop(sqlx::raw_sql(both).execute(write).await.unwrap()),
             Store::Postgres { write, .. } => drop(sqlx::raw_sql(both).execute(write).await.unwrap()),
         }
         assert_eq!(old.ended().await.code(), Some(1), "{}", old.said());
         assert!(old.said().contains("the database has schema 9999, this program knows"), "{}", old.said());
-        assert_eq!(rig.sim.log().len(), looks, "it asked Atlas under a schema that it does not know");
-        let mut again = daemon(&rig, 0, &rig.db.url, &[]);
+        assert_eq!(test_app.sim.log().len(), looks, "it asked Atlas under a schema that it does not know");
+        let mut again = daemon(&test_app, 0, &test_app.db.url, &[]);
         assert_eq!(again.ended().await.code(), Some(1));
         assert!(again.said().contains("use a keywheel at least as new"), "{}", again.said());
-        let refused = rig.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await;
+        let refused = test_app.engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await;
         let newer = keywheel::engine::command::CommandError::Store(StoreError::NewerSchema {
             found: 9999,
             known: known_version(),

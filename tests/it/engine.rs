@@ -3,13 +3,13 @@
 use keywheel::domain::rotation::machine::next;
 use keywheel::domain::rotation::outcome::Outcome;
 use keywheel::domain::rotation::state::{Cause, Rotation, State};
-use keywheel::engine::command::Verb;
+use keywheel::engine::command::OperatorVerb;
 use keywheel::engine::driver;
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::{Cluster, KeyState, Odd, demo_key};
 use keywheel::store::StoreError;
 
-use crate::support::{Rig, group, new_key, old_key};
+use crate::support::{TestApp, group, new_key, old_key};
 
 fn fault(operation: &str, times: u32, kind: Kind) -> Fault {
     Fault { operation: operation.to_owned(), group_id: None, skip: 0, times: Some(times), kind }
@@ -24,26 +24,26 @@ const THIRD: &str = "33333333-3333-4333-8333-333333333333";
 
 /// Runs one rotation through `faults`; says how it ended, Atlas' key, and which keys were sent.
 async fn through(faults: Vec<Fault>) -> (State, Option<Cause>, String, Vec<String>) {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| world.faults = faults);
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
-    rig.engine.store.verify_audit().await.unwrap().unwrap();
-    (row.rotation.state, row.rotation.cause, rig.held(), rig.patches())
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| world.faults = faults);
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
+    test_app.engine.store.verify_audit().await.unwrap().unwrap();
+    (row.rotation.state, row.rotation.cause, test_app.held(), test_app.patches())
 }
 
 #[tokio::test]
 async fn a_rotation_completes_and_the_project_has_the_new_key() {
-    let rig = Rig::new().await;
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
+    let test_app = TestApp::new().await;
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
     assert_eq!(row.rotation.state, State::Completed);
-    let project = rig.engine.store.project(&group(1).parse().unwrap()).await.unwrap().unwrap();
+    let project = test_app.engine.store.project(&group(1).parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(project.current_key.unwrap().to_string(), new_key());
     assert_eq!(project.key_since, row.rotation.patching.patched_at);
-    assert_eq!(rig.patches(), [new_key()]);
+    assert_eq!(test_app.patches(), [new_key()]);
     let kinds: Vec<_> =
-        rig.engine.store.outbox(None, 10).await.unwrap().into_iter().map(|it| it.kind).collect();
+        test_app.engine.store.outbox(None, 10).await.unwrap().into_iter().map(|it| it.kind).collect();
     assert_eq!(kinds, ["completed", "approval_requested"]);
 }
 
@@ -86,12 +86,13 @@ async fn an_html_error_page_is_no_answer() {
 
 #[tokio::test]
 async fn a_rate_limit_is_waited_out() {
-    let rig = Rig::new().await;
-    rig.sim
+    let test_app = TestApp::new().await;
+    test_app
+        .sim
         .with(|world| world.faults = vec![fault("patch_ear", 1, status(429, Some("RATE_LIMITED"), Some(1)))]);
-    let row = rig.approved().await;
-    assert_eq!(rig.settle(&row).await.rotation.state, State::Completed);
-    let log: Vec<_> = rig.sim.log().into_iter().filter(|it| it.operation.ends_with("_ear")).collect();
+    let row = test_app.approved().await;
+    assert_eq!(test_app.settle(&row).await.rotation.state, State::Completed);
+    let log: Vec<_> = test_app.sim.log().into_iter().filter(|it| it.operation.ends_with("_ear")).collect();
     let refused = log.iter().position(|it| it.status == Some(429)).unwrap();
     let waited = log[refused + 1].at.since(log[refused].at);
     assert!(waited >= std::time::Duration::from_secs(1), "asked again after {waited:?}");
@@ -99,38 +100,38 @@ async fn a_rate_limit_is_waited_out() {
 
 #[tokio::test]
 async fn a_refused_key_fails_with_atlas_words_and_changes_nothing() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| world.keys.insert(new_key(), KeyState::Disabled));
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| world.keys.insert(new_key(), KeyState::Disabled));
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.cause), (State::Failed, Some(Cause::Refused)));
     assert_eq!(
         row.rotation.observing.failure.unwrap().code.as_deref(),
         Some("AWS_KMS_CUSTOMER_MASTER_KEY_NOT_ENABLED")
     );
-    assert_eq!((rig.held(), rig.patches().len()), (old_key(), 1));
+    assert_eq!((test_app.held(), test_app.patches().len()), (old_key(), 1));
 }
 
 #[tokio::test]
 async fn a_key_that_fails_on_the_nodes_is_rolled_back() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| {
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| {
         world.keys.insert(new_key(), KeyState::FailsOnNodes);
         world.projects.get_mut(&group(1)).unwrap().change_while_invalid = true;
         world.faults = vec![Fault { skip: 1, ..fault("patch_ear", 1, Kind::DropReply) }];
     });
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
     assert_eq!(row.rotation.state, State::RolledBack);
-    assert_eq!((rig.held(), rig.patches()), (old_key(), vec![new_key(), old_key()]));
+    assert_eq!((test_app.held(), test_app.patches()), (old_key(), vec![new_key(), old_key()]));
 }
 
 #[tokio::test]
 async fn a_refused_rollback_pages_and_heals_when_the_key_does() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| world.keys.insert(new_key(), KeyState::FailsOnNodes));
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| world.keys.insert(new_key(), KeyState::FailsOnNodes));
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
     assert_eq!(
         (row.rotation.state, row.rotation.cause),
         (State::NeedsOperator, Some(Cause::RollbackRefused))
@@ -139,18 +140,18 @@ async fn a_refused_rollback_pages_and_heals_when_the_key_does() {
         row.rotation.observing.failure.as_ref().unwrap().code.as_deref(),
         Some("ENCRYPTION_AT_REST_SETTINGS_INVALID")
     );
-    assert_eq!(rig.patches(), [new_key(), old_key()]);
-    let mails = rig.engine.store.outbox(None, 10).await.unwrap();
+    assert_eq!(test_app.patches(), [new_key(), old_key()]);
+    let mails = test_app.engine.store.outbox(None, 10).await.unwrap();
     assert!(mails[0].model["remedy"].as_str().unwrap().contains("aws kms enable-key"), "{}", mails[0].model);
-    rig.sim.with(|world| world.keys.insert(new_key(), KeyState::Enabled));
-    rig.until(&row, |state| state == State::Completed).await;
-    assert_eq!(rig.patches().len(), 2, "a healed key must not be PATCHed again");
+    test_app.sim.with(|world| world.keys.insert(new_key(), KeyState::Enabled));
+    test_app.until(&row, |state| state == State::Completed).await;
+    assert_eq!(test_app.patches().len(), 2, "a healed key must not be PATCHed again");
 }
 
 #[tokio::test]
 async fn odd_replies_are_borne() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| {
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| {
         world.odd = Odd {
             nulls: true,
             extras: true,
@@ -161,10 +162,10 @@ async fn odd_replies_are_borne() {
         let clusters = (0..60).map(|it| Cluster { name: format!("c{it}"), ..Cluster::default() });
         world.projects.get_mut(&group(1)).unwrap().clusters = clusters.collect();
     });
-    let row = rig.approved().await;
-    rig.sim.with(|world| world.odd.omit_headers.insert("date".to_owned()));
-    assert_eq!(rig.settle(&row).await.rotation.state, State::Completed);
-    assert_eq!(rig.patches(), [new_key()]);
+    let row = test_app.approved().await;
+    test_app.sim.with(|world| world.odd.omit_headers.insert("date".to_owned()));
+    assert_eq!(test_app.settle(&row).await.rotation.state, State::Completed);
+    assert_eq!(test_app.patches(), [new_key()]);
 }
 
 #[tokio::test]
@@ -179,77 +180,77 @@ async fn a_reply_too_large_to_read_is_no_reading() {
 
 #[tokio::test]
 async fn on_private_networking_a_key_that_turns_out_bad_is_not_completed() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| {
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| {
         world.keys.insert(new_key(), KeyState::Disabled);
         let project = world.projects.get_mut(&group(1)).unwrap();
         project.block.insert("requirePrivateNetworking".to_owned(), true.into());
         project.node_check_ms = 1500;
     });
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
     assert_eq!(
         (row.rotation.state, row.rotation.cause),
         (State::NeedsOperator, Some(Cause::RollbackRefused))
     );
-    assert_eq!((rig.held(), rig.patches()), (new_key(), vec![new_key(), old_key()]));
+    assert_eq!((test_app.held(), test_app.patches()), (new_key(), vec![new_key(), old_key()]));
 }
 
 #[tokio::test]
 async fn a_key_service_out_of_reach_is_not_rolled_back() {
-    let rig = Rig::new().await;
-    let row = rig.approved().await;
-    rig.sim.with(|world| {
+    let test_app = TestApp::new().await;
+    let row = test_app.approved().await;
+    test_app.sim.with(|world| {
         let project = world.projects.get_mut(&group(1)).unwrap();
         project.valid_sequence = vec![Some(true), Some(true), Some(false)];
         project.open_alerts.insert("ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_DENIED".to_owned());
     });
-    let row = rig.settle(&row).await;
+    let row = test_app.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.cause), (State::NeedsOperator, Some(Cause::KmsUnreachable)));
-    assert_eq!(rig.patches(), [new_key()]);
+    assert_eq!(test_app.patches(), [new_key()]);
 }
 
 #[tokio::test]
 async fn one_false_reading_is_borne() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| {
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| {
         let project = world.projects.get_mut(&group(1)).unwrap();
         project.valid_sequence = vec![Some(true), Some(true), Some(false), None, Some(true)];
     });
-    let row = rig.approved().await;
-    assert_eq!(rig.settle(&row).await.rotation.state, State::Completed);
+    let row = test_app.approved().await;
+    assert_eq!(test_app.settle(&row).await.rotation.state, State::Completed);
 }
 
 #[tokio::test]
 async fn a_third_key_is_never_patched_over() {
-    let rig = Rig::new().await;
-    let row = rig.approved().await;
-    rig.set_by_hand(THIRD);
-    let row = rig.settle(&row).await;
+    let test_app = TestApp::new().await;
+    let row = test_app.approved().await;
+    test_app.set_by_hand(THIRD);
+    let row = test_app.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.cause), (State::Superseded, Some(Cause::KeyChanged)));
-    assert!(rig.patches().is_empty());
+    assert!(test_app.patches().is_empty());
 }
 
 #[tokio::test]
 async fn a_restart_goes_on_where_the_last_process_stopped() {
-    let mut rig = Rig::new().await;
-    let row = rig.approved().await;
+    let mut test_app = TestApp::new().await;
+    let row = test_app.approved().await;
     for _ in 0..200 {
-        driver::run_due(&rig.engine).await.unwrap();
-        rig.restart();
-        let row = rig.engine.rotation(row.rotation.id).await.unwrap();
+        driver::run_due(&test_app.engine).await.unwrap();
+        test_app.restart();
+        let row = test_app.engine.rotation(row.rotation.id).await.unwrap();
         if row.rotation.state.is_final() {
             break;
         }
-        rig.pass_until(row.rotation.wake_at.unwrap());
+        test_app.pass_until(row.rotation.wake_at.unwrap());
     }
-    assert_eq!(rig.engine.rotation(row.rotation.id).await.unwrap().rotation.state, State::Completed);
-    assert_eq!(rig.patches(), [new_key()]);
+    assert_eq!(test_app.engine.rotation(row.rotation.id).await.unwrap().rotation.state, State::Completed);
+    assert_eq!(test_app.patches(), [new_key()]);
 }
 
 /// Scripts what GETs say of `valid` from now on, the last for good.
-fn valid(rig: &Rig, readings: &[Option<bool>]) {
-    rig.sim.with(|world| {
+fn valid(test_app: &TestApp, readings: &[Option<bool>]) {
+    test_app.sim.with(|world| {
         let project = world.projects.get_mut(&group(1)).unwrap();
         project.valid_sequence = readings.to_vec();
         project.change_while_invalid = true;
@@ -258,95 +259,95 @@ fn valid(rig: &Rig, readings: &[Option<bool>]) {
 
 #[tokio::test]
 async fn a_flapping_key_is_never_completed_by_luck() {
-    let rig = Rig::new().await;
-    let row = rig.approved().await;
+    let test_app = TestApp::new().await;
+    let row = test_app.approved().await;
     // The look before the PATCH, then flaps: never as many true readings in a row as a proof takes.
-    valid(&rig, &[Some(true), Some(false)].repeat(8));
-    let row = rig.until(&row, |it| it == State::RollingBack || it.is_final()).await;
+    valid(&test_app, &[Some(true), Some(false)].repeat(8));
+    let row = test_app.until(&row, |it| it == State::RollingBack || it.is_final()).await;
     assert_eq!(row.rotation.state, State::RollingBack);
-    valid(&rig, &[]);
-    rig.sim.with(|world| world.keys.insert(new_key(), KeyState::FailsOnNodes));
-    let row = rig.settle(&row).await;
+    valid(&test_app, &[]);
+    test_app.sim.with(|world| world.keys.insert(new_key(), KeyState::FailsOnNodes));
+    let row = test_app.settle(&row).await;
     assert_eq!(row.rotation.state, State::RolledBack);
-    assert_eq!((rig.held(), rig.patches()), (old_key(), vec![new_key(), old_key()]));
+    assert_eq!((test_app.held(), test_app.patches()), (old_key(), vec![new_key(), old_key()]));
 }
 
 #[tokio::test]
 async fn a_slow_proof_is_waited_for() {
-    let rig = Rig::new().await;
-    let row = rig.approved().await;
-    valid(&rig, &[&[Some(true)][..], &[None; 12], &[Some(true)]].concat());
-    let row = rig.settle(&row).await;
-    assert_eq!((row.rotation.state, rig.patches()), (State::Completed, vec![new_key()]));
+    let test_app = TestApp::new().await;
+    let row = test_app.approved().await;
+    valid(&test_app, &[&[Some(true)][..], &[None; 12], &[Some(true)]].concat());
+    let row = test_app.settle(&row).await;
+    assert_eq!((row.rotation.state, test_app.patches()), (State::Completed, vec![new_key()]));
 }
 
 #[tokio::test]
 async fn what_is_never_proven_pages_and_is_not_rolled_back() {
-    let rig = Rig::new().await;
-    let row = rig.approved().await;
-    valid(&rig, &[Some(true), None]);
-    let row = rig.settle(&row).await;
+    let test_app = TestApp::new().await;
+    let row = test_app.approved().await;
+    valid(&test_app, &[Some(true), None]);
+    let row = test_app.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.cause), (State::NeedsOperator, Some(Cause::Unproven)));
-    assert_eq!((rig.held(), rig.patches()), (new_key(), vec![new_key()]));
+    assert_eq!((test_app.held(), test_app.patches()), (new_key(), vec![new_key()]));
 }
 
 #[tokio::test]
 async fn somebody_elses_key_stays_whenever_it_comes() {
     for state in [State::Verifying, State::Deploying, State::RollingBack, State::NeedsOperator] {
-        let rig = Rig::new().await;
+        let test_app = TestApp::new().await;
         if matches!(state, State::RollingBack | State::NeedsOperator) {
-            rig.sim.with(|world| {
+            test_app.sim.with(|world| {
                 world.keys.insert(new_key(), KeyState::FailsOnNodes);
                 // Going back takes long enough to be overtaken, or is refused.
                 world.projects.get_mut(&group(1)).unwrap().change_while_invalid = state == State::RollingBack;
                 world.faults = vec![Fault { skip: 1, ..fault("patch_ear", 1, Kind::DropRequest) }];
             });
         }
-        let row = rig.approved().await;
-        let row = rig.until(&row, |it| it == state).await;
-        let sent = rig.patches();
-        rig.set_by_hand(THIRD);
+        let row = test_app.approved().await;
+        let row = test_app.until(&row, |it| it == state).await;
+        let sent = test_app.patches();
+        test_app.set_by_hand(THIRD);
         let row = if state == State::NeedsOperator {
             // A person decides here; looking again finds the third key.
-            rig.engine.say("grace", row.rotation.id, Verb::Resume, None, None).await.unwrap()
+            test_app.engine.say("grace", row.rotation.id, OperatorVerb::Resume, None, None).await.unwrap()
         } else {
             row
         };
-        let row = rig.until(&row, State::is_final).await;
+        let row = test_app.until(&row, State::is_final).await;
         assert_eq!(
             (row.rotation.state, row.rotation.cause),
             (State::Superseded, Some(Cause::KeyChanged)),
             "{state}"
         );
-        assert_eq!((rig.held(), rig.patches()), (THIRD.to_owned(), sent), "in {state}");
+        assert_eq!((test_app.held(), test_app.patches()), (THIRD.to_owned(), sent), "in {state}");
     }
 }
 
 #[tokio::test]
 async fn every_provider_moves_to_its_new_key_and_back() {
     for (number, provider, name) in [(5, "AZURE", "identity-prod"), (9, "GCP", "analytics-prod")] {
-        let rig = Rig::new().await;
-        rig.track(number).await;
+        let test_app = TestApp::new().await;
+        test_app.track(number).await;
         let small = u32::try_from(number).unwrap();
         let keys = [1, 2].map(|version| demo_key(provider, name, small, version));
-        let row = rig.approved_to(number, &keys[1]).await;
-        assert_eq!(rig.settle(&row).await.rotation.state, State::Completed, "{provider}");
-        rig.sim.with(|world| {
+        let row = test_app.approved_to(number, &keys[1]).await;
+        assert_eq!(test_app.settle(&row).await.rotation.state, State::Completed, "{provider}");
+        test_app.sim.with(|world| {
             world.keys.insert(keys[0].clone(), KeyState::FailsOnNodes);
             world.projects.get_mut(&group(number)).unwrap().change_while_invalid = true;
         });
-        let row = rig.approved_to(number, &keys[0]).await;
-        assert_eq!(rig.settle(&row).await.rotation.state, State::RolledBack, "{provider}");
+        let row = test_app.approved_to(number, &keys[0]).await;
+        assert_eq!(test_app.settle(&row).await.rotation.state, State::RolledBack, "{provider}");
         let sent = [keys[1].clone(), keys[0].clone(), keys[1].clone()];
-        assert_eq!(rig.patches(), sent, "{provider}");
+        assert_eq!(test_app.patches(), sent, "{provider}");
     }
 }
 
 #[tokio::test]
 async fn a_full_disk_at_the_intent_sends_nothing_and_goes_on_when_there_is_room() {
-    let rig = Rig::new().await;
-    let row = rig.approved().await;
-    let keywheel::store::Store::Sqlite { write: pool, .. } = &rig.engine.store else { unreachable!() };
+    let test_app = TestApp::new().await;
+    let row = test_app.approved().await;
+    let keywheel::store::Store::Sqlite { write: pool, .. } = &test_app.engine.store else { unreachable!() };
     let (pages,): (i64,) = sqlx::query_as("PRAGMA page_count").fetch_one(pool).await.unwrap();
     let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
     sqlx::query(limit).execute(pool).await.unwrap();
@@ -354,28 +355,28 @@ async fn a_full_disk_at_the_intent_sends_nothing_and_goes_on_when_there_is_room(
     let fill = "INSERT INTO journal SELECT rotation_id, (SELECT MAX(seq) FROM journal) + 1, at, actor, kind, from_state, \
                 to_state, '{}', NULL, count, last_at FROM journal LIMIT 1";
     while sqlx::query(fill).execute(pool).await.is_ok() {}
-    let error = driver::run_due(&rig.engine).await.unwrap_err();
+    let error = driver::run_due(&test_app.engine).await.unwrap_err();
     assert!(matches!(error, StoreError::Full), "{error}");
     assert!(error.to_string().contains("disk"), "{error}");
-    assert_eq!(rig.engine.rotation(row.rotation.id).await.unwrap().rotation.state, State::Approved);
-    assert!(rig.patches().is_empty());
+    assert_eq!(test_app.engine.rotation(row.rotation.id).await.unwrap().rotation.state, State::Approved);
+    assert!(test_app.patches().is_empty());
     sqlx::query("PRAGMA max_page_count = 1000000").execute(pool).await.unwrap();
-    assert_eq!(rig.settle(&row).await.rotation.state, State::Completed);
-    assert_eq!(rig.patches(), [new_key()]);
+    assert_eq!(test_app.settle(&row).await.rotation.state, State::Completed);
+    assert_eq!(test_app.patches(), [new_key()]);
 }
 
 #[tokio::test]
 async fn the_journal_replays_to_what_was_decided() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| {
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| {
         world.keys.insert(new_key(), KeyState::FailsOnNodes);
         world.projects.get_mut(&group(1)).unwrap().change_while_invalid = true;
         world.faults = vec![fault("patch_ear", 1, Kind::DropReply)];
     });
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
     assert_eq!(row.rotation.state, State::RolledBack);
-    let keywheel::store::Store::Sqlite { read, .. } = &rig.engine.store else { unreachable!() };
+    let keywheel::store::Store::Sqlite { read, .. } = &test_app.engine.store else { unreachable!() };
     let rows: Vec<(String, String, String)> =
         sqlx::query_as("SELECT at, to_state, replay FROM journal WHERE replay IS NOT NULL ORDER BY seq")
             .fetch_all(read)
@@ -394,11 +395,12 @@ async fn the_journal_replays_to_what_was_decided() {
 
 #[tokio::test]
 async fn a_rotation_keeps_the_rules_it_was_proposed_under() {
-    let mut rig = Rig::new().await;
+    let mut test_app = TestApp::new().await;
     let group = group(1).parse().unwrap();
-    let proposed = rig.engine.propose("ada", &group, new_key().parse().unwrap(), None, false).await.unwrap();
+    let proposed =
+        test_app.engine.propose("ada", &group, new_key().parse().unwrap(), None, false).await.unwrap();
     let keywheel::engine::propose::Proposed::Created(row) = proposed else { panic!("not new") };
-    rig.rule(|settings| {
+    test_app.rule(|settings| {
         settings.policy.approvals = 3;
         settings.policy.windows = vec![
             serde_json::from_str(r#"{ "cron": "0 0 3 29 2 *", "duration": "1m", "timezone": "UTC" }"#)
@@ -406,7 +408,7 @@ async fn a_rotation_keeps_the_rules_it_was_proposed_under() {
         ];
         settings.verify.readings = 500;
     });
-    rig.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
-    let row = rig.settle(&row).await;
+    test_app.engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
+    let row = test_app.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.permission.quorum.required), (State::Completed, 1));
 }

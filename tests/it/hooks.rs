@@ -29,7 +29,7 @@ use crate::support::db::{Backend, TestDb};
 use crate::support::{engine_at, group};
 
 /// A server with hooks, over a database and a simulated Atlas.
-pub(crate) struct Hall {
+pub(crate) struct HookServer {
     pub(crate) sim: Sim,
     pub(crate) engine: Engine,
     pub(crate) live: Arc<LiveHooks>,
@@ -40,13 +40,13 @@ pub(crate) struct Hall {
     _db: TestDb,
 }
 
-impl Drop for Hall {
+impl Drop for HookServer {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-impl Hall {
+impl HookServer {
     pub(crate) async fn open(hooks: &str) -> Self {
         Self::on(Backend::Sqlite, hooks, None).await
     }

@@ -11,7 +11,7 @@ use keywheel::domain::project::{Project, SinceSource, Status};
 use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::domain::rotation::state::{Cause, State};
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
-use keywheel::engine::command::{NewProject, Verb};
+use keywheel::engine::command::{NewProject, OperatorVerb};
 use keywheel::engine::{Engine, Settings, remind, sweep, witness};
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::daemon::Daemon;
 use crate::support::db::Backend;
 use crate::support::wait::{LIMIT, eventually};
-use crate::support::{Rig, engine_at, group, letter, new_key, old_key};
+use crate::support::{TestApp, engine_at, group, letter, new_key, old_key};
 
 const THIRD: &str = "33333333-3333-4333-8333-333333333333";
 const OWN: &str = "mdb_sa_id_demo";
@@ -46,7 +46,7 @@ async fn edit(base: &str, number: u64, key: &str, by: &str) {
     assert!(done.status().is_success());
 }
 
-impl Rig {
+impl TestApp {
     async fn edited(&self, key: &str, by: &str) {
         self.sim.with(|world| *world.keys.entry(key.to_owned()).or_insert(KeyState::Enabled));
         edit(&self.sim.base_url(), 1, key, by).await;
@@ -78,27 +78,27 @@ impl Rig {
 }
 
 async fn drift_names_who_did_it_on(backend: Backend) {
-    let rig = Rig::on(backend, World::demo()).await;
-    rig.edited(THIRD, "eve@example.com").await;
-    let project = rig.swept().await;
+    let test_app = TestApp::on(backend, World::demo()).await;
+    test_app.edited(THIRD, "eve@example.com").await;
+    let project = test_app.swept().await;
     assert_eq!(project.current_key.as_ref().unwrap().to_string(), THIRD);
     assert_eq!(project.key_since_source, Some(SinceSource::AtlasEvent));
-    let event = rig.sim.with(|world| world.projects[&group(1)].events.last().cloned().unwrap());
+    let event = test_app.sim.with(|world| world.projects[&group(1)].events.last().cloned().unwrap());
     assert_eq!(project.key_since, Some(event.created));
-    let mails = rig.mails("drifted").await;
+    let mails = test_app.mails("drifted").await;
     assert_eq!(mails.len(), 1);
     let text = letter(&mails[0]).text();
     for part in ["eve@example.com did it", &event.id, THIRD, &old_key(), "does not change it back"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("Terraform agree"), "nothing of ours was undone: {text}");
-    assert!(rig.audited("project.drifted").await[0].contains("eve@example.com"));
-    let finding = rig.engine.store.last_drift(&project.group_id).await.unwrap().unwrap();
+    assert!(test_app.audited("project.drifted").await[0].contains("eve@example.com"));
+    let finding = test_app.engine.store.last_drift(&project.group_id).await.unwrap().unwrap();
     assert_eq!((finding.kind, finding.by.as_deref()), (DriftKind::Changed, Some("eve@example.com")));
     // Nothing is changed back, and a second look finds nothing new.
-    rig.swept().await;
-    assert_eq!((rig.mails("drifted").await.len(), rig.patches()), (1, vec![]));
-    rig.engine.store.verify_audit().await.unwrap().unwrap();
+    test_app.swept().await;
+    assert_eq!((test_app.mails("drifted").await.len(), test_app.patches()), (1, vec![]));
+    test_app.engine.store.verify_audit().await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -113,17 +113,20 @@ async fn drift_names_who_did_it_on_postgres() {
 
 #[tokio::test]
 async fn an_undone_rotation_is_a_revert_with_the_lines_that_make_terraform_agree() {
-    let rig = Rig::new().await;
-    let first = rig.project().await.key_since;
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
+    let test_app = TestApp::new().await;
+    let first = test_app.project().await.key_since;
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
     assert_eq!(row.rotation.state, State::Completed);
-    rig.edited(&old_key(), "terraform@example.com").await;
-    let project = rig.swept().await;
+    test_app.edited(&old_key(), "terraform@example.com").await;
+    let project = test_app.swept().await;
     // A key that is back keeps its first day, so it is not taken for a young one.
     assert_eq!((project.key_since, project.key_since_source), (first, Some(SinceSource::FirstSeen)));
-    assert_eq!(project.status(&rig.engine.settings.policy, rig.engine.clock.now()), Status::Drifted);
-    let mails = rig.mails("drifted").await;
+    assert_eq!(
+        project.status(&test_app.engine.settings.policy, test_app.engine.clock.now()),
+        Status::Drifted
+    );
+    let mails = test_app.mails("drifted").await;
     let (mail, model) = (&mails[0], &mails[0].model);
     assert_eq!(model["kind"], "reverted");
     assert_eq!(model["undoneRotation"], json!(row.rotation.id));
@@ -138,19 +141,19 @@ async fn an_undone_rotation_is_a_revert_with_the_lines_that_make_terraform_agree
         assert!(text.contains(part), "{part}: {text}");
     }
     // The ledger keeps both times in service apart.
-    let keys = rig.engine.store.keys(&project.group_id).await.unwrap();
+    let keys = test_app.engine.store.keys(&project.group_id).await.unwrap();
     let told: Vec<_> =
         keys.iter().map(|it| (it.key.clone(), it.until.is_some(), it.source.as_str())).collect();
     assert_eq!(
         told,
         [(old_key(), true, "first_seen"), (new_key(), true, "rotation"), (old_key(), false, "atlas_event")]
     );
-    assert_eq!(rig.patches(), [new_key()], "it is not rotated back");
+    assert_eq!(test_app.patches(), [new_key()], "it is not rotated back");
 }
 
 /// Switches encryption with a key of one's own off in project 1, or on with `key`.
-fn switch(rig: &Rig, key: Option<&str>) {
-    rig.sim.with(|world| {
+fn switch(test_app: &TestApp, key: Option<&str>) {
+    test_app.sim.with(|world| {
         let project = world.projects.get_mut(&group(1)).unwrap();
         match key {
             None => project.provider.clear(),
@@ -165,70 +168,70 @@ fn switch(rig: &Rig, key: Option<&str>) {
 
 #[tokio::test]
 async fn a_key_that_is_taken_away_ends_and_the_next_one_is_announced() {
-    let rig = Rig::new().await;
-    switch(&rig, None);
-    let project = rig.swept().await;
+    let test_app = TestApp::new().await;
+    switch(&test_app, None);
+    let project = test_app.swept().await;
     assert_eq!(project.current_key, None);
-    assert_eq!(rig.mails("drifted").await[0].model["kind"], "removed");
-    let keys = rig.engine.store.keys(&project.group_id).await.unwrap();
+    assert_eq!(test_app.mails("drifted").await[0].model["kind"], "removed");
+    let keys = test_app.engine.store.keys(&project.group_id).await.unwrap();
     assert!(keys.len() == 1 && keys[0].until.is_some(), "{keys:?}");
 
-    switch(&rig, Some(THIRD));
-    let project = rig.swept().await;
+    switch(&test_app, Some(THIRD));
+    let project = test_app.swept().await;
     assert_eq!(project.drift_key.unwrap().to_string(), THIRD);
-    let mails = rig.mails("drifted").await;
+    let mails = test_app.mails("drifted").await;
     assert_eq!((mails.len(), &mails[0].model["kind"]), (2, &json!("changed")));
     assert_eq!((&mails[0].model["from"], &mails[0].model["to"]), (&Value::Null, &json!(THIRD)));
-    let keys = rig.engine.store.keys(&project.group_id).await.unwrap();
+    let keys = test_app.engine.store.keys(&project.group_id).await.unwrap();
     let told: Vec<_> = keys.iter().map(|it| (it.key.clone(), it.until.is_some())).collect();
     assert_eq!(told, [(old_key(), true), (THIRD.to_owned(), false)]);
 
-    switch(&rig, None);
-    rig.swept().await;
-    switch(&rig, Some(THIRD));
-    rig.swept().await;
-    assert_eq!(rig.mails("drifted").await[0].model["kind"], "reverted");
+    switch(&test_app, None);
+    test_app.swept().await;
+    switch(&test_app, Some(THIRD));
+    test_app.swept().await;
+    assert_eq!(test_app.mails("drifted").await[0].model["kind"], "reverted");
 }
 
 #[tokio::test]
 async fn the_first_key_of_a_project_is_no_drift() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| {
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| {
         let project =
             keywheel::sim::world::Project { provider: String::new(), ..world.projects[&group(1)].clone() };
         world.projects.insert(group(99), project);
     });
-    rig.track(99).await;
-    rig.sim.with(|world| world.projects.get_mut(&group(99)).unwrap().provider = "AWS".to_owned());
-    let mut project = rig.engine.store.project(&group(99).parse().unwrap()).await.unwrap().unwrap();
+    test_app.track(99).await;
+    test_app.sim.with(|world| world.projects.get_mut(&group(99)).unwrap().provider = "AWS".to_owned());
+    let mut project = test_app.engine.store.project(&group(99).parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(project.current_key, None);
-    project.next_check_at = rig.engine.clock.now();
-    let now = rig.engine.clock.now();
-    rig.engine.store.update_project(&project, project.version, &[], &[], now).await.unwrap();
-    sweep::once(&rig.engine, &CancellationToken::new()).await.unwrap();
-    let project = rig.engine.store.project(&project.group_id).await.unwrap().unwrap();
+    project.next_check_at = test_app.engine.clock.now();
+    let now = test_app.engine.clock.now();
+    test_app.engine.store.update_project(&project, project.version, &[], &[], now).await.unwrap();
+    sweep::once(&test_app.engine, &CancellationToken::new()).await.unwrap();
+    let project = test_app.engine.store.project(&project.group_id).await.unwrap().unwrap();
     assert_eq!(project.current_key.unwrap().to_string(), old_key());
-    assert!(rig.mails("drifted").await.is_empty());
+    assert!(test_app.mails("drifted").await.is_empty());
 }
 
 #[tokio::test]
 async fn an_edit_never_collides_with_sweeps_that_find_nothing_new() {
-    let rig = Rig::on(Backend::Sqlite, World::demo()).await;
-    let read = rig.swept().await;
+    let test_app = TestApp::on(Backend::Sqlite, World::demo()).await;
+    let read = test_app.swept().await;
     for _ in 0..3 {
-        rig.pass(Duration::from_secs(60));
-        let (store, now) = (&rig.engine.store, rig.engine.clock.now());
+        test_app.pass(Duration::from_secs(60));
+        let (store, now) = (&test_app.engine.store, test_app.engine.clock.now());
         assert!(
             store.project_checked(&read.group_id, read.version, read.last_checked_at, now).await.unwrap()
         );
-        assert_eq!(sweep::once(&rig.engine, &CancellationToken::new()).await.unwrap(), 1);
+        assert_eq!(sweep::once(&test_app.engine, &CancellationToken::new()).await.unwrap(), 1);
     }
-    let swept = rig.project().await;
+    let swept = test_app.project().await;
     assert!(swept.last_checked_at > read.last_checked_at && swept.next_check_at > read.next_check_at);
     let edited = Project { name: "edited".to_owned(), ..read.clone() };
-    let now = rig.engine.clock.now();
-    rig.engine.store.update_project(&edited, read.version, &[], &[], now).await.unwrap();
-    let edited = rig.project().await;
+    let now = test_app.engine.clock.now();
+    test_app.engine.store.update_project(&edited, read.version, &[], &[], now).await.unwrap();
+    let edited = test_app.project().await;
     assert_eq!((edited.name.as_str(), edited.last_checked_at), ("edited", swept.last_checked_at));
 }
 
@@ -237,8 +240,8 @@ async fn an_edit_never_collides_with_sweeps_that_find_nothing_new() {
 struct Slow(ManualClock);
 
 impl Slow {
-    fn new(rig: &Rig) -> Self {
-        Self(ManualClock::new(rig.engine.clock.now()))
+    fn new(test_app: &TestApp) -> Self {
+        Self(ManualClock::new(test_app.engine.clock.now()))
     }
 }
 
@@ -251,70 +254,73 @@ impl Clock for Slow {
 
 #[tokio::test]
 async fn an_atlas_that_hangs_keeps_no_reminder_from_being_written() {
-    let rig = Rig::new().await;
-    let mut project = rig.project().await;
-    let now = rig.engine.clock.now();
+    let test_app = TestApp::new().await;
+    let mut project = test_app.project().await;
+    let now = test_app.engine.clock.now();
     (project.next_check_at, project.next_reminder_at) = (now, Some(now));
     project.key_since = Some(now - 400 * Duration::from_secs(86_400));
     for number in 100..300 {
         project.group_id = group(number).parse().unwrap();
-        let found = rig.sim.with(|world| world.projects[&group(1)].clone());
-        rig.sim.with(|world| world.projects.insert(group(number), found));
-        rig.engine.store.insert_project(&project, &[], now).await.unwrap();
+        let found = test_app.sim.with(|world| world.projects[&group(1)].clone());
+        test_app.sim.with(|world| world.projects.insert(group(number), found));
+        test_app.engine.store.insert_project(&project, &[], now).await.unwrap();
     }
-    rig.sim.with(|world| world.faults = vec![fault("get_ear", None, 999, Kind::Delay(600_000))]);
-    let mut engine = engine_at(&rig.sim, rig.db.store.clone(), Arc::new(Slow::new(&rig)));
+    test_app.sim.with(|world| world.faults = vec![fault("get_ear", None, 999, Kind::Delay(600_000))]);
+    let mut engine = engine_at(&test_app.sim, test_app.db.store.clone(), Arc::new(Slow::new(&test_app)));
     let mut settings = Settings::clone(&engine.settings);
     settings.request_timeout = Span::from_millis(50);
     engine.settings = Arc::new(settings);
-    let asked = rig.sim.log().len();
+    let asked = test_app.sim.log().len();
     let stop = CancellationToken::new();
     let sweeping = crate::support::wait::spawn(sweep::run(engine.clone(), stop.clone()));
-    let reminded = eventually(LIMIT, async || (!rig.mails("reminder_digest").await.is_empty()).then_some(()));
+    let reminded =
+        eventually(LIMIT, async || (!test_app.mails("reminder_digest").await.is_empty()).then_some(()));
     reminded.await.expect("nobody is reminded");
     stop.cancel();
     sweeping.await.unwrap();
     assert!(engine.last_sweep.lock().unwrap().is_some());
-    let looks = rig.sim.log().into_iter().skip(asked).filter(|it| it.operation == "get_ear").count();
+    let looks = test_app.sim.log().into_iter().skip(asked).filter(|it| it.operation == "get_ear").count();
     assert!((1..=64).contains(&looks), "the rest is the next sweep's: {looks}");
 }
 
 #[tokio::test]
 async fn what_comes_due_during_a_sweep_is_the_next_sweeps() {
-    let mut rig = Rig::new().await;
-    rig.track(5).await;
-    rig.rule(|settings| settings.drift_every = Span::from_millis(0));
+    let mut test_app = TestApp::new().await;
+    test_app.track(5).await;
+    test_app.rule(|settings| settings.drift_every = Span::from_millis(0));
     let later = engine_at(
-        &rig.sim,
-        rig.db.store.clone(),
-        Arc::new(Slow(ManualClock::new(rig.engine.clock.now() + Duration::from_secs(400)))),
+        &test_app.sim,
+        test_app.db.store.clone(),
+        Arc::new(Slow(ManualClock::new(test_app.engine.clock.now() + Duration::from_secs(400)))),
     );
-    let engine = Engine { settings: Arc::clone(&rig.engine.settings), ..later };
+    let engine = Engine { settings: Arc::clone(&test_app.engine.settings), ..later };
     assert_eq!(sweep::once(&engine, &CancellationToken::new()).await.unwrap(), 2);
 }
 
 #[tokio::test]
 async fn a_project_that_does_not_read_keeps_no_other_from_being_looked_at() {
-    let rig = Rig::new().await;
-    rig.track(5).await;
-    let keywheel::store::Store::Sqlite { write: pool, .. } = &rig.engine.store else { unreachable!() };
+    let test_app = TestApp::new().await;
+    test_app.track(5).await;
+    let keywheel::store::Store::Sqlite { write: pool, .. } = &test_app.engine.store else { unreachable!() };
     let spoil = "UPDATE projects SET place = '{', next_check_at = '2000-01-01T00:00:00.000000Z', \
                  next_reminder_at = next_check_at WHERE group_id = $1";
     sqlx::query(spoil).bind(group(5)).execute(pool).await.unwrap();
-    rig.edited(THIRD, "eve@example.com").await;
-    assert_eq!(rig.swept().await.current_key.unwrap().to_string(), THIRD);
-    remind::once(&rig.engine).await.unwrap();
+    test_app.edited(THIRD, "eve@example.com").await;
+    assert_eq!(test_app.swept().await.current_key.unwrap().to_string(), THIRD);
+    remind::once(&test_app.engine).await.unwrap();
 }
 
 /// A row that cannot be read is passed over by every list and by the claim, and doctor's source names it.
 #[tokio::test]
 async fn rows_that_cannot_be_read_are_named_and_stop_no_others() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
-        let rig = Rig::on(backend, World::demo()).await;
-        let store = &rig.engine.store;
-        rig.track(5).await;
-        let (spoilt, good) =
-            (rig.approved().await, rig.approved_to(5, &demo_key("AZURE", "identity-prod", 5, 2)).await);
+        let test_app = TestApp::on(backend, World::demo()).await;
+        let store = &test_app.engine.store;
+        test_app.track(5).await;
+        let (spoilt, good) = (
+            test_app.approved().await,
+            test_app.approved_to(5, &demo_key("AZURE", "identity-prod", 5, 2)).await,
+        );
         let (first, other) = (group(1).parse::<GroupId>().unwrap(), group(5).parse::<GroupId>().unwrap());
         assert!(first < other && store.unreadable().await.unwrap().is_empty());
         let spoil = async |text: String| match store {
@@ -342,7 +348,7 @@ async fn rows_that_cannot_be_read_are_named_and_stop_no_others() {
         assert_eq!(store.watches().await.unwrap().iter().map(|it| &it.group).collect::<Vec<_>>(), [&other]);
         let all = store.rotations(None, None, None, 100).await.unwrap();
         assert_eq!(all.iter().map(|it| it.rotation.id).collect::<Vec<_>>(), [good.rotation.id]);
-        let claimed = store.claim(rig.engine.clock.now(), 10, Duration::from_secs(60)).await.unwrap();
+        let claimed = store.claim(test_app.engine.clock.now(), 10, Duration::from_secs(60)).await.unwrap();
         assert_eq!(claimed.iter().map(|it| it.rotation.id).collect::<Vec<_>>(), [good.rotation.id]);
         let asked = store.project(&first).await.unwrap_err();
         assert!(matches!(asked, StoreError::Corrupt { table: "projects", .. }), "{asked}");
@@ -351,26 +357,26 @@ async fn rows_that_cannot_be_read_are_named_and_stop_no_others() {
 
 #[tokio::test]
 async fn a_feed_that_cannot_be_read_keeps_no_drift_from_being_announced() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| world.faults = vec![fault("get_events", None, 9, denied())]);
-    rig.edited(THIRD, "eve@example.com").await;
-    let project = rig.swept().await;
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| world.faults = vec![fault("get_events", None, 9, denied())]);
+    test_app.edited(THIRD, "eve@example.com").await;
+    let project = test_app.swept().await;
     assert_eq!(project.key_since_source, Some(SinceSource::FirstSeen));
-    let text = letter(&rig.mails("drifted").await[0]).text();
+    let text = letter(&test_app.mails("drifted").await[0]).text();
     assert!(text.contains("could not be read") && text.contains("USER_UNAUTHORIZED"), "{text}");
     assert!(!text.contains("eve@example.com"));
 }
 
 #[tokio::test]
 async fn an_event_that_does_not_fit_accuses_nobody() {
-    let rig = Rig::new().await;
+    let test_app = TestApp::new().await;
     // The key changes, and the feed has only what was before the last look.
-    rig.edited(THIRD, "eve@example.com").await;
-    let before = rig.project().await.last_checked_at.unwrap() - Duration::from_secs(3600);
-    rig.sim.with(|world| world.projects.get_mut(&group(1)).unwrap().events[0].created = before);
-    let project = rig.swept().await;
+    test_app.edited(THIRD, "eve@example.com").await;
+    let before = test_app.project().await.last_checked_at.unwrap() - Duration::from_secs(3600);
+    test_app.sim.with(|world| world.projects.get_mut(&group(1)).unwrap().events[0].created = before);
+    let project = test_app.swept().await;
     assert_eq!(project.key_since_source, Some(SinceSource::FirstSeen));
-    let mails = rig.mails("drifted").await;
+    let mails = test_app.mails("drifted").await;
     let (mail, model) = (&mails[0], &mails[0].model);
     assert!(model["by"].is_null());
     assert!(letter(mail).text().contains("does not say who did it"));
@@ -378,30 +384,30 @@ async fn an_event_that_does_not_fit_accuses_nobody() {
 
 #[tokio::test]
 async fn our_own_credential_in_other_hands_is_called_that() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| world.keys.insert(THIRD.to_owned(), KeyState::Enabled));
-    let other = rig.engine.clone();
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| world.keys.insert(THIRD.to_owned(), KeyState::Enabled));
+    let other = test_app.engine.clone();
     let key = keywheel::domain::key::KeyRef::observed(keywheel::domain::key::Provider::Aws, THIRD);
     let id: GroupId = group(1).parse().unwrap();
     other.atlas.set_key("default", &id, &key, Duration::from_secs(5)).await;
-    rig.swept().await;
-    let text = letter(&rig.mails("drifted").await[0]).text();
+    test_app.swept().await;
+    let text = letter(&test_app.mails("drifted").await[0]).text();
     assert!(text.contains("the service account mdb_sa_id_demo") && text.contains("own credential"), "{text}");
 }
 
 #[tokio::test]
 async fn the_event_of_our_own_patch_is_not_blamed_for_somebody_elses_key() {
-    let rig = Rig::new().await;
-    let row = rig.approved().await;
-    let row = rig.until(&row, |it| it == State::Verifying).await;
+    let test_app = TestApp::new().await;
+    let row = test_app.approved().await;
+    let row = test_app.until(&row, |it| it == State::Verifying).await;
     // Their event is not in the feed yet, and ours is.
-    rig.set_by_hand(THIRD);
-    let row = rig.until(&row, State::is_final).await;
+    test_app.set_by_hand(THIRD);
+    let row = test_app.until(&row, State::is_final).await;
     assert_eq!(row.rotation.state, State::Superseded);
-    let project = rig.swept().await;
+    let project = test_app.swept().await;
     assert_eq!(project.current_key.as_ref().unwrap().to_string(), THIRD);
     assert_eq!(project.key_since_source, Some(SinceSource::FirstSeen));
-    let mails = rig.mails("drifted").await;
+    let mails = test_app.mails("drifted").await;
     let (mail, model) = (&mails[0], &mails[0].model);
     assert!(model["by"].is_null(), "{model}");
     let text = letter(mail).text();
@@ -409,60 +415,60 @@ async fn the_event_of_our_own_patch_is_not_blamed_for_somebody_elses_key() {
 }
 
 /// The sweep finds the new key, and it is no drift.
-async fn the_new_key_is_known(rig: &Rig) {
-    let project = rig.swept().await;
+async fn the_new_key_is_known(test_app: &TestApp) {
+    let project = test_app.swept().await;
     assert_eq!(project.current_key.as_ref().unwrap().to_string(), new_key());
-    assert_eq!((rig.held(), project.drift_key), (new_key(), None));
-    assert!(rig.mails("drifted").await.is_empty());
-    let keys = rig.engine.store.keys(&project.group_id).await.unwrap();
+    assert_eq!((test_app.held(), project.drift_key), (new_key(), None));
+    assert!(test_app.mails("drifted").await.is_empty());
+    let keys = test_app.engine.store.keys(&project.group_id).await.unwrap();
     let told: Vec<_> = keys.iter().map(|it| (it.key.clone(), it.until.is_some())).collect();
     assert_eq!(told, [(old_key(), true), (new_key(), false)]);
 }
 
 #[tokio::test]
 async fn a_rotation_closed_on_its_new_key_is_no_drift() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| world.keys.insert(new_key(), KeyState::FailsOnNodes));
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| world.keys.insert(new_key(), KeyState::FailsOnNodes));
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
     assert_eq!(row.rotation.state, State::NeedsOperator);
-    let row = rig.engine.say("grace", row.rotation.id, Verb::Close, None, None).await.unwrap();
+    let row = test_app.engine.say("grace", row.rotation.id, OperatorVerb::Close, None, None).await.unwrap();
     assert_eq!(row.rotation.state, State::Closed);
-    the_new_key_is_known(&rig).await;
+    the_new_key_is_known(&test_app).await;
 }
 
 #[tokio::test]
 async fn a_patch_that_takes_effect_after_its_rotation_failed_is_no_drift() {
-    let mut rig = Rig::new().await;
-    rig.rule(|settings| {
+    let mut test_app = TestApp::new().await;
+    test_app.rule(|settings| {
         settings.verify.guard = Span::from_millis(300);
         settings.pace.watch_for = Span::from_secs(60);
     });
-    rig.sim.with(|world| world.faults = vec![fault("patch_ear", None, 99, Kind::DropRequest)]);
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
+    test_app.sim.with(|world| world.faults = vec![fault("patch_ear", None, 99, Kind::DropRequest)]);
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.cause), (State::Failed, Some(Cause::NotApplied)));
-    rig.set_by_hand(&new_key());
-    rig.until_row(&row, |row| row.rotation.ending.late_apply).await;
-    the_new_key_is_known(&rig).await;
+    test_app.set_by_hand(&new_key());
+    test_app.until_row(&row, |row| row.rotation.ending.late_apply).await;
+    the_new_key_is_known(&test_app).await;
 }
 
 async fn a_completed_rotation_has_a_witness_on(backend: Backend) {
-    let rig = Rig::on(backend, World::demo()).await;
-    let row = rig.approved().await;
-    let id = rig.settle(&row).await.rotation.id;
-    assert_eq!(rig.engine.store.proof(id).await.unwrap().unwrap().state, ProofState::Awaited);
+    let test_app = TestApp::on(backend, World::demo()).await;
+    let row = test_app.approved().await;
+    let id = test_app.settle(&row).await.rotation.id;
+    assert_eq!(test_app.engine.store.proof(id).await.unwrap().unwrap().state, ProofState::Awaited);
     let stop = CancellationToken::new();
-    assert_eq!(witness::once(&rig.engine, &stop).await.unwrap(), 1);
-    let proof = rig.engine.store.proof(id).await.unwrap().unwrap();
-    let event = rig.sim.with(|world| world.projects[&group(1)].events.last().cloned().unwrap());
+    assert_eq!(witness::once(&test_app.engine, &stop).await.unwrap(), 1);
+    let proof = test_app.engine.store.proof(id).await.unwrap().unwrap();
+    let event = test_app.sim.with(|world| world.projects[&group(1)].events.last().cloned().unwrap());
     let found = proof.event.unwrap();
     assert_eq!((proof.state, &found.id), (ProofState::Found, &event.id));
     assert_eq!((found.by, proof.overwrote), (Actor::ServiceAccount(OWN.to_owned()), vec![]));
-    assert_eq!(witness::once(&rig.engine, &stop).await.unwrap(), 0, "once is enough");
-    assert_eq!(rig.audited("rotation.atlas_event").await.len(), 1);
-    assert!(rig.mails("overwrote").await.is_empty());
-    rig.engine.store.verify_audit().await.unwrap().unwrap();
+    assert_eq!(witness::once(&test_app.engine, &stop).await.unwrap(), 0, "once is enough");
+    assert_eq!(test_app.audited("rotation.atlas_event").await.len(), 1);
+    assert!(test_app.mails("overwrote").await.is_empty());
+    test_app.engine.store.verify_audit().await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -477,20 +483,20 @@ async fn a_completed_rotation_has_a_witness_on_postgres() {
 
 #[tokio::test]
 async fn a_witness_that_does_not_come_within_a_day_is_said_to_be_missing() {
-    let rig = Rig::new().await;
-    let row = rig.approved().await;
-    let id = rig.settle(&row).await.rotation.id;
+    let test_app = TestApp::new().await;
+    let row = test_app.approved().await;
+    let id = test_app.settle(&row).await.rotation.id;
     let (stop, proof) =
-        (CancellationToken::new(), async || rig.engine.store.proof(id).await.unwrap().unwrap());
-    rig.sim.with(|world| world.faults = vec![fault("get_events", None, 1, denied())]);
-    witness::once(&rig.engine, &stop).await.unwrap();
+        (CancellationToken::new(), async || test_app.engine.store.proof(id).await.unwrap().unwrap());
+    test_app.sim.with(|world| world.faults = vec![fault("get_events", None, 1, denied())]);
+    witness::once(&test_app.engine, &stop).await.unwrap();
     let unread = proof().await;
     assert_eq!(unread.state, ProofState::Awaited);
     assert!(unread.last_error.unwrap().starts_with("USER_UNAUTHORIZED"));
-    assert_eq!(witness::once(&rig.engine, &stop).await.unwrap(), 0, "not asked again at once");
-    rig.sim.with(|world| world.projects.get_mut(&group(1)).unwrap().events.clear());
+    assert_eq!(witness::once(&test_app.engine, &stop).await.unwrap(), 0, "not asked again at once");
+    test_app.sim.with(|world| world.projects.get_mut(&group(1)).unwrap().events.clear());
     let clock = ManualClock::new(SystemClock.now() + Duration::from_secs(3600));
-    let later = engine_at(&rig.sim, rig.db.store.clone(), Arc::new(clock.clone()));
+    let later = engine_at(&test_app.sim, test_app.db.store.clone(), Arc::new(clock.clone()));
     assert_eq!(witness::once(&later, &stop).await.unwrap(), 1);
     assert_eq!((proof().await.state, proof().await.last_error), (ProofState::Awaited, None));
     clock.advance(Duration::from_secs(86_400));
@@ -502,36 +508,36 @@ async fn a_witness_that_does_not_come_within_a_day_is_said_to_be_missing() {
 
 #[tokio::test]
 async fn a_change_between_our_look_and_our_patch_is_told() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| {
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| {
         world.keys.insert(THIRD.to_owned(), KeyState::Enabled);
         world.faults = vec![fault("patch_ear", None, 1, Kind::HumanEdit(THIRD.to_owned()))];
     });
-    let row = rig.approved().await;
-    let row = rig.settle(&row).await;
-    assert_eq!((row.rotation.state, rig.held()), (State::Completed, new_key()));
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
+    assert_eq!((row.rotation.state, test_app.held()), (State::Completed, new_key()));
     // The journal's words are for people: another text in its rows changes no decision.
-    let keywheel::store::Store::Sqlite { write: pool, .. } = &rig.engine.store else { unreachable!() };
+    let keywheel::store::Store::Sqlite { write: pool, .. } = &test_app.engine.store else { unreachable!() };
     sqlx::query("UPDATE journal SET detail = '{\"Absicht\": \"neu\"}'").execute(pool).await.unwrap();
-    witness::once(&rig.engine, &CancellationToken::new()).await.unwrap();
-    let proof = rig.engine.store.proof(row.rotation.id).await.unwrap().unwrap();
-    let events = rig.sim.with(|world| world.projects[&group(1)].events.clone());
+    witness::once(&test_app.engine, &CancellationToken::new()).await.unwrap();
+    let proof = test_app.engine.store.proof(row.rotation.id).await.unwrap().unwrap();
+    let events = test_app.sim.with(|world| world.projects[&group(1)].events.clone());
     assert_eq!(proof.event.unwrap().id, events[1].id);
     assert_eq!(proof.overwrote.len(), 1);
     assert_eq!(proof.overwrote[0].by, Actor::Person("somebody@example.com".to_owned()));
-    let mails = rig.mails("overwrote").await;
+    let mails = test_app.mails("overwrote").await;
     assert_eq!((mails.len(), mails[0].recipient.as_str()), (1, "ada@example.com"));
     let letter = letter(&mails[0]);
     assert!(letter.subject.contains("replaced a change by somebody@example.com"), "{}", letter.subject);
     assert!(letter.text().contains(&events[0].id), "{}", letter.text());
-    assert!(rig.audited("rotation.overwrote").await[0].contains("somebody@example.com"));
-    let journal = rig.engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
+    assert!(test_app.audited("rotation.overwrote").await[0].contains("somebody@example.com"));
+    let journal = test_app.engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
     assert!(journal.iter().any(|entry| entry.kind == JournalKind::Overwrote));
 }
 
 #[tokio::test]
 async fn a_new_project_takes_the_age_of_its_key_from_atlas_where_nothing_contradicts_it() {
-    let rig = Rig::new().await;
+    let test_app = TestApp::new().await;
     let days = |count: u64| SystemClock.now() - Duration::from_secs(count * 86_400);
     let event = |id: &str, kind: &str, at| Event {
         id: id.to_owned(),
@@ -541,20 +547,20 @@ async fn a_new_project_takes_the_age_of_its_key_from_atlas_where_nothing_contrad
         username: Some("eve@example.com".to_owned()),
     };
     let (forty, seventy) = (days(40), days(70));
-    rig.sim.with(|world| {
+    test_app.sim.with(|world| {
         let mut set = |number, events| world.projects.get_mut(&group(number)).unwrap().events = events;
         set(2, vec![event("a", "AWS", seventy), event("b", "AWS", forty)]);
         set(3, vec![event("a", "AWS", seventy), event("b", "GCP", forty)]);
     });
     let add = async |number, since| {
         let new = NewProject { group_id: group(number), key_since: since, ..NewProject::default() };
-        let project = rig.engine.add_project("ada", new).await.unwrap();
+        let project = test_app.engine.add_project("ada", new).await.unwrap();
         (project.key_since_source.unwrap(), project.key_since)
     };
     assert_eq!(add(2, None).await, (SinceSource::AtlasEvent, Some(forty)));
     assert_eq!(add(3, None).await.0, SinceSource::FirstSeen, "it was another provider's meanwhile");
     assert_eq!(add(4, Some(days(5))).await.0, SinceSource::Operator);
-    rig.sim.with(|world| world.faults = vec![fault("get_events", None, 1, denied())]);
+    test_app.sim.with(|world| world.faults = vec![fault("get_events", None, 1, denied())]);
     assert_eq!(add(5, None).await.0, SinceSource::FirstSeen, "the feed is only good to have");
 }
 

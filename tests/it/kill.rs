@@ -9,7 +9,7 @@ use std::time::Duration;
 use keywheel::domain::ids::RotationId;
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::Span;
-use keywheel::engine::command::Verb;
+use keywheel::engine::command::OperatorVerb;
 use keywheel::engine::propose::Proposed;
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
@@ -19,7 +19,7 @@ use keywheel::store::{Access, Store};
 use crate::support::db::Backend;
 use crate::support::process::{Daemon, Dice, Orders};
 use crate::support::wait::{LIMIT, Stopwatch, eventually, pause};
-use crate::support::{Rig, group};
+use crate::support::{TestApp, group};
 
 /// On each database, unless `KEYWHEEL_KILL_ROUNDS` says otherwise.
 const ROUNDS: usize = 30;
@@ -29,26 +29,26 @@ const LEAST: usize = 5;
 const WANTED: [State; 4] = [State::RollingBack, State::Applying, State::Verifying, State::Deploying];
 
 /// Log-ins are counted across restarts, ten a minute; this many restarts would only wait for that.
-async fn forget_log_ins(rig: &Rig) {
+async fn forget_log_ins(test_app: &TestApp) {
     let text = "DELETE FROM token_requests";
-    match &rig.engine.store {
+    match &test_app.engine.store {
         Store::Sqlite { write, .. } => drop(sqlx::query(text).execute(write).await.unwrap()),
         Store::Postgres { write, .. } => drop(sqlx::query(text).execute(write).await.unwrap()),
     }
 }
 
-async fn state(rig: &Rig, id: RotationId) -> State {
-    rig.engine.rotation(id).await.unwrap().rotation.state
+async fn state(test_app: &TestApp, id: RotationId) -> State {
+    test_app.engine.rotation(id).await.unwrap().rotation.state
 }
 
 /// Waits until the rotation is in `wanted` or final; says which.
-async fn reach(rig: &Rig, id: RotationId, wanted: Option<State>, daemon: &Daemon) -> State {
+async fn reach(test_app: &TestApp, id: RotationId, wanted: Option<State>, daemon: &Daemon) -> State {
     let reached = eventually(LIMIT, async || {
-        let now = state(rig, id).await;
+        let now = state(test_app, id).await;
         (Some(now) == wanted || now.is_final()).then_some(now)
     });
     let Some(state) = reached.await else {
-        let row = rig.engine.rotation(id).await.unwrap();
+        let row = test_app.engine.rotation(id).await.unwrap();
         let (state, cause) = (row.rotation.state, row.rotation.cause);
         panic!("stuck in {state} {cause:?} (wanted {wanted:?})\n{}", daemon.said());
     };
@@ -81,18 +81,18 @@ async fn killed_at_any_instant(backend: Backend) {
     let mut world = World::demo();
     // Tokens outlive their daemon, and a service account may have only a hundred: two a round.
     world.token_life = 10;
-    let mut rig = Rig::live(backend, world).await;
-    rig.rule(|settings| {
+    let mut test_app = TestApp::live(backend, world).await;
+    test_app.rule(|settings| {
         settings.verify.deploy_grace = Span::from_millis(600);
         (settings.verify.timeout, settings.verify.guard) = (Span::from_secs(20), Span::from_secs(30));
     });
-    let folder = rig.db.folder.path().to_owned();
+    let folder = test_app.db.folder.path().to_owned();
     // On PostgreSQL nobody can know that the holder of a claim is dead until it runs out.
     let lease = if backend == Backend::Postgres { "1s" } else { "1m" };
-    let base_url = rig.sim.base_url();
+    let base_url = test_app.sim.base_url();
     let orders = Orders {
         name: "daemon",
-        database: &rig.db.url,
+        database: &test_app.db.url,
         atlas: &base_url,
         client_id: "mdb_sa_id_demo",
         settings: &[("pace.lease", lease), ("log.level", "warn")],
@@ -109,19 +109,19 @@ async fn killed_at_any_instant(backend: Backend) {
         .filter(|_| round < 2 * rounds.max(LEAST * WANTED.len()))
     {
         let bad = wanted == State::RollingBack;
-        let old = rig.held();
+        let old = test_app.held();
         let new = format!("{round:08x}-bbbb-4bbb-8bbb-000000000000");
         let script = faults(&mut dice);
-        rig.sim.with(|world| {
+        test_app.sim.with(|world| {
             world.keys.insert(new.clone(), if bad { KeyState::FailsOnNodes } else { KeyState::Enabled });
             let project = world.projects.get_mut(&group(1)).unwrap();
             (project.change_while_invalid, project.update_after_ms, project.update_takes_ms) =
                 (true, 20, 150);
             project.changed = None;
         });
-        let before = rig.sim.log().len();
+        let before = test_app.sim.log().len();
         let id = {
-            let proposed = rig
+            let proposed = test_app
                 .engine
                 .propose("ada", &group(1).parse().unwrap(), new.parse().unwrap(), None, false)
                 .await
@@ -129,30 +129,30 @@ async fn killed_at_any_instant(backend: Backend) {
             let Proposed::Created(row) = proposed else { panic!("not new") };
             row.rotation.id
         };
-        rig.engine.say("grace", id, Verb::Approve, None, None).await.unwrap();
-        rig.sim.with(|world| world.faults = script);
-        forget_log_ins(&rig).await;
+        test_app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
+        test_app.sim.with(|world| world.faults = script);
+        forget_log_ins(&test_app).await;
         let mut daemon = Daemon::start(&folder, &orders);
-        reach(&rig, id, Some(wanted), &daemon).await;
+        reach(&test_app, id, Some(wanted), &daemon).await;
         pause(Duration::from_millis(dice.roll(40))).await;
         daemon.kill();
-        *histogram.entry(state(&rig, id).await.as_str()).or_default() += 1;
+        *histogram.entry(state(&test_app, id).await.as_str()).or_default() += 1;
         let daemon = Daemon::start(&folder, &orders);
-        let end = reach(&rig, id, None, &daemon).await;
+        let end = reach(&test_app, id, None, &daemon).await;
         drop(daemon);
-        let held = rig.held();
-        let project = rig.engine.store.project(&group(1).parse().unwrap()).await.unwrap().unwrap();
+        let held = test_app.held();
+        let project = test_app.engine.store.project(&group(1).parse().unwrap()).await.unwrap().unwrap();
         assert_eq!(project.current_key.unwrap().to_string(), held, "round {round} ended {end}");
         assert_eq!(held, if bad { old.clone() } else { new.clone() }, "round {round} ended {end}");
         assert_eq!(end, if bad { State::RolledBack } else { State::Completed }, "round {round}");
-        for entry in &rig.sim.log()[before..] {
+        for entry in &test_app.sim.log()[before..] {
             let known = entry.key.as_ref().is_none_or(|key| *key == old || *key == new);
             assert!(known, "round {round}: {:?} is neither old nor new", entry.key);
         }
         round += 1;
     }
     println!("{round} rounds, killed in: {histogram:?}");
-    rig.engine.store.verify_audit().await.unwrap().unwrap();
+    test_app.engine.store.verify_audit().await.unwrap().unwrap();
     for state in WANTED {
         let times = caught(&histogram, state);
         assert!(times >= LEAST, "killed in {state} only {times} times: {histogram:?}");
@@ -171,7 +171,7 @@ async fn killed_at_any_instant_on_postgres_it_loses_nothing_and_repeats_nothing_
 
 /// Kills `keywheel migrate` later and later, until it is done before it is killed.
 async fn migrated_in_spite_of_kills(backend: Backend) {
-    let rig = Rig::live(backend, World::demo()).await;
+    let test_app = TestApp::live(backend, World::demo()).await;
     let mut finished = 0;
     // How long it takes on this machine: the first round repeats a migration that nothing killed.
     let mut alone = Duration::ZERO;
@@ -181,10 +181,10 @@ async fn migrated_in_spite_of_kills(backend: Backend) {
             Backend::Sqlite => "sqlite:kw.db".to_owned(),
             Backend::Postgres => {
                 let name = format!("kw_killed_{round}");
-                let Store::Postgres { write, .. } = &rig.engine.store else { unreachable!() };
+                let Store::Postgres { write, .. } = &test_app.engine.store else { unreachable!() };
                 let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
                 sqlx::query(create).execute(write).await.unwrap();
-                let mut url: url::Url = rig.db.url.parse().unwrap();
+                let mut url: url::Url = test_app.db.url.parse().unwrap();
                 url.set_path(&name);
                 url.to_string()
             }

@@ -1,4 +1,4 @@
-//! Our three look-ups against the simulator's key services over HTTP: neither was written from the
+//! Our three lookups against the simulator's key services over HTTP: neither was written from the
 //! other, so that the two check each other.
 
 use std::collections::BTreeSet;
@@ -12,7 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::time::{Clock, SystemClock, Timestamp};
 use keywheel::kms::{
-    AzureProof, Connected, ErrorKind, Follow, Found, KeyState, KmsError, KmsOptions, Login, Watched, connect,
+    AzureCredential, Connected, ErrorKind, Follow, Found, KeyState, KmsError, KmsOptions, Login, Watched,
+    connect,
 };
 use keywheel::secret::Secret;
 use keywheel::sim::fault::{Fault, Kind};
@@ -54,10 +55,10 @@ impl Site {
     }
 
     fn azure(&self) -> Arc<dyn Connected> {
-        self.connect("/kms/azure", self.azure_login(AzureProof::Secret(Secret::new(AZURE_SECRET))))
+        self.connect("/kms/azure", self.azure_login(AzureCredential::Secret(Secret::new(AZURE_SECRET))))
     }
 
-    fn azure_login(&self, proof: AzureProof) -> Login {
+    fn azure_login(&self, proof: AzureCredential) -> Login {
         Login::Azure {
             tenant_id: Some(TENANT.to_owned()),
             client_id: Some(APP.to_owned()),
@@ -421,7 +422,7 @@ async fn a_log_in_that_fails_says_what_to_renew() {
     let aws = site.connect("/kms/aws", nowhere);
     failed(aws.describe(&aws_key(1), &place).await, ErrorKind::Credential, "profile");
     failed(aws.log_in().await, ErrorKind::Credential, "profile");
-    let wrong = site.connect("/kms/azure", site.azure_login(AzureProof::Secret(Secret::new("canary"))));
+    let wrong = site.connect("/kms/azure", site.azure_login(AzureCredential::Secret(Secret::new("canary"))));
     let error = failed(wrong.describe(&azure_key(1), &place).await, ErrorKind::Credential, "secret's value");
     assert_eq!(error.code.as_deref(), Some("AADSTS7000215"));
     failed(wrong.log_in().await, ErrorKind::Credential, "secret's value");
@@ -452,7 +453,7 @@ async fn a_federated_token_is_read_anew_for_every_log_in() {
     let site = Site::new().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
-    let azure = site.connect("/kms/azure", site.azure_login(AzureProof::TokenFile(file.clone())));
+    let azure = site.connect("/kms/azure", site.azure_login(AzureCredential::TokenFile(file.clone())));
     failed(azure.log_in().await, ErrorKind::Credential, "federated_token_file");
     std::fs::write(&file, "one\n").unwrap();
     failed(azure.log_in().await, ErrorKind::Credential, "no federated credential");
@@ -556,7 +557,7 @@ async fn a_slow_service_is_given_up_within_the_timeout() {
         ("/kms/aws", aws_login(ACCESS_KEY, AWS_SECRET), aws_key(1), "aws_describe"),
         (
             "/kms/azure",
-            site.azure_login(AzureProof::Secret(Secret::new(AZURE_SECRET))),
+            site.azure_login(AzureCredential::Secret(Secret::new(AZURE_SECRET))),
             azure_key(1),
             "entra_token",
         ),
@@ -573,7 +574,7 @@ async fn a_slow_service_is_given_up_within_the_timeout() {
         let service = connect(KmsOptions { name: "slow".to_owned(), timeout, endpoint, login }).unwrap();
         let place = here();
         let asked = tokio::time::timeout(LONG, service.describe(&key, &place)).await;
-        let error = failed(asked.expect("the look-up hangs"), ErrorKind::Unreachable, "firewall");
+        let error = failed(asked.expect("the lookup hangs"), ErrorKind::Unreachable, "firewall");
         assert!(error.message.contains("did not answer"), "{error}");
     }
 }
@@ -614,8 +615,8 @@ async fn no_error_and_no_debug_text_holds_a_secret() {
     let mut said = BTreeSet::new();
     let logins = [
         ("/kms/aws", aws_login(ACCESS_KEY, "canary"), aws_key(1)),
-        ("/kms/azure", site.azure_login(AzureProof::Secret(Secret::new("canary"))), azure_key(1)),
-        ("/kms/azure", site.azure_login(AzureProof::Secret(Secret::new(AZURE_SECRET))), azure_key(1)),
+        ("/kms/azure", site.azure_login(AzureCredential::Secret(Secret::new("canary"))), azure_key(1)),
+        ("/kms/azure", site.azure_login(AzureCredential::Secret(Secret::new(AZURE_SECRET))), azure_key(1)),
         (
             "/kms/gcp",
             Login::Gcp { service_account: Some(account.clone()), follow: Follow::Primary },
@@ -637,7 +638,7 @@ async fn no_error_and_no_debug_text_holds_a_secret() {
     }
     // A token endpoint that sends the form back.
     let Login::Azure { tenant_id, client_id, proof, .. } =
-        site.azure_login(AzureProof::Secret(Secret::new("canary")))
+        site.azure_login(AzureCredential::Secret(Secret::new("canary")))
     else {
         panic!("another login")
     };

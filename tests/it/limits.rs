@@ -7,7 +7,7 @@ use std::time::Duration;
 use keywheel::domain::preflight::{CheckName, Verdict};
 use keywheel::domain::rotation::state::{Deployed, State};
 use keywheel::domain::time::{Clock, ManualClock, Span};
-use keywheel::engine::command::{NewProject, Verb};
+use keywheel::engine::command::{NewProject, OperatorVerb};
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{driver, metrics};
 use keywheel::sim::fault::{Fault, Kind};
@@ -16,7 +16,7 @@ use keywheel::sim::{Sim, World};
 use keywheel::store::RotationRow;
 
 use crate::support::db::{Backend, TestDb};
-use crate::support::{Rig, engine_at, group, new_key};
+use crate::support::{TestApp, engine_at, group, new_key};
 
 /// From the call after the first `skip` on, Atlas answers 429.
 fn drained(operation: &str, skip: u32, retry_after: Option<u64>) -> Fault {
@@ -37,19 +37,19 @@ fn verdict(row: &RotationRow, name: CheckName) -> (Verdict, &str) {
 #[tokio::test]
 async fn a_drained_bucket_of_the_clusters_ends_no_rotation() {
     for retry_after in [Some(600), None] {
-        let mut rig = Rig::new().await;
-        rig.rule(|settings| settings.verify.deploy_timeout = Span::from_millis(600));
+        let mut test_app = TestApp::new().await;
+        test_app.rule(|settings| settings.verify.deploy_timeout = Span::from_millis(600));
         // The proposal and the check before the PATCH are answered.
-        rig.sim.with(|world| world.faults = vec![drained("get_clusters", 2, retry_after)]);
-        let row = rig.approved().await;
-        let row = rig.settle(&row).await;
+        test_app.sim.with(|world| world.faults = vec![drained("get_clusters", 2, retry_after)]);
+        let row = test_app.approved().await;
+        let row = test_app.settle(&row).await;
         assert_eq!(
             (row.rotation.state, row.rotation.rollout.deployed),
             (State::Completed, Some(Deployed::No))
         );
-        let refused = calls(&rig.sim, "get_clusters") - 2;
+        let refused = calls(&test_app.sim, "get_clusters") - 2;
         assert!(if retry_after.is_some() { refused == 1 } else { (2..5).contains(&refused) }, "{refused}");
-        let journal = rig.engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
+        let journal = test_app.engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
         let said = journal.iter().find_map(|entry| entry.detail["unanswered"]["clusters"].as_str());
         assert!(said.unwrap().contains("RATE_LIMITED_TOKEN_BUCKET"), "{said:?}");
     }
@@ -57,12 +57,12 @@ async fn a_drained_bucket_of_the_clusters_ends_no_rotation() {
 
 #[tokio::test]
 async fn a_drained_bucket_before_the_patch_holds_it_until_the_clusters_answer() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| {
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| {
         world.rate_limits.insert("clusters".to_owned(), Bucket { capacity: 0, refill: 60 });
         world.faults = vec![drained("get_endpoints", 0, Some(600))];
     });
-    let row = rig.approved().await;
+    let row = test_app.approved().await;
     for (name, part) in [
         (CheckName::Clusters, "Atlas did not answer for the clusters: RATE_LIMITED_TOKEN_BUCKET"),
         (CheckName::ProjectOwner, "RATE_LIMITED_TOKEN_BUCKET"),
@@ -70,26 +70,26 @@ async fn a_drained_bucket_before_the_patch_holds_it_until_the_clusters_answer() 
         let (result, detail) = verdict(&row, name);
         assert!(result == Verdict::NotChecked && detail.contains(part), "{result} {detail}");
     }
-    driver::run_due(&rig.engine).await.unwrap();
-    let held = rig.engine.rotation(row.rotation.id).await.unwrap();
-    assert_eq!((held.rotation.state, rig.patches().len()), (State::Approved, 0));
+    driver::run_due(&test_app.engine).await.unwrap();
+    let held = test_app.engine.rotation(row.rotation.id).await.unwrap();
+    assert_eq!((held.rotation.state, test_app.patches().len()), (State::Approved, 0));
     assert_eq!(held.rotation.hold.unwrap().as_str(), "atlas_unreachable");
-    rig.sim.with(|world| world.rate_limits.clear());
-    let row = rig.settle(&row).await;
-    assert_eq!((row.rotation.state, rig.patches()), (State::Completed, vec![new_key()]));
-    assert_eq!(calls(&rig.sim, "get_endpoints"), 1, "its Retry-After is not over");
+    test_app.sim.with(|world| world.rate_limits.clear());
+    let row = test_app.settle(&row).await;
+    assert_eq!((row.rotation.state, test_app.patches()), (State::Completed, vec![new_key()]));
+    assert_eq!(calls(&test_app.sim, "get_endpoints"), 1, "its Retry-After is not over");
     assert_eq!(verdict(&row, CheckName::Clusters).0, Verdict::Pass);
 }
 
 #[tokio::test]
 async fn the_levels_of_the_buckets_and_what_waits_are_metrics() {
-    let rig = Rig::new().await;
-    rig.sim.with(|world| {
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| {
         world.rate_limits.insert("clusters".to_owned(), Bucket { capacity: 5, refill: 1 });
         world.faults = vec![drained("get_endpoints", 0, Some(600))];
     });
-    rig.approved().await;
-    let text = metrics::scrape(&rig.engine).await.unwrap();
+    test_app.approved().await;
+    let text = metrics::scrape(&test_app.engine).await.unwrap();
     for line in [
         r#"keywheel_atlas_rate_limit_remaining{credential="default",set="clusters"} 4"#,
         r#"keywheel_atlas_rate_limit{credential="default",set="clusters"} 5"#,
@@ -156,7 +156,7 @@ async fn a_rotation_makes_the_calls_that_are_written_down_and_no_others() {
     // The configuration comes first here: it names the provider by which the new key is read.
     proposal.rotate_left(1);
     let mut turns = vec![("proposal", proposal)];
-    engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
+    engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
     loop {
         let row = engine.rotation(row.rotation.id).await.unwrap();
         if row.rotation.state.is_final() {

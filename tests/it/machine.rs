@@ -16,7 +16,7 @@ use keywheel::domain::rotation::machine::{
     Announcement, Effect, MACHINE_VERSION, Resume, Step, extras, next, resume,
 };
 use keywheel::domain::rotation::outcome::{
-    Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome, Reply,
+    Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome, PatchReply,
 };
 use keywheel::domain::rotation::state::{Cause, Hold, Proposal, Rotation, State, Target};
 use keywheel::domain::time::{Span, Timestamp};
@@ -237,14 +237,14 @@ impl World {
         })
     }
 
-    fn patch(&mut self, target: Target) -> Reply {
+    fn patch(&mut self, target: Target) -> PatchReply {
         assert!(!self.third_key_seen, "I7: a PATCH after a third key was seen");
         self.patches.push((self.now, target));
         let first = self.patches.iter().filter(|(_, it)| *it == target).count() == 1;
-        let unknown = || Reply::Unknown(failure(Class::Unknown, None));
+        let unknown = || PatchReply::Unknown(failure(Class::Unknown, None));
         if target == Target::Old {
             return match self.scenario.rollback {
-                Rollback::Refused => Reply::Refused(failure(Class::Refused, Some(400))),
+                Rollback::Refused => PatchReply::Refused(failure(Class::Refused, Some(400))),
                 Rollback::DropRequest if first => unknown(),
                 Rollback::DropReply if first => {
                     self.set(OLD);
@@ -252,7 +252,7 @@ impl World {
                 }
                 _ => {
                     self.set(OLD);
-                    Reply::Accepted
+                    PatchReply::Accepted
                 }
             };
         }
@@ -263,21 +263,21 @@ impl World {
                 return unknown();
             }
             Patching::RateLimited if first => {
-                return Reply::NotTaken(Failure {
+                return PatchReply::NotTaken(Failure {
                     retry_after: Some(Span::from_secs(20)),
                     ..failure(Class::Transient, Some(429))
                 });
             }
-            Patching::RefusedBadKey => return Reply::Refused(failure(Class::BadKey, Some(400))),
-            Patching::AuthLost => return Reply::Auth(failure(Class::Auth, Some(401))),
-            Patching::Gone => return Reply::Gone(failure(Class::Gone, Some(404))),
+            Patching::RefusedBadKey => return PatchReply::Refused(failure(Class::BadKey, Some(400))),
+            Patching::AuthLost => return PatchReply::Auth(failure(Class::Auth, Some(401))),
+            Patching::Gone => return PatchReply::Gone(failure(Class::Gone, Some(404))),
             _ => {}
         }
         self.set(NEW);
         match self.scenario.patching {
             Patching::DropReply | Patching::DropReplyStale if first => unknown(),
-            Patching::AppliedThen500 if first => Reply::Unknown(failure(Class::Unknown, Some(500))),
-            _ => Reply::Accepted,
+            Patching::AppliedThen500 if first => PatchReply::Unknown(failure(Class::Unknown, Some(500))),
+            _ => PatchReply::Accepted,
         }
     }
 }
@@ -551,8 +551,8 @@ fn every_pair_of_crash_points_times_every_outcome_keeps_the_invariants() {
 
 fn unknown_counts_as_failed(rotation: &Rotation, outcome: &Outcome, now: Timestamp) -> Step {
     match outcome {
-        Outcome::Replied(Reply::Unknown(failure)) => {
-            next(rotation, &Outcome::Replied(Reply::Refused(failure.clone())), now)
+        Outcome::Replied(PatchReply::Unknown(failure)) => {
+            next(rotation, &Outcome::Replied(PatchReply::Refused(failure.clone())), now)
         }
         other => next(rotation, other, now),
     }
@@ -777,11 +777,17 @@ fn outcomes(now: Timestamp) -> Vec<Outcome> {
     for failure in failures {
         all.push(Outcome::Blind(failure.clone()));
         all.extend(
-            [Reply::Unknown, Reply::Refused, Reply::NotTaken, Reply::Auth, Reply::Gone]
-                .map(|reply| Outcome::Replied(reply(failure.clone()))),
+            [
+                PatchReply::Unknown,
+                PatchReply::Refused,
+                PatchReply::NotTaken,
+                PatchReply::Auth,
+                PatchReply::Gone,
+            ]
+            .map(|reply| Outcome::Replied(reply(failure.clone()))),
         );
     }
-    all.push(Outcome::Replied(Reply::Accepted));
+    all.push(Outcome::Replied(PatchReply::Accepted));
     let commands = [
         Command::Approve { given: 1 },
         Command::Withdraw { given: 0 },
@@ -869,14 +875,14 @@ fn variants(base: &Rotation) -> Vec<Rotation> {
         },
         |it, _| {
             if let Some(patch) = &mut it.patching.latest {
-                patch.reply = Some(Reply::Refused(failure(Class::Refused, Some(400))));
+                patch.reply = Some(PatchReply::Refused(failure(Class::Refused, Some(400))));
             }
         },
         |it, _| it.patching.attempts = 0,
         |it, sent| {
             (it.state, it.patching.unknown_at) = (State::Applying, Some(sent));
             if let Some(patch) = &mut it.patching.latest {
-                patch.reply = Some(Reply::Refused(failure(Class::Refused, Some(400))));
+                patch.reply = Some(PatchReply::Refused(failure(Class::Refused, Some(400))));
             }
         },
         |it, sent| {

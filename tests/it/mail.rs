@@ -11,7 +11,7 @@ use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::{Clock, ManualClock, SystemClock, Timestamp};
 use keywheel::engine::Engine;
 use keywheel::engine::command::NewProject;
-use keywheel::engine::courier::{Courier, Rest};
+use keywheel::engine::mail_sender::{MailSender, Rest};
 use keywheel::mail::{Smtp, SmtpOptions};
 use keywheel::secret::SecretUrl;
 use keywheel::sim::{Sim, World};
@@ -23,17 +23,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::db::{Backend, TestDb};
 use crate::support::smtpd::{Certificates, Smtpd};
-use crate::support::{Rig, engine_at, group, new_key, notice, old_key};
+use crate::support::{TestApp, engine_at, group, new_key, notice, old_key};
 
 /// A fleet whose owners are the given ones, a clock of its own, and no mail server yet.
-struct Post {
+struct MailFixture {
     engine: Engine,
     clock: ManualClock,
     db: TestDb,
     _sim: Sim,
 }
 
-impl Post {
+impl MailFixture {
     async fn on(backend: Backend, owners: &[&str]) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let clock = ManualClock::new(SystemClock.now());
@@ -60,18 +60,22 @@ impl Post {
             .unwrap();
     }
 
-    fn courier(&self, url: &str) -> Courier {
-        self.courier_with(url, None, 100_000)
+    fn mail_sender(&self, url: &str) -> MailSender {
+        self.mail_sender_with(url, None, 100_000)
     }
 
-    fn courier_with(&self, url: &str, ca: Option<&Certificates>, per_minute: u32) -> Courier {
+    fn mail_sender_with(&self, url: &str, ca: Option<&Certificates>, per_minute: u32) -> MailSender {
         let options = SmtpOptions {
             url: SecretUrl::new(url),
             from: "Keywheel <keywheel@example.com>".to_owned(),
             ca_file: ca.map(|it| it.issuer.clone()),
         };
         let smtp = Smtp::new(&options).unwrap();
-        Courier::new(self.engine.clone(), watch::channel(Some(smtp)).1, NonZeroU32::new(per_minute).unwrap())
+        MailSender::new(
+            self.engine.clone(),
+            watch::channel(Some(smtp)).1,
+            NonZeroU32::new(per_minute).unwrap(),
+        )
     }
 
     async fn rows(&self) -> Vec<OutboxRow> {
@@ -88,8 +92,8 @@ impl Post {
     }
 }
 
-async fn round(courier: &Courier) -> Rest {
-    courier.round(&CancellationToken::new()).await.unwrap()
+async fn round(mail_sender: &MailSender) -> Rest {
+    mail_sender.round(&CancellationToken::new()).await.unwrap()
 }
 
 #[tokio::test]
@@ -103,11 +107,11 @@ async fn a_mail_arrives_encrypted_logged_in_and_complete() {
         let mut orders = orders.clone();
         orders["wrapped"] = json!(wrapped);
         let server = Smtpd::start(orders);
-        let it = Post::new(&["ada@example.com"]).await;
+        let it = MailFixture::new(&["ada@example.com"]).await;
         it.propose().await;
         let url = format!("{scheme}://kw%40x:p%3A%2Bw%20%25@localhost:{}{query}", server.port);
-        let courier = it.courier_with(&url, Some(&certificates), 100);
-        round(&courier).await;
+        let mail_sender = it.mail_sender_with(&url, Some(&certificates), 100);
+        round(&mail_sender).await;
         let row = it.row().await;
         assert_eq!((row.state.as_str(), row.attempts), ("sent", 1), "{row:?}");
         assert_eq!(row.last_reply.as_deref(), Some("250 2.0.0 queued as 4711"));
@@ -132,12 +136,12 @@ async fn a_mail_arrives_encrypted_logged_in_and_complete() {
 #[tokio::test]
 async fn all_mails_of_one_rotation_are_one_thread_for_each_reader() {
     let server = Smtpd::start(json!({}));
-    let it = Post::new(&["ada@example.com", "bob@example.com"]).await;
+    let it = MailFixture::new(&["ada@example.com", "bob@example.com"]).await;
     it.propose().await;
-    let courier = it.courier(&format!("smtp://127.0.0.1:{}", server.port));
+    let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
     let id = it.row_id().await;
-    it.engine.say("bob", id, keywheel::engine::command::Verb::Reject, None, None).await.unwrap();
-    round(&courier).await;
+    it.engine.say("bob", id, keywheel::engine::command::OperatorVerb::Reject, None, None).await.unwrap();
+    round(&mail_sender).await;
     let mails = server.mails();
     assert_eq!(mails.len(), 4);
     let ids: std::collections::BTreeSet<_> =
@@ -147,11 +151,11 @@ async fn all_mails_of_one_rotation_are_one_thread_for_each_reader() {
     assert_eq!((ids.len(), threads.len()), (4, 1));
     // Once sent is sent.
     it.clock.advance(Duration::from_secs(86_400));
-    round(&courier).await;
+    round(&mail_sender).await;
     assert_eq!(server.mails().len(), 4);
 }
 
-impl Post {
+impl MailFixture {
     async fn row_id(&self) -> keywheel::domain::ids::RotationId {
         self.rows().await[0].rotation_id.unwrap()
     }
@@ -161,10 +165,11 @@ impl Post {
 async fn one_refused_recipient_keeps_nobody_else_from_hearing() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let server = Smtpd::start(json!({ "put_off": 2 }));
-        let it = Post::on(backend, &["ada@example.com", "later@example.com", "refused@example.com"]).await;
+        let it =
+            MailFixture::on(backend, &["ada@example.com", "later@example.com", "refused@example.com"]).await;
         it.propose().await;
-        let courier = it.courier(&format!("smtp://127.0.0.1:{}", server.port));
-        round(&courier).await;
+        let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
+        round(&mail_sender).await;
         let states = |rows: &[OutboxRow]| rows.iter().map(|it| it.state.clone()).collect::<Vec<_>>();
         let rows = it.rows().await;
         assert_eq!(states(&rows), ["sent", "waiting", "failed"]);
@@ -180,7 +185,7 @@ async fn one_refused_recipient_keeps_nobody_else_from_hearing() {
         // One minute, then five, then half an hour.
         for (wait, state) in [(59, "waiting"), (2, "waiting"), (298, "waiting"), (3, "sent")] {
             it.clock.advance(Duration::from_secs(wait));
-            round(&courier).await;
+            round(&mail_sender).await;
             assert_eq!(it.rows().await[1].state, state, "after another {wait} s");
         }
         assert_eq!(it.rows().await[1].attempts, 3);
@@ -192,10 +197,10 @@ async fn one_refused_recipient_keeps_nobody_else_from_hearing() {
 
 /// What a server that cannot be used comes to: the mail waits and says why, and doctor says what to do.
 async fn unusable(url: &str, ca: Option<&Certificates>, why: &str, way_out: &str) {
-    let it = Post::new(&["ada@example.com"]).await;
+    let it = MailFixture::new(&["ada@example.com"]).await;
     it.propose().await;
-    let courier = it.courier_with(url, ca, 100);
-    assert_eq!(round(&courier).await, Rest::Pause, "{url}: it is not asked again at once");
+    let mail_sender = it.mail_sender_with(url, ca, 100);
+    assert_eq!(round(&mail_sender).await, Rest::Pause, "{url}: it is not asked again at once");
     let row = it.row().await;
     let said = row.last_reply.unwrap();
     assert!(row.state == "waiting" && said.contains(why), "{url}: {said}");
@@ -207,7 +212,7 @@ async fn unusable(url: &str, ca: Option<&Certificates>, why: &str, way_out: &str
 }
 
 /// Doctor's word on mail.
-async fn examined(it: &Post, url: &str, ca: Option<&Certificates>) -> Value {
+async fn examined(it: &MailFixture, url: &str, ca: Option<&Certificates>) -> Value {
     let set = |path: &str, value: String| (path.to_owned(), value);
     let mut overrides = vec![
         set("data_dir", it.db.folder.path().display().to_string()),
@@ -269,7 +274,7 @@ async fn a_server_that_cannot_be_used_is_named_with_the_way_out() {
     let results: Vec<_> =
         report["checks"].as_array().unwrap().iter().filter_map(|it| it["result"].as_str()).collect();
     assert_eq!((&report["ok"], results), (&json!(true), vec!["pass", "pass", "warn", "pass"]), "{report:#}");
-    let it = Post::new(&[]).await;
+    let it = MailFixture::new(&[]).await;
     let found = examined(&it, &format!("smtp://127.0.0.1:{}", plain.port), None).await;
     assert_eq!(found["result"], "pass", "{found}");
     let found = examined(&it, "", None).await;
@@ -282,7 +287,7 @@ async fn a_password_in_the_url_reaches_the_server_as_it_is() {
         [("a&b=c", "a&b=c"), ("a+b", "a+b"), ("a%2Bb%26", "a+b&"), ("100%25 x", "100% x"), ("a:b%3A", "a:b:")]
     {
         let server = Smtpd::start(json!({ "user": "k w", "password": password }));
-        let it = Post::new(&[]).await;
+        let it = MailFixture::new(&[]).await;
         let found = examined(&it, &format!("smtp://k%20w:{written}@127.0.0.1:{}", server.port), None).await;
         assert_eq!(found["result"], "pass", "{written}: {found}");
         assert!(found["detail"].as_str().unwrap().contains("logged in"), "{found}");
@@ -323,7 +328,7 @@ async fn a_server_of_another_language_is_judged_by_its_codes() {
     let port = deaf.await;
     unusable(&format!("smtp://localhost:{port}?tls=required"), None, "STARTTLS", "submission port (587)")
         .await;
-    let it = Post::new(&[]).await;
+    let it = MailFixture::new(&[]).await;
     let found = examined(&it, &format!("smtp://localhost:{port}"), None).await;
     assert_eq!(found["result"], "pass", "on this machine nobody reads along: {found}");
     let busy = german(|line| match line.get(..4) {
@@ -340,18 +345,18 @@ async fn a_server_of_another_language_is_judged_by_its_codes() {
 #[tokio::test]
 async fn three_days_without_a_server_lose_no_mail_and_repeat_none() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let it = Post::new(&["ada@example.com", "bob@example.com"]).await;
+    let it = MailFixture::new(&["ada@example.com", "bob@example.com"]).await;
     it.propose().await;
-    let courier = it.courier(&format!("smtp://127.0.0.1:{port}"));
+    let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{port}"));
     for _ in 0..3 * 24 * 4 {
-        round(&courier).await;
+        round(&mail_sender).await;
         it.clock.advance(Duration::from_secs(900));
     }
     let rows = it.rows().await;
     assert!(rows.iter().all(|row| row.state == "waiting" && row.attempts > 100), "{rows:?}");
     let server = Smtpd::start(json!({ "port": port }));
     for _ in 0..8 {
-        round(&courier).await;
+        round(&mail_sender).await;
         it.clock.advance(Duration::from_secs(900));
     }
     let mut to: Vec<_> = server.mails().into_iter().map(|it| it.to).collect();
@@ -361,13 +366,13 @@ async fn three_days_without_a_server_lose_no_mail_and_repeat_none() {
 
 #[tokio::test]
 async fn after_five_days_a_mail_is_given_up_with_the_last_words() {
-    let it = Post::new(&["ada@example.com"]).await;
+    let it = MailFixture::new(&["ada@example.com"]).await;
     it.propose().await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let courier = it.courier(&format!("smtp://127.0.0.1:{free}"));
-    round(&courier).await;
+    let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{free}"));
+    round(&mail_sender).await;
     it.clock.advance(Duration::from_secs(5 * 86_400 + 1));
-    round(&courier).await;
+    round(&mail_sender).await;
     let row = it.row().await;
     assert_eq!(row.state, "failed");
     let said = row.last_reply.unwrap();
@@ -375,18 +380,18 @@ async fn after_five_days_a_mail_is_given_up_with_the_last_words() {
 }
 
 #[tokio::test]
-async fn a_killed_courier_sends_the_same_mail_again_under_the_same_id() {
+async fn a_killed_mail_sender_sends_the_same_mail_again_under_the_same_id() {
     let server = Smtpd::start(json!({}));
-    let it = Post::new(&["ada@example.com"]).await;
+    let it = MailFixture::new(&["ada@example.com"]).await;
     it.propose().await;
     // Claimed, and its process is gone before anything is written.
     let claimed =
         it.engine.store.claim_mail(it.clock.now(), Duration::from_secs(300)).await.unwrap().unwrap();
-    let courier = it.courier(&format!("smtp://127.0.0.1:{}", server.port));
-    round(&courier).await;
+    let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
+    round(&mail_sender).await;
     assert!(server.mails().is_empty(), "another one may still be at it");
     it.clock.advance(Duration::from_secs(301));
-    round(&courier).await;
+    round(&mail_sender).await;
     let row = it.row().await;
     assert_eq!((row.state.as_str(), row.attempts), ("sent", 2));
     assert_eq!(server.mails()[0].header("Message-ID"), Some(claimed.row.message_id.as_str()));
@@ -397,15 +402,15 @@ async fn a_server_that_hangs_stops_nothing_but_mail() {
     // It takes connections and never says a word.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
-    let rig = Rig::new().await;
+    let test_app = TestApp::new().await;
     let url = SecretUrl::new(format!("smtp://127.0.0.1:{port}"));
     let smtp = Smtp::new(&SmtpOptions { url, from: "k@example.com".to_owned(), ca_file: None }).unwrap();
     let stop = CancellationToken::new();
-    let courier =
-        Courier::new(rig.engine.clone(), watch::channel(Some(smtp)).1, NonZeroU32::new(100).unwrap());
-    let running = crate::support::wait::spawn(courier.run(stop.clone()));
-    let row = rig.approved().await;
-    assert_eq!(rig.settle(&row).await.rotation.state, State::Completed);
+    let mail_sender =
+        MailSender::new(test_app.engine.clone(), watch::channel(Some(smtp)).1, NonZeroU32::new(100).unwrap());
+    let running = crate::support::wait::spawn(mail_sender.run(stop.clone()));
+    let row = test_app.approved().await;
+    assert_eq!(test_app.settle(&row).await.rotation.state, State::Completed);
     assert!(!running.is_finished());
     running.abort();
 }
@@ -415,20 +420,20 @@ async fn no_more_mails_leave_in_a_minute_than_are_allowed() {
     let owners: Vec<_> = (0..8).map(|number| format!("o{number}@example.com")).collect();
     let owners: Vec<&str> = owners.iter().map(String::as_str).collect();
     let server = Smtpd::start(json!({}));
-    let it = Post::new(&owners).await;
+    let it = MailFixture::new(&owners).await;
     it.propose().await;
-    let courier = it.courier_with(&format!("smtp://127.0.0.1:{}", server.port), None, 3);
-    round(&courier).await;
-    round(&courier).await;
+    let mail_sender = it.mail_sender_with(&format!("smtp://127.0.0.1:{}", server.port), None, 3);
+    round(&mail_sender).await;
+    round(&mail_sender).await;
     assert_eq!(server.mails().len(), 3);
 }
 
 #[tokio::test]
 async fn a_project_without_an_owner_is_said_so_and_mailed_to_nobody() {
     let server = Smtpd::start(json!({}));
-    let it = Post::new(&[]).await;
+    let it = MailFixture::new(&[]).await;
     it.propose().await;
-    round(&it.courier(&format!("smtp://127.0.0.1:{}", server.port))).await;
+    round(&it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port))).await;
     let row = it.row().await;
     assert_eq!((row.recipient.as_str(), row.state.as_str(), row.attempts), ("nobody", "waiting", 0));
     assert!(server.mails().is_empty());
@@ -439,7 +444,7 @@ async fn a_project_without_an_owner_is_said_so_and_mailed_to_nobody() {
 #[tokio::test]
 async fn what_needs_a_person_goes_first() {
     let server = Smtpd::start(json!({}));
-    let it = Post::new(&["ada@example.com"]).await;
+    let it = MailFixture::new(&["ada@example.com"]).await;
     it.propose().await;
     let page = keywheel::store::NewOutbox {
         channel: keywheel::store::Channel::Mail,
@@ -450,7 +455,7 @@ async fn what_needs_a_person_goes_first() {
         next_try_at: it.clock.now(),
     };
     it.engine.store.remind(&[], &[page], &[], it.clock.now()).await.unwrap();
-    round(&it.courier(&format!("smtp://127.0.0.1:{}", server.port))).await;
+    round(&it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port))).await;
     let first: Timestamp = it.clock.now();
     assert!(first >= it.row_created().await);
     assert!(
@@ -462,7 +467,7 @@ async fn what_needs_a_person_goes_first() {
 }
 
 /// Changes stored mails.
-async fn tamper(it: &Post, change: &'static str) {
+async fn tamper(it: &MailFixture, change: &'static str) {
     let keywheel::store::Store::Sqlite { write, .. } = &it.db.store else { panic!("not SQLite") };
     sqlx::query(change).execute(write).await.unwrap();
 }
@@ -484,10 +489,10 @@ async fn a_mail_that_cannot_be_read_is_set_aside_with_the_reason_and_others_go_o
         ),
     ] {
         let server = Smtpd::start(json!({}));
-        let it = Post::new(&["ada@example.com", "bob@example.com"]).await;
+        let it = MailFixture::new(&["ada@example.com", "bob@example.com"]).await;
         it.propose().await;
         tamper(&it, change).await;
-        round(&it.courier(&format!("smtp://127.0.0.1:{}", server.port))).await;
+        round(&it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port))).await;
         let rows = it.rows().await;
         let (ada, bob) = (&rows[0], &rows[1]);
         assert_eq!((ada.state.as_str(), ada.attempts, bob.state.as_str()), ("failed", 1, "sent"));
@@ -504,11 +509,11 @@ async fn a_mail_that_cannot_be_read_is_set_aside_with_the_reason_and_others_go_o
 #[tokio::test]
 async fn a_mail_of_a_kind_that_only_a_newer_version_knows_waits_for_one_for_five_days() {
     let server = Smtpd::start(json!({}));
-    let it = Post::new(&["ada@example.com", "bob@example.com"]).await;
+    let it = MailFixture::new(&["ada@example.com", "bob@example.com"]).await;
     it.propose().await;
     tamper(&it, "UPDATE outbox SET kind = 'renewed' WHERE recipient = 'ada@example.com'").await;
-    let courier = it.courier(&format!("smtp://127.0.0.1:{}", server.port));
-    round(&courier).await;
+    let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
+    round(&mail_sender).await;
     let rows = it.rows().await;
     let (ada, bob) = (&rows[0], &rows[1]);
     assert_eq!((ada.state.as_str(), ada.attempts, bob.state.as_str()), ("waiting", 1, "sent"));
@@ -518,23 +523,26 @@ async fn a_mail_of_a_kind_that_only_a_newer_version_knows_waits_for_one_for_five
     // The version that knows the kind sends it.
     tamper(&it, "UPDATE outbox SET kind = 'approval_requested' WHERE kind = 'renewed'").await;
     it.clock.advance(Duration::from_mins(2));
-    round(&courier).await;
+    round(&mail_sender).await;
     assert_eq!((it.rows().await[0].state.as_str(), server.mails().len()), ("sent", 2));
 
     it.reject_later().await;
     tamper(&it, "UPDATE outbox SET kind = 'renewed' WHERE state = 'waiting'").await;
-    round(&courier).await;
+    round(&mail_sender).await;
     it.clock.advance(Duration::from_secs(5 * 86_400 + 1));
-    round(&courier).await;
+    round(&mail_sender).await;
     let states: Vec<_> = it.rows().await.into_iter().map(|row| row.state).collect();
     assert_eq!((states.iter().filter(|it| *it == "failed").count(), states.len()), (2, 4), "{states:?}");
 }
 
-impl Post {
+impl MailFixture {
     /// Writes one more mail to each owner.
     async fn reject_later(&self) {
         let id = self.rows().await[0].rotation_id.unwrap();
-        self.engine.say("bob", id, keywheel::engine::command::Verb::Reject, None, None).await.unwrap();
+        self.engine
+            .say("bob", id, keywheel::engine::command::OperatorVerb::Reject, None, None)
+            .await
+            .unwrap();
     }
 
     async fn row_created(&self) -> Timestamp {

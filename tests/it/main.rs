@@ -11,7 +11,7 @@ mod deploy;
 mod differential;
 mod document;
 mod engine;
-mod guard;
+mod epoch;
 mod hooks;
 mod inventory;
 mod kill;

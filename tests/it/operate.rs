@@ -8,14 +8,14 @@ use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::engine::sweep;
 use keywheel::sim::World;
 use keywheel::sim::world::Role;
-use keywheel::store::{Horizon, MailEnd};
+use keywheel::store::{Horizon, MessageEnd};
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, keywheel, only_for_us, serve};
 use crate::support::db::Backend;
 use crate::support::receiver::Receiver;
 use crate::support::wait::{LIMIT, Stopwatch, eventually, eventually_blocking, pause, spawn};
-use crate::support::{Rig, group, new_key};
+use crate::support::{TestApp, group, new_key};
 
 fn signal(child: &Child, name: &str) {
     let done = std::process::Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
@@ -196,10 +196,10 @@ async fn doctor_tries_each_credential_and_says_what_to_do() {
 #[tokio::test]
 async fn what_is_over_is_forgotten_and_what_counts_stays() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
-        let rig = Rig::on(backend, World::demo()).await;
-        let row = rig.approved().await;
-        let row = rig.settle(&row).await;
-        let store = &rig.engine.store;
+        let test_app = TestApp::on(backend, World::demo()).await;
+        let row = test_app.approved().await;
+        let row = test_app.settle(&row).await;
+        let store = &test_app.engine.store;
         let kinds = async || -> Vec<JournalKind> {
             let rows = store.journal(row.rotation.id, 0, 500).await.unwrap();
             rows.into_iter().filter(|it| it.from_state == Some(it.to_state)).map(|it| it.kind).collect()
@@ -209,12 +209,12 @@ async fn what_is_over_is_forgotten_and_what_counts_stays() {
         let (before, mails) = (moves().await, store.outbox(None, 100).await.unwrap().len());
         assert!(kinds().await.contains(&JournalKind::Look) && mails == 2, "{:?}", kinds().await);
         // Nothing is old enough.
-        assert_eq!(sweep::forget(&rig.engine).await.unwrap(), 0);
+        assert_eq!(sweep::forget(&test_app.engine).await.unwrap(), 0);
         // One was sent, one is still on its way.
         let claimed =
-            store.claim_mail(rig.engine.clock.now(), Duration::from_secs(60)).await.unwrap().unwrap();
-        store.mail_ended(&claimed, &MailEnd::Sent, "250 ok", rig.engine.clock.now()).await.unwrap();
-        let later = rig.engine.clock.now() + Duration::from_secs(1);
+            store.claim_mail(test_app.engine.clock.now(), Duration::from_secs(60)).await.unwrap().unwrap();
+        store.mail_ended(&claimed, &MessageEnd::Sent, "250 ok", test_app.engine.clock.now()).await.unwrap();
+        let later = test_app.engine.clock.now() + Duration::from_secs(1);
         store.forget(Horizon { mails: later, events: later, looks: later, replays: later }).await.unwrap();
         assert!(
             !kinds().await.iter().any(|it| matches!(it, JournalKind::Look | JournalKind::Blind)),

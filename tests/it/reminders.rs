@@ -192,10 +192,10 @@ async fn nobody_is_reminded_by_a_clock_that_is_wrong() {
         block_hash: String::new(),
         skew_ms: Some(skew_ms),
     };
-    let _ = fleet.engine.guard.with_skew(seen(10 * 365 * 86_400_000));
+    let _ = fleet.engine.epoch.with_skew(seen(10 * 365 * 86_400_000));
     assert_eq!(fleet.pass(DAY * 3650).await, 0);
     fleet.clock.set("2026-01-01T01:00:00Z".parse().unwrap());
-    let _ = fleet.engine.guard.with_skew(seen(0));
+    let _ = fleet.engine.epoch.with_skew(seen(0));
     assert_eq!(fleet.pass(Duration::ZERO).await, 1);
 }
 

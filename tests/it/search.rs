@@ -19,7 +19,7 @@ use keywheel::domain::policy::{Pace, Policy, Verify, Window};
 use keywheel::domain::rotation::outcome::EndpointSet;
 use keywheel::domain::rotation::state::{Cause, State};
 use keywheel::domain::time::{Clock, Span, Timestamp};
-use keywheel::engine::command::{CommandError, NewProject, Verb};
+use keywheel::engine::command::{CommandError, NewProject, OperatorVerb};
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{Engine, Settings, step, sweep};
 use keywheel::store::{Access, RotationRow, Store, StoreError};
@@ -72,15 +72,15 @@ fn settings(world: &World) -> Settings {
             ..Pace::default()
         },
         drift_every: Span::from_secs(900),
-        discover_every: Span::from_secs(6 * 3600),
+        poll_every: Span::from_secs(6 * 3600),
         request_timeout: Span::from_secs(30),
         whole_block: false,
         public_url: "http://127.0.0.1".to_owned(),
         slots: 4,
         retention: keywheel::config::Retention {
-            mails: Span::from_days(400),
+            messages: Span::from_days(400),
             events: Span::from_days(90),
-            looks: Span::from_days(400),
+            observations: Span::from_days(400),
             replays: Span::from_days(90),
         },
     }
@@ -205,7 +205,7 @@ impl Search {
             Some(Ok(())) => {}
             Some(Err(error)) => {
                 self.note(format!("step not recorded: {error}"));
-                self.mend_torn_end().await;
+                self.repair_torn_end().await;
                 self.world.pass(Duration::from_secs(2));
             }
             None => {
@@ -249,6 +249,7 @@ impl Search {
     }
 
     /// One rotation from its proposal to the end of its watch.
+    #[expect(clippy::too_many_lines, reason = "one life of a rotation, in the order in which it is lived")]
     async fn play(&mut self) -> Result<State, String> {
         let group = GROUP.parse().unwrap();
         let new = NewProject {
@@ -299,13 +300,15 @@ impl Search {
                 self.restart_where_scripted();
             }
             row = self.rotation(id).await;
-            let waits = people.iter().any(|(_, _, verb)| !matches!(verb, Verb::Approve | Verb::Withdraw));
+            let waits = people
+                .iter()
+                .any(|(_, _, verb)| !matches!(verb, OperatorVerb::Approve | OperatorVerb::Withdraw));
             if row.rotation.state == State::Approved && row.rotation.hold.is_some() && people.is_empty() {
                 // What is held for hours without a window is called off.
                 people.push((
                     self.world.clock.now() + Duration::from_secs(5 * 3600),
                     "barbara",
-                    Verb::Cancel,
+                    OperatorVerb::Cancel,
                 ));
             }
             if row.rotation.state == State::NeedsOperator && !waits && self.asleep.is_empty() {
@@ -314,15 +317,19 @@ impl Search {
                 let mut inner = self.world.inner();
                 if inner.plan.script.is_some() {
                     drop(inner);
-                    people.push((self.world.clock.now() + Duration::from_secs(3600), "grace", Verb::Close));
+                    people.push((
+                        self.world.clock.now() + Duration::from_secs(3600),
+                        "grace",
+                        OperatorVerb::Close,
+                    ));
                     continue;
                 }
                 let verb = match (verbs, inner.dice.roll(4)) {
-                    (6.., _) => Verb::Close,
-                    (_, 0) => Verb::Rollback,
-                    (_, 1) => Verb::Accept,
-                    (5, _) => Verb::Close,
-                    _ => Verb::Resume,
+                    (6.., _) => OperatorVerb::Close,
+                    (_, 0) => OperatorVerb::Rollback,
+                    (_, 1) => OperatorVerb::Accept,
+                    (5, _) => OperatorVerb::Close,
+                    _ => OperatorVerb::Resume,
                 };
                 let after = Duration::from_secs(inner.dice.roll(400));
                 drop(inner);
@@ -333,38 +340,38 @@ impl Search {
     }
 
     /// Who says what, and when.
-    fn people(&self) -> Vec<(Timestamp, &'static str, Verb)> {
+    fn people(&self) -> Vec<(Timestamp, &'static str, OperatorVerb)> {
         let now = self.world.clock.now();
         let mut inner = self.world.inner();
         if inner.plan.script.is_some() {
-            return vec![(now + Duration::from_secs(30), "grace", Verb::Approve)];
+            return vec![(now + Duration::from_secs(30), "grace", OperatorVerb::Approve)];
         }
         let mut said = Vec::new();
         let slow = inner.dice.chance(4);
         for actor in ["ada", "grace", "edsger"] {
             let most = if slow { 9 * 86_400 } else { 300 };
-            said.push((now + Duration::from_secs(inner.dice.roll(most)), actor, Verb::Approve));
+            said.push((now + Duration::from_secs(inner.dice.roll(most)), actor, OperatorVerb::Approve));
         }
         if inner.dice.chance(6) {
-            let verb = if inner.dice.chance(50) { Verb::Cancel } else { Verb::Reject };
+            let verb = if inner.dice.chance(50) { OperatorVerb::Cancel } else { OperatorVerb::Reject };
             said.push((now + Duration::from_secs(inner.dice.roll(600)), "barbara", verb));
         }
         if let Some(after) = inner.plan.withdraws {
-            said.push((now + Duration::from_secs(after), "grace", Verb::Withdraw));
+            said.push((now + Duration::from_secs(after), "grace", OperatorVerb::Withdraw));
         }
         said.sort_by_key(|(at, _, _)| *at);
         said
     }
 
-    async fn say(&self, id: keywheel::domain::ids::RotationId, actor: &str, verb: Verb) {
+    async fn say(&self, id: keywheel::domain::ids::RotationId, actor: &str, verb: OperatorVerb) {
         self.tear_vote(id, actor, verb).await;
         let mut said = self.engine.say(actor, id, verb, None, None).await;
         if matches!(said, Err(CommandError::Store(_))) {
-            self.mend_torn_end().await;
+            self.repair_torn_end().await;
             said = self.engine.say(actor, id, verb, None, None).await;
         }
         let said = said.map(|row| row.rotation.state);
-        if said.is_ok() && matches!(verb, Verb::Resume | Verb::Rollback) {
+        if said.is_ok() && matches!(verb, OperatorVerb::Resume | OperatorVerb::Rollback) {
             let now = self.world.clock.now();
             self.world.inner().commanded = Some(now);
         }
@@ -587,7 +594,7 @@ fn seeds_keep_the_invariants() {
     }
     let seeds = number("KEYWHEEL_SEEDS").unwrap_or(SEEDS);
     let kept: Vec<_> = KEPT.iter().flat_map(|seed| search(*seed..seed + 1, Lie::None, 1).0).collect();
-    assert!(kept.is_empty(), "seeds that had been mended: {kept:?}");
+    assert!(kept.is_empty(), "seeds that had been fixed: {kept:?}");
     let (broken, ends) = search(0..seeds, Lie::None, 10);
     println!("{seeds} seeds end {ends:?}");
     assert!(broken.is_empty(), "KEYWHEEL_SEED=n tells the story of one:\n{broken:#?}");

@@ -60,20 +60,20 @@ type Scripted = (u16, Vec<(&'static str, String)>, String);
 
 /// What a receiver saw, and what it answers next; 202 when nothing is scripted.
 #[derive(Clone, Default)]
-struct Desk {
+struct Endpoint {
     seen: Arc<Mutex<Vec<Seen>>>,
     answers: Arc<Mutex<VecDeque<Scripted>>>,
 }
 
 async fn receive(
-    State(desk): State<Desk>,
+    State(endpoint): State<Endpoint>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    desk.seen.lock().unwrap().push(Seen { method, uri, headers, body });
-    let next = desk.answers.lock().unwrap().pop_front();
+    endpoint.seen.lock().unwrap().push(Seen { method, uri, headers, body });
+    let next = endpoint.answers.lock().unwrap().pop_front();
     let (status, headers, body) = next.unwrap_or((202, Vec::new(), String::new()));
     let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
     for (name, value) in headers {
@@ -86,7 +86,7 @@ async fn receive(
 struct Site {
     sim: Sim,
     clock: ManualClock,
-    desk: Desk,
+    endpoint: Endpoint,
     hook: String,
     client: reqwest::Client,
 }
@@ -103,16 +103,16 @@ impl Site {
         let sim = Sim::start(listener, world, Arc::new(clock.clone())).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let hook = format!("http://{}/hooks/it", listener.local_addr().unwrap());
-        let desk = Desk::default();
-        let app = Router::new().fallback(receive).with_state(desk.clone());
+        let endpoint = Endpoint::default();
+        let app = Router::new().fallback(receive).with_state(endpoint.clone());
         crate::support::wait::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { sim, clock, desk, hook, client }
+        Self { sim, clock, endpoint, hook, client }
     }
 
     fn answer(&self, status: u16, headers: &[(&'static str, &str)], body: &str) {
         let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        self.desk.answers.lock().unwrap().push_back((status, headers, body.to_owned()));
+        self.endpoint.answers.lock().unwrap().push_back((status, headers, body.to_owned()));
     }
 
     async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
@@ -138,11 +138,11 @@ impl Site {
 
     /// Emits, and gives what was answered and what the receiver saw of it.
     async fn emit(&self, kind: &str, fields: Value) -> (Value, Vec<Seen>) {
-        self.desk.seen.lock().unwrap().clear();
+        self.endpoint.seen.lock().unwrap().clear();
         let order = self.order(kind, fields);
         let (status, answer) = self.post("/sim/v1/emit", &order).await;
         assert_eq!(status, 200, "{order}: {answer}");
-        (answer["sent"].clone(), self.desk.seen.lock().unwrap().clone())
+        (answer["sent"].clone(), self.endpoint.seen.lock().unwrap().clone())
     }
 
     /// Emits one event that makes one request.
@@ -158,13 +158,13 @@ impl Site {
         let (status, answer) = self.post("/sim/v1/emit", &order).await;
         assert_eq!((status, answer["field"].as_str()), (400, Some(field)), "{order}: {answer}");
         assert!(answer["error"].as_str().unwrap().contains(word), "{order}: {answer}");
-        assert!(self.desk.seen.lock().unwrap().is_empty(), "{order}");
+        assert!(self.endpoint.seen.lock().unwrap().is_empty(), "{order}");
     }
 
     /// Waits until the receiver has seen `count` requests.
     async fn seen(&self, count: usize) -> Vec<Seen> {
         let all = eventually(LIMIT, async || {
-            let seen = self.desk.seen.lock().unwrap().clone();
+            let seen = self.endpoint.seen.lock().unwrap().clone();
             (seen.len() >= count).then_some(seen)
         });
         all.await.expect("too few requests")

@@ -15,8 +15,8 @@ use keywheel::domain::rotation::outcome::{Command, Observation, Outcome};
 use keywheel::domain::rotation::state::{Proposal, Rotation, State};
 use keywheel::domain::time::Timestamp;
 use keywheel::store::{
-    Access, AwaitedProof, Drift, NewAudit, NewJournal, NewRotation, ProjectFilter, ProjectWrite, Proof,
-    ProofEnd, RotationRow, StepWrite, Store, StoreError, TABLES, known_version, statements,
+    Access, AwaitedWitness, Drift, NewAudit, NewJournal, NewRotation, ProjectFilter, ProjectWrite,
+    RotationRow, StepWrite, Store, StoreError, TABLES, WitnessEnd, WitnessEvent, known_version, statements,
 };
 use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr, Statement};
 
@@ -202,7 +202,7 @@ async fn the_chain_names_what_was_tampered_with(store: &Store) {
         store.insert_token(action, action, &[Role::Viewer], &[audit(action)], now()).await.unwrap();
     }
     assert_eq!(store.verify_audit().await.unwrap().unwrap().rows, 3);
-    for (spoil, mend, seq) in [
+    for (spoil, repair, seq) in [
         ("UPDATE audit SET actor = 'eve' WHERE seq = 2", "UPDATE audit SET actor = 'ada' WHERE seq = 2", 2),
         (
             "UPDATE audit SET detail = '{}' WHERE seq = 1",
@@ -215,7 +215,7 @@ async fn the_chain_names_what_was_tampered_with(store: &Store) {
         raw(store, spoil).await;
         let broken = store.verify_audit().await.unwrap().unwrap_err();
         assert_eq!(broken.seq, seq, "{spoil}: {}", broken.why);
-        raw(store, mend).await;
+        raw(store, repair).await;
     }
 }
 
@@ -252,7 +252,7 @@ async fn what_atlas_feed_says_is_kept(store: &Store) {
         rotation
     };
     store.commit(write(&row, &done(State::Completed), None)).await.unwrap();
-    let awaited = AwaitedProof { rotation: id, until: now() + day };
+    let awaited = AwaitedWitness { rotation: id, until: now() + day };
     assert_eq!(store.due_proofs(now(), 10).await.unwrap(), [awaited]);
     store.await_proof(id, now() + Duration::from_secs(60), Some("no\0 answer")).await.unwrap();
     assert_eq!(store.due_proofs(now(), 10).await.unwrap(), []);
@@ -261,14 +261,14 @@ async fn what_atlas_feed_says_is_kept(store: &Store) {
         (waiting.state, waiting.last_error.as_deref()),
         (ProofState::Awaited, Some("no\u{fffd} answer"))
     );
-    let proof = Proof {
+    let proof = WitnessEvent {
         state: ProofState::Found,
         event: Some(event("a")),
         overwrote: vec![event("b")],
         last_error: None,
     };
     let journal = vec![entry(JournalKind::Overwrote, false)];
-    let end = ProofEnd { proof: proof.clone(), journal, audit: vec![audit("x")], outbox: vec![] };
+    let end = WitnessEnd { proof: proof.clone(), journal, audit: vec![audit("x")], outbox: vec![] };
     let before = store.journal(id, 0, 100).await.unwrap().len();
     assert!(store.settle_proof(id, &end, now()).await.unwrap());
     assert!(!store.settle_proof(id, &end, now()).await.unwrap(), "only one daemon writes it");

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use keywheel::domain::notice::Kind;
 use keywheel::domain::time::{Clock, ManualClock, SystemClock};
-use keywheel::engine::command::{NewProject, ProjectEdit, Verb};
-use keywheel::engine::courier::Courier;
-use keywheel::engine::dispatch::{Dispatch, WAITS};
-use keywheel::engine::guard::{Guard, Mark, present_mark, write_mark};
+use keywheel::engine::command::{NewProject, OperatorVerb, ProjectEdit};
+use keywheel::engine::epoch::{EpochMark, EpochWatch, present_mark, write_mark};
+use keywheel::engine::mail_sender::MailSender;
+use keywheel::engine::webhook_sender::{WAITS, WebhookSender};
 use keywheel::engine::{Engine, metrics, remind, sweep};
 use keywheel::mail::{Smtp, SmtpOptions};
 use keywheel::secret::{Secret, SecretUrl};
@@ -45,14 +45,14 @@ fn options(name: &str, url: &str) -> Options {
 }
 
 /// A fleet without owners, and a clock of its own.
-struct Post {
+struct WebhookFixture {
     engine: Engine,
     clock: ManualClock,
     sim: Sim,
     _db: TestDb,
 }
 
-impl Post {
+impl WebhookFixture {
     async fn on(backend: Backend, targets: &[Options]) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let clock = ManualClock::new(SystemClock.now());
@@ -86,11 +86,11 @@ impl Post {
     /// Writes another one.
     async fn reject(&self) {
         let id = self.rows().await.last().unwrap().rotation_id.unwrap();
-        self.engine.say("bob", id, Verb::Reject, None, None).await.unwrap();
+        self.engine.say("bob", id, OperatorVerb::Reject, None, None).await.unwrap();
     }
 
-    fn dispatch(&self) -> Dispatch {
-        Dispatch::new(self.engine.clone())
+    fn dispatch(&self) -> WebhookSender {
+        WebhookSender::new(self.engine.clone())
     }
 
     /// The webhooks, the oldest first.
@@ -122,7 +122,7 @@ async fn an_event_arrives_signed_and_complete_and_its_row_says_so() {
         let mut ops = options("ops", &receiver.url());
         ops.keys.push(Key::new(&PREVIOUS).unwrap());
         ops.token = Some(Secret::new("bearer-canary"));
-        let it = Post::on(backend, &[ops]).await;
+        let it = WebhookFixture::on(backend, &[ops]).await;
         it.propose().await;
         it.dispatch().round().await.unwrap();
         let row = it.row().await;
@@ -139,7 +139,7 @@ async fn an_event_arrives_signed_and_complete_and_its_row_says_so() {
             got.is_signed_with(&SECRET) && got.is_signed_with(&PREVIOUS) && !got.is_signed_with(&[1; 32])
         );
         let rotation = row.rotation_id.unwrap();
-        // Nobody could look: no look-up, no environment.
+        // Nobody could look: no lookup, no environment.
         let remarks: Vec<_> = got.json()["data"]["checks"]
             .as_array()
             .unwrap()
@@ -172,7 +172,7 @@ async fn an_event_arrives_signed_and_complete_and_its_row_says_so() {
 async fn slack_and_teams_get_their_own_form() {
     let receiver = Receiver::start().await;
     let chat = |name, format| Options { format, keys: vec![], ..options(name, &receiver.url()) };
-    let it = Post::new(&[chat("slack", Format::Slack), chat("teams", Format::Teams)]).await;
+    let it = WebhookFixture::new(&[chat("slack", Format::Slack), chat("teams", Format::Teams)]).await;
     it.propose().await;
     it.dispatch().round().await.unwrap();
     let mut got = receiver.received();
@@ -194,7 +194,7 @@ async fn it_is_tried_on_the_published_schedule_under_one_id_and_then_given_up() 
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let receiver = Receiver::start().await;
         receiver.always(reply(500, "not today"));
-        let it = Post::on(backend, &[options("ops", &receiver.url())]).await;
+        let it = WebhookFixture::on(backend, &[options("ops", &receiver.url())]).await;
         it.propose().await;
         let mut dispatch = it.dispatch();
         let began = it.clock.now();
@@ -240,7 +240,7 @@ async fn a_target_that_asks_for_patience_gets_it_within_bounds() {
     let receiver = Receiver::start().await;
     let asking = |seconds: &str| (429, vec![("retry-after", seconds.to_owned())], "slow down".to_owned());
     receiver.then([asking("600"), asking("99999999"), asking("0"), asking("soon")]);
-    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    let it = WebhookFixture::new(&[options("ops", &receiver.url())]).await;
     it.propose().await;
     let mut dispatch = it.dispatch();
     dispatch.round().await.unwrap();
@@ -269,22 +269,22 @@ async fn a_target_that_asks_for_patience_gets_it_within_bounds() {
 
 #[tokio::test]
 async fn a_target_that_is_configured_again_is_tried_again_at_once() {
-    let (receiver, mended) = (Receiver::start().await, Receiver::start().await);
+    let (receiver, fixed) = (Receiver::start().await, Receiver::start().await);
     receiver.then([(429, vec![("retry-after", "86400".to_owned())], "slow down".to_owned())]);
-    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    let it = WebhookFixture::new(&[options("ops", &receiver.url())]).await;
     it.propose().await;
     let mut dispatch = it.dispatch();
     dispatch.round().await.unwrap();
-    it.configure(&[options("ops", &mended.url())]);
+    it.configure(&[options("ops", &fixed.url())]);
     it.reject().await;
     dispatch.round().await.unwrap();
-    assert_eq!((receiver.received().len(), mended.received().len()), (1, 1));
+    assert_eq!((receiver.received().len(), fixed.received().len()), (1, 1));
 }
 
 #[tokio::test]
 async fn what_waited_five_days_is_given_up_untried() {
     let receiver = Receiver::start().await;
-    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    let it = WebhookFixture::new(&[options("ops", &receiver.url())]).await;
     it.propose().await;
     it.clock.advance(5 * DAY + Duration::from_secs(1));
     it.dispatch().round().await.unwrap();
@@ -299,7 +299,7 @@ async fn a_target_that_is_gone_is_left_alone_until_it_is_configured_again() {
         let (receiver, other) = (Receiver::start().await, Receiver::start().await);
         receiver.then([reply(500, ""), reply(410, "retired")]);
         let targets = [options("ops", &receiver.url()), options("other", &other.url())];
-        let it = Post::on(backend, &targets).await;
+        let it = WebhookFixture::on(backend, &targets).await;
         it.propose().await;
         let mut dispatch = it.dispatch();
         dispatch.round().await.unwrap();
@@ -322,7 +322,7 @@ async fn a_target_that_is_gone_is_left_alone_until_it_is_configured_again() {
         dispatch.round().await.unwrap();
         assert_eq!((receiver.received().len(), other.received().len()), (2, 3));
         if backend == Backend::Postgres {
-            // Another daemon may know a mended one.
+            // Another daemon may know a fixed one.
             assert_eq!(it.rows().await.iter().filter(|row| row.state == "waiting").count(), 1);
             it.clock.advance(Duration::from_mins(10));
             dispatch.round().await.unwrap();
@@ -338,32 +338,32 @@ async fn a_target_that_is_gone_is_left_alone_until_it_is_configured_again() {
 
 #[tokio::test]
 async fn a_daemon_that_was_told_410_ends_nothing_that_another_can_deliver() {
-    let (receiver, mended) = (Receiver::start().await, Receiver::start().await);
+    let (receiver, fixed) = (Receiver::start().await, Receiver::start().await);
     receiver.then([reply(410, "retired")]);
-    let it = Post::on(Backend::Postgres, &[options("ops", &receiver.url())]).await;
+    let it = WebhookFixture::on(Backend::Postgres, &[options("ops", &receiver.url())]).await;
     it.propose().await;
     let mut dispatch = it.dispatch();
     dispatch.round().await.unwrap();
     it.reject().await;
     dispatch.round().await.unwrap();
     let other = engine_at(&it.sim, it.engine.store.clone(), Arc::new(it.clock.clone()));
-    other.webhooks.replace(vec![Target::new(&options("ops", &mended.url())).unwrap()]);
-    Dispatch::new(other).round().await.unwrap();
-    assert_eq!((receiver.received().len(), mended.received().len()), (1, 1));
+    other.webhooks.replace(vec![Target::new(&options("ops", &fixed.url())).unwrap()]);
+    WebhookSender::new(other).round().await.unwrap();
+    assert_eq!((receiver.received().len(), fixed.received().len()), (1, 1));
     assert_eq!(it.rows().await[1].state, "sent");
 }
 
 #[tokio::test]
 async fn the_410_of_a_target_that_was_replaced_meanwhile_ends_nothing_of_the_new_one() {
-    let (receiver, mended) = (Receiver::start().await, Receiver::start().await);
+    let (receiver, fixed) = (Receiver::start().await, Receiver::start().await);
     receiver.always(reply(410, "retired"));
     receiver.shut();
-    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    let it = WebhookFixture::new(&[options("ops", &receiver.url())]).await;
     it.propose().await;
     let mut dispatch = it.dispatch();
     let replaced = async {
         receiver.arrived().await;
-        it.configure(&[options("ops", &mended.url())]);
+        it.configure(&[options("ops", &fixed.url())]);
         receiver.open();
     };
     let (round, ()) = tokio::join!(dispatch.round(), replaced);
@@ -373,7 +373,7 @@ async fn the_410_of_a_target_that_was_replaced_meanwhile_ends_nothing_of_the_new
     assert!(it.audited("webhook.disabled").await.is_empty());
     it.clock.advance(WAITS[0]);
     dispatch.round().await.unwrap();
-    assert_eq!((it.row().await.state.as_str(), mended.received().len()), ("sent", 1));
+    assert_eq!((it.row().await.state.as_str(), fixed.received().len()), ("sent", 1));
 }
 
 #[tokio::test]
@@ -381,7 +381,7 @@ async fn no_redirect_is_followed() {
     for status in [301, 302, 303, 307, 308] {
         let (receiver, elsewhere) = (Receiver::start().await, Receiver::start().await);
         receiver.always((status, vec![("location", elsewhere.url())], String::new()));
-        let it = Post::new(&[options("ops", &receiver.url())]).await;
+        let it = WebhookFixture::new(&[options("ops", &receiver.url())]).await;
         it.propose().await;
         it.dispatch().round().await.unwrap();
         let row = it.row().await;
@@ -399,7 +399,7 @@ async fn a_name_that_leads_inside_is_not_connected_to() {
     for host in ["localhost", "LOCALHOST"] {
         let mut ops = options("ops", &format!("https://{host}:{port}/path-canary"));
         ops.allow_private = false;
-        let it = Post::new(&[ops]).await;
+        let it = WebhookFixture::new(&[ops]).await;
         it.propose().await;
         it.dispatch().round().await.unwrap();
         let said = it.row().await.last_reply.unwrap();
@@ -413,7 +413,7 @@ async fn a_name_that_leads_inside_is_not_connected_to() {
 #[tokio::test]
 async fn nobody_there_is_said_in_the_systems_words_and_without_the_address() {
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let it = Post::new(&[options("ops", &format!("http://127.0.0.1:{port}/path-canary"))]).await;
+    let it = WebhookFixture::new(&[options("ops", &format!("http://127.0.0.1:{port}/path-canary"))]).await;
     it.propose().await;
     it.dispatch().round().await.unwrap();
     let said = it.row().await.last_reply.unwrap();
@@ -429,7 +429,7 @@ async fn a_certificate_of_ones_own_is_trusted_where_it_is_named() {
     for (ca_file, wanted) in [(Some(certificates.issuer.clone()), "sent"), (None::<PathBuf>, "waiting")] {
         let trusted = ca_file.is_some();
         let url = format!("https://localhost:{}/x", server.port);
-        let it = Post::new(&[Options { ca_file, ..options("ops", &url) }]).await;
+        let it = WebhookFixture::new(&[Options { ca_file, ..options("ops", &url) }]).await;
         it.propose().await;
         it.dispatch().round().await.unwrap();
         let row = it.row().await;
@@ -444,7 +444,7 @@ async fn the_rows_of_a_target_that_was_removed_end_and_say_why() {
         let (receiver, other) = (Receiver::start().await, Receiver::start().await);
         receiver.always(reply(500, ""));
         let targets = [options("ops", &receiver.url()), options("other", &other.url())];
-        let it = Post::on(backend, &targets).await;
+        let it = WebhookFixture::on(backend, &targets).await;
         it.propose().await;
         let mut dispatch = it.dispatch();
         dispatch.round().await.unwrap();
@@ -472,7 +472,8 @@ async fn a_filter_lets_through_what_it_names() {
     let (all, some) = (Receiver::start().await, Receiver::start().await);
     let kinds = vec![Kind::Rejected, Kind::Completed];
     let it =
-        Post::new(&[options("all", &all.url()), Options { kinds, ..options("some", &some.url()) }]).await;
+        WebhookFixture::new(&[options("all", &all.url()), Options { kinds, ..options("some", &some.url()) }])
+            .await;
     it.propose().await;
     it.reject().await;
     it.dispatch().round().await.unwrap();
@@ -486,7 +487,7 @@ async fn a_filter_lets_through_what_it_names() {
 #[tokio::test]
 async fn a_webhook_that_cannot_be_read_is_given_up_and_one_of_a_newer_version_waits() {
     let receiver = Receiver::start().await;
-    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    let it = WebhookFixture::new(&[options("ops", &receiver.url())]).await;
     it.propose().await;
     it.reject().await;
     let keywheel::store::Store::Sqlite { write, .. } = &it.engine.store else { panic!("not SQLite") };
@@ -518,7 +519,7 @@ async fn a_death_between_sending_and_writing_down_repeats_it_under_the_same_id()
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let receiver = Receiver::start().await;
         receiver.shut();
-        let it = Post::on(backend, &[options("ops", &receiver.url())]).await;
+        let it = WebhookFixture::on(backend, &[options("ops", &receiver.url())]).await;
         it.propose().await;
         let mut dying = it.dispatch();
         tokio::select! {
@@ -546,7 +547,7 @@ async fn a_target_that_hangs_holds_up_neither_mails_nor_other_targets() {
     let (hanging, other) = (Receiver::start().await, Receiver::start().await);
     hanging.shut();
     let server = Smtpd::start(json!({}));
-    let it = Post::new(&[options("hanging", &hanging.url()), options("other", &other.url())]).await;
+    let it = WebhookFixture::new(&[options("hanging", &hanging.url()), options("other", &other.url())]).await;
     let owners = ProjectEdit { owners: Some(vec!["ada@example.com".to_owned()]), ..ProjectEdit::default() };
     it.engine.edit_project("ada", &group(1).parse().unwrap(), owners).await.unwrap();
     let options = SmtpOptions {
@@ -556,9 +557,9 @@ async fn a_target_that_hangs_holds_up_neither_mails_nor_other_targets() {
     };
     let smtp = tokio::sync::watch::channel(Some(Smtp::new(&options).unwrap())).1;
     let stop = CancellationToken::new();
-    let courier = Courier::new(it.engine.clone(), smtp, std::num::NonZeroU32::new(1000).unwrap());
+    let mail_sender = MailSender::new(it.engine.clone(), smtp, std::num::NonZeroU32::new(1000).unwrap());
     let sending = crate::support::wait::spawn(it.dispatch().run(stop.clone()));
-    let mailing = crate::support::wait::spawn(courier.run(stop.clone()));
+    let mailing = crate::support::wait::spawn(mail_sender.run(stop.clone()));
     it.propose().await;
     hanging.arrived().await;
     other.arrived().await;
@@ -580,7 +581,7 @@ async fn a_target_that_hangs_holds_up_neither_mails_nor_other_targets() {
 async fn at_most_four_are_on_their_way_to_one_target() {
     let receiver = Receiver::start().await;
     receiver.shut();
-    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    let it = WebhookFixture::new(&[options("ops", &receiver.url())]).await;
     for _ in 0..3 {
         it.propose().await;
         it.reject().await;
@@ -599,7 +600,7 @@ async fn reminders_reach_programs_one_by_one_and_channels_as_a_list() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let (program, channel) = (Receiver::start().await, Receiver::start().await);
         let chat = Options { format: Format::Slack, keys: vec![], ..options("chat", &channel.url()) };
-        let it = Post::on(backend, &[options("ops", &program.url()), chat]).await;
+        let it = WebhookFixture::on(backend, &[options("ops", &program.url()), chat]).await;
         for number in 2..=5 {
             let new = NewProject { group_id: group(number), ..NewProject::default() };
             it.engine.add_project("ada", new).await.unwrap();
@@ -635,7 +636,7 @@ async fn reminders_reach_programs_one_by_one_and_channels_as_a_list() {
 #[tokio::test]
 async fn a_key_that_was_changed_outside_is_told_with_both_keys() {
     let receiver = Receiver::start().await;
-    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    let it = WebhookFixture::new(&[options("ops", &receiver.url())]).await;
     it.sim.with(|world| {
         world.keys.entry(new_key()).or_insert(KeyState::Enabled);
         let project = world.projects.get_mut(&group(1)).unwrap();
@@ -661,7 +662,7 @@ async fn what_a_server_repeats_of_our_address_is_not_kept() {
     ));
     let mut ops = options("ops", &format!("{}?key=query-canary", receiver.url()));
     ops.token = Some(Secret::new("bearer-canary"));
-    let it = Post::new(&[ops]).await;
+    let it = WebhookFixture::new(&[ops]).await;
     it.propose().await;
     it.dispatch().round().await.unwrap();
     assert_eq!(receiver.only().path, "/hooks/path-canary?key=query-canary");
@@ -677,9 +678,11 @@ async fn what_a_server_repeats_of_our_address_is_not_kept() {
 #[tokio::test]
 async fn mails_and_webhooks_are_claimed_apart() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
-        let it =
-            Post::on(backend, &[options("ops", "https://192.0.2.1/x"), options("b", "https://192.0.2.1/x")])
-                .await;
+        let it = WebhookFixture::on(
+            backend,
+            &[options("ops", "https://192.0.2.1/x"), options("b", "https://192.0.2.1/x")],
+        )
+        .await;
         it.propose().await;
         let (store, now) = (&it.engine.store, it.clock.now());
         let minute = Duration::from_mins(1);
@@ -704,19 +707,19 @@ async fn mails_and_webhooks_are_claimed_apart() {
 #[tokio::test]
 async fn a_database_in_doubt_sends_nothing() {
     let receiver = Receiver::start().await;
-    let it = Post::new(&[options("ops", &receiver.url())]).await;
+    let it = WebhookFixture::new(&[options("ops", &receiver.url())]).await;
     it.propose().await;
     // It remembers more than the database holds: that was restored from a backup.
     let store = &it.engine.store;
     let mark = present_mark(store).await.unwrap().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("epoch");
-    write_mark(&file, &Mark { seq: mark.seq + 10, ..mark }).unwrap();
-    let guard = Guard::new(file).unwrap();
+    write_mark(&file, &EpochMark { seq: mark.seq + 10, ..mark }).unwrap();
+    let guard = EpochWatch::new(file).unwrap();
     guard.start(store, it.clock.now()).await.unwrap();
     assert!(guard.in_doubt());
     let engine = it.engine.clone().with_guard(guard);
-    Dispatch::new(engine).round().await.unwrap();
+    WebhookSender::new(engine).round().await.unwrap();
     assert!(receiver.received().is_empty());
     it.dispatch().round().await.unwrap();
     assert_eq!(receiver.received().len(), 1);

@@ -19,7 +19,7 @@ const PROSE: [(&str, &str); 12] = [
     ("is none", "name what is missing or not valid"),
     ("take down the figures", "record the figures"),
     ("taken down the figures", "recorded the figures"),
-    ("courier", "mail sender"),
+    ("mail_sender", "mail sender"),
     ("couriers", "mail senders"),
 ];
 
@@ -34,7 +34,16 @@ const TYPES: [(&str, &str); 5] = [
 
 /// Where text of ours lies.
 const ROOTS: [&str; 11] = [
-    "src", "tests", "benches", "fuzz/fuzz_targets", "docs", "config", "deploy", "scripts", "README.md", "Cargo.toml",
+    "src",
+    "tests",
+    "benches",
+    "fuzz/fuzz_targets",
+    "docs",
+    "config",
+    "deploy",
+    "scripts",
+    "README.md",
+    "Cargo.toml",
     "clippy.toml",
 ];
 
@@ -52,7 +61,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric()
 }
 
-/// Whether `text` holds `word` with nothing of a word on either side. A snake_case name is words.
+/// Whether `text` holds `word` with nothing of a word on either side. An underscore separates words.
 fn holds(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         let before = text[..at].chars().next_back();
@@ -61,13 +70,14 @@ fn holds(text: &str, word: &str) -> bool {
     })
 }
 
-/// The parts of a CamelCase or snake_case name are words of their own; lines become one text, so
+/// The parts of a name with underscores are words of their own; lines become one text, so
 /// that a phrase that is wrapped over two of them is found.
 fn faults(name: &str, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
     for (number, line) in lines.iter().enumerate() {
-        let next = lines.get(number + 1).map_or("", |next| next.trim_start_matches([' ', '/', '!', '#', '*', '-']));
+        let next =
+            lines.get(number + 1).map_or("", |next| next.trim_start_matches([' ', '/', '!', '#', '*', '-']));
         let lower = line.to_lowercase();
         let joined = format!("{} {}", lower.trim_end(), next.to_lowercase());
         for (word, instead) in PROSE {
@@ -110,7 +120,9 @@ fn words_that_the_field_does_not_use_stand_nowhere() {
 
 #[test]
 fn a_banned_word_is_found_however_it_is_written_and_a_part_of_another_is_not() {
-    for bad in ["// Mend it.", "the id\n// is\n// none", "fn courier_of()", "//! what is\n//! over", "Whoever asks"] {
+    for bad in
+        ["// Mend it.", "the id\n// is\n// none", "fn courier_of()", "//! what is\n//! over", "Whoever asks"]
+    {
         let joined = faults("x", bad);
         // A phrase over three lines is beyond this test; over two it is found.
         assert_eq!(joined.is_empty(), bad.matches('\n').count() > 1, "{bad:?}: {joined:?}");

@@ -40,7 +40,7 @@ def judge(headers, body):
     return event["type"]
 
 
-class Desk(BaseHTTPRequestHandler):
+class Endpoint(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -65,7 +65,7 @@ class Desk(BaseHTTPRequestHandler):
         pass
 
 
-server = HTTPServer(("127.0.0.1", 0), Desk)
+server = HTTPServer(("127.0.0.1", 0), Endpoint)
 server.timeout = 1
 with open(port_file, "w") as file:
     file.write(str(server.server_port))

@@ -4,7 +4,7 @@
 //! that has served goes on serving: the next request carries it unasked, with the next count, so
 //! that most calls take one round trip. A nonce that came with a 401 first belongs to the call
 //! which got it alone and is shared once it was accepted, because a server may refuse counts that
-//! arrive out of order. No count is ever used twice with one nonce, whoever got it from where.
+//! arrive out of order. No count is ever used twice with one nonce, wherever the nonce came from.
 //!
 //! Understood are MD5 and SHA-256, each also as `-sess`, with `qop=auth`. Not done here: sending,
 //! and deciding how often (`auth` does), `auth-int`, `userhash`, and checking the server's
@@ -24,7 +24,7 @@ use reqwest::Method;
 use reqwest::header::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
-use super::answer::Answer;
+use super::response::AtlasResponse;
 use crate::secret::Secret;
 use challenge::Challenge;
 
@@ -147,14 +147,14 @@ impl ApiKey {
     ///
     /// # Errors
     /// It cannot be answered; the text goes on after "Atlas answered 401".
-    pub(super) fn challenged(&self, answer: &Answer) -> Result<Challenged, String> {
+    pub(super) fn challenged(&self, answer: &AtlasResponse) -> Result<Challenged, String> {
         let challenge = challenge::choose(&answer.challenges)?;
         let stale = challenge.stale;
         Ok(Challenged { session: self.session(challenge)?, stale })
     }
 
     /// Shares a nonce that was accepted, or the one that the server named to follow it.
-    pub(super) fn accepted(&self, session: &Arc<Session>, answer: &Answer) {
+    pub(super) fn accepted(&self, session: &Arc<Session>, answer: &AtlasResponse) {
         // What the first hash of a `-sess` is made of after this is a matter of opinion: such a
         // server says stale when it minds.
         let next = answer

@@ -22,8 +22,8 @@ fn first(key: &ApiKey, line: &str, cnonce: &str, uri: &str) -> String {
     key.authorization(&session, &Method::GET, uri).unwrap().to_str().unwrap().to_owned()
 }
 
-fn answer(challenge: Option<&str>, info: Option<&str>) -> Answer {
-    Answer {
+fn answer(challenge: Option<&str>, info: Option<&str>) -> AtlasResponse {
+    AtlasResponse {
         status: 401,
         at: "2026-11-23T12:00:00Z".parse().unwrap(),
         error_code: None,

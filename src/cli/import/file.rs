@@ -87,7 +87,7 @@ enum FieldError {
 
 /// One row.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
+pub(super) struct ImportRow {
     /// Counts from 1.
     pub(super) number: usize,
     /// The line in the file, where the format has lines.
@@ -125,7 +125,7 @@ pub(super) fn decoded(bytes: Vec<u8>) -> Result<String, FileError> {
 }
 
 /// The rows of a text.
-pub(super) fn rows(format: Format, text: &str) -> Result<Vec<Row>, FileError> {
+pub(super) fn rows(format: Format, text: &str) -> Result<Vec<ImportRow>, FileError> {
     if text.trim().is_empty() {
         return Err(FileError::Empty);
     }
@@ -151,11 +151,11 @@ pub(super) fn rows(format: Format, text: &str) -> Result<Vec<Row>, FileError> {
     Ok(rows)
 }
 
-fn numbered(items: impl Iterator<Item = (Option<u64>, Value)>) -> Vec<Row> {
-    (1..).zip(items).map(|(number, (line, item))| Row { number, line, body: body(item) }).collect()
+fn numbered(items: impl Iterator<Item = (Option<u64>, Value)>) -> Vec<ImportRow> {
+    (1..).zip(items).map(|(number, (line, item))| ImportRow { number, line, body: body(item) }).collect()
 }
 
-fn csv_rows(text: &str) -> Result<Vec<Row>, FileError> {
+fn csv_rows(text: &str) -> Result<Vec<ImportRow>, FileError> {
     let mut reader =
         csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let header = reader.headers()?.clone();
@@ -192,7 +192,7 @@ fn csv_rows(text: &str) -> Result<Vec<Row>, FileError> {
             let rule = format!("has {} fields, and the first line names {}", record.len(), header.len());
             Err(Refusal { field: String::new(), rule })
         };
-        rows.push(Row { number, line, body });
+        rows.push(ImportRow { number, line, body });
     }
     Ok(rows)
 }

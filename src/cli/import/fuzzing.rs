@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::file::{Format, Row, decoded, rows};
+use super::file::{Format, ImportRow, decoded, rows};
 
 /// A row's number, its line, and the project; none when something is wrong with it.
 pub type Project = (usize, Option<u64>, Option<Map<String, Value>>);
@@ -13,5 +13,5 @@ pub fn inventory(format: u8, bytes: Vec<u8>) -> Option<(String, Vec<Project>)> {
     let format = [Format::Csv, Format::Yaml, Format::Json][usize::from(format % 3)];
     let text = decoded(bytes).ok()?;
     let rows = rows(format, &text).ok()?;
-    Some((text, rows.into_iter().map(|Row { number, line, body }| (number, line, body.ok())).collect()))
+    Some((text, rows.into_iter().map(|ImportRow { number, line, body }| (number, line, body.ok())).collect()))
 }

@@ -73,7 +73,7 @@ impl fmt::Display for Provider {
 
 /// Text that names no provider.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("provider {0:?} is none of AWS, AZURE, GCP")]
+#[error("provider {0:?} is not one of AWS, AZURE, GCP")]
 pub struct BadProvider(String);
 
 impl FromStr for Provider {
@@ -115,7 +115,7 @@ pub enum KeyRef {
     Azure(AzureKey),
     /// A Google Cloud KMS key version path.
     Gcp(GcpKey),
-    /// A text that Atlas holds and that is none of the above; never accepted as a new key.
+    /// A text that Atlas holds and that is not one of the above; never accepted as a new key.
     Unrecognised {
         /// The provider whose block holds it.
         provider: Provider,

@@ -88,7 +88,7 @@ impl std::fmt::Display for Failure {
 /// What a PATCH came to, as far as its sender can know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reply {
+pub enum PatchReply {
     /// 2xx.
     Accepted,
     /// Anything that leaves open whether Atlas applied it: no reply, 5xx, 409, an unreadable reply.
@@ -205,7 +205,7 @@ pub enum Outcome {
     /// Atlas could not be read.
     Blind(Failure),
     /// A PATCH came to an end.
-    Replied(Reply),
+    Replied(PatchReply),
     /// A person spoke.
     Said(Command),
 }

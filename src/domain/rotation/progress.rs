@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::outcome::{Failure, Observation, Reply};
+use super::outcome::{Failure, Observation, PatchReply};
 use crate::domain::key::{KeyRef, Place};
 use crate::domain::named::named;
 use crate::domain::preflight::Check;
@@ -85,7 +85,7 @@ pub struct Attempt {
     /// When the request's own time limit ends.
     pub deadline: Timestamp,
     /// What came back. `None` while in flight, and after a crash: then it is unknown.
-    pub reply: Option<Reply>,
+    pub reply: Option<PatchReply>,
     /// Its sender ended before it could record a reply, so the request may outlive it.
     pub interrupted: bool,
 }

@@ -17,7 +17,7 @@ impl Engine {
         &self,
         actor: &str,
         id: RotationId,
-        verb: Verb,
+        verb: OperatorVerb,
         comment: Option<String>,
         hash: Option<&str>,
     ) -> Result<RotationRow, CommandError> {
@@ -29,20 +29,20 @@ impl Engine {
                 return Err(CommandError::ProposalChanged);
             }
             let (command, vote) = match verb {
-                Verb::Approve => match votes::approve(self, &row, actor, comment.as_deref()).await? {
+                OperatorVerb::Approve => match votes::approve(self, &row, actor, comment.as_deref()).await? {
                     Some((command, vote)) => (command, Some(vote)),
                     None => return Ok(row),
                 },
-                Verb::Withdraw => {
+                OperatorVerb::Withdraw => {
                     let (command, vote) = votes::withdraw(self, &row, actor).await?;
                     (command, Some(vote))
                 }
-                Verb::Reject => (Command::Reject, None),
-                Verb::Cancel => (Command::Cancel, None),
-                Verb::Resume => (Command::Resume, None),
-                Verb::Rollback => (Command::Rollback, None),
-                Verb::Accept => (Command::Accept, None),
-                Verb::Close => (Command::Close, None),
+                OperatorVerb::Reject => (Command::Reject, None),
+                OperatorVerb::Cancel => (Command::Cancel, None),
+                OperatorVerb::Resume => (Command::Resume, None),
+                OperatorVerb::Rollback => (Command::Rollback, None),
+                OperatorVerb::Accept => (Command::Accept, None),
+                OperatorVerb::Close => (Command::Close, None),
             };
             let outcome = Outcome::Said(command);
             let step = next(&row.rotation, &outcome, self.clock.now());
@@ -65,7 +65,7 @@ impl Engine {
 
 /// The verbs people have on a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
+pub enum OperatorVerb {
     /// Yes.
     Approve,
     /// Takes back the own yes, while nothing was sent.
@@ -84,19 +84,19 @@ pub enum Verb {
     Close,
 }
 
-impl Verb {
+impl OperatorVerb {
     /// The word used in the API and the CLI.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Verb::Approve => "approve",
-            Verb::Withdraw => "withdraw",
-            Verb::Reject => "reject",
-            Verb::Cancel => "cancel",
-            Verb::Resume => "resume",
-            Verb::Rollback => "rollback",
-            Verb::Accept => "accept",
-            Verb::Close => "close",
+            OperatorVerb::Approve => "approve",
+            OperatorVerb::Withdraw => "withdraw",
+            OperatorVerb::Reject => "reject",
+            OperatorVerb::Cancel => "cancel",
+            OperatorVerb::Resume => "resume",
+            OperatorVerb::Rollback => "rollback",
+            OperatorVerb::Accept => "accept",
+            OperatorVerb::Close => "close",
         }
     }
 }

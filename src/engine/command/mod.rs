@@ -7,7 +7,7 @@ mod decisions;
 mod projects;
 mod votes;
 
-pub use decisions::Verb;
+pub use decisions::OperatorVerb;
 pub use projects::{NewProject, ProjectEdit};
 
 use super::Engine;
@@ -115,7 +115,7 @@ impl Engine {
     /// Reads one rotation.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it does not exist.
     pub async fn rotation(&self, id: RotationId) -> Result<RotationRow, CommandError> {
         self.store.rotation(id).await?.ok_or(CommandError::NoRotation(id))
     }

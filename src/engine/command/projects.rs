@@ -30,7 +30,7 @@ pub struct NewProject {
     pub credential: Option<String>,
     /// A tag.
     pub environment: Option<String>,
-    /// The look-up that knows its keys.
+    /// The lookup that knows its keys.
     pub kms: Option<String>,
     /// AWS: the alias that points at the key to use.
     pub alias: Option<String>,
@@ -51,7 +51,7 @@ pub struct ProjectEdit {
     pub credential: Option<String>,
     /// A tag; empty takes it away.
     pub environment: Option<String>,
-    /// The look-up that knows its keys; null or empty takes it away.
+    /// The lookup that knows its keys; null or empty takes it away.
     pub kms: Patch<String>,
     /// AWS: the alias that points at the key to use; null or empty takes it away.
     pub alias: Patch<String>,
@@ -245,7 +245,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the project's look-up exists and knows keys of its provider.
+    /// Whether the project's lookup exists and knows keys of its provider.
     fn check_look_up(&self, project: &Project) -> Result<(), CommandError> {
         let bad = |field, rule| Err(CommandError::Invalid { field, rule });
         let mut provider = project.provider;
@@ -253,7 +253,7 @@ impl Engine {
             let Some(service) = self.kms.get(name) else {
                 return bad(
                     "kms",
-                    format!("no look-up {name:?} is configured; add [kms.{name}] or name another"),
+                    format!("no lookup {name:?} is configured; add [kms.{name}] or name another"),
                 );
             };
             match (service.provider(), project.provider) {
@@ -261,7 +261,7 @@ impl Engine {
                     return bad(
                         "kms",
                         format!(
-                            "the look-up {name:?} knows keys of {its}, and Atlas encrypts this project with {own}"
+                            "the lookup {name:?} knows keys of {its}, and Atlas encrypts this project with {own}"
                         ),
                     );
                 }

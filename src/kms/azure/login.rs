@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::super::error::{ErrorKind, KmsError};
-use super::super::http::{Http, Reply, below, send};
-use super::super::{AzureProof, Login};
+use super::super::http::{Http, KmsResponse, below, send};
+use super::super::{AzureCredential, Login};
 use crate::domain::time::monotonic;
 use crate::secret::Secret;
 
@@ -52,7 +52,7 @@ struct Held {
 }
 
 enum Source {
-    Application { tenant: String, client: String, proof: AzureProof },
+    Application { tenant: String, client: String, proof: AzureCredential },
     AppService { at: Url, header: Secret, client: Option<String> },
     Metadata { at: Url, client: Option<String> },
 }
@@ -83,8 +83,10 @@ impl Tokens {
         let tenant = tenant_id.or_else(|| env("AZURE_TENANT_ID"));
         let client = client_id.or_else(|| env("AZURE_CLIENT_ID"));
         let proof = proof
-            .or_else(|| env("AZURE_CLIENT_SECRET").map(|secret| AzureProof::Secret(Secret::new(secret))))
-            .or_else(|| env("AZURE_FEDERATED_TOKEN_FILE").map(|file| AzureProof::TokenFile(file.into())));
+            .or_else(|| env("AZURE_CLIENT_SECRET").map(|secret| AzureCredential::Secret(Secret::new(secret))))
+            .or_else(|| {
+                env("AZURE_FEDERATED_TOKEN_FILE").map(|file| AzureCredential::TokenFile(file.into()))
+            });
         let source = match (tenant, client, proof) {
             (Some(tenant), Some(client), Some(proof)) => Source::Application { tenant, client, proof },
             (None, _, Some(_)) if given => {
@@ -138,8 +140,8 @@ impl Tokens {
         let (reply, secret) = match &self.source {
             Source::Application { tenant, client, proof } => {
                 let (name, secret) = match proof {
-                    AzureProof::Secret(secret) => ("client_secret", secret.clone()),
-                    AzureProof::TokenFile(file) => ("client_assertion", federated(file)?),
+                    AzureCredential::Secret(secret) => ("client_secret", secret.clone()),
+                    AzureCredential::TokenFile(file) => ("client_assertion", federated(file)?),
                 };
                 let scope = format!("https://{cloud}/.default");
                 let mut form = vec![
@@ -148,7 +150,7 @@ impl Tokens {
                     ("scope", &scope),
                     (name, secret.expose()),
                 ];
-                if matches!(proof, AzureProof::TokenFile(_)) {
+                if matches!(proof, AzureCredential::TokenFile(_)) {
                     form.push(("client_assertion_type", ASSERTION));
                 }
                 let url = below(&self.authority(cloud)?, [tenant.as_str(), "oauth2", "v2.0", "token"]);
@@ -200,7 +202,7 @@ impl Tokens {
 impl fmt::Display for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
-            Source::Application { client, proof: AzureProof::Secret(_), .. } => {
+            Source::Application { client, proof: AzureCredential::Secret(_), .. } => {
                 write!(f, "the application {client} with its secret")
             }
             Source::Application { client, .. } => {
@@ -250,7 +252,7 @@ fn no_identity(error: &KmsError) -> KmsError {
     )
 }
 
-fn failure(reply: &Reply, source: &Source) -> KmsError {
+fn failure(reply: &KmsResponse, source: &Source) -> KmsError {
     let who = match source {
         Source::Application { .. } => SERVICE,
         _ => "the managed identity's endpoint",
@@ -308,7 +310,7 @@ mod tests {
     #[tokio::test]
     async fn an_authority_that_hangs_for_one_cloud_holds_up_no_other() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let proof = Some(AzureProof::Secret(Secret::new("canary")));
+        let proof = Some(AzureCredential::Secret(Secret::new("canary")));
         let Login::Azure { tenant_id, client_id, proof, .. } = login(Some("t"), Some("c"), proof) else {
             unreachable!()
         };
@@ -329,7 +331,7 @@ mod tests {
         Tokens::from(login, Duration::from_secs(1), look).map(|tokens| tokens.to_string())
     }
 
-    fn login(tenant: Option<&str>, client: Option<&str>, proof: Option<AzureProof>) -> Login {
+    fn login(tenant: Option<&str>, client: Option<&str>, proof: Option<AzureCredential>) -> Login {
         let own = |text: Option<&str>| text.map(str::to_owned);
         Login::Azure { tenant_id: own(tenant), client_id: own(client), proof, authority: None }
     }
@@ -339,7 +341,7 @@ mod tests {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let env = [("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c"), ("AZURE_CLIENT_SECRET", "canary")];
         let nothing = || login(None, None, None);
-        let file = || Some(AzureProof::TokenFile("/token".into()));
+        let file = || Some(AzureCredential::TokenFile("/token".into()));
         assert_eq!(source(nothing(), &env).unwrap(), "the application c with its secret");
         assert_eq!(
             source(login(Some("t"), Some("own"), file()), &env).unwrap(),

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::error::{ErrorKind, KmsError};
-use super::http::{Http, Reply, below, send};
+use super::http::{Http, KmsResponse, below, send};
 use super::{
     Connected, Found, KeyService, KeyState, KmsOptions, PROBE, SetupError, Unfit, Watched, from_seconds,
     within,
@@ -285,7 +285,7 @@ fn rank<'a>(version: &'a Version, watched: &AzureKey) -> (Option<Timestamp>, boo
 pub(super) fn version(body: &Value, kid: Option<&str>, key: &AzureKey) -> Result<Version, KmsError> {
     let kid = kid.unwrap_or_default();
     let Ok(KeyRef::Azure(found)) = KeyRef::parse(Provider::Azure, kid) else {
-        return Err(KmsError::broken(format!("{SERVICE} names a version that is none: {kid:?}")));
+        return Err(KmsError::broken(format!("{SERVICE} names a version that is not valid: {kid:?}")));
     };
     let same = found.vault() == key.vault()
         && found.cloud() == key.cloud()
@@ -325,7 +325,7 @@ pub(super) fn same_list(first: &Url, link: &str) -> Result<Url, KmsError> {
     })
 }
 
-pub(super) fn failure(reply: &Reply, grant: &str) -> KmsError {
+pub(super) fn failure(reply: &KmsResponse, grant: &str) -> KmsError {
     let body = reply.json();
     let error = &body["error"];
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -369,7 +369,7 @@ pub(super) fn failure(reply: &Reply, grant: &str) -> KmsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kms::{AzureProof, Login};
+    use crate::kms::{AzureCredential, Login};
     use crate::secret::Secret;
 
     fn azure(endpoint: Option<&str>, authority: Option<&str>) -> Azure {
@@ -378,7 +378,7 @@ mod tests {
         let login = Login::Azure {
             tenant_id: Some("t".to_owned()),
             client_id: Some("c".to_owned()),
-            proof: Some(AzureProof::Secret(Secret::new("canary"))),
+            proof: Some(AzureCredential::Secret(Secret::new("canary"))),
             authority: url(authority),
         };
         let timeout = Duration::from_secs(1);

@@ -141,14 +141,14 @@ fn allowed(world: &World, caller: &Caller, action: &str, resource: &str) -> Resu
     Err(refuse(400, "AccessDeniedException", message))
 }
 
-struct Key {
+struct AwsKey {
     id: String,
     arn: String,
     state: KeyState,
 }
 
 /// The key behind an id, an alias, or the ARN of either.
-fn find(world: &World, caller: &Caller, id: &Value) -> Result<Key, Refused> {
+fn find(world: &World, caller: &Caller, id: &Value) -> Result<AwsKey, Refused> {
     let text = id.as_str().unwrap_or_default();
     let region = &caller.region;
     let (account, name) = match text.strip_prefix("arn:") {
@@ -175,12 +175,12 @@ fn find(world: &World, caller: &Caller, id: &Value) -> Result<Key, Refused> {
     let arn = format!("arn:aws:kms:{region}:{account}:key/{id}");
     let here = world.facts(&id).region.is_none_or(|own| own == *region);
     match world.state(&id).filter(|state| here && *state != KeyState::Destroyed && !id.contains([':', '/'])) {
-        Some(state) => Ok(Key { id, arn, state }),
+        Some(state) => Ok(AwsKey { id, arn, state }),
         None => Err(refuse(400, "NotFoundException", format!("Key '{arn}' does not exist"))),
     }
 }
 
-fn describe(world: &World, key: &Key, now: Timestamp) -> Value {
+fn describe(world: &World, key: &AwsKey, now: Timestamp) -> Value {
     let facts = world.facts(&key.id);
     let spec = facts.kind.as_deref().unwrap_or("SYMMETRIC_DEFAULT");
     let state = match key.state {
@@ -243,7 +243,7 @@ fn list_aliases(world: &World, caller: &Caller, body: &Value) -> Result<Value, R
     Ok(reply)
 }
 
-fn usable(world: &World, key: &Key) -> Result<(), Refused> {
+fn usable(world: &World, key: &AwsKey) -> Result<(), Refused> {
     let facts = world.facts(&key.id);
     if facts.kind.as_deref().is_some_and(|spec| spec != "SYMMETRIC_DEFAULT") {
         let message = format!("{} key usage or spec does not fit this operation.", key.arn);

@@ -73,7 +73,7 @@ pub struct Facts {
     pub not_before: Option<Timestamp>,
     /// When it will be gone.
     pub deletion_date: Option<Timestamp>,
-    /// AWS: the one region it exists in; all of them when there is none.
+    /// AWS: the one region it exists in; all of them when no region is named.
     pub region: Option<String>,
     /// AWS: the key spec; Azure: the key type; Google: the purpose.
     pub kind: Option<String>,

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::forge::Forge;
 use super::post::{Message, Rules, Verdict};
-use super::{Bad, Desk, Sender, as_sent, keys, seconds};
+use super::{Bad, Sender, Sending, as_sent, keys, seconds};
 use crate::sim::ids::{ORG, object_id};
 
 const RULES: Rules = Rules {
@@ -94,20 +94,20 @@ enum Encoding {
 }
 
 impl Alerts {
-    fn alert(&self, id: &str, desk: &Desk) -> Value {
-        let (group, now) = (&self.group_id, seconds(desk.now));
+    fn alert(&self, id: &str, sending: &Sending) -> Value {
+        let (group, now) = (&self.group_id, seconds(sending.now));
         let name = self.project_name.as_deref().unwrap_or(group);
         let mut alert = json!({
             "id": id, "groupId": group, "orgId": ORG, "alertConfigId": object_id(&[group, &self.event]),
             "eventTypeName": self.event, "status": self.action.status(),
             "created": now, "updated": now, "lastNotified": now,
             "humanReadable": format!("{}. Project: {name} Organization: Demo", self.words()),
-            "links": [{ "rel": "self", "href": format!("{}/api/atlas/v2/groups/{group}/alerts/{id}", desk.office.base_url) }],
+            "links": [{ "rel": "self", "href": format!("{}/api/atlas/v2/groups/{group}/alerts/{id}", sending.event_source.base_url) }],
         });
         match self.action {
             Action::Close | Action::Cancel => alert["resolved"] = json!(now),
             Action::Acknowledge => {
-                alert["acknowledgedUntil"] = json!(seconds(desk.now + Duration::from_secs(86_400)));
+                alert["acknowledgedUntil"] = json!(seconds(sending.now + Duration::from_secs(86_400)));
                 alert["acknowledgingUsername"] = json!("ada@example.com");
                 alert["acknowledgementComment"] = json!("seen");
             }
@@ -140,10 +140,10 @@ impl Sender for Alerts {
         }
     }
 
-    fn messages(&self, count: u32, desk: &Desk) -> Result<Vec<Message>, Bad> {
+    fn messages(&self, count: u32, sending: &Sending) -> Result<Vec<Message>, Bad> {
         let one = |_| {
             let id = self.alert_id.clone().unwrap_or_else(|| keys::random_hex(12));
-            let body = self.body.as_ref().map_or_else(|| self.alert(&id, desk).to_string(), as_sent);
+            let body = self.body.as_ref().map_or_else(|| self.alert(&id, sending).to_string(), as_sent);
             let mut message = Message::post(
                 id,
                 body,
@@ -155,14 +155,14 @@ impl Sender for Alerts {
         Ok((0..count).map(one).collect())
     }
 
-    fn stamps(&self, message: &Message, _: u32, desk: &Desk) -> Result<Vec<(String, String)>, Bad> {
-        let Some(secret) = self.secret.as_ref().filter(|_| !desk.forges(Forge::Unsigned)) else {
+    fn stamps(&self, message: &Message, _: u32, sending: &Sending) -> Result<Vec<(String, String)>, Bad> {
+        let Some(secret) = self.secret.as_ref().filter(|_| !sending.forges(Forge::Unsigned)) else {
             return Ok(Vec::new());
         };
-        let secret = if desk.forges(Forge::Stranger) { "not the secret" } else { secret };
+        let secret = if sending.forges(Forge::Stranger) { "not the secret" } else { secret };
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
         let mut tag = hmac::sign(&key, &message.body).as_ref().to_vec();
-        if desk.forges(Forge::Signature) {
+        if sending.forges(Forge::Signature) {
             tag = keys::spoilt(tag);
         }
         let text = match self.encoding {

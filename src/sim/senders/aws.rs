@@ -10,7 +10,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Bad, Desk, keys, seconds};
+use super::{Bad, Sending, keys, seconds};
 
 /// The fields of [`Change`].
 pub(super) const FIELDS: [&str; 11] = [
@@ -109,18 +109,18 @@ impl Change {
     }
 
     /// The event's id and text.
-    pub(super) fn event(&self, desk: &Desk) -> Result<(String, Value), Bad> {
+    pub(super) fn event(&self, sending: &Sending) -> Result<(String, Value), Bad> {
         let id = keys::random_uuid();
         let call = CALLS.contains(&self.event.as_str());
         let (name, resources, detail) = if call {
-            ("AWS API Call via CloudTrail", Vec::new(), self.call(desk)?)
+            ("AWS API Call via CloudTrail", Vec::new(), self.call(sending)?)
         } else {
             let (_, arn) = self.key()?;
             (self.event.as_str(), vec![arn], self.detail()?)
         };
         let event = json!({
             "version": "0", "id": id, "detail-type": name, "source": self.source, "account": self.account,
-            "time": seconds(desk.now), "region": self.region(), "resources": resources, "detail": detail,
+            "time": seconds(sending.now), "region": self.region(), "resources": resources, "detail": detail,
         });
         Ok((id, event))
     }
@@ -140,14 +140,14 @@ impl Change {
             ROTATION | EXPIRATION | REMOVAL => {}
             other => {
                 let known = [ROTATION, EXPIRATION, REMOVAL].into_iter().chain(CALLS).collect::<Vec<_>>();
-                return Err(Bad::new("event", format!("{other:?} is none of {}", known.join(", "))));
+                return Err(Bad::new("event", format!("{other:?} is not one of {}", known.join(", "))));
             }
         }
         Ok(detail)
     }
 
     /// A call as CloudTrail saw it.
-    fn call(&self, desk: &Desk) -> Result<Value, Bad> {
+    fn call(&self, sending: &Sending) -> Result<Value, Bad> {
         let of_alias = self.event.ends_with("Alias");
         let (mut parameters, mut named) = (json!({}), Vec::new());
         if of_alias {
@@ -183,7 +183,7 @@ impl Change {
         let mut detail = json!({
             "eventVersion": "1.11",
             "userIdentity": { "type": "AssumedRole", "arn": arn, "accountId": self.account },
-            "eventTime": seconds(desk.now), "eventSource": "kms.amazonaws.com", "eventName": self.event,
+            "eventTime": seconds(sending.now), "eventSource": "kms.amazonaws.com", "eventName": self.event,
             "awsRegion": self.region(), "sourceIPAddress": "203.0.113.7", "requestParameters": parameters,
             "responseElements": null, "requestID": keys::random_uuid(), "eventID": keys::random_uuid(),
             "readOnly": false, "resources": resources, "eventType": "AwsApiCall", "managementEvent": true,

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::forge::Forge;
 use super::keys::{self, Signer};
 use super::post::{Attempt, Message, Rules, Verdict};
-use super::{Bad, Desk, Sender, epoch};
+use super::{Bad, Sender, Sending, epoch};
 use crate::domain::time::Timestamp;
 
 /// Success is 200 to 204 and nothing else; four refusals are final.
@@ -142,14 +142,14 @@ fn first() -> u8 {
 }
 
 /// A key version as its identifier says it.
-struct Key<'a> {
+struct VaultKey<'a> {
     id: &'a str,
     vault: &'a str,
     name: &'a str,
     version: &'a str,
 }
 
-impl<'a> Key<'a> {
+impl<'a> VaultKey<'a> {
     fn parse(id: &'a str) -> Option<Self> {
         let (host, path) = id.strip_prefix("https://")?.split_once("/keys/")?;
         let (name, version) = path.split_once('/')?;
@@ -159,9 +159,9 @@ impl<'a> Key<'a> {
 }
 
 impl EventGrid {
-    fn key(&self) -> Result<Key<'_>, Bad> {
+    fn key(&self) -> Result<VaultKey<'_>, Bad> {
         let id = self.key.as_deref().ok_or_else(|| Bad::new("key", "this event is about a key version"))?;
-        Key::parse(id)
+        VaultKey::parse(id)
             .ok_or_else(|| Bad::new("key", "it must be https://VAULT.vault.azure.net/keys/NAME/VERSION"))
     }
 
@@ -173,8 +173,8 @@ impl EventGrid {
     }
 
     /// What the event says of the key.
-    fn data(&self, key: &Key) -> Value {
-        let Key { id, vault, name, version } = key;
+    fn data(&self, key: &VaultKey) -> Value {
+        let VaultKey { id, vault, name, version } = key;
         if self.event == POLICY {
             return json!({
                 "Id": format!("https://{vault}.vault.azure.net"), "VaultName": vault, "ObjectType": "Vault",
@@ -194,12 +194,12 @@ impl EventGrid {
         })
     }
 
-    fn event(&self, desk: &Desk) -> Result<(String, Value), Bad> {
+    fn event(&self, sending: &Sending) -> Result<(String, Value), Bad> {
         let key = self.key()?;
         let (id, data) = (keys::random_uuid(), self.data(&key));
         let subject = if self.event == POLICY { key.vault } else { key.name };
         let (topic, kind) = (self.topic(key.vault), format!("Microsoft.KeyVault.{}", self.event));
-        let at = ticks(desk.now);
+        let at = ticks(sending.now);
         let event = match self.schema {
             Schema::EventGrid => json!({
                 "id": id, "topic": topic, "subject": subject, "eventType": kind, "eventTime": at, "data": data,
@@ -235,13 +235,13 @@ impl EventGrid {
     }
 
     /// The POST that asks for its code back.
-    fn validation(&self, desk: &Desk) -> Message {
+    fn validation(&self, sending: &Sending) -> Message {
         let (id, code) = (keys::random_uuid(), keys::random_uuid().to_uppercase());
-        let url = format!("{}/senders/azure/validate?code={code}", desk.office.base_url);
+        let url = format!("{}/senders/azure/validate?code={code}", sending.event_source.base_url);
         let topic = self.topic(self.key().map_or("kw-demo", |key| key.vault));
         let event = json!([{
             "id": id, "topic": topic, "subject": "", "eventType": "Microsoft.EventGrid.SubscriptionValidationEvent",
-            "eventTime": ticks(desk.now), "data": { "validationCode": code, "validationUrl": url },
+            "eventTime": ticks(sending.now), "data": { "validationCode": code, "validationUrl": url },
             "metadataVersion": "1", "dataVersion": "2",
         }]);
         let mut message = self.request(&id, &event, VALIDATION);
@@ -293,18 +293,18 @@ fn ticks(at: Timestamp) -> String {
 }
 
 impl Entra {
-    fn claims(&self, desk: &Desk) -> Result<Value, Bad> {
-        let tenant = match desk.forge {
+    fn claims(&self, sending: &Sending) -> Result<Value, Bad> {
+        let tenant = match sending.forge {
             Some(Forge::Issuer) => OTHER_APP,
             _ => &self.tenant_id,
         };
-        let app = if desk.forges(Forge::AppId) { OTHER_APP } else { &self.app_id };
-        let audience = if desk.forges(Forge::Audience) { OTHER_APP } else { &self.audience };
+        let app = if sending.forges(Forge::AppId) { OTHER_APP } else { &self.app_id };
+        let audience = if sending.forges(Forge::Audience) { OTHER_APP } else { &self.audience };
         let day = Duration::from_secs(86_400);
-        let from = match desk.forge {
-            Some(Forge::Expired) => desk.now - day * 2,
-            Some(Forge::Early) => desk.now + day,
-            _ => desk.now,
+        let from = match sending.forge {
+            Some(Forge::Expired) => sending.now - day * 2,
+            Some(Forge::Early) => sending.now + day,
+            _ => sending.now,
         };
         let mut claims = json!({
             "aud": audience, "iat": epoch(from), "nbf": epoch(from), "exp": epoch(from + day), "tid": tenant,
@@ -355,7 +355,7 @@ impl Sender for EventGrid {
         ]
     }
 
-    fn messages(&self, count: u32, desk: &Desk) -> Result<Vec<Message>, Bad> {
+    fn messages(&self, count: u32, sending: &Sending) -> Result<Vec<Message>, Bad> {
         if !EVENTS.contains(&self.event.as_str()) {
             return Err(Bad::new("event", format!("it must be one of {}", EVENTS.join(", "))));
         }
@@ -364,15 +364,15 @@ impl Sender for EventGrid {
             return Ok((0..count).map(|_| self.options()).collect());
         }
         if handshake {
-            return Ok((0..count).map(|_| self.validation(desk)).collect());
+            return Ok((0..count).map(|_| self.validation(sending)).collect());
         }
         if self.event == DELETION {
             let event = json!([{ "id": keys::random_uuid(), "eventType": "Microsoft.EventGrid.SubscriptionDeletedEvent",
-                "topic": self.topic("kw-demo"), "subject": "", "eventTime": ticks(desk.now), "data": {},
+                "topic": self.topic("kw-demo"), "subject": "", "eventTime": ticks(sending.now), "data": {},
                 "metadataVersion": "1", "dataVersion": "1" }]);
             return Ok(vec![self.request(&keys::random_uuid(), &event, DELETION)]);
         }
-        let events = (0..count).map(|_| self.event(desk)).collect::<Result<Vec<_>, Bad>>()?;
+        let events = (0..count).map(|_| self.event(sending)).collect::<Result<Vec<_>, Bad>>()?;
         if self.batch {
             let (ids, events): (Vec<_>, Vec<_>) = events.into_iter().unzip();
             let mut message = self.request(&ids[0], &json!(events), "Notification");
@@ -387,19 +387,25 @@ impl Sender for EventGrid {
         Ok(events.into_iter().map(one).collect())
     }
 
-    fn stamps(&self, message: &Message, attempt: u32, desk: &Desk) -> Result<Vec<(String, String)>, Bad> {
+    fn stamps(
+        &self,
+        message: &Message,
+        attempt: u32,
+        sending: &Sending,
+    ) -> Result<Vec<(String, String)>, Bad> {
         let mut stamps = Vec::new();
         if message.method == Method::POST {
             stamps.push(("aeg-delivery-count".to_owned(), (attempt - 1).to_string()));
         }
-        if !desk.forges(Forge::Unsigned) {
+        if !sending.forges(Forge::Unsigned) {
             for (name, value) in &self.headers {
-                let value = if self.entra.is_none() { desk.proof(value) } else { value.clone() };
+                let value = if self.entra.is_none() { sending.proof(value) } else { value.clone() };
                 stamps.push((name.clone(), value));
             }
         }
         if let Some(entra) = &self.entra
-            && let Some(token) = desk.office.keys.token(Signer::Entra, &entra.claims(desk)?, desk.forge)
+            && let Some(token) =
+                sending.event_source.keys.token(Signer::Entra, &entra.claims(sending)?, sending.forge)
         {
             stamps.push(("Authorization".to_owned(), format!("Bearer {token}")));
         }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::forge::Forge;
 use super::post::{self, Attempt, Message, Verdict};
-use super::{Bad, Desk, Kind, Sender, off_thread, read, take};
+use super::{Bad, Kind, Sender, Sending, off_thread, read, take};
 use crate::sim::Shared;
 
 /// The fields of [`Delivery`].
@@ -117,10 +117,10 @@ impl Order {
     }
 
     /// The requests in the order they are sent, each with the headers of its first try; a replay is
-    /// none of its own.
+    /// not one of its own.
     fn prepare(&self, sim: &Shared) -> Result<Vec<Prepared>, Bad> {
-        let desk = self.desk(sim);
-        let mut messages = self.sender.messages(self.delivery.count, &desk)?;
+        let sending = self.sending(sim);
+        let mut messages = self.sender.messages(self.delivery.count, &sending)?;
         if self.delivery.shuffle {
             messages.reverse();
         }
@@ -130,16 +130,16 @@ impl Order {
                 message.body.resize(self.delivery.oversize, b' ');
             }
             for _ in 0..=u32::from(self.delivery.duplicate) {
-                let stamps = self.sender.stamps(&message, 1, &desk)?;
+                let stamps = self.sender.stamps(&message, 1, &sending)?;
                 prepared.push(Prepared { message: message.clone(), stamps });
             }
         }
         Ok(prepared)
     }
 
-    fn desk<'a>(&'a self, sim: &'a Shared) -> Desk<'a> {
-        Desk {
-            office: &sim.office,
+    fn sending<'a>(&'a self, sim: &'a Shared) -> Sending<'a> {
+        Sending {
+            event_source: &sim.event_source,
             now: sim.clock.now(),
             url: &self.delivery.url,
             forge: self.delivery.forge,
@@ -161,13 +161,14 @@ impl Order {
         };
         for tried in 1..=most {
             if tried > 1 {
-                match self.sender.stamps(message, tried, &self.desk(sim)) {
+                match self.sender.stamps(message, tried, &self.sending(sim)) {
                     Ok(fresh) => stamps = fresh,
                     Err(bad) => sent.reason = Some(bad.error),
                 }
             }
             let reply =
-                post::send(sim.office.client(), &self.delivery.url, &wire, &stamps, rules.patience).await;
+                post::send(sim.event_source.client(), &self.delivery.url, &wire, &stamps, rules.patience)
+                    .await;
             let verdict = reply.status.map_or(Verdict::Again, rules.verdict);
             let wait = rules.wait(tried, &reply);
             sent.delivered = verdict == Verdict::Done;

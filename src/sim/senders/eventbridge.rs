@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::aws::{self, Change};
 use super::forge::Forge;
 use super::post::{Message, Rules, Verdict};
-use super::{Bad, Desk, Sender, as_sent, read, take};
+use super::{Bad, Sender, Sending, as_sent, read, take};
 
 /// Five seconds; every refusal but "too many" is final.
 const RULES: Rules = Rules {
@@ -96,9 +96,9 @@ impl Sender for Destination {
         &[Forge::Signature, Forge::Unsigned]
     }
 
-    fn messages(&self, count: u32, desk: &Desk) -> Result<Vec<Message>, Bad> {
+    fn messages(&self, count: u32, sending: &Sending) -> Result<Vec<Message>, Bad> {
         let one = |_| {
-            let (id, event) = self.change.event(desk)?;
+            let (id, event) = self.change.event(sending)?;
             let body = self.connection.body.as_ref().map_or_else(|| event.to_string(), as_sent);
             let mut message = Message::post(
                 id,
@@ -117,21 +117,21 @@ impl Sender for Destination {
         (0..count).map(one).collect()
     }
 
-    fn stamps(&self, _: &Message, _: u32, desk: &Desk) -> Result<Vec<(String, String)>, Bad> {
+    fn stamps(&self, _: &Message, _: u32, sending: &Sending) -> Result<Vec<(String, String)>, Bad> {
         let Connection { api_key, basic, bearer, .. } = &self.connection;
-        if desk.forges(Forge::Unsigned) {
+        if sending.forges(Forge::Unsigned) {
             return Ok(Vec::new());
         }
         let mut stamps = Vec::new();
         if let Some(key) = api_key {
-            stamps.push((key.header.clone(), desk.proof(&key.value)));
+            stamps.push((key.header.clone(), sending.proof(&key.value)));
         }
         if let Some(Basic { user, password }) = basic {
-            let pair = STANDARD.encode(format!("{user}:{}", desk.proof(password)));
+            let pair = STANDARD.encode(format!("{user}:{}", sending.proof(password)));
             stamps.push(("Authorization".to_owned(), format!("Basic {pair}")));
         }
         if let Some(token) = bearer {
-            stamps.push(("Authorization".to_owned(), format!("Bearer {}", desk.proof(token))));
+            stamps.push(("Authorization".to_owned(), format!("Bearer {}", sending.proof(token))));
         }
         Ok(stamps)
     }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::forge::Forge;
 use super::keys::{self, Signer};
 use super::post::{Message, Rules, Verdict};
-use super::{Bad, Desk, Sender, as_sent, epoch, millis};
+use super::{Bad, Sender, Sending, as_sent, epoch, millis};
 
 /// Everything but five statuses is tried again until the message is too old.
 const RULES: Rules = Rules {
@@ -79,7 +79,7 @@ fn yes() -> bool {
 }
 
 /// A key, or one of its versions, as its path says it.
-struct Key<'a> {
+struct VersionName<'a> {
     path: &'a str,
     project: &'a str,
     location: &'a str,
@@ -88,7 +88,7 @@ struct Key<'a> {
     version: Option<&'a str>,
 }
 
-impl<'a> Key<'a> {
+impl<'a> VersionName<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let parts: Vec<&str> = text.split('/').collect();
         let (key, version) = match parts.as_slice() {
@@ -104,20 +104,20 @@ impl<'a> Key<'a> {
 }
 
 impl Push {
-    fn key(&self) -> Result<Key<'_>, Bad> {
-        Key::parse(&self.key).ok_or_else(|| {
+    fn key(&self) -> Result<VersionName<'_>, Bad> {
+        VersionName::parse(&self.key).ok_or_else(|| {
             Bad::new("key", "it must be projects/P/locations/L/keyRings/R/cryptoKeys/K[/cryptoKeyVersions/N]")
         })
     }
 
-    fn log_entry(&self, key: &Key, desk: &Desk) -> Result<Value, Bad> {
+    fn log_entry(&self, key: &VersionName, sending: &Sending) -> Result<Value, Bad> {
         if PLATFORM.contains(&self.event.as_str()) {
-            return Ok(self.platform(key, desk));
+            return Ok(self.platform(key, sending));
         }
         let of_version = OF_VERSIONS.contains(&self.event.as_str());
         if !of_version && !OF_KEYS.contains(&self.event.as_str()) {
             let known: Vec<_> = OF_KEYS.into_iter().chain(OF_VERSIONS).chain(PLATFORM).collect();
-            return Err(Bad::new("event", format!("{:?} is none of {}", self.event, known.join(", "))));
+            return Err(Bad::new("event", format!("{:?} is not one of {}", self.event, known.join(", "))));
         }
         let version = key.version.ok_or_else(|| Bad::new("key", "this event needs /cryptoKeyVersions/N"))?;
         let full = format!("{}/cryptoKeyVersions/{version}", key.path);
@@ -137,7 +137,7 @@ impl Push {
             _ => (json!({ "name": full }), json!({ "name": full })),
         };
         let mut entry =
-            frame(key, of_version.then_some(version), "cloudaudit.googleapis.com%2Factivity", desk);
+            frame(key, of_version.then_some(version), "cloudaudit.googleapis.com%2Factivity", sending);
         let mut payload = json!({
             "@type": "type.googleapis.com/google.cloud.audit.AuditLog", "serviceName": "cloudkms.googleapis.com",
             "methodName": method, "resourceName": if of_version { full.as_str() } else { key.path },
@@ -154,11 +154,11 @@ impl Push {
     }
 
     /// What the key service logs of its own doing.
-    fn platform(&self, key: &Key, desk: &Desk) -> Value {
+    fn platform(&self, key: &VersionName, sending: &Sending) -> Value {
         let of_key = self.event == PLATFORM[0];
         let name = if of_key { "CryptoKeyEvent" } else { "CryptoKeyVersionEvent" };
         let version = key.version.filter(|_| !of_key);
-        let mut entry = frame(key, version, "cloudkms.googleapis.com%2Fkey_events", desk);
+        let mut entry = frame(key, version, "cloudkms.googleapis.com%2Fkey_events", sending);
         let status = if self.status_code == 0 { json!({}) } else { json!({ "code": self.status_code }) };
         entry["jsonPayload"] = json!({
             "@type": format!("type.googleapis.com/google.cloud.kms.logging.v1.{name}"),
@@ -169,7 +169,7 @@ impl Push {
 }
 
 /// A log entry without its payload.
-fn frame(key: &Key, version: Option<&str>, log: &str, desk: &Desk) -> Value {
+fn frame(key: &VersionName, version: Option<&str>, log: &str, sending: &Sending) -> Value {
     let mut labels = json!({
         "project_id": key.project, "location": key.location, "key_ring_id": key.ring, "crypto_key_id": key.name,
     });
@@ -182,7 +182,7 @@ fn frame(key: &Key, version: Option<&str>, log: &str, desk: &Desk) -> Value {
     };
     json!({
         "insertId": keys::random_hex(6), "logName": format!("projects/{}/logs/{log}", key.project),
-        "timestamp": millis(desk.now), "receiveTimestamp": millis(desk.now), "severity": "NOTICE",
+        "timestamp": millis(sending.now), "receiveTimestamp": millis(sending.now), "severity": "NOTICE",
         "resource": { "type": kind, "labels": labels },
     })
 }
@@ -212,18 +212,18 @@ impl Sender for Push {
         ]
     }
 
-    fn messages(&self, count: u32, desk: &Desk) -> Result<Vec<Message>, Bad> {
+    fn messages(&self, count: u32, sending: &Sending) -> Result<Vec<Message>, Bad> {
         let key = self.key()?;
         let own = format!("projects/{}/subscriptions/atlas-cmk-push", key.project);
         let subscription = self.subscription.as_deref().unwrap_or(&own);
         let one = |number: u32| {
             // Ids are decimal numbers that grow, yet nobody may rely on that.
-            let id = format!("{}{number:04}", desk.now.as_micros());
+            let id = format!("{}{number:04}", sending.now.as_micros());
             let entry = match &self.body {
                 Some(body) => as_sent(body),
-                None => self.log_entry(&key, desk)?.to_string(),
+                None => self.log_entry(&key, sending)?.to_string(),
             };
-            let at = millis(desk.now);
+            let at = millis(sending.now);
             let agent = [("Content-Type", "application/json"), ("User-Agent", "CloudPubSub-Google")];
             if !self.wrapped {
                 let mut message = Message::post(id.clone(), entry, &agent);
@@ -254,35 +254,35 @@ impl Sender for Push {
         (0..count).map(one).collect()
     }
 
-    fn stamps(&self, _: &Message, _: u32, desk: &Desk) -> Result<Vec<(String, String)>, Bad> {
+    fn stamps(&self, _: &Message, _: u32, sending: &Sending) -> Result<Vec<(String, String)>, Bad> {
         let Some(email) = &self.email else { return Ok(Vec::new()) };
         let hour = Duration::from_secs(3600);
-        let from = match desk.forge {
-            Some(Forge::Expired) => desk.now - hour * 3,
-            Some(Forge::Early) => desk.now + hour,
-            _ => desk.now,
+        let from = match sending.forge {
+            Some(Forge::Expired) => sending.now - hour * 3,
+            Some(Forge::Early) => sending.now + hour,
+            _ => sending.now,
         };
-        let audience = match (desk.forge, &self.audience) {
+        let audience = match (sending.forge, &self.audience) {
             (Some(Forge::Audience), _) => "https://somebody-else.example.com/push",
             (_, Some(audience)) => audience,
-            (_, None) => desk.url.as_str(),
+            (_, None) => sending.url.as_str(),
         };
-        let issuer = if desk.forges(Forge::Issuer) {
+        let issuer = if sending.forges(Forge::Issuer) {
             "https://accounts.example.com"
         } else {
             "https://accounts.google.com"
         };
-        let email = if desk.forges(Forge::Email) {
+        let email = if sending.forges(Forge::Email) {
             "somebody@another-project.iam.gserviceaccount.com"
         } else {
             email
         };
         let claims = json!({
             "aud": audience, "azp": "113774264463038321964", "email": email,
-            "email_verified": !desk.forges(Forge::EmailUnverified), "iat": epoch(from), "exp": epoch(from + hour),
+            "email_verified": !sending.forges(Forge::EmailUnverified), "iat": epoch(from), "exp": epoch(from + hour),
             "iss": issuer, "sub": "113774264463038321964",
         });
-        let token = desk.office.keys.token(Signer::Google, &claims, desk.forge);
+        let token = sending.event_source.keys.token(Signer::Google, &claims, sending.forge);
         Ok(token.map(|token| ("Authorization".to_owned(), format!("Bearer {token}"))).into_iter().collect())
     }
 }

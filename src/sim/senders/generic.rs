@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 use super::forge::Forge;
 use super::post::{Message, Rules, Verdict};
-use super::{Bad, Desk, Sender, as_sent, epoch, keys, millis};
+use super::{Bad, Sender, Sending, as_sent, epoch, keys, millis};
 
 /// What Standard Webhooks say; CloudEvents name no schedule.
 const RULES: Rules = Rules {
@@ -100,11 +100,11 @@ impl CloudEvents {
             .unwrap_or_else(|| data(self.group_id.as_deref(), self.key.as_deref(), self.reason.as_deref()))
     }
 
-    fn event(&self, desk: &Desk) -> (String, Value) {
+    fn event(&self, sending: &Sending) -> (String, Value) {
         let id = self.id.clone().unwrap_or_else(keys::random_uuid);
         let mut event = json!({
             "specversion": "1.0", "id": id, "source": self.source, "type": self.event,
-            "time": millis(desk.now), "datacontenttype": "application/json",
+            "time": millis(sending.now), "datacontenttype": "application/json",
         });
         if self.data_base64 {
             event["data_base64"] = json!(STANDARD.encode(self.content().to_string()));
@@ -114,9 +114,9 @@ impl CloudEvents {
         (id, event)
     }
 
-    fn binary(&self, desk: &Desk) -> Message {
+    fn binary(&self, sending: &Sending) -> Message {
         let id = self.id.clone().unwrap_or_else(keys::random_uuid);
-        let time = millis(desk.now);
+        let time = millis(sending.now);
         let mut message =
             Message::post(id.clone(), self.content().to_string(), &[("Content-Type", "application/json")]);
         for (name, value) in [
@@ -159,28 +159,28 @@ impl Sender for CloudEvents {
         }
     }
 
-    fn messages(&self, count: u32, desk: &Desk) -> Result<Vec<Message>, Bad> {
+    fn messages(&self, count: u32, sending: &Sending) -> Result<Vec<Message>, Bad> {
         let structured = [("Content-Type", "application/cloudevents+json; charset=utf-8")];
         Ok(match self.mode {
-            Mode::Binary => (0..count).map(|_| self.binary(desk)).collect(),
+            Mode::Binary => (0..count).map(|_| self.binary(sending)).collect(),
             Mode::Structured => (0..count)
                 .map(|_| {
-                    let (id, event) = self.event(desk);
+                    let (id, event) = self.event(sending);
                     Message::post(id, event.to_string(), &structured)
                 })
                 .collect(),
             Mode::Batch => {
-                let (ids, events): (Vec<_>, Vec<_>) = (0..count).map(|_| self.event(desk)).unzip();
+                let (ids, events): (Vec<_>, Vec<_>) = (0..count).map(|_| self.event(sending)).unzip();
                 let kind = [("Content-Type", "application/cloudevents-batch+json; charset=utf-8")];
                 vec![Message::post(ids.join(" "), json!(events).to_string(), &kind)]
             }
         })
     }
 
-    fn stamps(&self, _: &Message, _: u32, desk: &Desk) -> Result<Vec<(String, String)>, Bad> {
-        let token = self.token.as_ref().filter(|_| !desk.forges(Forge::Unsigned));
+    fn stamps(&self, _: &Message, _: u32, sending: &Sending) -> Result<Vec<(String, String)>, Bad> {
+        let token = self.token.as_ref().filter(|_| !sending.forges(Forge::Unsigned));
         Ok(token
-            .map(|token| ("Authorization".to_owned(), format!("Bearer {}", desk.proof(token))))
+            .map(|token| ("Authorization".to_owned(), format!("Bearer {}", sending.proof(token))))
             .into_iter()
             .collect())
     }
@@ -220,15 +220,17 @@ enum Envelope {
 }
 
 impl Standard {
-    fn request(&self, id: &str, desk: &Desk) -> Value {
+    fn request(&self, id: &str, sending: &Sending) -> Value {
         let data = self
             .data
             .clone()
             .unwrap_or_else(|| data(self.group_id.as_deref(), self.key.as_deref(), self.reason.as_deref()));
         match self.envelope {
-            Envelope::Standard => json!({ "type": self.event, "timestamp": millis(desk.now), "data": data }),
+            Envelope::Standard => {
+                json!({ "type": self.event, "timestamp": millis(sending.now), "data": data })
+            }
             Envelope::CloudEvents => json!({
-                "specversion": "1.0", "id": id, "source": source(), "type": self.event, "time": millis(desk.now),
+                "specversion": "1.0", "id": id, "source": source(), "type": self.event, "time": millis(sending.now),
                 "datacontenttype": "application/json", "data": data,
             }),
         }
@@ -253,25 +255,25 @@ impl Sender for Standard {
         &[Forge::Signature, Forge::Unsigned, Forge::Stranger, Forge::Expired, Forge::Early]
     }
 
-    fn messages(&self, count: u32, desk: &Desk) -> Result<Vec<Message>, Bad> {
+    fn messages(&self, count: u32, sending: &Sending) -> Result<Vec<Message>, Bad> {
         let kind = match self.envelope {
             Envelope::Standard => "application/json",
             Envelope::CloudEvents => "application/cloudevents+json",
         };
         let one = |_| {
             let id = self.id.clone().unwrap_or_else(|| format!("msg_{}", keys::random_hex(14)));
-            let body = self.body.as_ref().map_or_else(|| self.request(&id, desk).to_string(), as_sent);
+            let body = self.body.as_ref().map_or_else(|| self.request(&id, sending).to_string(), as_sent);
             Message::post(id, body, &[("Content-Type", kind)])
         };
         Ok((0..count).map(one).collect())
     }
 
-    fn stamps(&self, message: &Message, _: u32, desk: &Desk) -> Result<Vec<(String, String)>, Bad> {
+    fn stamps(&self, message: &Message, _: u32, sending: &Sending) -> Result<Vec<(String, String)>, Bad> {
         let hour = Duration::from_secs(3600);
-        let at = match desk.forge {
-            Some(Forge::Expired) => desk.now - hour,
-            Some(Forge::Early) => desk.now + hour,
-            _ => desk.now,
+        let at = match sending.forge {
+            Some(Forge::Expired) => sending.now - hour,
+            Some(Forge::Early) => sending.now + hour,
+            _ => sending.now,
         };
         let at = epoch(at).to_string();
         let mut signed = format!("{}.{at}.", message.id).into_bytes();
@@ -280,12 +282,12 @@ impl Sender for Standard {
         if let Some(previous) = &self.previous_secret {
             secrets.push(signing_key("previousSecret", previous)?);
         }
-        if desk.forges(Forge::Stranger) {
+        if sending.forges(Forge::Stranger) {
             secrets = vec![b"not the secret, nor one like it".to_vec()];
         }
         let signature = |secret: &Vec<u8>| {
             let mut tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), &signed).as_ref().to_vec();
-            if desk.forges(Forge::Signature) {
+            if sending.forges(Forge::Signature) {
                 tag = keys::spoilt(tag);
             }
             format!("v1,{}", STANDARD.encode(tag))
@@ -293,7 +295,7 @@ impl Sender for Standard {
         let signatures: Vec<String> = secrets.iter().map(signature).collect();
         let mut stamps =
             vec![("webhook-id".to_owned(), message.id.clone()), ("webhook-timestamp".to_owned(), at)];
-        if !desk.forges(Forge::Unsigned) {
+        if !sending.forges(Forge::Unsigned) {
             stamps.push(("webhook-signature".to_owned(), signatures.join(" ")));
         }
         Ok(stamps)

@@ -2,7 +2,7 @@
 //! of the notification service.
 //!
 //! Each is made when it is first needed, because making an RSA key takes a while and most simulators
-//! never send. The stranger's key stands for whoever is not the sender; nothing publishes it as genuine.
+//! never send. The stranger's key stands for anyone who is not the sender; nothing publishes it as genuine.
 
 use std::fmt;
 use std::sync::OnceLock;

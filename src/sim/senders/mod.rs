@@ -27,7 +27,7 @@
 //! `GET|POST|DELETE /sim/v1/subscriptions`: the same orders without an event; see [`watch`].
 //! `GET /sim/v1/emissions` tells what subscriptions sent, and who confirmed or validated what.
 //!
-//! Whoever reaches the simulator can make it send to any address: keep it on the loopback interface.
+//! Anyone who reaches the simulator can make it send to any address: keep it on the loopback interface.
 
 mod atlas;
 mod aws;
@@ -67,7 +67,7 @@ const NOTES: usize = 1000;
 
 /// What the senders share.
 #[derive(Debug)]
-pub(super) struct Office {
+pub(super) struct EventSource {
     /// Where the simulator answers.
     base_url: String,
     keys: Keys,
@@ -77,7 +77,7 @@ pub(super) struct Office {
     seen: Mutex<Option<watch::Picture>>,
 }
 
-impl Office {
+impl EventSource {
     pub(super) fn new(base_url: String) -> Arc<Self> {
         Arc::new(Self {
             base_url,
@@ -176,14 +176,14 @@ impl Kind {
 }
 
 /// What a sender needs to know of the delivery it prepares.
-struct Desk<'a> {
-    office: &'a Office,
+struct Sending<'a> {
+    event_source: &'a EventSource,
     now: Timestamp,
     url: &'a url::Url,
     forge: Option<Forge>,
 }
 
-impl Desk<'_> {
+impl Sending<'_> {
     fn forges(&self, forge: Forge) -> bool {
         self.forge == Some(forge)
     }
@@ -212,10 +212,15 @@ trait Sender: Send + Sync {
     fn forgeries(&self) -> &'static [Forge];
 
     /// The requests for `count` events, without what each try makes anew.
-    fn messages(&self, count: u32, desk: &Desk) -> Result<Vec<Message>, Bad>;
+    fn messages(&self, count: u32, sending: &Sending) -> Result<Vec<Message>, Bad>;
 
     /// The headers that try number `attempt`, from 1, makes anew.
-    fn stamps(&self, message: &Message, attempt: u32, desk: &Desk) -> Result<Vec<(String, String)>, Bad>;
+    fn stamps(
+        &self,
+        message: &Message,
+        attempt: u32,
+        sending: &Sending,
+    ) -> Result<Vec<(String, String)>, Bad>;
 
     /// For a handshake: whether the receiver agreed, or why not.
     fn agreed(&self, _message: &Message, _reply: &post::Attempt) -> Option<Result<(), String>> {
@@ -256,20 +261,20 @@ pub(super) fn routes() -> Router<Shared> {
 }
 
 async fn notes(State(sim): State<Shared>) -> Json<Value> {
-    let notes = sim.office.notes.lock().unwrap_or_else(PoisonError::into_inner);
+    let notes = sim.event_source.notes.lock().unwrap_or_else(PoisonError::into_inner);
     Json(json!(*notes))
 }
 
 async fn entra_keys(State(sim): State<Shared>, Path(_): Path<String>) -> Json<Value> {
-    Json(published(sim.office, Signer::Entra).await)
+    Json(published(sim.event_source, Signer::Entra).await)
 }
 
 async fn google_keys(State(sim): State<Shared>) -> Json<Value> {
-    Json(published(sim.office, Signer::Google).await)
+    Json(published(sim.event_source, Signer::Google).await)
 }
 
-async fn published(office: Arc<Office>, signer: Signer) -> Value {
-    off_thread(move || office.keys.published(signer)).await
+async fn published(event_source: Arc<EventSource>, signer: Signer) -> Value {
+    off_thread(move || event_source.keys.published(signer)).await
 }
 
 /// Runs what may have to make a key where it holds nobody up.
@@ -282,6 +287,6 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 
 /// Somebody followed a `validationUrl`; a receiver that does can be sent anywhere.
 async fn validate(State(sim): State<Shared>, Query(query): Query<BTreeMap<String, String>>) -> StatusCode {
-    sim.office.note(json!({ "what": "validated", "at": sim.clock.now(), "code": query.get("code") }));
+    sim.event_source.note(json!({ "what": "validated", "at": sim.clock.now(), "code": query.get("code") }));
     StatusCode::OK
 }

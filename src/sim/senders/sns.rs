@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use super::aws::{self, Change};
 use super::forge::Forge;
 use super::post::{Message, Rules, Verdict};
-use super::{Bad, Desk, Sender, keys, millis, off_thread, read, take};
+use super::{Bad, Sender, Sending, keys, millis, off_thread, read, take};
 use crate::sim::Shared;
 
 /// Three more tries, twenty seconds apart; a refusal counts as an answer.
@@ -99,7 +99,7 @@ impl Topic {
         Ok(Self { change: Some(read(about)?), kind, settings })
     }
 
-    fn text(&self, desk: &Desk) -> Result<String, Bad> {
+    fn text(&self, sending: &Sending) -> Result<String, Bad> {
         let topic = &self.settings.topic_arn;
         Ok(match (&self.settings.message, self.kind, &self.change) {
             (Some(text), ..) => text.clone(),
@@ -109,20 +109,24 @@ impl Topic {
             (_, UNSUBSCRIBED, _) => format!(
                 "You have chosen to deactivate the subscription to {topic}.\nTo go on, visit the SubscribeURL included in this message."
             ),
-            (_, _, Some(change)) => change.event(desk)?.1.to_string(),
+            (_, _, Some(change)) => change.event(sending)?.1.to_string(),
             _ => String::new(),
         })
     }
 
-    fn message(&self, desk: &Desk) -> Result<Message, Bad> {
+    fn message(&self, sending: &Sending) -> Result<Message, Bad> {
         let id = keys::random_uuid();
-        let topic = if desk.forges(Forge::Topic) {
+        let topic = if sending.forges(Forge::Topic) {
             format!("{}-of-somebody-else", self.settings.topic_arn)
         } else {
             self.settings.topic_arn.clone()
         };
-        let at = if desk.forges(Forge::Expired) { desk.now - Duration::from_secs(7200) } else { desk.now };
-        let text = self.text(desk)?;
+        let at = if sending.forges(Forge::Expired) {
+            sending.now - Duration::from_secs(7200)
+        } else {
+            sending.now
+        };
+        let text = self.text(sending)?;
         let mut signed = BTreeMap::from([
             ("Type", self.kind.to_owned()),
             ("MessageId", id.clone()),
@@ -130,7 +134,7 @@ impl Topic {
             ("Message", text.clone()),
             ("Timestamp", millis(at)),
         ]);
-        let base = &desk.office.base_url;
+        let base = &sending.event_source.base_url;
         if self.kind == NOTIFICATION {
             signed.extend(self.settings.subject.clone().map(|subject| ("Subject", subject)));
         } else {
@@ -141,7 +145,7 @@ impl Topic {
             signed.insert("Token", token);
         }
         let body =
-            if self.settings.raw_delivery { text } else { self.envelope(&signed, base, desk).to_string() };
+            if self.settings.raw_delivery { text } else { self.envelope(&signed, base, sending).to_string() };
         let subscription = format!("{topic}:c9135db0-26c4-47ec-8998-413945fb5a96");
         let mut message = Message::post(
             id.clone(),
@@ -165,25 +169,25 @@ impl Topic {
     }
 
     /// The signed fields with what proves them.
-    fn envelope(&self, signed: &BTreeMap<&str, String>, base: &str, desk: &Desk) -> Value {
+    fn envelope(&self, signed: &BTreeMap<&str, String>, base: &str, sending: &Sending) -> Value {
         let mut body = json!(signed);
         if self.kind == NOTIFICATION {
             let leave =
                 format!("{base}/senders/sns/?Action=Unsubscribe&SubscriptionArn={}", self.settings.topic_arn);
             body["UnsubscribeURL"] = json!(leave);
         }
-        if desk.forges(Forge::Unsigned) {
+        if sending.forges(Forge::Unsigned) {
             return body;
         }
-        let notary = desk.office.keys.notary(desk.now);
-        let (key, certificate) = match desk.forge {
-            Some(Forge::Stranger) => (desk.office.keys.stranger(), &notary.strange),
+        let notary = sending.event_source.keys.notary(sending.now);
+        let (key, certificate) = match sending.forge {
+            Some(Forge::Stranger) => (sending.event_source.keys.stranger(), &notary.strange),
             Some(Forge::Certificate) => (&notary.key, &notary.expired),
             _ => (&notary.key, &notary.good),
         };
         let text = string_to_sign(signed);
         let mut signature = key.sign(text.as_bytes());
-        if desk.forges(Forge::Signature) {
+        if sending.forges(Forge::Signature) {
             signature = keys::spoilt(signature);
         }
         let own = format!("{base}/senders/sns/{}", certificate.file);
@@ -226,11 +230,11 @@ impl Sender for Topic {
         ]
     }
 
-    fn messages(&self, count: u32, desk: &Desk) -> Result<Vec<Message>, Bad> {
-        (0..count).map(|_| self.message(desk)).collect()
+    fn messages(&self, count: u32, sending: &Sending) -> Result<Vec<Message>, Bad> {
+        (0..count).map(|_| self.message(sending)).collect()
     }
 
-    fn stamps(&self, _: &Message, _: u32, _: &Desk) -> Result<Vec<(String, String)>, Bad> {
+    fn stamps(&self, _: &Message, _: u32, _: &Sending) -> Result<Vec<(String, String)>, Bad> {
         Ok(Vec::new())
     }
 }
@@ -239,7 +243,7 @@ impl Sender for Topic {
 pub(super) async fn file(State(sim): State<Shared>, Path(name): Path<String>) -> Response {
     let now = sim.clock.now();
     let found = off_thread(move || {
-        let notary = sim.office.keys.notary(now);
+        let notary = sim.event_source.keys.notary(now);
         if name == "ca.pem" {
             return Some(notary.authority_pem.clone());
         }
@@ -269,7 +273,7 @@ pub(super) async fn act(State(sim): State<Shared>, Query(act): Query<Act>) -> Re
         return StatusCode::BAD_REQUEST.into_response();
     }
     let topic = &act.topic_arn;
-    sim.office
+    sim.event_source
         .note(json!({ "what": "confirmed", "at": sim.clock.now(), "topicArn": topic, "token": act.token }));
     let xml = format!(
         "<ConfirmSubscriptionResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><ConfirmSubscriptionResult><SubscriptionArn>{topic}:c9135db0-26c4-47ec-8998-413945fb5a96</SubscriptionArn></ConfirmSubscriptionResult><ResponseMetadata><RequestId>{}</RequestId></ResponseMetadata></ConfirmSubscriptionResponse>",

@@ -1,4 +1,4 @@
-//! Subscriptions: what changes in the simulated world is told to whoever subscribed, as the clouds and
+//! Subscriptions: what changes in the simulated world is sent to every subscriber, as the clouds and
 //! Atlas would tell it.
 //!
 //! A subscription is an order of `/sim/v1/emit` without an event and without what it is about, kept in the
@@ -187,7 +187,7 @@ pub(crate) async fn after(State(sim): State<Shared>, request: Request, next: Nex
     let replaced = request.method() == Method::PUT && request.uri().path() == "/sim/v1/world";
     let response = next.run(request).await;
     if replaced {
-        *sim.office.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *sim.event_source.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
     look(&sim);
     response
@@ -195,7 +195,7 @@ pub(crate) async fn after(State(sim): State<Shared>, request: Request, next: Nex
 
 /// Compares the world with how it was when last looked at, and tells what changed.
 pub(crate) fn look(sim: &Shared) {
-    let mut seen = sim.office.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = sim.event_source.seen.lock().unwrap_or_else(PoisonError::into_inner);
     let (subscriptions, new) = {
         let mut world = sim.world();
         if world.subscriptions.is_empty() {
@@ -233,7 +233,7 @@ async fn deliver(sim: Shared, kind: Kind, orders: Vec<Map<String, Value>>) {
             Ok(sent) => note["sent"] = json!(sent),
             Err(bad) => note["error"] = json!(bad.to_string()),
         }
-        sim.office.note(note);
+        sim.event_source.note(note);
     }
 }
 

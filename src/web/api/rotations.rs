@@ -14,7 +14,7 @@ use crate::api::{JournalPage, NumberedPage, Page, RotationPage};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::role::Role;
 use crate::domain::rotation::state::State as RotationState;
-use crate::engine::command::{CommandError, Verb};
+use crate::engine::command::{CommandError, OperatorVerb};
 use crate::engine::propose;
 use crate::store::RotationRow;
 use crate::web::Web;
@@ -158,7 +158,7 @@ macro_rules! decision {
             Path(id): Path<RotationId>,
             Body(body): Body,
         ) -> Result<Json<Rotation>, Problem> {
-            decide(&web, &caller, id, Verb::$verb, &body).await
+            decide(&web, &caller, id, OperatorVerb::$verb, &body).await
         }
     };
 }
@@ -206,7 +206,7 @@ async fn decide(
     web: &Web,
     caller: &Caller,
     id: RotationId,
-    verb: Verb,
+    verb: OperatorVerb,
     body: &[u8],
 ) -> Result<Json<Rotation>, Problem> {
     let Decision { comment, proposal_hash } =

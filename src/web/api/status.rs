@@ -37,7 +37,7 @@ async fn show(State(web): State<Web>) -> Result<Json<FleetStatus>, Problem> {
     let mails = |state: &str| mails.iter().find(|it| it.state == state).map_or(0, |it| it.mails);
     Ok(Json(FleetStatus {
         at: now,
-        database: views::database(engine.guard.shown()),
+        database: views::database(engine.epoch.shown()),
         projects: fleet.projects(),
         by_status: fleet.by_status.iter().map(|(it, count)| (it.to_string(), *count)).collect(),
         without_owner: fleet.without_owner,

@@ -10,9 +10,9 @@ use crate::domain::policy::Policy;
 use crate::domain::project;
 use crate::domain::time::Timestamp;
 use crate::engine::discover;
-use crate::engine::guard;
+use crate::engine::epoch;
 use crate::engine::intake::Tally;
-use crate::store::{self, KeySpan, OutboxRow, Proof, RotationRow};
+use crate::store::{self, KeySpan, OutboxRow, RotationRow, WitnessEvent};
 
 pub(super) fn project(it: &project::Project, defaults: &Policy, now: Timestamp) -> Project {
     Project {
@@ -56,7 +56,11 @@ pub(super) fn drift(it: Drifted) -> Drift {
     }
 }
 
-pub(super) fn rotation(row: &RotationRow, votes: Vec<store::Approval>, proof: Option<&Proof>) -> Rotation {
+pub(super) fn rotation(
+    row: &RotationRow,
+    votes: Vec<store::Approval>,
+    proof: Option<&WitnessEvent>,
+) -> Rotation {
     let it = &row.rotation;
     let event = proof.and_then(|proof| proof.event.as_ref());
     let given = votes.into_iter().map(|vote| Approval {
@@ -197,8 +201,8 @@ pub(super) fn hook(name: &str, tally: &Tally, server: &str) -> Hook {
     }
 }
 
-pub(super) fn database(it: guard::Shown) -> DatabaseStatus {
-    let guard::Skew { database, atlas } = it.clock_skew_ms;
+pub(super) fn database(it: epoch::Shown) -> DatabaseStatus {
+    let epoch::Skew { database, atlas } = it.clock_skew_ms;
     let doubt = it.doubt.map(|doubt| Doubt {
         kind: doubt.kind.to_owned(),
         detail: doubt.detail,
@@ -209,7 +213,7 @@ pub(super) fn database(it: guard::Shown) -> DatabaseStatus {
     DatabaseStatus { sending: it.sending, doubt, clock_skew_ms: ClockSkew { database, atlas } }
 }
 
-fn difference(it: guard::Difference) -> Difference {
+fn difference(it: epoch::Difference) -> Difference {
     Difference {
         group_id: it.group_id,
         name: it.name,

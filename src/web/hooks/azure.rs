@@ -8,16 +8,16 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{Answer, Received, Refusal, name_of, objects, proof, text_of, words_of};
+use super::{HookReply, Received, Refusal, name_of, objects, text_of, verification, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::{KeyRef, Provider};
 
 /// Reads the events of an authenticated delivery.
-pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Answer, Refusal> {
-    if proof::header(headers, "aeg-event-type")
+pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<HookReply, Refusal> {
+    if verification::header(headers, "aeg-event-type")
         .is_some_and(|it| it.eq_ignore_ascii_case("SubscriptionDeletion"))
     {
-        return Ok(Answer::Done(StatusCode::OK.into_response()));
+        return Ok(HookReply::Done(StatusCode::OK.into_response()));
     }
     let events = objects(body)?;
     if let [one] = events.as_slice()
@@ -25,14 +25,14 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Answer, Refusal> 
     {
         let code = one.get("data").and_then(|data| text_of(data, "validationCode"));
         let code = code.ok_or(Refusal::malformed("data.validationCode is missing"))?;
-        return Ok(Answer::Done(axum::Json(json!({ "validationResponse": code })).into_response()));
+        return Ok(HookReply::Done(axum::Json(json!({ "validationResponse": code })).into_response()));
     }
-    events.iter().map(event).collect::<Result<_, _>>().map(Answer::Events)
+    events.iter().map(event).collect::<Result<_, _>>().map(HookReply::Events)
 }
 
 /// The answer to `OPTIONS`: consent for an origin that is listed.
 pub(super) fn consent(headers: &HeaderMap, allowed: &[String]) -> Result<Response, Refusal> {
-    let origin = proof::header(headers, "webhook-request-origin")
+    let origin = verification::header(headers, "webhook-request-origin")
         .ok_or(Refusal::malformed("WebHook-Request-Origin is missing"))?;
     if !allowed.iter().any(|it| it.eq_ignore_ascii_case(origin)) {
         return Err(Refusal::unknown("wrong-origin"));

@@ -1,7 +1,7 @@
 //! CloudEvents 1.0 over HTTP, in all three modes, for anybody's own system.
 //!
 //! One type means something here: `io.keywheel.rotation.requested.v1`, whose data asks for a rotation.
-//! Whoever sends it is somebody's own program, so a fault in it is told instead of swallowed.
+//! The sender is a program of the operator's own, so a fault in an event is answered instead of swallowed.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::{Received, Refusal, json, proof, text_of};
+use super::{Received, Refusal, json, text_of, verification};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::KeyError;
 
@@ -25,7 +25,7 @@ const LONGEST_REASON: usize = 500;
 
 /// Reads an authenticated request in whichever mode it is.
 pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Vec<Received>, Refusal> {
-    let kind = proof::header(headers, "content-type").unwrap_or_default().to_ascii_lowercase();
+    let kind = verification::header(headers, "content-type").unwrap_or_default().to_ascii_lowercase();
     // Batch first: its name begins with the other's.
     if kind.starts_with("application/cloudevents-batch") {
         let Value::Array(events) = json(body)? else {
@@ -55,7 +55,7 @@ pub(super) fn structured(event: &Value) -> Result<Received, Refusal> {
 }
 
 fn binary(headers: &HeaderMap, body: &[u8]) -> Result<Received, Refusal> {
-    let attribute = |name: &str| proof::header(headers, &format!("ce-{name}")).and_then(decoded);
+    let attribute = |name: &str| verification::header(headers, &format!("ce-{name}")).and_then(decoded);
     if attribute("specversion").is_none() {
         return Err(Refusal::malformed(
             "no CloudEvent: neither its content type application/cloudevents+json nor the header ce-specversion is there",

@@ -11,7 +11,9 @@ use futures_util::FutureExt;
 use url::Url;
 
 use super::sns::{Message, Sns, is_certificate};
-use super::{Answer, Received, Refusal, atlas, aws, azure, cloudevents, fetch, gcp, json, proof, token};
+use super::{
+    HookReply, Received, Refusal, atlas, aws, azure, cloudevents, fetch, gcp, json, token, verification,
+};
 use crate::config::hooks::{Entra, SigningKey, signing_key};
 use crate::domain::hint::Hint;
 use crate::domain::time::Timestamp;
@@ -39,20 +41,20 @@ fn headers(head: &[u8]) -> HeaderMap {
 #[must_use]
 pub fn events(kind: u8, head: &[u8], body: &[u8]) -> Option<Vec<Event>> {
     let head = headers(head);
-    let one = |event| Answer::Events(vec![event]);
+    let one = |event| HookReply::Events(vec![event]);
     let read = || match kind % 7 {
         0 => Ok(one(atlas::read(body))),
         1 => azure::read(&head, body),
         2 => Ok(one(aws::read(&json(body)?)?)),
         3 => Ok(one(Message::read(body)?.event()?)),
         4 => Ok(one(gcp::read(&head, body)?)),
-        5 => cloudevents::read(&head, body).map(Answer::Events),
+        5 => cloudevents::read(&head, body).map(HookReply::Events),
         _ => Ok(one(cloudevents::payload(body, "id".to_owned())?)),
     };
-    let answer: Result<Answer, Refusal> = read();
+    let answer: Result<HookReply, Refusal> = read();
     Some(match answer.ok()? {
-        Answer::Events(events) => events.into_iter().map(|Received { id, hint }| (id, hint)).collect(),
-        Answer::Done(_) => Vec::new(),
+        HookReply::Events(events) => events.into_iter().map(|Received { id, hint }| (id, hint)).collect(),
+        HookReply::Done(_) => Vec::new(),
     })
 }
 
@@ -63,13 +65,13 @@ pub fn is_proven(kind: u8, head: &[u8], body: &[u8], secret: &str, now: Timestam
     let secrets = [Secret::new(secret)];
     let keys: Vec<SigningKey> = signing_key(&secrets[0]).into_iter().collect();
     match kind % 7 {
-        0 => proof::secret(proof::bearer(&head), &secrets),
-        1 => proof::secret(proof::header(&head, "x-api-key"), &secrets),
-        2 => proof::basic(&head, "keywheel", &secrets),
-        3 => proof::atlas(&head, body, &secrets, false),
-        4 => proof::atlas(&head, body, &secrets, true),
+        0 => verification::secret(verification::bearer(&head), &secrets),
+        1 => verification::secret(verification::header(&head, "x-api-key"), &secrets),
+        2 => verification::basic(&head, "keywheel", &secrets),
+        3 => verification::atlas(&head, body, &secrets, false),
+        4 => verification::atlas(&head, body, &secrets, true),
         5 => azure::consent(&head, &["eventgrid.azure.net".to_owned()]).map(|_| ()),
-        _ => proof::standard(&head, body, &keys, now).map(|_| ()),
+        _ => verification::standard(&head, body, &keys, now).map(|_| ()),
     }
     .is_ok()
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Received, Refusal, json, name_of, proof, text_of, words_of};
+use super::{Received, Refusal, json, name_of, text_of, verification, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::{KeyRef, Provider};
 
@@ -17,7 +17,7 @@ use crate::domain::key::{KeyRef, Provider};
 pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Received, Refusal> {
     let outer = json(body)?;
     let Some(message) = outer.get("message").filter(|it| it.is_object()) else {
-        let id = proof::header(headers, "x-goog-pubsub-message-id").map(ToOwned::to_owned);
+        let id = verification::header(headers, "x-goog-pubsub-message-id").map(ToOwned::to_owned);
         return Ok(entry(&outer, id.unwrap_or_else(|| hex::encode(Sha256::digest(body)))));
     };
     let id = text_of(message, "messageId").or_else(|| text_of(message, "message_id"));

@@ -2,7 +2,7 @@
 //!
 //! A delivery is read within limits, its sender proven, its events boiled down to hints, and these
 //! written durably before the answer leaves. That is all: no event changes a rotation or a project
-//! from here; [`engine::hint`](crate::engine::hint) looks at what is true and decides. Whoever cannot
+//! from here; [`engine::hint`](crate::engine::hint) looks at what is true and decides. A sender that cannot
 //! prove who they are leaves nothing behind but a count.
 //!
 //! Answers follow what senders make of them: 4xx means "never again" to most of them and is kept for
@@ -17,9 +17,9 @@ mod fetch;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod gcp;
-mod proof;
 mod sns;
 mod token;
+mod verification;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -73,7 +73,7 @@ pub(super) struct Received {
 }
 
 /// What a proven delivery is.
-pub(super) enum Answer {
+pub(super) enum HookReply {
     /// Events.
     Events(Vec<Received>),
     /// A handshake, answered.
@@ -91,7 +91,7 @@ pub(super) enum Refusal {
     TooLarge(usize),
     /// Came too slowly: 408.
     TooSlow,
-    /// Ours to mend: 503.
+    /// A fault of this server: 503.
     Unavailable(&'static str),
 }
 
@@ -300,11 +300,11 @@ impl Delivery<'_> {
         self.prove_head().await?;
         let (body, room) = self.read(body).await?;
         let events = match self.prove_body(&body).await? {
-            Answer::Done(response) => {
+            HookReply::Done(response) => {
                 tally.handshake();
                 return Ok(response);
             }
-            Answer::Events(events) => events,
+            HookReply::Events(events) => events,
         };
         let mut hints = Vec::new();
         for Received { id, hint } in events {
@@ -341,7 +341,7 @@ impl Delivery<'_> {
         };
         // A header or a token comes with deliveries only; these prove themselves one by one.
         if header.is_none() && !tokens.is_empty() {
-            proof::secret(self.code().as_deref(), tokens)?;
+            verification::secret(self.code().as_deref(), tokens)?;
         }
         azure::consent(self.headers, allowed_origins)
     }
@@ -352,10 +352,10 @@ impl Delivery<'_> {
             Sender::AzureEventGrid { tokens, header, entra, .. } => {
                 if !tokens.is_empty() {
                     let given = match header {
-                        Some(name) => proof::header(self.headers, name).map(ToOwned::to_owned),
+                        Some(name) => verification::header(self.headers, name).map(ToOwned::to_owned),
                         None => self.code(),
                     };
-                    proof::secret(given.as_deref(), tokens)?;
+                    verification::secret(given.as_deref(), tokens)?;
                 }
                 match entra {
                     Some(entra) => keys.entra(fetcher, self.headers, entra, self.now).await,
@@ -363,25 +363,31 @@ impl Delivery<'_> {
                 }
             }
             Sender::AwsEventbridge(Connection::Header { name, tokens }) => {
-                let given = proof::header(self.headers, name);
-                let given =
-                    if name == "authorization" { proof::bearer(self.headers).or(given) } else { given };
-                proof::secret(given, tokens)
+                let given = verification::header(self.headers, name);
+                let given = if name == "authorization" {
+                    verification::bearer(self.headers).or(given)
+                } else {
+                    given
+                };
+                verification::secret(given, tokens)
             }
             Sender::AwsEventbridge(Connection::Basic { user, passwords }) => {
-                proof::basic(self.headers, user, passwords)
+                verification::basic(self.headers, user, passwords)
             }
             Sender::GcpPubsub { audience, email, jwks_url } => {
                 keys.google(fetcher, self.headers, (jwks_url, audience, email), self.now).await
             }
-            Sender::CloudEvents { tokens } => proof::secret(proof::bearer(self.headers), tokens),
+            Sender::CloudEvents { tokens } => {
+                verification::secret(verification::bearer(self.headers), tokens)
+            }
             Sender::Atlas { .. } | Sender::AwsSns { .. } | Sender::Standard { .. } => Ok(()),
         }
     }
 
     /// Reads the body, whose room is given back when the permits are dropped.
     async fn read(&self, body: Body) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Refusal> {
-        let told = proof::header(self.headers, "content-length").and_then(|text| text.parse::<usize>().ok());
+        let told =
+            verification::header(self.headers, "content-length").and_then(|text| text.parse::<usize>().ok());
         let limit = match self.endpoint.sender {
             Sender::Atlas { .. } | Sender::AwsSns { .. } | Sender::Standard { .. } => UNPROVEN_LIMIT,
             _ => BODY_LIMIT,
@@ -410,11 +416,11 @@ impl Delivery<'_> {
         Ok((bytes.into(), room))
     }
 
-    async fn prove_body(&self, body: &[u8]) -> Result<Answer, Refusal> {
-        let one = |event| Ok(Answer::Events(vec![event]));
+    async fn prove_body(&self, body: &[u8]) -> Result<HookReply, Refusal> {
+        let one = |event| Ok(HookReply::Events(vec![event]));
         match &self.endpoint.sender {
             Sender::Atlas { secrets, hex } => {
-                proof::atlas(self.headers, body, secrets, *hex)?;
+                verification::atlas(self.headers, body, secrets, *hex)?;
                 one(atlas::read(body))
             }
             Sender::AzureEventGrid { .. } => azure::read(self.headers, body),
@@ -424,9 +430,9 @@ impl Delivery<'_> {
                 None => Err(Refusal::Unavailable("not-ready")),
             },
             Sender::GcpPubsub { .. } => one(gcp::read(self.headers, body)?),
-            Sender::CloudEvents { .. } => cloudevents::read(self.headers, body).map(Answer::Events),
+            Sender::CloudEvents { .. } => cloudevents::read(self.headers, body).map(HookReply::Events),
             Sender::Standard { keys } => {
-                let id = proof::standard(self.headers, body, keys, self.now)?;
+                let id = verification::standard(self.headers, body, keys, self.now)?;
                 one(cloudevents::payload(body, id)?)
             }
         }
@@ -460,7 +466,7 @@ fn words_of(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
 }
 
-/// A sender's name of something, where it could be one; cut or mended it would be another name.
+/// A sender's name of something, where it could be one; cut or changed it would be another name.
 fn name_of(text: &str) -> Option<String> {
     (text.chars().count() <= LONGEST && !text.contains(char::is_control)).then(|| text.to_owned())
 }
@@ -484,8 +490,8 @@ mod tests {
             let kind = "Microsoft.KeyVault.VaultAccessPolicyChanged";
             let event = json!([{ "id": "1", "eventType": kind, "data": { "VaultName": name } }]);
             match azure::read(&HeaderMap::new(), event.to_string().as_bytes()).unwrap() {
-                Answer::Events(mut events) => events.remove(0).hint,
-                Answer::Done(_) => unreachable!(),
+                HookReply::Events(mut events) => events.remove(0).hint,
+                HookReply::Done(_) => unreachable!(),
             }
         };
         let label = |name: &str| {

@@ -24,7 +24,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Encode;
 
 use super::fetch::Fetcher;
-use super::{Answer, Received, Refusal, aws, json, proof};
+use super::{HookReply, Received, Refusal, aws, json, verification};
 use crate::domain::time::Timestamp;
 
 /// How old a message may be: SNS tries again for an hour at most.
@@ -85,8 +85,10 @@ impl Sns {
         headers: &HeaderMap,
         body: &[u8],
         now: Timestamp,
-    ) -> Result<Answer, Refusal> {
-        if proof::header(headers, "x-amz-sns-rawdelivery").is_some_and(|it| it.eq_ignore_ascii_case("true")) {
+    ) -> Result<HookReply, Refusal> {
+        if verification::header(headers, "x-amz-sns-rawdelivery")
+            .is_some_and(|it| it.eq_ignore_ascii_case("true"))
+        {
             // Without its envelope a message has no signature.
             return Err(Refusal::unknown("raw-delivery"));
         }
@@ -101,15 +103,15 @@ impl Sns {
             .verify(message.signed_text().as_bytes(), &signature)
             .map_err(|_| Refusal::unknown("wrong-signature"))?;
         match message.text("Type") {
-            EVENT => Ok(Answer::Events(vec![message.event()?])),
+            EVENT => Ok(HookReply::Events(vec![message.event()?])),
             ASKS => {
                 self.confirm(fetcher, &message).await?;
-                Ok(Answer::Done(StatusCode::OK.into_response()))
+                Ok(HookReply::Done(StatusCode::OK.into_response()))
             }
             // Somebody ended the subscription; going back by that link would undo what they meant.
             _ => {
                 tracing::warn!(topic = message.topic(), "Amazon SNS says that this subscription was ended");
-                Ok(Answer::Done(StatusCode::OK.into_response()))
+                Ok(HookReply::Done(StatusCode::OK.into_response()))
             }
         }
     }
@@ -129,7 +131,7 @@ impl Sns {
         let pem = if let Some(pem) = known {
             pem
         } else {
-            // Whoever knows the topic's name may make us fetch, but not often.
+            // Anyone who knows the topic's name may make us fetch, but not often.
             self.fetches.check().map_err(|_| Refusal::Unavailable("certificate-not-fetched"))?;
             let pem = fetcher.get(url.as_str(), CERTIFICATE_LIMIT).await.map_err(|why| {
                 tracing::warn!("the certificate of Amazon SNS could not be fetched: {why}");
@@ -281,7 +283,7 @@ impl Message {
         let message = Self(MEMBERS.into_iter().filter_map(text).collect());
         if ![EVENT, ASKS, "UnsubscribeConfirmation"].contains(&message.text("Type")) {
             return Err(Refusal::malformed(
-                "Type is none of Notification, SubscriptionConfirmation, UnsubscribeConfirmation",
+                "Type is not one of Notification, SubscriptionConfirmation, UnsubscribeConfirmation",
             ));
         }
         // The signed text has no marks between its fields except line ends; SNS takes none in a subject.
@@ -292,7 +294,7 @@ impl Message {
         Ok(message)
     }
 
-    /// A member's text; empty when there is none.
+    /// A member's text; empty when it is absent.
     fn text(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
     }

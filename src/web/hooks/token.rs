@@ -17,7 +17,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
 
 use super::fetch::Fetcher;
-use super::{Refusal, proof, text_of};
+use super::{Refusal, text_of, verification};
 use crate::config::hooks::Entra;
 use crate::domain::time::Timestamp;
 
@@ -79,7 +79,7 @@ impl Keys {
         (jwks_url, audience): (&str, &str),
         now: Timestamp,
     ) -> Result<Value, Refusal> {
-        let token = proof::bearer(headers).ok_or(Refusal::unknown("no-token"))?;
+        let token = verification::bearer(headers).ok_or(Refusal::unknown("no-token"))?;
         if token.len() > LONGEST_TOKEN {
             return Err(Refusal::unknown("wrong-token"));
         }

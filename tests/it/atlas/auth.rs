@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keywheel::atlas::PatchBody;
-use keywheel::domain::rotation::outcome::{Class, Reply};
+use keywheel::domain::rotation::outcome::{Class, PatchReply};
 
 use super::fake::{Fake, GENEROUS, hang, ok, refusal, reply};
 use super::{ARN, SECRET, build, client, enabled, group};
@@ -92,7 +92,7 @@ async fn a_second_401_is_final_and_uses_up_no_more_tokens() {
         let failure = setup.observe().await.unwrap_err();
         assert_eq!((failure.class, failure.status), (Class::Auth, Some(401)));
     }
-    assert!(matches!(setup.set_key().await, Reply::Auth(_)));
+    assert!(matches!(setup.set_key().await, PatchReply::Auth(_)));
     assert_eq!(fake.token_calls().len(), 2);
     setup.clock.advance(Duration::from_mins(1));
     setup.observe().await.unwrap_err();
@@ -117,7 +117,7 @@ async fn a_used_up_budget_sends_nothing_and_says_when_there_is_room() {
     assert_eq!(failure.class, Class::Transient);
     assert_eq!(failure.retry_after.unwrap().get(), Duration::from_secs(42));
     assert!(failure.detail.contains("2026-11-23T12:00:41"), "{}", failure.detail);
-    assert!(matches!(setup.set_key().await, Reply::NotTaken(_)));
+    assert!(matches!(setup.set_key().await, PatchReply::NotTaken(_)));
     assert!(fake.calls().is_empty() && fake.token_calls().is_empty());
 }
 
@@ -136,7 +136,7 @@ async fn a_refused_login_is_an_authentication_failure_in_atlas_words() {
         let failure = setup.observe().await.unwrap_err();
         assert_eq!((failure.class, failure.status), (Class::Auth, Some(status)));
         assert!(failure.detail.contains(words) && !failure.detail.contains(SECRET), "{}", failure.detail);
-        assert!(matches!(setup.set_key().await, Reply::Auth(_)));
+        assert!(matches!(setup.set_key().await, PatchReply::Auth(_)));
         assert!(fake.calls().is_empty());
     }
 }
@@ -151,7 +151,7 @@ async fn too_many_living_tokens_pass_and_are_told_in_atlas_words() {
     assert_eq!((failure.class, failure.status), (Class::Transient, Some(403)));
     assert_eq!(failure.code.as_deref(), Some("access_denied"));
     assert_eq!(failure.detail, "no token for the credential \"default\": Too many tokens.");
-    assert!(matches!(setup.set_key().await, Reply::NotTaken(_)));
+    assert!(matches!(setup.set_key().await, PatchReply::NotTaken(_)));
     assert!(fake.calls().is_empty());
 }
 
@@ -182,7 +182,7 @@ async fn calls_at_the_same_time_share_a_failed_token_request_too() {
     assert!(futures_util::future::join_all(calls).await.iter().all(Result::is_err));
     assert_eq!(fake.token_calls().len(), 1);
     setup.observe().await.unwrap();
-    assert_eq!(fake.token_calls().len(), 2, "whoever comes later asks again");
+    assert_eq!(fake.token_calls().len(), 2, "a later caller asks again");
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn a_token_endpoint_out_of_order_means_that_nothing_was_sent() {
         let setup = client(&fake);
         let failure = setup.observe().await.unwrap_err();
         assert_eq!(failure.class, Class::Transient, "{failure:?}");
-        assert!(matches!(setup.set_key().await, Reply::NotTaken(_)));
+        assert!(matches!(setup.set_key().await, PatchReply::NotTaken(_)));
         assert!(fake.calls().is_empty());
     }
 }
@@ -230,7 +230,7 @@ async fn a_silent_token_endpoint_ends_in_time_with_nothing_sent() {
     let fake = Fake::start([]).await;
     fake.script_tokens([hang()]);
     let setup = build(&fake.url, 9, PatchBody::KeyOnly, Duration::from_millis(500));
-    let Reply::NotTaken(failure) = setup.set_key().await else { panic!("something was sent") };
+    let PatchReply::NotTaken(failure) = setup.set_key().await else { panic!("something was sent") };
     assert!(failure.detail.contains("no reply within 500ms"), "{}", failure.detail);
     assert!(fake.calls().is_empty());
 }

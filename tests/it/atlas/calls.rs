@@ -5,7 +5,7 @@ use std::time::Duration;
 use keywheel::atlas::PatchBody;
 use keywheel::domain::event::Actor;
 use keywheel::domain::key::{KeyRef, Provider};
-use keywheel::domain::rotation::outcome::{Class, Reply};
+use keywheel::domain::rotation::outcome::{Class, PatchReply};
 
 use super::fake::{Fake, GENEROUS, ok, reply};
 use super::{ARN, AZURE, GCP, build, client, enabled, group, key};
@@ -43,7 +43,7 @@ async fn a_change_sends_the_key_and_nothing_else() {
     ] {
         let fake = Fake::start([ok("{}")]).await;
         let reply = client(&fake).atlas.set_key("default", &group(), &key(provider, text), GENEROUS).await;
-        assert_eq!(reply, Reply::Accepted);
+        assert_eq!(reply, PatchReply::Accepted);
         let length = sent.len();
         assert_eq!(
             fake.calls(),
@@ -71,7 +71,7 @@ async fn putting_a_key_back_sends_what_atlas_had() {
     assert!(body(&fake.calls()[0]).contains("https://KV-PROD.vault.azure.net/keys/cmk/"));
 }
 
-async fn whole_block(config: &str, key: &KeyRef) -> (Reply, Vec<String>) {
+async fn whole_block(config: &str, key: &KeyRef) -> (PatchReply, Vec<String>) {
     let fake = Fake::start([ok(config), ok("{}")]).await;
     let setup = build(&fake.url, 9, PatchBody::WholeBlock, GENEROUS);
     let reply = setup.atlas.set_key("default", &group(), key, GENEROUS).await;
@@ -83,7 +83,7 @@ async fn a_whole_block_is_the_block_seen_with_the_key_replaced() {
     let config = r#"{"awsKms":{"enabled":false},"azureKeyVault":{"enabled":true,"valid":true,"clientID":"c","secret":null,
         "keyIdentifier":"https://kv-prod.vault.azure.net/keys/cmk/00000000000000000000000000000000","future":[1]}}"#;
     let (reply, calls) = whole_block(config, &key(Provider::Azure, AZURE)).await;
-    assert_eq!(reply, Reply::Accepted);
+    assert_eq!(reply, PatchReply::Accepted);
     let sent: serde_json::Value = serde_json::from_str(body(&calls[1])).unwrap();
     let expected = serde_json::json!({"azureKeyVault":
         {"enabled": true, "clientID": "c", "keyIdentifier": AZURE, "future": [1]}});
@@ -106,7 +106,7 @@ async fn a_whole_block_with_a_role_carries_no_static_secret() {
 #[tokio::test]
 async fn a_whole_block_never_turns_encryption_back_on() {
     let (reply, calls) = whole_block(r#"{"awsKms":{"enabled":false}}"#, &key(Provider::Aws, ARN)).await;
-    assert!(matches!(&reply, Reply::NotTaken(failure) if failure.class == Class::Config), "{reply:?}");
+    assert!(matches!(&reply, PatchReply::NotTaken(failure) if failure.class == Class::Config), "{reply:?}");
     assert_eq!(calls.len(), 1);
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use keywheel::atlas::{Credential, CredentialKind, PatchBody};
 use keywheel::domain::key::Provider;
-use keywheel::domain::rotation::outcome::{Class, Reply};
+use keywheel::domain::rotation::outcome::{Class, PatchReply};
 use keywheel::secret::Secret;
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
@@ -93,7 +93,7 @@ async fn a_challenge_is_answered_and_its_nonce_serves_the_next_calls_unasked() {
     let setup = client(&fake);
     setup.observe().await.unwrap();
     setup.observe().await.unwrap();
-    assert!(matches!(setup.set_key().await, Reply::Accepted));
+    assert!(matches!(setup.set_key().await, PatchReply::Accepted));
     assert_eq!(uses(&fake), [nothing(), used("one", 1), used("one", 2), used("one", 3)]);
     assert!(!fake.calls()[0].contains("authorization:"));
     assert!(fake.token_calls().is_empty());
@@ -149,7 +149,7 @@ async fn a_second_401_is_an_authentication_failure() {
     assert_eq!((failure.class, failure.status), (Class::Auth, Some(401)));
     assert_eq!(failure.detail, "You are not authorized for this resource.");
     assert_eq!(fake.calls().len(), 2);
-    assert!(matches!(setup.set_key().await, Reply::Auth(_)));
+    assert!(matches!(setup.set_key().await, PatchReply::Auth(_)));
     assert_eq!(fake.calls().len(), 4);
 }
 
@@ -202,13 +202,13 @@ async fn a_patch_goes_out_again_after_a_401_and_never_after_silence() {
     .await;
     let setup = client(&fake);
     setup.observe().await.unwrap();
-    assert!(matches!(setup.set_key().await, Reply::Accepted));
+    assert!(matches!(setup.set_key().await, PatchReply::Accepted));
     let calls = fake.calls();
     let body = |call: &str| call.split_once("\r\n\r\n").unwrap().1.to_owned();
     assert_eq!(body(&calls[2]), body(&calls[3]));
-    assert!(matches!(setup.set_key().await, Reply::Unknown(_)));
+    assert!(matches!(setup.set_key().await, PatchReply::Unknown(_)));
     assert_eq!(fake.calls().len(), 5, "not repeated");
-    assert!(matches!(setup.set_key().await, Reply::Unknown(_)), "the second sending may have arrived");
+    assert!(matches!(setup.set_key().await, PatchReply::Unknown(_)), "the second sending may have arrived");
     assert_eq!(fake.calls().len(), 7);
 }
 
@@ -251,7 +251,7 @@ async fn a_challenge_that_cannot_be_used_is_an_error_that_says_why() {
         assert_eq!((failure.class, failure.status), (Class::Auth, Some(401)));
         let start = "no login with the API key of the credential \"default\": Atlas answered 401 with";
         assert!(failure.detail.starts_with(start) && failure.detail.ends_with(why), "{}", failure.detail);
-        assert!(matches!(setup.set_key().await, Reply::Auth(_)));
+        assert!(matches!(setup.set_key().await, PatchReply::Auth(_)));
         assert_eq!(fake.calls().len(), 2);
     }
 }

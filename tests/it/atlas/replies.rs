@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keywheel::atlas::PatchBody;
-use keywheel::domain::rotation::outcome::{Class, Failure, Reply};
+use keywheel::domain::rotation::outcome::{Class, Failure, PatchReply};
 
 use super::fake::{Fake, GENEROUS, Step, bytes, close, gzip_bomb, hang, ok, refusal, reply};
 use super::{ARN, build, client, enabled};
@@ -16,7 +16,7 @@ async fn read(step: Step) -> Failure {
     client(&fake).observe().await.unwrap_err()
 }
 
-async fn change(step: Step) -> Reply {
+async fn change(step: Step) -> PatchReply {
     let fake = Fake::start([step]).await;
     let reply = client(&fake).set_key().await;
     assert_eq!(fake.calls().len(), 1, "one call is one PATCH");
@@ -90,7 +90,7 @@ async fn any_success_means_that_atlas_took_the_change() {
         Step::ThenHang(cut(&whole, 5)),
         reply(200, "Content-Encoding: gzip\r\n", "no gzip"),
     ] {
-        assert_eq!(change(step).await, Reply::Accepted);
+        assert_eq!(change(step).await, PatchReply::Accepted);
     }
 }
 
@@ -111,7 +111,7 @@ async fn a_change_without_a_definite_answer_is_unknown() {
         Step::Bytes(cut(&plain, 5)),
     ] {
         let reply = change(step).await;
-        assert!(matches!(reply, Reply::Unknown(_)), "{reply:?}");
+        assert!(matches!(reply, PatchReply::Unknown(_)), "{reply:?}");
     }
 }
 
@@ -120,13 +120,13 @@ async fn a_silent_change_is_unknown_and_a_refused_connection_is_not_taken() {
     let fake = Fake::start([ok(&enabled(ARN)), hang()]).await;
     let setup = build(&fake.url, 9, PatchBody::KeyOnly, Duration::from_secs(1));
     setup.observe().await.unwrap();
-    let Reply::Unknown(failure) = setup.set_key().await else { panic!("a silent change was settled") };
+    let PatchReply::Unknown(failure) = setup.set_key().await else { panic!("a silent change was settled") };
     assert_eq!(failure.detail, "no reply within 1s");
 
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", gone.local_addr().unwrap());
     drop(gone);
-    let Reply::NotTaken(failure) = client_at(&url).set_key().await else { panic!("nobody was there") };
+    let PatchReply::NotTaken(failure) = client_at(&url).set_key().await else { panic!("nobody was there") };
     assert!(failure.detail.contains("could not connect to 127.0.0.1"), "{failure:?}");
 }
 
@@ -144,7 +144,7 @@ async fn atlas_refusals_keep_its_words_and_their_class() {
         (409, "CANNOT_ROTATE_KEY_ENCRYPTION_DISABLED", Class::Config),
         (406, "NOT_ACCEPTABLE", Class::Config),
     ] {
-        let Reply::Refused(failure) = change(refusal(status, code)).await else { panic!("{code}") };
+        let PatchReply::Refused(failure) = change(refusal(status, code)).await else { panic!("{code}") };
         assert_eq!((failure.class, failure.status), (class, Some(status)), "{code}");
         assert_eq!(failure.code.as_deref(), Some(code));
         assert_eq!(failure.detail, format!("Words of {code}."));
@@ -164,7 +164,7 @@ async fn what_atlas_did_not_look_at_was_not_taken() {
         (refusal(400, "GOOGLE_CLOUD_KMS_KEY_VERSION_PENDING_GENERATION"), None),
         (refusal(403, "CANNOT_ASSUME_ROLE"), None),
     ] {
-        let Reply::NotTaken(failure) = change(step).await else { panic!("{wait:?}") };
+        let PatchReply::NotTaken(failure) = change(step).await else { panic!("{wait:?}") };
         assert_eq!(failure.class, Class::Transient);
         assert_eq!(failure.retry_after.map(|span| span.get().as_secs()), wait);
     }
@@ -173,13 +173,13 @@ async fn what_atlas_did_not_look_at_was_not_taken() {
 #[tokio::test]
 async fn a_missing_right_and_a_missing_project_are_told_apart() {
     for step in [refusal(403, "IP_ADDRESS_NOT_ON_ACCESS_LIST"), refusal(401, "NOT_IN_GROUP")] {
-        assert!(matches!(change(step).await, Reply::Auth(_)));
+        assert!(matches!(change(step).await, PatchReply::Auth(_)));
     }
     for step in [refusal(404, "GROUP_NOT_FOUND"), refusal(410, "VERSION_GONE")] {
-        assert!(matches!(change(step).await, Reply::Gone(_)));
+        assert!(matches!(change(step).await, PatchReply::Gone(_)));
     }
     let by_header = reply(404, "X-Error-Code: GROUP_NOT_FOUND\r\n", "");
-    let Reply::Gone(failure) = change(by_header).await else { panic!("the header was not read") };
+    let PatchReply::Gone(failure) = change(by_header).await else { panic!("the header was not read") };
     assert_eq!(failure.code.as_deref(), Some("GROUP_NOT_FOUND"));
     assert_eq!(read(refusal(404, "GROUP_NOT_FOUND")).await.class, Class::Gone);
 }
@@ -197,7 +197,9 @@ async fn a_redirect_is_not_followed_and_its_address_is_shown_without_its_secrets
         failure.detail.contains("http://127.0.0.1") && !failure.detail.contains("hunter2"),
         "{failure:?}"
     );
-    let Reply::Refused(failure) = change(step()).await else { panic!("a redirect was taken for an answer") };
+    let PatchReply::Refused(failure) = change(step()).await else {
+        panic!("a redirect was taken for an answer")
+    };
     assert_eq!(failure.class, Class::Config);
     assert!(elsewhere.calls().is_empty());
 }

@@ -11,16 +11,16 @@ use keywheel::domain::project::PolicyOverride;
 use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::domain::rotation::state::{Hold, State};
 use keywheel::domain::time::{Clock, ManualClock, SystemClock};
-use keywheel::engine::command::{CommandError, NewProject, ProjectEdit, Verb};
+use keywheel::engine::command::{CommandError, NewProject, OperatorVerb, ProjectEdit};
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{driver, poll};
-use keywheel::kms::{AzureProof, KeyService, KmsOptions, Login, connect};
+use keywheel::kms::{AzureCredential, KeyService, KmsOptions, Login, connect};
 use keywheel::secret::Secret;
 use keywheel::sim::world::{Facts, KeyState, Role, demo_key};
 use keywheel::store::RotationRow;
 use serde_json::json;
 
-use super::Hall;
+use super::HookServer;
 use super::senders::{trail, vault_event};
 use crate::support::db::Backend;
 use crate::support::group;
@@ -48,15 +48,15 @@ fn aws(version: u32) -> String {
     demo_key("AWS", "payments-prod", 1, version)
 }
 
-impl Hall {
-    /// The same, with look-ups at the simulated key services that the projects name.
+impl HookServer {
+    /// The same, with lookups at the simulated key services that the projects name.
     pub(super) async fn asking(backend: Backend, clock: Option<ManualClock>) -> Self {
-        let mut hall = Self::on(backend, HOOKS, clock).await;
-        let base = hall.sim.base_url();
+        let mut server = Self::on(backend, HOOKS, clock).await;
+        let base = server.sim.base_url();
         let login = Login::Azure {
             tenant_id: Some("00000000-0000-4000-8000-000000000002".to_owned()),
             client_id: Some("00000000-0000-4000-8000-000000000009".to_owned()),
-            proof: Some(AzureProof::Secret(Secret::new("keywheel-demo-azure"))),
+            proof: Some(AzureCredential::Secret(Secret::new("keywheel-demo-azure"))),
             authority: Some(format!("{base}/kms/entra").parse().unwrap()),
         };
         let keys = Some(("AKIAKEYWHEELDEMO0000".to_owned(), Secret::new("keywheel-demo-aws")));
@@ -64,7 +64,7 @@ impl Hall {
             ("vaults", "/kms/azure", login),
             ("aws", "/kms/aws", Login::Aws { region: None, profile: None, keys }),
         ];
-        let look_ups: BTreeMap<_, Arc<dyn KeyService>> = made
+        let lookups: BTreeMap<_, Arc<dyn KeyService>> = made
             .into_iter()
             .map(|(name, path, login)| {
                 let endpoint = Some(format!("{base}{path}").parse().unwrap());
@@ -73,15 +73,17 @@ impl Hall {
                 (name.to_owned(), connect(options).unwrap() as Arc<dyn KeyService>)
             })
             .collect();
-        hall.engine.kms = Arc::new(look_ups);
-        hall.edit(5, ProjectEdit { kms: Patch::Value("vaults".to_owned()), ..ProjectEdit::default() }).await;
+        server.engine.kms = Arc::new(lookups);
+        server
+            .edit(5, ProjectEdit { kms: Patch::Value("vaults".to_owned()), ..ProjectEdit::default() })
+            .await;
         let aws = ProjectEdit {
             kms: Patch::Value("aws".to_owned()),
             alias: Patch::Value("alias/payments-prod".to_owned()),
             ..ProjectEdit::default()
         };
-        hall.edit(1, aws).await;
-        hall
+        server.edit(1, aws).await;
+        server
     }
 
     async fn edit(&self, number: u64, edit: ProjectEdit) {
@@ -164,17 +166,17 @@ fn line(checks: &[Check], name: CheckName) -> (Verdict, &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_only_says_where_to_look() {
-    let hall = Hall::asking(Backend::Sqlite, None).await;
+    let server = HookServer::asking(Backend::Sqlite, None).await;
     // The event tells of the second version, which somebody has switched off again.
-    hall.key(&azure(2), KeyState::Disabled);
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
-    hall.none().await;
+    server.key(&azure(2), KeyState::Disabled);
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    server.none().await;
     // Late, it tells of the second version again; the third is there by now.
-    hall.key(&azure(2), KeyState::Enabled);
-    hall.key(&azure(3), KeyState::Enabled);
-    hall.fact(&azure(3), |it| it.created = "2026-03-01T00:00:00Z".parse().ok());
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "2")).await;
-    let row = hall.only().await;
+    server.key(&azure(2), KeyState::Enabled);
+    server.key(&azure(3), KeyState::Enabled);
+    server.fact(&azure(3), |it| it.created = "2026-03-01T00:00:00Z".parse().ok());
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "2")).await;
+    let row = server.only().await;
     assert_eq!(row.rotation.new_key.to_string(), azure(3));
     for check in &row.rotation.observing.checks {
         let wanted = if check.name == CheckName::SharedKey { Verdict::NotChecked } else { Verdict::Pass };
@@ -186,52 +188,52 @@ async fn an_event_only_says_where_to_look() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_without_a_key_is_enough_where_the_key_service_is_asked() {
-    let hall = Hall::asking(Backend::Sqlite, None).await;
-    hall.grid(&vault_event("KeyNearExpiry", 1, "1")).await;
-    assert_eq!(hall.only().await.rotation.new_key.to_string(), azure(2));
+    let server = HookServer::asking(Backend::Sqlite, None).await;
+    server.grid(&vault_event("KeyNearExpiry", 1, "1")).await;
+    assert_eq!(server.only().await.rotation.new_key.to_string(), azure(2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_system_asks_for_by_name_is_proposed_and_a_lower_version_by_event_is_not() {
-    let hall = Hall::asking(Backend::Sqlite, None).await;
+    let server = HookServer::asking(Backend::Sqlite, None).await;
     // The third is in force and its time is over in the vault; the second is usable, older, and never served.
     let past = "2026-10-01T00:00:00Z".parse().ok();
-    hall.key(&azure(3), KeyState::Enabled);
-    hall.fact(&azure(3), |it| (it.created, it.expires) = ("2026-03-01T00:00:00Z".parse().ok(), past));
-    hall.sim.with(|world| {
+    server.key(&azure(3), KeyState::Enabled);
+    server.fact(&azure(3), |it| (it.created, it.expires) = ("2026-03-01T00:00:00Z".parse().ok(), past));
+    server.sim.with(|world| {
         let project = world.projects.get_mut(&group(5)).unwrap();
         project.block.insert("keyIdentifier".to_owned(), azure(3).into());
     });
-    hall.poll().await;
-    let said = hall.said(5).await;
+    server.poll().await;
+    let said = server.said(5).await;
     assert!(said.contains("is older than the one in force"), "{said}");
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
-    hall.none().await;
-    hall.ask("1", json!({ "groupId": group(5), "newKey": azure(2) })).await;
-    assert_eq!(hall.only().await.rotation.new_key.to_string(), azure(2));
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    server.none().await;
+    server.ask("1", json!({ "groupId": group(5), "newKey": azure(2) })).await;
+    assert_eq!(server.only().await.rotation.new_key.to_string(), azure(2));
 }
 
 async fn the_poll_finds_what_no_event_told_on(backend: Backend) {
     // Amazon's own client signs by the machine's clock.
     let clock = ManualClock::new(SystemClock.now());
-    let hall = Hall::asking(backend, Some(clock)).await;
-    hall.poll().await;
-    let row = hall.only().await;
+    let server = HookServer::asking(backend, Some(clock)).await;
+    server.poll().await;
+    let row = server.only().await;
     assert_eq!((row.trigger.as_str(), row.rotation.state), ("poll", State::AwaitingApproval));
     assert_eq!(row.rotation.new_key.to_string(), azure(2));
-    assert_eq!(hall.said(5).await, format!("proposed as rotation {}", row.rotation.id));
-    assert!(hall.said(1).await.contains("already"), "{}", hall.said(1).await);
+    assert_eq!(server.said(5).await, format!("proposed as rotation {}", row.rotation.id));
+    assert!(server.said(1).await.contains("already"), "{}", server.said(1).await);
     // Nothing is due before six hours are over, and then nothing is new.
-    let asked = hall.sim.log().len();
-    hall.poll().await;
-    assert_eq!(hall.sim.log().len(), asked);
-    hall.later(Duration::from_secs(6 * 3600 + 1)).await;
-    assert!(hall.sim.log().len() > asked);
+    let asked = server.sim.log().len();
+    server.poll().await;
+    assert_eq!(server.sim.log().len(), asked);
+    server.later(Duration::from_secs(6 * 3600 + 1)).await;
+    assert!(server.sim.log().len() > asked);
     // What failed is tried again sooner.
-    hall.clock.advance(Duration::from_secs(1801));
-    hall.poll().await;
-    assert!(hall.said(5).await.starts_with("proposed already"), "{}", hall.said(5).await);
-    hall.only().await;
+    server.clock.advance(Duration::from_secs(1801));
+    server.poll().await;
+    assert!(server.said(5).await.starts_with("proposed already"), "{}", server.said(5).await);
+    server.only().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,12 +248,12 @@ async fn the_poll_finds_what_no_event_told_on_postgres() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_aws_the_alias_says_which_key_is_new() {
-    let hall = Hall::asking(Backend::Sqlite, None).await;
-    hall.agree(1, &["hook:bus"]).await;
-    hall.sim.with(|world| world.kms.aliases.insert("alias/payments-prod".to_owned(), aws(2)));
+    let server = HookServer::asking(Backend::Sqlite, None).await;
+    server.agree(1, &["hook:bus"]).await;
+    server.sim.with(|world| world.kms.aliases.insert("alias/payments-prod".to_owned(), aws(2)));
     let asked = json!({ "aliasName": "alias/payments-prod", "targetKeyId": aws(1) });
-    hall.bus(&trail("UpdateAlias", &asked, "e1")).await;
-    let row = hall.only().await;
+    server.bus(&trail("UpdateAlias", &asked, "e1")).await;
+    let row = server.only().await;
     assert!(row.rotation.new_key.to_string().ends_with(&aws(2)), "{}", row.rotation.new_key);
     assert_eq!(row.rotation.state, State::Approved, "the alias' target is what the policy agrees to");
 }
@@ -263,48 +265,48 @@ async fn a_look_up_that_fails_says_what_is_missing_and_stops_nothing() {
         ("", true, false, "irewall"),
         ("", false, true, "secret"),
     ] {
-        let hall = Hall::asking(Backend::Sqlite, None).await;
-        hall.sim.with(|world| {
+        let server = HookServer::asking(Backend::Sqlite, None).await;
+        server.sim.with(|world| {
             world.kms.denied.insert(deny.to_owned());
             if firewall {
                 world.kms.firewalled.insert("kw-demo".to_owned());
             }
             world.kms.azure_apps.values_mut().for_each(|app| app.expired = expired);
         });
-        hall.poll().await;
-        let said = hall.said(5).await;
+        server.poll().await;
+        let said = server.said(5).await;
         assert!(said.contains(words) && said.contains("the key service does not say"), "{said}");
         assert!(!said.contains("keywheel-demo-azure"), "{said}");
-        hall.none().await;
+        server.none().await;
         // An event names a key, and people see what nobody could check.
-        hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
-        let row = hall.only().await;
+        server.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+        let row = server.only().await;
         let (verdict, detail) = line(&row.rotation.observing.checks, CheckName::KeyExists);
         assert_eq!(verdict, Verdict::Warn, "{detail}");
         assert!(detail.contains(words), "{detail}");
-        let mail = hall.mails("approval_requested").await.remove(0);
+        let mail = server.mails("approval_requested").await.remove(0);
         assert!(mail.model["checks"][0]["detail"].as_str().unwrap().contains(words), "{}", mail.model);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_line_of_the_checklist_can_fail() {
-    let hall = Hall::asking(Backend::Sqlite, None).await;
+    let server = HookServer::asking(Backend::Sqlite, None).await;
     let now = SystemClock.now();
     let (soon, later) = (now + Duration::from_secs(47 * 3600), now + Duration::from_secs(49 * 3600));
     let fails = async |number, key: &str, name, words: &str| {
-        let checks = hall.checklist(number, key).await;
+        let checks = server.checklist(number, key).await;
         let (verdict, detail) = line(&checks, name);
         assert_eq!(verdict, Verdict::Fail, "{name}: {detail}");
         assert!(detail.contains(words), "{words:?} not in {detail}");
-        let proposed = hall
+        let proposed = server
             .engine
             .propose("ada", &group(number).parse().unwrap(), key.parse().unwrap(), None, false)
             .await;
         assert!(matches!(proposed, Err(CommandError::Preflight(_))), "{proposed:?}");
     };
     let passes = async |number, key: &str, name| {
-        let checks = hall.checklist(number, key).await;
+        let checks = server.checklist(number, key).await;
         let (verdict, detail) = line(&checks, name);
         assert_eq!(verdict, Verdict::Pass, "{name}: {detail}");
     };
@@ -315,88 +317,88 @@ async fn each_line_of_the_checklist_can_fail() {
         (KeyState::Disabled, CheckName::KeyEnabled, "enable it"),
         (KeyState::Disabled, CheckName::EncryptDecrypt, "vaults: "),
     ] {
-        hall.key(&key, state);
+        server.key(&key, state);
         fails(5, &key, name, words).await;
     }
-    hall.key(&key, KeyState::Enabled);
-    hall.fact(&key, |it| it.expires = Some(soon));
+    server.key(&key, KeyState::Enabled);
+    server.fact(&key, |it| it.expires = Some(soon));
     fails(5, &key, CheckName::KeyExpiry, "less than 48 hours").await;
-    hall.fact(&key, |it| it.expires = Some(now - Duration::from_secs(60)));
+    server.fact(&key, |it| it.expires = Some(now - Duration::from_secs(60)));
     fails(5, &key, CheckName::KeyExpiry, "it expired at").await;
-    hall.fact(&key, |it| (it.expires, it.not_before) = (Some(later), Some(soon)));
+    server.fact(&key, |it| (it.expires, it.not_before) = (Some(later), Some(soon)));
     fails(5, &key, CheckName::KeyExpiry, "not be used before").await;
-    hall.fact(&key, |it| it.not_before = None);
+    server.fact(&key, |it| it.not_before = None);
     passes(5, &key, CheckName::KeyExpiry).await;
-    hall.fact(&key, |it| it.kind = Some("EC".to_owned()));
+    server.fact(&key, |it| it.kind = Some("EC".to_owned()));
     fails(5, &key, CheckName::KeySymmetric, "EC").await;
     let key = aws(2);
-    hall.key(&key, KeyState::PendingDeletion);
-    hall.fact(&key, |it| it.deletion_date = Some(later));
+    server.key(&key, KeyState::PendingDeletion);
+    server.fact(&key, |it| it.deletion_date = Some(later));
     fails(1, &key, CheckName::KeyDeletion, "it will be deleted at").await;
-    hall.key(&key, KeyState::Enabled);
+    server.key(&key, KeyState::Enabled);
     passes(1, &key, CheckName::KeyDeletion).await;
-    hall.fact(&key, |it| it.kind = Some("RSA_2048".to_owned()));
+    server.fact(&key, |it| it.kind = Some("RSA_2048".to_owned()));
     fails(1, &key, CheckName::KeySymmetric, "RSA_2048").await;
-    hall.fact(&key, |it| it.kind = None);
-    hall.sim.with(|world| world.roles.insert("mdb_sa_id_demo".to_owned(), Role::ReadOnly));
+    server.fact(&key, |it| it.kind = None);
+    server.sim.with(|world| world.roles.insert("mdb_sa_id_demo".to_owned(), Role::ReadOnly));
     fails(1, &key, CheckName::ProjectOwner, "grant it that role").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_key_for_two_environments_is_stopped_when_it_begins_and_shown_when_it_goes_on() {
-    let hall = Hall::asking(Backend::Sqlite, None).await;
+    let server = HookServer::asking(Backend::Sqlite, None).await;
     let shared = |checks: &[Check]| {
         let (verdict, detail) = line(checks, CheckName::SharedKey);
         (verdict, detail.to_owned())
     };
-    assert_eq!(shared(&hall.checklist(5, &azure(2)).await).0, Verdict::NotChecked);
+    assert_eq!(shared(&server.checklist(5, &azure(2)).await).0, Verdict::NotChecked);
     let tag = |name: &str| ProjectEdit { environment: Some(name.to_owned()), ..ProjectEdit::default() };
-    hall.edit(5, tag("prod")).await;
-    assert_eq!(shared(&hall.checklist(5, &azure(2)).await).0, Verdict::Pass);
+    server.edit(5, tag("prod")).await;
+    assert_eq!(shared(&server.checklist(5, &azure(2)).await).0, Verdict::Pass);
     // Another project of this vault, for tests, holds a version of the same key.
-    hall.sim.with(|world| {
+    server.sim.with(|world| {
         let project = world.projects.get_mut(&group(6)).unwrap();
         project.block.insert("keyIdentifier".to_owned(), azure(2).replace("https://kw", "https://KW").into());
     });
     let new =
         NewProject { group_id: group(6), environment: Some("test".to_owned()), ..NewProject::default() };
-    hall.engine.add_project("ada", new).await.unwrap();
-    let (verdict, detail) = shared(&hall.checklist(5, &azure(2)).await);
+    server.engine.add_project("ada", new).await.unwrap();
+    let (verdict, detail) = shared(&server.checklist(5, &azure(2)).await);
     assert_eq!(verdict, Verdict::Warn, "{detail}");
     assert!(detail.contains("identity-test (test) uses the same key, as before"), "{detail}");
     let other = demo_key("AZURE", "identity-test", 6, 2);
-    let (verdict, _) = shared(&hall.checklist(5, &other).await);
+    let (verdict, _) = shared(&server.checklist(5, &other).await);
     assert_eq!(verdict, Verdict::Pass, "nobody holds that one any more");
     // The other way round it would begin.
-    hall.edit(6, tag("prod")).await;
-    hall.edit(5, tag("test")).await;
-    hall.sim.with(|world| {
+    server.edit(6, tag("prod")).await;
+    server.edit(5, tag("test")).await;
+    server.sim.with(|world| {
         let project = world.projects.get_mut(&group(6)).unwrap();
         project.block.insert("keyIdentifier".to_owned(), demo_key("AZURE", "identity-test", 6, 1).into());
     });
-    let (verdict, detail) = shared(&hall.checklist(6, &azure(2)).await);
+    let (verdict, detail) = shared(&server.checklist(6, &azure(2)).await);
     assert_eq!(verdict, Verdict::Fail, "{detail}");
     assert!(detail.contains("identity-prod (test)"), "{detail}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_goes_bad_after_the_approvals_is_not_sent_until_it_is_mended() {
-    let hall = Hall::asking(Backend::Sqlite, None).await;
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
-    let row = hall.only().await;
-    hall.key(&azure(2), KeyState::Disabled);
-    hall.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
-    let held = hall.until(&row, |row| row.rotation.hold.is_some()).await;
+async fn a_key_that_goes_bad_after_the_approvals_is_not_sent_until_it_is_fixed() {
+    let server = HookServer::asking(Backend::Sqlite, None).await;
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    let row = server.only().await;
+    server.key(&azure(2), KeyState::Disabled);
+    server.engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
+    let held = server.until(&row, |row| row.rotation.hold.is_some()).await;
     assert_eq!((held.rotation.state, held.rotation.hold), (State::Approved, Some(Hold::Preflight)));
     assert_eq!(line(&held.rotation.observing.checks, CheckName::KeyEnabled).0, Verdict::Fail);
-    let mail = hall.mails("preflight_failed").await;
+    let mail = server.mails("preflight_failed").await;
     assert_eq!(mail.len(), 1);
     assert!(mail[0].model["checks"].as_array().unwrap().iter().any(|it| it["name"] == "key_enabled"));
-    assert!(hall.sim.log().iter().all(|it| it.operation != "patch_ear"), "nothing was sent");
-    hall.key(&azure(2), KeyState::Enabled);
-    let ended = hall.until(&row, |row| row.rotation.state.is_final()).await;
+    assert!(server.sim.log().iter().all(|it| it.operation != "patch_ear"), "nothing was sent");
+    server.key(&azure(2), KeyState::Enabled);
+    let ended = server.until(&row, |row| row.rotation.state.is_final()).await;
     assert_eq!(ended.rotation.state, State::Completed);
-    let journal = hall.engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
+    let journal = server.engine.store.journal(row.rotation.id, 0, 100).await.unwrap();
     let sent = journal.iter().find(|it| it.kind == JournalKind::Patch).unwrap();
     assert_eq!(sent.detail["checks"].as_array().unwrap().len(), written().len(), "kept as evidence");
 }
@@ -404,54 +406,54 @@ async fn a_key_that_goes_bad_after_the_approvals_is_not_sent_until_it_is_mended(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_policy_agrees_only_to_what_was_confirmed_and_once_a_day() {
     let clock = ManualClock::new("2026-11-20T03:00:00Z".parse().unwrap());
-    let hall = Hall::asking(Backend::Sqlite, Some(clock)).await;
-    hall.agree(5, &["hook:grid", "hook:ci"]).await;
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
-    let row = hall.only().await;
+    let server = HookServer::asking(Backend::Sqlite, Some(clock)).await;
+    server.agree(5, &["hook:grid", "hook:ci"]).await;
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    let row = server.only().await;
     assert_eq!(row.rotation.state, State::Approved);
     assert!(row.rotation.permission.approved_at.is_some() && row.rotation.permission.quorum.is_met());
-    let votes = hall.engine.store.approvals(row.rotation.id).await.unwrap();
+    let votes = server.engine.store.approvals(row.rotation.id).await.unwrap();
     let [vote] = votes.as_slice() else { panic!("{votes:?}") };
     assert_eq!((vote.by.as_str(), vote.method.as_str()), ("policy:auto_approve", "auto_approve"));
     assert!(vote.comment.as_deref().unwrap().contains("hook:grid"));
-    assert_eq!(hall.mails("approval_requested").await.len(), 0);
-    assert_eq!(hall.mails("auto_approved").await.len(), 1);
-    let kinds: Vec<_> = hall.engine.store.journal(row.rotation.id, 0, 10).await.unwrap();
+    assert_eq!(server.mails("approval_requested").await.len(), 0);
+    assert_eq!(server.mails("auto_approved").await.len(), 1);
+    let kinds: Vec<_> = server.engine.store.journal(row.rotation.id, 0, 10).await.unwrap();
     assert_eq!(
         kinds.iter().map(|it| (it.kind.as_str(), it.to_state)).collect::<Vec<_>>(),
         [("proposed", State::AwaitingApproval), ("command", State::Approved)]
     );
-    assert!(hall.engine.store.verify_audit().await.unwrap().is_ok());
-    // Whoever sees it in time can stop it; then the next one within a day is people's.
-    hall.engine.say("grace", row.rotation.id, Verb::Reject, None, None).await.unwrap();
-    hall.key(&azure(3), KeyState::Enabled);
-    hall.fact(&azure(3), |it| it.created = "2026-03-01T00:00:00Z".parse().ok());
-    hall.later(Duration::from_secs(23 * 3600)).await;
-    hall.grid(&vault_event("KeyNewVersionCreated", 3, "2")).await;
-    let second = hall.engine.store.rotations(None, None, None, 1).await.unwrap().remove(0);
+    assert!(server.engine.store.verify_audit().await.unwrap().is_ok());
+    // Anyone who sees it in time can stop it; then the next one within a day is people's.
+    server.engine.say("grace", row.rotation.id, OperatorVerb::Reject, None, None).await.unwrap();
+    server.key(&azure(3), KeyState::Enabled);
+    server.fact(&azure(3), |it| it.created = "2026-03-01T00:00:00Z".parse().ok());
+    server.later(Duration::from_secs(23 * 3600)).await;
+    server.grid(&vault_event("KeyNewVersionCreated", 3, "2")).await;
+    let second = server.engine.store.rotations(None, None, None, 1).await.unwrap().remove(0);
     assert_eq!(
         (second.rotation.state, second.rotation.permission.quorum.required),
         (State::AwaitingApproval, 2)
     );
-    let first = hall.engine.store.journal(second.rotation.id, 0, 1).await.unwrap().remove(0);
+    let first = server.engine.store.journal(second.rotation.id, 0, 1).await.unwrap().remove(0);
     let why = first.detail["autoApproval"].as_str().unwrap();
     assert!(why.contains("another rotation"), "{why}");
-    hall.engine.say("grace", second.rotation.id, Verb::Reject, None, None).await.unwrap();
+    server.engine.say("grace", second.rotation.id, OperatorVerb::Reject, None, None).await.unwrap();
     // What a system asks for by name nobody confirms, a day later or not.
-    hall.later(Duration::from_secs(2 * 86_400)).await;
-    hall.key(&azure(4), KeyState::Enabled);
-    hall.fact(&azure(4), |it| it.created = "2026-02-02T00:00:00Z".parse().ok());
-    hall.ask("1", json!({ "groupId": group(5), "newKey": azure(4) })).await;
-    let third = hall.engine.store.rotations(None, None, None, 1).await.unwrap().remove(0);
+    server.later(Duration::from_secs(2 * 86_400)).await;
+    server.key(&azure(4), KeyState::Enabled);
+    server.fact(&azure(4), |it| it.created = "2026-02-02T00:00:00Z".parse().ok());
+    server.ask("1", json!({ "groupId": group(5), "newKey": azure(4) })).await;
+    let third = server.engine.store.rotations(None, None, None, 1).await.unwrap().remove(0);
     assert_eq!(third.rotation.new_key.to_string(), azure(4));
     assert_eq!(third.rotation.state, State::AwaitingApproval);
-    hall.engine.say("grace", third.rotation.id, Verb::Reject, None, None).await.unwrap();
+    server.engine.say("grace", third.rotation.id, OperatorVerb::Reject, None, None).await.unwrap();
     // A warning is for people too.
-    hall.key(&azure(5), KeyState::Enabled);
-    hall.fact(&azure(5), |it| it.created = "2026-05-01T00:00:00Z".parse().ok());
-    hall.sim.with(|world| world.kms.denied.insert("keys/encrypt".to_owned()));
-    hall.grid(&vault_event("KeyNewVersionCreated", 5, "5")).await;
-    let fourth = hall.engine.store.rotations(None, None, None, 1).await.unwrap().remove(0);
+    server.key(&azure(5), KeyState::Enabled);
+    server.fact(&azure(5), |it| it.created = "2026-05-01T00:00:00Z".parse().ok());
+    server.sim.with(|world| world.kms.denied.insert("keys/encrypt".to_owned()));
+    server.grid(&vault_event("KeyNewVersionCreated", 5, "5")).await;
+    let fourth = server.engine.store.rotations(None, None, None, 1).await.unwrap().remove(0);
     assert_eq!(fourth.rotation.new_key.to_string(), azure(5));
     assert_eq!(fourth.rotation.state, State::AwaitingApproval);
     assert_eq!(line(&fourth.rotation.observing.checks, CheckName::EncryptDecrypt).0, Verdict::Warn);

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::senders::{kms_event, trail, vault_event};
-use super::{Hall, alert, atlas_signature};
+use super::{HookServer, alert, atlas_signature};
 use crate::support::db::Backend;
 use crate::support::{group, new_key};
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::ManualClock;
-use keywheel::engine::command::Verb;
+use keywheel::engine::command::OperatorVerb;
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::{KeyState, demo_key};
 use keywheel::store::{OutboxRow, RotationRow};
@@ -36,7 +36,7 @@ token = "the-token-of-our-pipeline"
 "#;
 const VAULT: &str = "/subscriptions/0b1f6471-1bf0-4dda-aec3-111122223333/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/kw-demo";
 
-impl Hall {
+impl HookServer {
     pub(super) async fn grid(&self, event: &Value) {
         let sent = self.send("grid?code=the-secret-in-the-address", &[], json!([event]).to_string()).await;
         assert_eq!(sent.status, 202, "{sent:?}");
@@ -77,35 +77,35 @@ impl Hall {
 }
 
 async fn a_new_version_becomes_one_proposal_on(backend: Backend) {
-    let hall = Hall::on(backend, HOOKS, None).await;
-    let before = hall.sim.log().len();
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
-    let log = hall.sim.log();
+    let server = HookServer::on(backend, HOOKS, None).await;
+    let before = server.sim.log().len();
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    let log = server.sim.log();
     let mut asked: Vec<_> = log[before..].iter().map(|it| it.operation.clone()).collect();
     asked.sort_unstable();
     assert_eq!(asked, ["get_clusters", "get_ear", "get_endpoints"], "one observation, and the checklist");
-    let rotations = hall.rotations().await;
+    let rotations = server.rotations().await;
     let [row] = rotations.as_slice() else { panic!("{rotations:?}") };
     assert_eq!(row.rotation.state, State::AwaitingApproval);
     assert_eq!((row.trigger.as_str(), row.requested_by.as_str()), ("hook:grid", "hook:grid"));
     assert_eq!(row.rotation.new_key.to_string(), demo_key("AZURE", "identity-prod", 5, 2));
     let reason = row.reason.as_deref().unwrap();
     assert!(reason.contains("KeyNewVersionCreated") && reason.contains("identity-prod"), "{reason}");
-    assert_eq!(hall.mails("approval_requested").await.len(), 1);
+    assert_eq!(server.mails("approval_requested").await.len(), 1);
     assert_eq!(
-        hall.came("grid", &format!("{VAULT}/1")).await,
+        server.came("grid", &format!("{VAULT}/1")).await,
         format!("proposed as rotation {}", row.rotation.id)
     );
     // A repetition is a duplicate; the same news under another id finds the proposal there.
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "2")).await;
-    assert_eq!(hall.rotations().await.len(), 1);
-    assert!(hall.came("grid", &format!("{VAULT}/2")).await.starts_with("proposed already"));
-    // What people turned down is not proposed again by whoever repeats it.
-    hall.engine.say("grace", row.rotation.id, Verb::Reject, None, None).await.unwrap();
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "3")).await;
-    assert_eq!(hall.rotations().await.len(), 1);
-    let came = hall.came("grid", &format!("{VAULT}/3")).await;
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "2")).await;
+    assert_eq!(server.rotations().await.len(), 1);
+    assert!(server.came("grid", &format!("{VAULT}/2")).await.starts_with("proposed already"));
+    // What people turned down is not proposed again by a sender that repeats it.
+    server.engine.say("grace", row.rotation.id, OperatorVerb::Reject, None, None).await.unwrap();
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "3")).await;
+    assert_eq!(server.rotations().await.len(), 1);
+    let came = server.came("grid", &format!("{VAULT}/3")).await;
     assert!(came.contains("ended rejected"), "{came}");
 }
 
@@ -121,56 +121,56 @@ async fn a_new_version_becomes_one_proposal_on_postgres() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_new_is_not_proposed() {
-    let hall = Hall::open(HOOKS).await;
-    hall.grid(&vault_event("KeyNewVersionCreated", 1, "1")).await;
-    assert!(hall.came("grid", &format!("{VAULT}/1")).await.starts_with("Atlas holds"));
+    let server = HookServer::open(HOOKS).await;
+    server.grid(&vault_event("KeyNewVersionCreated", 1, "1")).await;
+    assert!(server.came("grid", &format!("{VAULT}/1")).await.starts_with("Atlas holds"));
     // Another key of the same vault concerns nobody.
     let mut other = vault_event("KeyNewVersionCreated", 2, "2");
     other["data"]["Id"] =
         json!("https://kw-demo.vault.azure.net/keys/nobodys/00000000000000000000000000000002");
-    hall.grid(&other).await;
-    assert_eq!(hall.came("grid", &format!("{VAULT}/2")).await, "no tracked project is concerned");
-    assert_eq!(hall.counts("grid")[5], 1);
+    server.grid(&other).await;
+    assert_eq!(server.came("grid", &format!("{VAULT}/2")).await, "no tracked project is concerned");
+    assert_eq!(server.counts("grid")[5], 1);
     // A key that served before is a way back, not a rotation.
     let key2 = demo_key("AZURE", "identity-prod", 5, 2);
-    hall.sim.with(|world| {
+    server.sim.with(|world| {
         world.projects.get_mut(&group(5)).unwrap().block.insert("keyIdentifier".to_owned(), key2.into());
     });
-    hall.grid(&vault_event("VaultAccessPolicyChanged", 1, "3")).await;
-    hall.grid(&vault_event("KeyNewVersionCreated", 1, "4")).await;
-    let came = hall.came("grid", &format!("{VAULT}/4")).await;
+    server.grid(&vault_event("VaultAccessPolicyChanged", 1, "3")).await;
+    server.grid(&vault_event("KeyNewVersionCreated", 1, "4")).await;
+    let came = server.came("grid", &format!("{VAULT}/4")).await;
     assert!(came.contains("served before"), "{came}");
     // An alias that no project is configured with.
     let target = json!({ "aliasName": "alias/atlas", "targetKeyId": new_key() });
-    hall.bus(&trail("UpdateAlias", &target, "5")).await;
-    assert_eq!(hall.came("bus", "5").await, "no tracked project is concerned");
-    assert!(hall.rotations().await.is_empty());
+    server.bus(&trail("UpdateAlias", &target, "5")).await;
+    assert_eq!(server.came("bus", "5").await, "no tracked project is concerned");
+    assert!(server.rotations().await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_inside_aws_is_recorded_and_asks_for_nothing() {
-    let hall = Hall::open(HOOKS).await;
-    let before = hall.sim.log().len();
-    hall.bus(&kms_event("KMS CMK Rotation", "1")).await;
-    let came = hall.came("bus", "1").await;
+    let server = HookServer::open(HOOKS).await;
+    let before = server.sim.log().len();
+    server.bus(&kms_event("KMS CMK Rotation", "1")).await;
+    let came = server.came("bus", "1").await;
     assert!(came.starts_with("nothing to do in Atlas"), "{came}");
-    let audit = hall.engine.store.audit(None, 10).await.unwrap();
+    let audit = server.engine.store.audit(None, 10).await.unwrap();
     let row = audit.iter().find(|row| row.action == "project.key_rotated_in_place").unwrap();
     assert_eq!(
         (row.actor.as_str(), row.subject.as_str()),
         ("hook:bus", format!("project/{}", group(1)).as_str())
     );
     assert!(row.detail.contains("nothing to do in Atlas"), "{row:?}");
-    assert!(hall.rotations().await.is_empty());
-    assert_eq!(hall.sim.log().len(), before, "Atlas was asked for nothing");
+    assert!(server.rotations().await.is_empty());
+    assert_eq!(server.sim.log().len(), before, "Atlas was asked for nothing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_take_a_key_away_is_told_at_once_and_once() {
-    let hall = Hall::open(HOOKS).await;
+    let server = HookServer::open(HOOKS).await;
     let key = demo_key("AWS", "payments-prod", 1, 1);
-    hall.bus(&trail("ScheduleKeyDeletion", &json!({ "keyId": key, "pendingWindowInDays": 7 }), "1")).await;
-    let mails = hall.mails("key_alarm").await;
+    server.bus(&trail("ScheduleKeyDeletion", &json!({ "keyId": key, "pendingWindowInDays": 7 }), "1")).await;
+    let mails = server.mails("key_alarm").await;
     let [mail] = mails.as_slice() else { panic!("{mails:?}") };
     assert_eq!(
         (mail.recipient.as_str(), &mail.model["event"], &mail.model["earlier"]),
@@ -178,11 +178,11 @@ async fn what_may_take_a_key_away_is_told_at_once_and_once() {
     );
     assert_eq!(mail.model["by"], "arn:aws:sts::111122223333:assumed-role/KeyOps/alice");
     // KMS repeats this one; each repetition has an id of its own.
-    hall.bus(&kms_event("KMS CMK Deletion", "2")).await;
-    hall.bus(&kms_event("KMS CMK Deletion", "3")).await;
-    assert_eq!(hall.mails("key_alarm").await.len(), 2);
+    server.bus(&kms_event("KMS CMK Deletion", "2")).await;
+    server.bus(&kms_event("KMS CMK Deletion", "3")).await;
+    assert_eq!(server.mails("key_alarm").await.len(), 2);
     // A key that served before, and that old backups still need.
-    hall.sim.with(|world| {
+    server.sim.with(|world| {
         world
             .projects
             .get_mut(&group(1))
@@ -190,20 +190,20 @@ async fn what_may_take_a_key_away_is_told_at_once_and_once() {
             .block
             .insert("customerMasterKeyID".to_owned(), new_key().into());
     });
-    hall.bus(&trail("PutKeyPolicy", &json!({ "keyId": key }), "4")).await;
-    hall.bus(&trail("DisableKey", &json!({ "keyId": key }), "5")).await;
-    let mails = hall.mails("key_alarm").await;
+    server.bus(&trail("PutKeyPolicy", &json!({ "keyId": key }), "4")).await;
+    server.bus(&trail("DisableKey", &json!({ "keyId": key }), "5")).await;
+    let mails = server.mails("key_alarm").await;
     assert_eq!(mails.len(), 3);
     assert_eq!(mails[0].model["earlier"], true);
     // A stranger's key.
-    hall.bus(&trail("DisableKey", &json!({ "keyId": "99999999-aaaa-4aaa-8aaa-000000000001" }), "6")).await;
-    assert_eq!(hall.mails("key_alarm").await.len(), 3);
-    assert_eq!(hall.engine.store.verify_audit().await.unwrap().unwrap().rows, 3 + 3 + 1);
+    server.bus(&trail("DisableKey", &json!({ "keyId": "99999999-aaaa-4aaa-8aaa-000000000001" }), "6")).await;
+    assert_eq!(server.mails("key_alarm").await.len(), 3);
+    assert_eq!(server.engine.store.verify_audit().await.unwrap().unwrap().rows, 3 + 3 + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_alert_that_is_open_pages_once_and_its_end_does_not() {
-    let hall = Hall::open(HOOKS).await;
+    let server = HookServer::open(HOOKS).await;
     // Its end first: order means nothing.
     for (kind, status, updated, mails) in [
         ("AWS_ENCRYPTION_KEY_INVALID", "CLOSED", "2026-08-02T03:00:00Z", 0),
@@ -214,18 +214,20 @@ async fn an_alert_that_is_open_pages_once_and_its_end_does_not() {
     ] {
         let body = alert(kind, status, updated).to_string();
         let signature = atlas_signature("the-present-secret-of-atlas", body.as_bytes());
-        assert_eq!(hall.send("atlas", &[("x-mms-signature", &signature)], body).await.status, 202);
-        hall.follow().await;
-        assert_eq!(hall.mails("key_alarm").await.len(), mails, "{kind} {status} {updated}");
+        assert_eq!(server.send("atlas", &[("x-mms-signature", &signature)], body).await.status, 202);
+        server.follow().await;
+        assert_eq!(server.mails("key_alarm").await.len(), mails, "{kind} {status} {updated}");
     }
-    assert!(hall.rotations().await.is_empty());
+    assert!(server.rotations().await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn somebody_elses_system_may_ask_for_a_rotation() {
-    let hall = Hall::open(HOOKS).await;
-    hall.ask("1", json!({ "groupId": group(1), "newKey": new_key(), "reason": "the quarter is over" })).await;
-    let rotations = hall.rotations().await;
+    let server = HookServer::open(HOOKS).await;
+    server
+        .ask("1", json!({ "groupId": group(1), "newKey": new_key(), "reason": "the quarter is over" }))
+        .await;
+    let rotations = server.rotations().await;
     assert_eq!(rotations.len(), 1);
     assert!(rotations[0].reason.as_deref().unwrap().ends_with(": the quarter is over"));
     for (id, data, wanted) in [
@@ -237,32 +239,32 @@ async fn somebody_elses_system_may_ask_for_a_rotation() {
         ("4", json!({ "groupId": group(9) }), "no new key is named"),
         ("5", json!({ "groupId": "ffffffffffffffffffffffff" }), "no tracked project is concerned"),
     ] {
-        hall.ask(id, data).await;
-        let came = hall.came("ci", &format!("/ci/{id}")).await;
+        server.ask(id, data).await;
+        let came = server.came("ci", &format!("/ci/{id}")).await;
         assert!(came.contains(wanted), "{id}: {came}");
     }
-    assert_eq!(hall.rotations().await.len(), 1);
+    assert_eq!(server.rotations().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_about_one_project_is_one_look() {
-    let hall = Hall::open(HOOKS).await;
+    let server = HookServer::open(HOOKS).await;
     let events: Vec<Value> =
         (0..2000).map(|id| vault_event("KeyNewVersionCreated", 2, &id.to_string())).collect();
-    let sent = hall.send("grid?code=the-secret-in-the-address", &[], json!(events).to_string()).await;
-    assert_eq!((sent.status, hall.counts("grid")[1]), (202, 2000));
-    let before = hall.sim.log().len();
-    hall.follow().await;
-    assert_eq!(hall.rotations().await.len(), 1);
-    let asked = hall.sim.log().len() - before;
+    let sent = server.send("grid?code=the-secret-in-the-address", &[], json!(events).to_string()).await;
+    assert_eq!((sent.status, server.counts("grid")[1]), (202, 2000));
+    let before = server.sim.log().len();
+    server.follow().await;
+    assert_eq!(server.rotations().await.len(), 1);
+    let asked = server.sim.log().len() - before;
     assert!(asked <= 4, "{asked} calls to Atlas: one look, and one with role and clusters for the proposal");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hint_waits_until_atlas_can_be_asked() {
     let clock = ManualClock::new("2026-11-20T03:00:00Z".parse().unwrap());
-    let hall = Hall::on(Backend::Sqlite, HOOKS, Some(clock)).await;
-    hall.sim.with(|world| {
+    let server = HookServer::on(Backend::Sqlite, HOOKS, Some(clock)).await;
+    server.sim.with(|world| {
         world.faults.push(Fault {
             operation: "get_ear".to_owned(),
             group_id: None,
@@ -271,104 +273,104 @@ async fn a_hint_waits_until_atlas_can_be_asked() {
             kind: Kind::Status { status: 503, code: None, retry_after: None },
         });
     });
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
-    let outcome = hall.outcome("grid", &format!("{VAULT}/1")).await.unwrap();
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    let outcome = server.outcome("grid", &format!("{VAULT}/1")).await.unwrap();
     assert!(
         outcome.handled_at.is_none()
             && outcome.outcome.as_deref().unwrap().contains("Atlas could not be read"),
         "{outcome:?}"
     );
-    assert!(hall.rotations().await.is_empty());
-    hall.sim.with(|world| world.faults.clear());
-    hall.follow().await;
-    assert!(hall.rotations().await.is_empty(), "its turn has not come");
-    hall.clock.advance(Duration::from_secs(31));
-    hall.follow().await;
-    assert_eq!(hall.rotations().await.len(), 1);
+    assert!(server.rotations().await.is_empty());
+    server.sim.with(|world| world.faults.clear());
+    server.follow().await;
+    assert!(server.rotations().await.is_empty(), "its turn has not come");
+    server.clock.advance(Duration::from_secs(31));
+    server.follow().await;
+    assert_eq!(server.rotations().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_comes_while_another_is_open_waits_for_its_turn() {
     let clock = ManualClock::new("2026-11-20T03:00:00Z".parse().unwrap());
-    let hall = Hall::on(Backend::Sqlite, HOOKS, Some(clock)).await;
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
-    hall.sim.with(|world| world.keys.insert(demo_key("AZURE", "identity-prod", 5, 3), KeyState::Enabled));
-    hall.grid(&vault_event("KeyNewVersionCreated", 3, "2")).await;
-    let waits = hall.outcome("grid", &format!("{VAULT}/2")).await.unwrap();
+    let server = HookServer::on(Backend::Sqlite, HOOKS, Some(clock)).await;
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    server.sim.with(|world| world.keys.insert(demo_key("AZURE", "identity-prod", 5, 3), KeyState::Enabled));
+    server.grid(&vault_event("KeyNewVersionCreated", 3, "2")).await;
+    let waits = server.outcome("grid", &format!("{VAULT}/2")).await.unwrap();
     assert!(
         waits.handled_at.is_none() && waits.outcome.as_deref().unwrap().contains("is still open"),
         "{waits:?}"
     );
     // People take longer than any number of tries.
     for _ in 0..20 {
-        hall.clock.advance(Duration::from_mins(31));
-        hall.follow().await;
+        server.clock.advance(Duration::from_mins(31));
+        server.follow().await;
     }
-    let first = &hall.rotations().await[0];
-    assert_eq!(hall.rotations().await.len(), 1);
-    hall.engine.say("grace", first.rotation.id, Verb::Reject, None, None).await.unwrap();
-    hall.clock.advance(Duration::from_mins(31));
-    hall.follow().await;
-    let rotations = hall.rotations().await;
+    let first = &server.rotations().await[0];
+    assert_eq!(server.rotations().await.len(), 1);
+    server.engine.say("grace", first.rotation.id, OperatorVerb::Reject, None, None).await.unwrap();
+    server.clock.advance(Duration::from_mins(31));
+    server.follow().await;
+    let rotations = server.rotations().await;
     assert_eq!(rotations.len(), 2);
     assert_eq!(rotations[0].rotation.new_key.to_string(), demo_key("AZURE", "identity-prod", 5, 3));
-    assert!(hall.came("grid", &format!("{VAULT}/2")).await.starts_with("proposed as"));
+    assert!(server.came("grid", &format!("{VAULT}/2")).await.starts_with("proposed as"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_wrong_event_does_not_hide_a_right_one() {
-    let hall = Hall::open(HOOKS).await;
+    let server = HookServer::open(HOOKS).await;
     let good = vault_event("KeyNewVersionCreated", 2, "1");
     let mut useless = vault_event("KeyNewVersionCreated", 1, "2");
     useless["data"]["NBF"] = json!(1);
-    hall.grid(&json!({ "nothing": 1, "id": "0", "topic": "x", "eventType": "y" })).await;
+    server.grid(&json!({ "nothing": 1, "id": "0", "topic": "x", "eventType": "y" })).await;
     let sent =
-        hall.send("grid?code=the-secret-in-the-address", &[], json!([good, useless]).to_string()).await;
+        server.send("grid?code=the-secret-in-the-address", &[], json!([good, useless]).to_string()).await;
     assert_eq!(sent.status, 202);
-    hall.follow().await;
-    let rotations = hall.rotations().await;
-    assert_eq!(rotations.len(), 1, "{}", hall.came("grid", &format!("{VAULT}/1")).await);
+    server.follow().await;
+    let rotations = server.rotations().await;
+    assert_eq!(rotations.len(), 1, "{}", server.came("grid", &format!("{VAULT}/1")).await);
     assert_eq!(rotations[0].rotation.new_key.to_string(), demo_key("AZURE", "identity-prod", 5, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repairing_cluster_is_waited_for() {
     let clock = ManualClock::new("2026-11-20T03:00:00Z".parse().unwrap());
-    let hall = Hall::on(Backend::Sqlite, HOOKS, Some(clock)).await;
+    let server = HookServer::on(Backend::Sqlite, HOOKS, Some(clock)).await;
     let held = |state: Option<&str>| {
         let state = state.map(ToOwned::to_owned);
-        hall.sim.with(|world| world.projects.get_mut(&group(5)).unwrap().clusters[0].held = state);
+        server.sim.with(|world| world.projects.get_mut(&group(5)).unwrap().clusters[0].held = state);
     };
     held(Some("REPAIRING"));
-    hall.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
-    assert!(hall.rotations().await.is_empty());
-    assert!(hall.outcome("grid", &format!("{VAULT}/1")).await.unwrap().handled_at.is_none());
+    server.grid(&vault_event("KeyNewVersionCreated", 2, "1")).await;
+    assert!(server.rotations().await.is_empty());
+    assert!(server.outcome("grid", &format!("{VAULT}/1")).await.unwrap().handled_at.is_none());
     held(None);
-    hall.clock.advance(Duration::from_secs(31));
-    hall.follow().await;
-    assert_eq!(hall.rotations().await.len(), 1);
+    server.clock.advance(Duration::from_secs(31));
+    server.follow().await;
+    assert_eq!(server.rotations().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn material_that_expires_again_is_told_again() {
-    let hall = Hall::open(HOOKS).await;
+    let server = HookServer::open(HOOKS).await;
     for (day, id, mails) in [("2026-11-20", "1", 1), ("2026-11-20", "2", 1), ("2027-02-18", "3", 2)] {
         let mut event = kms_event("KMS Imported Key Material Expiration", id);
         event["time"] = json!(format!("{day}T03:11:54Z"));
-        hall.bus(&event).await;
-        assert_eq!(hall.mails("key_alarm").await.len(), mails, "{day}");
+        server.bus(&event).await;
+        assert_eq!(server.mails("key_alarm").await.len(), mails, "{day}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endless_id_spoils_nobodys_write_on_postgres() {
-    let hall = Hall::on(Backend::Postgres, HOOKS, None).await;
+    let server = HookServer::on(Backend::Postgres, HOOKS, None).await;
     let mut long = vault_event("KeyNewVersionCreated", 2, "1");
     // Random enough that no compression helps an index.
     let id: String = (0..100u8).map(|at| hex::encode(Sha256::digest([at]))).collect();
     long["id"] = json!(id);
     for accepted in [1, 1] {
-        hall.grid(&long).await;
-        assert_eq!(hall.counts("grid")[1], accepted);
+        server.grid(&long).await;
+        assert_eq!(server.counts("grid")[1], accepted);
     }
 }

@@ -163,7 +163,7 @@ async fn an_endless_head_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_guesses_is_slowed_down_and_the_sender_is_not() {
+async fn a_guesser_is_slowed_down_and_the_sender_is_not() {
     let it = daemon().await;
     let mut slowed = 0;
     for guess in 0..200 {

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Hall, configured};
+use super::{HookServer, configured};
 use crate::support::daemon::answer;
 use crate::support::group;
 use keywheel::sim::world::demo_key;
@@ -61,7 +61,7 @@ kind = "standard"
 secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 "#;
 
-impl Hall {
+impl HookServer {
     /// Sends `order` once for each forgery; each must be refused for its reason, and leave nothing.
     async fn forged(&self, hook: &str, order: &Value, forgeries: &[(&str, &'static str)]) {
         let stored = self.stored().await;
@@ -86,75 +86,78 @@ fn grid() -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_of_entra_is_event_grids_or_it_is_nobodys() {
-    let hall = Hall::open(HOOKS).await;
-    hall.forged(
-        "entra",
-        &grid(),
-        &[
-            ("signature", "wrong-signature"),
-            ("unsigned", "no-token"),
-            ("stranger", "wrong-signature"),
-            ("alg-none", "wrong-token"),
-            ("hs256", "wrong-algorithm"),
-            ("kid", "wrong-token"),
-            ("audience", "wrong-audience"),
-            ("issuer", "wrong-issuer"),
-            ("expired", "expired"),
-            ("early", "expired"),
-            ("app-id", "wrong-identity"),
-        ],
-    )
-    .await;
+    let server = HookServer::open(HOOKS).await;
+    server
+        .forged(
+            "entra",
+            &grid(),
+            &[
+                ("signature", "wrong-signature"),
+                ("unsigned", "no-token"),
+                ("stranger", "wrong-signature"),
+                ("alg-none", "wrong-token"),
+                ("hs256", "wrong-algorithm"),
+                ("kid", "wrong-token"),
+                ("audience", "wrong-audience"),
+                ("issuer", "wrong-issuer"),
+                ("expired", "expired"),
+                ("early", "expired"),
+                ("app-id", "wrong-identity"),
+            ],
+        )
+        .await;
     for schema in ["event-grid", "cloud-events"] {
         for version in [1, 2] {
             let entra = json!({ "schema": schema, "entra": { "tenantId": TENANT, "audience": "api://keywheel", "version": version } });
-            assert_eq!(hall.emit("entra", &grid(), entra).await, [202], "{schema} {version}");
+            assert_eq!(server.emit("entra", &grid(), entra).await, [202], "{schema} {version}");
         }
     }
-    assert_eq!(hall.counts("entra")[1], 4);
+    assert_eq!(server.counts("entra")[1], 4);
     // Where both proofs are configured, one is not enough.
-    assert_eq!(hall.emit("both", &grid(), json!({})).await, [401]);
-    assert_eq!(hall.emit("both?code=the-secret-in-the-address", &grid(), json!({})).await, [202]);
+    assert_eq!(server.emit("both", &grid(), json!({})).await, [401]);
+    assert_eq!(server.emit("both?code=the-secret-in-the-address", &grid(), json!({})).await, [202]);
     let mut bare = grid();
     bare.as_object_mut().unwrap().remove("entra");
-    assert_eq!(hall.emit("both?code=the-secret-in-the-address", &bare, json!({})).await, [401]);
+    assert_eq!(server.emit("both?code=the-secret-in-the-address", &bare, json!({})).await, [401]);
     // Consent, both ways.
     assert_eq!(
-        hall.emit(
-            "entra",
-            &json!({ "kind": "azure-event-grid", "event": "SubscriptionValidation",
+        server
+            .emit(
+                "entra",
+                &json!({ "kind": "azure-event-grid", "event": "SubscriptionValidation",
         "entra": { "tenantId": TENANT, "audience": "api://keywheel" } }),
-            json!({})
-        )
-        .await,
+                json!({})
+            )
+            .await,
         [200]
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_of_google_is_our_pushers_or_it_is_nobodys() {
-    let hall = Hall::open(HOOKS).await;
+    let server = HookServer::open(HOOKS).await;
     let key = demo_key("GCP", "analytics-prod", 9, 2);
     let order = json!({ "kind": "gcp-pubsub", "key": key, "email": PUSHER, "audience": "https://keywheel.example/hooks/gcp" });
-    hall.forged(
-        "gcp",
-        &order,
-        &[
-            ("signature", "wrong-signature"),
-            ("unsigned", "no-token"),
-            ("stranger", "wrong-signature"),
-            ("alg-none", "wrong-token"),
-            ("hs256", "wrong-algorithm"),
-            ("kid", "wrong-token"),
-            ("audience", "wrong-audience"),
-            ("issuer", "wrong-issuer"),
-            ("expired", "expired"),
-            ("early", "expired"),
-            ("email", "wrong-identity"),
-            ("email-unverified", "wrong-identity"),
-        ],
-    )
-    .await;
+    server
+        .forged(
+            "gcp",
+            &order,
+            &[
+                ("signature", "wrong-signature"),
+                ("unsigned", "no-token"),
+                ("stranger", "wrong-signature"),
+                ("alg-none", "wrong-token"),
+                ("hs256", "wrong-algorithm"),
+                ("kid", "wrong-token"),
+                ("audience", "wrong-audience"),
+                ("issuer", "wrong-issuer"),
+                ("expired", "expired"),
+                ("early", "expired"),
+                ("email", "wrong-identity"),
+                ("email-unverified", "wrong-identity"),
+            ],
+        )
+        .await;
     for (what, more) in [
         ("wrapped", json!({})),
         ("unwrapped", json!({ "wrapped": false })),
@@ -163,38 +166,39 @@ async fn a_token_of_google_is_our_pushers_or_it_is_nobodys() {
         ("long names", json!({ "longNames": true })),
         ("what the service itself logs", json!({ "event": "rotationEvent" })),
     ] {
-        let before = hall.counts("gcp")[1];
-        assert_eq!(hall.emit("gcp", &order, more).await, [202], "{what}");
-        assert_eq!(hall.counts("gcp")[1], before + 1, "{what}");
+        let before = server.counts("gcp")[1];
+        assert_eq!(server.emit("gcp", &order, more).await, [202], "{what}");
+        assert_eq!(server.counts("gcp")[1], before + 1, "{what}");
     }
-    let before = hall.counts("gcp");
-    assert_eq!(hall.emit("gcp", &order, json!({ "statusCode": 7 })).await, [202], "a call that failed");
-    assert_eq!((hall.counts("gcp")[1], hall.counts("gcp")[3]), (before[1], before[3] + 1));
+    let before = server.counts("gcp");
+    assert_eq!(server.emit("gcp", &order, json!({ "statusCode": 7 })).await, [202], "a call that failed");
+    assert_eq!((server.counts("gcp")[1], server.counts("gcp")[3]), (before[1], before[3] + 1));
     // Keys that cannot be had are our trouble, and the sender comes again.
-    assert_eq!(hall.emit("nokeys", &order, json!({})).await, [503]);
-    hall.follow().await;
-    let rotations = hall.engine.store.rotations(None, None, None, 10).await.unwrap();
+    assert_eq!(server.emit("nokeys", &order, json!({})).await, [503]);
+    server.follow().await;
+    let rotations = server.engine.store.rotations(None, None, None, 10).await.unwrap();
     let [row] = rotations.as_slice() else { panic!("{rotations:?}") };
     assert_eq!((row.trigger.as_str(), row.rotation.new_key.to_string()), ("hook:gcp", key));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn amazon_sns_speaks_for_one_topic_and_one_authority() {
-    let hall = Hall::open(HOOKS).await;
+    let server = HookServer::open(HOOKS).await;
     let key = demo_key("AWS", "payments-prod", 1, 1);
     let order = json!({ "kind": "aws-sns", "topicArn": TOPIC, "event": "DisableKey", "key": key, "region": "eu-central-1", "account": "111122223333" });
-    hall.forged(
-        "sns",
-        &order,
-        &[
-            ("signature", "wrong-signature"),
-            ("unsigned", "signature-version"),
-            ("expired", "old-timestamp"),
-            ("topic", "topic-not-listed"),
-            ("certificate", "wrong-certificate"),
-        ],
-    )
-    .await;
+    server
+        .forged(
+            "sns",
+            &order,
+            &[
+                ("signature", "wrong-signature"),
+                ("unsigned", "signature-version"),
+                ("expired", "old-timestamp"),
+                ("topic", "topic-not-listed"),
+                ("certificate", "wrong-certificate"),
+            ],
+        )
+        .await;
     for (what, more, reason) in [
         ("version 1", json!({ "signatureVersion": "1" }), "signature-version"),
         ("no envelope", json!({ "rawDelivery": true }), "raw-delivery"),
@@ -219,44 +223,44 @@ async fn amazon_sns_speaks_for_one_topic_and_one_authority() {
         ("the machine's own", json!({ "certUrl": "http://169.254.169.254/x.pem" }), "wrong-host"),
         (
             "no certificate",
-            json!({ "certUrl": format!("{}/senders/google/certs", hall.sim.base_url()) }),
+            json!({ "certUrl": format!("{}/senders/google/certs", server.sim.base_url()) }),
             "wrong-certificate",
         ),
     ] {
-        assert_eq!(hall.emit("sns", &order, more).await, [401], "{what}");
-        let refused = hall.refusals("sns");
+        assert_eq!(server.emit("sns", &order, more).await, [401], "{what}");
+        let refused = server.refusals("sns");
         assert!(refused.iter().any(|(it, _)| *it == reason), "{what}: {refused:?}");
     }
     // Without an exception, only AWS' own hosts will do: the simulator's is not one.
-    assert_eq!(hall.emit("real", &order, json!({})).await, [401]);
-    assert_eq!(hall.refusals("real"), [("wrong-host", 1)]);
+    assert_eq!(server.emit("real", &order, json!({})).await, [401]);
+    assert_eq!(server.refusals("real"), [("wrong-host", 1)]);
     for (what, more) in [
         ("an event", json!({})),
         ("under a subject", json!({ "subject": "KMS" })),
         ("as functions are told", json!({ "lambdaSpelling": true })),
     ] {
-        let before = hall.counts("sns")[1];
-        assert_eq!(hall.emit("sns", &order, more).await, [202], "{what}");
-        assert_eq!(hall.counts("sns")[1], before + 1, "{what}");
+        let before = server.counts("sns")[1];
+        assert_eq!(server.emit("sns", &order, more).await, [202], "{what}");
+        assert_eq!(server.counts("sns")[1], before + 1, "{what}");
     }
     // SNS takes no subject with lines, which could make the signed text say another message.
     let lines = json!({ "subject": "Subject\nType\nNotification" });
-    assert_eq!(hall.emit("sns", &order, lines).await, [401]);
+    assert_eq!(server.emit("sns", &order, lines).await, [401]);
     // Anybody who may publish may write anything.
     let mut free = order.clone();
     for name in ["event", "key", "region", "account"] {
         free.as_object_mut().unwrap().remove(name);
     }
-    assert_eq!(hall.emit("sns", &free, json!({ "message": "hello\nTopicArn\narn:x" })).await, [202]);
-    assert_eq!(hall.counts("sns")[3], 1);
-    hall.follow().await;
-    let mails = hall.engine.store.outbox(None, 100).await.unwrap();
+    assert_eq!(server.emit("sns", &free, json!({ "message": "hello\nTopicArn\narn:x" })).await, [202]);
+    assert_eq!(server.counts("sns")[3], 1);
+    server.follow().await;
+    let mails = server.engine.store.outbox(None, 100).await.unwrap();
     assert!(mails.iter().any(|row| row.kind == "key_alarm" && row.group_id == group(1)), "{mails:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscription_is_confirmed_where_the_topic_lives_and_nowhere_else() {
-    let hall = Hall::open(HOOKS).await;
+    let server = HookServer::open(HOOKS).await;
     let order = json!({ "kind": "aws-sns", "topicArn": TOPIC, "event": "SubscriptionConfirmation" });
     let confirmed = async || {
         let notes = answer(
@@ -264,12 +268,12 @@ async fn a_subscription_is_confirmed_where_the_topic_lives_and_nowhere_else() {
                 .no_proxy()
                 .build()
                 .unwrap()
-                .get(format!("{}/sim/v1/emissions", hall.sim.base_url())),
+                .get(format!("{}/sim/v1/emissions", server.sim.base_url())),
         )
         .await;
         notes.json.to_string().matches("\"confirmed\"").count()
     };
-    let host = hall.sim.base_url();
+    let host = server.sim.base_url();
     for url in [
         "http://169.254.169.254/?Action=ConfirmSubscription".to_owned(),
         format!(
@@ -280,26 +284,26 @@ async fn a_subscription_is_confirmed_where_the_topic_lives_and_nowhere_else() {
         ),
         format!("{host}/senders/sns/?Action=DeleteTopic&TopicArn={TOPIC}&Token=x"),
     ] {
-        assert_eq!(hall.emit("sns", &order, json!({ "subscribeUrl": url })).await, [401], "{url}");
+        assert_eq!(server.emit("sns", &order, json!({ "subscribeUrl": url })).await, [401], "{url}");
     }
-    assert_eq!(hall.emit("sns", &order, json!({ "forge": "topic" })).await, [401]);
-    assert_eq!(hall.emit("sns", &order, json!({ "forge": "signature" })).await, [401]);
+    assert_eq!(server.emit("sns", &order, json!({ "forge": "topic" })).await, [401]);
+    assert_eq!(server.emit("sns", &order, json!({ "forge": "signature" })).await, [401]);
     assert_eq!(confirmed().await, 0, "something was visited");
-    assert_eq!(hall.emit("sns", &order, json!({})).await, [200]);
-    assert_eq!((confirmed().await, hall.counts("sns")[4]), (1, 1));
+    assert_eq!(server.emit("sns", &order, json!({})).await, [200]);
+    assert_eq!((confirmed().await, server.counts("sns")[4]), (1, 1));
     let ended = json!({ "kind": "aws-sns", "topicArn": TOPIC, "event": "UnsubscribeConfirmation" });
-    assert_eq!(hall.emit("sns", &ended, json!({})).await, [200]);
+    assert_eq!(server.emit("sns", &ended, json!({})).await, [200]);
     assert_eq!(confirmed().await, 1, "going back is a person's decision");
-    assert_eq!(hall.stored().await, 0);
+    assert_eq!(server.stored().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_authority_can_be_demanded() {
-    let hall = Hall::open(HOOKS).await;
+    let server = HookServer::open(HOOKS).await;
     let order = json!({ "kind": "aws-sns", "topicArn": TOPIC, "event": "DisableKey", "key": demo_key("AWS", "payments-prod", 1, 1) });
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let own = http
-        .get(format!("{}/senders/sns/ca.pem", hall.sim.base_url()))
+        .get(format!("{}/senders/sns/ca.pem", server.sim.base_url()))
         .send()
         .await
         .unwrap()
@@ -314,60 +318,61 @@ async fn an_authority_can_be_demanded() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("roots.pem");
         std::fs::write(&file, roots).unwrap();
-        let host = hall.sim.base_url();
+        let host = server.sim.base_url();
         let host = host.trim_start_matches("http://");
         let hooks = configured(&format!(
             "[[hooks]]\nname = \"sns\"\nkind = \"aws-sns\"\ntopics = [{TOPIC:?}]\ncert_hosts = [{host:?}]\ntrust_roots_file = {:?}\n",
             file.to_str().unwrap()
         ));
-        hall.live.replace(Hooks::new(&hooks.hooks).unwrap());
-        assert_eq!(hall.emit("sns", &order, json!({ "forge": forge })).await, [status], "{forge}");
+        server.live.replace(Hooks::new(&hooks.hooks).unwrap());
+        assert_eq!(server.emit("sns", &order, json!({ "forge": forge })).await, [status], "{forge}");
     }
-    assert_eq!(hall.refusals("sns"), [("wrong-certificate", 2)]);
+    assert_eq!(server.refusals("sns"), [("wrong-certificate", 2)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_others_send_is_understood_and_what_they_forge_is_not() {
-    let hall = Hall::open(HOOKS).await;
+    let server = HookServer::open(HOOKS).await;
     let wrong =
         [("signature", "wrong-signature"), ("unsigned", "no-signature"), ("stranger", "wrong-signature")];
     let token = [("signature", "wrong-token"), ("unsigned", "no-token")];
     let alert = json!({ "kind": "atlas", "event": "AWS_ENCRYPTION_KEY_INVALID", "groupId": group(1), "secret": "the-present-secret-of-atlas" });
-    hall.forged("atlas", &alert, &wrong).await;
+    server.forged("atlas", &alert, &wrong).await;
     let call = json!({ "kind": "aws-eventbridge", "event": "UpdateAlias", "alias": "alias/atlas", "key": demo_key("AWS", "payments-prod", 1, 2),
         "apiKey": { "header": "x-api-key", "value": "the-key-of-the-connection" } });
-    hall.forged("bus", &call, &token).await;
+    server.forged("bus", &call, &token).await;
     let ask = json!({ "kind": "cloudevents", "groupId": group(1), "token": "the-token-of-our-pipeline" });
-    hall.forged("ci", &ask, &token).await;
+    server.forged("ci", &ask, &token).await;
     let signed = json!({ "kind": "standard", "groupId": group(1), "secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD" });
-    hall.forged(
-        "signed",
-        &signed,
-        &[wrong[0], wrong[1], wrong[2], ("expired", "old-timestamp"), ("early", "old-timestamp")],
-    )
-    .await;
+    server
+        .forged(
+            "signed",
+            &signed,
+            &[wrong[0], wrong[1], wrong[2], ("expired", "old-timestamp"), ("early", "old-timestamp")],
+        )
+        .await;
     for (hook, order) in [("atlas", &alert), ("bus", &call), ("ci", &ask), ("signed", &signed)] {
         // Three events, each delivered twice as at-least-once delivery does, the last one first.
         let answered =
-            hall.emit(hook, order, json!({ "count": 3, "duplicate": true, "shuffle": true })).await;
+            server.emit(hook, order, json!({ "count": 3, "duplicate": true, "shuffle": true })).await;
         assert_eq!(answered, [202; 6], "{hook}");
-        assert_eq!(hall.counts(hook)[1..3], [3, 3], "{hook}");
-        assert_eq!(hall.emit(hook, order, json!({ "replay": 2 })).await, [202; 3], "{hook}");
-        assert_eq!(hall.counts(hook)[1..3], [4, 5], "{hook}: a replay");
-        let large = hall.emit(hook, order, json!({ "oversize": 1_200_000 })).await;
+        assert_eq!(server.counts(hook)[1..3], [3, 3], "{hook}");
+        assert_eq!(server.emit(hook, order, json!({ "replay": 2 })).await, [202; 3], "{hook}");
+        assert_eq!(server.counts(hook)[1..3], [4, 5], "{hook}: a replay");
+        let large = server.emit(hook, order, json!({ "oversize": 1_200_000 })).await;
         // It is refused by its head. What is still being sent then may take the reply with it, so the hook's own
         // count is the judge.
         assert!(matches!(large[..], [413 | 0]), "{hook}: {large:?}");
-        let refused = hall.refusals(hook);
+        let refused = server.refusals(hook);
         assert!(refused.iter().any(|(reason, _)| *reason == "too-large"), "{hook}: {refused:?}");
     }
     for mode in ["binary", "structured", "batch"] {
-        assert_eq!(hall.emit("ci", &ask, json!({ "mode": mode })).await, [202], "{mode}");
+        assert_eq!(server.emit("ci", &ask, json!({ "mode": mode })).await, [202], "{mode}");
     }
     // Half a body is nobody's where the body is signed, and unreadable where a token proves it.
     for (hook, order, status) in
         [("atlas", &alert, 401), ("signed", &signed, 401), ("bus", &call, 400), ("ci", &ask, 400)]
     {
-        assert_eq!(hall.emit(hook, order, json!({ "truncate": true })).await, [status], "{hook}");
+        assert_eq!(server.emit(hook, order, json!({ "truncate": true })).await, [status], "{hook}");
     }
 }

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{Hall, alert, atlas_signature};
+use super::{HookServer, alert, atlas_signature};
 use crate::support::group;
 use keywheel::sim::world::demo_key;
 
@@ -32,14 +32,14 @@ const DOCUMENTED: &str = r#"{"id":"66f0a1b2c3d4e5f60718293a","groupId":"32b6e34b
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn atlas_signs_its_alerts_and_nothing_else_is_believed() {
-    let hall = Hall::open(ATLAS).await;
+    let server = HookServer::open(ATLAS).await;
     // The published vector, in both spellings.
     for (hook, signature) in
         [("documented", "wWW1/uEjBzTK2Yk3tFkUGdliyhs="), ("hex", "c165b5fee1230734cad98937b4591419d962ca1b")]
     {
-        let taken = hall.send(hook, &[("x-mms-signature", signature)], DOCUMENTED).await;
+        let taken = server.send(hook, &[("x-mms-signature", signature)], DOCUMENTED).await;
         assert_eq!(taken.status, 202, "{hook}: {taken:?}");
-        assert_eq!(hall.counts(hook)[1], 1, "{hook}");
+        assert_eq!(server.counts(hook)[1], 1, "{hook}");
     }
     let body = alert("AWS_ENCRYPTION_KEY_NEEDS_ROTATION", "OPEN", "2026-08-02T02:27:02Z").to_string();
     let right = atlas_signature(PRESENT, body.as_bytes());
@@ -47,7 +47,7 @@ async fn atlas_signs_its_alerts_and_nothing_else_is_believed() {
     let forged = atlas_signature("another", body.as_bytes());
     let empty = atlas_signature("", body.as_bytes());
     let other = atlas_signature(PRESENT, b"{}");
-    let stored = hall.stored().await;
+    let stored = server.stored().await;
     for (what, headers, status) in [
         ("no signature", vec![], 401),
         ("a wrong secret", vec![("x-mms-signature", forged.as_str())], 401),
@@ -58,26 +58,26 @@ async fn atlas_signs_its_alerts_and_nothing_else_is_believed() {
         ("a truncated signature", vec![("x-mms-signature", &right[..8])], 401),
         ("the secret as a bearer token", vec![("authorization", "Bearer the-present-secret-of-atlas")], 401),
     ] {
-        let answered = hall.send("atlas", &headers, body.clone()).await;
+        let answered = server.send("atlas", &headers, body.clone()).await;
         assert_eq!(answered.problem(status), "unauthenticated", "{what}");
         let words = answered.json.to_string();
         assert!(!words.contains("secret") && !words.contains("signature"), "{words}");
     }
-    assert_eq!(hall.stored().await, stored, "something forged was stored");
-    assert_eq!(hall.refusals("atlas"), [("no-signature", 2), ("wrong-signature", 6)]);
+    assert_eq!(server.stored().await, stored, "something forged was stored");
+    assert_eq!(server.refusals("atlas"), [("no-signature", 2), ("wrong-signature", 6)]);
     // Both secrets count while Atlas' own one is rotated; the second delivery is a repetition.
     for signature in [&right, &before] {
-        assert_eq!(hall.send("atlas", &[("x-mms-signature", signature)], body.clone()).await.status, 202);
+        assert_eq!(server.send("atlas", &[("x-mms-signature", signature)], body.clone()).await.status, 202);
     }
-    assert_eq!(hall.counts("atlas")[1..3], [1, 1]);
+    assert_eq!(server.counts("atlas")[1..3], [1, 1]);
     // Cut short on its way.
-    let cut = hall.send("atlas", &[("x-mms-signature", &right)], &body.as_bytes()[..100]).await;
+    let cut = server.send("atlas", &[("x-mms-signature", &right)], &body.as_bytes()[..100]).await;
     assert_eq!(cut.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_alert_may_have_any_shape() {
-    let hall = Hall::open(ATLAS).await;
+    let server = HookServer::open(ATLAS).await;
     let own = group(1);
     for (what, body, accepted) in [
         ("the default shape", alert("AWS_ENCRYPTION_KEY_INVALID", "OPEN", "2026-08-02T02:27:02Z").to_string(), 1),
@@ -92,17 +92,17 @@ async fn an_alert_may_have_any_shape() {
         ("deeper than any reader goes", "[".repeat(100_000), 0),
         ("broken text", "\"\u{fffd}".to_owned(), 0),
     ] {
-        let before = hall.counts("atlas");
+        let before = server.counts("atlas");
         let signature = atlas_signature(PRESENT, body.as_bytes());
-        let answered = hall.send("atlas", &[("x-mms-signature", &signature)], body).await;
+        let answered = server.send("atlas", &[("x-mms-signature", &signature)], body).await;
         assert_eq!(answered.status, 202, "{what}: {answered:?}");
-        let counts = hall.counts("atlas");
+        let counts = server.counts("atlas");
         assert_eq!((counts[1] - before[1], counts[3] - before[3]), (accepted, 1 - accepted), "{what}");
     }
     let body = [0xff, 0xfe, 0x00];
     let signature = atlas_signature(PRESENT, &body);
-    assert_eq!(hall.send("atlas", &[("x-mms-signature", &signature)], body).await.status, 202);
-    assert_eq!(hall.stored().await, 4);
+    assert_eq!(server.send("atlas", &[("x-mms-signature", &signature)], body).await.status, 202);
+    assert_eq!(server.stored().await, 4);
 }
 
 const AZURE: &str = r#"
@@ -141,7 +141,7 @@ fn as_cloud_event(event: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn event_grid_speaks_two_schemas_and_one_secret() {
-    let hall = Hall::open(AZURE).await;
+    let server = HookServer::open(AZURE).await;
     let created = vault_event("KeyNewVersionCreated", 2, "1");
     // As the documentation's sample has it: a space in a name, another in the version, dates as texts.
     let mut odd = vault_event("KeyNewVersionCreated", 2, "2");
@@ -181,25 +181,25 @@ async fn event_grid_speaks_two_schemas_and_one_secret() {
         ("a wrong secret", "?code=x", json!([created]), 401, 0),
         ("the secret's beginning", "?code=the-secret-in-the", json!([created]), 401, 0),
     ] {
-        let before = hall.counts("grid");
+        let before = server.counts("grid");
         let headers = [("aeg-event-type", "Notification"), ("aeg-delivery-count", "0")];
-        let answered = hall.send(&format!("grid{query}"), &headers, body.to_string()).await;
+        let answered = server.send(&format!("grid{query}"), &headers, body.to_string()).await;
         assert_eq!(answered.status, status, "{what}: {answered:?}");
-        assert_eq!(hall.counts("grid")[1] - before[1], accepted, "{what}");
+        assert_eq!(server.counts("grid")[1] - before[1], accepted, "{what}");
     }
-    assert_eq!(hall.stored().await, 6);
+    assert_eq!(server.stored().await, 6);
     // What came with the secret in the address is nowhere in the inbox or in the refusals' names.
-    assert_eq!(hall.refusals("grid"), [("malformed", 2), ("no-token", 1), ("wrong-token", 2)]);
+    assert_eq!(server.refusals("grid"), [("malformed", 2), ("no-token", 1), ("wrong-token", 2)]);
     let body = json!([vault_event("KeyExpired", 1, "8")]).to_string();
-    assert_eq!(hall.send("header?code=the-secret-in-the-header", &[], body.clone()).await.status, 401);
+    assert_eq!(server.send("header?code=the-secret-in-the-header", &[], body.clone()).await.status, 401);
     let right = [("x-keywheel-token", "the-secret-in-the-header")];
-    assert_eq!(hall.send("header", &right, body).await.status, 202);
-    assert_eq!(hall.counts("header")[1], 1);
+    assert_eq!(server.send("header", &right, body).await.status, 202);
+    assert_eq!(server.counts("header")[1], 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn consent_to_a_subscription_is_given_to_who_knows_the_secret() {
-    let hall = Hall::open(AZURE).await;
+    let server = HookServer::open(AZURE).await;
     let asks = json!([{
         "id": "2d1781af-3a4c-4d7c-bd0c-e34b19da4e66", "topic": "/subscriptions/x", "subject": "",
         "data": { "validationCode": "512d38b6-c7b8-40c8-89fe-f46f9e9622b6", "validationUrl": "https://rp-eastus2.eventgrid.azure.net:553/x" },
@@ -208,21 +208,21 @@ async fn consent_to_a_subscription_is_given_to_who_knows_the_secret() {
     }])
     .to_string();
     let headers = [("aeg-event-type", "SubscriptionValidation")];
-    let given = hall.send("grid?code=the-secret-in-the-address", &headers, asks.clone()).await;
+    let given = server.send("grid?code=the-secret-in-the-address", &headers, asks.clone()).await;
     assert_eq!(
         (given.status, &given.json),
         (200, &json!({ "validationResponse": "512d38b6-c7b8-40c8-89fe-f46f9e9622b6" }))
     );
-    let refused = hall.send("grid", &headers, asks).await;
+    let refused = server.send("grid", &headers, asks).await;
     assert_eq!(refused.status, 401);
     assert!(!refused.json.to_string().contains("512d38b6"));
-    let ended = hall
+    let ended = server
         .send("grid?code=the-secret-in-the-address", &[("aeg-event-type", "SubscriptionDeletion")], "[]")
         .await;
     assert_eq!(ended.status, 200);
     // CloudEvents ask by OPTIONS.
     let ask = async |path: &str, origin: Option<&str>| {
-        let request = hall.request("OPTIONS", path);
+        let request = server.request("OPTIONS", path);
         let request = match origin {
             Some(origin) => {
                 request.header("webhook-request-origin", origin).header("webhook-request-rate", "120")
@@ -244,7 +244,7 @@ async fn consent_to_a_subscription_is_given_to_who_knows_the_secret() {
     assert_eq!(ask("grid", Some("eventgrid.azure.net")).await, (401, None, false));
     assert_eq!(ask(right, Some("evil.example")).await, (401, None, false));
     assert_eq!(ask(right, None).await, (400, None, false));
-    assert_eq!(hall.stored().await, 0);
+    assert_eq!(server.stored().await, 0);
 }
 
 const AWS: &str = r#"
@@ -290,7 +290,7 @@ pub(super) fn trail(name: &str, asked: &Value, id: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_destination_brings_kms_and_cloudtrail() {
-    let hall = Hall::open(AWS).await;
+    let server = HookServer::open(AWS).await;
     let key = demo_key("AWS", "payments-prod", 1, 1);
     let mut failed = trail("UpdateAlias", &json!({ "aliasName": "alias/x", "targetKeyId": key }), "e1");
     failed["detail"]["errorCode"] = json!("AccessDenied");
@@ -347,12 +347,12 @@ async fn an_api_destination_brings_kms_and_cloudtrail() {
         ("no event", right, json!({ "hello": "world" }), 400, 0),
         ("an array", right, json!([kms_event("KMS CMK Rotation", "k6")]), 400, 0),
     ] {
-        let before = hall.counts("bus");
+        let before = server.counts("bus");
         let headers =
             [header, ("user-agent", "Amazon/EventBridge/ApiDestinations"), ("range", "bytes=0-1048575")];
-        let answered = hall.send("bus", &headers, body.to_string()).await;
+        let answered = server.send("bus", &headers, body.to_string()).await;
         assert_eq!(answered.status, status, "{what}: {answered:?}");
-        assert_eq!(hall.counts("bus")[1] - before[1], accepted, "{what}");
+        assert_eq!(server.counts("bus")[1] - before[1], accepted, "{what}");
     }
     let body = kms_event("KMS CMK Rotation", "k9").to_string();
     for (hook, value, status) in [
@@ -364,7 +364,7 @@ async fn an_api_destination_brings_kms_and_cloudtrail() {
         ("bearer", "Bearer the-token-that-it-fetched".to_owned(), 202),
         ("bearer", "Bearer x".to_owned(), 401),
     ] {
-        let answered = hall.send(hook, &[("authorization", &value)], body.clone()).await;
+        let answered = server.send(hook, &[("authorization", &value)], body.clone()).await;
         assert_eq!(answered.status, status, "{hook} {value}");
     }
 }
@@ -388,7 +388,7 @@ previous_secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::too_many_lines, reason = "one world, many deliveries")]
 async fn cloud_events_come_in_three_modes() {
-    let hall = Hall::open(GENERIC).await;
+    let server = HookServer::open(GENERIC).await;
     let event = |id: &str, data: Value| json!({ "specversion": "1.0", "id": id, "source": "/ci", "type": "io.keywheel.rotation.requested.v1", "data": data });
     let ask = || json!({ "groupId": group(1), "newKey": demo_key("AWS", "payments-prod", 1, 2), "reason": "quarterly" });
     let structured = "application/cloudevents+json; charset=utf-8";
@@ -494,12 +494,12 @@ async fn cloud_events_come_in_three_modes() {
         ),
         ("plain JSON", "application/json", event("5", ask()), 400, 0, "no CloudEvent"),
     ] {
-        let before = hall.counts("ci");
+        let before = server.counts("ci");
         let headers = [("authorization", "Bearer the-token-of-our-pipeline"), ("content-type", kind)];
-        let answered = hall.send("ci", &headers, body.to_string()).await;
+        let answered = server.send("ci", &headers, body.to_string()).await;
         assert_eq!(answered.status, status, "{what}: {answered:?}");
         assert!(answered.json.to_string().contains(said), "{what}: {answered:?}");
-        assert_eq!(hall.counts("ci")[1] - before[1], accepted, "{what}");
+        assert_eq!(server.counts("ci")[1] - before[1], accepted, "{what}");
     }
     let binary = [
         ("authorization", "bearer the-token-of-our-pipeline"),
@@ -509,11 +509,11 @@ async fn cloud_events_come_in_three_modes() {
         ("ce-source", "/ci"),
         ("ce-type", "io.keywheel.rotation.requested.v1"),
     ];
-    let taken = hall.send("ci", &binary, ask().to_string()).await;
+    let taken = server.send("ci", &binary, ask().to_string()).await;
     assert_eq!(taken.status, 202, "{taken:?}");
-    assert!(hall.outcome("ci", "/ci/café").await.is_some());
+    assert!(server.outcome("ci", "/ci/café").await.is_some());
     for token in ["", "Bearer ", "Bearer x", "the-token-of-our-pipeline", "Basic the-token-of-our-pipeline"] {
-        let refused = hall
+        let refused = server
             .send(
                 "ci",
                 &[("authorization", token), ("content-type", structured)],
@@ -522,7 +522,7 @@ async fn cloud_events_come_in_three_modes() {
             .await;
         assert_eq!(refused.status, 401, "{token:?}");
     }
-    assert_eq!(hall.stored().await, 5);
+    assert_eq!(server.stored().await, 5);
 }
 
 fn standard_signature(secret: &[u8], id: &str, at: &str, body: &str) -> String {
@@ -532,21 +532,21 @@ fn standard_signature(secret: &[u8], id: &str, at: &str, body: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn standard_webhooks_hold_to_the_public_vector() {
-    let hall = Hall::at("2022-04-07T21:39:00Z", GENERIC).await;
+    let server = HookServer::at("2022-04-07T21:39:00Z", GENERIC).await;
     let (id, at) = ("msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", "1649367553");
     let body = r#"{"email":"test@example.com","username":"test_user"}"#;
     let vector = "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=";
     let headers =
         |signature| [("webhook-id", id), ("webhook-timestamp", at), ("webhook-signature", signature)];
-    assert_eq!(hall.send("signed", &headers(vector), body).await.status, 202);
-    assert_eq!(hall.send("both", &headers(vector), body).await.status, 202, "the secret before counts too");
-    assert_eq!(hall.counts("signed")[3], 1);
+    assert_eq!(server.send("signed", &headers(vector), body).await.status, 202);
+    assert_eq!(server.send("both", &headers(vector), body).await.status, 202, "the secret before counts too");
+    assert_eq!(server.counts("signed")[3], 1);
     let wrong = "v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let several = format!("{wrong} v1a,xyz {vector}");
-    assert_eq!(hall.send("signed", &headers(&several), body).await.status, 202, "one of several");
+    assert_eq!(server.send("signed", &headers(&several), body).await.status, 202, "one of several");
     // Nobody has so many secrets, and each would cost us work.
     let many = format!("{}{vector}", format!("{wrong} ").repeat(20));
-    assert_eq!(hall.send("signed", &headers(&many), body).await.status, 401, "one of too many");
+    assert_eq!(server.send("signed", &headers(&many), body).await.status, 401, "one of too many");
     let empty = standard_signature(b"", id, at, body);
     let secret = STANDARD.decode("C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
     let (late, early) = ("1649366000", "1649369000");
@@ -581,18 +581,18 @@ async fn standard_webhooks_hold_to_the_public_vector() {
         ("no instant", vec![("webhook-id", id), ("webhook-signature", vector)], body),
         ("no signature", vec![("webhook-id", id), ("webhook-timestamp", at)], body),
     ] {
-        assert_eq!(hall.send("signed", &headers, body).await.status, 401, "{what}");
+        assert_eq!(server.send("signed", &headers, body).await.status, 401, "{what}");
     }
     let odd =
         [("webhook-id", id), ("webhook-timestamp", "+1649367553"), ("webhook-signature", spelt.as_str())];
-    assert_eq!(hall.send("signed", &odd, body).await.status, 202, "signed as it is spelt");
-    assert_eq!(hall.stored().await, 0);
+    assert_eq!(server.send("signed", &odd, body).await.status, 202, "signed as it is spelt");
+    assert_eq!(server.stored().await, 0);
     let ask = json!({ "type": "io.keywheel.rotation.requested.v1", "timestamp": "2022-04-07T21:39:00Z", "data": { "groupId": group(1) } }).to_string();
     let signature = standard_signature(&secret, "msg_2", at, &ask);
     let headers =
         [("webhook-id", "msg_2"), ("webhook-timestamp", at), ("webhook-signature", signature.as_str())];
     for _ in 0..2 {
-        assert_eq!(hall.send("signed", &headers, ask.clone()).await.status, 202);
+        assert_eq!(server.send("signed", &headers, ask.clone()).await.status, 202);
     }
-    assert_eq!(hall.counts("signed")[1..3], [1, 1]);
+    assert_eq!(server.counts("signed")[1..3], [1, 1]);
 }

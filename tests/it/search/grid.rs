@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use keywheel::domain::ids::RotationId;
 use keywheel::domain::rotation::outcome::Class;
 use keywheel::domain::rotation::state::State;
-use keywheel::engine::command::Verb;
+use keywheel::engine::command::OperatorVerb;
 use keywheel::store::Store;
 
 use super::world::{At, Fault, HALF_A_DAY, Kill, Lie, OLD, Odd, Plan, Script, THIRD, When, World};
@@ -20,7 +20,7 @@ use super::{Search, TABLES, runtime};
 use crate::support::db::{Backend, TestDb};
 
 /// A fault of Atlas, and what becomes of a rotation that meets it.
-pub(super) struct Row {
+pub(super) struct FaultRow {
     pub(super) id: &'static str,
     pub(super) fault: &'static str,
     calls: Vec<Fault>,
@@ -123,16 +123,16 @@ const fn seconds(call: &'static str, from: u64, to: u64, odd: Odd) -> Fault {
 
 const EVER: u32 = u32::MAX;
 
-fn row(id: &'static str, fault: &'static str, calls: Vec<Fault>, end: &'static str) -> Row {
-    Row { id, fault, calls, plan: |_| {}, more: |_| {}, end }
+fn row(id: &'static str, fault: &'static str, calls: Vec<Fault>, end: &'static str) -> FaultRow {
+    FaultRow { id, fault, calls, plan: |_| {}, more: |_| {}, end }
 }
 
-fn in_world(id: &'static str, fault: &'static str, plan: fn(&mut Plan), end: &'static str) -> Row {
-    Row { plan, ..row(id, fault, vec![], end) }
+fn in_world(id: &'static str, fault: &'static str, plan: fn(&mut Plan), end: &'static str) -> FaultRow {
+    FaultRow { plan, ..row(id, fault, vec![], end) }
 }
 
 #[expect(clippy::too_many_lines, reason = "the table")]
-pub(super) fn rows() -> Vec<Row> {
+pub(super) fn rows() -> Vec<FaultRow> {
     use Class::{Auth, BadKey, Gone, Transient, Unknown};
     vec![
         row("-", "none", vec![], "completed"),
@@ -238,7 +238,7 @@ pub(super) fn rows() -> Vec<Row> {
             vec![calls("patch_new", 0, 1, Odd::HumanAfter(THIRD))],
             "superseded(key_changed)",
         ),
-        Row {
+        FaultRow {
             more: |it| it.disabled_from = Some(20),
             ..row(
                 "A16",
@@ -271,7 +271,7 @@ pub(super) fn rows() -> Vec<Row> {
             vec![calls("observe", 4, 1, Odd::HumanBefore(THIRD))],
             "superseded(key_changed)",
         ),
-        Row {
+        FaultRow {
             more: |it| it.humans = vec![(7200, OLD)],
             ..row("A21", "another person puts the old key back after the end", vec![], "completed")
         },
@@ -299,7 +299,7 @@ pub(super) fn rows() -> Vec<Row> {
             |it| (it.validity, it.network_denied, it.lets_go) = (vec![(0, Some(false))], true, true),
             "needs_operator(kms_unreachable)",
         ),
-        Row {
+        FaultRow {
             plan: |it| (it.validity, it.lets_go) = (vec![(0, Some(false))], true),
             ..row(
                 "A26",
@@ -375,7 +375,7 @@ async fn raw(store: &Store, text: &str) {
     }
 }
 
-/// No mail that says how a rotation ended can be written until [`mend`].
+/// No mail that says how a rotation ended can be written until [`repair`].
 async fn tear(store: &Store) {
     let ends: Vec<_> = State::ALL.iter().filter(|it| it.is_final()).map(|it| format!("'{it}'")).collect();
     let ends = ends.join(", ");
@@ -392,7 +392,7 @@ async fn tear(store: &Store) {
     raw(store, &text).await;
 }
 
-async fn mend(store: &Store) {
+async fn repair(store: &Store) {
     let shared = "DROP TRIGGER IF EXISTS torn ON outbox; DROP FUNCTION IF EXISTS torn();";
     raw(store, if store.is_shared() { shared } else { "DROP TRIGGER IF EXISTS torn;" }).await;
 }
@@ -403,7 +403,7 @@ impl Search {
     }
 
     /// A step whose last transaction was torn left nothing behind; the next process may write again.
-    pub(super) async fn mend_torn_end(&self) {
+    pub(super) async fn repair_torn_end(&self) {
         if !self.script(|it| std::mem::take(&mut it.torn_end)).unwrap_or(false) {
             return;
         }
@@ -413,13 +413,13 @@ impl Search {
             self.world.inner().accuse("I10: a rotation ended without its mail");
         }
         self.script(|it| it.killed += 1);
-        mend(&self.engine.store).await;
+        repair(&self.engine.store).await;
         self.engine.store.clear_leases().await.unwrap();
     }
 
     /// Cuts the vote off at several points of its way to the database.
-    pub(super) async fn tear_vote(&self, id: RotationId, actor: &str, verb: Verb) {
-        let torn = self.script(|it| verb == Verb::Approve && std::mem::take(&mut it.torn_vote));
+    pub(super) async fn tear_vote(&self, id: RotationId, actor: &str, verb: OperatorVerb) {
+        let torn = self.script(|it| verb == OperatorVerb::Approve && std::mem::take(&mut it.torn_vote));
         if !torn.unwrap_or(false) {
             return;
         }
@@ -466,8 +466,8 @@ struct Played {
 }
 
 /// Plays one case; on failure with its story.
-async fn play(row: &Row, column: &Column, lie: Lie, store: &Store) -> Result<Played, String> {
-    mend(store).await;
+async fn play(row: &FaultRow, column: &Column, lie: Lie, store: &Store) -> Result<Played, String> {
+    repair(store).await;
     let all = TABLES.map(|table| format!("DELETE FROM {table};")).concat();
     raw(store, &format!("{all}UPDATE audit_head SET seq = 0, hash = '';")).await;
     let mut script =

@@ -228,7 +228,7 @@ const MAIL: &[Line] = &[
         "C8",
         "killed after the mail server has taken a mail, before that is written",
         "it is sent again under the same Message-ID",
-        &["a_killed_courier_sends_the_same_mail_again_under_the_same_id"],
+        &["a_killed_mail_sender_sends_the_same_mail_again_under_the_same_id"],
     ),
     (
         "M1",
@@ -431,7 +431,7 @@ const HOOKS: &[Line] = &[
     (
         "W8",
         "an event that never comes",
-        "the key service is asked every six hours, where the project names a look-up; elsewhere reminders of age still come",
+        "the key service is asked every six hours, where the project names a lookup; elsewhere reminders of age still come",
         &["the_poll_finds_what_no_event_told", "the_poll_finds_what_no_event_told_on_postgres"],
     ),
     (
@@ -464,8 +464,8 @@ const HOOKS: &[Line] = &[
     (
         "-",
         "a key goes bad between the approvals and the PATCH",
-        "held and told; goes on when it is mended",
-        &["a_key_that_goes_bad_after_the_approvals_is_not_sent_until_it_is_mended"],
+        "held and told; goes on when it is fixed",
+        &["a_key_that_goes_bad_after_the_approvals_is_not_sent_until_it_is_fixed"],
     ),
     (
         "-",

@@ -12,7 +12,7 @@ use keywheel::atlas::{AtlasApi, Groups, Level, Team};
 use keywheel::domain::event::KeyEvent;
 use keywheel::domain::ids::{GroupId, RotationId};
 use keywheel::domain::key::{KeyRef, Place, Provider};
-use keywheel::domain::rotation::outcome::{Class, Cluster, EndpointSet, Failure, Observation, Reply};
+use keywheel::domain::rotation::outcome::{Class, Cluster, EndpointSet, Failure, Observation, PatchReply};
 use keywheel::domain::rotation::state::{State, Target};
 use keywheel::domain::time::{Clock, ManualClock, Span, Timestamp};
 use keywheel::store::Store;
@@ -22,7 +22,7 @@ pub(crate) const OLD: &str = "11111111-1111-4111-8111-111111111111";
 pub(crate) const NEW: &str = "22222222-2222-4222-8222-222222222222";
 pub(crate) const THIRD: &str = "33333333-3333-4333-8333-333333333333";
 
-/// Seconds after which whatever a script broke is mended.
+/// Seconds after which whatever a script broke is repaired.
 pub(crate) const HALF_A_DAY: u64 = 12 * 3600;
 
 /// A small generator: the same seed, the same run.
@@ -870,12 +870,12 @@ impl AtlasApi for World {
         _: &'a GroupId,
         key: &'a KeyRef,
         timeout: Duration,
-    ) -> BoxFuture<'a, Reply> {
+    ) -> BoxFuture<'a, PatchReply> {
         Box::pin(async move {
             let text = key.to_string();
             let Some(key) = constant(&text) else {
                 self.inner().accuse("I1: a key from nowhere");
-                return Reply::Accepted;
+                return PatchReply::Accepted;
             };
             self.judge_patch(key).await;
             {
@@ -894,14 +894,14 @@ impl AtlasApi for World {
             let lie = inner.plan.lie;
             inner.trace.push(format!("reply {:?}", answer.as_ref().map_err(|it| (it.class, it.status))));
             match answer {
-                Ok(()) => Reply::Accepted,
+                Ok(()) => PatchReply::Accepted,
                 Err(failure) => match failure.class {
-                    Class::Transient => Reply::NotTaken(failure),
-                    Class::Refused | Class::BadKey | Class::Config => Reply::Refused(failure),
-                    Class::Auth => Reply::Auth(failure),
-                    Class::Gone => Reply::Gone(failure),
-                    _ if lie == Lie::UnknownIsRefused => Reply::Refused(failure),
-                    Class::Unknown => Reply::Unknown(failure),
+                    Class::Transient => PatchReply::NotTaken(failure),
+                    Class::Refused | Class::BadKey | Class::Config => PatchReply::Refused(failure),
+                    Class::Auth => PatchReply::Auth(failure),
+                    Class::Gone => PatchReply::Gone(failure),
+                    _ if lie == Lie::UnknownIsRefused => PatchReply::Refused(failure),
+                    Class::Unknown => PatchReply::Unknown(failure),
                 },
             }
         })

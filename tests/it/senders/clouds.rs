@@ -288,7 +288,7 @@ async fn an_api_destination_has_fixed_headers_and_one_proof() {
         );
     }
     let two = with(&order, json!({ "bearer": "t", "apiKey": { "value": "v" } }));
-    site.desk.seen.lock().unwrap().clear();
+    site.endpoint.seen.lock().unwrap().clear();
     site.refused("aws-eventbridge", two, "apiKey", "one of").await;
 }
 
@@ -342,7 +342,7 @@ async fn the_key_service_of_aws_tells_of_keys_and_cloudtrail_of_calls() {
     }
     let shaped = json!({ "event": "DisableKey", "key": id, "body": { "groupId": "g" } });
     assert_eq!(site.one("aws-eventbridge", shaped).await.json(), json!({ "groupId": "g" }));
-    site.desk.seen.lock().unwrap().clear();
+    site.endpoint.seen.lock().unwrap().clear();
     site.refused("aws-eventbridge", json!({ "event": "Sneeze", "key": id }), "event", "UpdateAlias").await;
     site.refused("aws-eventbridge", json!({ "event": "UpdateAlias", "key": id }), "alias", "alias/").await;
     site.refused("aws-eventbridge", json!({ "event": "DisableKey" }), "key", "about a key").await;
@@ -494,7 +494,7 @@ async fn an_unwrapped_push_is_the_log_entry_itself() {
     assert_eq!(body["resource"]["type"], "cloudkms_cryptokey");
     let made = entry(json!({ "event": "keyGenerationEvent" })).await.json();
     assert_eq!(made["resource"]["labels"]["crypto_key_version_id"], "7");
-    site.desk.seen.lock().unwrap().clear();
+    site.endpoint.seen.lock().unwrap().clear();
     site.refused("gcp-pubsub", json!({ "key": "atlas-cmk" }), "key", "projects/P").await;
     site.refused("gcp-pubsub", json!({ "key": GOOGLE, "event": "Sneeze" }), "event", "rotationEvent").await;
 }

@@ -41,7 +41,7 @@ async fn each_sender_has_its_own_idea_of_a_failure() {
         for ((kind, order), meaning) in orders().into_iter().zip(meaning.chars()) {
             site.answer(status, &[], "");
             let (sent, seen) = site.emit(kind, with(&order, json!({ "retries": true, "tries": 2 }))).await;
-            site.desk.answers.lock().unwrap().clear();
+            site.endpoint.answers.lock().unwrap().clear();
             let outcome = match (seen.len(), sent[0]["delivered"] == true) {
                 (1, true) => 'd',
                 (2, true) => 'a',

@@ -19,7 +19,7 @@ async fn turn(site: &Site, key: &str, state: &str) {
 }
 
 #[tokio::test]
-async fn a_new_key_vault_version_is_told_to_whoever_subscribed() {
+async fn a_new_key_vault_version_is_sent_to_every_subscriber() {
     let site = Site::new().await;
     subscribe(&site, "azure-event-grid", json!({ "entra": { "tenantId": "t", "audience": "a" } })).await;
     let third = demo_key("AZURE", "claims-prod", 7, 3);

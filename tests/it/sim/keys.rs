@@ -8,7 +8,7 @@ use crate::support::{group, new_key, old_key};
 use KeyState as K;
 
 /// A state, and status and code of the refusal.
-type Row = (Option<KeyState>, u16, &'static str);
+type KeyCase = (Option<KeyState>, u16, &'static str);
 
 fn aws(key: &str) -> String {
     format!(r#"{{"awsKms":{{"customerMasterKeyID":"{key}"}}}}"#)
@@ -126,7 +126,7 @@ async fn a_google_cloud_key_must_be_the_path_of_a_version() {
 #[tokio::test]
 async fn every_state_of_a_key_has_its_code() {
     let site = Site::new().await;
-    let aws_rows: [Row; 6] = [
+    let aws_rows: [KeyCase; 6] = [
         (None, 404, "AWS_CUSTOMER_MASTER_KEY_NOT_FOUND"),
         (Some(K::Destroyed), 404, "AWS_CUSTOMER_MASTER_KEY_NOT_FOUND"),
         (Some(K::Disabled), 400, "AWS_KMS_CUSTOMER_MASTER_KEY_NOT_ENABLED"),
@@ -134,7 +134,7 @@ async fn every_state_of_a_key_has_its_code() {
         (Some(K::Pending), 400, "AWS_KMS_CUSTOMER_MASTER_KEY_PENDING_IMPORT"),
         (Some(K::NoPermission), 400, "NO_PERMISSION_TO_ENCRYPT_DECRYPT"),
     ];
-    let azure_rows: [Row; 8] = [
+    let azure_rows: [KeyCase; 8] = [
         (None, 400, "AZURE_KEY_VAULT_KEY_NOT_FOUND"),
         (Some(K::Destroyed), 400, "AZURE_KEY_VAULT_KEY_NOT_FOUND"),
         (Some(K::Disabled), 400, "AZURE_KEY_VAULT_KEY_NOT_ENABLED"),
@@ -144,7 +144,7 @@ async fn every_state_of_a_key_has_its_code() {
         (Some(K::NotYetActive), 400, "AZURE_KEY_VAULT_KEY_NOT_ACTIVE"),
         (Some(K::NoPermission), 400, "NO_PERMISSION_TO_ENCRYPT_DECRYPT"),
     ];
-    let gcp_rows: [Row; 6] = [
+    let gcp_rows: [KeyCase; 6] = [
         (None, 400, "GOOGLE_CLOUD_KMS_KEY_VERSION_NOT_FOUND"),
         (Some(K::Disabled), 400, "GOOGLE_CLOUD_KMS_KEY_VERSION_DISABLED"),
         (Some(K::Destroyed), 400, "GOOGLE_CLOUD_KMS_KEY_VERSION_DESTROYED"),

@@ -38,7 +38,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The stable code of a problem document; fails when it is none.
+    /// The stable code of a problem document; fails when it is not one.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16) -> &str {
         assert_eq!(self.status, status, "{self:?}");

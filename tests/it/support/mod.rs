@@ -19,7 +19,7 @@ use keywheel::domain::notice::{Content, Notice, RotationFacts};
 use keywheel::domain::policy::{Pace, Policy, Verify};
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
-use keywheel::engine::command::{NewProject, Verb};
+use keywheel::engine::command::{NewProject, OperatorVerb};
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{Engine, Settings, driver};
 use keywheel::mail::Letter;
@@ -75,7 +75,7 @@ pub(crate) fn new_key() -> String {
 }
 
 /// An engine on a database, against a simulator. Both have one clock.
-pub(crate) struct Rig {
+pub(crate) struct TestApp {
     pub(crate) sim: Sim,
     pub(crate) engine: Engine,
     pub(crate) db: db::TestDb,
@@ -83,7 +83,7 @@ pub(crate) struct Rig {
     clock: Option<ManualClock>,
 }
 
-impl Rig {
+impl TestApp {
     pub(crate) async fn new() -> Self {
         Self::on(db::Backend::Sqlite, World::demo()).await
     }
@@ -151,7 +151,7 @@ impl Rig {
         let group = group(number).parse().unwrap();
         let proposed = self.engine.propose("ada", &group, key.parse().unwrap(), None, false).await.unwrap();
         let Proposed::Created(row) = proposed else { panic!("not new") };
-        self.engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap()
+        self.engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap()
     }
 
     /// Steps until the rotation is final, or waits for an operator.
@@ -245,15 +245,15 @@ pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engin
             ..Pace::default()
         },
         drift_every: Span::from_secs(60),
-        discover_every: Span::from_secs(6 * 3600),
+        poll_every: Span::from_secs(6 * 3600),
         request_timeout: ms(2000),
         whole_block: false,
         public_url: "http://127.0.0.1".to_owned(),
         slots: 8,
         retention: keywheel::config::Retention {
-            mails: Span::from_days(400),
+            messages: Span::from_days(400),
             events: Span::from_days(90),
-            looks: Span::from_days(400),
+            observations: Span::from_days(400),
             replays: Span::from_days(90),
         },
     };

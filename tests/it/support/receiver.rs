@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, Semaphore};
 
 /// What it answers with: a status, headers and a body.
-pub(crate) type Reply = (u16, Vec<(&'static str, String)>, String);
+pub(crate) type ScriptedReply = (u16, Vec<(&'static str, String)>, String);
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -50,10 +50,10 @@ impl Received {
     }
 }
 
-struct Desk {
+struct Endpoint {
     received: Mutex<Vec<Received>>,
-    replies: Mutex<VecDeque<Reply>>,
-    always: Mutex<Reply>,
+    replies: Mutex<VecDeque<ScriptedReply>>,
+    always: Mutex<ScriptedReply>,
     arrived: Notify,
     gate: Semaphore,
 }
@@ -61,17 +61,26 @@ struct Desk {
 /// A running receiver; it ends with the test's runtime.
 #[derive(Clone)]
 pub(crate) struct Receiver {
-    desk: Arc<Desk>,
+    endpoint: Arc<Endpoint>,
     pub(crate) port: u16,
 }
 
-async fn answer(State(desk): State<Arc<Desk>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    desk.received.lock().unwrap().push(Received { path: uri.to_string(), headers, body });
-    desk.arrived.notify_one();
-    // While the gate is shut, whoever sent waits for an answer.
-    drop(desk.gate.acquire().await);
-    let (status, headers, body) =
-        desk.replies.lock().unwrap().pop_front().unwrap_or_else(|| desk.always.lock().unwrap().clone());
+async fn answer(
+    State(endpoint): State<Arc<Endpoint>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    endpoint.received.lock().unwrap().push(Received { path: uri.to_string(), headers, body });
+    endpoint.arrived.notify_one();
+    // While the gate is shut, the sender waits for an answer.
+    drop(endpoint.gate.acquire().await);
+    let (status, headers, body) = endpoint
+        .replies
+        .lock()
+        .unwrap()
+        .pop_front()
+        .unwrap_or_else(|| endpoint.always.lock().unwrap().clone());
     let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
     for (name, value) in headers {
         response.headers_mut().insert(name, value.parse().unwrap());
@@ -79,7 +88,7 @@ async fn answer(State(desk): State<Arc<Desk>>, uri: Uri, headers: HeaderMap, bod
     response
 }
 
-pub(crate) fn reply(status: u16, body: &str) -> Reply {
+pub(crate) fn reply(status: u16, body: &str) -> ScriptedReply {
     (status, Vec::new(), body.to_owned())
 }
 
@@ -87,16 +96,16 @@ impl Receiver {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let desk = Arc::new(Desk {
+        let endpoint = Arc::new(Endpoint {
             received: Mutex::default(),
             replies: Mutex::default(),
             always: Mutex::new(reply(204, "")),
             arrived: Notify::new(),
             gate: Semaphore::new(1000),
         });
-        let app = axum::Router::new().fallback(answer).with_state(Arc::clone(&desk));
+        let app = axum::Router::new().fallback(answer).with_state(Arc::clone(&endpoint));
         crate::support::wait::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { desk, port }
+        Self { endpoint, port }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -104,34 +113,34 @@ impl Receiver {
     }
 
     /// Answers like this first, one after the other.
-    pub(crate) fn then(&self, replies: impl IntoIterator<Item = Reply>) {
-        self.desk.replies.lock().unwrap().extend(replies);
+    pub(crate) fn then(&self, replies: impl IntoIterator<Item = ScriptedReply>) {
+        self.endpoint.replies.lock().unwrap().extend(replies);
     }
 
     /// Answers like this when nothing else was said.
-    pub(crate) fn always(&self, reply: Reply) {
-        *self.desk.always.lock().unwrap() = reply;
+    pub(crate) fn always(&self, reply: ScriptedReply) {
+        *self.endpoint.always.lock().unwrap() = reply;
     }
 
-    /// Leaves whoever sends waiting.
+    /// Leaves the sender waiting.
     pub(crate) fn shut(&self) {
-        self.desk.gate.forget_permits(1000);
+        self.endpoint.gate.forget_permits(1000);
     }
 
     /// Answers again, those that wait too.
     pub(crate) fn open(&self) {
-        self.desk.gate.add_permits(1000);
+        self.endpoint.gate.add_permits(1000);
     }
 
     /// Waits for a request that was not waited for yet.
     pub(crate) async fn arrived(&self) {
         let soon = std::time::Duration::from_secs(30);
-        tokio::time::timeout(soon, self.desk.arrived.notified()).await.expect("nothing arrived");
+        tokio::time::timeout(soon, self.endpoint.arrived.notified()).await.expect("nothing arrived");
     }
 
     /// What came so far.
     pub(crate) fn received(&self) -> Vec<Received> {
-        let received = self.desk.received.lock().unwrap().clone();
+        let received = self.endpoint.received.lock().unwrap().clone();
         // Programs that read events are written after the schema.
         for it in &received {
             if it.header("content-type") == Some("application/cloudevents+json") {

@@ -2,7 +2,7 @@
 
 use super::sight::{Sight, sight};
 use super::turn::Turn;
-use crate::domain::rotation::outcome::{Look, Reply};
+use crate::domain::rotation::outcome::{Look, PatchReply};
 use crate::domain::rotation::state::{Cause, State, Target};
 
 impl Turn {
@@ -23,7 +23,7 @@ impl Turn {
     fn still_old(&mut self, look: &Look) {
         let reply = self.r.patching.latest.as_ref().and_then(|patch| patch.reply.clone());
         let settle = self.r.rules.pace.settle.get();
-        if let Some(Reply::Refused(_)) = reply {
+        if let Some(PatchReply::Refused(_)) = reply {
             return match self.r.patching.unknown_at {
                 // This attempt was refused, but an earlier one ended unknown and may still be applied.
                 Some(at) if self.now < at + settle => self.observe_again_soon(),
@@ -34,7 +34,7 @@ impl Turn {
             return self.finish(State::Failed, Some(Cause::NotApplied));
         }
         let sent_at = self.r.patching.latest.as_ref().map_or(self.now, |patch| patch.sent_at);
-        if reply == Some(Reply::Accepted) && self.now < sent_at + settle {
+        if reply == Some(PatchReply::Accepted) && self.now < sent_at + settle {
             // Atlas said yes, and a read may lag behind an accepted write. A second PATCH now would
             // most likely repeat one that worked.
             return self.observe_again_soon();
@@ -61,8 +61,8 @@ impl Turn {
     /// see it: a person is paged. Only if every attempt was turned down, the rotation has failed.
     pub(super) fn shut_out(&mut self, cause: Cause) {
         let patch = self.r.patching.latest.as_ref();
-        let open =
-            patch.is_some_and(|it| matches!(it.reply, None | Some(Reply::Accepted | Reply::Unknown(_))));
+        let open = patch
+            .is_some_and(|it| matches!(it.reply, None | Some(PatchReply::Accepted | PatchReply::Unknown(_))));
         if open || self.r.patching.unknown_at.is_some() {
             self.need_operator(cause);
         } else {

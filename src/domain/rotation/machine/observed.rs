@@ -1,7 +1,7 @@
 //! Atlas was read: what holds in every state, before the phase decides.
 
 use super::turn::Turn;
-use crate::domain::rotation::outcome::{Class, Failure, Look, Reply};
+use crate::domain::rotation::outcome::{Class, Failure, Look, PatchReply};
 use crate::domain::rotation::retry;
 use crate::domain::rotation::state::{State, Target};
 
@@ -54,7 +54,7 @@ impl Turn {
         let patching = &mut self.r.patching;
         let Some(patch) = patching.latest.as_mut().filter(|patch| patch.reply.is_none()) else { return };
         patch.interrupted = true;
-        patch.reply = Some(Reply::Unknown(Failure {
+        patch.reply = Some(PatchReply::Unknown(Failure {
             class: Class::Unknown,
             status: None,
             code: None,

@@ -1,12 +1,12 @@
 //! A PATCH came to its end, as far as its sender can know. Atlas is observed next, whatever it said.
 
 use super::turn::Turn;
-use crate::domain::rotation::outcome::Reply;
+use crate::domain::rotation::outcome::PatchReply;
 use crate::domain::rotation::retry;
 use crate::domain::rotation::state::{Cause, Target};
 
 impl Turn {
-    pub(super) fn replied(&mut self, reply: &Reply) {
+    pub(super) fn replied(&mut self, reply: &PatchReply) {
         let (pace, tries) = (self.r.rules.pace.clone(), self.r.patching.tries);
         // A reply that comes after another worker observed is late: the attempt is unknown by then, and
         // what was concluded from that must not change under it.
@@ -15,15 +15,15 @@ impl Turn {
         };
         patch.reply = Some(reply.clone());
         let (sent_at, target) = (patch.sent_at, patch.target);
-        let may_have_applied = matches!(reply, Reply::Accepted | Reply::Unknown(_));
+        let may_have_applied = matches!(reply, PatchReply::Accepted | PatchReply::Unknown(_));
         if !may_have_applied && target == Target::New && self.r.patching.first_at == Some(sent_at) {
             // The guard counts from the first PATCH that may have been applied. This was none, and a
             // guard that ran on would end a rotation that waits out a rate limit.
             (self.r.patching.first_at, self.r.patching.guard_deadline) = (None, None);
         }
         match reply {
-            Reply::Accepted => self.observe_at_once(),
-            Reply::Unknown(failure) => {
+            PatchReply::Accepted => self.observe_at_once(),
+            PatchReply::Unknown(failure) => {
                 if target == Target::New {
                     self.r.patching.unknown_at = Some(sent_at);
                 }
@@ -32,11 +32,11 @@ impl Turn {
                     Some(self.now + retry::wait_after(failure, tries, &pace, self.r.salt()));
                 self.observe_at_once();
             }
-            Reply::Refused(failure) => {
+            PatchReply::Refused(failure) => {
                 self.r.observing.failure = Some(failure.clone());
                 self.observe_at_once();
             }
-            Reply::NotTaken(failure) => {
+            PatchReply::NotTaken(failure) => {
                 self.r.observing.failure = Some(failure.clone());
                 let until = self.now + retry::wait_after(failure, tries, &pace, self.r.salt());
                 self.r.patching.retry_at = Some(until);
@@ -45,9 +45,9 @@ impl Turn {
                 }
                 self.rest(self.before_guard(until));
             }
-            Reply::Auth(failure) | Reply::Gone(failure) => {
+            PatchReply::Auth(failure) | PatchReply::Gone(failure) => {
                 self.r.observing.failure = Some(failure.clone());
-                let cause = if matches!(reply, Reply::Gone(_)) { Cause::Gone } else { Cause::Auth };
+                let cause = if matches!(reply, PatchReply::Gone(_)) { Cause::Gone } else { Cause::Auth };
                 match target {
                     // The new key is bad and in force: whatever this reply means, a person is needed.
                     Target::Old => self.need_operator(cause),

@@ -3,7 +3,7 @@
 use super::readings::Verification;
 use super::sight::{Sight, sight};
 use super::turn::Turn;
-use crate::domain::rotation::outcome::{Observation, Reply};
+use crate::domain::rotation::outcome::{Observation, PatchReply};
 use crate::domain::rotation::state::{Attempt, Cause, State, Target};
 
 impl Turn {
@@ -79,13 +79,13 @@ impl Turn {
     /// that is in force. Only a person can give it that key back.
     fn still_new(&mut self) {
         let Some(patch) = self.rollback_patch().cloned() else { return };
-        if matches!(patch.reply, Some(Reply::Refused(_))) {
+        if matches!(patch.reply, Some(PatchReply::Refused(_))) {
             return self.need_operator(Cause::RollbackRefused);
         }
         if self.guard_over() {
             return self.need_operator(Cause::RollbackUnproven);
         }
-        let accepted = patch.reply == Some(Reply::Accepted);
+        let accepted = patch.reply == Some(PatchReply::Accepted);
         let retry_at = if accepted {
             patch.sent_at + self.r.rules.pace.settle.get()
         } else {

@@ -1,6 +1,6 @@
 //! When each project's key service is asked for its newest key, and what came of it.
 //!
-//! These columns belong to the poll alone: a look-up is no change of the project, so it does not count
+//! These columns belong to the poll alone: a lookup is no change of the project, so it does not count
 //! as one.
 
 use std::time::Duration;
@@ -35,7 +35,7 @@ const LAST: Sql = Sql::same(
 pub(super) const STATEMENTS: &[&Sql] = &[&NEXT, &CLAIM, &DONE, &SOON, &LAST];
 
 impl Store {
-    /// When a project's key service is to be asked; `None` without a project that names a look-up. What
+    /// When a project's key service is to be asked; `None` without a project that names a lookup. What
     /// was never asked is due since `now`.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Store {
     ) -> Result<Vec<GroupId>, StoreError> {
         // Projects that an unanswered attempt has claimed come up again by themselves.
         let rows = self
-            .transact("look_up.claim", Lane::Rest, (), move |tx, (), _| {
+            .transact("lookup.claim", Lane::Rest, (), move |tx, (), _| {
                 Box::pin(async move {
                     let rows: Vec<(String,)> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
                         .bind(now)
@@ -74,7 +74,7 @@ impl Store {
         readable(rows.iter().map(|(text,)| text.parse().map_err(|_| bad(text))))
     }
 
-    /// Writes down what a look-up came to, and when the next one is due.
+    /// Writes down what a lookup came to, and when the next one is due.
     ///
     /// # Errors
     /// What the database answered.
@@ -86,7 +86,7 @@ impl Store {
         next: Timestamp,
     ) -> Result<(), StoreError> {
         let args = (group.clone(), storable(said).into_owned());
-        self.transact("look_up.done", Lane::Rest, args, move |tx, (group, said), _| {
+        self.transact("lookup.done", Lane::Rest, args, move |tx, (group, said), _| {
             Box::pin(async move {
                 each!(tx, DONE, |conn, text| sqlx::query(text)
                     .bind(group.as_str())
@@ -107,7 +107,7 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn look_up_soon(&self, group: &GroupId) -> Result<(), StoreError> {
-        self.transact("look_up.soon", Lane::Command, group.clone(), |tx, group, _| {
+        self.transact("lookup.soon", Lane::Command, group.clone(), |tx, group, _| {
             Box::pin(async move {
                 each!(tx, SOON, |conn, text| sqlx::query(text)
                     .bind(group.as_str())

@@ -10,8 +10,8 @@ use keywheel::app::{Accept, doctor};
 use keywheel::config::{Config, Sources};
 use keywheel::domain::rotation::state::{Cause, Hold, State};
 use keywheel::domain::time::{Clock, ManualClock, SystemClock};
-use keywheel::engine::command::{NewProject, Verb};
-use keywheel::engine::guard::Guard;
+use keywheel::engine::command::{NewProject, OperatorVerb};
+use keywheel::engine::epoch::EpochWatch;
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{driver, sweep};
 use keywheel::sim::{Sim, World};
@@ -22,40 +22,40 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::db::{Backend, TestDb};
 use crate::support::wait::{LIMIT, eventually};
-use crate::support::{Rig, engine_at, group, new_key, old_key};
+use crate::support::{TestApp, engine_at, group, new_key, old_key};
 
-/// A rig whose engine remembers outside the database.
+/// A test app whose engine remembers outside the database.
 struct Guarded {
-    rig: Rig,
+    test_app: TestApp,
     folder: tempfile::TempDir,
 }
 
 impl Guarded {
     async fn new() -> Self {
-        let mut it = Self { rig: Rig::new().await, folder: tempfile::tempdir().unwrap() };
+        let mut it = Self { test_app: TestApp::new().await, folder: tempfile::tempdir().unwrap() };
         it.start().await;
         it
     }
 
     /// Starts as the daemon does.
     async fn start(&mut self) {
-        let guard = Guard::new(self.folder.path().join("epoch")).unwrap();
-        guard.start(&self.rig.db.store, self.rig.engine.clock.now()).await.unwrap();
-        self.rig.restart();
-        self.rig.engine = self.rig.engine.clone().with_guard(guard);
+        let guard = EpochWatch::new(self.folder.path().join("epoch")).unwrap();
+        guard.start(&self.test_app.db.store, self.test_app.engine.clock.now()).await.unwrap();
+        self.test_app.restart();
+        self.test_app.engine = self.test_app.engine.clone().with_guard(guard);
         self.sweep().await;
     }
 
     async fn sweep(&self) {
-        sweep::once(&self.rig.engine, &CancellationToken::new()).await.unwrap();
+        sweep::once(&self.test_app.engine, &CancellationToken::new()).await.unwrap();
     }
 
     fn file(&self) -> PathBuf {
-        self.rig.db.url.strip_prefix("sqlite:").unwrap().into()
+        self.test_app.db.url.strip_prefix("sqlite:").unwrap().into()
     }
 
     async fn raw(&self, text: String) {
-        let Store::Sqlite { write, .. } = &self.rig.db.store else { unreachable!() };
+        let Store::Sqlite { write, .. } = &self.test_app.db.store else { unreachable!() };
         write.execute(sqlx::raw_sql(AssertSqlSafe(text))).await.unwrap();
     }
 
@@ -67,7 +67,7 @@ impl Guarded {
 
     /// Puts the copy in the database's place and starts again.
     async fn restore(&mut self, copy: &Path) {
-        self.rig.db.store.close().await;
+        self.test_app.db.store.close().await;
         let file = self.file();
         for tail in ["-wal", "-shm"] {
             let mut beside = file.as_os_str().to_owned();
@@ -75,7 +75,8 @@ impl Guarded {
             let _ = std::fs::remove_file(beside);
         }
         std::fs::copy(copy, &file).unwrap();
-        self.rig.db.store = Store::open(&self.rig.db.url, Path::new(""), Access::Beside).await.unwrap();
+        self.test_app.db.store =
+            Store::open(&self.test_app.db.url, Path::new(""), Access::Beside).await.unwrap();
         self.start().await;
     }
 
@@ -83,8 +84,8 @@ impl Guarded {
         let set = |path: &str, value: String| (path.to_owned(), value);
         let overrides = vec![
             set("data_dir", self.folder.path().display().to_string()),
-            set("database.url", self.rig.db.url.clone()),
-            set("atlas.base_url", self.rig.sim.base_url()),
+            set("database.url", self.test_app.db.url.clone()),
+            set("atlas.base_url", self.test_app.sim.base_url()),
             set("atlas.credentials.default.kind", "service-account".to_owned()),
             set("atlas.credentials.default.client_id", "mdb_sa_id_demo".to_owned()),
             set("atlas.credentials.default.client_secret", "mdb_sa_sk_demo".to_owned()),
@@ -94,28 +95,28 @@ impl Guarded {
     }
 
     fn shown(&self) -> Value {
-        serde_json::to_value(self.rig.engine.guard.shown()).unwrap()
+        serde_json::to_value(self.test_app.engine.epoch.shown()).unwrap()
     }
 }
 
 async fn taken_back_to(state: State) -> (Guarded, RotationRow) {
     let mut it = Guarded::new().await;
-    let row = it.rig.approved().await;
+    let row = it.test_app.approved().await;
     if state != State::Approved {
-        it.rig.until(&row, |now| now == state).await;
+        it.test_app.until(&row, |now| now == state).await;
     }
     let copy = it.back_up().await;
-    assert_eq!(it.rig.settle(&row).await.rotation.state, State::Completed);
-    let sent = it.rig.patches();
+    assert_eq!(it.test_app.settle(&row).await.rotation.state, State::Completed);
+    let sent = it.test_app.patches();
     it.restore(&copy).await;
 
     // Nothing is done, however often it is asked for, and the list names the project.
     for _ in 0..3 {
-        assert_eq!(driver::run_due(&it.rig.engine).await.unwrap(), 0);
+        assert_eq!(driver::run_due(&it.test_app.engine).await.unwrap(), 0);
         it.sweep().await;
     }
-    assert_eq!(it.rig.patches(), sent);
-    assert_eq!(it.rig.engine.rotation(row.rotation.id).await.unwrap().rotation.state, state);
+    assert_eq!(it.test_app.patches(), sent);
+    assert_eq!(it.test_app.engine.rotation(row.rotation.id).await.unwrap().rotation.state, state);
     let shown = it.shown();
     assert_eq!(shown["sending"], false);
     assert_eq!(shown["doubt"]["kind"], "restored");
@@ -133,7 +134,7 @@ async fn taken_back_to(state: State) -> (Guarded, RotationRow) {
     assert!(report.to_string().contains("--accept-restore"), "{report:#}");
     let report = it.doctor(Accept { restore: true, ..Accept::default() }).await;
     assert_eq!(report["ok"], true, "{report:#}");
-    let audit = it.rig.engine.store.audit(None, 1000).await.unwrap();
+    let audit = it.test_app.engine.store.audit(None, 1000).await.unwrap();
     let accepted = audit.first().unwrap();
     assert_eq!(accepted.action, "database.restore_accepted");
     assert!(accepted.actor.starts_with("local:"), "{}", accepted.actor);
@@ -143,25 +144,25 @@ async fn taken_back_to(state: State) -> (Guarded, RotationRow) {
 #[tokio::test]
 async fn a_backup_from_before_the_patch_is_not_acted_on() {
     let (it, row) = taken_back_to(State::Approved).await;
-    let row = it.rig.settle(&row).await;
+    let row = it.test_app.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.cause), (State::Superseded, Some(Cause::DoneByHand)));
-    assert_eq!(it.rig.patches(), [new_key()]);
+    assert_eq!(it.test_app.patches(), [new_key()]);
     assert_eq!(it.shown()["sending"], true);
 }
 
 #[tokio::test]
 async fn a_backup_from_the_middle_goes_on_once_it_is_accepted() {
     let (it, row) = taken_back_to(State::Verifying).await;
-    assert_eq!(it.rig.settle(&row).await.rotation.state, State::Completed);
-    assert_eq!(it.rig.patches(), [new_key()]);
+    assert_eq!(it.test_app.settle(&row).await.rotation.state, State::Completed);
+    assert_eq!(it.test_app.patches(), [new_key()]);
 }
 
 #[tokio::test]
 async fn a_copy_that_went_another_way_is_told_from_the_original() {
     let mut it = Guarded::new().await;
     let copy = it.back_up().await;
-    let row = it.rig.approved().await;
-    it.rig.settle(&row).await;
+    let row = it.test_app.approved().await;
+    it.test_app.settle(&row).await;
     it.restore(&copy).await;
     // Somebody goes on writing: now it has more rows than the one that was lost.
     for number in 0..100 {
@@ -173,7 +174,7 @@ async fn a_copy_that_went_another_way_is_told_from_the_original() {
             detail: "{}".to_owned(),
         };
         let now = SystemClock.now();
-        it.rig.engine.store.insert_token(&name, &name, &[], &[audit], now).await.unwrap();
+        it.test_app.engine.store.insert_token(&name, &name, &[], &[audit], now).await.unwrap();
     }
     it.start().await;
     let shown = it.shown();
@@ -183,30 +184,30 @@ async fn a_copy_that_went_another_way_is_told_from_the_original() {
 #[tokio::test]
 async fn a_database_that_goes_back_under_a_running_daemon_is_noticed() {
     let it = Guarded::new().await;
-    it.rig.approved().await;
+    it.test_app.approved().await;
     // As after a failover to a replica that lags behind.
     it.raw("DELETE FROM audit WHERE seq = (SELECT MAX(seq) FROM audit); UPDATE audit_head SET seq = seq - 1, hash = (SELECT hash FROM audit ORDER BY seq DESC LIMIT 1)".to_owned()).await;
-    assert_eq!(driver::run_due(&it.rig.engine).await.unwrap(), 0);
+    assert_eq!(driver::run_due(&it.test_app.engine).await.unwrap(), 0);
     assert_eq!(it.shown()["doubt"]["kind"], "restored");
-    assert!(it.rig.patches().is_empty());
+    assert!(it.test_app.patches().is_empty());
 }
 
 #[tokio::test]
 async fn a_broken_audit_chain_stops_everything_until_it_is_accepted() {
     let mut it = Guarded::new().await;
-    let row = it.rig.approved().await;
+    let row = it.test_app.approved().await;
     it.raw("UPDATE audit SET actor = 'eve' WHERE seq = 2".to_owned()).await;
     it.start().await;
     let shown = it.shown();
     assert_eq!(shown["doubt"]["kind"], "audit_chain");
     assert!(shown["doubt"]["wayOut"].as_str().unwrap().contains("--accept-broken-chain 2"), "{shown}");
-    assert_eq!(driver::run_due(&it.rig.engine).await.unwrap(), 0);
-    assert!(it.rig.patches().is_empty());
+    assert_eq!(driver::run_due(&it.test_app.engine).await.unwrap(), 0);
+    assert!(it.test_app.patches().is_empty());
     let wrong = it.doctor(Accept { broken_row: Some(1), ..Accept::default() }).await;
     assert_eq!(wrong["ok"], false);
     let report = it.doctor(Accept { broken_row: Some(2), ..Accept::default() }).await;
     assert_eq!(report["ok"], true, "{report:#}");
-    assert_eq!(it.rig.settle(&row).await.rotation.state, State::Completed);
+    assert_eq!(it.test_app.settle(&row).await.rotation.state, State::Completed);
     it.start().await;
     assert_eq!(it.shown()["sending"], true);
 }
@@ -214,18 +215,18 @@ async fn a_broken_audit_chain_stops_everything_until_it_is_accepted() {
 #[tokio::test]
 async fn a_folder_that_cannot_be_written_sends_nothing_new() {
     let it = Guarded::new().await;
-    let row = it.rig.approved().await;
+    let row = it.test_app.approved().await;
     // A folder in the place of the file: it cannot be replaced.
     let file = it.folder.path().join("epoch");
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     for _ in 0..5 {
-        driver::run_due(&it.rig.engine).await.unwrap();
-        it.rig.pass(Duration::from_millis(100));
+        driver::run_due(&it.test_app.engine).await.unwrap();
+        it.test_app.pass(Duration::from_millis(100));
     }
-    assert!(it.rig.patches().is_empty(), "{:?}", it.rig.patches());
+    assert!(it.test_app.patches().is_empty(), "{:?}", it.test_app.patches());
     std::fs::remove_dir(&file).unwrap();
-    assert_eq!(it.rig.settle(&row).await.rotation.state, State::Completed);
+    assert_eq!(it.test_app.settle(&row).await.rotation.state, State::Completed);
 }
 
 #[tokio::test]
@@ -245,11 +246,11 @@ async fn two_hours_between_our_clock_and_the_databases_hold_every_new_patch() {
         .unwrap();
     let Proposed::Created(row) = proposed else { panic!("not new") };
     sweep::once(&engine, &CancellationToken::new()).await.unwrap();
-    engine.say("grace", row.rotation.id, Verb::Approve, None, None).await.unwrap();
+    engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
     driver::run_due(&engine).await.unwrap();
     let held = engine.rotation(row.rotation.id).await.unwrap().rotation;
     assert_eq!((held.state, held.hold), (State::Approved, Some(Hold::ClockSkew)));
-    let shown = serde_json::to_value(engine.guard.shown()).unwrap();
+    let shown = serde_json::to_value(engine.epoch.shown()).unwrap();
     assert_eq!(shown["sending"], false);
     assert!(shown["clockSkewMs"]["database"].as_i64().unwrap().abs_diff(7_200_000) < 60_000, "{shown}");
     let sent = || sim.log().iter().filter(|it| it.operation == "patch_ear").count();
@@ -271,11 +272,11 @@ impl Drop for Daemon {
 }
 
 /// A daemon's folder: its configuration, its log.
-struct Desk {
+struct DaemonFolder {
     folder: tempfile::TempDir,
 }
 
-impl Desk {
+impl DaemonFolder {
     fn new(database: &str, base_url: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
@@ -319,11 +320,11 @@ async fn a_second_daemon_with_other_settings_says_which() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let sim = Sim::start(listener, World::demo(), Arc::new(SystemClock)).unwrap();
     let (db, base_url) = (TestDb::new(Backend::Postgres).await, sim.base_url());
-    let desk = |more: &str| Desk::new(&db.url, &base_url, more);
-    let first = desk("[verify]\nevery = \"15s\"\n");
+    let folder_of = |more: &str| DaemonFolder::new(&db.url, &base_url, more);
+    let first = folder_of("[verify]\nevery = \"15s\"\n");
     let mut running = first.serve().await;
 
-    let strict = desk("[verify]\nevery = \"20s\"\n");
+    let strict = folder_of("[verify]\nevery = \"20s\"\n");
     let ended = strict.refused().await;
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(1), "{said}");
@@ -331,12 +332,12 @@ async fn a_second_daemon_with_other_settings_says_which() {
     for part in ["verify.every is \"20s\" here and \"15s\" there", pid.as_str(), "Give both the same"] {
         assert!(said.contains(part), "{part:?} is not in: {said}");
     }
-    let elsewhere = Desk::new(&db.url, "http://127.0.0.1:9", "");
+    let elsewhere = DaemonFolder::new(&db.url, "http://127.0.0.1:9", "");
     let said = String::from_utf8(elsewhere.refused().await.stderr).unwrap();
     assert!(said.contains("atlas.base_url is \"http://127.0.0.1:9\" here"), "{said}");
 
     // What does not decide how a proof is made only warns.
-    let lenient = desk("[policy]\ninterval = \"80d\"\n");
+    let lenient = folder_of("[policy]\ninterval = \"80d\"\n");
     let second = lenient.serve().await;
     assert!(lenient.log().contains("policy.interval is"), "{}", lenient.log());
     assert!(!lenient.log().contains("canary"));

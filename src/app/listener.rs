@@ -1,6 +1,6 @@
 //! The way in for connections: deadlines and numbers that keep strangers from exhausting the process.
 //!
-//! Whoever connects has ten seconds for the head of a first request. Of those of whom no whole request is
+//! A new connection has ten seconds for the head of its first request. Of those of whom no whole request is
 //! there only so many are kept: when more come, the one that has been silent for longest goes, so that ten
 //! thousand slow connections cost no more than a few hundred and a caller who speaks at once still gets through.
 //! How large a body may be, and how long it may take, is decided where it is handled.
@@ -40,7 +40,7 @@ const MOST: usize = 4096;
 
 /// Who is connected.
 #[derive(Default)]
-struct Crowd {
+struct ConnectionLimiter {
     silent: Mutex<Silent>,
     all: AtomicUsize,
 }
@@ -54,18 +54,18 @@ struct Silent {
 }
 
 /// One of them all.
-struct Guest {
-    crowd: Arc<Crowd>,
+struct Permit {
+    limiter: Arc<ConnectionLimiter>,
     /// Where it stands among the silent, when it does.
     since: AtomicU64,
     leave: CancellationToken,
 }
 
-impl Guest {
-    fn new(crowd: &Arc<Crowd>) -> Self {
-        crowd.all.fetch_add(1, Ordering::Relaxed);
+impl Permit {
+    fn new(limiter: &Arc<ConnectionLimiter>) -> Self {
+        limiter.all.fetch_add(1, Ordering::Relaxed);
         let own =
-            Self { crowd: Arc::clone(crowd), since: AtomicU64::new(0), leave: CancellationToken::new() };
+            Self { limiter: Arc::clone(limiter), since: AtomicU64::new(0), leave: CancellationToken::new() };
         own.waits();
         own
     }
@@ -73,7 +73,7 @@ impl Guest {
     /// More is awaited of it, and it counts as silent until that is there. Where silent ones are many, the
     /// one that is so for longest makes room.
     fn waits(&self) {
-        let mut silent = self.crowd.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = self.limiter.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.last += 1;
         let now = silent.last;
         silent.since.remove(&self.since.swap(now, Ordering::Relaxed));
@@ -87,22 +87,22 @@ impl Guest {
 
     /// It has sent a whole request, or is gone.
     fn speaks(&self) {
-        let mut silent = self.crowd.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = self.limiter.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.since.remove(&self.since.load(Ordering::Relaxed));
     }
 }
 
-impl Drop for Guest {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.speaks();
-        self.crowd.all.fetch_sub(1, Ordering::Relaxed);
+        self.limiter.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A body that is still on its way; its sender has spoken when all of it was read.
 struct Coming {
     body: Incoming,
-    guest: Arc<Guest>,
+    permit: Arc<Permit>,
 }
 
 impl hyper::body::Body for Coming {
@@ -115,7 +115,7 @@ impl hyper::body::Body for Coming {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.guest.speaks();
+            self.permit.speaks();
         }
         polled
     }
@@ -137,43 +137,43 @@ pub(super) async fn serve<L: Listener>(
     origin: impl Fn(&L::Io) -> Origin,
     shutdown: Shutdown,
 ) {
-    let crowd = Arc::<Crowd>::default();
+    let limiter = Arc::<ConnectionLimiter>::default();
     let stop = shutdown.token();
     loop {
         let (io, _) = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
-        if crowd.all.load(Ordering::Relaxed) >= MOST {
+        if limiter.all.load(Ordering::Relaxed) >= MOST {
             continue;
         }
         let from = origin(&io);
-        shutdown.spawn(connection(io, app.clone(), from, Arc::new(Guest::new(&crowd)), stop.clone()));
+        shutdown.spawn(connection(io, app.clone(), from, Arc::new(Permit::new(&limiter)), stop.clone()));
     }
 }
 
-async fn connection<Io>(io: Io, app: Router, origin: Origin, guest: Arc<Guest>, stop: CancellationToken)
+async fn connection<Io>(io: Io, app: Router, origin: Origin, permit: Arc<Permit>, stop: CancellationToken)
 where
     Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (spoke, leave) = (CancellationToken::new(), guest.leave.clone());
+    let (spoke, leave) = (CancellationToken::new(), permit.leave.clone());
     let heard = spoke.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         heard.cancel();
         let mut request = request.map(|body| {
             if body.is_end_stream() {
-                guest.speaks();
+                permit.speaks();
                 return Body::empty();
             }
-            guest.waits();
-            Body::new(Coming { body, guest: Arc::clone(&guest) })
+            permit.waits();
+            Body::new(Coming { body, permit: Arc::clone(&permit) })
         });
         request.extensions_mut().insert(ConnectInfo(origin.clone()));
         let answering = TowerToHyperService::new(app.clone()).call(request);
-        let guest = Arc::clone(&guest);
+        let permit = Arc::clone(&permit);
         async move {
             let answer = answering.await;
-            guest.waits();
+            permit.waits();
             answer
         }
     });

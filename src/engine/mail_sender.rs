@@ -17,7 +17,7 @@ use super::Engine;
 use crate::domain::time::Timestamp;
 use crate::lifecycle::pause;
 use crate::mail::{Letter, Smtp, Trouble};
-use crate::store::{ClaimedMail, MailEnd, StoreError, UnreadableMessage};
+use crate::store::{ClaimedMessage, MessageEnd, StoreError, UnreadableMessage};
 
 /// How long a claimed mail is ours; longer than a mail can take.
 const CLAIM: Duration = Duration::from_mins(5);
@@ -42,7 +42,7 @@ pub enum Rest {
 
 /// Takes mails to the server.
 #[derive(Debug)]
-pub struct Courier {
+pub struct MailSender {
     engine: Engine,
     smtp: watch::Receiver<Option<Smtp>>,
     pace: Arc<DefaultDirectRateLimiter>,
@@ -58,8 +58,8 @@ fn backoff(attempts: i64) -> Duration {
     }
 }
 
-impl Courier {
-    /// Sends through the present `smtp`, at most `per_minute` mails a minute. While there is none,
+impl MailSender {
+    /// Sends through the present `smtp`, at most `per_minute` mails a minute. Without a server,
     /// mails rest.
     #[must_use]
     pub fn new(engine: Engine, smtp: watch::Receiver<Option<Smtp>>, per_minute: NonZeroU32) -> Self {
@@ -92,7 +92,7 @@ impl Courier {
         let (store, clock) = (&self.engine.store, &self.engine.clock);
         let smtp = self.smtp.borrow().clone();
         // A restored database would send again what was sent long ago.
-        let Some(smtp) = smtp.filter(|_| !self.engine.guard.in_doubt()) else { return Ok(Rest::Pause) };
+        let Some(smtp) = smtp.filter(|_| !self.engine.epoch.in_doubt()) else { return Ok(Rest::Pause) };
         while !stop.is_cancelled() {
             let due = store.next_mail().await?.filter(|at| *at <= clock.now());
             if due.is_none() {
@@ -112,13 +112,13 @@ impl Courier {
     }
 
     /// Tries one mail; false when the server is not to be bothered for a while.
-    async fn deliver(&self, smtp: &Smtp, mail: &ClaimedMail) -> Result<bool, StoreError> {
+    async fn deliver(&self, smtp: &Smtp, mail: &ClaimedMessage) -> Result<bool, StoreError> {
         let (row, now) = (&mail.row, self.engine.clock.now());
         if now.since(row.created_at) > GIVE_UP {
             let last = row.last_reply.as_deref().unwrap_or("no mail server was configured");
             let said = format!("not sent within five days; last: {last}");
             tracing::error!(mail.id = %row.id, mail.kind = %row.kind, "a mail is given up: {said}");
-            self.engine.store.mail_ended(mail, &MailEnd::Failed, &said, now).await?;
+            self.engine.store.mail_ended(mail, &MessageEnd::Failed, &said, now).await?;
             return Ok(true);
         }
         let content = match row.content() {
@@ -134,7 +134,7 @@ impl Courier {
             Err(_) => "put_off",
         });
         let (end, said, go_on) = match sent {
-            Ok(said) => (MailEnd::Sent, said, true),
+            Ok(said) => (MessageEnd::Sent, said, true),
             Err(trouble) => self.failed(mail, &trouble),
         };
         self.engine.store.mail_ended(mail, &end, &said, now).await?;
@@ -145,31 +145,32 @@ impl Courier {
     /// for a daemon of that version, as long as mails are tried.
     async fn unreadable(
         &self,
-        mail: &ClaimedMail,
+        mail: &ClaimedMessage,
         why: &UnreadableMessage,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let (kind, newer) = (&mail.row.kind, why.is_of_a_newer_version());
         tracing::error!(mail.id = %mail.row.id, mail.kind = %kind, again = newer, "a mail cannot be rendered: {why}");
         self.engine.metrics.mail(if newer { "put_off" } else { "failed" });
-        let end = if newer { MailEnd::Again(now + backoff(mail.row.attempts)) } else { MailEnd::Failed };
+        let end =
+            if newer { MessageEnd::Again(now + backoff(mail.row.attempts)) } else { MessageEnd::Failed };
         self.engine.store.mail_ended(mail, &end, &why.to_string(), now).await
     }
 
-    fn failed(&self, mail: &ClaimedMail, trouble: &Trouble) -> (MailEnd, String, bool) {
+    fn failed(&self, mail: &ClaimedMessage, trouble: &Trouble) -> (MessageEnd, String, bool) {
         let (row, said) = (&mail.row, trouble.to_string());
         if trouble.is_final() {
             tracing::error!(
                 mail.id = %row.id, mail.kind = %row.kind,
                 "the mail server refuses a mail for good: {said}; {}", trouble.way_out()
             );
-            return (MailEnd::Failed, said, true);
+            return (MessageEnd::Failed, said, true);
         }
         let at = self.engine.clock.now() + backoff(row.attempts);
         tracing::warn!(
             mail.id = %row.id, mail.kind = %row.kind, attempt = row.attempts, next = %at,
             "a mail was not sent: {said}; {}", trouble.way_out()
         );
-        (MailEnd::Again(at), said, !trouble.is_the_servers())
+        (MessageEnd::Again(at), said, !trouble.is_the_servers())
     }
 }

@@ -17,8 +17,8 @@ use super::{ENGINE, Engine};
 use crate::domain::notice::Content;
 use crate::lifecycle::pause;
 use crate::mail::Letter;
-use crate::store::{ClaimedMail, Lane, MailEnd, NewAudit, OutboxRow, StoreError};
-use crate::webhook::{Answer, Note, Target, body};
+use crate::store::{ClaimedMessage, Lane, MessageEnd, NewAudit, OutboxRow, StoreError};
+use crate::webhook::{Note, Target, TargetResponse, body};
 
 /// How long a claimed webhook is ours; longer than an attempt can take.
 const CLAIM: Duration = Duration::from_mins(1);
@@ -45,7 +45,7 @@ const GIVE_UP: Duration = Duration::from_hours(5 * 24);
 /// The longest wait that a target may ask for.
 const LONGEST_ASKED: Duration = Duration::from_hours(24);
 
-/// Where daemons share a database, one that has not yet read of a new target, or of a mended one, must
+/// Where daemons share a database, one that has not yet read of a new target, or of a fixed one, must
 /// not end its rows.
 const UNKNOWN_FOR: Duration = Duration::from_mins(10);
 
@@ -95,18 +95,18 @@ impl Lanes {
     }
 }
 
-/// Attempts. They run on their own: one that waits for the database must not wait for whoever begins
+/// Attempts. They run on their own: one that waits for the database must not wait for the task that begins
 /// the next.
 type UnderWay = JoinSet<()>;
 
 /// Takes webhooks to their targets.
 #[derive(Debug)]
-pub struct Dispatch {
+pub struct WebhookSender {
     engine: Engine,
     lanes: Lanes,
 }
 
-impl Dispatch {
+impl WebhookSender {
     /// Sends what `engine` wrote to the targets it knows.
     #[must_use]
     pub fn new(engine: Engine) -> Self {
@@ -149,7 +149,7 @@ impl Dispatch {
     /// Begins what may begin now; says how long to wait for more.
     async fn fill(&mut self, under_way: &mut UnderWay) -> Result<Duration, StoreError> {
         // A restored database would send again what was sent long ago.
-        if self.engine.guard.in_doubt() {
+        if self.engine.epoch.in_doubt() {
             return Ok(PAUSE);
         }
         let targets = self.engine.webhooks.all();
@@ -225,7 +225,7 @@ impl Dispatch {
 const RETIRED: &str = "the target answered 410, which means never again; it is left alone until the configuration is read again (SIGHUP) or the daemon restarts";
 
 /// Tries one webhook.
-async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMail) -> Result<(), StoreError> {
+async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage) -> Result<(), StoreError> {
     let (row, now) = (&claimed.row, engine.clock.now());
     if now.since(row.created_at) > GIVE_UP {
         let last = row.last_reply.as_deref().unwrap_or("it was not tried");
@@ -235,25 +235,25 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMail) -
         Ok(content) => target.post(&row.message_id, rendered(target, row, &content), now).await,
         // Left for a daemon of a newer version, as long as webhooks are tried.
         Err(why) if why.is_of_a_newer_version() => {
-            Answer::Failed { said: why.to_string(), retry_after: None }
+            TargetResponse::Failed { said: why.to_string(), retry_after: None }
         }
         Err(why) => return give_up(engine, claimed, &why.to_string()).await,
     };
     let now = engine.clock.now();
     // What a replaced target wants is not what the one in its place wants.
     let answer = match answer {
-        Answer::Gone(said) if !engine.webhooks.all().iter().any(|it| Arc::ptr_eq(it, target)) => {
-            Answer::Failed { said, retry_after: None }
+        TargetResponse::Gone(said) if !engine.webhooks.all().iter().any(|it| Arc::ptr_eq(it, target)) => {
+            TargetResponse::Failed { said, retry_after: None }
         }
         answer => answer,
     };
     match answer {
-        Answer::Taken(said) => {
+        TargetResponse::Taken(said) => {
             engine.metrics.webhooks(target.name(), "sent", 1);
-            engine.store.mail_ended(claimed, &MailEnd::Sent, &said, now).await
+            engine.store.mail_ended(claimed, &MessageEnd::Sent, &said, now).await
         }
-        Answer::Gone(said) => gone(engine, target, claimed, &said).await,
-        Answer::Failed { said, retry_after } => {
+        TargetResponse::Gone(said) => gone(engine, target, claimed, &said).await,
+        TargetResponse::Failed { said, retry_after } => {
             let asked = retry_after.map(|wait| wait.min(LONGEST_ASKED));
             if let Some(wait) = asked {
                 target.rest(now + wait);
@@ -268,7 +268,7 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMail) -
                         attempt = row.attempts, next = %next, "a webhook was not delivered: {said}"
                     );
                     engine.metrics.webhooks(target.name(), "failed", 1);
-                    engine.store.mail_ended(claimed, &MailEnd::Again(next), &said, now).await
+                    engine.store.mail_ended(claimed, &MessageEnd::Again(next), &said, now).await
                 }
             }
         }
@@ -290,18 +290,23 @@ fn rendered(target: &Target, row: &OutboxRow, content: &Content) -> String {
     body::body(target.format(), &note)
 }
 
-async fn give_up(engine: &Engine, claimed: &ClaimedMail, said: &str) -> Result<(), StoreError> {
+async fn give_up(engine: &Engine, claimed: &ClaimedMessage, said: &str) -> Result<(), StoreError> {
     let row = &claimed.row;
     tracing::error!(
         webhook.id = %row.id, webhook.target = %row.recipient, webhook.kind = %row.kind,
         "a webhook is given up after {} attempts: {said}", row.attempts
     );
     engine.metrics.webhooks(&row.recipient, "dead", 1);
-    engine.store.mail_ended(claimed, &MailEnd::Failed, said, engine.clock.now()).await
+    engine.store.mail_ended(claimed, &MessageEnd::Failed, said, engine.clock.now()).await
 }
 
 /// The target wants nothing any more: everything that waits for it ends.
-async fn gone(engine: &Engine, target: &Target, claimed: &ClaimedMail, said: &str) -> Result<(), StoreError> {
+async fn gone(
+    engine: &Engine,
+    target: &Target,
+    claimed: &ClaimedMessage,
+    said: &str,
+) -> Result<(), StoreError> {
     let now = engine.clock.now();
     if !target.retire() {
         return give_up(engine, claimed, said).await;
@@ -318,7 +323,7 @@ async fn gone(engine: &Engine, target: &Target, claimed: &ClaimedMail, said: &st
     tracing::error!(
         webhook.target = target.name(),
         webhooks = others + 1,
-        "a webhook target answered 410 and is left alone: {said}; remove it, or mend it and reload (SIGHUP)"
+        "a webhook target answered 410 and is left alone: {said}; remove it, or fix it and reload (SIGHUP)"
     );
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The look-ups of the configuration as the engine holds them, each replaceable while it runs: a new
-//! client secret is taken over on SIGHUP. A look-up that is new, gone or of another kind takes a restart.
+//! The lookups of the configuration as the engine holds them, each replaceable while it runs: a new
+//! client secret is taken over on SIGHUP. A lookup that is new, gone or of another kind takes a restart.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,13 +10,13 @@ use crate::config::{self, Config, KmsFollow, KmsLogin};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
 use crate::kms::{
-    AzureProof, Connected, Follow, Found, KeyService, KmsError, KmsOptions, Login, Watched, connect,
+    AzureCredential, Connected, Follow, Found, KeyService, KmsError, KmsOptions, Login, Watched, connect,
 };
 
-/// Look-ups by name.
+/// Lookups by name.
 pub(super) type Services = BTreeMap<String, Arc<dyn Connected>>;
 
-/// The look-ups as they are configured now.
+/// The lookups as they are configured now.
 pub(super) fn services(config: &Config) -> anyhow::Result<Services> {
     let made = config.kms.iter().map(|(name, it)| Ok((name.clone(), connect(options(name, it)?)?)));
     made.collect()
@@ -27,8 +27,8 @@ fn options(name: &str, it: &config::Kms) -> anyhow::Result<KmsOptions> {
     let login = match it.login.clone() {
         KmsLogin::Aws { region, profile, keys } => Login::Aws { region, profile, keys },
         KmsLogin::Azure { tenant_id, client_id, client_secret, federated_token_file, authority } => {
-            let file = federated_token_file.map(AzureProof::TokenFile);
-            let proof = client_secret.map(AzureProof::Secret).or(file);
+            let file = federated_token_file.map(AzureCredential::TokenFile);
+            let proof = client_secret.map(AzureCredential::Secret).or(file);
             Login::Azure { tenant_id, client_id, proof, authority: url(&authority)? }
         }
         KmsLogin::Gcp { service_account, follow } => Login::Gcp {
@@ -42,7 +42,7 @@ fn options(name: &str, it: &config::Kms) -> anyhow::Result<KmsOptions> {
     Ok(KmsOptions { name: name.to_owned(), timeout: it.timeout.get(), endpoint: url(&it.endpoint)?, login })
 }
 
-/// The look-ups of a running daemon.
+/// The lookups of a running daemon.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LookUps(BTreeMap<String, Arc<Current>>);
 
@@ -119,22 +119,22 @@ mod tests {
             ("kms.a.access_key_id", "AKIAOLD"),
             ("kms.a.secret_access_key", "canary"),
         ];
-        let look_ups = LookUps::new(configured(&old));
-        let held = look_ups.for_engine();
+        let lookups = LookUps::new(configured(&old));
+        let held = lookups.for_engine();
         let new = [
             ("kms.a.kind", "aws"),
             ("kms.a.access_key_id", "AKIANEW"),
             ("kms.a.secret_access_key", "canary"),
             ("kms.b.kind", "aws"),
         ];
-        look_ups.replace(&configured(&new));
+        lookups.replace(&configured(&new));
         let shown = format!("{held:?}");
         assert!(
             shown.contains("AKIANEW") && !shown.contains("AKIAOLD") && !shown.contains("canary"),
             "{shown}"
         );
-        assert_eq!(look_ups.for_engine().len(), 1);
-        look_ups.replace(&Services::new());
+        assert_eq!(lookups.for_engine().len(), 1);
+        lookups.replace(&Services::new());
         assert!(format!("{held:?}").contains("AKIANEW"), "what is gone stays until a restart");
     }
 }

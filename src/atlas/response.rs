@@ -3,7 +3,7 @@
 use crate::domain::time::{Span, Timestamp};
 
 /// A reply, as far as it is needed.
-pub(super) struct Answer {
+pub(super) struct AtlasResponse {
     pub(super) status: u16,
     /// When it was complete, by our clock.
     pub(super) at: Timestamp,
@@ -24,7 +24,7 @@ pub(super) struct Answer {
     pub(super) body: Result<Vec<u8>, String>,
 }
 
-impl Answer {
+impl AtlasResponse {
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }

@@ -28,7 +28,7 @@ const TAIL: usize = 1000;
 /// A place of the audit chain that was there once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Mark {
+pub struct EpochMark {
     /// The first row's hash: tells this database from any other.
     pub database: String,
     /// The row.
@@ -75,11 +75,11 @@ pub struct Difference {
 
 /// What is remembered outside the database.
 #[derive(Debug, Default)]
-pub struct Guard {
+pub struct EpochWatch {
     /// `None` where nothing is kept: a guard that never doubts.
     file: Option<PathBuf>,
     epoch: Arc<tokio::sync::Mutex<Epoch>>,
-    /// Rounds of [`Guard::record`] that have begun.
+    /// Rounds of [`EpochWatch::record`] that have begun.
     rounds: AtomicU64,
     doubt: Mutex<Option<Doubt>>,
     skew: Mutex<Skew>,
@@ -88,7 +88,7 @@ pub struct Guard {
 /// The epoch file's content, and the last round that has written it or found it as it should be.
 #[derive(Debug, Default)]
 struct Epoch {
-    mark: Option<Mark>,
+    mark: Option<EpochMark>,
     round: u64,
 }
 
@@ -125,7 +125,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 ///
 /// # Errors
 /// A file that cannot be read is not taken for none.
-pub fn read_mark(file: &Path) -> Result<Option<Mark>, StoreError> {
+pub fn read_mark(file: &Path) -> Result<Option<EpochMark>, StoreError> {
     let unreadable = |why: String| {
         StoreError::Unusable(format!(
             "{} cannot be read ({why}), so nobody can tell whether the database is an old copy; if it is not, remove that file",
@@ -143,7 +143,7 @@ pub fn read_mark(file: &Path) -> Result<Option<Mark>, StoreError> {
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn write_mark(file: &Path, mark: &Mark) -> std::io::Result<()> {
+pub fn write_mark(file: &Path, mark: &EpochMark) -> std::io::Result<()> {
     let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
     serde_json::to_writer(&mut fresh, mark)?;
@@ -157,20 +157,20 @@ pub fn write_mark(file: &Path, mark: &Mark) -> std::io::Result<()> {
 ///
 /// # Errors
 /// What the database answered.
-pub async fn present_mark(store: &Store) -> Result<Option<Mark>, StoreError> {
+pub async fn present_mark(store: &Store) -> Result<Option<EpochMark>, StoreError> {
     let head = store.audit_marks(0).await?;
-    Ok((head.seq > 0).then_some(Mark { database: head.first, seq: head.seq, hash: head.hash }))
+    Ok((head.seq > 0).then_some(EpochMark { database: head.first, seq: head.seq, hash: head.hash }))
 }
 
 /// What a database that does not hold `mark` has instead, in words; `None` when it holds it.
 ///
 /// # Errors
 /// What the database answered.
-pub async fn regression(store: &Store, mark: &Mark) -> Result<Option<String>, StoreError> {
+pub async fn regression(store: &Store, mark: &EpochMark) -> Result<Option<String>, StoreError> {
     Ok(went_back(&store.audit_marks(mark.seq).await?, mark))
 }
 
-fn went_back(found: &AuditMarks, mark: &Mark) -> Option<String> {
+fn went_back(found: &AuditMarks, mark: &EpochMark) -> Option<String> {
     if found.there == mark.hash {
         return None;
     }
@@ -187,7 +187,7 @@ fn went_back(found: &AuditMarks, mark: &Mark) -> Option<String> {
     })
 }
 
-impl Guard {
+impl EpochWatch {
     /// A guard that keeps its mark in `file`.
     ///
     /// # Errors
@@ -242,7 +242,7 @@ impl Guard {
     async fn find(
         &self,
         store: &Store,
-        mark: Option<&Mark>,
+        mark: Option<&EpochMark>,
         now: Timestamp,
     ) -> Result<Option<Doubt>, StoreError> {
         if let Some(mark) = mark
@@ -302,7 +302,7 @@ impl Guard {
         // older mark could replace a newer one.
         let written = tokio::task::spawn_blocking(move || {
             if head.seq > known {
-                let mark = Mark { database: head.first, seq: head.seq, hash: head.hash };
+                let mark = EpochMark { database: head.first, seq: head.seq, hash: head.hash };
                 write_mark(&file, &mark).map_err(|error| {
                     format!("{} cannot be written ({error}); make data_dir writable", file.display())
                 })?;
@@ -426,7 +426,7 @@ impl Engine {
                 differences.push(it);
             }
         }
-        let mut doubt = locked(&self.guard.doubt);
+        let mut doubt = locked(&self.epoch.doubt);
         let Some(doubt) = doubt.as_mut() else { return Ok(()) };
         if doubt.differences.as_ref() != Some(&differences) {
             for it in &differences {
