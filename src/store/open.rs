@@ -61,7 +61,7 @@ impl Store {
         })?;
         let options = options.read_only(true);
         let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
-        let urgent = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);
+        let urgent = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
         let writer = Writer::start(write.clone());
         Ok(Store::Sqlite { write, read, urgent, lock, writer })
     }

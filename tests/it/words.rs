@@ -19,7 +19,7 @@ const PROSE: [(&str, &str); 12] = [
     ("is none", "name what is missing or not valid"),
     ("take down the figures", "record the figures"),
     ("taken down the figures", "recorded the figures"),
-    ("mail_sender", "mail sender"),
+    ("courier", "mail sender"),
     ("couriers", "mail senders"),
 ];
 
@@ -121,11 +121,9 @@ fn words_that_the_field_does_not_use_stand_nowhere() {
 #[test]
 fn a_banned_word_is_found_however_it_is_written_and_a_part_of_another_is_not() {
     for bad in
-        ["// Mend it.", "the id\n// is\n// none", "fn courier_of()", "//! what is\n//! over", "Whoever asks"]
+        ["// Mend it.", "the id\n// is none", "fn courier_of()", "//! what is\n//! over", "Whoever asks"]
     {
-        let joined = faults("x", bad);
-        // A phrase over three lines is beyond this test; over two it is found.
-        assert_eq!(joined.is_empty(), bad.matches('\n').count() > 1, "{bad:?}: {joined:?}");
+        assert!(!faults("x", bad).is_empty(), "{bad:?}");
     }
     for bad in ["struct Crowd;", "let it = Hall::open();"] {
         assert_eq!(faults("x", bad).len(), 1, "{bad:?}");

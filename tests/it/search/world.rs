@@ -497,7 +497,9 @@ impl World {
             return Err(failed(Class::Unknown, None, None));
         }
         let now = self.clock.now();
-        if let Some(seconds) = self.inner().drained(set, now) {
+        // Bound first: what is matched on in place would hold the lock through the branch.
+        let drained = self.inner().drained(set, now);
+        if let Some(seconds) = drained {
             self.wait_named(set, seconds);
             self.pass(back);
             return Err(failed(Class::Transient, Some(429), seconds.map(Span::from_secs)));
