@@ -19,7 +19,7 @@ impl Turn {
         // now, each such report would push the wait further away.
         let running = self.r.observing.not_before.filter(|until| self.now < *until);
         let until = running.unwrap_or(self.now + wait);
-        if failure.retry_after.is_some() || failure.status == Some(429) {
+        if failure.asks_to_wait() {
             self.r.observing.not_before = Some(until);
         }
         match self.r.state {

@@ -40,7 +40,7 @@ impl Turn {
                 self.r.observing.failure = Some(failure.clone());
                 let until = self.now + retry::wait_after(failure, tries, &pace, self.r.salt());
                 self.r.patching.retry_at = Some(until);
-                if failure.retry_after.is_some() || failure.status == Some(429) {
+                if failure.asks_to_wait() {
                     self.r.observing.not_before = Some(until);
                 }
                 self.rest(self.before_guard(until));
