@@ -163,12 +163,12 @@ fn webhook(it: &config::Webhook) -> anyhow::Result<Target> {
         allow_private: it.allow_private,
         ca_file: it.ca_file.clone(),
     };
-    Target::new(&options).map_err(|why| anyhow!("{why}"))
+    Ok(Target::new(&options)?)
 }
 
 /// The hooks as they are configured now, counted from now on.
 fn hooks(engine: &Engine, config: &Config) -> anyhow::Result<Hooks> {
-    let hooks = Hooks::new(&config.hooks).map_err(|why| anyhow!("{why}"))?;
+    let hooks = Hooks::new(&config.hooks)?;
     let named = config.hooks.iter().map(|hook| (hook.name.clone(), hook.sender.kind()));
     engine.intake.count_for(named, engine.clock.now());
     Ok(hooks)
@@ -201,7 +201,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     match guard.record(&store, SystemClock.now()).await {
         // A database in doubt is served, so that people can look at it.
         Err(_) if guard.in_doubt() => {}
-        recorded => recorded.map_err(|why| anyhow!("{why}"))?,
+        recorded => recorded?,
     }
     guard.compare_clocks(&store, &SystemClock).await?;
     let lookups = LookUps::new(lookups::services(config)?);

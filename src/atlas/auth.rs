@@ -80,7 +80,7 @@ impl Atlas {
         let prove = |session: &Session| {
             let header = self.http.request_target(request).and_then(|uri| {
                 key.authorization(session, &request.method, &uri)
-                    .map_err(|why| told(Class::Auth, in_its_name(&why)))
+                    .map_err(|why| told(Class::Auth, in_its_name(&why.to_string())))
             });
             header.map_err(Broken::NotSent)
         };

@@ -16,11 +16,11 @@ use url::{Position, Url};
 
 use super::AtlasError;
 use super::error::told;
-use super::response::AtlasResponse;
+use super::response::{AtlasResponse, Unread};
 use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::time::{Clock, Span, Timestamp, monotonic};
 use crate::net::body::{self, BodyError};
-use crate::net::cause::root_cause;
+use crate::net::cause::{causes, root_cause};
 use crate::net::client;
 use crate::net::header::{http_date, retry_after};
 
@@ -167,7 +167,7 @@ impl Http {
         let middle = began + self.clock.now().since(began) / 2;
         let body = match timeout(left, read_body(&mut response)).await {
             Ok(body) => body,
-            Err(_) => Err(format!("the reply was not complete within {}", say(limit))),
+            Err(_) => Err(Unread::Late(say(limit))),
         };
         let at = self.clock.now();
         let status = response.status().as_u16();
@@ -242,21 +242,26 @@ fn check_base(url: &Url) -> Result<String, AtlasError> {
     }
 }
 
-async fn read_body(response: &mut reqwest::Response) -> Result<Vec<u8>, String> {
+async fn read_body(response: &mut reqwest::Response) -> Result<Vec<u8>, Unread> {
     body::read(response, BODY_CAP).await.map_err(|error| match error {
-        BodyError::TooLong => "the reply is larger than 1 MiB".to_owned(),
-        BodyError::Broken(error) if error.is_timeout() => "the reply stopped half-way".to_owned(),
-        BodyError::Broken(error) if error.is_decode() && !is_incomplete(&error) => {
-            format!("the reply cannot be decoded ({})", root_cause(&error))
-        }
-        BodyError::Broken(_) => "connection closed before the reply was complete".to_owned(),
+        BodyError::TooLong => Unread::TooLong,
+        BodyError::Broken(error) if error.is_timeout() => Unread::Silent,
+        BodyError::Broken(error) if error.is_decode() && !is_incomplete(&error) => Unread::Undecodable(error),
+        BodyError::Broken(_) => Unread::Closed,
     })
 }
 
 /// Whether the stream ended early, which a decoder reports as an error of its own.
 fn is_incomplete(error: &reqwest::Error) -> bool {
-    let cause = root_cause(error);
-    ["end of file", "eof", "closed", "reset", "incomplete"].iter().any(|it| cause.contains(it))
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    causes(error).any(|cause| {
+        let http = cause.downcast_ref::<hyper::Error>();
+        let io = cause.downcast_ref::<std::io::Error>();
+        http.is_some_and(|it| it.is_incomplete_message() || it.is_closed())
+            || io.is_some_and(|it| {
+                matches!(it.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+            })
+    })
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {

@@ -31,7 +31,7 @@ pub(super) fn json(answer: &AtlasResponse) -> Result<Value, Failure> {
     if !answer.is_success() {
         return Err(failure(answer));
     }
-    let body = answer.body.as_ref().map_err(|what| unreadable(answer.status, what))?;
+    let body = answer.body.as_ref().map_err(|what| unreadable(answer.status, what.to_string()))?;
     serde_json::from_slice(body).map_err(|_| unreadable(answer.status, "Atlas' reply is not JSON"))
 }
 

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::client::wait;
-use super::digest::ApiKey;
+use super::digest::{ApiKey, Unanswerable};
 use super::encryption::observation;
 use super::error::failure;
 use super::inventory::{Group, group, key_event};
@@ -70,13 +70,17 @@ pub fn times(value: &str, now: Timestamp) -> (Option<Span>, Option<Timestamp>) {
 ///
 /// # Errors
 /// As the client has it.
-pub fn digest(challenges: Vec<String>, info: &str, at: Timestamp) -> Result<[String; 2], String> {
+pub fn digest(
+    challenges: Vec<String>,
+    info: &str,
+    at: Timestamp,
+) -> Result<[String; 2], impl std::error::Error> {
     let key = ApiKey::new("public".to_owned(), Secret::new("private"));
     let info = Some(info.to_owned());
     let answer = AtlasResponse { challenges, authentication_info: info, ..answer(401, b"", at) };
     let text = |session: &_| {
         let header = key.authorization(session, &Method::GET, "/api/atlas/v2/groups")?;
-        Ok::<_, String>(String::from_utf8_lossy(header.as_bytes()).into_owned())
+        Ok::<_, Unanswerable>(String::from_utf8_lossy(header.as_bytes()).into_owned())
     };
     let session = key.challenged(&answer)?.session;
     let first = text(&session)?;

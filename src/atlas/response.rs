@@ -1,6 +1,7 @@
 //! What comes back from Atlas, before anybody has read a meaning into it.
 
 use crate::domain::time::{Span, Timestamp};
+use crate::net::cause::root_cause;
 
 /// A reply, as far as it is needed.
 pub(super) struct AtlasResponse {
@@ -21,7 +22,22 @@ pub(super) struct AtlasResponse {
     /// The `Authentication-Info` header.
     pub(super) authentication_info: Option<String>,
     /// The body, or what happened to it.
-    pub(super) body: Result<Vec<u8>, String>,
+    pub(super) body: Result<Vec<u8>, Unread>,
+}
+
+/// Why a body was not read. The text goes on after "Atlas answered".
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unread {
+    #[error("the reply is larger than 1 MiB")]
+    TooLong,
+    #[error("the reply stopped half-way")]
+    Silent,
+    #[error("the reply was not complete within {0}")]
+    Late(Span),
+    #[error("the reply cannot be decoded ({})", root_cause(.0))]
+    Undecodable(#[source] reqwest::Error),
+    #[error("connection closed before the reply was complete")]
+    Closed,
 }
 
 impl AtlasResponse {

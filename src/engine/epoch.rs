@@ -53,6 +53,28 @@ pub struct Doubt {
     pub differences: Option<Vec<Difference>>,
 }
 
+/// Why the epoch file was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The database is in doubt.
+    #[error("{0}")]
+    InDoubt(String),
+    /// The database did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file cannot be written.
+    #[error("{} cannot be written ({source}); make data_dir writable", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The thread that writes ended early.
+    #[error("the epoch file was not written: {0}")]
+    Ended(#[source] tokio::task::JoinError),
+}
+
 /// A project whose record is not what Atlas holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -279,12 +301,12 @@ impl EpochWatch {
     ///
     /// # Errors
     /// A database in doubt, or a file that cannot be written.
-    pub async fn record(&self, store: &Store, now: Timestamp) -> Result<(), String> {
+    pub async fn record(&self, store: &Store, now: Timestamp) -> Result<(), RecordError> {
         let Some(file) = &self.file else { return Ok(()) };
         let begun = self.rounds.load(Ordering::SeqCst);
         let mut epoch = Arc::clone(&self.epoch).lock_owned().await;
         if let Some(doubt) = &*locked(&self.doubt) {
-            return Err(doubt.detail.clone());
+            return Err(RecordError::InDoubt(doubt.detail.clone()));
         }
         // A round that began after this call has read the audit log after our commit.
         if epoch.round > begun {
@@ -292,10 +314,10 @@ impl EpochWatch {
         }
         let round = self.rounds.fetch_add(1, Ordering::SeqCst) + 1;
         let known = epoch.mark.as_ref().map_or(0, |mark| mark.seq);
-        let head = store.audit_marks(known).await.map_err(|error| error.to_string())?;
+        let head = store.audit_marks(known).await?;
         if let Some(found) = epoch.mark.as_ref().and_then(|mark| went_back(&head, mark)) {
             self.settle(Some(restored(&found, now)));
-            return Err(found);
+            return Err(RecordError::InDoubt(found));
         }
         let file = file.clone();
         // Its own thread has the lock until the file is written: were this call given up meanwhile, an
@@ -303,15 +325,13 @@ impl EpochWatch {
         let written = tokio::task::spawn_blocking(move || {
             if head.seq > known {
                 let mark = EpochMark { database: head.first, seq: head.seq, hash: head.hash };
-                write_mark(&file, &mark).map_err(|error| {
-                    format!("{} cannot be written ({error}); make data_dir writable", file.display())
-                })?;
+                write_mark(&file, &mark).map_err(|source| RecordError::File { file, source })?;
                 epoch.mark = Some(mark);
             }
             epoch.round = round;
             Ok(())
         });
-        written.await.unwrap_or_else(|error| Err(error.to_string()))
+        written.await.unwrap_or_else(|error| Err(RecordError::Ended(error)))
     }
 
     /// Whether the database was in doubt when it was last asked.

@@ -116,7 +116,7 @@ async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> PatchReply
     if let Err(why) = engine.epoch.record(&engine.store, engine.clock.now()).await
         && (target == Target::New || engine.epoch.in_doubt())
     {
-        return not_sent(&why);
+        return not_sent(&why.to_string());
     }
     let now = engine.clock.now();
     let looked_at = rotation.observing.last.as_ref().map_or(rotation.created_at, |seen| seen.at);

@@ -90,8 +90,8 @@ impl Letter {
     ///
     /// # Errors
     /// When the template cannot be filled.
-    pub fn html(&self) -> Result<String, String> {
-        self.render().map_err(|why| why.to_string())
+    pub fn html(&self) -> Result<String, askama::Error> {
+        self.render()
     }
 }
 

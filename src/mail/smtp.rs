@@ -150,7 +150,7 @@ pub enum Reason {
     NoSmtpUtf8,
     /// The message cannot be rendered.
     #[error("the mail cannot be written: {0}")]
-    Unwritable(String),
+    Unwritable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The connection or its encryption failed.
     #[error("{}", root_cause(.0))]
     Connection(#[source] lettre::transport::smtp::Error),
@@ -435,9 +435,12 @@ impl Smtp {
             let name = HeaderName::new_from_ascii_str(name);
             builder = builder.raw_header(HeaderValue::new(name, value));
         }
-        let broken = |why: String| Trouble::new(Phase::Message, Reason::Unwritable(why));
-        let body = MultiPart::alternative_plain_html(letter.text(), letter.html().map_err(broken)?);
-        builder.multipart(body).map(|it| it.formatted()).map_err(|why| broken(why.to_string()))
+        let broken = |why| Trouble::new(Phase::Message, Reason::Unwritable(why));
+        let body = MultiPart::alternative_plain_html(
+            letter.text(),
+            letter.html().map_err(|why| broken(why.into()))?,
+        );
+        builder.multipart(body).map(|it| it.formatted()).map_err(|why| broken(why.into()))
     }
 }
 

@@ -3,7 +3,7 @@
 //! The check stands where the connection is made: a name that resolves to another address on the
 //! second lookup gains nothing, because the connection goes to an address that was checked.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
@@ -22,11 +22,20 @@ impl Resolve for Public {
     }
 }
 
+/// A name that leads to an address that is not public.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} resolves to {address}, {why}: {ONLY_PUBLIC}")]
+struct LeadsInside {
+    name: String,
+    address: IpAddr,
+    why: &'static str,
+}
+
 /// Refuses a name with even one address inside: which of its addresses is tried is chance.
-fn all_public(name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
+fn all_public(name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, LeadsInside> {
     for address in &found {
         if let Some(why) = not_public(address.ip()) {
-            return Err(format!("{name} resolves to {}, {why}: {ONLY_PUBLIC}", address.ip()));
+            return Err(LeadsInside { name: name.to_owned(), address: address.ip(), why });
         }
     }
     Ok(found)
@@ -42,7 +51,7 @@ mod tests {
             all_public("hooks.example", list.iter().map(|it| format!("{it}:0").parse().unwrap()).collect())
         };
         assert_eq!(of(&["1.1.1.1", "[2606:4700::1]"]).unwrap().len(), 2);
-        let refused = of(&["1.1.1.1", "10.0.0.8"]).unwrap_err();
+        let refused = of(&["1.1.1.1", "10.0.0.8"]).unwrap_err().to_string();
         assert!(refused.starts_with("hooks.example resolves to 10.0.0.8, a private address"), "{refused}");
     }
 }

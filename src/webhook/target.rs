@@ -18,11 +18,12 @@ use url::Url;
 
 use super::Format;
 use super::sign::{Key, signatures};
-use crate::domain::address::check_url;
+use crate::domain::address::{AddressError, check_url};
 use crate::domain::notice::Kind;
 use crate::domain::text::visible;
 use crate::domain::time::Timestamp;
 use crate::net::cause::root_cause;
+use crate::net::client::BuildError;
 use crate::net::resolver::Public;
 use crate::net::{body, client, header};
 use crate::secret::Secret;
@@ -96,23 +97,63 @@ pub enum TargetResponse {
     },
 }
 
+/// Why a target cannot be used. Names the webhook and the setting, and never shows a secret.
+#[derive(Debug, thiserror::Error)]
+#[error("webhooks.{name}{}: {fault}", fault.setting())]
+pub struct TargetError {
+    name: String,
+    #[source]
+    fault: TargetFault,
+}
+
+/// What is wrong with a setting of a target.
+#[derive(Debug, thiserror::Error)]
+enum TargetFault {
+    #[error(transparent)]
+    Url(#[from] AddressError),
+    #[error("is missing: a CloudEvent is always signed")]
+    NoSecret,
+    #[error("holds a character that no header can carry")]
+    Token,
+    #[error("{} cannot be read: {source}", file.display())]
+    CaFile { file: PathBuf, source: std::io::Error },
+    #[error("{} holds no PEM certificate", file.display())]
+    NoCertificate { file: PathBuf },
+    #[error(transparent)]
+    Client(#[from] BuildError),
+}
+
+impl TargetFault {
+    const fn setting(&self) -> &'static str {
+        match self {
+            Self::Url(_) => ".url",
+            Self::NoSecret => ".secret",
+            Self::Token => ".token",
+            Self::CaFile { .. } | Self::NoCertificate { .. } => ".ca_file",
+            Self::Client(_) => "",
+        }
+    }
+}
+
 impl Target {
     /// Reads the options.
     ///
     /// # Errors
-    /// Says what cannot be used, and never shows a secret.
-    pub fn new(options: &Options) -> Result<Self, String> {
-        let at = |what: &str, why: &str| format!("webhooks.{}.{what}: {why}", options.name);
-        let url = check_url(options.url.expose(), options.allow_private)
-            .map_err(|why| at("url", &why.to_string()))?;
+    /// A setting cannot be used.
+    pub fn new(options: &Options) -> Result<Self, TargetError> {
+        Self::configured(options).map_err(|fault| TargetError { name: options.name.clone(), fault })
+    }
+
+    fn configured(options: &Options) -> Result<Self, TargetFault> {
+        let url = check_url(options.url.expose(), options.allow_private)?;
         if options.format == Format::CloudEvents && options.keys.is_empty() {
-            return Err(at("secret", "is missing: a CloudEvent is always signed"));
+            return Err(TargetFault::NoSecret);
         }
         let token = options.token.as_ref().map(|token| {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-                .map_err(|_| at("token", "holds a character that no header can carry"))?;
+                .map_err(|_| TargetFault::Token)?;
             value.set_sensitive(true);
-            Ok::<_, String>(value)
+            Ok::<_, TargetFault>(value)
         });
         Ok(Self {
             client: connections(options, &url)?,
@@ -280,22 +321,21 @@ fn secret_parts(url: &Url, token: Option<&Secret>) -> Vec<String> {
     parts
 }
 
-fn connections(options: &Options, url: &Url) -> Result<reqwest::Client, String> {
+fn connections(options: &Options, url: &Url) -> Result<reqwest::Client, TargetFault> {
     // Behind a proxy, the address that is called would not be known here.
     let mut builder = client::builder(Some(url), CONNECT).no_proxy().no_gzip().timeout(LIMIT);
     if !options.allow_private {
         builder = builder.dns_resolver(Arc::new(Public));
     }
     if let Some(file) = options.ca_file.as_ref().filter(|_| url.scheme() == "https") {
-        let told = |why: &str| format!("webhooks.{}.ca_file: {} {why}", options.name, file.display());
-        let pem = std::fs::read(file).map_err(|why| told(&format!("cannot be read: {why}")))?;
+        let pem = std::fs::read(file).map_err(|source| TargetFault::CaFile { file: file.clone(), source })?;
         let certificates = Certificate::from_pem_bundle(&pem)
             .ok()
             .filter(|it| !it.is_empty())
-            .ok_or_else(|| told("holds no PEM certificate"))?;
+            .ok_or_else(|| TargetFault::NoCertificate { file: file.clone() })?;
         builder = builder.tls_certs_merge(certificates);
     }
-    client::build(builder).map_err(|error| format!("webhooks.{}: {error}", options.name))
+    Ok(client::build(builder)?)
 }
 
 #[cfg(test)]
@@ -341,7 +381,7 @@ mod tests {
             "https://[64:ff9b::7f00:1]/x",
             "https://１２７.0.0.1/x",
         ] {
-            let refused = Target::new(&options(inside)).unwrap_err();
+            let refused = Target::new(&options(inside)).unwrap_err().to_string();
             assert!(refused.starts_with("webhooks.ops.url: names "), "{inside}: {refused}");
             assert!(refused.contains("allow_private = true"), "{refused}");
             let mut allowed = options(inside);
@@ -356,7 +396,7 @@ mod tests {
             ("https://hooks.example/x#canary", "and a \"#\""),
             ("canary", "begins with https://"),
         ] {
-            let refused = Target::new(&options(url)).unwrap_err();
+            let refused = Target::new(&options(url)).unwrap_err().to_string();
             assert!(refused.contains(wanted) && !refused.contains("canary"), "{url}: {refused}");
         }
     }
@@ -379,5 +419,32 @@ mod tests {
         options.kinds = vec![Kind::Completed, Kind::Drifted];
         let target = Target::new(&options).unwrap();
         assert!(target.wants(Kind::Completed) && target.wants(Kind::Drifted) && !target.wants(Kind::Failed));
+    }
+
+    #[test]
+    fn a_secret_in_an_address_is_cut_out_however_it_comes_back() {
+        for (written, echoes) in [
+            ("a%26b%3Dcanary", &["a%26b%3Dcanary", "a&b=canary"][..]),
+            ("can+ary", &["can+ary", "can ary"]),
+            ("can%2Bary", &["can%2Bary", "can+ary"]),
+            ("can%20ary", &["can%20ary", "can ary"]),
+            ("canary%25x", &["canary%25x", "canary%x"]),
+            ("can:ary%3A", &["can:ary%3A", "can:ary:"]),
+        ] {
+            for at in ["path", "query"] {
+                let url = match at {
+                    "path" => format!("https://hooks.example/x/{written}"),
+                    _ => format!("https://hooks.example/x?key={written}"),
+                };
+                let target = Target::new(&options(&url)).unwrap();
+                for echo in echoes
+                    .iter()
+                    .filter(|echo| at == "query" || !echo.contains(' ') || written.contains("%20"))
+                {
+                    let shown = target.cleaned(&format!("no such key {echo}!"));
+                    assert_eq!(shown, "no such key ***!", "{url} came back as {echo:?}");
+                }
+            }
+        }
     }
 }

@@ -27,11 +27,56 @@ pub(super) struct Challenge {
     pub(super) stale: bool,
 }
 
+/// Why a challenge cannot be answered. The text goes on after "Atlas answered 401".
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::atlas) enum Unanswerable {
+    #[error("without a challenge")]
+    NoChallenge,
+    #[error("without a Digest challenge; it asks for {}", .0.join(", "))]
+    NoDigest(Vec<String>),
+    #[error("with a Digest challenge that cannot be used: {0}")]
+    Unusable(#[from] Unusable),
+    #[error("but public_key and challenge make no header")]
+    NoHeader,
+    #[error("but the system's random source failed")]
+    NoRandom,
+}
+
+/// What is wrong with a Digest challenge.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::atlas) enum Unusable {
+    #[error("it has no {0}")]
+    Missing(&'static str),
+    #[error("its {0} is there twice")]
+    Twice(&'static str),
+    #[error("its {name} {fault}")]
+    Value { name: &'static str, fault: BadValue },
+    #[error("its nonce is empty")]
+    EmptyNonce,
+    #[error("its algorithm {0:?} is unknown")]
+    Algorithm(String),
+    #[error("its qop {0:?} does not offer auth")]
+    Qop(String),
+    #[error("{0} is offered without a qop")]
+    NoQop(&'static str),
+}
+
+/// What is wrong with the value of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::atlas) enum BadValue {
+    #[error("is neither a word nor a quoted text")]
+    NoText,
+    #[error("begins with a quote that does not end")]
+    OpenQuote,
+    #[error("goes on after its closing quote")]
+    GoesOn,
+}
+
 /// The challenge to answer among the lines of `WWW-Authenticate`.
 ///
 /// # Errors
-/// None can be answered; the text says why, and goes on after "Atlas answered 401".
-pub(super) fn choose(lines: &[String]) -> Result<Challenge, String> {
+/// None can be answered.
+pub(super) fn choose(lines: &[String]) -> Result<Challenge, Unanswerable> {
     let offers: Vec<Offer> = lines.iter().flat_map(|line| offers(line)).collect();
     let mut best: Option<Challenge> = None;
     let mut reason = None;
@@ -47,12 +92,9 @@ pub(super) fn choose(lines: &[String]) -> Result<Challenge, String> {
         }
     }
     best.ok_or_else(|| match reason {
-        Some(why) => format!("with a Digest challenge that cannot be used: {why}"),
-        None if offers.is_empty() => "without a challenge".to_owned(),
-        None => {
-            let schemes: Vec<_> = offers.iter().map(|offer| short(offer.scheme)).collect();
-            format!("without a Digest challenge; it asks for {}", schemes.join(", "))
-        }
+        Some(why) => Unanswerable::Unusable(why),
+        None if offers.is_empty() => Unanswerable::NoChallenge,
+        None => Unanswerable::NoDigest(offers.iter().map(|offer| short(offer.scheme)).collect()),
     })
 }
 
@@ -78,28 +120,26 @@ impl Offer<'_> {
         self.scheme.eq_ignore_ascii_case("Digest")
     }
 
-    fn read(&self) -> Result<Challenge, String> {
-        let required = |name: &str| self.value(name)?.ok_or_else(|| format!("it has no {name}"));
+    fn read(&self) -> Result<Challenge, Unusable> {
+        let required = |name| self.value(name)?.ok_or(Unusable::Missing(name));
         let realm = required("realm")?;
         let nonce = required("nonce")?;
         if nonce.is_empty() {
-            return Err("its nonce is empty".to_owned());
+            return Err(Unusable::EmptyNonce);
         }
         let named = self.value("algorithm")?;
         let algorithm = match &named {
             None => Algorithm::MD5,
-            Some(name) => {
-                Algorithm::parse(name).ok_or_else(|| format!("its algorithm {:?} is unknown", short(name)))?
-            }
+            Some(name) => Algorithm::parse(name).ok_or_else(|| Unusable::Algorithm(short(name)))?,
         };
         let qop = self.value("qop")?.filter(|qop| !qop.trim().is_empty());
         if let Some(qop) = &qop
             && !qop.split(',').any(|one| one.trim().eq_ignore_ascii_case("auth"))
         {
-            return Err(format!("its qop {:?} does not offer auth", short(qop)));
+            return Err(Unusable::Qop(short(qop)));
         }
         if algorithm.is_session() && qop.is_none() {
-            return Err(format!("{} is offered without a qop", algorithm.name()));
+            return Err(Unusable::NoQop(algorithm.name()));
         }
         Ok(Challenge {
             realm,
@@ -112,12 +152,14 @@ impl Offer<'_> {
         })
     }
 
-    fn value(&self, name: &str) -> Result<Option<String>, String> {
+    fn value(&self, name: &'static str) -> Result<Option<String>, Unusable> {
         let mut values = self.parameters.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
         match (values.next(), values.next()) {
             (None, _) => Ok(None),
-            (Some((_, value)), None) => unquote(value).map(Some).map_err(|why| format!("its {name} {why}")),
-            (Some(_), Some(_)) => Err(format!("its {name} is there twice")),
+            (Some((_, value)), None) => {
+                unquote(value).map(Some).map_err(|fault| Unusable::Value { name, fault })
+            }
+            (Some(_), Some(_)) => Err(Unusable::Twice(name)),
         }
     }
 }
@@ -177,22 +219,22 @@ fn token_length(text: &str) -> usize {
 }
 
 /// The text that a value means: a token, or a quoted text without its quotes and escapes.
-fn unquote(value: &str) -> Result<String, &'static str> {
+fn unquote(value: &str) -> Result<String, BadValue> {
     let Some(rest) = value.strip_prefix('"') else {
         let is_token = !value.is_empty() && token_length(value) == value.len();
-        return if is_token { Ok(value.to_owned()) } else { Err("is neither a word nor a quoted text") };
+        return if is_token { Ok(value.to_owned()) } else { Err(BadValue::NoText) };
     };
     let mut text = String::new();
     let mut chars = rest.chars();
     loop {
         match chars.next() {
-            None => return Err("begins with a quote that does not end"),
+            None => return Err(BadValue::OpenQuote),
             Some('"') => break,
-            Some('\\') => text.push(chars.next().ok_or("begins with a quote that does not end")?),
+            Some('\\') => text.push(chars.next().ok_or(BadValue::OpenQuote)?),
             Some(c) => text.push(c),
         }
     }
-    if chars.as_str().is_empty() { Ok(text) } else { Err("goes on after its closing quote") }
+    if chars.as_str().is_empty() { Ok(text) } else { Err(BadValue::GoesOn) }
 }
 
 fn short(word: &str) -> String {
@@ -209,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    fn chosen(lines: &[&str]) -> Result<Challenge, String> {
+    fn chosen(lines: &[&str]) -> Result<Challenge, Unanswerable> {
         choose(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
     }
 
@@ -283,7 +325,7 @@ mod tests {
             ),
             (&["Digest realm=\"r\", nonce=\"n\", algorithm=MD5-sess"], "MD5-sess is offered without a qop"),
         ] {
-            let why = chosen(lines).unwrap_err();
+            let why = chosen(lines).unwrap_err().to_string();
             assert!(why.contains(wanted), "{lines:?}: {why}");
         }
     }
@@ -331,7 +373,7 @@ mod tests {
             for text in [any, near] {
                 let _ = next_nonce(&text);
                 if let Err(why) = choose(&[text.clone(), format!("Digest {text}")]) {
-                    prop_assert!(why.starts_with("with"));
+                    prop_assert!(why.to_string().starts_with("with"));
                 }
             }
         }

@@ -27,6 +27,7 @@ use sha2::{Digest as _, Sha256};
 use super::response::AtlasResponse;
 use crate::secret::Secret;
 use challenge::Challenge;
+pub(super) use challenge::Unanswerable;
 
 /// How many nonces to remember the counts of: more than a server can have on offer to the calls
 /// that are under way at the same time.
@@ -146,8 +147,8 @@ impl ApiKey {
     /// Reads the challenge of a 401.
     ///
     /// # Errors
-    /// It cannot be answered; the text goes on after "Atlas answered 401".
-    pub(super) fn challenged(&self, answer: &AtlasResponse) -> Result<Challenged, String> {
+    /// It cannot be answered.
+    pub(super) fn challenged(&self, answer: &AtlasResponse) -> Result<Challenged, Unanswerable> {
         let challenge = challenge::choose(&answer.challenges)?;
         let stale = challenge.stale;
         Ok(Challenged { session: self.session(challenge)?, stale })
@@ -184,11 +185,10 @@ impl ApiKey {
         session: &Session,
         method: &Method,
         uri: &str,
-    ) -> Result<HeaderValue, String> {
+    ) -> Result<HeaderValue, Unanswerable> {
         let count = session.used.fetch_add(1, Ordering::Relaxed) + 1;
         let text = self.proof(session, count, method, uri);
-        let mut header = HeaderValue::from_bytes(text.as_bytes())
-            .map_err(|_| "but public_key and challenge make no header".to_owned())?;
+        let mut header = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Unanswerable::NoHeader)?;
         header.set_sensitive(true);
         Ok(header)
     }
@@ -228,13 +228,13 @@ impl ApiKey {
     }
 
     /// The session of a nonce: the one there is, or a new one.
-    fn session(&self, challenge: Challenge) -> Result<Arc<Session>, String> {
+    fn session(&self, challenge: Challenge) -> Result<Arc<Session>, Unanswerable> {
         let mut nonces = self.lock();
         if let Some(known) = nonces.known.iter().find(|known| known.is(&challenge)) {
             return Ok(Arc::clone(known));
         }
         let mut bits = [0u8; 16];
-        rand::fill(&mut bits).map_err(|_| "but the system's random source failed".to_owned())?;
+        rand::fill(&mut bits).map_err(|_| Unanswerable::NoRandom)?;
         let session = Arc::new(Session::new(challenge, hex::encode(bits)));
         if nonces.known.len() == REMEMBERED {
             nonces.known.pop_front();

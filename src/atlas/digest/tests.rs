@@ -149,7 +149,7 @@ fn the_memory_for_nonces_is_bounded() {
 fn a_public_key_that_fits_no_header_is_a_reason_without_the_private_key() {
     let key = key("line\nbreak", PRIVATE);
     let session = Session::new(challenge("Digest realm=r, nonce=n"), String::new());
-    let why = key.authorization(&session, &Method::GET, "/").unwrap_err();
+    let why = key.authorization(&session, &Method::GET, "/").unwrap_err().to_string();
     assert!(why.contains("public_key") && !why.contains(PRIVATE), "{why}");
 }
 

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::forge::Forge;
 use super::keys::{self, Signer};
 use super::post::{Attempt, Message, Rules, Verdict};
-use super::{Bad, Sender, Sending, epoch};
+use super::{Bad, Disagreement, Sender, Sending, epoch};
 use crate::domain::time::Timestamp;
 
 /// Success is 200 to 204 and nothing else; four refusals are final.
@@ -266,21 +266,21 @@ impl EventGrid {
         message
     }
 
-    fn consents(&self, reply: &Attempt) -> Result<(), String> {
+    fn consents(&self, reply: &Attempt) -> Result<(), Disagreement> {
         let header = |name| reply.headers.get(name).and_then(|value| value.to_str().ok());
         if !reply.status.is_some_and(|status| (200..300).contains(&status)) {
-            return Err(format!("the status is {:?}", reply.status));
+            return Err(Disagreement::Status { found: reply.status, strict: false });
         }
         match header("webhook-allowed-origin") {
-            None => return Err("there is no WebHook-Allowed-Origin".to_owned()),
+            None => return Err(Disagreement::NoOrigin),
             Some(origin) if origin != "*" && origin != self.origin => {
-                return Err(format!("WebHook-Allowed-Origin is {origin}, not {}", self.origin));
+                return Err(Disagreement::OtherOrigin { found: origin.to_owned(), own: self.origin.clone() });
             }
             Some(_) => {}
         }
         let rate = header("webhook-allowed-rate");
         if self.rate.is_some() && rate.is_none_or(|rate| rate != "*" && rate.parse::<u32>().is_err()) {
-            return Err("there is no WebHook-Allowed-Rate, and a rate was asked for".to_owned());
+            return Err(Disagreement::NoRate);
         }
         Ok(())
     }
@@ -412,7 +412,7 @@ impl Sender for EventGrid {
         Ok(stamps)
     }
 
-    fn agreed(&self, message: &Message, reply: &Attempt) -> Option<Result<(), String>> {
+    fn agreed(&self, message: &Message, reply: &Attempt) -> Option<Result<(), Disagreement>> {
         if self.event != VALIDATION {
             return None;
         }
@@ -421,11 +421,11 @@ impl Sender for EventGrid {
         }
         let body: Value = serde_json::from_str(&reply.body).unwrap_or_default();
         Some(if reply.status != Some(200) {
-            Err(format!("the status is {:?}, not 200", reply.status))
+            Err(Disagreement::Status { found: reply.status, strict: true })
         } else if body["validationResponse"] == message.id {
             Ok(())
         } else {
-            Err("validationResponse is not the code".to_owned())
+            Err(Disagreement::OtherCode)
         })
     }
 }

@@ -174,7 +174,7 @@ impl Order {
             sent.delivered = verdict == Verdict::Done;
             if let Some(answer) = self.sender.agreed(message, &reply) {
                 sent.agreed = Some(answer.is_ok());
-                sent.reason = answer.err();
+                sent.reason = answer.err().map(|why| why.to_string());
             }
             sent.attempts.push(reply);
             if verdict != Verdict::Again || tried == most {

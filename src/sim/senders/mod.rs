@@ -103,7 +103,7 @@ impl EventSource {
 
 /// What cannot be sent, and why.
 #[derive(Debug, Serialize)]
-pub(super) struct Bad {
+pub struct Bad {
     /// The field that is at fault, with its path.
     field: String,
     error: String,
@@ -223,9 +223,24 @@ trait Sender: Send + Sync {
     ) -> Result<Vec<(String, String)>, Bad>;
 
     /// For a handshake: whether the receiver agreed, or why not.
-    fn agreed(&self, _message: &Message, _reply: &post::Attempt) -> Option<Result<(), String>> {
+    fn agreed(&self, _message: &Message, _reply: &post::Attempt) -> Option<Result<(), Disagreement>> {
         None
     }
+}
+
+/// Why a receiver did not agree to a handshake.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Disagreement {
+    #[error("the status is {found:?}{}", if *.strict { ", not 200" } else { "" })]
+    Status { found: Option<u16>, strict: bool },
+    #[error("there is no WebHook-Allowed-Origin")]
+    NoOrigin,
+    #[error("WebHook-Allowed-Origin is {found}, not {own}")]
+    OtherOrigin { found: String, own: String },
+    #[error("there is no WebHook-Allowed-Rate, and a rate was asked for")]
+    NoRate,
+    #[error("validationResponse is not the code")]
+    OtherCode,
 }
 
 /// A body that replaces the sender's own: a text is sent as it is.

@@ -28,10 +28,10 @@ impl fmt::Debug for Subscription {
 }
 
 impl TryFrom<Map<String, Value>> for Subscription {
-    type Error = String;
+    type Error = Bad;
 
-    fn try_from(fields: Map<String, Value>) -> Result<Self, String> {
-        Self::read(fields).map_err(|bad| bad.to_string())
+    fn try_from(fields: Map<String, Value>) -> Result<Self, Bad> {
+        Self::read(fields)
     }
 }
 

@@ -5,12 +5,25 @@
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
+
 use crate::net::body::{self, BodyError};
 use crate::net::cause::with_causes;
 use crate::net::client::{self, BuildError};
 
 /// SNS gives up after 15 s and an API destination after 5; the answer to them must still be written.
 const LIMIT: Duration = Duration::from_secs(4);
+
+/// Why nothing was fetched. Without the URL: a confirmation's holds a token.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("{}", with_causes(.0))]
+    Call(#[source] reqwest::Error),
+    #[error("it was answered with {0}")]
+    Status(StatusCode),
+    #[error("the answer is longer than {0} bytes")]
+    TooLong(usize),
+}
 
 /// The client for these calls.
 #[derive(Clone, Debug)]
@@ -24,16 +37,15 @@ impl Fetcher {
     }
 
     /// The body of a good answer, at most `limit` bytes of it.
-    pub(super) async fn get(&self, url: &str, limit: usize) -> Result<Vec<u8>, String> {
-        // Without the URL: a confirmation's holds a token.
-        let said = |error: reqwest::Error| with_causes(&error.without_url());
-        let mut answer = self.0.get(url).send().await.map_err(said)?;
+    pub(super) async fn get(&self, url: &str, limit: usize) -> Result<Vec<u8>, FetchError> {
+        let call = |error: reqwest::Error| FetchError::Call(error.without_url());
+        let mut answer = self.0.get(url).send().await.map_err(call)?;
         if !answer.status().is_success() {
-            return Err(format!("it was answered with {}", answer.status()));
+            return Err(FetchError::Status(answer.status()));
         }
         body::read(&mut answer, limit).await.map_err(|error| match error {
-            BodyError::TooLong => format!("the answer is longer than {limit} bytes"),
-            BodyError::Broken(error) => said(error),
+            BodyError::TooLong => FetchError::TooLong(limit),
+            BodyError::Broken(error) => call(error),
         })
     }
 }

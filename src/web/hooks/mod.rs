@@ -46,7 +46,9 @@ use crate::config::hooks::{Connection, Hook, Sender};
 use crate::domain::hint::Hint;
 use crate::domain::time::Timestamp;
 use crate::engine::intake::{NotStored, Tally};
+use crate::net::client::BuildError;
 use crate::store::NewEvent;
+use sns::RootsError;
 
 /// The largest body of a sender whose head is proof: Event Grid's batches of a megabyte, and what surrounds them.
 const BODY_LIMIT: usize = 1_100_000;
@@ -145,15 +147,39 @@ struct Endpoint {
     failures: DefaultDirectRateLimiter,
 }
 
+/// Why hooks cannot be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum HooksError {
+    /// What verifies senders cannot call out.
+    #[error("hooks: {0}")]
+    Client(#[from] BuildError),
+    /// The file of trusted roots cannot be read.
+    #[error("hooks.{hook}.trust_roots_file: {source}")]
+    RootsFile {
+        /// The hook.
+        hook: String,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The file of trusted roots holds none.
+    #[error("hooks.{hook}.trust_roots_file: {source}")]
+    Roots {
+        /// The hook.
+        hook: String,
+        /// The reason.
+        source: RootsError,
+    },
+}
+
 impl Hooks {
     /// Makes them ready to receive.
     ///
     /// # Errors
     /// Names the hook and the setting that cannot be used.
-    pub fn new(hooks: &[Hook]) -> Result<Self, String> {
-        let fetcher = fetch::Fetcher::new().map_err(|error| format!("hooks: {error}"))?;
+    pub fn new(hooks: &[Hook]) -> Result<Self, HooksError> {
+        let fetcher = fetch::Fetcher::new()?;
         let endpoints = hooks.iter().map(|hook| Ok((hook.name.clone(), Endpoint::new(hook)?)));
-        let endpoints = endpoints.collect::<Result<_, String>>()?;
+        let endpoints = endpoints.collect::<Result<_, HooksError>>()?;
         Ok(Self { endpoints, fetcher, keys: token::Keys::default() })
     }
 }
@@ -180,13 +206,14 @@ impl LiveHooks {
 }
 
 impl Endpoint {
-    fn new(hook: &Hook) -> Result<Self, String> {
+    fn new(hook: &Hook) -> Result<Self, HooksError> {
         let sns = match &hook.sender {
             Sender::AwsSns { topics, cert_hosts, trust_roots_file } => {
-                let wrong = |why: String| format!("hooks.{}.trust_roots_file: {why}", hook.name);
+                let name = || hook.name.clone();
                 let roots = trust_roots_file.as_ref().map(std::fs::read).transpose();
-                let roots = roots.map_err(|error| wrong(error.to_string()))?;
-                Some(sns::Sns::new(topics.clone(), cert_hosts.clone(), roots.as_deref()).map_err(wrong)?)
+                let roots = roots.map_err(|source| HooksError::RootsFile { hook: name(), source })?;
+                let sns = sns::Sns::new(topics.clone(), cert_hosts.clone(), roots.as_deref());
+                Some(sns.map_err(|source| HooksError::Roots { hook: name(), source })?)
             }
             _ => None,
         };

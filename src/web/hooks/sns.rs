@@ -38,6 +38,17 @@ const FETCHES_AT_ONCE: u32 = 16;
 /// SNS has a handful of certificates.
 const MOST_CERTIFICATES: usize = 16;
 
+/// Why a file holds no trusted roots.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    /// It cannot be parsed.
+    #[error("{0}")]
+    Unreadable(#[from] x509_cert::der::Error),
+    /// It holds none.
+    #[error("it holds no certificate")]
+    None,
+}
+
 /// What one hook of this kind knows.
 #[derive(Debug)]
 pub(super) struct Sns {
@@ -55,19 +66,17 @@ impl Sns {
         topics: Vec<String>,
         cert_hosts: Vec<String>,
         roots_pem: Option<&[u8]>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, RootsError> {
         let roots = match roots_pem {
             None => Vec::new(),
-            Some(pem) => Certificate::load_pem_chain(pem)
-                .map_err(|error| error.to_string())?
-                .iter()
-                .map(Encode::to_der)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| error.to_string())?,
+            Some(pem) => {
+                let chain = Certificate::load_pem_chain(pem)?;
+                chain.iter().map(Encode::to_der).collect::<Result<Vec<_>, _>>()?
+            }
         };
         let burst = NonZeroU32::new(FETCHES_AT_ONCE).unwrap_or(NonZeroU32::MIN);
         if roots_pem.is_some() && roots.is_empty() {
-            return Err("it holds no certificate".to_owned());
+            return Err(RootsError::None);
         }
         Ok(Self {
             topics,

@@ -49,15 +49,9 @@ struct Kept {
 /// Asks an issuer for its keys.
 fn ask(fetcher: Fetcher, url: String) -> Asking {
     let asking = async move {
-        let body = fetcher.get(&url, KEYS_LIMIT).await;
-        let set = body.and_then(|body| serde_json::from_slice(&body).map_err(|error| error.to_string()));
-        match set {
-            Ok(set) => Some(Arc::new(set)),
-            Err(why) => {
-                tracing::warn!("the keys at {url} cannot be had: {why}");
-                None
-            }
-        }
+        let warn = |why: &dyn std::error::Error| tracing::warn!("the keys at {url} cannot be had: {why}");
+        let body = fetcher.get(&url, KEYS_LIMIT).await.inspect_err(|why| warn(why)).ok()?;
+        serde_json::from_slice(&body).inspect_err(|why| warn(why)).ok().map(Arc::new)
     };
     asking.boxed().shared()
 }
