@@ -17,19 +17,22 @@ const CROWD: usize = 300;
 /// Rotations with and without the crowd.
 const ROUNDS: usize = 5;
 
-/// Waits that a measurement can bear.
-const QUICK: &str = "[verify]\nevery = \"60ms\"\nfalse_grace = \"200ms\"\ntimeout = \"20s\"\nguard = \"30s\"\n\
+/// Waits that a measurement can bear. The second reading rolls back; two that are further apart than twice
+/// their cadence would begin anew.
+const QUICK: &str = "[verify]\nevery = \"1s\"\nfalse_grace = \"200ms\"\ntimeout = \"20s\"\nguard = \"30s\"\n\
     private_network_hold = \"31s\"\n[pace]\nbackoff_min = \"50ms\"\nbackoff_max = \"300ms\"\nsettle = \"400ms\"\n";
 
-fn key(number: usize) -> String {
-    format!("{number:08x}-aaaa-4aaa-8aaa-000000000002")
+fn key(number: usize, version: usize) -> String {
+    format!("{number:08x}-aaaa-4aaa-8aaa-{version:012x}")
 }
 
 /// Prints both delays, the worst of the rounds under the crowd less the worst without it.
 pub(super) async fn readyz() {
     let mut world = world(2 * ROUNDS);
     for number in 0..2 * ROUNDS {
-        world.keys.insert(key(number), KeyState::Enabled);
+        for version in [1, 2] {
+            world.keys.insert(key(number, version), KeyState::Enabled);
+        }
     }
     let house = House::start(2 * ROUNDS, world, QUICK).await;
     let people = People::new(&house);
@@ -113,13 +116,13 @@ impl People {
     /// One rotation: from its approval to the PATCH, and from a key that went bad to the roll-back.
     async fn rotate(&self, house: &House, number: usize) -> [Duration; 2] {
         let proposed = format!("/projects/{}/rotations", group(number));
-        let made = self.post(house, &self.proposer, &proposed, json!({ "newKey": key(number) })).await;
+        let made = self.post(house, &self.proposer, &proposed, json!({ "newKey": key(number, 2) })).await;
         let approve = format!("/rotations/{}/approve", made["id"].as_str().unwrap());
         let approved = SystemClock.now();
         self.post(house, &self.approver, &approve, json!({})).await;
         let sent = patch(house, number, 1).await;
         let broken = SystemClock.now();
-        house.sim.with(|world| world.keys.insert(key(number), KeyState::Disabled));
+        house.sim.with(|world| world.keys.insert(key(number, 2), KeyState::Disabled));
         let back = patch(house, number, 2).await;
         [sent.since(approved), back.since(broken)]
     }
