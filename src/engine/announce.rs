@@ -60,7 +60,7 @@ pub fn rows(
     engine: &Engine,
     before: &RotationRow,
     after: &Rotation,
-    announced: &[machine::Notice],
+    announced: &[machine::Announcement],
     owners: &[String],
     now: Timestamp,
 ) -> Vec<NewOutbox> {
@@ -112,41 +112,41 @@ pub(super) fn addressed(owners: &[String]) -> Vec<String> {
 
 /// The notice that a step announces. `None` for a rotation that ended in a state that is not final, which
 /// the machine never says.
-fn notice(announced: machine::Notice, before: &RotationRow, after: &Rotation) -> Option<Notice> {
+fn notice(announced: machine::Announcement, before: &RotationRow, after: &Rotation) -> Option<Notice> {
     let rotation = facts(before, after);
     Some(match announced {
-        machine::Notice::Finished(state) => {
+        machine::Announcement::Finished(state) => {
             let notice = Notice::ended(state, rotation);
             if notice.is_none() {
                 tracing::error!(rotation.id = %after.id, %state, "a rotation ended in a state that is not final; no message was written");
             }
             return notice;
         }
-        machine::Notice::Page { .. } => Notice::NeedsOperator(rotation),
-        machine::Notice::CurrentKeyInvalid => {
+        machine::Announcement::Page { .. } => Notice::NeedsOperator(rotation),
+        machine::Announcement::CurrentKeyInvalid => {
             Notice::CurrentKeyInvalid(CurrentKeyInvalid::Rotation(rotation.into()))
         }
-        machine::Notice::PreflightFailed => Notice::PreflightFailed(checked(before, after)),
-        machine::Notice::LateApply => Notice::LateApply(rotation),
-        machine::Notice::NotDeployed => Notice::NotDeployed(rotation),
+        machine::Announcement::PreflightFailed => Notice::PreflightFailed(checked(before, after)),
+        machine::Announcement::LateApply => Notice::LateApply(rotation),
+        machine::Announcement::NotDeployed => Notice::NotDeployed(rotation),
     })
 }
 
 /// What tells a notice from an earlier one of its kind and rotation.
-fn part(announced: machine::Notice, before: &RotationRow, after: &Rotation, now: Timestamp) -> String {
+fn part(announced: machine::Announcement, before: &RotationRow, after: &Rotation, now: Timestamp) -> String {
     // A trouble that comes and goes is told once an hour at most.
     let hour = || (now.as_micros() / 3_600_000_000).to_string();
     match announced {
         // A rotation may come to a stop again after an operator sent it on: each page is news.
-        machine::Notice::Page { .. } => before.version.to_string(),
-        machine::Notice::CurrentKeyInvalid => hour(),
-        machine::Notice::PreflightFailed => {
+        machine::Announcement::Page { .. } => before.version.to_string(),
+        machine::Announcement::CurrentKeyInvalid => hour(),
+        machine::Announcement::PreflightFailed => {
             let which = failed(&after.observing.checks).map_or("", |check| check.name.as_str());
             format!("{which}/{}", hour())
         }
-        machine::Notice::Finished(_) | machine::Notice::LateApply | machine::Notice::NotDeployed => {
-            String::new()
-        }
+        machine::Announcement::Finished(_)
+        | machine::Announcement::LateApply
+        | machine::Announcement::NotDeployed => String::new(),
     }
 }
 

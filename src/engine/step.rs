@@ -18,7 +18,7 @@ use crate::atlas::AtlasApi;
 use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
 use crate::domain::rotation::journal::JournalKind;
-use crate::domain::rotation::machine::{self, Effect, Notice, Resume, Sight, Step, next};
+use crate::domain::rotation::machine::{self, Announcement, Effect, Resume, Sight, Step, next};
 use crate::domain::rotation::outcome::{Class, EndpointSet, Extras, Failure, Look, Outcome, Reply};
 use crate::domain::rotation::state::{Cause, Rotation, State, Target};
 use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError, Vote};
@@ -205,7 +205,7 @@ pub(super) async fn commit(
     Ok(RotationRow { rotation: after, version, lease: before.lease, ..before.clone() })
 }
 
-fn report(before: &Rotation, after: &Rotation, notices: &[Notice]) {
+fn report(before: &Rotation, after: &Rotation, notices: &[Announcement]) {
     if before.state != after.state {
         tracing::info!(
             rotation.id = %after.id,
@@ -216,7 +216,7 @@ fn report(before: &Rotation, after: &Rotation, notices: &[Notice]) {
             "rotation moved"
         );
     }
-    if notices.iter().any(|notice| matches!(notice, Notice::Page { .. } | Notice::LateApply)) {
+    if notices.iter().any(|notice| matches!(notice, Announcement::Page { .. } | Announcement::LateApply)) {
         tracing::warn!(rotation.id = %after.id, project.id = %after.group_id, "an operator is needed");
     }
 }

@@ -13,7 +13,7 @@ use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::policy::Rules;
 use keywheel::domain::preflight::{Check, CheckName, Verdict};
 use keywheel::domain::rotation::machine::{
-    Effect, MACHINE_VERSION, Notice, Resume, Step, extras, next, resume,
+    Announcement, Effect, MACHINE_VERSION, Resume, Step, extras, next, resume,
 };
 use keywheel::domain::rotation::outcome::{
     Class, Cluster, Command, Extras, Failure, Look, Observation, Outcome, Reply,
@@ -287,7 +287,7 @@ struct Run {
     /// The rotation as it was committed each time.
     visited: Vec<Rotation>,
     world: World,
-    notices: Vec<Notice>,
+    notices: Vec<Announcement>,
     steps: usize,
 }
 
@@ -404,7 +404,7 @@ fn play(decide: Decide, scenario: Scenario, crashes: &[At]) -> Result<Run, Strin
             durable = step.rotation;
             visited.push(durable.clone());
             notices.extend(step.notices);
-            check(&durable, &world, notices.contains(&Notice::Page { repeat: 0 }))?;
+            check(&durable, &world, notices.contains(&Announcement::Page { repeat: 0 }))?;
             if crash(At::AfterCommit) {
                 world.pass(Duration::from_secs(20));
                 break;
@@ -450,13 +450,13 @@ fn check_end(run: &Run) -> Result<(), String> {
         State::Completed => held == NEW || world.human_done,
         State::RolledBack | State::Failed => held == OLD,
         State::Superseded => world.human_done,
-        State::NeedsOperator => run.notices.contains(&Notice::Page { repeat: 0 }),
+        State::NeedsOperator => run.notices.contains(&Announcement::Page { repeat: 0 }),
         _ => false,
     };
     if !agrees {
         return Err(format!("I16: ended {state} ({:?}) while Atlas holds {held}", run.rotation.cause));
     }
-    let announced = state == State::NeedsOperator || run.notices.contains(&Notice::Finished(state));
+    let announced = state == State::NeedsOperator || run.notices.contains(&Announcement::Finished(state));
     if !announced {
         return Err(format!("{state} was not announced"));
     }
@@ -711,7 +711,7 @@ fn a_check_that_fails_holds_the_patch_and_is_told_when_it_begins() {
         world.pass(Duration::from_secs(30));
         let step = next(&rotation, &Outcome::Looked(checked(world.now, verdict)), world.now);
         assert_eq!((step.rotation.state, step.rotation.hold), (State::Approved, Some(Hold::Preflight)));
-        assert_eq!(step.notices.contains(&Notice::PreflightFailed), told);
+        assert_eq!(step.notices.contains(&Announcement::PreflightFailed), told);
         assert_eq!((step.effect, step.rotation.observing.checks[0].result), (Effect::Rest, Verdict::Fail));
         rotation = step.rotation;
     }

@@ -4,7 +4,7 @@
 //! key, a cluster, the checklist. Each reason ends by itself, so a hold is no end.
 
 use super::sight::{Sight, sight, skewed};
-use super::step::Notice;
+use super::step::Announcement;
 use super::turn::Turn;
 use crate::domain::preflight::failed;
 use crate::domain::rotation::outcome::{Look, Observation};
@@ -81,8 +81,8 @@ impl Turn {
     fn hold(&mut self, hold: Hold) {
         if self.r.hold != Some(hold) {
             match hold {
-                Hold::CurrentKeyInvalid => self.notices.push(Notice::CurrentKeyInvalid),
-                Hold::Preflight => self.notices.push(Notice::PreflightFailed),
+                Hold::CurrentKeyInvalid => self.notices.push(Announcement::CurrentKeyInvalid),
+                Hold::Preflight => self.notices.push(Announcement::PreflightFailed),
                 _ => {}
             }
         }

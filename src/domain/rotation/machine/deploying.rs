@@ -1,7 +1,7 @@
 //! `deploying`: the new key is verified, and the clusters take it up.
 
 use super::sight::{Sight, sight};
-use super::step::Notice;
+use super::step::Announcement;
 use super::turn::Turn;
 use crate::domain::rotation::outcome::{Cluster, Look};
 use crate::domain::rotation::state::{Cause, ClusterProgress, Deployed, State};
@@ -41,7 +41,7 @@ impl Turn {
                 self.r.rollout.deployed = Some(how);
                 self.r.rollout.deployed_at = Some(self.now);
                 if how == Deployed::No {
-                    self.notices.push(Notice::NotDeployed);
+                    self.notices.push(Announcement::NotDeployed);
                 }
                 self.finish(State::Completed, None);
             }

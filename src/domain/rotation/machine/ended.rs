@@ -1,7 +1,7 @@
 //! The final states. No state follows them, but a PATCH of ours may still take effect, and that is told.
 
 use super::sight::{Sight, sight};
-use super::step::{Effect, Notice};
+use super::step::{Announcement, Effect};
 use super::turn::Turn;
 use crate::domain::rotation::outcome::Observation;
 use crate::domain::rotation::state::{Cause, State};
@@ -14,7 +14,7 @@ impl Turn {
         self.r.operator.resuming = false;
         self.r.ending.finished_at = Some(self.now);
         self.r.ending.settled_key = self.r.observing.last.as_ref().and_then(|last| last.key.clone());
-        self.notices.push(Notice::Finished(state));
+        self.notices.push(Announcement::Finished(state));
         self.effect = Effect::Rest;
         let pace = &self.r.rules.pace;
         self.r.ending.watch_until = (self.r.patching.attempts > 0).then(|| self.now + pace.watch_for.get());
@@ -34,7 +34,7 @@ impl Turn {
         let late = key.is_some_and(|key| settled.is_some_and(|settled| !key.is_same(settled, &seen.place)));
         if late && !self.r.ending.late_apply {
             self.r.ending.late_apply = true;
-            self.notices.push(Notice::LateApply);
+            self.notices.push(Announcement::LateApply);
         }
         self.watch_on();
     }

@@ -40,7 +40,7 @@ mod turn;
 mod verifying;
 
 pub use self::sight::{MAX_SKEW, Sight, extras, sight};
-pub use self::step::{Effect, Notice, Step};
+pub use self::step::{Announcement, Effect, Step};
 use self::turn::Turn;
 use crate::domain::rotation::outcome::{Extras, Failure, Outcome};
 use crate::domain::rotation::state::Rotation;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::sight::{Sight, sight};
-use super::step::{Effect, Notice};
+use super::step::{Announcement, Effect};
 use super::turn::Turn;
 use crate::domain::rotation::outcome::Observation;
 use crate::domain::rotation::state::{Cause, State};
@@ -17,7 +17,7 @@ impl Turn {
         self.r.operator.paged_at = Some(self.now);
         self.r.operator.pages = 1;
         self.r.readings.trues = 0;
-        self.notices.push(Notice::Page { repeat: 0 });
+        self.notices.push(Announcement::Page { repeat: 0 });
         self.effect = Effect::Rest;
         self.rest(self.now + self.cadence());
     }
@@ -79,7 +79,7 @@ impl Turn {
         let since = self.r.operator.paged_at.unwrap_or(self.now);
         let wait = REPEATS[(self.r.operator.pages.saturating_sub(1) as usize).min(REPEATS.len() - 1)];
         if self.now >= since + Duration::from_secs(wait) {
-            self.notices.push(Notice::Page { repeat: self.r.operator.pages });
+            self.notices.push(Announcement::Page { repeat: self.r.operator.pages });
             self.r.operator.pages += 1;
             self.r.operator.paged_at = Some(self.now);
         }

@@ -16,7 +16,7 @@ pub enum Effect {
 
 /// What people are told, written in the same transaction as its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum Announcement {
     /// The rotation reached this final state.
     Finished(State),
     /// A person is needed, for the rotation's cause. Repeats count from 1.
@@ -42,7 +42,7 @@ pub struct Step {
     /// What to do once it is committed.
     pub effect: Effect,
     /// What to announce.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<Announcement>,
     /// A command that has no meaning in this state; then nothing else changed.
     pub illegal: bool,
 }

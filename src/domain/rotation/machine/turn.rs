@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::sight::{extras, skewed};
-use super::step::{Effect, Notice};
+use super::step::{Announcement, Effect};
 use crate::domain::rotation::state::{Attempt, Rotation, State, Target};
 use crate::domain::time::Timestamp;
 
@@ -14,7 +14,7 @@ pub(super) struct Turn {
     pub(super) r: Rotation,
     pub(super) now: Timestamp,
     pub(super) effect: Effect,
-    pub(super) notices: Vec<Notice>,
+    pub(super) notices: Vec<Announcement>,
     pub(super) illegal: bool,
 }
 
