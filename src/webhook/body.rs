@@ -9,8 +9,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::event::{self, CutData, Data, Event};
-use crate::domain::notice::Notice;
-use crate::domain::time::Timestamp;
+use super::note::Note;
 
 /// Bodies are shorter than this, in bytes: what Standard Webhooks ask for.
 pub const LARGEST: usize = 20_000;
@@ -62,37 +61,6 @@ impl Format {
     #[must_use]
     pub const fn is_chat(self) -> bool {
         matches!(self, Format::Slack | Format::Teams)
-    }
-}
-
-/// A notice with the words of the mail about it.
-#[derive(Clone, Debug)]
-pub struct Note<'a> {
-    /// The same for each attempt.
-    pub id: &'a str,
-    /// When its cause was written.
-    pub at: Timestamp,
-    /// How people reach this server, without a slash at its end.
-    pub server: &'a str,
-    /// The notice.
-    pub notice: &'a Notice,
-    /// One line for people.
-    pub title: &'a str,
-    /// Sentences for people.
-    pub paragraphs: &'a [String],
-    /// Names and values for people.
-    pub facts: &'a [(String, String)],
-}
-
-impl Note<'_> {
-    /// Where a person finds it.
-    fn link(&self) -> String {
-        let (server, about) = (self.server, self.notice.about());
-        match (about.project, about.rotation) {
-            (_, Some(id)) => format!("{server}/rotations/{id}"),
-            (Some(group), None) => format!("{server}/projects/{group}"),
-            (None, None) => server.to_owned(),
-        }
     }
 }
 

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::body::Note;
+use super::note::Note;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::notice::{About, DriftKind, Drifted, KeyText, Notice};
 use crate::domain::time::Timestamp;

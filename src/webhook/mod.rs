@@ -9,11 +9,13 @@ pub mod body;
 mod event;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod note;
 #[cfg(test)]
 mod schema;
 pub mod sign;
 pub mod target;
 
-pub use body::{Format, Note};
+pub use body::Format;
+pub use note::Note;
 pub use sign::Key;
 pub use target::{Options, Target, TargetResponse};
