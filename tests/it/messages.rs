@@ -24,8 +24,8 @@ fn literals(text: &str) -> Vec<String> {
             here.split_once("*/").map_or("", |(_, rest)| rest)
         } else if here.starts_with("'\"'") || here.starts_with("'/'") {
             &here[3..]
-        } else if here.starts_with("'\\") {
-            &here[2 + here[2..].find('\'').unwrap()..]
+        } else if let Some(escaped) = here.strip_prefix("'\\") {
+            &escaped[escaped.find('\'').unwrap()..]
         } else if let Some(quoted) = here.strip_prefix('"') {
             let hashes = before.len() - before.trim_end_matches('#').len();
             let raw = before.trim_end_matches('#').ends_with('r');
@@ -94,7 +94,9 @@ fn walk(dir: &Path, files: &mut BTreeMap<String, String>) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
             walk(&path, files);
-        } else if name.ends_with(".rs") && !["tests.rs", "fuzzing.rs", "fake.rs"].contains(&name.as_str()) {
+        } else if path.extension().is_some_and(|it| it == "rs")
+            && !["tests.rs", "fuzzing.rs", "fake.rs"].contains(&name.as_str())
+        {
             let below = path.strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap();
             files.insert(below.to_string_lossy().into_owned(), std::fs::read_to_string(&path).unwrap());
         }
@@ -125,14 +127,14 @@ fn what_the_sources_can_say() {
 
 #[test]
 fn literals_are_read_as_the_compiler_reads_them() {
-    let text = r####"
+    let text = r##"
         // "a comment" and it's over
         let a = "one \"two\" \
                  three"; let b = '"'; let c: &'static str = r#"raw "x" y"#; let d = '\''; /* "no" */
         #[expect(lint, reason = "not said")]
         let e = b'/'; let f = "last";
         #[cfg(test)]
-        "####;
+        "##;
     assert_eq!(literals(text), ["one \\\"two\\\" three", "raw \"x\" y", "last"]);
     assert!(is_prose("the disk is full") && !is_prose("SELECT id FROM a") && !is_prose("content-type: x"));
 }
