@@ -33,6 +33,7 @@ mod schema;
 mod tokens;
 mod transact;
 mod types;
+mod unreadable;
 mod writer;
 
 pub use approvals::{Approval, NewApproval, OWN_APPROVAL, Vote};

@@ -3,10 +3,7 @@
 //! Each is named in the log, and `keywheel doctor` lists those of projects and rotations. A single row that
 //! is asked for is an error instead, and so is a row that a decision about a key depends on.
 
-use super::{ProjectFilter, Store, StoreError};
-
-/// Rows of one page of a check.
-const PAGE: usize = 500;
+use super::StoreError;
 
 /// The rows that can be read.
 ///
@@ -24,32 +21,4 @@ pub(super) fn readable<T>(
         }
     }
     Ok(read)
-}
-
-impl Store {
-    /// The rows of projects and rotations that cannot be read.
-    ///
-    /// # Errors
-    /// The database did not answer.
-    pub async fn unreadable(&self) -> Result<Vec<StoreError>, StoreError> {
-        let mut found = Vec::new();
-        let mut after = String::new();
-        loop {
-            let (rows, last) = self.project_page(&ProjectFilter::default(), &after, PAGE).await?;
-            found.extend(rows.into_iter().filter_map(Result::err));
-            match last {
-                Some(last) => after = last,
-                None => break,
-            }
-        }
-        let mut before = None;
-        loop {
-            let (rows, last) = self.rotation_page(None, None, before, PAGE).await?;
-            found.extend(rows.into_iter().filter_map(Result::err));
-            if last.is_none() {
-                return Ok(found);
-            }
-            before = last;
-        }
-    }
 }

@@ -1,0 +1,34 @@
+//! The check for rows that cannot be read, page by page; `doctor` names them.
+
+use super::{ProjectFilter, Store, StoreError};
+
+/// Rows of one page of a check.
+const PAGE: usize = 500;
+
+impl Store {
+    /// The rows of projects and rotations that cannot be read.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn unreadable(&self) -> Result<Vec<StoreError>, StoreError> {
+        let mut found = Vec::new();
+        let mut after = String::new();
+        loop {
+            let (rows, last) = self.project_page(&ProjectFilter::default(), &after, PAGE).await?;
+            found.extend(rows.into_iter().filter_map(Result::err));
+            match last {
+                Some(last) => after = last,
+                None => break,
+            }
+        }
+        let mut before = None;
+        loop {
+            let (rows, last) = self.rotation_page(None, None, before, PAGE).await?;
+            found.extend(rows.into_iter().filter_map(Result::err));
+            if last.is_none() {
+                return Ok(found);
+            }
+            before = last;
+        }
+    }
+}
