@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::event::{self, CutData, Data, Event};
+use crate::config::webhooks::Format;
 use crate::domain::notice::Notice;
 use crate::domain::time::Timestamp;
 
@@ -26,17 +27,6 @@ const MOST: usize = 20;
 
 /// Stands where a text was cut.
 const CUT: &str = "… (cut)";
-
-/// How a target wants to be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// A CloudEvent 1.0, in the structured JSON form.
-    CloudEvents,
-    /// A message for an incoming webhook of Slack.
-    Slack,
-    /// An Adaptive Card for a workflow of Microsoft Teams.
-    Teams,
-}
 
 impl Format {
     /// The format as it is written in the configuration.

@@ -14,6 +14,5 @@ mod schema;
 pub mod sign;
 pub mod target;
 
-pub use body::{Format, Note};
-pub use sign::Key;
-pub use target::{Options, Target, TargetResponse};
+pub use body::Note;
+pub use target::{Target, TargetResponse};
