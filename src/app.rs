@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-use crate::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
+use crate::atlas::{Atlas, TokenBudget};
 use crate::config::{self, Config, Loaded, Sources};
 use crate::domain::role::Role;
 use crate::domain::time::{Clock, SystemClock, Timestamp};
@@ -26,14 +26,14 @@ use crate::engine::mail_sender::MailSender;
 use crate::engine::webhook_sender::WebhookSender;
 use crate::engine::{Engine, Settings, driver, hint, intake, poll, ready, schedule, sweep};
 use crate::lifecycle::Shutdown;
-use crate::mail::{Smtp, SmtpOptions};
+use crate::mail::Smtp;
 use crate::sim::{Sim, World};
 use crate::store::{Access, AuditBroken, AuditReport, NewAudit, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::web::auth::{Origin, new_token, token_hash, user_name};
 use crate::web::hooks::{Hooks, LiveHooks};
 use crate::web::{Web, router};
-use crate::webhook::{self, Key, Target};
+use crate::webhook::Target;
 
 mod demo;
 mod doctor;
@@ -87,33 +87,8 @@ async fn open(config: &Config, access: Access) -> anyhow::Result<Store> {
 
 /// The Atlas client with the credentials as they are configured now.
 fn atlas(config: &Config, store: &Store) -> anyhow::Result<Atlas> {
-    let patch_body = match config.atlas.patch_body {
-        config::PatchBody::KeyOnly => PatchBody::KeyOnly,
-        config::PatchBody::WholeBlock => PatchBody::WholeBlock,
-    };
-    let options = AtlasOptions {
-        base_url: config.atlas.base_url.parse().context("atlas.base_url")?,
-        request_timeout: config.atlas.request_timeout.get(),
-        patch_body,
-    };
-    let credentials = config
-        .atlas
-        .credentials
-        .iter()
-        .map(|(name, it)| Credential {
-            name: name.clone(),
-            kind: match it.clone() {
-                config::Credential::ServiceAccount { client_id, client_secret } => {
-                    CredentialKind::ServiceAccount { client_id, client_secret }
-                }
-                config::Credential::ApiKey { public_key, private_key } => {
-                    CredentialKind::ApiKey { public_key, private_key }
-                }
-            },
-        })
-        .collect();
     let budget = Arc::new(Budget(store.clone()));
-    Ok(Atlas::new(options, credentials, Arc::new(SystemClock), budget)?)
+    Ok(Atlas::new(&config.atlas, Arc::new(SystemClock), budget)?)
 }
 
 /// The engine over an open database.
@@ -137,33 +112,13 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
 /// The mail server; `None` when mails stay in the outbox.
 fn smtp(config: &Config) -> anyhow::Result<Option<Smtp>> {
     let mail = &config.mail;
-    let Some(url) = mail.smtp_url.clone() else { return Ok(None) };
-    let options = SmtpOptions { url, from: mail.from.clone(), ca_file: mail.ca_file.clone() };
-    Ok(Some(Smtp::new(&options)?))
+    let Some(url) = &mail.smtp_url else { return Ok(None) };
+    Ok(Some(Smtp::new(url, &mail.from, mail.ca_file.as_deref())?))
 }
 
 /// Where webhooks go.
 fn webhooks(config: &Config) -> anyhow::Result<Vec<Target>> {
-    config.webhooks.iter().map(webhook).collect()
-}
-
-fn webhook(it: &config::Webhook) -> anyhow::Result<Target> {
-    let keys: Option<Vec<Key>> = it.keys.iter().map(|key| Key::new(key.expose())).collect();
-    let options = webhook::Options {
-        name: it.name.clone(),
-        url: it.url.clone(),
-        format: match it.format {
-            config::WebhookFormat::CloudEvents => webhook::Format::CloudEvents,
-            config::WebhookFormat::Slack => webhook::Format::Slack,
-            config::WebhookFormat::Teams => webhook::Format::Teams,
-        },
-        keys: keys.with_context(|| format!("webhooks.{}.secret is too short", it.name))?,
-        token: it.token.clone(),
-        kinds: it.kinds.clone(),
-        allow_private: it.allow_private,
-        ca_file: it.ca_file.clone(),
-    };
-    Ok(Target::new(&options)?)
+    config.webhooks.iter().map(|it| Ok(Target::new(it)?)).collect()
 }
 
 /// The hooks as they are configured now, counted from now on.

@@ -130,6 +130,14 @@ pub async fn pause(span: Duration, stop: &CancellationToken) {
     }
 }
 
+/// Waits between two rounds of work: until `wake` completes, for `longest`, or until `stop`.
+pub async fn wait(wake: impl Future<Output = ()>, longest: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = wake => {}
+        () = pause(longest, stop) => {}
+    }
+}
+
 async fn either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
         _ = one.recv() => {}
@@ -142,6 +150,17 @@ mod tests {
     use super::*;
 
     const LONG: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_wait_ends_by_news_by_time_or_by_a_stop() {
+        let (stop, news) = (CancellationToken::new(), tokio::sync::Notify::new());
+        // News that came during the round before end the wait at once.
+        news.notify_one();
+        wait(news.notified(), Duration::MAX, &stop).await;
+        wait(news.notified(), Duration::from_millis(1), &stop).await;
+        stop.cancel();
+        wait(news.notified(), Duration::MAX, &stop).await;
+    }
 
     fn succeeded(code: ExitCode) -> bool {
         format!("{code:?}") == format!("{:?}", ExitCode::SUCCESS)

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, join_all};
-use keywheel::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
+use keywheel::atlas::{Atlas, TokenBudget};
+use keywheel::config::{self, Credential, PatchBody};
 use keywheel::domain::policy::{Pace, Policy, Verify};
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::OperatorVerb;
@@ -68,19 +69,17 @@ impl Site {
         pragma(&store, "PRAGMA synchronous = FULL").await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sim = Sim::start(listener, world, Arc::clone(&clock)).unwrap();
-        let options = AtlasOptions {
-            base_url: sim.base_url().parse().unwrap(),
-            request_timeout: Duration::from_secs(30),
+        let credential = Credential::ServiceAccount {
+            client_id: "mdb_sa_id_demo".to_owned(),
+            client_secret: Secret::new("mdb_sa_sk_demo"),
+        };
+        let options = config::Atlas {
+            base_url: sim.base_url(),
+            request_timeout: Span::from_secs(30),
             patch_body: PatchBody::KeyOnly,
+            credentials: [("default".to_owned(), credential)].into(),
         };
-        let credential = Credential {
-            name: "default".to_owned(),
-            kind: CredentialKind::ServiceAccount {
-                client_id: "mdb_sa_id_demo".to_owned(),
-                client_secret: Secret::new("mdb_sa_sk_demo"),
-            },
-        };
-        let atlas = Atlas::new(options, vec![credential], Arc::clone(&clock), Arc::new(Unlimited)).unwrap();
+        let atlas = Atlas::new(&options, Arc::clone(&clock), Arc::new(Unlimited)).unwrap();
         let mut settings = Settings {
             policy: Policy::default(),
             verify: Verify::default(),

@@ -7,12 +7,14 @@
 
 use std::sync::LazyLock;
 
+use keywheel::config::Webhook;
+use keywheel::config::webhooks::Format;
 use keywheel::domain::key::{AzureKey, KeyRef, Provider};
 use keywheel::domain::time::Timestamp;
 use keywheel::fuzzing::{atlas, kms, webhook};
 use keywheel::kms::KmsError;
 use keywheel::secret::Secret;
-use keywheel::webhook::{Format, Options, Target};
+use keywheel::webhook::Target;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use url::Url;
@@ -22,7 +24,7 @@ const SECRETS: [&str; 3] = ["T0AAAAAAA", "hunter2hunter2", "canary-token"];
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let options = Options {
+    let options = Webhook {
         name: "ops".to_owned(),
         url: Secret::new(format!("https://hooks.example.com/{}/x?key={}", SECRETS[0], SECRETS[1])),
         format: Format::Slack,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::lookups::services;
-use super::{actor, atlas, open, smtp, webhook};
+use super::{actor, atlas, open, smtp};
 use crate::config::{Config, Loaded};
 use crate::domain::ids::GroupId;
 use crate::domain::policy::Window;
@@ -18,6 +18,7 @@ use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::time::{Clock, Span, SystemClock};
 use crate::engine::epoch::{present_mark, read_mark, regression, write_mark};
 use crate::store::{Access, BREAK_ACCEPTED, NewAudit, ProjectFilter, Store, StoreError};
+use crate::webhook::Target;
 
 /// What an operator accepts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -215,9 +216,9 @@ fn schedule(config: &Config, findings: &mut Findings) {
 /// Lists where webhooks go, and calls none of them: a test would be taken for news.
 fn webhooks(config: &Config, findings: &mut Findings) {
     for it in &config.webhooks {
-        let verdict = match webhook(it) {
+        let verdict = match Target::new(it) {
             Ok(target) => Ok(format!("{}; it was not called", target.described())),
-            Err(why) => Err(format!("{why:#}")),
+            Err(why) => Err(why),
         };
         findings.say(&format!("webhooks.{}", it.name), verdict);
     }

@@ -6,40 +6,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::future::BoxFuture;
 
-use crate::config::{self, Config, KmsFollow, KmsLogin};
+use crate::config::Config;
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
-use crate::kms::{
-    AzureCredential, Connected, Follow, Found, KeyService, KmsError, KmsOptions, Login, Watched, connect,
-};
+use crate::kms::{Connected, Found, KeyService, KmsError, Watched, connect};
 
 /// Lookups by name.
 pub(super) type Services = BTreeMap<String, Arc<dyn Connected>>;
 
 /// The lookups as they are configured now.
 pub(super) fn services(config: &Config) -> anyhow::Result<Services> {
-    let made = config.kms.iter().map(|(name, it)| Ok((name.clone(), connect(options(name, it)?)?)));
+    let made = config.kms.iter().map(|(name, it)| Ok((name.clone(), connect(name, it.clone())?)));
     made.collect()
-}
-
-fn options(name: &str, it: &config::Kms) -> anyhow::Result<KmsOptions> {
-    let url = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
-    let login = match it.login.clone() {
-        KmsLogin::Aws { region, profile, keys } => Login::Aws { region, profile, keys },
-        KmsLogin::Azure { tenant_id, client_id, client_secret, federated_token_file, authority } => {
-            let file = federated_token_file.map(AzureCredential::TokenFile);
-            let proof = client_secret.map(AzureCredential::Secret).or(file);
-            Login::Azure { tenant_id, client_id, proof, authority: url(&authority)? }
-        }
-        KmsLogin::Gcp { service_account, follow } => Login::Gcp {
-            service_account,
-            follow: match follow {
-                KmsFollow::Primary => Follow::Primary,
-                KmsFollow::Newest => Follow::Newest,
-            },
-        },
-    };
-    Ok(KmsOptions { name: name.to_owned(), timeout: it.timeout.get(), endpoint: url(&it.endpoint)?, login })
 }
 
 /// The lookups of a running daemon.

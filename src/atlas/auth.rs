@@ -8,12 +8,13 @@
 
 use std::sync::Arc;
 
+use super::Atlas;
 use super::client::{Broken, Deadline, Request};
 use super::digest::{ApiKey, Session};
 use super::error::{failure, is_about_the_login, told};
 use super::response::AtlasResponse;
 use super::token::ServiceAccount;
-use super::{Atlas, CredentialKind};
+use crate::config::Credential;
 use crate::domain::rotation::outcome::{Class, EndpointSet, Failure};
 
 /// A credential and what it holds to log in with.
@@ -23,12 +24,12 @@ pub(super) enum Account {
 }
 
 impl Account {
-    pub(super) fn new(name: String, kind: CredentialKind) -> Self {
-        match kind {
-            CredentialKind::ServiceAccount { client_id, client_secret } => {
+    pub(super) fn new(name: String, credential: Credential) -> Self {
+        match credential {
+            Credential::ServiceAccount { client_id, client_secret } => {
                 Self::Service(ServiceAccount::new(name, client_id, client_secret))
             }
-            CredentialKind::ApiKey { public_key, private_key } => {
+            Credential::ApiKey { public_key, private_key } => {
                 Self::Key(name, ApiKey::new(public_key, private_key))
             }
         }

@@ -94,13 +94,15 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(
-        base_url: &Url,
+        base_url: &str,
         request_timeout: Duration,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AtlasError> {
-        let host = check_base(base_url)?;
+        let base_url = Url::parse(base_url)
+            .map_err(|_| AtlasError::BaseUrl { url: "***".to_owned(), problem: "is not a URL" })?;
+        let host = check_base(&base_url)?;
         // Only `auth` repeats a PATCH, and only after a 401.
-        let builder = client::builder(Some(base_url), CONNECT_TIMEOUT.min(request_timeout));
+        let builder = client::builder(Some(&base_url), CONNECT_TIMEOUT.min(request_timeout));
         let client = client::build(builder.read_timeout(request_timeout).pool_idle_timeout(POOL_IDLE))?;
         let base = base_url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { client, base, host, request_timeout, clock })

@@ -26,68 +26,18 @@ mod token;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use url::Url;
 
+use crate::config::{self, PatchBody};
 use crate::domain::time::{Clock, Timestamp};
 use crate::net::client::BuildError;
-use crate::secret::Secret;
 pub use api::AtlasApi;
 use auth::Account;
 use client::Http;
 pub use inventory::{Group, Groups, Team};
 pub use limits::Level;
 use limits::Levels;
-
-/// How to reach Atlas.
-#[derive(Clone, Debug)]
-pub struct AtlasOptions {
-    /// `https://cloud.mongodb.com`, or where else the Admin API is served. Without user and query.
-    pub base_url: Url,
-    /// The longest a single request may take, connecting and reading the body included.
-    pub request_timeout: Duration,
-    /// What a change of key sends.
-    pub patch_body: PatchBody,
-}
-
-/// What the PATCH of a key carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PatchBody {
-    /// Only the field that names the key: what Atlas documents for an enabled provider.
-    KeyOnly,
-    /// The provider's block as Atlas shows it, with the key replaced.
-    WholeBlock,
-}
-
-/// One login to the Admin API, as projects name it.
-#[derive(Clone, Debug)]
-pub struct Credential {
-    /// The name by which projects refer to it.
-    pub name: String,
-    /// The login itself.
-    pub kind: CredentialKind,
-}
-
-/// The kinds of login.
-#[derive(Clone, Debug)]
-pub enum CredentialKind {
-    /// A service account: an OAuth client that exchanges id and secret for tokens.
-    ServiceAccount {
-        /// The client id (`mdb_sa_id_…`).
-        client_id: String,
-        /// The client secret (`mdb_sa_sk_…`).
-        client_secret: Secret,
-    },
-    /// An API key, which proves itself by HTTP Digest.
-    ApiKey {
-        /// The public key, which is no secret.
-        public_key: String,
-        /// The private key.
-        private_key: Secret,
-    },
-}
 
 /// Counts token requests, so that a process that starts over and over cannot use up the 100 live
 /// tokens that a service account has. The count must outlive the process.
@@ -110,9 +60,6 @@ pub enum AtlasError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// Two credentials have the same name.
-    #[error("atlas.credentials.{0} is there twice: give every credential a name of its own")]
-    DuplicateCredential(String),
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] BuildError),
@@ -132,22 +79,17 @@ impl Atlas {
     /// A client that has not asked anything yet.
     ///
     /// # Errors
-    /// The options contradict themselves, or TLS cannot be set up; see [`AtlasError`].
+    /// The base URL cannot be used, or TLS cannot be set up; see [`AtlasError`].
     pub fn new(
-        options: AtlasOptions,
-        credentials: Vec<Credential>,
+        config: &config::Atlas,
         clock: Arc<dyn Clock>,
         budget: Arc<dyn TokenBudget>,
     ) -> Result<Atlas, AtlasError> {
-        let AtlasOptions { base_url, request_timeout, patch_body } = options;
-        let http = Http::new(&base_url, request_timeout, Arc::clone(&clock))?;
-        let mut accounts = BTreeMap::new();
-        for Credential { name, kind } in credentials {
-            if accounts.insert(name.clone(), Account::new(name.clone(), kind)).is_some() {
-                return Err(AtlasError::DuplicateCredential(name));
-            }
-        }
-        Ok(Atlas { http, accounts, levels: Levels::default(), clock, budget, patch_body })
+        let http = Http::new(&config.base_url, config.request_timeout.get(), Arc::clone(&clock))?;
+        let accounts = config.credentials.iter();
+        let accounts = accounts.map(|(name, it)| (name.clone(), Account::new(name.clone(), it.clone())));
+        let (accounts, levels) = (accounts.collect(), Levels::default());
+        Ok(Atlas { http, accounts, levels, clock, budget, patch_body: config.patch_body })
     }
 
     /// Whether a credential of this name is configured.

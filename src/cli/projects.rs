@@ -79,7 +79,7 @@ pub(super) enum ProjectVerb {
     },
     /// List what the server's credentials can see in Atlas and is not tracked yet, and track it with --add
     #[command(
-        after_help = "Example:\n  keywheel project discover --tag environment=prod\n  keywheel project discover --credential default --add\n\nExit code 1 when --add could not add all of it. An owner is whoever is one in the project, by a team, or in the\norganization; who has not accepted an invitation is not one."
+        after_help = "Example:\n  keywheel project discover --tag environment=prod\n  keywheel project discover --credential default --add\n\nExit code 1 when --add could not add all of it. Owners hold the role in the project, by a team, or in\nthe organization; a person who has not accepted an invitation is not one."
     )]
     Discover(super::discover::Discover),
     /// Track the projects of a file (CSV, YAML or JSON): one line of report for each row

@@ -122,11 +122,21 @@ pub struct Entra {
     pub jwks_url: String,
 }
 
+/// The fewest bytes of a [`SigningKey`].
+const SHORTEST_KEY: usize = 24;
+
 /// The bytes of a Standard Webhooks secret.
 #[derive(Clone)]
 pub struct SigningKey(Vec<u8>);
 
 impl SigningKey {
+    /// A key of these bytes; `None` when they are fewer than 24. Anybody could sign with an empty or short
+    /// one.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() >= SHORTEST_KEY).then(|| Self(bytes.to_vec()))
+    }
+
     /// The bytes, for the call that signs or verifies.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
@@ -319,17 +329,14 @@ fn standard(r: &mut Reader, at: &str) -> Option<Sender> {
     Some(Sender::Standard { keys: keys.ok()? })
 }
 
-/// The bytes behind `whsec_…`. An empty key would make every signature forgeable.
+/// The key behind `whsec_…`.
 pub(crate) fn signing_key(secret: &Secret) -> Result<SigningKey, &'static str> {
     use base64::Engine as _;
     let encoded = secret.expose().strip_prefix("whsec_").unwrap_or(secret.expose());
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(encoded)
         .map_err(|_| "takes whsec_ and Base64, as Standard Webhooks write it")?;
-    if bytes.len() < 24 {
-        return Err("takes whsec_ and the Base64 of at least 24 random bytes");
-    }
-    Ok(SigningKey(bytes))
+    SigningKey::new(&bytes).ok_or("takes whsec_ and the Base64 of at least 24 random bytes")
 }
 
 /// The secret `name` and the one before it, newest first; none when it is not set.

@@ -12,6 +12,7 @@ use url::Url;
 use super::check::{LONGEST_REQUEST, check_web_url};
 use super::reader::Reader;
 use crate::domain::address::is_loopback;
+use crate::domain::key::Provider;
 use crate::domain::time::Span;
 use crate::secret::Secret;
 
@@ -20,55 +21,75 @@ use crate::secret::Secret;
 pub struct Kms {
     /// The longest a lookup may take; below 55 s.
     pub timeout: Span,
-    /// Where to ask instead of at the cloud, without a slash at its end.
-    pub endpoint: Option<String>,
+    /// Where to ask instead of at the cloud. AWS and Google: the base of the API; Azure: the address
+    /// below which the vaults' names stand.
+    pub endpoint: Option<Url>,
     /// The cloud and how to log in to it.
-    pub login: KmsLogin,
+    pub login: Login,
 }
 
-/// How to log in to a cloud; what is `None` comes from its own chain of sources.
+/// How to log in; what is `None` comes from the cloud's own chain of sources.
 #[derive(Clone, Debug)]
-pub enum KmsLogin {
-    /// AWS KMS.
+pub enum Login {
+    /// AWS: environment, profile, container, web identity, instance.
     Aws {
-        /// The region for keys that name none.
+        /// The region for keys that name none, in projects whose block names none.
         region: Option<String>,
         /// A profile of the shared configuration.
         profile: Option<String>,
         /// Access key id and secret access key.
         keys: Option<(String, Secret)>,
     },
-    /// Azure Key Vault.
+    /// Azure: environment, App Service, managed identity.
     Azure {
         /// The directory.
         tenant_id: Option<String>,
-        /// The application or the managed identity.
+        /// The application, or the user-assigned managed identity.
         client_id: Option<String>,
-        /// A client secret.
-        client_secret: Option<Secret>,
-        /// A file with a token of another issuer, read anew for every log-in.
-        federated_token_file: Option<PathBuf>,
-        /// Where tokens come from, without a slash at its end.
-        authority: Option<String>,
+        /// What proves that we are that application.
+        proof: Option<AzureCredential>,
+        /// Where tokens come from instead of the cloud's own authority.
+        authority: Option<Url>,
     },
-    /// Google Cloud KMS.
+    /// Google: the application default credentials.
     Gcp {
         /// A service account's key, as JSON.
         service_account: Option<Secret>,
         /// Which version is the newest.
-        follow: KmsFollow,
+        follow: Follow,
     },
 }
 
-/// Which version of a Google key is the newest.
+/// What proves to Entra that we are an application.
+#[derive(Clone, Debug)]
+pub enum AzureCredential {
+    /// A client secret.
+    Secret(Secret),
+    /// A file with a token of another issuer, read anew for every log-in.
+    TokenFile(PathBuf),
+}
+
+/// Which version of a Google key counts as the newest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum KmsFollow {
-    /// The primary one.
+pub enum Follow {
+    /// The key's primary version.
     #[default]
     Primary,
-    /// The enabled one with the highest number.
+    /// The enabled version with the highest number.
     Newest,
+}
+
+impl Login {
+    /// Whose keys are looked up.
+    #[must_use]
+    pub fn provider(&self) -> Provider {
+        match self {
+            Login::Aws { .. } => Provider::Aws,
+            Login::Azure { .. } => Provider::Azure,
+            Login::Gcp { .. } => Provider::Gcp,
+        }
+    }
 }
 
 /// The kinds, with whether this build has them and what they are called.
@@ -85,7 +106,7 @@ pub(super) struct RawKms {
     endpoint: Option<String>,
     texts: BTreeMap<&'static str, String>,
     secrets: BTreeMap<&'static str, Secret>,
-    follow: Option<KmsFollow>,
+    follow: Option<Follow>,
 }
 
 impl RawKms {
@@ -161,7 +182,7 @@ impl RawKms {
         let login = match kind.as_str() {
             "aws" => self.aws(&at, r),
             "azure" => self.azure(&at, r),
-            _ => Some(KmsLogin::Gcp {
+            _ => Some(Login::Gcp {
                 service_account: self.secrets.get("service_account").cloned(),
                 follow: self.follow.unwrap_or_default(),
             }),
@@ -173,7 +194,7 @@ impl RawKms {
         self.texts.get(name).map(|it| it.trim().to_owned())
     }
 
-    fn aws(&self, at: &str, r: &mut Reader) -> Option<KmsLogin> {
+    fn aws(&self, at: &str, r: &mut Reader) -> Option<Login> {
         let (id, secret) = (self.text("access_key_id"), self.secrets.get("secret_access_key").cloned());
         let profile = self.text("profile");
         if profile.is_some() && id.is_some() {
@@ -192,10 +213,10 @@ impl RawKms {
                 return None;
             }
         };
-        Some(KmsLogin::Aws { region: self.text("region"), profile, keys })
+        Some(Login::Aws { region: self.text("region"), profile, keys })
     }
 
-    fn azure(&self, at: &str, r: &mut Reader) -> Option<KmsLogin> {
+    fn azure(&self, at: &str, r: &mut Reader) -> Option<Login> {
         let (tenant_id, client_id) = (self.text("tenant_id"), self.text("client_id"));
         let client_secret = self.secrets.get("client_secret").cloned();
         let federated_token_file = self.text("federated_token_file").map(PathBuf::from);
@@ -203,21 +224,23 @@ impl RawKms {
             r.fault(at, "client_secret and federated_token_file are two log-ins: keep one");
             return None;
         }
-        let proof = match (&client_secret, &federated_token_file) {
+        let given = match (&client_secret, &federated_token_file) {
             (Some(_), _) => Some("client_secret"),
             (_, Some(_)) => Some("federated_token_file"),
             _ => None,
         };
-        if let Some(proof) = proof {
+        if let Some(given) = given {
             for (name, value) in [("tenant_id", &tenant_id), ("client_id", &client_id)] {
                 if value.is_none() {
-                    needs(at, proof, name, r);
+                    needs(at, given, name, r);
                     return None;
                 }
             }
         }
         let authority = address(&format!("{at}.authority"), self.text("authority").as_deref(), r)?;
-        Some(KmsLogin::Azure { tenant_id, client_id, client_secret, federated_token_file, authority })
+        let proof = client_secret.map(AzureCredential::Secret);
+        let proof = proof.or(federated_token_file.map(AzureCredential::TokenFile));
+        Some(Login::Azure { tenant_id, client_id, proof, authority })
     }
 }
 
@@ -230,10 +253,10 @@ fn needs(at: &str, there: &str, missing: &str, r: &mut Reader) {
 
 /// An address to ask instead of the cloud's own. The outer `None` is a fault.
 #[expect(clippy::option_option, reason = "a fault and an address that is not set are two things")]
-fn address(path: &str, text: Option<&str>, r: &mut Reader) -> Option<Option<String>> {
+fn address(path: &str, text: Option<&str>, r: &mut Reader) -> Option<Option<Url>> {
     let Some(text) = text else { return Some(None) };
-    let url = check_web_url(path, text, r)?;
-    if Url::parse(&url).is_ok_and(|url| url.scheme() == "http" && !is_loopback(&url)) {
+    let url = Url::parse(&check_web_url(path, text, r)?).ok()?;
+    if url.scheme() == "http" && !is_loopback(&url) {
         r.warnings
             .push(format!("{path} is plain http: tokens cross the network readable; production value https"));
     }

@@ -8,7 +8,7 @@
 
 mod check;
 pub mod hooks;
-mod kms;
+pub mod kms;
 mod layer;
 mod reader;
 mod show;
@@ -27,11 +27,11 @@ use crate::domain::time::{Clock, Span, SystemClock};
 use crate::secret::{Secret, SecretUrl};
 
 pub use hooks::Hook;
-pub use kms::{Kms, KmsFollow, KmsLogin};
+pub use kms::Kms;
 pub use layer::Origin;
 pub use reader::Entry;
 use reader::Reader;
-pub use webhooks::{Webhook, WebhookFormat};
+pub use webhooks::Webhook;
 
 /// The built-in defaults: the lowest layer and the reference.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");

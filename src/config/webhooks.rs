@@ -19,7 +19,7 @@ pub struct Webhook {
     /// Where it is.
     pub url: Secret,
     /// What it is sent.
-    pub format: WebhookFormat,
+    pub format: Format,
     /// What signs, the newest first; never none for CloudEvents.
     pub keys: Vec<SigningKey>,
     /// Goes along as `Authorization: Bearer …`.
@@ -34,7 +34,7 @@ pub struct Webhook {
 
 /// How a target is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WebhookFormat {
+pub enum Format {
     /// A signed CloudEvent.
     CloudEvents,
     /// A message for an incoming webhook of Slack.
@@ -79,12 +79,12 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Webhook> {
     Some(Webhook { name, url: url?, format: format?, keys: keys?, token, kinds, allow_private, ca_file })
 }
 
-fn read_format(r: &mut Reader, at: &str) -> Option<WebhookFormat> {
+fn read_format(r: &mut Reader, at: &str) -> Option<Format> {
     let path = format!("{at}.format");
     match r.take(&path, "cloudevents".to_owned()).as_str() {
-        "cloudevents" => Some(WebhookFormat::CloudEvents),
-        "slack" => Some(WebhookFormat::Slack),
-        "teams" => Some(WebhookFormat::Teams),
+        "cloudevents" => Some(Format::CloudEvents),
+        "slack" => Some(Format::Slack),
+        "teams" => Some(Format::Teams),
         _ => {
             r.fault(&path, "takes \"cloudevents\", \"slack\" or \"teams\"");
             None
@@ -110,7 +110,7 @@ fn read_url(r: &mut Reader, at: &str, allow_private: bool) -> Option<Secret> {
     }
 }
 
-fn read_keys(r: &mut Reader, at: &str, format: Option<WebhookFormat>) -> Option<Vec<SigningKey>> {
+fn read_keys(r: &mut Reader, at: &str, format: Option<Format>) -> Option<Vec<SigningKey>> {
     let told = r.fault_count();
     let mut keys = Vec::new();
     for name in ["secret", "previous_secret"] {
@@ -118,10 +118,7 @@ fn read_keys(r: &mut Reader, at: &str, format: Option<WebhookFormat>) -> Option<
         match r.secret(&path).as_ref().map(signing_key) {
             Some(Ok(key)) => keys.push(key),
             Some(Err(why)) => r.fault(&path, why),
-            None if name == "secret"
-                && r.fault_count() == told
-                && format == Some(WebhookFormat::CloudEvents) =>
-            {
+            None if name == "secret" && r.fault_count() == told && format == Some(Format::CloudEvents) => {
                 r.fault(
                     at,
                     "secret or secret_file is missing: a receiver could not tell us from anybody else; make one with `echo whsec_$(openssl rand -base64 32)`",

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{Engine, step};
-use crate::lifecycle::pause;
+use crate::lifecycle::{pause, wait};
 use crate::store::{RotationRow, StoreError};
 
 /// The longest the driver sleeps without asking the database.
@@ -36,9 +36,8 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(engine.settings.slots));
     let steps = TaskTracker::new();
     while !stop.is_cancelled() {
-        let notified = engine.rotations_due.notified();
-        let sleep = match claim(&engine, &slots, &steps).await {
-            Ok(sleep) => sleep,
+        let longest = match claim(&engine, &slots, &steps).await {
+            Ok(longest) => longest,
             Err(error @ StoreError::NewerSchema { .. }) => {
                 tracing::error!(error = %error, "this daemon is too old for its database and stops acting");
                 break;
@@ -48,11 +47,12 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
                 AFTER_FAILURE
             }
         };
-        tokio::select! {
+        let wake = async {
+            engine.rotations_due.notified().await;
             // Slots that come free together are filled together: a claim is a durable write.
-            () = notified => pause(GATHER, &stop).await,
-            () = pause(sleep, &stop) => {}
-        }
+            pause(GATHER, &stop).await;
+        };
+        wait(wake, longest, &stop).await;
     }
     steps.close();
     steps.wait().await;

@@ -22,7 +22,7 @@ use crate::domain::ids::{EventId, GroupId};
 use crate::domain::notice::{KeyAlarm, KeyText, Notice};
 use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
-use crate::lifecycle::pause;
+use crate::lifecycle::wait;
 use crate::store::{ClaimedEvent, NewAudit, StoreError};
 
 /// Events that are looked at together.
@@ -65,18 +65,11 @@ type Found = Result<Vec<Settled>, Deferred>;
 /// Handles what waits in the inbox until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let notified = engine.events_due.notified();
-        let sleep = match once(&engine, &stop).await {
-            Ok(sleep) => sleep,
-            Err(error) => {
-                tracing::error!(error = %error, "events cannot be handled; they wait in the inbox");
-                AFTER_FAILURE
-            }
-        };
-        tokio::select! {
-            () = notified => {}
-            () = pause(sleep, &stop) => {}
-        }
+        let longest = once(&engine, &stop).await.unwrap_or_else(|error| {
+            tracing::error!(error = %error, "events cannot be handled; they wait in the inbox");
+            AFTER_FAILURE
+        });
+        wait(engine.events_due.notified(), longest, &stop).await;
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use crate::domain::time::Timestamp;
-use crate::lifecycle::pause;
+use crate::lifecycle::{pause, wait};
 use crate::mail::{Letter, Smtp, Trouble};
 use crate::store::{ClaimedMessage, MessageEnd, StoreError, UnreadableMessage};
 
@@ -75,10 +75,7 @@ impl MailSender {
                 Rest::Pause
             });
             match rest {
-                Rest::Until(wait) => tokio::select! {
-                    () = self.engine.mail_due.mail() => {}
-                    () = pause(wait, &stop) => {}
-                },
+                Rest::Until(longest) => wait(self.engine.mail_due.mail(), longest, &stop).await,
                 Rest::Pause => pause(PAUSE, &stop).await,
             }
         }

@@ -30,14 +30,11 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Polls until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let sleep = match once(&engine, &stop).await {
-            Ok(sleep) => sleep,
-            Err(error) => {
-                tracing::error!(error = %error, "the key services are not polled; it is tried again");
-                LONGEST_SLEEP
-            }
-        };
-        pause(sleep, &stop).await;
+        let wait = once(&engine, &stop).await.unwrap_or_else(|error| {
+            tracing::error!(error = %error, "the key services are not polled; it is tried again");
+            LONGEST_SLEEP
+        });
+        pause(wait, &stop).await;
     }
 }
 

@@ -18,6 +18,7 @@ use crate::domain::notice::{CurrentKeyInvalid, InvalidKey, KeyText, Notice};
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::Observation;
 use crate::domain::time::Timestamp;
+use crate::lifecycle::wait;
 use crate::store::{Horizon, NewAudit, NewOutbox, StoreError};
 
 /// Projects read from the database at once.
@@ -50,7 +51,7 @@ pub async fn forget(engine: &Engine) -> Result<u64, StoreError> {
 /// Sweeps at each wake-up until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     let mut forgotten: Option<Timestamp> = None;
-    loop {
+    while !stop.is_cancelled() {
         if let Err(error) = once(&engine, &stop).await {
             tracing::error!(error = %error, "the sweep could not finish");
         }
@@ -71,10 +72,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
             }
             forgotten = Some(now);
         }
-        tokio::select! {
-            () = engine.look_due.notified() => {}
-            () = stop.cancelled() => return,
-        }
+        wait(engine.look_due.notified(), Duration::MAX, &stop).await;
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ENGINE, Engine};
 use crate::domain::notice::Content;
-use crate::lifecycle::pause;
+use crate::lifecycle::wait;
 use crate::mail::Letter;
 use crate::store::{ClaimedMessage, Lane, MessageEnd, NewAudit, OutboxRow, StoreError};
 use crate::webhook::{Note, Target, TargetResponse, body};
@@ -117,16 +117,17 @@ impl WebhookSender {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut under_way = UnderWay::new();
         while !stop.is_cancelled() {
-            let wait = self.fill(&mut under_way).await.unwrap_or_else(|error| {
+            let longest = self.fill(&mut under_way).await.unwrap_or_else(|error| {
                 tracing::error!(error = %error, "webhooks cannot be read from the database");
                 PAUSE
             });
-            let due = self.engine.mail_due.webhooks();
-            tokio::select! {
-                Some(done) = under_way.join_next_with_id() => self.lanes.ended(done),
-                () = due => {}
-                () = pause(wait, &stop) => {}
-            }
+            let wake = async {
+                tokio::select! {
+                    Some(done) = under_way.join_next_with_id() => self.lanes.ended(done),
+                    () = self.engine.mail_due.webhooks() => {}
+                }
+            };
+            wait(wake, longest, &stop).await;
         }
         while under_way.join_next().await.is_some() {}
     }

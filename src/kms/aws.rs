@@ -31,9 +31,9 @@ use url::Url;
 
 use super::error::{ErrorKind, KmsError};
 use super::{
-    Connected, Found, KeyService, KeyState, KmsOptions, Login, PROBE, SetupError, Unfit, Watched,
-    from_seconds, within,
+    Connected, Found, KeyService, KeyState, PROBE, SetupError, Unfit, Watched, from_seconds, within,
 };
+use crate::config::kms::{Kms, Login};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
 use crate::net::cause::{causes, root_cause};
@@ -69,11 +69,12 @@ impl fmt::Debug for Aws {
 }
 
 impl Aws {
-    pub(super) fn new(options: KmsOptions) -> Result<Self, SetupError> {
-        let KmsOptions { name, timeout, endpoint, login } = options;
+    pub(super) fn new(name: &str, options: Kms) -> Result<Self, SetupError> {
+        let Kms { timeout, endpoint, login } = options;
+        let timeout = timeout.get();
         let Login::Aws { region, profile, keys } = login else {
             return Err(SetupError::Setting {
-                name,
+                name: name.to_owned(),
                 setting: "kind",
                 problem: "is another cloud's".to_owned(),
             });

@@ -18,10 +18,8 @@ use url::Url;
 
 use super::error::{ErrorKind, KmsError};
 use super::http::{Http, KmsResponse, below, send};
-use super::{
-    Connected, Follow, Found, KeyService, KeyState, KmsOptions, Login, PROBE, SetupError, Unfit, Watched,
-    within,
-};
+use super::{Connected, Found, KeyService, KeyState, PROBE, SetupError, Unfit, Watched, within};
+use crate::config::kms::{Follow, Kms, Login};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
 use crate::net::cause::root_cause;
@@ -46,9 +44,10 @@ pub(super) struct Gcp {
 }
 
 impl Gcp {
-    pub(super) fn new(options: KmsOptions) -> Result<Self, SetupError> {
-        let KmsOptions { name, timeout, endpoint, login } = options;
-        let bad = |setting, problem| SetupError::Setting { name: name.clone(), setting, problem };
+    pub(super) fn new(name: &str, options: Kms) -> Result<Self, SetupError> {
+        let Kms { timeout, endpoint, login } = options;
+        let timeout = timeout.get();
+        let bad = |setting, problem| SetupError::Setting { name: name.to_owned(), setting, problem };
         let (account, follow) = match login {
             Login::Gcp { service_account, follow } => (service_account, follow),
             _ => (None, Follow::Primary),

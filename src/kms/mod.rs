@@ -20,16 +20,14 @@ mod gcp;
 mod http;
 
 use std::fmt::Debug;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use url::Url;
 
+use crate::config::Kms;
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
-use crate::secret::Secret;
 pub use error::{ErrorKind, KmsError};
 
 /// How a project's key is looked up.
@@ -147,71 +145,6 @@ pub trait Connected: KeyService {
     }
 }
 
-/// One configured lookup.
-#[derive(Clone, Debug)]
-pub struct KmsOptions {
-    /// Its name in the configuration, for messages.
-    pub name: String,
-    /// The longest a lookup may take, all its requests and log-ins included.
-    pub timeout: Duration,
-    /// Where to ask instead of at the cloud. AWS and Google: the base of the API; Azure: the address
-    /// below which the vaults' names stand.
-    pub endpoint: Option<Url>,
-    /// The cloud and how to log in to it.
-    pub login: Login,
-}
-
-/// How to log in; what is `None` comes from the cloud's own chain of sources.
-#[derive(Clone, Debug)]
-pub enum Login {
-    /// AWS: environment, profile, container, web identity, instance.
-    Aws {
-        /// The region for keys that name none, in projects whose block names none.
-        region: Option<String>,
-        /// A profile of the shared configuration.
-        profile: Option<String>,
-        /// Access key id and secret access key.
-        keys: Option<(String, Secret)>,
-    },
-    /// Azure: environment, App Service, managed identity.
-    Azure {
-        /// The directory.
-        tenant_id: Option<String>,
-        /// The application, or the user-assigned managed identity.
-        client_id: Option<String>,
-        /// What proves that we are that application.
-        proof: Option<AzureCredential>,
-        /// Where tokens come from instead of the cloud's own authority.
-        authority: Option<Url>,
-    },
-    /// Google: the application default credentials.
-    Gcp {
-        /// A service account's key, as JSON.
-        service_account: Option<Secret>,
-        /// Which version is the newest.
-        follow: Follow,
-    },
-}
-
-/// What proves to Entra that we are an application.
-#[derive(Clone, Debug)]
-pub enum AzureCredential {
-    /// A client secret.
-    Secret(Secret),
-    /// A file with a token of another issuer, read anew for every log-in.
-    TokenFile(PathBuf),
-}
-
-/// Which version of a Google key counts as the newest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Follow {
-    /// The key's primary version.
-    #[default]
-    Primary,
-    /// The enabled version with the highest number.
-    Newest,
-}
-
 /// Why no client could be made. All of these are found when the program starts.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -239,33 +172,21 @@ pub enum SetupError {
     },
 }
 
-impl Login {
-    /// Whose keys are looked up.
-    #[must_use]
-    pub fn provider(&self) -> Provider {
-        match self {
-            Login::Aws { .. } => Provider::Aws,
-            Login::Azure { .. } => Provider::Azure,
-            Login::Gcp { .. } => Provider::Gcp,
-        }
-    }
-}
-
-/// A client that has not asked anything yet. Call it inside a Tokio runtime.
+/// A client for the lookup `name` that has not asked anything yet. Call it inside a Tokio runtime.
 ///
 /// # Errors
 /// The cloud is not built in, or a setting cannot be used; see [`SetupError`].
-pub fn connect(options: KmsOptions) -> Result<Arc<dyn Connected>, SetupError> {
+pub fn connect(name: &str, options: Kms) -> Result<Arc<dyn Connected>, SetupError> {
     match options.login.provider() {
         #[cfg(feature = "aws")]
-        Provider::Aws => Ok(Arc::new(aws::Aws::new(options)?)),
+        Provider::Aws => Ok(Arc::new(aws::Aws::new(name, options)?)),
         #[cfg(feature = "azure")]
-        Provider::Azure => Ok(Arc::new(azure::Azure::new(options)?)),
+        Provider::Azure => Ok(Arc::new(azure::Azure::new(name, options)?)),
         #[cfg(feature = "gcp")]
-        Provider::Gcp => Ok(Arc::new(gcp::Gcp::new(options)?)),
+        Provider::Gcp => Ok(Arc::new(gcp::Gcp::new(name, options)?)),
         #[cfg(not(all(feature = "aws", feature = "azure", feature = "gcp")))]
         provider => Err(SetupError::NotBuiltIn {
-            name: options.name,
+            name: name.to_owned(),
             provider,
             feature: match provider {
                 Provider::Aws => "aws",

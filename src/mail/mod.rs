@@ -10,7 +10,7 @@ mod sentences;
 pub mod smtp;
 
 pub use letter::Letter;
-pub use smtp::{Checked, Phase, Reason, Smtp, SmtpConfigError, SmtpOptions, Trouble};
+pub use smtp::{Checked, Phase, Reason, Smtp, SmtpConfigError, Trouble};
 
 /// Whether a text can be a mail address.
 #[must_use]

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lettre::message::header::{HeaderName, HeaderValue};
@@ -31,17 +31,6 @@ const STEP: Duration = Duration::from_secs(30);
 /// How long a server may think about a message it has been given: RFC 5321 asks for ten minutes, but
 /// a mail that is sent twice under one Message-ID costs less than a page that waits behind it.
 const END: Duration = Duration::from_secs(60);
-
-/// Where and how to send.
-#[derive(Clone, Debug)]
-pub struct SmtpOptions {
-    /// `smtp://`, `smtp://…?tls=required`, `?tls=none` or `smtps://`, with user and password.
-    pub url: SecretUrl,
-    /// The sender.
-    pub from: String,
-    /// Certificates to trust beside the system's own, as PEM.
-    pub ca_file: Option<PathBuf>,
-}
 
 /// When the connection is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,12 +274,14 @@ async fn step<T>(
 }
 
 impl Smtp {
-    /// Reads the options.
+    /// The server at `url` (`smtp://`, `smtp://…?tls=required`, `?tls=none` or `smtps://`, with user and
+    /// password), the sender, and a file with certificates to trust beside the system's own.
     ///
     /// # Errors
     /// Says which setting cannot be used, and never shows a password.
-    pub fn new(options: &SmtpOptions) -> Result<Self, SmtpConfigError> {
-        let url = Url::parse(options.url.expose())?;
+    pub fn new(url: &SecretUrl, from: &str, ca_file: Option<&Path>) -> Result<Self, SmtpConfigError> {
+        let login = url.login()?;
+        let url = Url::parse(url.expose())?;
         let asked = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
         let tls = match (url.scheme(), asked.as_deref()) {
             ("smtps", _) => Tls::Wrapped,
@@ -304,15 +295,17 @@ impl Smtp {
             Tls::Required => 587,
             Tls::Never | Tls::Offered => 25,
         });
-        let login = options.url.login()?;
         let credentials = login.map(|(user, password)| Credentials::new(user, password.expose().to_owned()));
-        let from = options.from.parse().map_err(SmtpConfigError::From)?;
+        let from = from.parse().map_err(SmtpConfigError::From)?;
         let mut certificates = Vec::new();
-        if let Some(file) = &options.ca_file {
-            let pem = std::fs::read(file)
-                .map_err(|source| SmtpConfigError::CaFile { file: file.clone(), source })?;
+        if let Some(file) = ca_file {
+            let file = file.to_owned();
+            let pem = match std::fs::read(&file) {
+                Ok(pem) => pem,
+                Err(source) => return Err(SmtpConfigError::CaFile { file, source }),
+            };
             let certificate = Certificate::from_pem(&pem)
-                .map_err(|source| SmtpConfigError::NoCertificate { file: file.clone(), source })?;
+                .map_err(|source| SmtpConfigError::NoCertificate { file, source })?;
             certificates.push(certificate);
         }
         Ok(Self { host, port, tls, credentials, from, certificates })
@@ -449,8 +442,7 @@ mod tests {
     use super::*;
 
     fn smtp(url: &str) -> Smtp {
-        let url = SecretUrl::new(url);
-        Smtp::new(&SmtpOptions { url, from: "Keywheel <k@example.com>".to_owned(), ca_file: None }).unwrap()
+        Smtp::new(&SecretUrl::new(url), "Keywheel <k@example.com>", None).unwrap()
     }
 
     #[test]

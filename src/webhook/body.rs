@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::event::{self, CutData, Data, Event};
 use super::note::Note;
+use crate::config::webhooks::Format;
 
 /// Bodies are shorter than this, in bytes: what Standard Webhooks ask for.
 pub const LARGEST: usize = 20_000;
@@ -25,17 +26,6 @@ const MOST: usize = 20;
 
 /// Stands where a text was cut.
 const CUT: &str = "… (cut)";
-
-/// How a target wants to be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// A CloudEvent 1.0, in the structured JSON form.
-    CloudEvents,
-    /// A message for an incoming webhook of Slack.
-    Slack,
-    /// An Adaptive Card for a workflow of Microsoft Teams.
-    Teams,
-}
 
 impl Format {
     /// The format as it is written in the configuration.

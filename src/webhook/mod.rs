@@ -15,7 +15,5 @@ mod schema;
 pub mod sign;
 pub mod target;
 
-pub use body::Format;
 pub use note::Note;
-pub use sign::Key;
-pub use target::{Options, Target, TargetResponse};
+pub use target::{Target, TargetResponse};

@@ -16,8 +16,10 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Response};
 use url::Url;
 
-use super::Format;
-use super::sign::{Key, signatures};
+use super::sign::signatures;
+use crate::config::Webhook;
+use crate::config::hooks::SigningKey;
+use crate::config::webhooks::Format;
 use crate::domain::address::{AddressError, check_url};
 use crate::domain::notice::Kind;
 use crate::domain::text::visible;
@@ -39,34 +41,13 @@ const KEPT: usize = 300;
 /// Parts of an address that are shorter than this are words rather than secrets.
 const SECRET_PART: usize = 6;
 
-/// How a target is reached.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// What it is called, everywhere.
-    pub name: String,
-    /// Where it is.
-    pub url: Secret,
-    /// What it is sent.
-    pub format: Format,
-    /// What signs, the newest first.
-    pub keys: Vec<Key>,
-    /// Goes along as `Authorization: Bearer …`.
-    pub token: Option<Secret>,
-    /// The kinds of notice it is sent; all, when empty.
-    pub kinds: Vec<Kind>,
-    /// Whether it may have an address that is not public, and speak plain http.
-    pub allow_private: bool,
-    /// Certificates to trust beside the system's own, as PEM.
-    pub ca_file: Option<PathBuf>,
-}
-
 /// A target that can be sent to.
 pub struct Target {
     name: String,
     url: Url,
     host: String,
     format: Format,
-    keys: Vec<Key>,
+    keys: Vec<SigningKey>,
     token: Option<HeaderValue>,
     kinds: Vec<Kind>,
     secret_parts: Vec<String>,
@@ -140,11 +121,11 @@ impl Target {
     ///
     /// # Errors
     /// A setting cannot be used.
-    pub fn new(options: &Options) -> Result<Self, TargetError> {
+    pub fn new(options: &Webhook) -> Result<Self, TargetError> {
         Self::configured(options).map_err(|fault| TargetError { name: options.name.clone(), fault })
     }
 
-    fn configured(options: &Options) -> Result<Self, TargetFault> {
+    fn configured(options: &Webhook) -> Result<Self, TargetFault> {
         let url = check_url(options.url.expose(), options.allow_private)?;
         if options.format == Format::CloudEvents && options.keys.is_empty() {
             return Err(TargetFault::NoSecret);
@@ -321,7 +302,7 @@ fn secret_parts(url: &Url, token: Option<&Secret>) -> Vec<String> {
     parts
 }
 
-fn connections(options: &Options, url: &Url) -> Result<reqwest::Client, TargetFault> {
+fn connections(options: &Webhook, url: &Url) -> Result<reqwest::Client, TargetFault> {
     // Behind a proxy, the address that is called would not be known here.
     let mut builder = client::builder(Some(url), CONNECT).no_proxy().no_gzip().timeout(LIMIT);
     if !options.allow_private {
@@ -342,13 +323,13 @@ fn connections(options: &Options, url: &Url) -> Result<reqwest::Client, TargetFa
 mod tests {
     use super::*;
 
-    fn options(url: &str) -> Options {
+    fn options(url: &str) -> Webhook {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        Options {
+        Webhook {
             name: "ops".to_owned(),
             url: Secret::new(url),
             format: Format::CloudEvents,
-            keys: vec![Key::new(&[7; 32]).unwrap()],
+            keys: vec![SigningKey::new(&[7; 32]).unwrap()],
             token: Some(Secret::new("canary-token")),
             kinds: Vec::new(),
             allow_private: false,

@@ -9,12 +9,10 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use axum::http::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use keywheel::config::kms::{AzureCredential, Follow, Kms, Login};
 use keywheel::domain::key::{KeyRef, Place, Provider};
-use keywheel::domain::time::{Clock, SystemClock, Timestamp};
-use keywheel::kms::{
-    AzureCredential, Connected, ErrorKind, Follow, Found, KeyState, KmsError, KmsOptions, Login, Watched,
-    connect,
-};
+use keywheel::domain::time::{Clock, Span, SystemClock, Timestamp};
+use keywheel::kms::{Connected, ErrorKind, Found, KeyState, KmsError, Watched, connect};
 use keywheel::secret::Secret;
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::{App, Facts, KeyState as SimState, demo_key};
@@ -30,6 +28,7 @@ const EMAIL: &str = "keywheel@kw-demo.iam.gserviceaccount.com";
 const REGION: &str = "eu-central-1";
 const RING: &str = "projects/kw-demo/locations/europe-west3/keyRings/atlas/cryptoKeys";
 const LONG: Duration = Duration::from_secs(20);
+const LIMIT: Span = Span::from_secs(20);
 
 struct Site {
     sim: Sim,
@@ -47,7 +46,7 @@ impl Site {
 
     fn connect(&self, path: &str, login: Login) -> Arc<dyn Connected> {
         let endpoint = Some(format!("{}{path}", self.base).parse().unwrap());
-        connect(KmsOptions { name: "test".to_owned(), timeout: LONG, endpoint, login }).unwrap()
+        connect("test", Kms { timeout: LIMIT, endpoint, login }).unwrap()
     }
 
     fn aws(&self) -> Arc<dyn Connected> {
@@ -570,8 +569,8 @@ async fn a_slow_service_is_given_up_within_the_timeout() {
     ] {
         site.fault(operation, Kind::Delay(600_000));
         let endpoint = Some(format!("{}{path}", site.base).parse().unwrap());
-        let timeout = Duration::from_millis(300);
-        let service = connect(KmsOptions { name: "slow".to_owned(), timeout, endpoint, login }).unwrap();
+        let timeout = Span::from_millis(300);
+        let service = connect("slow", Kms { timeout, endpoint, login }).unwrap();
         let place = here();
         let asked = tokio::time::timeout(LONG, service.describe(&key, &place)).await;
         let error = failed(asked.expect("the lookup hangs"), ErrorKind::Unreachable, "firewall");
@@ -626,9 +625,9 @@ async fn no_error_and_no_debug_text_holds_a_secret() {
     for (path, login, key) in logins {
         for endpoint in [format!("{}{path}", site.base), base.clone()] {
             let endpoint = Some(endpoint.parse().unwrap());
-            let options = KmsOptions { name: "x".to_owned(), timeout: LONG, endpoint, login: login.clone() };
+            let options = Kms { timeout: LIMIT, endpoint, login: login.clone() };
             said.insert(format!("{options:?}"));
-            let service = connect(options).unwrap();
+            let service = connect("x", options).unwrap();
             for error in [service.describe(&key, &place).await.err(), service.probe(&key, &place).await.err()]
             {
                 said.extend(error.map(|error| format!("{error} {error:?}")));
@@ -659,8 +658,8 @@ async fn a_service_account_that_is_none_is_refused_at_the_start() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     for text in ["canary", "{}", "{\"type\": \"service_account\", \"private_key\": \"canary\"}"] {
         let login = Login::Gcp { service_account: Some(Secret::new(text)), follow: Follow::Primary };
-        let options = KmsOptions { name: "prod".to_owned(), timeout: LONG, endpoint: None, login };
-        let error = connect(options).unwrap_err().to_string();
+        let options = Kms { timeout: LIMIT, endpoint: None, login };
+        let error = connect("prod", options).unwrap_err().to_string();
         assert!(error.contains("kms.prod.service_account") && !error.contains("canary"), "{error}");
     }
 }
@@ -689,7 +688,7 @@ async fn ministack_answers_our_look_ups() {
 
     let endpoint = Some(base.parse().unwrap());
     let login = aws_login("test", "test");
-    let aws = connect(KmsOptions { name: "ministack".to_owned(), timeout: LONG, endpoint, login }).unwrap();
+    let aws = connect("ministack", Kms { timeout: LIMIT, endpoint, login }).unwrap();
     let place = Place { aws_region: Some("us-east-1".to_owned()), azure_vault: None };
     let (first, second) = (key(Provider::Aws, &old), key(Provider::Aws, &new));
     let look = async || {

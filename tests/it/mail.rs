@@ -12,7 +12,7 @@ use keywheel::domain::time::{Clock, ManualClock, SystemClock, Timestamp};
 use keywheel::engine::Engine;
 use keywheel::engine::command::NewProject;
 use keywheel::engine::mail_sender::{MailSender, Rest};
-use keywheel::mail::{Smtp, SmtpOptions};
+use keywheel::mail::Smtp;
 use keywheel::secret::SecretUrl;
 use keywheel::sim::{Sim, World};
 use keywheel::store::OutboxRow;
@@ -65,12 +65,8 @@ impl MailFixture {
     }
 
     fn mail_sender_with(&self, url: &str, ca: Option<&Certificates>, per_minute: u32) -> MailSender {
-        let options = SmtpOptions {
-            url: SecretUrl::new(url),
-            from: "Keywheel <keywheel@example.com>".to_owned(),
-            ca_file: ca.map(|it| it.issuer.clone()),
-        };
-        let smtp = Smtp::new(&options).unwrap();
+        let ca_file = ca.map(|it| it.issuer.as_path());
+        let smtp = Smtp::new(&SecretUrl::new(url), "Keywheel <keywheel@example.com>", ca_file).unwrap();
         MailSender::new(
             self.engine.clone(),
             watch::channel(Some(smtp)).1,
@@ -404,7 +400,7 @@ async fn a_server_that_hangs_stops_nothing_but_mail() {
     let port = silent.local_addr().unwrap().port();
     let test_app = TestApp::new().await;
     let url = SecretUrl::new(format!("smtp://127.0.0.1:{port}"));
-    let smtp = Smtp::new(&SmtpOptions { url, from: "k@example.com".to_owned(), ca_file: None }).unwrap();
+    let smtp = Smtp::new(&url, "k@example.com", None).unwrap();
     let stop = CancellationToken::new();
     let mail_sender =
         MailSender::new(test_app.engine.clone(), watch::channel(Some(smtp)).1, NonZeroU32::new(100).unwrap());

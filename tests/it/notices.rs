@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use keywheel::config::webhooks::Format;
 use keywheel::domain::ids::OutboxId;
 use keywheel::domain::notice::{Kind, Urgency};
 use keywheel::domain::time::Timestamp;
 use keywheel::mail::Letter;
 use keywheel::store::{OutboxRow, Store};
-use keywheel::webhook::{Format, Note, body};
+use keywheel::webhook::{Note, body};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor};

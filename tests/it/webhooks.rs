@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keywheel::config::Webhook;
+use keywheel::config::hooks::SigningKey;
+use keywheel::config::webhooks::Format;
 use keywheel::domain::notice::Kind;
 use keywheel::domain::time::{Clock, ManualClock, SystemClock};
 use keywheel::engine::command::{NewProject, OperatorVerb, ProjectEdit};
@@ -12,12 +15,12 @@ use keywheel::engine::epoch::{EpochMark, EpochWatch, present_mark, write_mark};
 use keywheel::engine::mail_sender::MailSender;
 use keywheel::engine::webhook_sender::{WAITS, WebhookSender};
 use keywheel::engine::{Engine, metrics, remind, sweep};
-use keywheel::mail::{Smtp, SmtpOptions};
+use keywheel::mail::Smtp;
 use keywheel::secret::{Secret, SecretUrl};
 use keywheel::sim::world::KeyState;
 use keywheel::sim::{Sim, World};
 use keywheel::store::{Channel, OutboxRow};
-use keywheel::webhook::{Format, Key, Options, Target};
+use keywheel::webhook::Target;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -31,12 +34,12 @@ const SECRET: [u8; 32] = [7; 32];
 const PREVIOUS: [u8; 24] = [9; 24];
 const DAY: Duration = Duration::from_hours(24);
 
-fn options(name: &str, url: &str) -> Options {
-    Options {
+fn options(name: &str, url: &str) -> Webhook {
+    Webhook {
         name: name.to_owned(),
         url: Secret::new(url),
         format: Format::CloudEvents,
-        keys: vec![Key::new(&SECRET).unwrap()],
+        keys: vec![SigningKey::new(&SECRET).unwrap()],
         token: None,
         kinds: Vec::new(),
         allow_private: true,
@@ -53,7 +56,7 @@ struct WebhookFixture {
 }
 
 impl WebhookFixture {
-    async fn on(backend: Backend, targets: &[Options]) -> Self {
+    async fn on(backend: Backend, targets: &[Webhook]) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let clock = ManualClock::new(SystemClock.now());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -66,11 +69,11 @@ impl WebhookFixture {
         it
     }
 
-    async fn new(targets: &[Options]) -> Self {
+    async fn new(targets: &[Webhook]) -> Self {
         Self::on(Backend::Sqlite, targets).await
     }
 
-    fn configure(&self, targets: &[Options]) {
+    fn configure(&self, targets: &[Webhook]) {
         self.engine.webhooks.replace(targets.iter().map(|it| Target::new(it).unwrap()).collect());
     }
 
@@ -120,7 +123,7 @@ async fn an_event_arrives_signed_and_complete_and_its_row_says_so() {
         let receiver = Receiver::start().await;
         receiver.always(reply(202, "taken,\r\n  thank you\u{1b}"));
         let mut ops = options("ops", &receiver.url());
-        ops.keys.push(Key::new(&PREVIOUS).unwrap());
+        ops.keys.push(SigningKey::new(&PREVIOUS).unwrap());
         ops.token = Some(Secret::new("bearer-canary"));
         let it = WebhookFixture::on(backend, &[ops]).await;
         it.propose().await;
@@ -171,7 +174,7 @@ async fn an_event_arrives_signed_and_complete_and_its_row_says_so() {
 #[tokio::test]
 async fn slack_and_teams_get_their_own_form() {
     let receiver = Receiver::start().await;
-    let chat = |name, format| Options { format, keys: vec![], ..options(name, &receiver.url()) };
+    let chat = |name, format| Webhook { format, keys: vec![], ..options(name, &receiver.url()) };
     let it = WebhookFixture::new(&[chat("slack", Format::Slack), chat("teams", Format::Teams)]).await;
     it.propose().await;
     it.dispatch().round().await.unwrap();
@@ -429,7 +432,7 @@ async fn a_certificate_of_ones_own_is_trusted_where_it_is_named() {
     for (ca_file, wanted) in [(Some(certificates.issuer.clone()), "sent"), (None::<PathBuf>, "waiting")] {
         let trusted = ca_file.is_some();
         let url = format!("https://localhost:{}/x", server.port);
-        let it = WebhookFixture::new(&[Options { ca_file, ..options("ops", &url) }]).await;
+        let it = WebhookFixture::new(&[Webhook { ca_file, ..options("ops", &url) }]).await;
         it.propose().await;
         it.dispatch().round().await.unwrap();
         let row = it.row().await;
@@ -472,7 +475,7 @@ async fn a_filter_lets_through_what_it_names() {
     let (all, some) = (Receiver::start().await, Receiver::start().await);
     let kinds = vec![Kind::Rejected, Kind::Completed];
     let it =
-        WebhookFixture::new(&[options("all", &all.url()), Options { kinds, ..options("some", &some.url()) }])
+        WebhookFixture::new(&[options("all", &all.url()), Webhook { kinds, ..options("some", &some.url()) }])
             .await;
     it.propose().await;
     it.reject().await;
@@ -550,12 +553,8 @@ async fn a_target_that_hangs_holds_up_neither_mails_nor_other_targets() {
     let it = WebhookFixture::new(&[options("hanging", &hanging.url()), options("other", &other.url())]).await;
     let owners = ProjectEdit { owners: Some(vec!["ada@example.com".to_owned()]), ..ProjectEdit::default() };
     it.engine.edit_project("ada", &group(1).parse().unwrap(), owners).await.unwrap();
-    let options = SmtpOptions {
-        url: SecretUrl::new(format!("smtp://127.0.0.1:{}", server.port)),
-        from: "k@example.com".to_owned(),
-        ca_file: None,
-    };
-    let smtp = tokio::sync::watch::channel(Some(Smtp::new(&options).unwrap())).1;
+    let url = SecretUrl::new(format!("smtp://127.0.0.1:{}", server.port));
+    let smtp = tokio::sync::watch::channel(Some(Smtp::new(&url, "k@example.com", None).unwrap())).1;
     let stop = CancellationToken::new();
     let mail_sender = MailSender::new(it.engine.clone(), smtp, std::num::NonZeroU32::new(1000).unwrap());
     let sending = crate::support::wait::spawn(it.dispatch().run(stop.clone()));
@@ -599,7 +598,7 @@ async fn at_most_four_are_on_their_way_to_one_target() {
 async fn reminders_reach_programs_one_by_one_and_channels_as_a_list() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let (program, channel) = (Receiver::start().await, Receiver::start().await);
-        let chat = Options { format: Format::Slack, keys: vec![], ..options("chat", &channel.url()) };
+        let chat = Webhook { format: Format::Slack, keys: vec![], ..options("chat", &channel.url()) };
         let it = WebhookFixture::on(backend, &[options("ops", &program.url()), chat]).await;
         for number in 2..=5 {
             let new = NewProject { group_id: group(number), ..NewProject::default() };

@@ -17,7 +17,7 @@ use url::Url;
 
 use super::super::error::{ErrorKind, KmsError};
 use super::super::http::{Http, KmsResponse, below, send};
-use super::super::{AzureCredential, Login};
+use crate::config::kms::{AzureCredential, Login};
 use crate::domain::time::monotonic;
 use crate::secret::Secret;
 

@@ -19,9 +19,9 @@ use url::Url;
 use super::error::{ErrorKind, KmsError};
 use super::http::{Http, KmsResponse, below, send};
 use super::{
-    Connected, Found, KeyService, KeyState, KmsOptions, PROBE, SetupError, Unfit, Watched, from_seconds,
-    within,
+    Connected, Found, KeyService, KeyState, PROBE, SetupError, Unfit, Watched, from_seconds, within,
 };
+use crate::config::kms::Kms;
 use crate::domain::key::{AzureKey, KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
 use login::{CLOUDS, Tokens};
@@ -58,9 +58,10 @@ pub(super) struct Version {
 }
 
 impl Azure {
-    pub(super) fn new(options: KmsOptions) -> Result<Self, SetupError> {
-        let KmsOptions { name, timeout, endpoint, login } = options;
-        let bad = |setting, problem| SetupError::Setting { name: name.clone(), setting, problem };
+    pub(super) fn new(name: &str, options: Kms) -> Result<Self, SetupError> {
+        let Kms { timeout, endpoint, login } = options;
+        let timeout = timeout.get();
+        let bad = |setting, problem| SetupError::Setting { name: name.to_owned(), setting, problem };
         let http =
             Http::new(endpoint.as_ref(), timeout).map_err(|problem| bad("kind", problem.to_string()))?;
         let tokens = Tokens::new(login, timeout).map_err(|(setting, problem)| bad(setting, problem))?;
@@ -369,7 +370,8 @@ pub(super) fn failure(reply: &KmsResponse, grant: &str) -> KmsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kms::{AzureCredential, Login};
+    use crate::config::kms::{AzureCredential, Login};
+    use crate::domain::time::Span;
     use crate::secret::Secret;
 
     fn azure(endpoint: Option<&str>, authority: Option<&str>) -> Azure {
@@ -381,8 +383,8 @@ mod tests {
             proof: Some(AzureCredential::Secret(Secret::new("canary"))),
             authority: url(authority),
         };
-        let timeout = Duration::from_secs(1);
-        Azure::new(KmsOptions { name: "x".to_owned(), timeout, endpoint: url(endpoint), login }).unwrap()
+        let timeout = Span::from_secs(1);
+        Azure::new("x", Kms { timeout, endpoint: url(endpoint), login }).unwrap()
     }
 
     #[tokio::test]

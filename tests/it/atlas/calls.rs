@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keywheel::atlas::PatchBody;
+use keywheel::config::PatchBody;
 use keywheel::domain::event::Actor;
 use keywheel::domain::key::{KeyRef, Provider};
 use keywheel::domain::rotation::outcome::{Class, PatchReply};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use keywheel::atlas::{Credential, CredentialKind, PatchBody};
+use keywheel::config::{Credential, PatchBody};
 use keywheel::domain::key::Provider;
 use keywheel::domain::rotation::outcome::{Class, PatchReply};
 use keywheel::secret::Secret;
@@ -12,7 +12,7 @@ use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
 use super::fake::{Fake, GENEROUS, Step, close, hang, ok, refusal, reply, unauthorized};
-use super::{ARN, Setup, build_with, enabled, group};
+use super::{ARN, Setup, build_with, credentials, enabled, group};
 
 const PUBLIC: &str = "abcdefgh";
 const PRIVATE: &str = "11111111-canary-3333-4444-555555555555";
@@ -22,12 +22,9 @@ fn client(fake: &Fake) -> Setup {
 }
 
 fn client_at(url: &str) -> Setup {
-    let credentials = ["default", "other"].map(|name| Credential {
-        name: name.to_owned(),
-        kind: CredentialKind::ApiKey { public_key: PUBLIC.to_owned(), private_key: Secret::new(PRIVATE) },
-    });
+    let key = Credential::ApiKey { public_key: PUBLIC.to_owned(), private_key: Secret::new(PRIVATE) };
     // No token request is allowed: a Digest login must not need one.
-    build_with(url, credentials.into(), 0, PatchBody::KeyOnly, GENEROUS)
+    build_with(url, credentials(&["default", "other"], &key), 0, PatchBody::KeyOnly, GENEROUS)
 }
 
 /// A challenge as Atlas words it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keywheel::atlas::PatchBody;
+use keywheel::config::PatchBody;
 use keywheel::domain::rotation::outcome::{Class, Failure, PatchReply};
 
 use super::fake::{Fake, GENEROUS, Step, bytes, close, gzip_bomb, hang, ok, refusal, reply};

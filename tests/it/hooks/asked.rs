@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keywheel::config::kms::{AzureCredential, Kms, Login};
 use keywheel::domain::patch::Patch;
 use keywheel::domain::preflight::{Check, CheckName, Verdict};
 use keywheel::domain::project::PolicyOverride;
 use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::domain::rotation::state::{Hold, State};
-use keywheel::domain::time::{Clock, ManualClock, SystemClock};
+use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock};
 use keywheel::engine::command::{CommandError, NewProject, OperatorVerb, ProjectEdit};
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{driver, poll};
-use keywheel::kms::{AzureCredential, KeyService, KmsOptions, Login, connect};
+use keywheel::kms::{KeyService, connect};
 use keywheel::secret::Secret;
 use keywheel::sim::world::{Facts, KeyState, Role, demo_key};
 use keywheel::store::RotationRow;
@@ -68,9 +69,8 @@ impl HookServer {
             .into_iter()
             .map(|(name, path, login)| {
                 let endpoint = Some(format!("{base}{path}").parse().unwrap());
-                let options =
-                    KmsOptions { name: name.to_owned(), timeout: Duration::from_secs(20), endpoint, login };
-                (name.to_owned(), connect(options).unwrap() as Arc<dyn KeyService>)
+                let options = Kms { timeout: Span::from_secs(20), endpoint, login };
+                (name.to_owned(), connect(name, options).unwrap() as Arc<dyn KeyService>)
             })
             .collect();
         server.engine.kms = Arc::new(lookups);

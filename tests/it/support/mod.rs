@@ -13,7 +13,8 @@ pub(crate) mod wait;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use keywheel::atlas::{Atlas, AtlasOptions, Credential, CredentialKind, PatchBody, TokenBudget};
+use keywheel::atlas::{Atlas, TokenBudget};
+use keywheel::config::{self, Credential, PatchBody};
 use keywheel::domain::key::{KeyRef, Provider};
 use keywheel::domain::notice::{Content, Notice, RotationFacts};
 use keywheel::domain::policy::{Pace, Policy, Verify};
@@ -206,19 +207,17 @@ fn time(clock: Option<&ManualClock>) -> Arc<dyn Clock> {
 }
 
 pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engine {
-    let options = AtlasOptions {
-        base_url: sim.base_url().parse().unwrap(),
-        request_timeout: std::time::Duration::from_secs(2),
+    let credential = Credential::ServiceAccount {
+        client_id: "mdb_sa_id_demo".to_owned(),
+        client_secret: Secret::new("mdb_sa_sk_demo"),
+    };
+    let options = config::Atlas {
+        base_url: sim.base_url(),
+        request_timeout: Span::from_secs(2),
         patch_body: PatchBody::KeyOnly,
+        credentials: [("default".to_owned(), credential)].into(),
     };
-    let credential = Credential {
-        name: "default".to_owned(),
-        kind: CredentialKind::ServiceAccount {
-            client_id: "mdb_sa_id_demo".to_owned(),
-            client_secret: Secret::new("mdb_sa_sk_demo"),
-        },
-    };
-    let atlas = Atlas::new(options, vec![credential], Arc::clone(&clock), Arc::new(Unlimited)).unwrap();
+    let atlas = Atlas::new(&options, Arc::clone(&clock), Arc::new(Unlimited)).unwrap();
     let ms = Span::from_millis;
     let settings = Settings {
         policy: Policy::default(),
