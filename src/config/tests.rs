@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+#[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
 use url::Url;
 
+#[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
 use super::kms::{Follow, Login};
 use super::webhooks::Format;
 use super::*;

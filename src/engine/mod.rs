@@ -1,11 +1,11 @@
 //! The engine: claims rotations, carries out one effect at a time, and writes down what came of it.
 //!
 //! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
-//! at projects, [`guard`] says whether the database may be acted on, [`command`] is what people say.
+//! at projects, [`epoch`] says whether the database may be acted on, [`command`] is what people say.
 //! [`propose`] writes down what they want a project moved to once `preflight` has looked, [`intake`] what
 //! hooks bring; [`hint`] follows that and [`poll`] asks by itself, both through `candidate`; [`schedule`] only
 //! wakes the others.
-//! [`announce`] and [`remind`] write mails and webhooks, [`mail_sender`] sends the ones and [`dispatch`] the others.
+//! [`announce`] and [`remind`] write mails and webhooks, [`mail_sender`] sends the ones and [`webhook_sender`] the others.
 //! [`discover`] lists what the credentials can see. [`witness`] asks Atlas' event feed about rotations that have ended, `drift` about keys that somebody else has set.
 //! [`measured`] calls Atlas for all of them within its rate limits ([`waits`]).
 //! [`fleet`], [`why`] and [`metrics`] only look. All decisions about a rotation are

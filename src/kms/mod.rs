@@ -21,7 +21,6 @@ mod http;
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -176,6 +175,10 @@ pub enum SetupError {
 ///
 /// # Errors
 /// The cloud is not built in, or a setting cannot be used; see [`SetupError`].
+#[cfg_attr(
+    not(any(feature = "aws", feature = "azure", feature = "gcp")),
+    expect(clippy::needless_pass_by_value, reason = "a build with a cloud takes it apart")
+)]
 pub fn connect(name: &str, options: Kms) -> Result<Arc<dyn Connected>, SetupError> {
     match options.login.provider() {
         #[cfg(feature = "aws")]
@@ -204,7 +207,7 @@ const PROBE: [u8; 8] = *b"keywheel";
 /// The end of a lookup: what came of it, or that nothing came in time.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 async fn within<T>(
-    limit: Duration,
+    limit: std::time::Duration,
     service: &str,
     look: impl Future<Output = Result<T, KmsError>>,
 ) -> Result<T, KmsError> {

@@ -92,9 +92,9 @@ async fn a_postgres_that_cannot_be_used_says_what_to_do() {
          NOT NULL); INSERT INTO _sqlx_migrations VALUES (20240101, 'users', now(), true, '\\x00', 0)",
     )
     .await;
-    told(start(&theirs).await, &["20240101", "none of ours", "of its own"]);
+    told(start(&theirs).await, &["20240101", "not one of ours", "of its own"]);
     run(&theirs, "UPDATE _sqlx_migrations SET version = 1").await;
-    told(start(&theirs).await, &["migration 1", "none of ours"]);
+    told(start(&theirs).await, &["migration 1", "not one of ours"]);
 
     // A server that takes no writes.
     let standby = fresh("").await;

@@ -34,7 +34,7 @@ pub enum Announcement {
     NotDeployed,
 }
 
-/// The answer of [`next`].
+/// The answer of [`next`](super::next).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The rotation from now on.
