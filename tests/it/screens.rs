@@ -22,6 +22,10 @@ fn settings() -> insta::Settings {
         (r"/tmp/[\w./]+", "PATH"),
         (r"-?\b\d+ days", "N days"),
         (r"\b\d+(\.\d+)? ?(ms|s)\b", "SPAN"),
+        // How far the daemon has come when it is asked.
+        (r"\b\d+ audit rows", "N audit rows"),
+        (r"audit row \d+", "audit row N"),
+        (r"\b\d+ mails wait", "N mails wait"),
         // Columns are as wide as what was replaced.
         (r"─{2,}", "──"),
         (r" {2,}", "  "),
