@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::announce;
-use super::preflight::{self, Gathered, Subject};
+use super::preflight::{self, Gathered, Subject, Tags};
 use super::{ENGINE, Engine};
 use crate::atlas::AtlasApi;
 use crate::domain::preflight::{Check, Verdict};
@@ -65,9 +65,12 @@ async fn observe(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<O
     let (credential, group) = (&row.credential, &row.rotation.group_id);
     let timeout = engine.settings.request_timeout.get();
     let provider = row.rotation.provider;
+    // Read before Atlas is asked and not beside it: the database has few connections for steps, and a call to
+    // Atlas may take as long as it likes.
+    let tags = if extras.preflight { engine.store.environment_and_kms(group).await? } else { None };
     // A rate limit, or any other failure, of these endpoints says nothing about the key: it leaves a part unanswered.
     let (gathered, denied, clusters) = tokio::join!(
-        gather(engine, row, extras),
+        gather(engine, row, extras, tags.unwrap_or_default()),
         asked(extras.alerts, engine.atlas.network_denied(credential, group, timeout)),
         asked(extras.clusters, engine.atlas.cmk_clusters(credential, group, provider, timeout)),
     );
@@ -97,7 +100,12 @@ async fn asked<T>(
 }
 
 /// What the pre-flight checklist needs beside the observation itself, when it is asked for.
-async fn gather(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Option<Gathered>, StoreError> {
+async fn gather(
+    engine: &Engine,
+    row: &RotationRow,
+    extras: Extras,
+    tags: Tags,
+) -> Result<Option<Gathered>, StoreError> {
     if !extras.preflight {
         return Ok(None);
     }
@@ -105,8 +113,7 @@ async fn gather(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Op
     let place = &block.place;
     let subject = Subject { group_id, credential: &row.credential, new_key, place };
     // A project with an open rotation cannot be removed; were it gone, the rest is still checked.
-    let tags = async { Ok(engine.store.environment_and_kms(group_id).await?.unwrap_or_default()) };
-    preflight::gather(engine, subject, tags).await.map(Some)
+    preflight::gather(engine, subject, std::future::ready(Ok(tags))).await.map(Some)
 }
 
 async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> PatchReply {
