@@ -80,5 +80,16 @@ mod tests {
             assert!(wait_after(&failure(429, None), n, &pace, salt) >= Duration::from_secs(10));
             assert!(wait_after(&failure(429, None), n, &pace, salt) <= Duration::from_secs(96));
         }
+        // It grows to eight times the floor.
+        assert!(wait_after(&failure(429, None), 4, &pace, salt) >= Duration::from_secs(64));
+    }
+
+    #[test]
+    fn waits_of_rotations_and_of_attempts_are_spread() {
+        let pace = Pace::default();
+        let longest = Duration::from_secs(30);
+        let waits: Vec<Duration> = (0..64).map(|salt| backoff(9, &pace, salt)).collect();
+        assert!(waits.iter().any(|wait| *wait < longest) && waits.iter().any(|wait| *wait > longest));
+        assert_ne!(backoff(9, &pace, 7), backoff(10, &pace, 7));
     }
 }

@@ -3,7 +3,6 @@
 //! A missing reading is no reading: nothing is rolled back on it and nothing is completed. It can end
 //! a wait in one way only, when a deadline passes that must not pass in silence.
 
-use super::sight::skewed;
 use super::turn::Turn;
 use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::rotation::retry;
@@ -33,10 +32,9 @@ impl Turn {
 
     /// No PATCH is under way, so nothing is lost by waiting.
     fn blind_before(&mut self, failure: &Failure, until: Timestamp) {
-        let skew = self.r.observing.last.as_ref().is_some_and(skewed);
         match failure.class {
             Class::Gone => return self.finish(State::Failed, Some(Cause::Gone)),
-            _ if self.expired() && !skew => return self.finish(State::Expired, None),
+            _ if self.expired() => return self.finish(State::Expired, None),
             Class::Auth => self.r.hold = Some(Hold::AtlasAuth),
             _ => self.r.hold = Some(Hold::AtlasUnreachable),
         }
