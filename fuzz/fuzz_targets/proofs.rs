@@ -11,9 +11,9 @@ use std::sync::LazyLock;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use keywheel::config::hooks::SigningKey;
 use keywheel::domain::time::Timestamp;
 use keywheel::fuzzing::hooks::is_proven;
-use keywheel::webhook::Key;
 use keywheel::webhook::sign::signatures;
 use libfuzzer_sys::fuzz_target;
 
@@ -63,7 +63,7 @@ fuzz_target!(|data: &[u8]| {
             assert!(!believed(&format!("x-mms-signature: {tag}"), &other));
         }
         _ => {
-            let key = Key::new(bytes).expect("32 bytes are a key");
+            let key = SigningKey::new(bytes).expect("32 bytes are a key");
             let far = head.first_chunk::<2>().map_or(0, |far| i64::from(i16::from_le_bytes(*far)));
             let at = NOW + far;
             let id = format!("msg_{far}");

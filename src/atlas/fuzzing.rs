@@ -86,5 +86,5 @@ pub fn digest(
     let first = text(&session)?;
     key.accepted(&session, &answer);
     let next = key.current().unwrap_or(session);
-    Ok([first, text(&next)?])
+    Ok::<_, Unanswerable>([first, text(&next)?])
 }
