@@ -299,7 +299,13 @@ impl Search {
                 self.drive(Box::pin(async move { due(&engine).await })).await;
                 self.restart_where_scripted();
             }
+            let before = row.rotation.state;
             row = self.rotation(id).await;
+            // A command that cannot be followed at once leaves the page in force, and the deadlines begin with
+            // the observation that ends it.
+            if before == State::NeedsOperator && row.rotation.state != State::NeedsOperator {
+                self.world.inner().commanded = Some(now.max(first));
+            }
             let waits = people
                 .iter()
                 .any(|(_, _, verb)| !matches!(verb, OperatorVerb::Approve | OperatorVerb::Withdraw));
