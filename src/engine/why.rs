@@ -9,7 +9,7 @@ use super::command::CommandError;
 use crate::domain::key::KeyRef;
 use crate::domain::notice::Drifted;
 use crate::domain::policy::Policy;
-use crate::domain::preflight::failed;
+use crate::domain::preflight::{CheckName, failed};
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::state::{Hold, Rotation};
 use crate::domain::time::Timestamp;
@@ -142,6 +142,10 @@ fn open(rotation: &Rotation) -> Vec<String> {
         told.push(format!("It waits: {hold}."));
         if let Some(check) = failed(&rotation.observing.checks).filter(|_| hold == Hold::Preflight) {
             told.push(format!("The check {} fails: {}.", check.name, check.detail));
+        }
+        let clusters = rotation.observing.checks.iter().find(|check| check.name == CheckName::Clusters);
+        if let Some(check) = clusters.filter(|_| hold == Hold::ClustersUnknown) {
+            told.push(format!("{}.", check.detail));
         }
     }
     told.extend(rotation.cause.map(|cause| remedy(cause, rotation)));

@@ -187,7 +187,7 @@ fn late_apply(project: &str, _: &RotationFacts) -> (String, String) {
 fn not_deployed(project: &str, _: &RotationFacts) -> (String, String) {
     (
         format!("{project}: clusters have not taken up the new key yet"),
-        "The key is valid, but a cluster did not come back from its update in time.".to_owned(),
+        "The key is valid, but Keywheel did not see every cluster take it up in time.".to_owned(),
     )
 }
 

@@ -11,12 +11,12 @@ use keywheel::engine::command::{NewProject, OperatorVerb};
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{driver, metrics};
 use keywheel::sim::fault::{Fault, Kind};
-use keywheel::sim::world::Bucket;
+use keywheel::sim::world::{Bucket, KeyState};
 use keywheel::sim::{Sim, World};
 use keywheel::store::RotationRow;
 
 use crate::support::db::{Backend, TestDb};
-use crate::support::{TestApp, engine_at, group, new_key};
+use crate::support::{TestApp, engine_at, group, new_key, old_key};
 
 /// From the call after the first `skip` on, Atlas answers 429.
 fn drained(operation: &str, skip: u32, retry_after: Option<u64>) -> Fault {
@@ -73,12 +73,26 @@ async fn a_drained_bucket_before_the_patch_holds_it_until_the_clusters_answer() 
     driver::run_due(&test_app.engine).await.unwrap();
     let held = test_app.engine.rotation(row.rotation.id).await.unwrap();
     assert_eq!((held.rotation.state, test_app.patches().len()), (State::Approved, 0));
-    assert_eq!(held.rotation.hold.unwrap().as_str(), "atlas_unreachable");
+    assert_eq!(held.rotation.hold.unwrap().as_str(), "clusters_unknown");
     test_app.sim.with(|world| world.rate_limits.clear());
     let row = test_app.settle(&row).await;
     assert_eq!((row.rotation.state, test_app.patches()), (State::Completed, vec![new_key()]));
     assert_eq!(calls(&test_app.sim, "get_endpoints"), 1, "its Retry-After is not over");
     assert_eq!(verdict(&row, CheckName::Clusters).0, Verdict::Pass);
+}
+
+#[tokio::test]
+async fn a_drained_bucket_of_the_alerts_delays_a_rollback_and_does_not_prevent_it() {
+    let test_app = TestApp::new().await;
+    test_app.sim.with(|world| {
+        world.keys.insert(new_key(), KeyState::FailsOnNodes);
+        world.projects.get_mut(&group(1)).unwrap().change_while_invalid = true;
+        world.faults = vec![drained("get_alerts", 0, Some(600))];
+    });
+    let row = test_app.approved().await;
+    let row = test_app.settle(&row).await;
+    assert_eq!((row.rotation.state, test_app.held()), (State::RolledBack, old_key()));
+    assert_eq!(calls(&test_app.sim, "get_alerts"), 1);
 }
 
 #[tokio::test]
@@ -115,7 +129,7 @@ fn expected() -> Vec<Turn> {
             &["get_clusters", "get_endpoints", "get_ear", "patch_ear", "get_clusters", "get_ear"],
         ),
         turn("verifying", &reading),
-        turn("verifying", &["get_clusters", "get_ear", "get_clusters", "get_ear"]),
+        turn("verifying", &reading),
         turn("deploying", &reading),
         turn("deploying", &reading),
         turn("deploying", &reading),

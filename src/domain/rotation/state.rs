@@ -123,6 +123,8 @@ named! {
         ClockSkew = "clock_skew",
         /// A cluster is being repaired.
         ClusterRepairing = "cluster_repairing",
+        /// Atlas does not answer for the clusters, so that none may be assumed to be in order.
+        ClustersUnknown = "clusters_unknown",
         /// A line of the pre-flight checklist fails.
         Preflight = "preflight",
         /// Atlas cannot be read at the moment.

@@ -293,7 +293,11 @@ impl Judge {
                     matches!(to, S::Approved | S::Verifying | S::Superseded | S::Failed | S::NeedsOperator)
                 }
                 S::Verifying => {
-                    matches!(to, S::Deploying | S::RollingBack | S::Superseded | S::NeedsOperator)
+                    // The observation that verifies the key may be the one that shows the roll-out done.
+                    matches!(
+                        to,
+                        S::Deploying | S::Completed | S::RollingBack | S::Superseded | S::NeedsOperator
+                    )
                 }
                 S::Deploying => {
                     matches!(to, S::Completed | S::RollingBack | S::Superseded | S::NeedsOperator)

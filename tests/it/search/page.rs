@@ -27,7 +27,10 @@ const INVARIANTS: &[(&str, &str)] = &[
     ("I9", "The audit chain verifies, with an intent for each PATCH."),
     ("I10", "Every end is announced, in the transaction that writes it."),
     ("I11", "One vote for each person, or none."),
-    ("I13", "Nothing is asked before `Retry-After` is over."),
+    (
+        "I13",
+        "No endpoint set is asked before its own `Retry-After` is over, and only that of the configuration blinds a rotation.",
+    ),
     ("I14", "Due dates and deadlines come from recorded instants."),
     ("I16", "When the faults stop, the rotation ends, and what is recorded is what Atlas holds."),
 ];
@@ -102,6 +105,21 @@ const OVER_HTTP: &[(&str, &[&str])] = &[
             "no_token_is_asked_for_before_the_time_that_retry_after_names",
         ],
     ),
+    (
+        "A34",
+        &[
+            "a_drained_bucket_of_the_clusters_ends_no_rotation",
+            "a_wait_is_one_sets_one_projects_and_one_credentials",
+        ],
+    ),
+    (
+        "A35",
+        &[
+            "a_drained_bucket_before_the_patch_holds_it_until_the_clusters_answer",
+            "without_retry_after_a_wait_doubles_until_an_answer_comes",
+        ],
+    ),
+    ("A38", &["a_drained_bucket_of_the_alerts_delays_a_rollback_and_does_not_prevent_it"]),
 ];
 
 const DATABASE: &[Line] = &[

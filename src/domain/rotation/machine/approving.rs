@@ -66,7 +66,7 @@ impl Turn {
             return Some(Hold::BlockChanged);
         }
         match &look.clusters {
-            None => return Some(Hold::AtlasUnreachable),
+            None => return Some(Hold::ClustersUnknown),
             Some(clusters) if clusters.iter().any(|cluster| cluster.state == "REPAIRING") => {
                 return Some(Hold::ClusterRepairing);
             }

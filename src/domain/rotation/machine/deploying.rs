@@ -7,13 +7,13 @@ use crate::domain::rotation::outcome::{Cluster, Look};
 use crate::domain::rotation::state::{Cause, ClusterProgress, Deployed, State};
 
 impl Turn {
-    pub(super) fn begin_deploying(&mut self) {
+    pub(super) fn begin_deploying(&mut self, look: &Look) {
         self.r.state = State::Deploying;
         self.r.readings.valid_at = Some(self.now);
         self.r.rollout.since = Some(self.now);
         self.r.readings.false_since = None;
-        // The update may already be running: the next observation is not a cadence away.
-        self.observe_at_once();
+        // The observation that verified the key has noted the clusters too; another one at once tells nothing new.
+        self.roll_out(look.clusters.is_some());
     }
 
     pub(super) fn deploying(&mut self, look: &Look) {
@@ -33,7 +33,12 @@ impl Turn {
         if let Some(clusters) = &look.clusters {
             note_clusters(&mut self.r.rollout.clusters, clusters);
         }
-        let deployed = self.deployed(look.clusters.is_some());
+        self.roll_out(look.clusters.is_some());
+    }
+
+    /// Completes the rotation when the clusters have taken up the key, or waits for the next observation.
+    fn roll_out(&mut self, clusters_answered: bool) {
+        let deployed = self.deployed(clusters_answered);
         // `completed` says that the key works now, so its readings must be as good as at the beginning.
         let verified = self.r.readings.trues >= self.r.rules.verify.readings;
         match deployed {

@@ -47,7 +47,7 @@ use crate::domain::rotation::state::Rotation;
 use crate::domain::time::Timestamp;
 
 /// Counts changes of [`next`] that would decide a recorded outcome differently.
-pub const MACHINE_VERSION: i32 = 3;
+pub const MACHINE_VERSION: i32 = 4;
 
 /// How a claimed rotation goes on: always with an observation, unless Atlas asked not to be called yet.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -29,7 +29,7 @@ impl Turn {
             Sight::Old if self.may_be_stale() => self.rest_for_reading(),
             Sight::Old => self.reverted(),
             Sight::New => match self.read_with_clusters(look) {
-                Verification::Verified => self.begin_deploying(),
+                Verification::Verified => self.begin_deploying(look),
                 Verification::Pending if self.never_a_round() => self.need_operator(Cause::Unproven),
                 Verification::Pending => self.rest_for_reading(),
                 Verification::TimedOut => self.need_operator(Cause::Unproven),
@@ -50,8 +50,19 @@ impl Turn {
             // Alerts are asked for from the first false reading on, so this observation was too early.
             None if self.r.readings.false_since == Some(self.now) => self.observe_at_once(),
             None if self.guard_over() => self.need_operator(Cause::Unproven),
+            None if self.alerts_are_late() => self.begin_rolling_back(),
             None => self.rest_for_reading(),
         }
+    }
+
+    /// The alerts stay unanswered, and half of the guard is over.
+    ///
+    /// The other half is needed to put the old key back and to verify it, a crash in between included. A bad key shuts
+    /// the clusters down soon after the guard; a rollback because of an unreachable key service ends with a page and
+    /// with a key that worked before.
+    fn alerts_are_late(&self) -> bool {
+        let reserve = self.r.rules.verify.guard.get() / 2;
+        self.r.patching.guard_deadline.is_some_and(|deadline| self.now + reserve >= deadline)
     }
 
     fn read_with_clusters(&mut self, look: &Look) -> Verification {

@@ -117,7 +117,7 @@ fn clocks_may_differ_by_two_minutes_and_no_more() {
 #[test]
 fn a_cluster_that_is_repaired_or_not_seen_holds_the_patch() {
     for (clusters, hold) in [
-        (None, Some(Hold::AtlasUnreachable)),
+        (None, Some(Hold::ClustersUnknown)),
         (Some(vec![cluster("a", "IDLE"), cluster("b", "REPAIRING")]), Some(Hold::ClusterRepairing)),
         (Some(vec![cluster("a", "UPDATING")]), None),
     ] {

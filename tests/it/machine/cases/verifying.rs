@@ -19,7 +19,7 @@ fn as_many_true_readings_as_are_wanted_verify_a_key() {
     let readings = &step.rotation.readings;
     assert_eq!((readings.valid_at, readings.false_since), (Some(t(45)), None));
     assert_eq!(step.rotation.rollout.since, Some(t(45)));
-    assert!(matches!(step.effect, Effect::Look(extras) if extras.clusters));
+    assert_eq!(rests(&step), Some(t(75)));
     // An absent reading interrupts, and is no fall.
     let step = sees(&it, NEW, None, t(45));
     let readings = &step.rotation.readings;
@@ -95,8 +95,11 @@ fn a_bad_key_waits_for_the_alerts_that_tell_it_from_a_network() {
     // They were asked for and not answered.
     let waits = looks(&it, bad(t(100), None));
     assert_eq!((ends(&waits), rests(&waits)), ((State::Verifying, None), Some(t(115))));
+    // The second half of the guard is kept for the way back.
+    assert_eq!(ends(&looks(&it, bad(t(390) - TICK, None))), (State::Verifying, None));
+    assert_eq!(ends(&looks(&it, bad(t(390), None))), (State::RollingBack, None));
+    assert_eq!(ends(&looks(&it, bad(t(780) - TICK, None))), (State::RollingBack, None));
     assert_eq!(ends(&looks(&it, bad(t(780), None))), (State::NeedsOperator, Some(Cause::Unproven)));
-    assert_eq!(ends(&looks(&it, bad(t(780) - TICK, None))), (State::Verifying, None));
     // They were not asked for yet: the first false reading comes with the timeout.
     it.readings.false_since = None;
     let asks = looks(&it, bad(t(780), None));

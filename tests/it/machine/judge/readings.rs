@@ -23,16 +23,19 @@ impl Judge {
         let sent_at = self.sent.last().map_or(now, |it| it.at);
         let held = !look.seen.private_networking || now >= sent_at + verify.private_network_hold.get();
         let new = self.trues(Shown::New);
-        if to == S::Deploying && from != S::Deploying {
+        let verified = matches!(to, S::Deploying | S::Completed);
+        if verified && from != S::Deploying && from != to {
             rule!(new >= wanted, "I5: verified on {new} readings");
             rule!(held, "I5: verified before the nodes have reported");
         }
         if from == S::Verifying && self.last().shown == Shown::New && new >= wanted && held {
-            rule!(to == S::Deploying, "{to} although the key is verified");
+            rule!(verified, "{to} although the key is verified");
         }
         if to == S::Completed && from != to {
             rule!(new >= wanted, "I5: completed on {new} readings");
             self.rolled_out(after, now)?;
+            let seen = from == S::Deploying || after.rollout.deployed == Some(Deployed::Observed);
+            rule!(seen, "completed from {from} on {:?}", after.rollout.deployed);
         }
         if to == S::RolledBack && from != to {
             let good = self.trues(Shown::Old) > 0 && self.trues_of_either() >= wanted;
@@ -49,7 +52,16 @@ impl Judge {
                     (to, after.cause) == (S::NeedsOperator, Some(Cause::KmsUnreachable)),
                     "A25: {to} on a key service that is denied"
                 ),
-                (true, None) => rule!(to != S::RollingBack, "a rollback without the alerts"),
+                (true, None) => {
+                    let half = verify.guard.get() / 2;
+                    let late = self.guard.is_some_and(|guard| now + half >= guard && now < guard);
+                    let first = self.false_for(now).is_zero();
+                    rule!(late || to != S::RollingBack, "a rollback without the alerts");
+                    rule!(
+                        !late || first || to == S::RollingBack,
+                        "A38: {to}, and the alerts stay unanswered"
+                    );
+                }
                 (false, _) => rule!(
                     to == S::Verifying || after.cause == Some(Cause::Unproven),
                     "{to} after {:?} false, {} flaps",
