@@ -25,7 +25,7 @@ use crate::config::{Config, Sources};
 use crate::domain::address::is_loopback;
 use crate::domain::ids::GroupId;
 use crate::net::body::{self, BodyError};
-use crate::net::cause::root_cause;
+use crate::net::cause::{causes, root_cause};
 use crate::net::client;
 
 /// How long an answer may take: adding a project waits for Atlas.
@@ -258,7 +258,7 @@ impl Client {
 
 /// Whether the operating system refused the access, however it words that.
 fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| (*error).source()).any(|cause| {
+    causes(error).any(|cause| {
         cause
             .downcast_ref()
             .is_some_and(|cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied)

@@ -31,7 +31,8 @@ use url::Url;
 
 use super::error::{ErrorKind, KmsError};
 use super::{
-    Connected, Found, KeyService, KeyState, PROBE, SetupError, Unfit, Watched, from_seconds, within,
+    Connected, Found, KeyService, KeyState, PROBE, SetupError, Unfit, Watched, came_back, from_seconds,
+    within,
 };
 use crate::config::kms::{Kms, Login};
 use crate::domain::key::{KeyRef, Place, Provider};
@@ -181,11 +182,7 @@ impl Aws {
             .send()
             .await
             .map_err(|error| failure(&error, DECRYPT))?;
-        if opened.plaintext().map(AsRef::as_ref) == Some(&PROBE[..]) {
-            Ok(())
-        } else {
-            Err(KmsError::broken("what was decrypted is not what was encrypted"))
-        }
+        came_back(opened.plaintext().map(AsRef::as_ref))
     }
 }
 

@@ -204,6 +204,15 @@ pub fn connect(name: &str, options: Kms) -> Result<Arc<dyn Connected>, SetupErro
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 const PROBE: [u8; 8] = *b"keywheel";
 
+/// The last step of a probe: what was decrypted must be what was encrypted.
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+fn came_back(plain: Option<&[u8]>) -> Result<(), KmsError> {
+    if plain == Some(&PROBE[..]) {
+        return Ok(());
+    }
+    Err(KmsError::broken("what was decrypted is not what was encrypted"))
+}
+
 /// The end of a lookup: what came of it, or that nothing came in time.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 async fn within<T>(

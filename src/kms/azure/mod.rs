@@ -19,7 +19,8 @@ use url::Url;
 use super::error::{ErrorKind, KmsError};
 use super::http::{Http, KmsResponse, below, send};
 use super::{
-    Connected, Found, KeyService, KeyState, PROBE, SetupError, Unfit, Watched, from_seconds, within,
+    Connected, Found, KeyService, KeyState, PROBE, SetupError, Unfit, Watched, came_back, from_seconds,
+    within,
 };
 use crate::config::kms::Kms;
 use crate::domain::key::{AzureKey, KeyRef, Place, Provider};
@@ -195,11 +196,7 @@ impl Azure {
         let body = json!({ "alg": ALGORITHM, "value": value });
         let opened = self.ask(key, self.url(key, &[id, "decrypt"])?, Some(&body)).await?;
         let plain = opened["value"].as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-        if plain.as_deref() == Some(&PROBE[..]) {
-            Ok(())
-        } else {
-            Err(KmsError::broken("what was decrypted is not what was encrypted"))
-        }
+        came_back(plain.as_deref())
     }
 }
 
