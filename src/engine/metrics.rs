@@ -23,7 +23,7 @@ use crate::domain::project::Status;
 use crate::domain::rotation::outcome::EndpointSet;
 use crate::domain::rotation::state::State;
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::{MessageState, StoreError};
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Named = [(&'static str, String); 2];
@@ -205,12 +205,16 @@ async fn fleet(engine: &Engine, registry: &mut Registry, now: Timestamp) -> Resu
 async fn mails(engine: &Engine, registry: &mut Registry, now: Timestamp) -> Result<(), StoreError> {
     let counts = engine.store.mail_counts().await?;
     let outbox: Family<Labels<1>, Gauge> = Family::default();
-    for state in ["waiting", "sent", "failed", "unaddressed"] {
-        let count = counts.iter().find(|it| it.state == state).map_or(0, |it| it.mails);
+    for (state, count) in [
+        (MessageState::Waiting.as_str(), counts.waiting),
+        (MessageState::Sent.as_str(), counts.sent),
+        (MessageState::Failed.as_str(), counts.failed),
+        ("unaddressed", counts.unaddressed),
+    ] {
         outbox.get_or_create(&[("state", state)]).set(count);
     }
     registry.register("outbox_messages", "Mails by state; unaddressed: their project has no owner", outbox);
-    let oldest = counts.iter().find(|it| it.state == "waiting").map(|it| now.since(it.oldest));
+    let oldest = counts.oldest_waiting.map(|at| now.since(at));
     number(
         registry,
         "outbox_oldest_seconds",
@@ -230,9 +234,9 @@ async fn webhooks(engine: &Engine, registry: &mut Registry) -> Result<(), StoreE
     let disabled: Family<[(&'static str, String); 1], Gauge> = Family::default();
     for target in targets {
         let name = target.name();
-        for state in ["waiting", "sent", "failed"] {
+        for state in MessageState::ALL.iter().copied() {
             let count = counts.iter().find(|it| it.target == name && it.state == state);
-            let labels = [("target", name.to_owned()), ("state", state.to_owned())];
+            let labels = [("target", name.to_owned()), ("state", state.to_string())];
             messages.get_or_create(&labels).set(count.map_or(0, |it| it.webhooks));
         }
         disabled.get_or_create(&[("target", name.to_owned())]).set(i64::from(target.is_retired()));

@@ -46,8 +46,8 @@ pub use inspect::{TABLES, check_server_version};
 pub use keys::{KeyChange, KeySpan};
 pub use open::Access;
 pub use outbox::{
-    Channel, ClaimedMessage, Lane, MailCount, MessageEnd, NewOutbox, OutboxRow, UnreadableMessage,
-    WebhookCount,
+    Channel, ClaimedMessage, Lane, MailCounts, MessageEnd, MessageState, NewOutbox, OutboxRow,
+    UnreadableMessage, WebhookCount,
 };
 pub use projects::{Drift, ProjectFilter, ProjectWrite};
 pub use reminders::Reminder;

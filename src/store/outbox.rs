@@ -15,6 +15,7 @@ use super::lanes::Lane as Urgency;
 use super::types::storable;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{GroupId, OutboxId, RotationId};
+use crate::domain::named::named;
 use crate::domain::notice::{Content, UnreadableNotice};
 use crate::domain::time::Timestamp;
 
@@ -70,8 +71,8 @@ const NEXT: Sql = Sql::same(
     "SELECT MIN(next_try_at) FROM outbox WHERE state = 'waiting' AND recipient <> 'nobody' AND channel = 'mail'",
 );
 const COUNTS: Sql = Sql::same(
-    "SELECT CASE WHEN recipient = 'nobody' AND state = 'waiting' THEN 'unaddressed' ELSE state END AS state, COUNT(*) AS mails, \
-     MIN(created_at) AS oldest FROM outbox WHERE channel = 'mail' GROUP BY 1 ORDER BY 1",
+    "SELECT state, recipient = 'nobody' AS unaddressed, COUNT(*) AS mails, MIN(created_at) AS oldest FROM outbox \
+     WHERE channel = 'mail' GROUP BY 1, 2",
 );
 macro_rules! claim_webhook {
     ($lock:literal) => {
@@ -120,23 +121,25 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &HAS,
 ];
 
-/// How a row of the outbox leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Channel {
-    /// By mail.
-    Mail,
-    /// To a webhook target.
-    Webhook,
+named! {
+    /// How a row of the outbox leaves.
+    Channel, "channel of the outbox" {
+        /// By mail.
+        Mail = "mail",
+        /// To a webhook target.
+        Webhook = "webhook",
+    }
 }
 
-impl Channel {
-    /// The channel as it is stored.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Channel::Mail => "mail",
-            Channel::Webhook => "webhook",
-        }
+named! {
+    /// What became of a message so far.
+    MessageState, "state of a message" {
+        /// It is to be sent.
+        Waiting = "waiting",
+        /// The other side has taken it.
+        Sent = "sent",
+        /// It was refused for good, or given up.
+        Failed = "failed",
     }
 }
 
@@ -176,8 +179,8 @@ pub struct OutboxRow {
     pub message_id: String,
     /// The content as it is stored; a text that is no JSON is kept as a text.
     pub model: serde_json::Value,
-    /// `waiting`, `sent` or `failed`.
-    pub state: String,
+    /// What became of it so far.
+    pub state: MessageState,
     /// When its cause was written.
     pub created_at: Timestamp,
     /// While it waits: not before.
@@ -238,15 +241,19 @@ pub enum MessageEnd {
     Again(Timestamp),
 }
 
-/// Mails in one state.
-#[derive(Clone, Debug, FromRow)]
-pub struct MailCount {
-    /// `waiting`, `sent`, `failed`, or `unaddressed`: waiting, and the project has no owner.
-    pub state: String,
-    /// How many.
-    pub mails: i64,
-    /// When the oldest was written.
-    pub oldest: Timestamp,
+/// How many mails are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MailCounts {
+    /// To be sent.
+    pub waiting: i64,
+    /// Taken by the server.
+    pub sent: i64,
+    /// Refused or given up.
+    pub failed: i64,
+    /// To be sent, if the project had an owner.
+    pub unaddressed: i64,
+    /// When the oldest mail that waits to be sent was written.
+    pub oldest_waiting: Option<Timestamp>,
 }
 
 /// What waits for one webhook target.
@@ -263,12 +270,12 @@ pub struct Lane {
 }
 
 /// Webhooks of one target in one state.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct WebhookCount {
     /// The target's name.
     pub target: String,
-    /// `waiting`, `sent` or `failed`.
-    pub state: String,
+    /// What became of them so far.
+    pub state: MessageState,
     /// How many.
     pub webhooks: i64,
 }
@@ -297,18 +304,14 @@ impl TryFrom<MessageRow> for OutboxRow {
     fn try_from(row: MessageRow) -> Result<Self, StoreError> {
         Ok(Self {
             model: serde_json::from_str(&row.model).unwrap_or(serde_json::Value::String(row.model)),
-            channel: match row.channel.as_str() {
-                "mail" => Channel::Mail,
-                "webhook" => Channel::Webhook,
-                _ => return Err(StoreError::corrupt("outbox", "channel", row.id)),
-            },
+            channel: row.channel.parse().map_err(|_| StoreError::corrupt("outbox", "channel", row.id))?,
             id: OutboxId(row.id),
             kind: row.kind,
             group_id: row.group_id,
             rotation_id: row.rotation_id.map(RotationId),
             recipient: row.recipient,
             message_id: row.message_id,
-            state: row.state,
+            state: row.state.parse().map_err(|_| StoreError::corrupt("outbox", "state", row.id))?,
             created_at: row.created_at,
             next_try_at: row.next_try_at,
             attempts: row.attempts,
@@ -445,9 +448,9 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let (state, next) = match end {
-            MessageEnd::Sent => ("sent", now),
-            MessageEnd::Failed => ("failed", now),
-            MessageEnd::Again(at) => ("waiting", *at),
+            MessageEnd::Sent => (MessageState::Sent, now),
+            MessageEnd::Failed => (MessageState::Failed, now),
+            MessageEnd::Again(at) => (MessageState::Waiting, *at),
         };
         let sent_at = Some(now).filter(|_| *end == MessageEnd::Sent);
         let (id, token) = (mail.row.id.0, mail.token);
@@ -457,7 +460,7 @@ impl Store {
                 each!(tx, ENDED, |conn, text| sqlx::query(text)
                     .bind(id)
                     .bind(token)
-                    .bind(state)
+                    .bind(state.as_str())
                     .bind(reply.as_str())
                     .bind(next)
                     .bind(sent_at)
@@ -484,8 +487,22 @@ impl Store {
     ///
     /// # Errors
     /// What the database answered.
-    pub async fn mail_counts(&self) -> Result<Vec<MailCount>, StoreError> {
-        Ok(read!(self, COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?)
+    pub async fn mail_counts(&self) -> Result<MailCounts, StoreError> {
+        type Row = (String, bool, i64, Timestamp);
+        let rows: Vec<Row> = read!(self, COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let mut counts = MailCounts::default();
+        for (state, unaddressed, mails, oldest) in rows {
+            let unknown = |_| StoreError::corrupt("outbox", "state", &state);
+            match state.parse().map_err(unknown)? {
+                MessageState::Waiting if unaddressed => counts.unaddressed = mails,
+                MessageState::Waiting => {
+                    (counts.waiting, counts.oldest_waiting) = (mails, Some(oldest));
+                }
+                MessageState::Sent => counts.sent += mails,
+                MessageState::Failed => counts.failed += mails,
+            }
+        }
+        Ok(counts)
     }
 
     /// The most urgent webhook for `target` that is due, for this process alone until `patience` is over.
@@ -569,7 +586,7 @@ impl Store {
                 each!(tx, ENDED, |conn, text| sqlx::query(text)
                     .bind(id)
                     .bind(token)
-                    .bind("failed")
+                    .bind(MessageState::Failed.as_str())
                     .bind(reply.as_str())
                     .bind(now)
                     .bind(None::<Timestamp>)
@@ -592,6 +609,13 @@ impl Store {
     /// # Errors
     /// What the database answered.
     pub async fn webhook_counts(&self) -> Result<Vec<WebhookCount>, StoreError> {
-        Ok(read!(self, WEBHOOK_COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?)
+        type Row = (String, String, i64);
+        let rows: Vec<Row> =
+            read!(self, WEBHOOK_COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let count = |(target, state, webhooks): Row| {
+            let unknown = |_| StoreError::corrupt("outbox", "state", &state);
+            Ok(WebhookCount { target, state: state.parse().map_err(unknown)?, webhooks })
+        };
+        rows.into_iter().map(count).collect()
     }
 }

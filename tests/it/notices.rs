@@ -143,7 +143,7 @@ fn the_schema_of_the_events_refuses_what_is_no_event() {
         recipient: "ops".to_owned(),
         message_id: "msg_1".to_owned(),
         model: row.model.clone(),
-        state: "waiting".to_owned(),
+        state: keywheel::store::MessageState::Waiting,
         created_at: row.created_at,
         next_try_at: row.created_at,
         attempts: 0,

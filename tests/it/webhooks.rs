@@ -19,7 +19,7 @@ use keywheel::mail::Smtp;
 use keywheel::secret::{Secret, SecretUrl};
 use keywheel::sim::world::KeyState;
 use keywheel::sim::{Sim, World};
-use keywheel::store::{Channel, OutboxRow};
+use keywheel::store::{Channel, MessageState, OutboxRow};
 use keywheel::webhook::Target;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -261,13 +261,14 @@ async fn a_target_that_asks_for_patience_gets_it_within_bounds() {
     dispatch.round().await.unwrap();
     let rows = it.rows().await;
     assert!(
-        rows.iter().all(|row| row.state == "sent" || row.last_reply.as_deref() == Some("429 slow down")),
+        rows.iter()
+            .all(|row| row.state == MessageState::Sent || row.last_reply.as_deref() == Some("429 slow down")),
         "{rows:?}"
     );
     it.clock.advance(6 * DAY);
     dispatch.round().await.unwrap();
     let rows = it.rows().await;
-    assert!(rows.iter().all(|row| row.state != "waiting"), "{rows:?}");
+    assert!(rows.iter().all(|row| row.state != MessageState::Waiting), "{rows:?}");
 }
 
 #[tokio::test]
@@ -315,7 +316,7 @@ async fn a_target_that_is_gone_is_left_alone_until_it_is_configured_again() {
         assert_eq!((first.state.as_str(), second.state.as_str()), ("failed", "failed"));
         assert!(first.last_reply.as_deref().unwrap().contains("answered 410"), "{first:?}");
         assert_eq!(second.last_reply.as_deref(), Some("410 retired"));
-        assert!(of("other").iter().all(|row| row.state == "sent"), "{rows:?}");
+        assert!(of("other").iter().all(|row| row.state == MessageState::Sent), "{rows:?}");
         assert_eq!(it.audited("webhook.disabled").await, ["webhook/ops"]);
         let text = metrics::scrape(&it.engine).await.unwrap();
         assert!(text.contains("keywheel_webhook_disabled{target=\"ops\"} 1"), "{text}");
@@ -326,11 +327,11 @@ async fn a_target_that_is_gone_is_left_alone_until_it_is_configured_again() {
         assert_eq!((receiver.received().len(), other.received().len()), (2, 3));
         if backend == Backend::Postgres {
             // Another daemon may know a fixed one.
-            assert_eq!(it.rows().await.iter().filter(|row| row.state == "waiting").count(), 1);
+            assert_eq!(it.rows().await.iter().filter(|row| row.state == MessageState::Waiting).count(), 1);
             it.clock.advance(Duration::from_mins(10));
             dispatch.round().await.unwrap();
         }
-        assert!(it.rows().await.iter().all(|row| row.state != "waiting"));
+        assert!(it.rows().await.iter().all(|row| row.state != MessageState::Waiting));
         it.configure(&targets);
         it.reject().await;
         dispatch.round().await.unwrap();
@@ -353,7 +354,7 @@ async fn a_daemon_that_was_told_410_ends_nothing_that_another_can_deliver() {
     other.webhooks.replace(vec![Target::new(&options("ops", &fixed.url())).unwrap()]);
     WebhookSender::new(other).round().await.unwrap();
     assert_eq!((receiver.received().len(), fixed.received().len()), (1, 1));
-    assert_eq!(it.rows().await[1].state, "sent");
+    assert_eq!(it.rows().await[1].state, MessageState::Sent);
 }
 
 #[tokio::test]
@@ -436,7 +437,7 @@ async fn a_certificate_of_ones_own_is_trusted_where_it_is_named() {
         it.propose().await;
         it.dispatch().round().await.unwrap();
         let row = it.row().await;
-        assert_eq!(row.state, wanted, "{row:?}");
+        assert_eq!(row.state.as_str(), wanted, "{row:?}");
         assert!(trusted || row.last_reply.as_deref().unwrap().contains("certificate"), "{row:?}");
     }
 }
@@ -455,7 +456,7 @@ async fn the_rows_of_a_target_that_was_removed_end_and_say_why() {
         if backend == Backend::Postgres {
             // Another daemon may know it already.
             dispatch.round().await.unwrap();
-            assert_eq!(it.rows().await[0].state, "waiting");
+            assert_eq!(it.rows().await[0].state, MessageState::Waiting);
             it.clock.advance(Duration::from_mins(10));
         }
         dispatch.round().await.unwrap();
@@ -573,7 +574,7 @@ async fn a_target_that_hangs_holds_up_neither_mails_nor_other_targets() {
     sending.await.unwrap();
     mailing.await.unwrap();
     let rows = it.rows().await;
-    assert!(rows.iter().all(|row| row.state == "sent"), "{rows:?}");
+    assert!(rows.iter().all(|row| row.state == MessageState::Sent), "{rows:?}");
 }
 
 #[tokio::test]
@@ -687,7 +688,7 @@ async fn mails_and_webhooks_are_claimed_apart() {
         let minute = Duration::from_mins(1);
         assert_eq!(store.next_mail().await.unwrap(), None);
         assert!(store.claim_mail(now, minute).await.unwrap().is_none());
-        assert_eq!(store.mail_counts().await.unwrap()[0].state, "unaddressed");
+        assert_eq!(store.mail_counts().await.unwrap().unaddressed, 1);
         let claimed = store.claim_webhook("ops", now, minute).await.unwrap().unwrap();
         assert_eq!((claimed.row.recipient.as_str(), claimed.row.channel), ("ops", Channel::Webhook));
         assert!(store.claim_webhook("ops", now, minute).await.unwrap().is_none());

@@ -180,7 +180,7 @@ impl Notice {
         }
     }
 
-    fn read(kind: Kind, model: &Value) -> Result<Self, String> {
+    fn read(kind: Kind, model: &Value) -> Result<Self, BadMember> {
         Ok(match kind {
             Kind::ApprovalRequested => Self::ApprovalRequested(read_checked(model)?),
             Kind::AutoApproved => Self::AutoApproved(read_checked(model)?),
@@ -208,21 +208,21 @@ impl Notice {
 }
 
 /// Reads a struct; the error names the member.
-fn read<T: DeserializeOwned>(model: &Value) -> Result<T, String> {
-    serde_path_to_error::deserialize(model).map_err(|error| match error.path().to_string().as_str() {
-        "." => error.inner().to_string(),
-        path => format!("{path}: {}", error.inner()),
+fn read<T: DeserializeOwned>(model: &Value) -> Result<T, BadMember> {
+    serde_path_to_error::deserialize(model).map_err(|error| BadMember {
+        path: error.path().iter().next().map(|_| error.path().to_string()),
+        why: error.into_inner().to_string(),
     })
 }
 
 /// The rotation is read by itself first: an error in a flattened part names no member.
-fn read_checked(model: &Value) -> Result<CheckedRotation, String> {
+fn read_checked(model: &Value) -> Result<CheckedRotation, BadMember> {
     read::<RotationFacts>(model)?;
     read(model)
 }
 
 /// A model that names a rotation states one.
-fn read_invalid(model: &Value) -> Result<CurrentKeyInvalid, String> {
+fn read_invalid(model: &Value) -> Result<CurrentKeyInvalid, BadMember> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Which {
@@ -232,6 +232,24 @@ fn read_invalid(model: &Value) -> Result<CurrentKeyInvalid, String> {
         Some(_) => CurrentKeyInvalid::Rotation(read(model)?),
         None => CurrentKeyInvalid::Project(read(model)?),
     })
+}
+
+/// A member that is missing or has another type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadMember {
+    /// Where it is in the model; none when the model is no object at all, or lacks it at the top.
+    pub path: Option<String>,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl std::fmt::Display for BadMember {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{path}: {}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
 }
 
 /// A notice that a stored model does not hold.
@@ -246,7 +264,7 @@ pub enum UnreadableNotice {
         /// The row's kind.
         kind: Kind,
         /// The member and what is wrong with it.
-        why: String,
+        why: BadMember,
     },
 }
 

@@ -13,7 +13,7 @@ mod status;
 mod stream;
 mod views;
 
-use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonDataError, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,7 @@ use super::Web;
 use super::problem::Problem;
 use crate::api::Page;
 use crate::api::problem::Code;
+use crate::net::cause::causes;
 
 /// Everything but the streams, which outlive any time limit.
 pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
@@ -89,20 +90,20 @@ impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         match rejection {
             JsonRejection::BytesRejection(rejection) => rejection.into(),
-            JsonRejection::JsonDataError(error) => {
-                let text = error.body_text();
-                // The extractor puts the path of the field before the parser's words.
-                let text = text.split_once("target type: ").map_or(text.as_str(), |(_, rest)| rest);
-                match text.split_once(": ") {
-                    Some((field, rule)) if field != "." && !field.contains(' ') => {
-                        Problem::invalid(field, rule)
-                    }
-                    Some((".", rule)) => Problem::new(Code::Invalid, format!("body: {rule}")),
-                    _ => Problem::new(Code::Invalid, format!("body: {text}")),
-                }
-            }
+            JsonRejection::JsonDataError(error) => unfit(&error),
             other => Problem::malformed(other.status(), other.body_text()),
         }
+    }
+}
+
+/// The extractor wraps the parser's error, which knows the path of the member.
+fn unfit(error: &JsonDataError) -> Problem {
+    let parsed =
+        causes(error).find_map(|cause| cause.downcast_ref::<serde_path_to_error::Error<serde_json::Error>>());
+    match parsed.map(|it| (it.path(), it.inner().to_string())) {
+        Some((path, rule)) if path.iter().len() > 0 => Problem::invalid(&path.to_string(), rule),
+        Some((_, rule)) => Problem::new(Code::Invalid, format!("body: {rule}")),
+        None => Problem::new(Code::Invalid, format!("body: {}", error.body_text())),
     }
 }
 

@@ -34,7 +34,6 @@ async fn show(State(web): State<Web>) -> Result<Json<FleetStatus>, Problem> {
     });
     let urgent = fleet.urgent.iter().map(|(_, it)| views::project(it, &engine.settings.policy, now));
     let mails = engine.store.mail_counts().await?;
-    let mails = |state: &str| mails.iter().find(|it| it.state == state).map_or(0, |it| it.mails);
     Ok(Json(FleetStatus {
         at: now,
         database: views::database(engine.epoch.shown()),
@@ -43,10 +42,6 @@ async fn show(State(web): State<Web>) -> Result<Json<FleetStatus>, Problem> {
         without_owner: fleet.without_owner,
         next_due: urgent.collect(),
         open_rotations: open.collect(),
-        mails: MailCounts {
-            waiting: mails("waiting"),
-            failed: mails("failed"),
-            unaddressed: mails("unaddressed"),
-        },
+        mails: MailCounts { waiting: mails.waiting, failed: mails.failed, unaddressed: mails.unaddressed },
     }))
 }

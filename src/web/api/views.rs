@@ -12,7 +12,7 @@ use crate::domain::time::Timestamp;
 use crate::engine::discover;
 use crate::engine::epoch;
 use crate::engine::intake::Tally;
-use crate::store::{self, KeySpan, OutboxRow, RotationRow, WitnessEvent};
+use crate::store::{self, KeySpan, MessageState, OutboxRow, RotationRow, WitnessEvent};
 
 pub(super) fn project(it: &project::Project, defaults: &Policy, now: Timestamp) -> Project {
     Project {
@@ -163,14 +163,14 @@ pub(super) fn audit(it: store::AuditEntry) -> AuditEntry {
 pub(super) fn mail(it: OutboxRow) -> Mail {
     Mail {
         id: it.id,
-        channel: it.channel.as_str().to_owned(),
+        channel: it.channel.to_string(),
         kind: it.kind,
         group_id: it.group_id,
         rotation_id: it.rotation_id,
         recipient: it.recipient,
         message_id: it.message_id,
-        next_try_at: Some(it.next_try_at).filter(|_| it.state == "waiting"),
-        state: it.state,
+        next_try_at: Some(it.next_try_at).filter(|_| it.state == MessageState::Waiting),
+        state: it.state.to_string(),
         created_at: it.created_at,
         attempts: it.attempts,
         last_tried_at: it.last_tried_at,
