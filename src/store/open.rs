@@ -62,7 +62,9 @@ impl Store {
         let options = options.read_only(true);
         let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
         let urgent = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        let writer = Writer::start(write.clone());
+        let writer = Writer::start(write.clone()).map_err(|error| {
+            StoreError::Unusable(format!("the writer's thread cannot be started: {error}"))
+        })?;
         Ok(Store::Sqlite { write, read, urgent, lock, writer })
     }
 

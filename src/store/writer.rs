@@ -1,5 +1,8 @@
 //! SQLite's one writer: a task that owns the writing connection and commits many pieces at once.
 //!
+//! The task has a thread of its own. Each statement of a piece would otherwise wait behind every request
+//! that the daemon's threads have to answer first, and a flood of them would hold up a roll-back.
+//!
 //! Work waits in lanes. The writer opens a transaction for the first piece, adds what has arrived
 //! meanwhile, each behind a savepoint of its own, and commits them together; what arrives during the
 //! commit is the next group. It never waits for company. Nobody is answered before the commit: an
@@ -59,14 +62,12 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the task that writes with the connection of `pool`.
-    pub(super) fn start(pool: SqlitePool) -> Self {
+    pub(super) fn start(pool: SqlitePool) -> std::io::Result<Self> {
         let (queue, inbox) = mpsc::unbounded_channel();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "it ends with its store, and closing the store waits for it"
-        )]
-        tokio::spawn(Queue { inbox, lanes: Lanes::default(), stopping: None }.run(pool));
-        Self { queue }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let work = Queue { inbox, lanes: Lanes::default(), stopping: None }.run(pool);
+        std::thread::Builder::new().name("writer".to_owned()).spawn(move || runtime.block_on(work))?;
+        Ok(Self { queue })
     }
 
     /// Has `piece` run when it is its lane's turn.
