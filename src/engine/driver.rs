@@ -24,6 +24,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The same where other daemons may give back what they held.
 const LONGEST_SLEEP_SHARED: Duration = Duration::from_secs(1);
 
+/// One claim beyond the slots for so many of them, where no other daemon could run the rotation instead: a
+/// slot that comes free continues at once, not after the durable write of a claim.
+const SLOTS_PER_CLAIM_AHEAD: usize = 4;
+
 /// How long it waits for more of the same after it was woken.
 const GATHER: Duration = Duration::from_millis(5);
 
@@ -33,10 +37,10 @@ const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Claims and steps until `stop`; then waits for the running steps to park. Ends by itself only when
 /// a newer program has changed the database's schema: nothing may be done to it any more.
 pub async fn run(engine: Engine, stop: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(engine.settings.slots));
+    let slots = Slots::of(&engine);
     let steps = TaskTracker::new();
     while !stop.is_cancelled() {
-        let longest = match claim(&engine, &slots, &steps).await {
+        let longest = match claim(&engine, &slots, &steps, &stop).await {
             Ok(longest) => longest,
             Err(error @ StoreError::NewerSchema { .. }) => {
                 tracing::error!(error = %error, "this daemon is too old for its database and stops acting");
@@ -58,11 +62,34 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     steps.wait().await;
 }
 
-/// Claims what is due and free slots allow; says how long nothing more will be due.
-async fn claim(engine: &Engine, slots: &Arc<Semaphore>, steps: &TaskTracker) -> Result<Duration, StoreError> {
+/// How many rotations are claimed, and how many of them run.
+#[derive(Clone)]
+struct Slots {
+    claimed: Arc<Semaphore>,
+    running: Arc<Semaphore>,
+}
+
+impl Slots {
+    fn of(engine: &Engine) -> Self {
+        let running = engine.settings.slots;
+        let ahead = if engine.store.is_shared() { 0 } else { running / SLOTS_PER_CLAIM_AHEAD };
+        Self {
+            claimed: Arc::new(Semaphore::new(running + ahead)),
+            running: Arc::new(Semaphore::new(running)),
+        }
+    }
+}
+
+/// Claims due rotations for the free slots, and some ahead. Returns how long nothing more will be due.
+async fn claim(
+    engine: &Engine,
+    slots: &Slots,
+    steps: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Duration, StoreError> {
     let now = engine.clock.now();
     let longest = if engine.store.is_shared() { LONGEST_SLEEP_SHARED } else { LONGEST_SLEEP };
-    let free = slots.available_permits();
+    let free = slots.claimed.available_permits();
     if free == 0 {
         return Ok(longest);
     }
@@ -72,30 +99,43 @@ async fn claim(engine: &Engine, slots: &Arc<Semaphore>, steps: &TaskTracker) -> 
     let rows = engine.store.claim(now, free, engine.settings.lease()).await?;
     let full = rows.len() == free;
     for row in rows {
-        let Ok(permit) = Arc::clone(slots).try_acquire_owned() else { break };
-        let engine = engine.clone();
+        let Ok(claimed) = Arc::clone(&slots.claimed).try_acquire_owned() else { break };
         // Everything that is logged on the way carries these.
         let span = tracing::info_span!(
             "rotation", rotation.id = %row.rotation.id, project.id = %row.rotation.group_id
         );
-        let step = async move {
-            if let Err(error) = work(&engine, &row, AFTER_FAILURE).await {
-                tracing::error!(
-                    rotation.id = %row.rotation.id,
-                    error = %error,
-                    "step not recorded; nothing is sent for this rotation before one is"
-                );
-            }
-            drop(permit);
+        let (engine, running, stop) = (engine.clone(), Arc::clone(&slots.running), stop.clone());
+        let work = async move {
+            in_slot(&engine, running, &row, &stop).await;
+            drop(claimed);
             engine.rotations_due.notify_one();
         };
-        steps.spawn(step.instrument(span));
+        steps.spawn(work.instrument(span));
     }
     if full {
         return Ok(Duration::ZERO);
     }
     let next = engine.store.next_wake(now).await?;
     Ok(next.map_or(longest, |at| now.until(at).clamp(Duration::from_millis(10), longest)))
+}
+
+/// Steps a claimed rotation as soon as a slot is free. A claim that could run out before that is given back,
+/// and so is one that has not begun when the daemon stops.
+async fn in_slot(engine: &Engine, running: Arc<Semaphore>, row: &RotationRow, stop: &CancellationToken) {
+    let patience = engine.settings.lease() / 3;
+    let slot = tokio::select! {
+        biased;
+        slot = tokio::time::timeout(patience, running.acquire_owned()) => slot,
+        () = stop.cancelled() => return release(engine, row).await,
+    };
+    let Ok(_slot) = slot else { return release(engine, row).await };
+    if let Err(error) = work(engine, row, AFTER_FAILURE).await {
+        tracing::error!(
+            rotation.id = %row.rotation.id,
+            error = %error,
+            "step not recorded; nothing is sent for this rotation before one is"
+        );
+    }
 }
 
 /// Steps one claimed rotation. Whatever comes of it, the claim is not kept for nothing: after a
@@ -110,10 +150,14 @@ async fn work(engine: &Engine, row: &RotationRow, pause: Duration) -> Result<(),
         #[expect(clippy::disallowed_methods, reason = "two seconds at most, with the claim still held")]
         tokio::time::sleep(pause).await;
     }
+    release(engine, row).await;
+    if overtaken { Ok(()) } else { Err(error) }
+}
+
+async fn release(engine: &Engine, row: &RotationRow) {
     if let Err(error) = engine.store.release(row).await {
         tracing::warn!(rotation.id = %row.rotation.id, error = %error, "claim not released, it runs out by itself");
     }
-    if overtaken { Ok(()) } else { Err(error) }
 }
 
 /// Steps everything that is due now and returns when nothing is left to do at this instant.
