@@ -48,7 +48,7 @@ use lookups::LookUps;
 pub use demo::demo;
 pub use doctor::{Accept, doctor};
 
-/// How long a stop waits for steps to park and replies to leave.
+/// How long a shutdown waits for steps to park and responses to leave.
 const DRAIN: Duration = Duration::from_secs(45);
 
 /// Rotations stepped at the same time.
@@ -63,7 +63,7 @@ impl TokenBudget for Budget {
             match self.0.take_token_request(credential, now).await {
                 Ok(taken) => taken,
                 Err(error) => {
-                    // Uncounted is not allowed: without the database nothing may be asked for.
+                    // Every token request must be counted: while the database fails, none is sent.
                     tracing::error!(error = %error, "a log-in cannot be counted");
                     Err(now + Duration::from_secs(10))
                 }
@@ -73,7 +73,7 @@ impl TokenBudget for Budget {
 }
 
 async fn open(config: &Config, access: Access) -> anyhow::Result<Store> {
-    // Mail addresses and token hashes lie there; a folder that is there already keeps its mode.
+    // The folder holds mail addresses and token hashes. An existing folder keeps its mode.
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
     made.with_context(|| {
         format!(
@@ -116,12 +116,12 @@ fn smtp(config: &Config) -> anyhow::Result<Option<Smtp>> {
     Ok(Some(Smtp::new(url, &mail.from, mail.ca_file.as_deref())?))
 }
 
-/// Where webhooks go.
+/// The webhook targets.
 fn webhooks(config: &Config) -> anyhow::Result<Vec<Target>> {
     config.webhooks.iter().map(|it| Ok(Target::new(it)?)).collect()
 }
 
-/// The hooks as they are configured now, counted from now on.
+/// The configured hooks, registered with the intake, which counts their events.
 fn hooks(engine: &Engine, config: &Config) -> anyhow::Result<Hooks> {
     let hooks = Hooks::new(&config.hooks)?;
     let named = config.hooks.iter().map(|hook| (hook.name.clone(), hook.sender.kind()));
@@ -146,7 +146,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     }
     store.check_schema().await?;
     if matches!(store, Store::Sqlite { .. }) {
-        // The lock file proves that the holder of a claim is gone.
+        // This daemon holds the lock file, so the holder of any stored claim is gone.
         store.clear_leases().await?;
     }
     std::fs::create_dir_all(&config.data_dir)
@@ -154,7 +154,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     let guard = EpochWatch::new(doctor::mark_file(config))?;
     guard.start(&store, SystemClock.now()).await?;
     match guard.record(&store, SystemClock.now()).await {
-        // A database in doubt is served, so that people can look at it.
+        // A database in doubt is served, so that operators can inspect it.
         Err(_) if guard.in_doubt() => {}
         recorded => recorded?,
     }
@@ -164,7 +164,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     let smtp = smtp(config)?;
     engine.webhooks.replace(webhooks(config)?);
     let hooks = Arc::new(LiveHooks::new(hooks(&engine, config)?));
-    // The policy may be another one than when the next reminders were computed.
+    // The policy may have changed since the next reminders were computed.
     engine.store.look_at_all_reminders(SystemClock.now()).await?;
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
         format!("server.listen {} cannot be used; choose a free port", config.server.listen)
@@ -187,7 +187,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
         let (serving, path) = (listener::serve(listener, app, Origin::local, shutdown.clone()), path.clone());
         shutdown.spawn_named("socket", async move {
             serving.await;
-            // A socket left behind is not in the way of the next start, only untidy.
+            // A leftover socket does not block the next start: `local_socket` replaces it.
             let _ = std::fs::remove_file(path);
         });
     }
@@ -220,8 +220,9 @@ fn local_socket(path: &Path) -> anyhow::Result<UnixListener> {
         );
     }
     let made = || {
-        // Bound inside a folder of ours and moved when its mode is set, so that nobody else could
-        // ever connect. Its short name keeps the path within what a socket may have.
+        // Bound inside a private folder and moved once its mode is set, so that no other user can
+        // connect in between. The folder's short name keeps the path within the limit of a socket
+        // address.
         let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let private = tempfile::Builder::new().prefix(".s").rand_bytes(4).tempdir_in(folder)?;
         let first = private.path().join("s");
@@ -235,10 +236,10 @@ fn local_socket(path: &Path) -> anyhow::Result<UnixListener> {
     })
 }
 
-/// Runs the daemon until it is told to end. SIGHUP reads `sources` again.
+/// Runs the daemon until SIGTERM or SIGINT. SIGHUP reads `sources` again.
 ///
 /// # Errors
-/// Says what could not be started.
+/// Fails when a part of the daemon cannot be started; the error names it.
 pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -250,7 +251,7 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     }
     let shutdown = Shutdown::new();
     shutdown.listen()?;
-    // Asked for before anybody is told that we are here: a SIGHUP that came earlier would end us.
+    // Installed before readiness is reported: without a handler, SIGHUP ends the process.
     let hangups = reload::hangups()?;
     let Running { engine, address, smtp, hooks, lookups } = start(&loaded.config, &shutdown).await?;
     tracing::info!(address = %address, "keywheel serves");
@@ -268,17 +269,18 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     Ok(code)
 }
 
-/// Brings the database to this version's schema; the text says what was done.
+/// Migrates the database to this version's schema; returns a sentence with the result.
 ///
 /// # Errors
-/// A database newer than this program is left as it is.
+/// Fails when the database cannot be opened or migrated. A database newer than this program is left as
+/// it is.
 pub async fn migrate(config: Config) -> anyhow::Result<String> {
     let store = open(&config, Access::Beside).await?;
     store.migrate().await?;
     Ok(format!("the database is at schema {}", crate::store::known_version()))
 }
 
-/// A database that a command beside the daemon uses; created when it does not exist.
+/// The database for a command beside the daemon; created when it does not exist.
 async fn beside(config: &Config) -> anyhow::Result<Store> {
     let store = open(config, Access::Beside).await?;
     match store.check_schema().await {
@@ -288,7 +290,8 @@ async fn beside(config: &Config) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-/// A database that is there: an empty one made on the spot would answer for another.
+/// An existing database. A missing file is refused: an empty database, created on the spot, would answer
+/// in place of the daemon's.
 async fn existing(config: &Config) -> anyhow::Result<Store> {
     if let Some(file) = config.database.url.expose().strip_prefix("sqlite:")
         && !Path::new(file).exists()
@@ -300,21 +303,21 @@ async fn existing(config: &Config) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-/// The user of this process, named as the local socket would name them.
+/// The user of this process, in the form that the local socket records.
 fn actor() -> String {
     use std::os::unix::fs::MetadataExt;
     let user = match std::fs::metadata("/proc/self") {
         Ok(own) => user_name(own.uid()),
-        // Only Linux has it; elsewhere the shell's word must do.
+        // Only Linux has /proc; elsewhere the environment names the user.
         Err(_) => std::env::var("USER").unwrap_or_else(|_| "operator".to_owned()),
     };
     format!("local:{user}")
 }
 
-/// Makes a token and returns it; it is never shown again. None when the name is taken.
+/// Creates a token and returns it; it is never shown again. `None` when the name is taken.
 ///
 /// # Errors
-/// An unknown role or a name that cannot be one.
+/// Fails when the name is not valid, no role is given, or the database cannot be written.
 pub async fn token_create(config: Config, name: String, roles: Vec<Role>) -> anyhow::Result<Option<String>> {
     let store = beside(&config).await?;
     match make_token(&store, &name, &roles).await {
@@ -348,7 +351,7 @@ async fn make_token(store: &Store, name: &str, roles: &[Role]) -> anyhow::Result
 /// The tokens, without their secrets.
 ///
 /// # Errors
-/// What the database answered.
+/// Fails when the database does not exist or cannot be read.
 pub async fn token_list(config: Config) -> anyhow::Result<Value> {
     let tokens = existing(&config).await?.tokens().await?;
     let items: Vec<_> = tokens
@@ -361,7 +364,7 @@ pub async fn token_list(config: Config) -> anyhow::Result<Value> {
 /// Revokes a token; false when no token has that name.
 ///
 /// # Errors
-/// What the database answered.
+/// Fails when the database does not exist or cannot be written.
 pub async fn token_revoke(config: Config, name: String) -> anyhow::Result<bool> {
     let audit = [NewAudit {
         actor: actor(),
@@ -375,7 +378,7 @@ pub async fn token_revoke(config: Config, name: String) -> anyhow::Result<bool> 
 /// Checks the audit log's hash chain; the inner error names the first broken row.
 ///
 /// # Errors
-/// The database did not answer.
+/// Fails when the database does not exist or cannot be read.
 pub async fn audit_verify(config: Config) -> anyhow::Result<Result<AuditReport, AuditBroken>> {
     Ok(existing(&config).await?.verify_audit().await?)
 }
@@ -383,7 +386,7 @@ pub async fn audit_verify(config: Config) -> anyhow::Result<Result<AuditReport, 
 /// Runs the Atlas simulator on its own.
 ///
 /// # Errors
-/// A seed that cannot be read, or an address that is taken.
+/// Fails when the seed cannot be read or the address is taken.
 pub async fn sim(listen: SocketAddr, seed: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let world = match seed {
         None => World::demo(),

@@ -1,4 +1,4 @@
-//! Keywheel rotates the customer-managed keys of MongoDB Atlas projects and proves each new key.
+//! Keywheel rotates the customer-managed keys of MongoDB Atlas projects and verifies each new key.
 //!
 //! The library is rooms in layers: a room uses only rooms of lower layers. docs/architecture.md draws
 //! which uses which, and a test holds the sources against that picture.
@@ -21,8 +21,8 @@ pub mod telemetry;
 pub mod web;
 pub mod webhook;
 
-/// What the targets in `fuzz/` call. The parsers that face the network are private, and stay so: only
-/// cargo-fuzz sets `--cfg fuzzing`, and no other build has these names.
+/// The entry points of the targets in `fuzz/`. The parsers that face the network are private, and stay
+/// so: only cargo-fuzz sets `--cfg fuzzing`, and no other build has these names.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
@@ -34,7 +34,7 @@ pub mod fuzzing {
     pub mod cli {
         pub use crate::cli::fuzzing::*;
     }
-    /// Deliveries and their proofs.
+    /// Deliveries and the verification of their senders.
     pub mod hooks {
         pub use crate::web::hooks::fuzzing::*;
     }

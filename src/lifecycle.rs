@@ -1,10 +1,10 @@
 //! Starting and ending of long-lived tasks.
 //!
 //! A [`Shutdown`] is passed to every task that runs for long; nothing is static. The first SIGTERM or
-//! SIGINT asks everybody to finish (state is durable, so parking a rotation is free), the second
-//! ends the process at once with exit code 1. A task that ends although nobody asked, by returning
-//! or by panicking, takes the whole process down with exit code 1: a daemon that runs without its
-//! driver would look healthy and rotate nothing. The order in which parts stop is not decided here.
+//! SIGINT requests every task to finish (state is durable, so parking a rotation is free). The second
+//! ends the process at once with exit code 1. A task that returns or panics without that request ends the
+//! whole process with exit code 1: a daemon that runs without its driver would look healthy and rotate
+//! nothing. The order in which parts stop is not decided here.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The wish to end, and everybody who must hear of it. Clones belong together.
+/// The request to end, and the tasks that receive it. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     token: CancellationToken,
@@ -38,7 +38,7 @@ impl Shutdown {
         self.token.clone()
     }
 
-    /// Asks everybody to finish.
+    /// Requests every task to finish.
     pub fn begin(&self) {
         self.token.cancel();
     }
@@ -54,7 +54,8 @@ impl Shutdown {
         self.token.cancelled().await;
     }
 
-    /// Runs a task that must live as long as the process. When it ends unasked, everything ends.
+    /// Runs a task that must live as long as the process. When it ends without a request, the process
+    /// ends.
     pub fn spawn_named<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -63,7 +64,7 @@ impl Shutdown {
         self.tasks.spawn(async move {
             let end = std::panic::AssertUnwindSafe(task).catch_unwind().await;
             match end {
-                // What a panic says was printed by the panic hook already.
+                // The panic hook has printed the panic's message already.
                 Err(_) => own.fail(name, "panicked"),
                 Ok(()) if !own.is_ending() => own.fail(name, "ended by itself"),
                 Ok(()) => tracing::debug!(task.name = name, "task ended"),
@@ -85,7 +86,8 @@ impl Shutdown {
         self.begin();
     }
 
-    /// Waits for every task after the end began, at most `limit`; then says how it went.
+    /// Begins the end and waits for every task, at most `limit`. The exit code is a failure when a task
+    /// died or did not finish.
     pub async fn finish(&self, limit: Duration) -> ExitCode {
         self.begin();
         self.tasks.close();
@@ -99,7 +101,7 @@ impl Shutdown {
     /// Listens for SIGTERM and SIGINT from now on.
     ///
     /// # Errors
-    /// When the operating system does not allow handlers to be installed.
+    /// Fails when the operating system does not allow handlers to be installed.
     pub fn listen(&self) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -154,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn a_wait_ends_by_news_by_time_or_by_a_stop() {
         let (stop, news) = (CancellationToken::new(), tokio::sync::Notify::new());
-        // News that came during the round before end the wait at once.
+        // A notification from the round before ends the wait at once.
         news.notify_one();
         wait(news.notified(), Duration::MAX, &stop).await;
         wait(news.notified(), Duration::from_millis(1), &stop).await;

@@ -8,7 +8,7 @@ use clap::Parser;
 use keywheel::cli::{self, Cli};
 
 fn main() -> ExitCode {
-    // Fails only when a provider is installed already, which nobody before us can have done.
+    // Fails only when a provider is installed already, and no code before this line installs one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
     // Two threads are plenty for waiting on Atlas, and each costs memory.

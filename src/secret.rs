@@ -1,8 +1,8 @@
 //! Secrets: texts that neither print nor serialise.
 //!
-//! The few places that need the text call `expose`, which can be searched for. A [`SecretUrl`]
-//! shows everything but its password, because the host is what a person needs to see in an error.
-//! Nothing here reads files or knows which settings are secret.
+//! The few places that need the text call `expose`, which can be searched for. A [`SecretUrl`] shows
+//! everything but its password, because an error must show the host. Nothing here reads files or decides
+//! which settings are secret.
 
 use std::fmt;
 
@@ -76,10 +76,10 @@ impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.expose();
         let Ok(mut url) = Url::parse(text) else {
-            // What cannot be read cannot be masked either.
+            // A URL that cannot be parsed cannot be masked either.
             return f.write_str(if text.is_empty() { "" } else { "***" });
         };
-        // Anything that looks like user information outside its place is not worth the risk.
+        // The text before an `@` may be user information in the wrong place, so nothing is shown.
         if url.cannot_be_a_base() && text.contains('@') {
             return f.write_str("***");
         }
@@ -97,13 +97,14 @@ impl fmt::Display for SecretUrl {
     }
 }
 
-/// libpq takes these in the query as well as before the host.
+/// Whether a parameter of the query may hold a secret: libpq takes the password there too.
 fn is_secret_parameter(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.contains("password") || name.contains("passwd") || name.contains("secret") || name.contains("token")
 }
 
-/// What is shown of a parameter is shown as it was written: decoding could change its meaning.
+/// Masks the values of secret parameters. The rest stays as it was written: decoding could change its
+/// meaning.
 fn mask_query(url: &mut Url) {
     let masked = |pair: &str| {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);

@@ -1,9 +1,9 @@
 //! Logs: one subscriber, on standard error, as text or JSON; and the same spans to an OpenTelemetry
-//! collector where one is named.
+//! collector where one is configured.
 //!
-//! Standard output belongs to data alone. `RUST_LOG` beats the configured level. Nothing here adds
-//! fields: events carry their own dotted names (`rotation.id`), and secrets cannot get in because
-//! their types do not print. Metrics are not part of this.
+//! Standard output belongs to data alone. `RUST_LOG` overrides the configured level. Nothing here adds
+//! fields: events carry their own dotted names (`rotation.id`), and secrets cannot get in because their
+//! types do not print. Metrics are not part of this.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -26,15 +26,15 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Changes the level from now on. `RUST_LOG` still beats it.
+    /// Changes the level from now on. `RUST_LOG` still overrides it.
     ///
     /// # Errors
-    /// A level that cannot be read changes nothing.
+    /// Fails when the level cannot be read; then nothing changes.
     pub fn set_level(&self, level: &str) -> anyhow::Result<()> {
         (self.level)(filter(&wanted(level))?)
     }
 
-    /// Hands the last spans over.
+    /// Exports the last spans.
     pub async fn end(&self) {
         let Some(traces) = self.traces.clone() else { return };
         let done = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(LAST_SPANS)).await;
@@ -62,7 +62,7 @@ fn wanted(level: &str) -> String {
 /// Starts logging for the whole process.
 ///
 /// # Errors
-/// When the level cannot be read or logging was started before.
+/// Fails when the level cannot be read or logging was started before.
 pub fn init(log: &Log) -> anyhow::Result<Telemetry> {
     let (filter, handle) = reload::Layer::new(filter(&wanted(&log.level))?);
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -78,8 +78,8 @@ pub fn init(log: &Log) -> anyhow::Result<Telemetry> {
     Ok(Telemetry { level: Box::new(move |filter| Ok(handle.reload(filter)?)), traces })
 }
 
-/// The filter for `text`; the scheduler talks about its own insides at info and is kept quiet
-/// unless `text` mentions it.
+/// The filter for `text`. The scheduler logs its internals at info, so it is limited to warnings unless
+/// `text` names it.
 fn filter(text: &str) -> anyhow::Result<EnvFilter> {
     let filter = EnvFilter::try_new(text)
         .map_err(|error| anyhow::anyhow!("log.level or RUST_LOG cannot be read: {error}"))?;

@@ -1,11 +1,10 @@
-//! What the HTTP API takes and answers, as types: the web layer fills them and the command line reads them.
+//! Requests and answers of the HTTP API as types: the web layer fills them and the command line reads them.
 //!
 //! The document of the API is generated from these structs, so their comments are its descriptions. Members
-//! are named in camelCase. Requests refuse members they do not know. Answers carry every member, null where
-//! there is no value; a reader skips the members it does not know, so an older command line reads
-//! a newer server. A newer command line that meets an older server gets an error that names the missing
-//! member, except for members that may be null: one that is left out reads as null, which is what a server
-//! knows of something that it does not have yet.
+//! are named in camelCase. Requests refuse unknown members. Answers carry every member, null where there is
+//! no value. A reader skips unknown members, so an older command line reads a newer server. A newer command
+//! line that meets an older server gets an error that names the missing member. Members that may be null are
+//! the exception: a missing one reads as null, because the older server has no value for it.
 
 pub mod problem;
 pub mod project;

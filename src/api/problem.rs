@@ -1,4 +1,4 @@
-//! What went wrong: RFC 9457 problem documents with a stable `code`.
+//! Errors of the API: RFC 9457 problem documents with a stable `code`.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,7 +11,7 @@ use crate::domain::rotation::state::State;
 macro_rules! codes {
     ($($variant:ident = $code:literal $statuses:expr, $meaning:literal;)+) => {
         named! {
-            /// What went wrong, as a stable word.
+            /// The kind of a problem, as a stable word.
             Code, "problem code" { $(#[doc = $meaning] $variant = $code,)+ }
         }
 

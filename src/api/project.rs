@@ -1,4 +1,4 @@
-//! Projects: tracked ones, what changes them, and what Atlas has beside them.
+//! Projects: tracked ones, their edits, and those that a discovery finds in Atlas.
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
@@ -192,7 +192,7 @@ pub struct ProjectEdit {
     pub policy: Patch<PolicyOverride>,
 }
 
-/// A member that is an object. Serde reads a struct from an array too, field by field, which no sender
+/// Reads a member that is an object. Serde accepts an array for a struct too, field by field, which no sender
 /// of JSON means.
 fn object<'de, D, T, M>(from: D) -> Result<M, D::Error>
 where

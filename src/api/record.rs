@@ -1,4 +1,4 @@
-//! What is only read: the audit log, the outbox, the hooks, and the fleet at a glance.
+//! Resources that are only read: the audit log, the outbox, the hooks, and the status of the fleet.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Rotations: proposals, what is known of one, decisions, and the journal.
+//! Rotations: proposals, answers, decisions, and the journal.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

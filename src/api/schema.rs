@@ -1,4 +1,4 @@
-//! How the domain's own texts look in the document of the API.
+//! Schemas of the domain's own texts for the document of the API.
 
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{

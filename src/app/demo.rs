@@ -1,5 +1,5 @@
-//! `keywheel demo`: simulator, database and daemon in one process, and three rotations
-//! before the reader's eyes, the last one set off by an event. Atlas and the key services are simulated; everything else is real.
+//! `keywheel demo`: simulator, database and daemon in one process, and three rotations; an event starts
+//! the last one. Atlas and the key services are simulated; everything else is real.
 
 use std::io::Write;
 use std::path::Path;
@@ -30,7 +30,7 @@ use crate::web::auth::new_token;
 /// Key ages in days, for the projects in the order of the seed.
 const AGES: [u64; 12] = [71, 12, 88, 64, 95, 3, 40, 20, 89, 55, 101, 7];
 
-/// Waits of a demo that people watch.
+/// Waits of the interactive demo.
 const SLOW: [(&str, &str); 14] = [
     ("verify.every", "1s"),
     ("verify.false_grace", "3s"),
@@ -48,7 +48,7 @@ const SLOW: [(&str, &str); 14] = [
     ("sweep.drift_every", "30s"),
 ];
 
-/// Waits of a demo that ends by itself.
+/// Waits of `--fast`.
 const FAST: [(&str, &str); 14] = [
     ("verify.every", "150ms"),
     ("verify.false_grace", "400ms"),
@@ -69,7 +69,7 @@ const FAST: [(&str, &str); 14] = [
 /// Runs the demo; with `fast` it ends by itself.
 ///
 /// # Errors
-/// Says what could not be started, or which rotation did not end as it should.
+/// Fails when a part cannot be started or a rotation ends in another state than expected.
 pub async fn demo(fast: bool) -> anyhow::Result<ExitCode> {
     let shutdown = Shutdown::new();
     shutdown.listen()?;
@@ -121,7 +121,7 @@ fn config(fast: bool, folder: &Path, sim: &Sim, secret: &str) -> anyhow::Result<
 
 async fn tell(running: &Running, sim: &Sim, folder: &Path, secret: &str) -> anyhow::Result<()> {
     let engine = &running.engine;
-    // Its second version is still to come.
+    // The second version is added by `event`.
     sim.with(|world| world.keys.remove(&demo_key("AZURE", "identity-prod", 5, 2)));
     let groups = seed(engine, sim).await?;
     let token = make_token(&engine.store, "you", &[Role::Operator, Role::Viewer]).await?;
@@ -169,7 +169,7 @@ async fn seed(engine: &Engine, sim: &Sim) -> anyhow::Result<Vec<GroupId>> {
     let mut groups = Vec::new();
     for ((id, name), age) in projects.into_iter().zip(AGES) {
         let team = name.split('-').next().unwrap_or_default();
-        // One project has no owner, as every fleet has.
+        // One project has no owner: real fleets have such projects too.
         let owners = if name == "catalog-prod" { vec![] } else { vec![format!("{team}-owners@example.com")] };
         let new = NewProject {
             group_id: id,
@@ -184,7 +184,7 @@ async fn seed(engine: &Engine, sim: &Sim) -> anyhow::Result<Vec<GroupId>> {
     Ok(groups)
 }
 
-/// Proposes, and follows.
+/// Proposes a rotation and follows it.
 async fn rotate(engine: &Engine, group: &GroupId, key: &str, wanted: State) -> anyhow::Result<()> {
     let reason = Some("quarterly rotation".to_owned());
     let Proposed::Created(row) = engine.propose("ada", group, key.parse()?, reason, false).await? else {
@@ -193,7 +193,7 @@ async fn rotate(engine: &Engine, group: &GroupId, key: &str, wanted: State) -> a
     follow(engine, row, wanted).await
 }
 
-/// Has the simulated vault get a new version, and follows what comes of it.
+/// Adds a key version to the simulated vault and follows the rotation that the event starts.
 async fn event(engine: &Engine, sim: &Sim, hook: &str, group: &GroupId) -> anyhow::Result<()> {
     let mut news = engine.journal.subscribe();
     let base = sim.base_url().parse()?;
@@ -220,7 +220,7 @@ async fn event(engine: &Engine, sim: &Sim, hook: &str, group: &GroupId) -> anyho
     follow(engine, row, State::Completed).await
 }
 
-/// Approves as somebody else than the proposer, and prints each state as it comes.
+/// Approves as another user than the proposer, and prints each state.
 async fn follow(engine: &Engine, row: RotationRow, wanted: State) -> anyhow::Result<()> {
     let mut news = engine.journal.subscribe();
     let (id, mut after) = (row.rotation.id, 0);
@@ -237,7 +237,7 @@ async fn follow(engine: &Engine, row: RotationRow, wanted: State) -> anyhow::Res
                 print_new(engine, id, &mut after).await?;
                 return anyhow::Ok(row);
             }
-            // Lagging behind only means that there is something to read.
+            // A lagged receiver only means that the journal has new entries.
             let _ = tokio::time::timeout(Duration::from_secs(1), news.recv()).await;
         }
     });

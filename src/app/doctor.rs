@@ -1,5 +1,7 @@
-//! `keywheel doctor`: configuration, webhook targets, database, Atlas, key services, mail and clocks in plain words, each with the way
-//! out, and an operator's acceptance of what the daemon does not act on. Each acceptance is an audit row of its own; nothing else is written.
+//! `keywheel doctor`: checks configuration, webhook targets, database, Atlas, key services, mail and
+//! clocks; each failed check names the fix. It also records an operator's acceptance of a restored
+//! database or a broken audit row. Each acceptance is one audit row. Beyond that, only the write probe
+//! and the epoch file of an accepted restore are written.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ use crate::engine::epoch::{present_mark, read_mark, regression, write_mark};
 use crate::store::{Access, BREAK_ACCEPTED, NewAudit, ProjectFilter, Store, StoreError};
 use crate::webhook::Target;
 
-/// What an operator accepts.
+/// An operator's acceptances.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Accept {
     /// That the database is an older copy of itself.
@@ -29,12 +31,12 @@ pub struct Accept {
     pub broken_row: Option<i64>,
 }
 
-/// Where the daemon keeps its mark.
+/// The path of the epoch file.
 pub(super) fn mark_file(config: &Config) -> PathBuf {
     config.data_dir.join("epoch")
 }
 
-/// What one check came to.
+/// The result of one check.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
@@ -69,7 +71,7 @@ impl Findings {
         self.add(name, Verdict::Fail, detail);
     }
 
-    /// Passes with a text, or fails with another.
+    /// Records a pass or a failure, each with its text.
     fn say(&mut self, name: &str, verdict: Result<impl Display, impl Display>) {
         match verdict {
             Ok(detail) => self.pass(name, &detail.to_string()),
@@ -78,10 +80,10 @@ impl Findings {
     }
 }
 
-/// Checks everything a daemon needs, after carrying out what is accepted: `{"ok": …, "checks": […]}`.
+/// Records the acceptances and checks everything a daemon needs: `{"ok": …, "checks": […]}`.
 ///
 /// # Errors
-/// An acceptance that could not be recorded; what a check finds is in the answer.
+/// Fails when an acceptance cannot be recorded. A failed check is part of the result.
 pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     let mut findings = Findings(Vec::new());
     let config = loaded.config;
@@ -160,7 +162,7 @@ async fn clock(store: &Store, findings: &mut Findings) {
     findings.say("clock", verdict);
 }
 
-/// Names the projects and rotations that a daemon passes over because it cannot read them.
+/// Names the projects and rotations that a daemon skips because it cannot read them.
 async fn records(store: &Store, findings: &mut Findings) {
     match store.unreadable().await {
         Err(error) => findings.fail("records", &error.to_string()),
@@ -213,7 +215,7 @@ fn schedule(config: &Config, findings: &mut Findings) {
     );
 }
 
-/// Lists where webhooks go, and calls none of them: a test would be taken for news.
+/// Lists the webhook targets without a call: a receiver would take a test for a real event.
 fn webhooks(config: &Config, findings: &mut Findings) {
     for it in &config.webhooks {
         let verdict = match Target::new(it) {
@@ -224,7 +226,7 @@ fn webhooks(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Logs in to each key service. Whether a log-in may look at a key shows only on a key.
+/// Logs in to each key service. Its rights on a key show only in a lookup of that key.
 async fn lookups(config: &Config, findings: &mut Findings) {
     let services = match services(config) {
         Ok(services) => services,
@@ -311,7 +313,7 @@ async fn first_project(store: &Store, credential: &str) -> Result<Option<GroupId
     }
 }
 
-/// What Atlas said, and what to do about it.
+/// Atlas' error, and the fix.
 fn way_out(failure: &Failure) -> String {
     let said = match &failure.code {
         Some(code) => format!("{code}: {}", failure.detail),
@@ -339,7 +341,7 @@ fn way_out(failure: &Failure) -> String {
     format!("{said}; {what}")
 }
 
-/// Goes as far as a mail goes before its recipient.
+/// Runs the steps of a mail up to its recipient; sends none.
 async fn mail(config: &Config, findings: &mut Findings) {
     let smtp = match smtp(config) {
         Ok(Some(smtp)) => smtp,
@@ -361,7 +363,7 @@ async fn mail(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Mails that did not arrive, and projects of which nobody is told.
+/// Mails that were not delivered, and mails without a recipient.
 async fn outbox(store: &Store, findings: &mut Findings) {
     let counts = match store.mail_counts().await {
         Ok(counts) => counts,
@@ -401,7 +403,8 @@ async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings)
         subject: "database".to_owned(),
         detail: json!({ "found": found, "remembered": { "seq": mark.seq, "hash": mark.hash } }).to_string(),
     };
-    // The audit row first: a daemon that goes on before anybody is named for it must not happen.
+    // The audit row first: the epoch file lets the daemon continue, and it must not continue before the
+    // log names the operator who accepted.
     store.append(&[row], SystemClock.now()).await?;
     if let Some(present) = present_mark(store).await? {
         write_mark(&file, &present)?;

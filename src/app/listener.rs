@@ -1,9 +1,9 @@
-//! The way in for connections: deadlines and numbers that keep strangers from exhausting the process.
+//! Accepts connections, with deadlines and limits that keep clients from exhausting the process.
 //!
-//! A new connection has ten seconds for the head of its first request. Of those of whom no whole request is
-//! there only so many are kept: when more come, the one that has been silent for longest goes, so that ten
-//! thousand slow connections cost no more than a few hundred and a caller who speaks at once still gets through.
-//! How large a body may be, and how long it may take, is decided where it is handled.
+//! A new connection has ten seconds for the head of its first request. Connections without a complete
+//! request are limited in number: beyond the limit, the one silent for longest is closed. Ten thousand
+//! slow connections thus cost no more than a few hundred, and a client that sends at once still gets
+//! through. The handler of a body limits its size and time.
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
@@ -26,37 +26,37 @@ use tokio_util::sync::CancellationToken;
 use crate::lifecycle::Shutdown;
 use crate::web::auth::Origin;
 
-/// For the head of the first request.
+/// Time limit for the head of the first request.
 const FIRST_HEAD: Duration = Duration::from_secs(10);
-/// For the head of each further request, the idle time before it included: longer than proxies keep a
-/// connection, so that it is they who close it.
+/// Time limit for the head of each further request, idle time included. It is longer than proxies keep a
+/// connection, so that the proxy closes it first.
 const NEXT_HEAD: Duration = Duration::from_secs(75);
 /// The longest head of a request, in bytes. Tokens have a few thousand.
 const LONGEST_HEAD: usize = 32 * 1024;
-/// Connections without a whole request.
+/// The most connections without a complete request.
 const SILENT: usize = 512;
-/// Connections in all.
+/// The most connections in all.
 const MOST: usize = 4096;
 
-/// Who is connected.
+/// Counts the connections.
 #[derive(Default)]
 struct ConnectionLimiter {
     silent: Mutex<Silent>,
     all: AtomicUsize,
 }
 
-/// Those of whom nothing, or only a part of a request, is there.
+/// The connections without a complete request.
 #[derive(Default)]
 struct Silent {
-    /// By how long ago they fell silent.
+    /// In the order in which they fell silent.
     since: BTreeMap<u64, CancellationToken>,
     last: u64,
 }
 
-/// One of them all.
+/// One connection.
 struct Permit {
     limiter: Arc<ConnectionLimiter>,
-    /// Where it stands among the silent, when it does.
+    /// Its key in [`Silent::since`], while it is there.
     since: AtomicU64,
     leave: CancellationToken,
 }
@@ -70,8 +70,8 @@ impl Permit {
         own
     }
 
-    /// More is awaited of it, and it counts as silent until that is there. Where silent ones are many, the
-    /// one that is so for longest makes room.
+    /// Counts the connection as silent until its request is complete. Beyond the limit, the connection
+    /// silent for longest is closed.
     fn waits(&self) {
         let mut silent = self.limiter.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.last += 1;
@@ -85,7 +85,7 @@ impl Permit {
         }
     }
 
-    /// It has sent a whole request, or is gone.
+    /// The connection has sent a complete request, or is closed.
     fn speaks(&self) {
         let mut silent = self.limiter.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.since.remove(&self.since.load(Ordering::Relaxed));
@@ -99,7 +99,7 @@ impl Drop for Permit {
     }
 }
 
-/// A body that is still on its way; its sender has spoken when all of it was read.
+/// A body in transit; its connection counts as silent until all of it was read.
 struct Coming {
     body: Incoming,
     permit: Arc<Permit>,
@@ -129,8 +129,8 @@ impl hyper::body::Body for Coming {
     }
 }
 
-/// Answers at `listener` with `app` until `shutdown`; then no request is taken any more and those under
-/// way are finished. `origin` says who a connection belongs to.
+/// Serves `app` on `listener` until `shutdown`; then no request is accepted any more and those in
+/// progress are finished. `origin` names the client of a connection.
 pub(super) async fn serve<L: Listener>(
     mut listener: L,
     app: Router,
@@ -197,6 +197,6 @@ where
         () = leave.cancelled() => return,
         () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
     }
-    // Broken connections are everyday life and say nothing about us.
+    // A broken connection is normal and no fault of the server.
     let _ = serving.await;
 }

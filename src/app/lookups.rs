@@ -1,5 +1,6 @@
 //! The lookups of the configuration as the engine holds them, each replaceable while it runs: a new
-//! client secret is taken over on SIGHUP. A lookup that is new, gone or of another kind takes a restart.
+//! client secret is taken over on SIGHUP. A lookup that is added, removed or changed in kind needs a
+//! restart.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -32,12 +33,12 @@ impl LookUps {
         Self(services.into_iter().map(|(name, it)| (name, Arc::new(Current(RwLock::new(it))))).collect())
     }
 
-    /// As the engine wants them.
+    /// The lookups for the engine; they stay valid across [`Self::replace`].
     pub(super) fn for_engine(&self) -> BTreeMap<String, Arc<dyn KeyService>> {
         self.0.iter().map(|(name, it)| (name.clone(), Arc::clone(it) as Arc<dyn KeyService>)).collect()
     }
 
-    /// Uses `fresh` from now on, as far as name and kind stay.
+    /// Replaces each lookup that `fresh` has under the same name and kind; the others stay.
     pub(super) fn replace(&self, fresh: &Services) {
         for (name, current) in &self.0 {
             if let Some(new) = fresh.get(name).filter(|new| new.provider() == current.provider()) {

@@ -1,6 +1,5 @@
-//! Daemons that share a database announce under which settings they run, so that two with
-//! different ones do not work on the same rotations. It announces and compares; a rotation that is
-//! open already keeps the rules it was proposed under either way.
+//! Daemons that share a database announce their settings, so that two with different settings do not
+//! work on the same rotations. An open rotation keeps the rules it was proposed under either way.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,10 +15,11 @@ use crate::domain::time::{Clock, SystemClock};
 use crate::lifecycle::pause;
 use crate::store::{GONE_AFTER, Other, Presence, Store};
 
-/// How often a daemon says that it is there.
+/// How often a daemon renews its announcement.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Settings in which daemons on one database must agree: a proof by one would be none for the other.
+/// Settings in which daemons on one database must agree: readings of one would not verify a key for the
+/// other.
 fn matters(path: &str) -> bool {
     matches!(path, "atlas.base_url" | "atlas.patch_body") || path.starts_with("verify.")
 }
@@ -27,7 +27,7 @@ fn matters(path: &str) -> bool {
 /// Announces this daemon, unless another one runs under settings that must not differ.
 ///
 /// # Errors
-/// Names the settings and the other daemon.
+/// Fails when such a daemon runs, with its name and the settings, or the database cannot be written.
 pub(super) async fn join(config: &Config, store: &Store) -> anyhow::Result<Presence> {
     let host =
         std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "this host".to_owned());
@@ -63,7 +63,7 @@ pub(super) async fn join(config: &Config, store: &Store) -> anyhow::Result<Prese
     Ok(it)
 }
 
-/// Stays announced until `stop`, and leaves then.
+/// Renews the announcement until `stop`, then withdraws it.
 pub(super) async fn run(store: Store, it: Presence, stop: CancellationToken) {
     loop {
         pause(EVERY, &stop).await;
@@ -79,7 +79,7 @@ pub(super) async fn run(store: Store, it: Presence, stop: CancellationToken) {
     }
 }
 
-/// The settings that daemons should share, by path. No secret is among them.
+/// The settings that daemons should share, by path, without secrets.
 fn settings(config: &Config) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     let patch_body = match config.atlas.patch_body {
@@ -110,7 +110,7 @@ fn settings(config: &Config) -> BTreeMap<String, String> {
     settings
 }
 
-/// The paths that differ, each with what is here and there.
+/// The paths that differ, each with both values.
 fn differences(
     here: &BTreeMap<String, String>,
     there: &BTreeMap<String, String>,

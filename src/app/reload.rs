@@ -1,9 +1,9 @@
-//! SIGHUP: the configuration is read again, what can change in a running daemon changes, and what
-//! cannot is named. A configuration with a fault changes nothing.
+//! SIGHUP reads the configuration again, applies the settings that can change in a running daemon, and
+//! names the others. A configuration with a fault changes nothing.
 //!
-//! Log-ins to Atlas, key services and the mail server, hooks, webhook targets and the log level are taken over,
-//! secrets in files included. A rotation that is open keeps the rules it was proposed under; rules for new ones take
-//! a restart, which costs a second.
+//! Log-ins to Atlas, key services and the mail server, hooks, webhook targets and the log level are
+//! taken over, secrets in files included. An open rotation keeps the rules it was proposed under; new
+//! rules need a restart, which takes a second.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ fn is_live(path: &str) -> bool {
     path.starts_with("atlas.credentials.")
         || path.starts_with("webhooks.")
         || path.starts_with("hooks.")
-        // A kind shows up when a lookup is new, gone or another one.
+        // The kind differs when a lookup is added, removed or replaced by one of another cloud.
         || (path.starts_with("kms.") && path.rsplit('.').next() != Some("kind"))
         || matches!(path, "mail.smtp_url" | "mail.from" | "mail.ca_file" | "log.level")
 }
@@ -73,7 +73,7 @@ pub(super) async fn run(
 }
 
 fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
-    // All of it is made before any of it is used.
+    // Every part is built before any is replaced: a fault in one changes nothing.
     let client = atlas(&fresh.config, &live.engine.store)?;
     let server = smtp(&fresh.config)?;
     let targets = webhooks(&fresh.config)?;
@@ -100,7 +100,7 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The paths whose value is another one; secrets show their stars only.
+/// The paths whose value changed. Secrets are masked in both, so a changed secret is not found.
 fn changed(old: &Loaded, fresh: &Loaded) -> Vec<String> {
     fn values(loaded: &Loaded) -> BTreeMap<&str, &toml::Value> {
         loaded.entries.iter().map(|it| (it.path.as_str(), &it.value)).collect()

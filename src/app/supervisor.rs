@@ -1,7 +1,7 @@
-//! What systemd hears of us: ready, reloading, stopping, and a sign of life while work gets done.
+//! Notifications to systemd: ready, reloading, stopping, and the watchdog while sweeps finish.
 //!
-//! Without a supervisor that listens, all of this does nothing. The sign of life stops when the sweep
-//! has not finished for long: a process that waits for ever looks alive to everybody else.
+//! Without systemd, nothing is sent. The watchdog is no longer notified when no sweep has finished for
+//! long: a process that hangs would otherwise look alive.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::lifecycle::pause;
 
-/// A sweep that has not finished for this long is one that hangs.
+/// A sweep that has not finished for this long counts as hung.
 pub(super) const SWEEP_PATIENCE: Duration = Duration::from_mins(30);
 
 fn tell(state: &[NotifyState<'_>]) {
@@ -20,12 +20,12 @@ fn tell(state: &[NotifyState<'_>]) {
     }
 }
 
-/// Serving.
+/// Reports that the daemon answers requests.
 pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// Reading the configuration again.
+/// Reports that the configuration is being read again.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -33,12 +33,12 @@ pub(super) fn reloading() {
     }
 }
 
-/// On the way out.
+/// Reports the shutdown.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Says that we are ready, and gives signs of life until `stop`.
+/// Reports readiness, then notifies the watchdog until `stop`.
 pub(super) async fn run(engine: Engine, stop: CancellationToken) {
     ready();
     let Some(limit) = sd_notify::watchdog_enabled() else { return stop.cancelled().await };

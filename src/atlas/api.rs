@@ -1,5 +1,5 @@
-//! What the engine asks of Atlas, as a trait: the HTTP client answers it, and so does a simulated
-//! world whose time is simulated too. It adds nothing to the client's own methods.
+//! The engine's calls to Atlas, as a trait: implemented by the HTTP client, and by a simulated world with
+//! a simulated clock. It adds nothing to the client's own methods.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::domain::key::{KeyRef, Provider};
 use crate::domain::rotation::outcome::{Cluster, Failure, Observation, PatchReply};
 use crate::domain::time::Timestamp;
 
-/// Atlas, as the engine sees it. Every call names a credential and gives up after `timeout`.
+/// Atlas, for the engine. Every call names a credential and fails after `timeout`.
 pub trait AtlasApi: Debug + Send + Sync {
     /// Whether a credential of this name is configured.
     fn knows(&self, credential: &str) -> bool;

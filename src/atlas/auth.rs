@@ -1,10 +1,10 @@
-//! Logging in: which credential a call is made with, and what a 401 leads to.
+//! Login: the credential of a call, and the second attempt after a 401.
 //!
-//! A call is sent once, and after a 401 once more: with a new token of a service account (`token`),
-//! or with the nonce that came with the 401 for an API key (`digest`). The second 401 is the
-//! answer. That goes for a PATCH too: Atlas refuses a login before it looks at the request, so what
-//! was answered with 401 was not applied, and a reply to the second sending speaks for both. A
-//! sending that got no reply is never repeated here.
+//! A request is sent once, and after a 401 once more: with a new token of a service account (`token`),
+//! or with the nonce that came with the 401 for an API key (`digest`). A second 401 is the result. This
+//! holds for a PATCH too: Atlas refuses a login before it reads the request, so a request with a 401 was
+//! not applied, and the reply to the second attempt is valid for both. A request without a reply is never
+//! repeated here.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::token::ServiceAccount;
 use crate::config::Credential;
 use crate::domain::rotation::outcome::{Class, EndpointSet, Failure};
 
-/// A credential and what it holds to log in with.
+/// A credential with its state: token or nonces.
 pub(super) enum Account {
     Service(ServiceAccount),
     Key(String, ApiKey),
@@ -37,7 +37,7 @@ impl Account {
 }
 
 impl Atlas {
-    /// Sends `request`, which counts against the rate limit of `set`, in the name of `credential`; after a 401 once
+    /// Sends `request`, which counts against the rate limit of `set`, with `credential`; after a 401 once
     /// more with a new login.
     pub(super) async fn call(
         &self,
@@ -86,7 +86,7 @@ impl Atlas {
             header.map_err(Broken::NotSent)
         };
         let known = key.current();
-        // Without a nonce the request itself asks for one.
+        // Without a nonce the request leaves without a login; the 401 brings a nonce.
         let header = known.as_deref().map(prove).transpose()?;
         let answer = self.http.send(request, header.as_ref(), deadline).await?;
         match &known {
@@ -104,7 +104,7 @@ impl Atlas {
         })?;
         let is_known = known.is_some_and(|known| Arc::ptr_eq(&known, &challenged.session));
         if is_known && !challenged.stale {
-            // The nonce is as good as before, so it is the key that Atlas refuses.
+            // The nonce is still valid, so Atlas refuses the key itself.
             return Ok(answer);
         }
         let header = prove(&challenged.session)?;

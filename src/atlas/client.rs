@@ -1,9 +1,9 @@
-//! One HTTP round trip to Atlas: what leaves, what comes back, and how a trip breaks.
+//! One HTTP round trip to Atlas: the request, the reply, and the failures in between.
 //!
 //! A trip ends in time, follows no redirect (a redirect would carry the credential elsewhere), and
-//! never holds more than [`BODY_CAP`] of a body in memory, counted after decompression. Whether a
-//! broken trip may have reached Atlas is kept apart, because for a PATCH that is the question.
-//! Headers and bodies are never logged. This module knows nothing of tokens or of Atlas' errors.
+//! never holds more than [`BODY_CAP`] of a body in memory, counted after decompression. A failure records
+//! whether the request may have reached Atlas, because a PATCH that may have arrived may be in force.
+//! Headers and bodies are never logged. Tokens and Atlas' errors belong to other modules.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,12 +27,12 @@ use crate::net::header::{http_date, retry_after};
 /// The longest body that is read, in bytes after decompression.
 const BODY_CAP: usize = 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to take in a body that is not needed.
+/// Timeout for reading a body that is not needed.
 const DRAIN: Duration = Duration::from_secs(1);
-/// Shorter than the idle timeout of common load balancers, so that a PATCH rarely meets a
-/// connection which the other side is just closing.
+/// Shorter than the idle timeout of common load balancers, so that a PATCH rarely uses a connection
+/// that the other side is closing.
 const POOL_IDLE: Duration = Duration::from_secs(30);
-/// The longest wait that a `Retry-After` can ask for.
+/// The longest wait that a `Retry-After` can request.
 const LONGEST_WAIT_S: u64 = 86_400;
 const NOT_PUT_TOGETHER: &str = "the request could not be put together";
 
@@ -41,7 +41,7 @@ pub(super) struct Request {
     pub(super) method: Method,
     /// Path and query below the base URL.
     pub(super) path: String,
-    /// The media type asked for.
+    /// The media type to accept.
     pub(super) accept: &'static str,
     /// Media type and bytes of the body.
     pub(super) body: Option<(&'static str, Vec<u8>)>,
@@ -49,7 +49,7 @@ pub(super) struct Request {
 
 /// A trip without a usable reply.
 pub(super) enum Broken {
-    /// Certainly not a byte of the request arrived.
+    /// Certainly no byte of the request arrived.
     NotSent(Failure),
     /// The request may have arrived.
     Unanswered(Failure),
@@ -77,7 +77,7 @@ impl Deadline {
         self.0.saturating_duration_since(monotonic())
     }
 
-    /// The instant at which a third of what is left has passed.
+    /// The instant after a third of the time left.
     pub(super) fn third(self) -> Self {
         Self::after(self.left() / 3)
     }
@@ -108,15 +108,15 @@ impl Http {
         Ok(Self { client, base, host, request_timeout, clock })
     }
 
-    /// Path and query of `request` as they stand on the wire.
+    /// Path and query of `request` as they are sent.
     pub(super) fn request_target(&self, request: &Request) -> Result<String, Failure> {
         let url = Url::parse(&format!("{}{}", self.base, request.path))
             .map_err(|_| told(Class::Config, NOT_PUT_TOGETHER))?;
         Ok(url[Position::BeforePath..Position::AfterQuery].to_owned())
     }
 
-    /// Sends `request` and reads the reply, all of it before `deadline`. Without `authorization`
-    /// it asks what login is wanted.
+    /// Sends `request` and reads the whole reply before `deadline`. Without `authorization` the reply is a
+    /// 401 with the challenges.
     pub(super) async fn send(
         &self,
         request: &Request,
@@ -159,11 +159,11 @@ impl Http {
         let began = self.clock.now();
         let started = monotonic();
         let mut response = outgoing.send().await.map_err(|error| self.broken(error, limit))?;
-        // The headers are here, so the status is known whatever becomes of the body: the body gets
-        // less than the whole limit, for the outer one would throw the status away.
+        // The status is known now. The body gets less than the whole limit: at the limit, the outer
+        // timeout would drop the status with the body.
         let mut left = limit.saturating_sub(started.elapsed()) * 9 / 10;
         if request.method == Method::PATCH && response.status().is_success() {
-            // Nobody reads this body; it is taken in only so that the connection can be used again.
+            // This body is not used; it is read only so that the connection can be reused.
             left = left.min(DRAIN);
         }
         let middle = began + self.clock.now().since(began) / 2;
@@ -214,7 +214,7 @@ impl Http {
         Broken::Unanswered(told(Class::Unknown, detail))
     }
 
-    /// Where a `Location` leads, without path, query and user.
+    /// The target of a `Location`, without path, query and user.
     fn origin(&self, location: &str) -> String {
         let here = Url::parse(&self.base).ok();
         Url::options().base_url(here.as_ref()).parse(location).map_or_else(
@@ -253,7 +253,7 @@ async fn read_body(response: &mut reqwest::Response) -> Result<Vec<u8>, Unread> 
     })
 }
 
-/// Whether the stream ended early, which a decoder reports as an error of its own.
+/// Whether the stream ended early; a decoder reports that as a decoding error.
 fn is_incomplete(error: &reqwest::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     causes(error).any(|cause| {
@@ -276,12 +276,12 @@ fn texts(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect()
 }
 
-/// How long `Retry-After` asks to wait: at least a second, at most a day.
+/// The wait that `Retry-After` requests: at least a second, at most a day.
 pub(super) fn wait(value: &str, now: Timestamp) -> Option<Span> {
     retry_after(value, now).map(|asked| Span::from_secs(asked.as_secs().clamp(1, LONGEST_WAIT_S)))
 }
 
-/// A header that is a whole number.
+/// The value of a header with a whole number.
 fn number(headers: &HeaderMap, name: &'static str) -> Option<u64> {
     text(headers, &HeaderName::from_static(name))?.parse().ok()
 }

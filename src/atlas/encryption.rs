@@ -1,9 +1,9 @@
-//! A project's `encryptionAtRest`: reading it as an observation, and setting its key.
+//! A project's `encryptionAtRest`: observing it, and setting its key.
 //!
-//! A reading is always a GET: what a PATCH answers is never taken for the state of the project.
-//! Fields and values that are unknown here are passed over, but a known field of the wrong type
-//! makes the whole reading unreadable, because half of a reading is a guess. `valid` is never sent,
-//! and neither is a static secret where Atlas uses a role.
+//! An observation is always a GET: the reply to a PATCH is never taken for the state of the project.
+//! Unknown fields and values are skipped. A known field of the wrong type makes the whole reply
+//! unreadable, because half of an observation is a guess. `valid` is never sent, and neither is a static
+//! secret where Atlas uses a role.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -28,10 +28,10 @@ const STATIC_SECRETS: [&str; 4] = ["accessKeyID", "secretAccessKey", "secret", "
 type Block = Map<String, Value>;
 
 impl Atlas {
-    /// Reads the project's encryption configuration.
+    /// Observes the project's encryption configuration.
     ///
     /// # Errors
-    /// No readable answer came within `timeout`, or Atlas refused.
+    /// Fails when no readable reply came within `timeout`, or Atlas refused.
     pub async fn observe(
         &self,
         credential: &str,
@@ -42,8 +42,8 @@ impl Atlas {
         observation(&answer.map_err(Broken::into_failure)?)
     }
 
-    /// Sends one PATCH that sets the project's key, and says what came of it. The reply speaks of
-    /// the request only; which key the project has, the next observation says.
+    /// Sends one PATCH that sets the project's key, and returns its outcome. The reply is about the
+    /// request only; the next observation shows the project's key.
     pub async fn set_key(
         &self,
         credential: &str,
@@ -109,7 +109,7 @@ fn key_only(key: &KeyRef) -> Value {
 fn replaced(key: &KeyRef, mut block: Block) -> Value {
     let provider = key.provider();
     block.remove("valid");
-    // A null says no more than an absent field when read, but may unset something when sent.
+    // In a reply, null and absent mean the same; in a PATCH, a null may unset a field.
     block.retain(|_, value| !value.is_null());
     if block.contains_key("roleId") {
         block.retain(|name, _| !STATIC_SECRETS.contains(&name.as_str()));
@@ -118,7 +118,7 @@ fn replaced(key: &KeyRef, mut block: Block) -> Value {
     json!({ provider.block(): block })
 }
 
-/// What a PATCH came to.
+/// The outcome of a PATCH.
 fn reply(result: Result<AtlasResponse, Broken>) -> PatchReply {
     let answer = match result {
         Ok(answer) if answer.is_success() => return PatchReply::Accepted,
@@ -136,7 +136,7 @@ fn reply(result: Result<AtlasResponse, Broken>) -> PatchReply {
     }
 }
 
-/// What becomes of a PATCH that never left.
+/// The outcome of a PATCH that was not sent.
 fn unsent(failure: Failure) -> PatchReply {
     match failure.class {
         Class::Auth => PatchReply::Auth(failure),
@@ -173,12 +173,12 @@ pub(super) fn observation(answer: &AtlasResponse) -> Result<Observation, Failure
     })
 }
 
-/// The enabled provider and its block: the first in Atlas' order, should there be two.
+/// The enabled provider and its block; of two, the first in Atlas' order.
 fn enabled(answer: &AtlasResponse) -> Result<Option<(Provider, Block)>, Failure> {
     let Value::Object(mut config) = error::json(answer)? else {
         return Err(unreadable(answer.status, "Atlas' reply is no encryption configuration"));
     };
-    // Something that answers {} in Atlas' place must not read as "encryption was disabled".
+    // A `{}` from a proxy in Atlas' place must not be read as "encryption was disabled".
     if !Provider::ALL.iter().any(|provider| config.contains_key(provider.block())) {
         return Err(unreadable(answer.status, "Atlas' reply names no provider of keys"));
     }
@@ -219,7 +219,8 @@ fn text_field<'a>(answer: &AtlasResponse, block: &'a Block, name: &str) -> Resul
     }
 }
 
-/// Tells whether the block changed: the same for every order of fields, and for null and absent.
+/// A hash of the block without key and `valid`, to detect changes. It does not depend on the order of
+/// fields, and a null field counts as absent.
 fn block_hash(provider: Option<Provider>, block: &Block) -> String {
     let key_field = provider.map_or("", Provider::key_field);
     let mut fields: Vec<_> = block

@@ -1,27 +1,27 @@
-//! What a failed call means: Atlas' own words, and the class they fall into.
+//! Failed calls: Atlas' own words, and the class of the failure.
 //!
-//! Only what Atlas itself says is definite. An error page of a proxy or load balancer in between is
+//! Only an error of Atlas itself is definite. An error page of a proxy or load balancer in between is
 //! an unknown outcome, except where the status alone settles it (401, 403, 405, 429). Atlas' list
-//! of codes is open, so codes that are not named here fall back to their status. Words are passed
-//! on as they came; this module neither translates nor retries.
+//! of codes is open, so codes that are not named here fall back to their status. Atlas' words are passed
+//! on unchanged.
 
 use serde_json::Value;
 
 use super::response::AtlasResponse;
 use crate::domain::rotation::outcome::{Class, Failure};
 
-/// How much of Atlas' detail is kept, in characters.
+/// The longest detail that is kept, in characters.
 const DETAIL_CAP: usize = 4000;
 
-/// 401s that say who may do what; another login by the same credential says the same.
+/// Codes of 401s about permissions; another login with the same credential gets the same reply.
 const NOT_ABOUT_THE_LOGIN: [&str; 3] = ["USER_CANNOT_ACCESS_GROUP", "NOT_IN_GROUP", "USER_UNAUTHORIZED"];
 
-/// A failure that Atlas did not word.
+/// A failure without Atlas' words.
 pub(super) fn told(class: Class, detail: impl Into<String>) -> Failure {
     Failure { class, status: None, code: None, detail: detail.into(), retry_after: None }
 }
 
-/// A reply with a success status that says something else than it should.
+/// A reply with a success status but without the expected content.
 pub(super) fn unreadable(status: u16, detail: impl Into<String>) -> Failure {
     Failure { status: Some(status), ..told(Class::Unknown, detail) }
 }
@@ -50,7 +50,7 @@ pub(super) fn failure(answer: &AtlasResponse) -> Failure {
     }
 }
 
-/// Whether another login by the same credential could change the answer.
+/// Whether another login with the same credential could change the reply.
 pub(super) fn is_about_the_login(answer: &AtlasResponse) -> bool {
     answer.status == 401
         && failure(answer).code.is_none_or(|code| !NOT_ABOUT_THE_LOGIN.contains(&code.as_str()))
@@ -66,7 +66,7 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// A foreign text, cut where it becomes unreasonable.
+/// A foreign text, cut at [`DETAIL_CAP`].
 pub(super) fn cap(text: String) -> String {
     if text.chars().count() > DETAIL_CAP {
         text.chars().take(DETAIL_CAP).chain(['…']).collect()
@@ -102,10 +102,10 @@ fn class_of(status: u16, code: Option<&str>, is_atlas: bool) -> Class {
     }
 }
 
-/// Codes that mean the same under whatever 4xx status they come.
+/// Codes that have the same meaning under every 4xx status.
 fn class_of_code(code: &str) -> Option<Class> {
     match code {
-        // The role or the key version exists and is not usable everywhere yet: it passes.
+        // The role or the key version exists but is not usable everywhere yet: the failure passes.
         "GOOGLE_CLOUD_KMS_KEY_VERSION_PENDING_GENERATION"
         | "CANNOT_ASSUME_ROLE"
         | "INVALID_AWS_CREDENTIALS"

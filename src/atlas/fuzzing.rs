@@ -1,4 +1,4 @@
-//! What the fuzz targets call of Atlas' client: what is made of a reply, without asking for it.
+//! The functions of Atlas' client that the fuzz targets call: the readers of replies, without a request.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -31,24 +31,24 @@ fn answer(status: u16, body: &[u8], at: Timestamp) -> AtlasResponse {
     }
 }
 
-/// What a reply to the question for a project's encryption comes to.
+/// The observation in a reply with a project's encryption configuration.
 ///
 /// # Errors
-/// As the client has it.
+/// As in the client.
 pub fn observed(status: u16, body: &[u8], at: Timestamp) -> Result<Observation, Failure> {
     observation(&answer(status, body, at))
 }
 
-/// What a reply that is no success comes to.
+/// The failure in a reply without success.
 #[must_use]
 pub fn refusal(status: u16, body: &[u8], at: Timestamp) -> Failure {
     failure(&answer(status, body, at))
 }
 
-/// Whether a reply of the token endpoint brings a token, and how long that lives.
+/// The lifetime of the token in a reply of the token endpoint.
 ///
 /// # Errors
-/// As the client has it.
+/// As in the client.
 pub fn token(status: u16, body: &[u8], at: Timestamp) -> Result<Span, Failure> {
     let account = ServiceAccount::new("default".to_owned(), "id".to_owned(), Secret::new("secret"));
     read_token(&account, &answer(status, body, at)).map(|(_, life)| life)
@@ -60,7 +60,7 @@ pub fn listed(item: &Value) -> (Option<Group>, Option<KeyEvent>) {
     (group(item), key_event(item))
 }
 
-/// The wait that `Retry-After` asks for, and the instant that `Date` says.
+/// The wait that `Retry-After` requests, and the instant of `Date`.
 #[must_use]
 pub fn times(value: &str, now: Timestamp) -> (Option<Span>, Option<Timestamp>) {
     (wait(value, now), http_date(value))
@@ -69,7 +69,7 @@ pub fn times(value: &str, now: Timestamp) -> (Option<Span>, Option<Timestamp>) {
 /// The `Authorization` that answers a challenge, and the one for the request after it.
 ///
 /// # Errors
-/// As the client has it.
+/// As in the client.
 pub fn digest(
     challenges: Vec<String>,
     info: &str,

@@ -1,9 +1,9 @@
-//! What else is asked of a project: its name, its clusters, its open alerts, who rotated its key, who
-//! owns it; and which projects a credential can see.
+//! Further reads of a project: its name, clusters, open alerts, rotation events and owners; and the list
+//! of the projects that a credential can see.
 //!
-//! Lists come in pages. Links in replies may point at another host, so the next page's address is
-//! built here and a link only says that there is one. Names and states are passed on as they are,
-//! those that nobody here knows too.
+//! Lists come in pages. A link in a reply may point at another host, so the next page's address is built
+//! here, and a link only shows that there is a next page. Names and states are passed on unchanged, also
+//! unknown ones.
 
 use std::time::Duration;
 
@@ -21,16 +21,16 @@ use crate::domain::key::Provider;
 use crate::domain::rotation::outcome::{Cluster, EndpointSet, Failure};
 use crate::domain::time::Timestamp;
 
-/// The version of the cluster list that no date for its end is announced for.
+/// The version of the cluster list without an announced end of life.
 const V2024: &str = "application/vnd.atlas.2024-08-05+json";
-/// The version of the people's lists that no date for its end is announced for.
+/// The version of the people's lists without an announced end of life.
 const V2025: &str = "application/vnd.atlas.2025-02-19+json";
 const NETWORK_DENIED: &str = "ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_DENIED";
 /// Small enough that a page of large cluster descriptions stays well below the body cap.
 const PER_PAGE: u32 = 50;
-/// Events and people are small, and their limits low.
+/// Larger for events and people: their items are small, and their rate limits low.
 const PER_LONG_PAGE: u32 = 200;
-/// An end for lists that never end.
+/// The most pages that are read of a list that does not end.
 const MOST_PAGES: u32 = 200;
 
 /// A project as the list of all shows it.
@@ -40,9 +40,9 @@ pub struct Group {
     pub id: GroupId,
     /// Its name, as Atlas has it.
     pub name: String,
-    /// The organisation it belongs to, when the list says so.
+    /// Its organisation, where the list names it.
     pub org: Option<String>,
-    /// How many clusters it has, when the list says so.
+    /// The number of its clusters, where the list names it.
     pub clusters: Option<u64>,
     /// Its tags, as Atlas has them.
     pub tags: Vec<(String, String)>,
@@ -51,7 +51,7 @@ pub struct Group {
 /// One page of the list of all projects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Groups {
-    /// The projects; an entry that cannot be read is not among them.
+    /// The projects; unreadable entries are left out.
     pub groups: Vec<Group>,
     /// Whether more pages follow.
     pub more: bool,
@@ -87,7 +87,7 @@ impl Atlas {
     /// One page of `size` (500 at most) of the projects that the credential can see; the first is 1.
     ///
     /// # Errors
-    /// No readable answer came within `timeout`, or Atlas refused.
+    /// Fails when no readable reply came within `timeout`, or Atlas refused.
     pub async fn groups(
         &self,
         credential: &str,
@@ -105,12 +105,12 @@ impl Atlas {
         })
     }
 
-    /// When and by whom the project's key was rotated since `since`, the newest first.
+    /// Atlas' events about rotations of the project's key since `since`, the newest first.
     ///
-    /// One call as a rule: the feed allows a project no more than a hundred a minute.
+    /// Usually one request: the feed allows a hundred a minute for each project.
     ///
     /// # Errors
-    /// Not every page could be read within `timeout`, or Atlas refused.
+    /// Fails when not every page could be read within `timeout`, or Atlas refused.
     pub async fn key_events(
         &self,
         credential: &str,
@@ -130,10 +130,10 @@ impl Atlas {
         Ok(events)
     }
 
-    /// The active people whom the project itself makes its owners.
+    /// The active people with the owner role in the project itself.
     ///
     /// # Errors
-    /// Not every page could be read within `timeout`, or Atlas refused.
+    /// Fails when not every page could be read within `timeout`, or Atlas refused.
     pub async fn project_owners(
         &self,
         credential: &str,
@@ -149,7 +149,7 @@ impl Atlas {
     /// The teams of the project.
     ///
     /// # Errors
-    /// Not every page could be read within `timeout`, or Atlas refused.
+    /// Fails when not every page could be read within `timeout`, or Atlas refused.
     pub async fn teams(
         &self,
         credential: &str,
@@ -170,7 +170,7 @@ impl Atlas {
     /// The active members of a team.
     ///
     /// # Errors
-    /// Not every page could be read within `timeout`, or Atlas refused.
+    /// Fails when not every page could be read within `timeout`, or Atlas refused.
     pub async fn team_members(
         &self,
         credential: &str,
@@ -187,7 +187,7 @@ impl Atlas {
     /// The name of a team; its id when Atlas names none.
     ///
     /// # Errors
-    /// No readable answer came within `timeout`, or Atlas refused.
+    /// Fails when no readable reply came within `timeout`, or Atlas refused.
     pub async fn team_name(
         &self,
         credential: &str,
@@ -205,7 +205,7 @@ impl Atlas {
     /// The active owners of an organisation.
     ///
     /// # Errors
-    /// Not every page could be read within `timeout`, or Atlas refused.
+    /// Fails when not every page could be read within `timeout`, or Atlas refused.
     pub async fn org_owners(
         &self,
         credential: &str,
@@ -221,7 +221,7 @@ impl Atlas {
     /// The project's name, as Atlas has it.
     ///
     /// # Errors
-    /// No readable answer came within `timeout`, or Atlas refused.
+    /// Fails when no readable reply came within `timeout`, or Atlas refused.
     pub async fn group_name(
         &self,
         credential: &str,
@@ -241,11 +241,11 @@ impl Atlas {
         name.map(str::to_owned).ok_or_else(|| unreadable(answer.status, "Atlas' reply names no project"))
     }
 
-    /// Whether the credential may change the project's key. Asked by a look that Atlas grants to a
-    /// Project Owner only, and that changes nothing: the list of private endpoints.
+    /// Whether the credential may change the project's key. Determined by a read that Atlas grants to a
+    /// Project Owner only: the list of private endpoints.
     ///
     /// # Errors
-    /// No answer came within `timeout`, or Atlas refused for another reason than the role.
+    /// Fails when no reply came within `timeout`, or Atlas refused for another reason than the role.
     pub async fn may_change(
         &self,
         credential: &str,
@@ -264,7 +264,7 @@ impl Atlas {
     /// The project's clusters that are encrypted with keys of `provider`.
     ///
     /// # Errors
-    /// Not every page could be read within `timeout`, or Atlas refused.
+    /// Fails when not every page could be read within `timeout`, or Atlas refused.
     pub async fn cmk_clusters(
         &self,
         credential: &str,
@@ -294,7 +294,7 @@ impl Atlas {
     /// Whether Atlas has an open alert that it cannot reach the project's key service.
     ///
     /// # Errors
-    /// Not every page could be read within `timeout`, or Atlas refused.
+    /// Fails when not every page could be read within `timeout`, or Atlas refused.
     pub async fn network_denied(
         &self,
         credential: &str,
@@ -362,7 +362,7 @@ struct List<'a> {
     set: EndpointSet,
     /// Path and query, up to where the page is named.
     path: &'a str,
-    /// The media type asked for.
+    /// The media type to accept.
     accept: &'static str,
 }
 
@@ -381,7 +381,7 @@ fn cluster(item: &Value) -> Option<Cluster> {
     })
 }
 
-/// The list is asked for open alerts only, but a status that says otherwise counts.
+/// The request names open alerts only, but an alert with another status is skipped all the same.
 fn is_network_denied(alert: &Value) -> bool {
     text(alert, "eventTypeName") == Some(NETWORK_DENIED)
         && text(alert, "status").is_none_or(|status| status == "OPEN")
@@ -408,7 +408,7 @@ const fn rotated(provider: Provider) -> &'static str {
     }
 }
 
-/// The filter is asked for, but what comes is looked at again: the list of types changes often.
+/// The request names the event types, but each type is checked again: Atlas' list of types changes often.
 pub(super) fn key_event(item: &Value) -> Option<KeyEvent> {
     let kind = text(item, "eventTypeName")?;
     let provider = Provider::ALL.into_iter().find(|it| rotated(*it) == kind)?;
@@ -434,7 +434,7 @@ fn has_role(person: &Value, role: &str) -> bool {
         .any(|it| it == role)
 }
 
-/// The address of somebody who has accepted; a pending invitation owns nothing.
+/// The address of an active member; a pending invitation has no rights.
 fn active(person: &Value) -> Option<String> {
     (text(person, "orgMembershipStatus") == Some("ACTIVE"))
         .then(|| text(person, "username").map(str::to_owned))
@@ -445,7 +445,7 @@ fn strings<'a>(item: &'a Value, name: &str) -> impl Iterator<Item = &'a str> {
     item.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// What becomes part of a path must not be able to change it.
+/// Whether a text is an object id: a text from a reply must not change the path that it becomes part of.
 fn is_object_id(text: &str) -> bool {
     text.len() == 24 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

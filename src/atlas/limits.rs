@@ -1,8 +1,8 @@
-//! What Atlas last said of its rate limits, for operators.
+//! The rate limits that Atlas named last, for operators.
 //!
-//! Atlas keeps a token bucket for each endpoint set and each project, organization or user, and shares it with the
-//! customer's other tools. Its sizes are not part of the API's contract and any header may be missing, so nothing is
-//! decided here: a request is refused by Atlas, never by this count.
+//! Atlas keeps a token bucket for each endpoint set and each project, organization or user. The customer's
+//! other tools use the same bucket. Its size is not part of the API's contract and any header may be
+//! missing, so nothing is decided here: Atlas refuses a request, never this count.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,19 +12,19 @@ use super::response::AtlasResponse;
 use crate::domain::rotation::outcome::EndpointSet;
 use crate::domain::time::Timestamp;
 
-/// The period in which Atlas refills a bucket; an older level says nothing any more.
+/// The period in which Atlas refills a bucket; an older level is out of date.
 const PERIOD: Duration = Duration::from_mins(1);
 
 /// The level of a bucket, as a reply named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Level {
-    /// The credential that asked.
+    /// The credential of the request.
     pub credential: String,
-    /// The endpoint set that it asked.
+    /// The endpoint set of the request.
     pub set: EndpointSet,
-    /// How many requests the bucket holds when it is full (`RateLimit-Limit`).
+    /// The size of the bucket in requests (`RateLimit-Limit`).
     pub limit: Option<u64>,
-    /// How many were left (`RateLimit-Remaining`).
+    /// The requests left (`RateLimit-Remaining`).
     pub remaining: u64,
     /// When the reply came.
     pub at: Timestamp,

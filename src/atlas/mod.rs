@@ -1,11 +1,11 @@
-//! The Atlas Admin API, as far as rotations need it: read a project's encryption configuration,
-//! set its key, and look at its name, clusters, open alerts, events and people.
+//! The Atlas Admin API, as far as rotations need it: observe a project's encryption configuration,
+//! set its key, and read its name, clusters, open alerts, events and people.
 //!
 //! Every call is one or two requests under one deadline and ends in a value of
 //! [`domain::rotation`](crate::domain::rotation): an observation, a reply or a failure with Atlas'
-//! own words. A lost reply is such a value too. Nothing is retried here except once after a 401
-//! with a new login; whether to ask again, and when, is the machine's decision. Nothing here
-//! decides what a reading means for a rotation.
+//! own words. A lost reply is such a value too. Nothing is retried here, except once with a new login
+//! after a 401. The machine decides whether and when to send again, and what an observation means for a
+//! rotation.
 //!
 //! `client` is one HTTP round trip, `auth` the login with `token` and `digest` for its two kinds,
 //! `encryption` and `inventory` the calls, `error` the classes of failure, `limits` the rate limits.
@@ -39,25 +39,25 @@ pub use inventory::{Group, Groups, Team};
 pub use limits::Level;
 use limits::Levels;
 
-/// Counts token requests, so that a process that starts over and over cannot use up the 100 live
-/// tokens that a service account has. The count must outlive the process.
+/// Counts token requests, so that a process that restarts again and again cannot use up the 100 live
+/// tokens of a service account. The count must outlive the process.
 pub trait TokenBudget: Send + Sync {
     /// Takes one token request of `credential` at `now` from the budget.
     ///
     /// # Errors
-    /// The budget is used up; the instant says when there is room again.
+    /// Fails when the budget is used up, with the instant of the next free request.
     fn take<'a>(&'a self, credential: &'a str, now: Timestamp) -> BoxFuture<'a, Result<(), Timestamp>>;
 }
 
 /// Why no client could be made. All of these are found when the program starts.
 #[derive(Debug, thiserror::Error)]
 pub enum AtlasError {
-    /// The base URL cannot be one.
+    /// The base URL is not valid.
     #[error("atlas.base_url {url:?} {problem}: give scheme and host, such as https://cloud.mongodb.com")]
     BaseUrl {
         /// The URL, without user and password.
         url: String,
-        /// What is wrong with it.
+        /// The fault.
         problem: &'static str,
     },
     /// TLS cannot be set up.
@@ -76,10 +76,10 @@ pub struct Atlas {
 }
 
 impl Atlas {
-    /// A client that has not asked anything yet.
+    /// A client; it sends nothing yet.
     ///
     /// # Errors
-    /// The base URL cannot be used, or TLS cannot be set up; see [`AtlasError`].
+    /// Fails when the base URL is not valid, or TLS cannot be set up; see [`AtlasError`].
     pub fn new(
         config: &config::Atlas,
         clock: Arc<dyn Clock>,

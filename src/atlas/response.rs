@@ -1,4 +1,4 @@
-//! What comes back from Atlas, before anybody has read a meaning into it.
+//! A reply of Atlas, before it is interpreted.
 
 use crate::domain::time::{Span, Timestamp};
 use crate::net::cause::root_cause;
@@ -17,11 +17,11 @@ pub(super) struct AtlasResponse {
     pub(super) skew_ms: Option<i64>,
     /// Scheme and host that a redirect points to.
     pub(super) redirect: Option<String>,
-    /// The lines of `WWW-Authenticate`, as far as they are text.
+    /// The lines of `WWW-Authenticate`.
     pub(super) challenges: Vec<String>,
     /// The `Authentication-Info` header.
     pub(super) authentication_info: Option<String>,
-    /// The body, or what happened to it.
+    /// The body, or why it was not read.
     pub(super) body: Result<Vec<u8>, Unread>,
 }
 

@@ -1,12 +1,13 @@
 //! Tokens of service accounts, and the calls that carry them.
 //!
-//! A service account has one token per process, asked for when it is first needed, replaced at 80 %
-//! of its life, and replaced once when Atlas answers 401. Only one request for a token is on its way
-//! at a time; a caller that comes meanwhile waits for its result, good or bad. Atlas allows 100 live
-//! tokens per service account and then refuses new ones for up to an hour, so requests are counted
-//! ([`TokenBudget`](super::TokenBudget)), none is made before the time that `Retry-After` asked
-//! for, and a 401 that a new token did not cure is not answered with yet another token for a
-//! minute. Tokens live in memory only; none is revoked on exit.
+//! A service account has one token per process. It is requested at the first use, replaced at 80 % of its
+//! lifetime, and replaced once when Atlas answers 401. Only one token request is under way at a time; a
+//! caller that comes meanwhile waits for its result, success or failure.
+//!
+//! Atlas allows 100 live tokens per service account and then refuses new ones for up to an hour. So token
+//! requests are counted ([`TokenBudget`](super::TokenBudget)), and none is sent before `Retry-After` is
+//! over. After a 401 that a new token did not cure, no other token is requested for a minute. Tokens are
+//! kept in memory only; none is revoked on exit.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,11 +28,11 @@ use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::time::{Span, Timestamp};
 use crate::secret::Secret;
 
-/// How long a token lives when the reply does not say: what Atlas documents.
+/// The lifetime of a token when the reply does not name it, as Atlas documents.
 const DEFAULT_LIFE_S: u64 = 3600;
-/// How long after a vain replacement a 401 is final at once.
+/// After a replacement that did not cure a 401, a 401 is final for this time.
 const VAIN: Span = Span::from_secs(60);
-/// How long to go on with an old but living token after it could not be replaced.
+/// The wait after a failed replacement of a token that is still valid.
 const AGAIN: Span = Span::from_secs(30);
 
 /// A service account and its token. No `Debug`.
@@ -40,7 +41,7 @@ pub(super) struct ServiceAccount {
     client_id: String,
     client_secret: Secret,
     slot: Mutex<Slot>,
-    /// How many token requests have come to an end.
+    /// The number of token requests that have ended.
     ended: AtomicU64,
 }
 
@@ -54,10 +55,10 @@ struct Slot {
 
 /// The last token request, when it failed.
 struct Failed {
-    /// Which one it was, to tell those who waited for it from those who came later.
+    /// Its number: separates the callers that waited for it from those that came later.
     number: u64,
     failure: Failure,
-    /// What `Retry-After` asked for.
+    /// The end of `Retry-After`.
     not_before: Option<Timestamp>,
 }
 
@@ -71,7 +72,7 @@ struct Token {
 #[derive(Clone)]
 struct Bearer {
     header: HeaderValue,
-    /// Which token of this account it is, to tell a token that was replaced meanwhile.
+    /// The token's number in this account: shows whether it was replaced meanwhile.
     serial: u64,
 }
 
@@ -84,7 +85,7 @@ impl ServiceAccount {
         &self.client_id
     }
 
-    /// The slot, when it is our turn, and how many token requests had ended when we came.
+    /// Waits for the slot; returns it with the number of token requests that had ended before the wait.
     async fn turn(&self, deadline: Deadline) -> Result<(MutexGuard<'_, Slot>, u64), Failure> {
         let ended = self.ended.load(Ordering::SeqCst);
         let slot = timeout(deadline.left(), self.slot.lock()).await.map_err(|_| {
@@ -99,7 +100,7 @@ impl ServiceAccount {
 }
 
 impl Slot {
-    /// The failure of a token request that says enough about one made now.
+    /// The failure of an earlier token request that is valid for a request made now.
     fn told_already(&self, ended: u64, now: Timestamp) -> Option<Failure> {
         let failed = self.failed.as_ref()?;
         match failed.not_before {
@@ -136,14 +137,14 @@ impl Atlas {
         Ok(answer)
     }
 
-    /// The account's token, a new one when it is due.
+    /// The account's token; a new one when the replacement is due.
     async fn bearer(&self, account: &ServiceAccount, deadline: Deadline) -> Result<Bearer, Failure> {
         let (mut slot, ended) = account.turn(deadline).await?;
         let now = self.clock.now();
         let living = slot.token.as_ref().filter(|token| now < token.expires_at);
         match living.map(|token| (token.bearer.clone(), token.refresh_at)) {
             Some((bearer, refresh_at)) if now < refresh_at => Ok(bearer),
-            // Due, but still good: not worth failing or holding everybody up for.
+            // Due, but still valid: a failed or slow replacement must not fail or delay the calls.
             Some((bearer, _)) => match self.renew(account, &mut slot, ended, deadline.third()).await {
                 Ok(new) => Ok(new),
                 Err(failure) => {
@@ -158,7 +159,7 @@ impl Atlas {
         }
     }
 
-    /// A token in place of the refused one; `None` when that was tried in vain just now.
+    /// A token in place of the refused one; `None` within [`VAIN`] of a replacement that did not help.
     async fn replaced(
         &self,
         account: &ServiceAccount,
@@ -177,7 +178,7 @@ impl Atlas {
         self.renew(account, &mut slot, ended, deadline).await.map(Some)
     }
 
-    /// Makes a token request, unless one that ended meanwhile has failed for us too.
+    /// Sends a token request, unless one that ended meanwhile failed, which is valid for this caller too.
     async fn renew(
         &self,
         account: &ServiceAccount,
@@ -189,10 +190,10 @@ impl Atlas {
             return Err(failure);
         }
         if deadline.left().is_zero() {
-            // Of this nobody else needs to know, and it must not cost a token request.
+            // This failure is not stored for other callers, and it must not use up a token request.
             return Err(told(Class::Transient, account.in_its_name("no time was left to ask for one")));
         }
-        // A token's life is counted from before the request: rather too short than too long.
+        // The lifetime is counted from before the request: rather too short than too long.
         let began = self.clock.now();
         let result = self.ask(account, deadline).await;
         let number = account.ended.fetch_add(1, Ordering::SeqCst) + 1;
@@ -229,7 +230,7 @@ impl Atlas {
         let answer = self.http.send(&request, Some(&basic), deadline).await.map_err(|broken| {
             let failure = broken.into_failure();
             let detail = account.in_its_name(&failure.detail);
-            // Whatever became of the token request, the call itself never left.
+            // Whether or not the token request arrived, the call itself was not sent.
             Failure { class: Class::Transient, detail, ..failure }
         })?;
         read_token(account, &answer)
@@ -251,7 +252,7 @@ fn token_request(account: &ServiceAccount) -> Result<(Request, HeaderValue), Fai
     Ok((request, basic))
 }
 
-/// Reads the reply of the token endpoint: the `Authorization` header to send, and its life.
+/// Reads the reply of the token endpoint: the `Authorization` header to send, and its lifetime.
 pub(super) fn read_token(
     account: &ServiceAccount,
     answer: &AtlasResponse,
@@ -273,7 +274,7 @@ pub(super) fn read_token(
     Ok((header, Span::from_secs(life.unwrap_or(DEFAULT_LIFE_S).min(86_400))))
 }
 
-/// An error in OAuth's form, `{"error", "error_description"}`, or whatever else came.
+/// The failure in a reply: an error in OAuth's form, `{"error", "error_description"}`, or any other reply.
 fn refused_token(account: &ServiceAccount, answer: &AtlasResponse, said: Option<&Value>) -> Failure {
     let word = |name: &str| {
         let text = said.and_then(|said| said.get(name)).and_then(Value::as_str)?.trim();
@@ -281,7 +282,7 @@ fn refused_token(account: &ServiceAccount, answer: &AtlasResponse, said: Option<
     };
     let code = word("error");
     let class = match (answer.status, code.as_deref()) {
-        // Too many tokens are alive; one of them ends within the hour.
+        // Too many tokens are live; one of them expires within the hour.
         (403, Some("access_denied")) => Class::Transient,
         (401 | 403, _) | (400, Some("invalid_client" | "invalid_grant" | "unauthorized_client")) => {
             Class::Auth
@@ -305,7 +306,7 @@ fn out_of_budget(credential: &str, now: Timestamp, room_at: Timestamp) -> Failur
     Failure { retry_after: Some(wait(now, room_at)), ..told(Class::Transient, detail) }
 }
 
-/// The whole seconds after which `then` is certainly over.
+/// The whole seconds after which `then` has certainly passed.
 fn wait(now: Timestamp, then: Timestamp) -> Span {
     Span::from_secs(now.until(then).as_secs().saturating_add(1))
 }

@@ -1,8 +1,8 @@
 //! The API as the verbs use it: over the local socket without a token, or over HTTP with one.
 //!
-//! Everything a person needs when it does not work is made here: which socket or address was
-//! tried, and how to start a server. Redirects are not followed, because a token must not travel
-//! to a place nobody named. Nothing is retried: a verb that may have taken effect says so.
+//! A failure names the socket or address that was tried, and how to start a server. Redirects are not
+//! followed: a token must not travel to an address that the user did not name. Nothing is retried: the
+//! error states that a request may have taken effect.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,11 +28,11 @@ use crate::net::body::{self, BodyError};
 use crate::net::cause::{causes, root_cause};
 use crate::net::client;
 
-/// How long an answer may take: adding a project waits for Atlas.
+/// Timeout of a request: adding a project waits for Atlas.
 const ANSWER: Duration = Duration::from_mins(2);
-/// How long connecting may take.
+/// Timeout of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(10);
-/// More than this is no answer of ours.
+/// The largest response that is read, in bytes.
 const LARGEST: usize = 64 << 20;
 
 /// A connection to one server.
@@ -111,12 +111,12 @@ impl Client {
         url
     }
 
-    /// Reads something.
+    /// Sends a GET.
     pub(super) async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<ApiResponse, Failure> {
         self.call(Method::GET, path, query, None::<&()>).await
     }
 
-    /// Asks for something to be done.
+    /// Sends a request that changes something.
     pub(super) async fn send(
         &self,
         method: Method,
@@ -206,7 +206,7 @@ impl Client {
                 items.truncate(limit);
                 return Ok(List { items, more, asked });
             }
-            // A server that hands out the same cursor twice would keep us here for ever.
+            // A server that hands out the same cursor twice would keep this loop running for ever.
             if next.is_none() || next == cursor {
                 return Ok(List { items, more: false, asked });
             }
@@ -220,7 +220,7 @@ impl Client {
             return Ok(id);
         }
         let all: Vec<Project> = self.items("/projects", &[("name", given)], None).await?.read()?;
-        // An older server does not know the parameter and answers all.
+        // An older server ignores the parameter and returns all projects.
         let named: Vec<GroupId> =
             all.into_iter().filter(|project| project.name == given).map(|project| project.group_id).collect();
         match named.as_slice() {
@@ -256,7 +256,7 @@ impl Client {
     }
 }
 
-/// Whether the operating system refused the access, however it words that.
+/// Whether the operating system refused the access. The text depends on the language; the kind does not.
 fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     causes(error).any(|cause| {
         cause
@@ -294,7 +294,7 @@ fn broken(error: impl std::fmt::Display) -> Failure {
     Failure::Failed(anyhow::anyhow!("{error}"))
 }
 
-/// The address without a user and a password, should somebody have put them there.
+/// The address without user and password.
 fn shown(base: &Url) -> String {
     let mut base = base.clone();
     let _ = base.set_password(None);

@@ -1,4 +1,5 @@
-//! What the server's credentials can see in Atlas, and adding it.
+//! `project discover`: lists the projects that the server's credentials can see in Atlas, and tracks
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use crate::api::project::{Discovery, Found, NewProject};
 use crate::domain::ids::GroupId;
 use crate::domain::text::visible;
 
-/// Projects of Atlas' list that the server goes through in one call.
+/// Projects of Atlas' list per call to the server.
 const PAGE: &str = "50";
 
 pub(super) const COLUMNS: [&str; 11] = [
@@ -86,8 +87,8 @@ pub(super) async fn run(args: &Discover, client: &Client, printer: &mut Printer)
     Ok(Exit::Done)
 }
 
-/// Page by page, with a word on the way after each: a fleet takes minutes. Gives the projects as they
-/// read, and as the server wrote them.
+/// Reads page by page and reports progress after each: a fleet takes minutes. Returns the projects
+/// parsed, and as the server wrote them.
 async fn found(
     args: &Discover,
     client: &Client,
@@ -117,8 +118,8 @@ async fn found(
     }
 }
 
-/// Two credentials may see the same project: the first one that could read it has it. `known` says
-/// where in `all` a project is.
+/// Two credentials may see the same project: the first one that could read it is listed. `known` maps a
+/// project to its index in `all`.
 fn take<T>(all: &mut Vec<(Found, T)>, known: &mut BTreeMap<GroupId, usize>, item: (Found, T)) {
     let place = item.0.group_id.as_ref().map(|id| *known.entry(id.clone()).or_insert(all.len()));
     match place.and_then(|place| all.get_mut(place)) {
@@ -134,7 +135,7 @@ fn name(item: &Found) -> String {
     name.map_or_else(|| format!("credential {}", item.credential), visible)
 }
 
-/// A project as a line of a table: an owner with where the ownership comes from, a tag as key=value.
+/// A project as a row of the table: each owner with the source of the ownership, each tag as key=value.
 #[derive(Serialize)]
 struct Row<'a> {
     #[serde(flatten)]
@@ -173,7 +174,7 @@ async fn track(found: Vec<Found>, client: &Client, printer: &mut Printer) -> Res
     report.end(printer)
 }
 
-/// What is sent for a project that was found. Its name is left to Atlas.
+/// The request that tracks a discovered project. The server reads its name from Atlas.
 fn body(item: &Found) -> Option<NewProject> {
     let environment = item.tags.iter().find(|it| it.key == "environment").map(|it| it.value.clone());
     Some(NewProject {

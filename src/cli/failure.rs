@@ -1,8 +1,8 @@
-//! How a verb ends: the exit codes that scripts rely on, and what a person reads beside them.
+//! How a verb ends: the exit codes that scripts rely on, and the error texts.
 //!
-//! Every failure is one `error:` line on standard error, with the server's stable code, Atlas' own
-//! words verbatim when Atlas is the cause, and a `hint:` line with the next step where one is
-//! known. Nothing here prints a backtrace.
+//! Every failure is one `error:` line on standard error, with the server's stable code. When Atlas is
+//! the cause, its message follows verbatim. A `hint:` line has the next step where one is known. No
+//! backtrace is printed.
 
 use std::process::ExitCode;
 
@@ -13,15 +13,15 @@ use crate::domain::ids::RotationId;
 /// The exit codes of every verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
-    /// It is done.
+    /// Success.
     Done = 0,
-    /// It was tried and failed.
+    /// The verb failed.
     Failed = 1,
     /// The command line is wrong.
     Usage = 2,
     /// The server refused: a conflict, or not allowed.
     Refused = 3,
-    /// There is no such thing.
+    /// The named object does not exist.
     NotFound = 4,
     /// The server cannot be reached.
     Unreachable = 5,
@@ -33,30 +33,30 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a verb did not do what it was asked.
+/// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// The command line asks for something that makes no sense.
+    /// The command line is wrong.
     #[error("{0}")]
     Usage(String),
-    /// There is no such thing.
+    /// The named object does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// The server said no.
+    /// The server answered with an error.
     #[error("{}", .0.detail)]
     Problem(Box<Problem>),
-    /// What this machine's own database refuses, as the server would.
+    /// A refusal by the database of this machine, equal to the server's.
     #[error("{0}")]
     Refused(String),
     /// No server answered.
     #[error("{what}")]
     Unreachable {
-        /// What could not be reached, and why.
+        /// The failed connection, with its cause.
         what: String,
-        /// What to do about it.
+        /// The next step.
         hint: String,
     },
-    /// Nobody reads our output any more.
+    /// The reader of standard output is gone.
     #[error("the output was closed")]
     Closed,
     /// Everything else.
@@ -64,26 +64,27 @@ pub(super) enum Failure {
     Failed(#[from] anyhow::Error),
 }
 
-/// An answer that is no success, reduced to what a person needs.
+/// An error response, reduced to the members that are shown.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Problem {
     /// The HTTP status.
     pub(super) status: u16,
-    /// The stable code as it came; empty when the answer was no problem document.
+    /// The stable code as received; empty when the response was no problem document.
     pub(super) code: String,
-    /// What happened, in a sentence.
+    /// The event, in a sentence.
     pub(super) detail: String,
-    /// Atlas' own code and words, when Atlas is the cause.
+    /// Atlas' own code and detail, when Atlas is the cause.
     pub(super) atlas: Option<String>,
-    /// The rotation in the way, when there is one.
+    /// The conflicting rotation, when there is one.
     pub(super) rotation: Option<RotationId>,
 }
 
 impl Problem {
-    /// Reads an answer; one that is not a problem document (a proxy's page) still gives a sentence.
+    /// Reads an error response. One that is no problem document (a proxy's page) still yields a
+    /// sentence.
     #[must_use]
     pub(super) fn read(status: u16, body: &str) -> Self {
-        // What is no problem document reads as one without members: it has nothing to say.
+        // A response that is no problem document reads as one without members.
         let read = serde_json::from_str::<problem::Problem>(body).unwrap_or_default();
         let atlas = match (read.atlas_error_code.value(), read.atlas_detail) {
             (Some(code), Some(detail)) => Some(format!("{code}: {detail}")),
@@ -94,7 +95,7 @@ impl Problem {
         Self { status, code: read.code, detail, atlas, rotation: read.rotation_id }
     }
 
-    /// The code; none for one that only a newer server has.
+    /// The code; `None` for one that only a newer server has.
     pub(super) fn code(&self) -> Option<Code> {
         self.code.parse().ok()
     }
@@ -103,7 +104,7 @@ impl Problem {
         match self.status {
             400 => Exit::Usage,
             422 if matches!(self.code(), Some(Code::Invalid | Code::GroupIdInvalid)) => Exit::Usage,
-            // Not an answer of Keywheel's: it says nothing about what was asked for.
+            // Not Keywheel's response: it does not mean that the named object is missing.
             404 if self.code.is_empty() => Exit::Failed,
             401 | 403 | 409 | 422 => Exit::Refused,
             404 => Exit::NotFound,
@@ -165,7 +166,7 @@ impl Problem {
 }
 
 impl Failure {
-    /// The exit code that belongs to it.
+    /// The exit code of the failure.
     #[must_use]
     pub(super) fn exit(&self) -> Exit {
         match self {
@@ -178,7 +179,7 @@ impl Failure {
         }
     }
 
-    /// Tells the person on standard error.
+    /// Writes the failure to standard error.
     pub(super) fn report(&self, printer: &mut Printer) {
         if matches!(self, Failure::Closed) {
             return;
@@ -189,7 +190,7 @@ impl Failure {
                 if !problem.code.is_empty() {
                     printer.note(&format!("code: {}", problem.code));
                 }
-                // Where Atlas is the cause, its words are in the sentence already.
+                // The detail may quote Atlas already.
                 if let Some(atlas) = problem.atlas.as_ref().filter(|atlas| !problem.detail.contains(*atlas)) {
                     printer.note(&format!("atlas: {atlas}"));
                 }

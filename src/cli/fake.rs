@@ -1,4 +1,4 @@
-//! What the command line's tests share: captured streams and a small server that answers as told.
+//! Shared by the command line's tests: captured streams and a small server with scripted responses.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use crate::domain::policy::Policy;
 /// The time at which everything in a sample happened.
 pub(super) const AT: &str = "2026-01-02T03:04:05.000000Z";
 
-/// A project as a server answers it.
+/// A project as a server returns it.
 pub(super) fn project(group_id: &str, name: &str) -> Value {
     let policy = Policy::default();
     json!({
@@ -25,7 +25,7 @@ pub(super) fn project(group_id: &str, name: &str) -> Value {
     })
 }
 
-/// A rotation from the key `o` to the key `n` of the project `p` as a server answers it.
+/// A rotation from the key `o` to the key `n` of the project `p` as a server returns it.
 pub(super) fn rotation(id: &str, group_id: &str, state: &str) -> Value {
     json!({
         "id": id, "groupId": group_id, "projectName": "p", "provider": "AWS", "oldKey": "o", "newKey": "n",
@@ -87,7 +87,7 @@ pub(super) async fn on_tcp(router: Router) -> String {
     format!("http://{address}")
 }
 
-/// As `main` does; a second time is no fault here.
+/// As `main` does. A second test in the same process fails to install it, which is harmless.
 pub(super) fn install_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }

@@ -1,8 +1,8 @@
-//! Many projects at once: from a file, or from what Atlas shows.
+//! Adds many projects at once: from a file, or from discovery.
 //!
-//! Each project is one call to the API, so that one set of rules decides for every caller. What is
-//! wrong with one keeps none of the others out; only a server that cannot be reached, or a token that
-//! may not add anything, ends the whole.
+//! Each project is one call to the API, so that one set of rules applies to every caller. A fault in one
+//! project does not keep out the others. Only an unreachable server, or a token that may not add
+//! projects, ends the import.
 
 mod file;
 #[cfg(fuzzing)]
@@ -39,18 +39,18 @@ pub(super) struct Import {
     dry_run: bool,
 }
 
-/// What became of one project.
+/// The result for one project.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// It is tracked now.
     Added,
-    /// It would be.
+    /// It would be tracked (dry run).
     WouldAdd,
-    /// It was tracked before; what differs, in words.
+    /// It was tracked before; the differences, as texts.
     Tracked(Vec<String>),
-    /// An earlier row says the same.
+    /// An earlier row has the same project and the same values.
     Duplicate(String),
-    /// It is not taken.
+    /// It was refused.
     Refused(Refusal),
 }
 
@@ -65,7 +65,7 @@ impl Outcome {
         }
     }
 
-    /// Why, where there is something to say.
+    /// The reason, where there is one.
     fn detail(&self) -> String {
         match self {
             Self::Added | Self::WouldAdd => String::new(),
@@ -89,7 +89,7 @@ impl Outcome {
     }
 }
 
-/// Asks the server to track one project; an answer that made nothing (200) is that of a dry run.
+/// Requests that the server track one project. Status 200 instead of 201 is that of a dry run.
 pub(super) async fn add(client: &Client, body: &impl Serialize) -> Result<Outcome, Failure> {
     match client.send(Method::POST, "/projects", Some(body)).await {
         Ok(reply) if reply.created => Ok(Outcome::Added),
@@ -127,7 +127,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Says what became of one project; `place` is where it comes from.
+    /// Reports the result for one project; `place` is its source.
     pub(super) fn tell(
         &mut self,
         printer: &mut Printer,
@@ -157,7 +157,7 @@ impl Report {
         Ok(printer.line(&line)?)
     }
 
-    /// The sums, and the exit code that belongs to them.
+    /// Writes the sums and returns the exit code.
     pub(super) fn end(self, printer: &mut Printer) -> Result<Exit, Failure> {
         if printer.is_json() {
             printer.json(&Page { items: self.items, next: None })?;
@@ -218,7 +218,8 @@ fn place(row: &ImportRow) -> String {
     }
 }
 
-/// What a row says otherwise than the server. A policy is compared as far as the row names it.
+/// The fields in which a row differs from the server. Only policy fields that the row names are
+/// compared.
 fn differences(body: &Map<String, Value>, project: &Project) -> Result<Vec<String>, Failure> {
     let project = serde_json::to_value(project).map_err(anyhow::Error::from)?;
     let mut differs = Vec::new();

@@ -1,7 +1,6 @@
 //! The verbs that need no server: they read the configuration, files and the database themselves.
 //!
-//! Each loads the configuration, tells its warnings, and hands over to the composition root. What
-//! the daemon does is not decided here.
+//! Each loads the configuration, prints its warnings, and calls the composition root (`app`).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -105,7 +104,7 @@ fn load(global: &Global) -> Result<Loaded, Failure> {
 
 fn load_and_warn(global: &Global, printer: &mut Printer) -> Result<Config, Failure> {
     let loaded = load(global)?;
-    // Said in full by `config check` and by the daemon's log; here they would bury the answer.
+    // `config check` and the daemon's log list all warnings; here they would bury the result.
     match loaded.warnings.as_slice() {
         [] => {}
         [only] => printer.note(&format!("warning: {only}")),

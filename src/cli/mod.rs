@@ -1,8 +1,8 @@
-//! The command line: the tree of verbs, and which file carries each out.
+//! The command line: the tree of verbs, and the file that implements each.
 //!
-//! Verbs on projects, rotations and records are clients of the API, so that one set of rules
-//! decides for every caller; only `serve demo sim migrate token config doctor` and `audit verify` work on
-//! files and the database of this machine. Nothing here decides anything about a rotation.
+//! Verbs on projects, rotations and records are clients of the API, so that one set of rules applies to
+//! every caller. Only `serve demo sim migrate token config doctor` and `audit verify` work on files and
+//! the database of this machine.
 
 mod client;
 mod discover;
@@ -54,7 +54,7 @@ pub struct Cli {
     verb: CliVerb,
 }
 
-/// What every verb takes.
+/// Options of every verb.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Global {
     /// Configuration file; otherwise keywheel.toml in the working directory, when there is one
@@ -199,7 +199,7 @@ enum CliVerb {
     },
 }
 
-/// Carries out one command line and says how it ended.
+/// Runs one command line and returns its exit code.
 pub async fn run(cli: Cli) -> ExitCode {
     let mut printer = Printer::stdio(cli.global.output);
     match dispatch(cli.verb, &cli.global, &mut printer).await {
@@ -213,7 +213,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 
 async fn dispatch(verb: CliVerb, global: &Global, printer: &mut Printer) -> Result<ExitCode, Failure> {
     let exit = match verb {
-        // The long-running ones bring their own exit code.
+        // The long-running verbs return their own exit code.
         CliVerb::Demo(args) => return local::demo(args).await,
         CliVerb::Serve(args) => return local::serve(args, global).await,
         CliVerb::Sim(args) => return local::sim(args).await,
@@ -251,7 +251,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         CliVerb::Close(args) => decide("close", args).say(printer).await,
         CliVerb::Audit(verb) => records::audit(&verb, client, printer).await,
         CliVerb::Outbox(verb) => records::outbox(&verb, client, printer).await,
-        // Carried out without a server; see `dispatch`.
+        // Run without a server; see `dispatch`.
         CliVerb::Demo(_)
         | CliVerb::Serve(_)
         | CliVerb::Migrate

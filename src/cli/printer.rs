@@ -1,8 +1,8 @@
-//! The only way to standard output: tables for people, the API's JSON for programs.
+//! The only writer of standard output: tables for people, the API's JSON for programs.
 //!
-//! Data goes to standard output, everything said about it to standard error. Names come from
-//! Atlas as they are, so control characters are made visible before they reach a terminal. Ids
-//! and keys are never cut or wrapped, because people copy them. A closed pipe is an error value.
+//! Data goes to standard output, notes about it to standard error. Names come from Atlas unchecked, so
+//! control characters are made visible before they reach a terminal. Ids and keys are never cut or
+//! wrapped, because people copy them. A closed pipe is an error value.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -53,7 +53,7 @@ impl Printer {
         Self { out, err, format, live, status_shown: false }
     }
 
-    /// Whether JSON was asked for.
+    /// Whether JSON was requested.
     #[must_use]
     pub(super) fn is_json(&self) -> bool {
         self.format == Format::Json
@@ -95,14 +95,15 @@ impl Printer {
         Ok(())
     }
 
-    /// Something said about the data, on standard error. Nobody can be told when that fails.
+    /// A note about the data, on standard error. A failed write is ignored: there is no place left to
+    /// report it.
     pub(super) fn note(&mut self, text: &str) {
         let _ = self.wipe().and_then(|()| self.out.flush());
         let text = text.split('\n').map(visible).collect::<Vec<_>>().join("\n");
         let _ = writeln!(self.err, "{text}");
     }
 
-    /// JSON of our own making.
+    /// JSON that this command made, not the server.
     pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         self.line(&serde_json::to_string_pretty(value)?)
     }

@@ -1,7 +1,7 @@
 //! Verbs on projects.
 //!
-//! A project is given by its group id or by a name that only one project has. What a field may
-//! hold is the server's to decide; here only what cannot be sent at all is refused.
+//! A project is given by its group id or by a name that only one project has. The server validates the
+//! fields; only a value that cannot be sent is refused here.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -24,7 +24,7 @@ pub(super) const COLUMNS: [&str; 7] =
 pub(super) const KEYS: [&str; 4] = ["since", "until", "source", "key"];
 pub(super) const ROTATIONS: [&str; 7] =
     ["createdAt", "finishedAt", "state", "cause", "requestedBy", "id", "newKey"];
-/// `left` is the row's own; the rest is the project's.
+/// `left` is computed for the row; the rest are fields of the project.
 pub(super) const DUE: [&str; 7] = ["left", "due", "groupId", "name", "status", "owners", "currentKey"];
 pub(super) const FIELDS: [&str; 16] = [
     "groupId",
@@ -131,7 +131,8 @@ pub(super) struct Fields {
     /// On AWS, the alias that points at the key to use, such as alias/atlas-prod; an empty one takes it away
     #[arg(long, value_name = "ALIAS")]
     alias: Option<String>,
-    /// What this project sets for itself of the policy, as a JSON object; replaces what it set before, {} takes all back
+    /// What this project sets for itself of the policy, as a JSON object; replaces what it set before,
+    /// {} takes all back
     #[arg(long, value_name = "JSON", value_parser = policy)]
     policy: Option<PolicyOverride>,
 }
@@ -163,7 +164,7 @@ enum NoPolicy {
 }
 
 fn policy(text: &str) -> Result<PolicyOverride, NoPolicy> {
-    // Serde would read the fields from an array too, one by one.
+    // Serde would also read the fields from an array, by their order.
     if !text.trim_start().starts_with('{') {
         return Err(NoPolicy::OtherValue);
     }

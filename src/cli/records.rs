@@ -68,7 +68,7 @@ pub(super) enum OutboxVerb {
     },
 }
 
-/// How often a watch looks again.
+/// How often a watch reads the status.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
@@ -97,7 +97,7 @@ pub(super) async fn status(args: &Status, client: &Client, printer: &mut Printer
                     last = Some(now);
                 }
             }
-            // What never worked does not get better by waiting.
+            // A first request that fails is not retried: the address or the token is probably wrong.
             Err(failure) if last.is_none() => return Err(failure),
             Err(failure) => printer.status(&format!("{failure}; trying again"))?,
         }
@@ -106,14 +106,14 @@ pub(super) async fn status(args: &Status, client: &Client, printer: &mut Printer
     }
 }
 
-/// Whether a status says something new. Time and clocks always move.
+/// Whether a status differs apart from the time and the clock skew, which always change.
 fn differ(last: &FleetStatus, now: &FleetStatus) -> bool {
     let database = DatabaseStatus { clock_skew_ms: last.database.clock_skew_ms, ..now.database.clone() };
     FleetStatus { at: last.at, database, ..now.clone() } != *last
 }
 
 fn show_status(reply: &ApiResponse, printer: &mut Printer) -> Result<(), Failure> {
-    // As JSON the answer of any version is printed, so there it need not read.
+    // With -o json the response is printed whatever the server's version, so it need not parse.
     let status = reply.read::<FleetStatus>();
     if let Some(doubt) = status.as_ref().ok().and_then(|status| status.database.doubt.as_ref()) {
         let Doubt { detail, way_out, .. } = doubt;
@@ -125,7 +125,7 @@ fn show_status(reply: &ApiResponse, printer: &mut Printer) -> Result<(), Failure
     Ok(fleet(printer, &status?)?)
 }
 
-/// The fleet in one line, then what is open, then what is due next.
+/// The fleet in one line, then the open rotations, then the projects due next.
 fn fleet(printer: &mut Printer, status: &FleetStatus) -> std::io::Result<()> {
     let count = status.projects;
     if count == 0 {

@@ -1,7 +1,7 @@
-//! An answer of the server, as it came and as it reads.
+//! A response of the server, as received and as parsed.
 //!
-//! As JSON it is printed as it came, whatever its version. To be read it must have the members that this
-//! version needs; an error names the one that it lacks.
+//! With -o json it is printed as received, whatever the server's version. To parse, it must have the
+//! members that this version needs; an error names a missing one.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -10,24 +10,24 @@ use super::failure::Failure;
 use super::printer::Printer;
 use crate::api::Page;
 
-/// A successful answer.
+/// A successful response.
 #[derive(Clone, Debug)]
 pub(super) struct ApiResponse {
-    /// As it came.
+    /// The body as received.
     pub(super) text: String,
-    /// Whether the server made something new (201).
+    /// Whether the server created something (201).
     pub(super) created: bool,
     /// The request, for messages.
     pub(super) asked: String,
 }
 
 impl ApiResponse {
-    /// Reads the answer. Members that this version does not know are skipped.
+    /// Parses the response. Members that this version does not have are ignored.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         read(&self.asked, &self.text)
     }
 
-    /// Prints the answer: its JSON as it came, or what `table` makes of it.
+    /// Prints the response: its JSON as received, or the output of `table`.
     pub(super) fn print<T: DeserializeOwned>(
         &self,
         printer: &mut Printer,
@@ -40,17 +40,17 @@ impl ApiResponse {
     }
 }
 
-/// Reads JSON of the server; a member that is missing or says something unknown is named.
+/// Parses JSON of the server; the error names a member that is missing or has an unknown value.
 pub(super) fn read<T: DeserializeOwned>(asked: &str, text: &str) -> Result<T, Failure> {
     serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text))
         .map_err(|error| unread(asked, "", &error))
 }
 
-/// The items of a list, from as many pages as it takes.
+/// The items of a list, from as many pages as needed.
 #[derive(Debug, Default)]
 pub(super) struct List {
     pub(super) items: Vec<Value>,
-    /// Whether there are more than were asked for.
+    /// Whether there are more than were requested.
     pub(super) more: bool,
     /// The request, for messages.
     pub(super) asked: String,
@@ -78,7 +78,7 @@ impl List {
     }
 }
 
-/// An answer of a server that says something else than this version reads.
+/// A response that this version cannot parse.
 fn unread<E: std::fmt::Display>(asked: &str, place: &str, error: &serde_path_to_error::Error<E>) -> Failure {
     let path = error.path().to_string();
     let path = format!("{place}{path}");

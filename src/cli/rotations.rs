@@ -1,7 +1,7 @@
-//! Verbs on rotations: propose, decide, look.
+//! Verbs on rotations: propose, decide, show.
 //!
-//! A yes is sent with the proposal's hash as it was just read and shown, so that it can never
-//! count for something else. Following a rotation is in `watch`.
+//! An approval carries the hash of the proposal that was just read and shown, so that it never counts
+//! for another proposal. Following a rotation is in `watch`.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;

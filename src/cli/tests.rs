@@ -1,4 +1,4 @@
-//! The verbs against a server that answers as told: exit codes, output, and what is sent.
+//! The verbs against a server with scripted responses: exit codes, output, and requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -210,7 +210,7 @@ async fn an_answer_that_lacks_a_member_is_an_error_that_names_it_and_json_is_pri
     let (exit, _, err) = run_on(&client, &["rotation", "list"], false).await;
     assert_eq!(exit, Exit::Failed);
     assert!(err.starts_with("error: GET /rotations: items[1]: missing field `newKeyTail`"), "{err}");
-    // A program gets what the server wrote, with what this version does not know.
+    // With -o json the server's text is printed, unknown members included.
     for line in [&["rotation", "show", ID, "-o", "json"][..], &["rotation", "list", "-o", "json"]] {
         let (exit, out, _) = run_on(&client, line, false).await;
         assert!(exit == Exit::Done && out.contains("\"newer\":"), "{out}");

@@ -1,10 +1,10 @@
 //! Follows one rotation through its event stream.
 //!
-//! The stream replays the journal and then goes on live; every entry has a sequence number, so a
-//! dropped connection is resumed where it broke and nothing is shown twice. An entry alone never
-//! ends the watch: an old `needs_operator` in the replay may be long resolved, so the rotation
-//! itself is asked. On a terminal the present state stands in a line that rewrites itself;
-//! elsewhere there is one plain line per entry, and with `-o json` one JSON object per line.
+//! The stream replays the journal and then goes on live; every entry has a sequence number, so a dropped
+//! connection is resumed where it broke and nothing is shown twice. An entry alone never ends the watch:
+//! an old `needs_operator` in the replay may be long resolved, so the rotation itself is read. On a
+//! terminal the present state is a line that rewrites itself. Elsewhere there is one plain line per
+//! entry, and with `-o json` one JSON object per line.
 
 use std::time::Duration;
 
@@ -19,20 +19,20 @@ use crate::domain::rotation::state::State;
 
 /// How long a stream may be silent before it counts as dropped.
 const SILENCE: Duration = Duration::from_mins(1);
-/// Waits between attempts to come back: five minutes in all.
+/// Attempts to reconnect: five minutes in all.
 const RETRIES: u32 = 60;
 const RETRY_EVERY: Duration = Duration::from_secs(5);
-/// More than this in one event is no event of ours.
+/// The largest event that is read, in bytes.
 const LARGEST_EVENT: usize = 1 << 20;
 
-/// Follows `id` until it ends or waits for an operator; the exit code says which.
+/// Follows `id` until it ends or needs an operator; returns the exit code of its state.
 pub(super) async fn follow(id: RotationId, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     let mut watch = Watch { id, client, printer, last: None, failures: 0 };
     loop {
         match watch.once().await {
             Ok(Some(exit)) => return Ok(exit),
             Ok(None) => {}
-            // What never worked does not get better by waiting.
+            // A first connection that fails is not retried: the address or the token is probably wrong.
             Err(failure) if may_pass(&failure) && watch.may_come_back() => {
                 if watch.failures == 0 {
                     watch.printer.note(&format!("{failure}; trying again"));
@@ -46,7 +46,7 @@ pub(super) async fn follow(id: RotationId, client: &Client, printer: &mut Printe
     }
 }
 
-/// Whether a failure may be a server that is just being restarted.
+/// Whether a failure may come from a restart of the server.
 fn may_pass(failure: &Failure) -> bool {
     match failure {
         Failure::Unreachable { .. } => true,
@@ -89,7 +89,7 @@ impl Watch<'_> {
         }
         let over = self.ended().await?;
         if over.is_none() {
-            // A server that closes every stream at once must not be asked in a tight loop.
+            // A server that closes every stream at once must not be called in a tight loop.
             #[expect(clippy::disallowed_methods, reason = "a command ends with its process")]
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
@@ -116,7 +116,7 @@ impl Watch<'_> {
         Ok(stops(to))
     }
 
-    /// Asks the rotation itself whether it is over.
+    /// Reads the rotation; returns its exit code when it ended or needs an operator.
     async fn ended(&mut self) -> Result<Option<Exit>, Failure> {
         let rotation: Rotation = self.client.get(&format!("/rotations/{}", self.id), &[]).await?.read()?;
         let state = rotation.state;
@@ -135,7 +135,7 @@ impl Watch<'_> {
     }
 }
 
-/// Whether a watch ends here: nothing more happens by itself, or a person is needed.
+/// Whether a watch ends in this state: it is final, or needs an operator.
 fn stops(state: State) -> bool {
     state.is_final() || state == State::NeedsOperator
 }
@@ -169,7 +169,7 @@ struct Event {
     data: String,
 }
 
-/// Puts chunks back together into events; comments and unknown fields are skipped.
+/// Assembles chunks into events; comments and unknown fields are skipped.
 #[derive(Default)]
 struct Events {
     pending: Vec<u8>,

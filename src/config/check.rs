@@ -1,9 +1,9 @@
-//! What a configuration must and should satisfy beyond the types of its values.
+//! Checks a configuration beyond the types of its values.
 //!
-//! Errors are contradictions and values that cannot work. Warnings are values that work and are
-//! unwise in production; each names the production value. The rules come from how Atlas behaves
-//! (keys are re-checked every 15 minutes, so a rotation must be decided before) and from how long
-//! a lease lasts. Nothing here touches the network or the database.
+//! Errors are contradictions and values that cannot work. Warnings are values that work and are unwise
+//! in production; each names the production value. The rules follow from Atlas' behaviour (it re-checks
+//! keys every 15 minutes, so a rotation must be decided before) and from the length of a lease. Network
+//! and database are not touched.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -22,7 +22,7 @@ use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::time::{Span, Timestamp};
 use crate::secret::{Secret, SecretUrl};
 
-/// A lease lasts 60 s, and 5 s of it are kept for writing down what a request came to.
+/// A lease lasts 60 s, and 5 s of it are kept for storing the result of a request.
 pub(super) const LONGEST_REQUEST: Span = Span::from_secs(55);
 /// How often Atlas re-checks a key before it shuts clusters down.
 const ATLAS_CYCLE: Span = Span::from_secs(15 * 60);
@@ -376,7 +376,7 @@ fn check_credential(name: &str, raw: &RawCredential, r: &mut Reader) -> Option<C
     if id.is_none() {
         r.fault(&at, &format!("{public} is missing"));
     }
-    // A secret that is there but cannot be read has its own message already.
+    // A secret that is set but cannot be read has its own message already.
     let told = r.is_faulty(&format!("{at}.{secret}"));
     if raw.secret.is_none() && !told {
         r.fault(&at, &format!("{secret} or {secret}_file is missing"));

@@ -1,7 +1,7 @@
 //! The inbound hooks: `[[hooks]]`, one for each sender that may call `POST /hooks/{name}`.
 //!
-//! Each kind has the settings that its sender's way of proving itself needs, and no hook exists
-//! without such a proof. Nothing here speaks to a sender; what a proof looks like is the web's part.
+//! Each kind has the settings that verify its sender, and no hook exists without verification. The
+//! verification itself is in `web::hooks`.
 
 use std::path::PathBuf;
 
@@ -17,11 +17,11 @@ use crate::secret::Secret;
 pub struct Hook {
     /// Its name: the last part of its address, and `hook:NAME` as the trigger of a rotation.
     pub name: String,
-    /// Who calls it, and how they prove that.
+    /// Its sender, with the settings that verify it.
     pub sender: Sender,
 }
 
-/// Who calls a hook. Wherever several secrets are held, each of them counts.
+/// The sender of a hook. Where several secrets are held, each is accepted.
 #[derive(Clone, Debug)]
 pub enum Sender {
     /// Atlas' alert webhooks: an HMAC-SHA-1 over the body.
@@ -39,14 +39,14 @@ pub enum Sender {
         header: Option<String>,
         /// The token of Microsoft Entra that each delivery brings.
         entra: Option<Entra>,
-        /// The origins that may ask for permission to send.
+        /// The origins that may request permission to send.
         allowed_origins: Vec<String>,
     },
     /// An API destination of Amazon EventBridge.
     AwsEventbridge(Connection),
     /// Amazon SNS over HTTP.
     AwsSns {
-        /// The topics that may speak, exactly.
+        /// The accepted topics, compared exactly.
         topics: Vec<String>,
         /// Hosts of signing certificates that are not AWS' own.
         cert_hosts: Vec<String>,
@@ -62,12 +62,12 @@ pub enum Sender {
         /// Where Google's keys are.
         jwks_url: String,
     },
-    /// CloudEvents from anybody's own system.
+    /// CloudEvents from any other system.
     CloudEvents {
         /// The bearer token.
         tokens: Vec<Secret>,
     },
-    /// Standard Webhooks from anybody's own system.
+    /// Standard Webhooks from any other system.
     Standard {
         /// The keys that sign, already decoded from `whsec_…`.
         keys: Vec<SigningKey>,
@@ -90,14 +90,14 @@ impl Sender {
     }
 }
 
-/// How an API destination's connection proves itself.
+/// How an API destination's connection authenticates.
 #[derive(Clone, Debug)]
 pub enum Connection {
     /// A secret in a header.
     Header {
         /// The header's name, in lower case.
         name: String,
-        /// What it carries.
+        /// Its accepted values.
         tokens: Vec<Secret>,
     },
     /// HTTP basic authentication.
@@ -109,7 +109,7 @@ pub enum Connection {
     },
 }
 
-/// Who must have issued the token of an Event Grid delivery, and for whom.
+/// The required issuer and audience of the token of an Event Grid delivery.
 #[derive(Clone, Debug)]
 pub struct Entra {
     /// The directory.
@@ -130,8 +130,7 @@ const SHORTEST_KEY: usize = 24;
 pub struct SigningKey(Vec<u8>);
 
 impl SigningKey {
-    /// A key of these bytes; `None` when they are fewer than 24. Anybody could sign with an empty or short
-    /// one.
+    /// A key of these bytes; `None` when they are fewer than 24. An empty or short key can be guessed.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
         (bytes.len() >= SHORTEST_KEY).then(|| Self(bytes.to_vec()))
@@ -162,7 +161,7 @@ const GOOGLE_KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
 /// Below this a secret can be guessed offline from one signed request.
 const SHORTEST_SECRET: usize = 16;
 
-/// All hooks; faults are with the reader.
+/// All hooks; the reader collects the faults.
 pub(super) fn read(r: &mut Reader) -> Vec<Hook> {
     let elements = r.names_below("hooks");
     elements.iter().filter_map(|element| read_one(r, element)).collect()
@@ -348,7 +347,7 @@ fn secrets(r: &mut Reader, at: &str, name: &str) -> Vec<Secret> {
 
 fn needed(r: &mut Reader, at: &str, name: &str) -> Option<Vec<Secret>> {
     let found = secrets(r, at, name);
-    // A secret that is there but cannot be read has its own message already.
+    // A secret that is set but cannot be read has its own message already.
     let told = r.is_faulty(&format!("{at}.{name}"));
     if found.is_empty() && !told {
         r.fault(at, &format!("{name} or {name}_file is missing: without it anybody could send"));

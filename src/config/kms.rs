@@ -1,7 +1,7 @@
 //! Lookups at key services: `[kms.NAME]`.
 //!
-//! Which settings a lookup takes follows from its kind; one of another kind is an unknown setting.
-//! What is left out comes from the cloud's own chain of sources, which is not looked at here.
+//! Which settings a lookup takes follows from its kind; one of another kind is an unknown setting. A
+//! log-in that is left out comes from the cloud's own chain of sources, which is not read here.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,14 +21,14 @@ use crate::secret::Secret;
 pub struct Kms {
     /// The longest a lookup may take; below 55 s.
     pub timeout: Span,
-    /// Where to ask instead of at the cloud. AWS and Google: the base of the API; Azure: the address
-    /// below which the vaults' names stand.
+    /// The address to use instead of the cloud's. AWS and Google: the base of the API; Azure: the
+    /// address below which the vaults' names stand.
     pub endpoint: Option<Url>,
     /// The cloud and how to log in to it.
     pub login: Login,
 }
 
-/// How to log in; what is `None` comes from the cloud's own chain of sources.
+/// How to log in; a `None` is taken from the cloud's own chain of sources.
 #[derive(Clone, Debug)]
 pub enum Login {
     /// AWS: environment, profile, container, web identity, instance.
@@ -46,7 +46,7 @@ pub enum Login {
         tenant_id: Option<String>,
         /// The application, or the user-assigned managed identity.
         client_id: Option<String>,
-        /// What proves that we are that application.
+        /// The credential of that application.
         proof: Option<AzureCredential>,
         /// Where tokens come from instead of the cloud's own authority.
         authority: Option<Url>,
@@ -60,7 +60,7 @@ pub enum Login {
     },
 }
 
-/// What proves to Entra that we are an application.
+/// The credential of an application at Entra.
 #[derive(Clone, Debug)]
 pub enum AzureCredential {
     /// A client secret.
@@ -81,7 +81,7 @@ pub enum Follow {
 }
 
 impl Login {
-    /// Whose keys are looked up.
+    /// The provider of the keys.
     #[must_use]
     pub fn provider(&self) -> Provider {
         match self {
@@ -92,7 +92,7 @@ impl Login {
     }
 }
 
-/// The kinds, with whether this build has them and what they are called.
+/// The kinds: the name, whether this build has it, and the cloud.
 const KINDS: [(&str, bool, &str); 3] = [
     ("aws", cfg!(feature = "aws"), "AWS KMS"),
     ("azure", cfg!(feature = "azure"), "Azure Key Vault"),
@@ -117,8 +117,8 @@ impl RawKms {
 
     fn read(r: &mut Reader, at: &str) -> Self {
         let kind: Option<String> = r.optional(&format!("{at}.kind"));
-        // Of an unknown kind everything is asked for, so that the one message about the kind is not
-        // joined by more about its parts.
+        // For an unknown kind the settings of every kind are read: otherwise each would be reported as
+        // unknown beside the fault of the kind.
         let is = |wanted: &str| {
             kind.as_deref() == Some(wanted) || !KINDS.iter().any(|(it, ..)| kind.as_deref() == Some(it))
         };
@@ -244,14 +244,14 @@ impl RawKms {
     }
 }
 
-/// Reports what is missing beside something else, unless its own fault was reported already.
+/// Reports that `there` needs `missing`, unless `missing` has a fault of its own.
 fn needs(at: &str, there: &str, missing: &str, r: &mut Reader) {
     if !r.is_faulty(&format!("{at}.{missing}")) {
         r.fault(at, &format!("{there} needs {missing} beside it"));
     }
 }
 
-/// An address to ask instead of the cloud's own. The outer `None` is a fault.
+/// An address to use instead of the cloud's own. The outer `None` is a fault.
 #[expect(clippy::option_option, reason = "a fault and an address that is not set are two things")]
 fn address(path: &str, text: Option<&str>, r: &mut Reader) -> Option<Option<Url>> {
     let Some(text) = text else { return Some(None) };

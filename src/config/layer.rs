@@ -1,9 +1,9 @@
 //! The layers a setting can come from, flattened to one map of dotted paths.
 //!
-//! Each layer (the built-in defaults, one file, the environment, flags) becomes leaves: a path, a
-//! value, and the origin, so that every later message can say where a value was written. A higher
-//! layer replaces a leaf whole; lists are never merged. Nothing here knows which paths exist or
-//! what they mean: that is the reader's part.
+//! Each layer (the built-in defaults, one file, the environment, flags) becomes leaves: a path, a value,
+//! and the origin, so that every later message can say where a value was written. A higher layer
+//! replaces a leaf whole; lists are never merged. Which paths exist, and their meaning, is the reader's
+//! part.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -41,7 +41,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value as its layer wrote it: TOML knows types, the environment and flags know only text.
+/// A value as its layer wrote it: TOML has types, the environment and flags have only text.
 #[derive(Clone, Debug)]
 pub(super) enum Raw {
     Toml(Value),

@@ -1,10 +1,10 @@
-//! The configuration: what `config/default.toml` documents, as plain typed fields.
+//! The configuration: the settings of `config/default.toml` as plain typed fields.
 //!
-//! Loading layers the sources, reads every setting, checks them against each other and against
-//! what Atlas does, and only then hands out a [`Config`]; a fault anywhere is an error that lists
-//! *all* faults. There is no global configuration: a value is passed to what needs it. SIGHUP
-//! loads it again, and `app/reload.rs` says which settings are then taken over. Two things are deliberately outside: whether the database or Atlas can be reached, and
-//! what a project overrides for itself.
+//! Loading layers the sources, reads every setting, and checks them against each other and against
+//! Atlas' behaviour. Only then is there a [`Config`]; a fault anywhere is an error that lists *all*
+//! faults. There is no global configuration: values are passed as arguments. SIGHUP loads it again, and
+//! `app/reload.rs` lists the settings that are then applied. Two things are deliberately outside:
+//! whether the database or Atlas can be reached, and the overrides of a project.
 
 mod check;
 pub mod hooks;
@@ -54,17 +54,17 @@ pub struct Config {
     pub kms: BTreeMap<String, Kms>,
     /// The rules for projects that set none themselves.
     pub policy: Policy,
-    /// How a new key is proven.
+    /// How a new key is verified.
     pub verify: Verify,
     /// The machine's fixed waits; the defaults outside of rehearsals.
     pub pace: Pace,
-    /// When to look for due work.
+    /// When to check for due work.
     pub sweep: Sweep,
     /// Mail.
     pub mail: Mail,
-    /// Who may send events.
+    /// The hooks, one for each sender of events.
     pub hooks: Vec<Hook>,
-    /// Where webhooks go.
+    /// The targets of webhooks.
     pub webhooks: Vec<Webhook>,
     /// How long finished records are kept.
     pub retention: Retention,
@@ -77,7 +77,7 @@ pub struct Config {
 pub struct Server {
     /// The address to listen on.
     pub listen: SocketAddr,
-    /// How people reach the server, without a slash at its end.
+    /// The server's public URL, without a slash at its end.
     pub public_url: String,
     /// The local admin socket, `data_dir` included; `None` when it is off.
     pub socket: Option<PathBuf>,
@@ -99,13 +99,13 @@ pub struct Atlas {
     pub base_url: String,
     /// The limit of one request; below 55 s.
     pub request_timeout: Span,
-    /// What a PATCH carries.
+    /// The contents of a PATCH.
     pub patch_body: PatchBody,
     /// Credentials by name.
     pub credentials: BTreeMap<String, Credential>,
 }
 
-/// What a PATCH of the encryption configuration carries.
+/// The contents of a PATCH of the encryption configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PatchBody {
@@ -134,14 +134,14 @@ pub enum Credential {
     },
 }
 
-/// When to look for due work.
+/// When to check for due work.
 #[derive(Clone, Debug)]
 pub struct Sweep {
     /// Six cron fields in UTC.
     pub cron: String,
     /// How often each project's key is read from Atlas.
     pub drift_every: Span,
-    /// How often each project's key service is asked for its newest key.
+    /// How often each project's key service is polled for its newest key.
     pub poll_every: Span,
 }
 
@@ -158,7 +158,8 @@ pub struct Mail {
     pub per_minute: NonZeroU32,
 }
 
-/// How long finished records are kept. The audit log and what moved a rotation stay for good.
+/// How long finished records are kept. The audit log, and the entries that moved a rotation, stay for
+/// good.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     /// Mails and webhooks that were sent, refused, or had no recipient.
@@ -167,7 +168,7 @@ pub struct Retention {
     pub events: Span,
     /// Observations of ended rotations that changed nothing.
     pub observations: Span,
-    /// What the steps of ended rotations were decided from.
+    /// Inputs of the steps of ended rotations.
     pub replays: Span,
 }
 
@@ -182,7 +183,7 @@ pub struct Log {
     pub otlp_endpoint: Option<String>,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
@@ -197,19 +198,19 @@ pub enum LogFormat {
 pub struct Sources {
     /// A file, which must exist.
     pub file: Option<PathBuf>,
-    /// Environment variables; those that are not ours are skipped.
+    /// Environment variables; those of other programs are skipped.
     pub env: Vec<(String, String)>,
     /// Dotted paths and values that beat everything else.
     pub overrides: Vec<(String, String)>,
 }
 
 impl Sources {
-    /// What a process started by a person reads: `file`, or `keywheel.toml` in the working
-    /// directory when it exists, and the environment.
+    /// The sources of a process started by a person: `file`, or `keywheel.toml` in the working directory
+    /// when it exists, and the environment.
     #[must_use]
     pub fn from_process(file: Option<PathBuf>) -> Self {
         let here = || Some(PathBuf::from(FILE_NAME)).filter(|file| file.exists());
-        // `vars` would panic on a value that is not UTF-8, even on one that is not ours.
+        // `vars` would panic on a value that is not UTF-8, even on another program's.
         let env = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
             .filter(|(name, _)| name.starts_with("KEYWHEEL_"))
@@ -242,18 +243,18 @@ fn read_file(file: &Path) -> Result<layer::Leaves, layer::LayerError> {
     layer::from_toml(&text, Some(file))
 }
 
-/// A configuration that may be used, with what is worth telling about it.
+/// A valid configuration with its warnings.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The values.
     pub config: Config,
-    /// What is legal but unwise, one sentence each.
+    /// Values that are legal but unwise, one sentence each.
     pub warnings: Vec<String>,
     /// Every setting in force with its origin, secrets masked.
     pub entries: Vec<Entry>,
 }
 
-/// Everything that is wrong with a configuration; never empty, never with a secret in it.
+/// All faults of a configuration; never empty, never with a secret in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub Vec<String>);
 
@@ -275,7 +276,7 @@ impl Config {
     /// Reads, checks and returns the configuration.
     ///
     /// # Errors
-    /// All faults at once, each with the setting, where it was written and what it takes.
+    /// Fails with all faults at once, each with the setting, its origin, and the values that it takes.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         let mut reader = Reader::new(sources.leaves()?);
         let raw = RawConfig::read(&mut reader);
@@ -293,7 +294,7 @@ impl Config {
     /// access to the daemon's secrets.
     ///
     /// # Errors
-    /// When a source cannot be read at all or one of the two settings involved is no text.
+    /// Fails when a source cannot be read at all or one of the two settings involved is no text.
     pub fn socket(sources: &Sources) -> Result<Option<PathBuf>, ConfigError> {
         let mut reader = Reader::new(sources.leaves()?);
         let data_dir: PathBuf = reader.take("data_dir", PathBuf::new());
@@ -352,7 +353,7 @@ struct RawConfig {
     log: Log,
 }
 
-/// A credential with the two parts that its kind wants: a public one and a secret.
+/// A credential with the two parts that its kind needs: a public one and a secret.
 struct RawCredential {
     kind: Option<String>,
     public: Option<String>,
@@ -360,7 +361,7 @@ struct RawCredential {
 }
 
 impl RawConfig {
-    /// Asks for every setting there is. The fallbacks matter only beside an error.
+    /// Reads every setting. The fallbacks matter only beside an error.
     fn read(r: &mut Reader) -> Self {
         let text = String::new;
         Self {
@@ -415,8 +416,8 @@ impl RawCredential {
 
     fn read(r: &mut Reader, at: &str) -> Self {
         let kind: Option<String> = r.optional(&format!("{at}.kind"));
-        // Of an unknown kind both pairs are asked for, so that the one message about the kind is not
-        // joined by more about its parts.
+        // For an unknown kind both pairs are read: otherwise each part would be reported as unknown
+        // beside the fault of the kind.
         let mut pair = |public: &str, secret: &str| {
             (r.optional::<String>(&format!("{at}.{public}")), r.secret(&format!("{at}.{secret}")))
         };

@@ -1,9 +1,9 @@
-//! Takes typed values out of the merged leaves and remembers what was asked for.
+//! Reads typed values from the merged leaves and records the paths that were read.
 //!
-//! What the program asks for *is* the schema: after the last question every leaf that nobody
-//! wanted is an unknown setting. Faults are collected, never returned one at a time; a value that
-//! cannot be read is replaced by its fallback so that the remaining checks still run. Error texts
-//! never contain the value of a setting that may hold a secret.
+//! The paths that the program reads *are* the schema: at the end, every leaf that was not read is an
+//! unknown setting. Faults are collected, never returned one at a time; a value that cannot be read is
+//! replaced by its fallback so that the remaining checks still run. Error texts never contain the value
+//! of a setting that may hold a secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -38,11 +38,11 @@ enum Mask {
 pub(super) struct Fault {
     /// The setting.
     path: String,
-    /// What it takes, with the path and the place it was written at.
+    /// The message: the path, the place it was written at, and the values that it takes.
     text: String,
 }
 
-/// Why a file that holds a secret is of no use. The caller names the file before the text.
+/// Why a file that should hold a secret cannot be used. The caller names the file before the text.
 #[derive(Debug, thiserror::Error)]
 enum SecretFileError {
     #[error("cannot be read: {0}")]
@@ -83,8 +83,8 @@ impl Reader {
         reader
     }
 
-    /// Moves what is written under an old name to the new one. Written under both, it is a fault: which
-    /// of the two is meant, nothing says.
+    /// Moves a value under an old name to the new one. A value under both is a fault: which of the two
+    /// is meant is not known.
     fn take_old_names(&mut self) {
         for (old, new) in RENAMED {
             let Some(leaf) = self.leaves.remove(old) else { continue };
@@ -121,8 +121,8 @@ impl Reader {
         self.faults.len()
     }
 
-    /// Whether a fault of the setting at `path`, or of the file that holds it, was reported: then it is
-    /// there, and nobody needs to hear that it is missing.
+    /// Whether a fault of the setting at `path`, or of the file that holds it, was reported. Such a
+    /// setting is present and must not be reported as missing.
     pub(super) fn is_faulty(&self, path: &str) -> bool {
         self.faults
             .iter()
@@ -234,14 +234,14 @@ impl Reader {
         Some(secret).filter(|_| !text.is_empty())
     }
 
-    /// Takes whatever lies below `path` for known, where another fault was told already.
+    /// Marks everything below `path` as known, where another fault was reported already.
     pub(super) fn forgive(&mut self, path: &str) {
         let start = format!("{path}.");
         let below: Vec<String> = self.leaves.keys().filter(|it| it.starts_with(&start)).cloned().collect();
         self.known.extend(below);
     }
 
-    /// Ends the questions: reports leaves that nobody asked for and files that show secrets.
+    /// Ends the reading: reports leaves that were not read, and files that expose secrets.
     pub(super) fn finish(&mut self) {
         let unknown: BTreeSet<(String, String)> = self
             .leaves
@@ -276,7 +276,7 @@ impl Reader {
         self.sections.contains(path) || self.known.iter().any(|known| known.starts_with(&start))
     }
 
-    /// The shortest beginning of `path` that means nothing: `vault` rather than `vault.prod.kind`.
+    /// The shortest prefix of `path` that no setting has: `vault` rather than `vault.prod.kind`.
     fn first_unknown(&self, path: &str) -> String {
         path.match_indices('.')
             .map(|(at, _)| &path[..at])

@@ -1,7 +1,7 @@
 //! The outgoing webhooks: `[[webhooks]]`, one for each target.
 //!
-//! A target's address is a secret like its signing secret: anyone who has it can send in our name. Both
-//! are shown as stars, and faults never contain them. Nothing here resolves names or connects.
+//! A target's address is a secret like its signing secret: anyone who has it can send in the server's
+//! name. Both are masked, and faults never contain them. Nothing here resolves names or connects.
 
 use std::path::PathBuf;
 
@@ -14,25 +14,25 @@ use crate::secret::Secret;
 /// One configured target.
 #[derive(Clone, Debug)]
 pub struct Webhook {
-    /// What it is called, everywhere.
+    /// Its name, as shown everywhere.
     pub name: String,
-    /// Where it is.
+    /// Its URL.
     pub url: Secret,
-    /// What it is sent.
+    /// The format of its bodies.
     pub format: Format,
-    /// What signs, the newest first; never none for CloudEvents.
+    /// The signing keys, the newest first; never empty for CloudEvents.
     pub keys: Vec<SigningKey>,
-    /// Goes along as `Authorization: Bearer …`.
+    /// Sent as `Authorization: Bearer …`.
     pub token: Option<Secret>,
     /// The kinds of notice it is sent; all, when empty.
     pub kinds: Vec<Kind>,
-    /// Whether it may have an address that is not public, and speak plain http.
+    /// Whether it may have an address that is not public, and use plain http.
     pub allow_private: bool,
     /// Certificates to trust beside the system's own.
     pub ca_file: Option<PathBuf>,
 }
 
-/// How a target is told.
+/// The format of a target's bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A signed CloudEvent.
@@ -43,7 +43,7 @@ pub enum Format {
     Teams,
 }
 
-/// All targets; faults are with the reader.
+/// All targets; the reader collects the faults.
 pub(super) fn read(r: &mut Reader) -> Vec<Webhook> {
     let elements = r.names_below("webhooks");
     elements.iter().filter_map(|element| read_one(r, element)).collect()
@@ -95,7 +95,7 @@ fn read_format(r: &mut Reader, at: &str) -> Option<Format> {
 fn read_url(r: &mut Reader, at: &str, allow_private: bool) -> Option<Secret> {
     let path = format!("{at}.url");
     let Some(url) = r.secret(&path) else {
-        // One that is there but cannot be read has its own message already.
+        // A URL that is set but cannot be read has its own message already.
         if !r.is_faulty(&path) {
             r.fault(at, "url or url_file is missing");
         }

@@ -1,23 +1,23 @@
-//! Which network addresses lie on the open internet.
+//! Public network addresses.
 //!
-//! Anyone who may name an address for us to call could otherwise have us call our own machine, its
-//! neighbours, or the service that hands a cloud's credentials to whatever runs there. Only what is
-//! known to be public is public. Nothing here resolves names.
+//! Without this check, the URL of a target could direct our requests to this machine or its neighbours.
+//! It could also reach the metadata service that hands out a cloud's credentials. Only addresses in
+//! public ranges count as public. Nothing here resolves names.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
 
-/// The rule that an address inside breaks, and the way out.
+/// The rule that a non-public address breaks, and the way out.
 pub const ONLY_PUBLIC: &str = "only public addresses are called, unless the target has allow_private = true";
 
-/// Why a text is not an address to call. The text, which may be secret, is not in it.
+/// Why a text cannot be the URL of a target. The text may be secret, so it is not in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// The scheme is another one, or missing.
+    /// The scheme is missing or not allowed.
     #[error("takes an address that begins with {}", if *.allow_private { "http:// or https://" } else { "https:// (http:// only with allow_private = true)" })]
     Scheme {
-        /// Whether plain http would do.
+        /// Whether plain http is allowed.
         allow_private: bool,
     },
     /// The URL holds a login or a fragment.
@@ -26,15 +26,16 @@ pub enum AddressError {
     /// The URL has no host.
     #[error("takes an address with a host")]
     NoHost,
-    /// The host is an address that is not public.
+    /// The host is a non-public address.
     #[error("names {0}: {ONLY_PUBLIC}")]
     Inside(&'static str),
 }
 
-/// The address to call that `text` is. A name in it may still lead inside; that shows when it is resolved.
+/// Parses `text` as the URL of a target. A host name in it may still resolve to a non-public address; the
+/// resolver checks that.
 ///
 /// # Errors
-/// Says the rule and the way out.
+/// The error states the rule and the way out.
 pub fn check_url(text: &str, allow_private: bool) -> Result<Url, AddressError> {
     let url = Url::parse(text)
         .ok()
@@ -68,15 +69,15 @@ pub fn is_loopback_host(host: &str) -> bool {
         || literal_address(host).is_some_and(|ip| ip.is_loopback())
 }
 
-/// The address that `host` is, unless it is a name. An IPv4 address in IPv6 form is an IPv4 address.
+/// The IP address in `host`; `None` for a name. An IPv4 address in IPv6 form is an IPv4 address.
 #[must_use]
 pub fn literal_address(host: &str) -> Option<IpAddr> {
-    // `Url` parses no address in a host of a scheme that is not HTTP's, so that this is the one parser.
+    // `Url` parses no addresses in the hosts of other schemes than HTTP's, so every host is parsed here.
     let host = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host);
     host.parse().ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
-/// What keeps an address from being public; `None` when it is.
+/// The kind of a non-public address; `None` for a public one.
 #[must_use]
 pub fn not_public(address: IpAddr) -> Option<&'static str> {
     match address {
@@ -92,7 +93,7 @@ fn not_public_v4(it: Ipv4Addr) -> Option<&'static str> {
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Some("a private address"),
         [100, 64..=127, ..] => Some("an address of a provider's own network"),
         [169, 254, ..] => Some("a link-local address"),
-        // Azure's platform answers virtual machines there.
+        // Azure's platform serves virtual machines from this address.
         [168, 63, 129, 16] => Some("a cloud platform's address"),
         [192, 0, 0 | 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [198, 18 | 19, ..] => {
             Some("a reserved address")

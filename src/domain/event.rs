@@ -1,9 +1,8 @@
-//! What Atlas' own events say of a change of the key: when, by whom, and how far that goes as proof.
+//! Atlas' own events about a change of the key: the instant, the actor, and the limits of that evidence.
 //!
-//! An event `{AWS,AZURE,GCP}_ENCRYPTION_KEY_ROTATED` names a project, an instant and an actor. It
-//! does **not** name a key. So it can support what an observation of the key showed, and it can
-//! contradict it; alone it proves nothing about any key. How long Atlas keeps events is not known,
-//! so that there is no event is no proof either.
+//! An event `{AWS,AZURE,GCP}_ENCRYPTION_KEY_ROTATED` names a project, an instant and an actor. It does
+//! **not** name a key. So it can support or contradict an observation of the key. Alone it shows nothing
+//! about any key. The retention of events in Atlas is not known, so a missing event shows nothing either.
 //!
 //! Instants here are Atlas' own: a comparison with ours corrects for the clock skew first.
 
@@ -17,22 +16,22 @@ use super::named::named;
 use super::time::Timestamp;
 
 named! {
-    /// What became of the search for Atlas' own event about a rotation.
+    /// The search for the witness event of a rotation.
     ProofState, "proof state" {
-        /// It is still looked for.
+        /// The search goes on.
         Awaited = "awaited",
-        /// It is there.
+        /// The event was found.
         Found = "found",
-        /// It did not show up within a day.
+        /// No event appeared within a day.
         NotFound = "not_found",
     }
 }
 
-/// Atlas' instants may lack their fraction and its feed and its `Date` header need not agree to the
-/// second: so far an event may lie outside of what it is compared with.
+/// Tolerance in comparisons with the instant of an event. Atlas' instants may lack their fraction, and
+/// its feed and its `Date` header need not agree to the second.
 pub const SLACK: Duration = Duration::from_secs(2);
 
-/// Who did something, as Atlas names them.
+/// The actor of an event, as Atlas names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "name")]
 pub enum Actor {
@@ -42,7 +41,7 @@ pub enum Actor {
     ApiKey(String),
     /// A service account, by its client id.
     ServiceAccount(String),
-    /// The event names nobody.
+    /// The event names no actor.
     Unsaid,
 }
 
@@ -64,7 +63,7 @@ impl Actor {
     }
 }
 
-/// As it stands in a sentence.
+/// Formatted for a sentence.
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -76,7 +75,7 @@ impl fmt::Display for Actor {
     }
 }
 
-/// An instant as it stands in a sentence.
+/// Formats an instant for a sentence.
 #[must_use]
 pub fn clock(at: Timestamp) -> String {
     at.as_chrono().format("%Y-%m-%d %H:%M:%S UTC").to_string()
@@ -90,27 +89,27 @@ pub struct KeyEvent {
     pub id: String,
     /// When it happened, by Atlas' clock.
     pub at: Timestamp,
-    /// Whose key was rotated.
+    /// The provider of the rotated key.
     pub provider: Provider,
-    /// Who did it.
+    /// The actor.
     pub by: Actor,
 }
 
-/// Our instant by Atlas' clock; `skew_ms` is our clock minus Atlas', where it is known.
+/// Converts our instant to Atlas' clock. `skew_ms` is our clock minus Atlas', where it is known.
 #[must_use]
 pub fn atlas_time(at: Timestamp, skew_ms: Option<i64>) -> Timestamp {
     Timestamp::from_micros(at.as_micros().saturating_sub(skew_ms.unwrap_or_default().saturating_mul(1000)))
 }
 
-/// The event with which the key of `provider` that was seen at `seen` began to serve: the newest
-/// one, when nothing contradicts it.
+/// The event of the change that brought the key of `provider` observed at `seen`: the newest event,
+/// unless something contradicts it.
 ///
-/// It does not count when the newest event is about another provider (then the present key was set
-/// without an event), when it is newer than the look at the key, or when it is older than `after`,
-/// an instant at which another key was still seen; nor when it is `ours`, the event of a PATCH that
-/// did not set this key: then that of the present key is not in the feed yet. What it cannot tell:
-/// whether the key was changed later by a way that makes no event, and whether the event was about
-/// this key at all.
+/// The newest event does not count in four cases. It is about another provider: then the present key was
+/// set without an event. It is newer than the observation of the key. It is older than `after`, an
+/// instant at which another key was still observed. It is `ours`, the event of a PATCH that did not set
+/// this key: then the event of the present key is not in the feed yet.
+///
+/// An event does not show whether a later change made no event, nor whether it was about this key at all.
 #[must_use]
 pub fn began(
     events: &[KeyEvent],
@@ -127,21 +126,21 @@ pub fn began(
     fits.then_some(newest)
 }
 
-/// What Atlas' feed says of a rotation of ours.
+/// The events of Atlas' feed about a rotation of ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Witness {
     /// The event of our own PATCH.
     pub event: Option<KeyEvent>,
-    /// Changes by others between our look and our PATCH, which our PATCH has undone.
+    /// Changes by other actors between our last observation and our PATCH, which our PATCH has undone.
     pub overwrote: Vec<KeyEvent>,
 }
 
-/// Looks for the event of our PATCH, which left at `sent` and had taken effect at `done`, both by
-/// Atlas' clock. `looked` is when Atlas had last been seen with the old key.
+/// Finds the witness event of our PATCH, which left at `sent` and had taken effect at `done`. `looked` is
+/// the last observation of the old key. All three are by Atlas' clock.
 ///
-/// Ours is the latest that names `own`. One that names nobody counts as ours only when it is the
-/// only one: how events name a service account is not documented. Without an event of our own
-/// nothing is said of others either, because one of theirs may be ours under another name.
+/// Ours is the latest event that names `own`. An event without an actor counts as ours only when it is
+/// the only one: Atlas does not document how events name a service account. Without an event of our own,
+/// no event counts as another actor's either, because it may be ours under another name.
 #[must_use]
 pub fn witness(
     events: &[KeyEvent],
@@ -236,7 +235,8 @@ mod tests {
         assert_eq!((found.event.unwrap().id.as_str(), found.overwrote.len()), ("e11", 0));
         let found = witness(&[event(12, own()), event(11, eve())], Provider::Aws, times, Some(OWN));
         assert_eq!((found.event.unwrap().id, found.overwrote[0].by.clone()), ("e12".to_owned(), eve()));
-        // Before our look it was there to be seen; after our PATCH the machine sees it.
+        // Our observation shows a change from before it, and the machine observes a change from after our
+        // PATCH.
         let found =
             witness(&[event(3, eve()), event(12, own()), event(14, eve())], Provider::Aws, times, Some(OWN));
         assert_eq!((found.event.unwrap().id.as_str(), found.overwrote.len()), ("e12", 0));

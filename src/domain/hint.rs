@@ -1,37 +1,36 @@
-//! Hints: what the events of key services and of Atlas come down to.
+//! Hints: the events of key services and of Atlas, reduced to one form.
 //!
-//! An event is a reason to look, never a fact to act on: it names what may have changed and, at best,
-//! which key is new. Everything an event says may be late, repeated, out of order or untrue, so a
-//! hint holds no conclusion. Who sent it was settled before; what is true is read afterwards from
-//! Atlas and from the key service.
+//! An event is a reason to observe, never a fact to act on: it names a possible change and, at best, the
+//! new key. Its content may be late, repeated, out of order or untrue, so a hint holds no conclusion. The
+//! sender is verified before; the facts are read afterwards from Atlas and from the key service.
 
 use serde::{Deserialize, Serialize};
 
 use super::ids::GroupId;
 use super::key::{KeyRef, Place};
 
-/// One event, boiled down.
+/// One event in that form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hint {
     /// The sender's own name of the event.
     pub kind: String,
-    /// What it is about.
+    /// Its subject.
     pub subject: Subject,
-    /// What it asks for.
+    /// The action that it calls for.
     pub meaning: Meaning,
     /// The new key.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
     pub new_key: Option<KeyRef>,
-    /// Who caused it, as the sender says.
+    /// The actor that the sender names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// What the sender says about it, for people.
+    /// The sender's explanation, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<String>,
 }
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "camelCase")]
 pub enum Subject {
@@ -49,9 +48,9 @@ pub enum Subject {
     Alias {
         /// Its name, `alias/` included.
         name: String,
-        /// Its region, when the event says.
+        /// Its region, when the event names it.
         region: Option<String>,
-        /// Its account, when the event says.
+        /// Its account, when the event names it.
         account: Option<String>,
     },
     /// All versions of a key in Azure Key Vault.
@@ -73,24 +72,24 @@ pub enum Subject {
     },
 }
 
-/// What an event asks for.
+/// The action that an event calls for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "camelCase")]
 pub enum Meaning {
-    /// A key may be new: look, compare, propose.
+    /// A key may be new: observe, compare, propose.
     Look,
-    /// A key in use may stop working: tell people now, and look.
+    /// A key in use may stop working: alert people now, and observe.
     Alarm {
-        /// The same for the same trouble, however often it is reported.
+        /// The identity of the trouble: the same text in every report of it.
         once: String,
     },
     /// AWS replaced the material inside a key; Atlas needs no change.
     InPlace,
-    /// Somebody's system asks for a rotation.
+    /// Another system requests a rotation.
     Requested,
 }
 
-/// What hints are compared with: a project, as far as they can name it.
+/// The identifiers of a project that hints are compared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
     /// The project.
@@ -151,7 +150,7 @@ impl Subject {
     }
 }
 
-/// A key in the inbox is the text that names it.
+/// A key is stored in the inbox as its identifier.
 mod as_text {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
@@ -172,7 +171,7 @@ mod as_text {
     }
 }
 
-/// The subject in words, for journals and mails.
+/// Formatted for journals and mails.
 impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -186,8 +185,8 @@ impl std::fmt::Display for Subject {
     }
 }
 
-/// Whether an alias of this region and account can be that of the project whose key is `current`. What
-/// one side does not say is no difference.
+/// Whether an alias of this region and account can be that of the project whose key is `current`. A
+/// region or account that one side does not name is no difference.
 fn is_home(current: Option<&KeyRef>, place: &Place, region: Option<&str>, account: Option<&str>) -> bool {
     let Some(KeyRef::Aws(key)) = current else { return false };
     let agree = |a: Option<&str>, b: Option<&str>| !matches!((a, b), (Some(a), Some(b)) if a != b);

@@ -1,7 +1,7 @@
 //! Identifiers: Atlas' own project id and the ids that Keywheel makes itself.
 //!
-//! Ids of ours are UUID version 7, made here and never by a database, so that they sort by the
-//! time they were made and are known before a row is written.
+//! Our own ids are UUIDs of version 7. They are made here and never by a database, so that they sort by
+//! time and exist before a row is written.
 
 use std::fmt;
 use std::str::FromStr;
@@ -115,7 +115,7 @@ uuid_id!(
     EventId
 );
 uuid_id!(
-    /// The random token of one claim: who holds it may write the rotation, nobody else.
+    /// The random token of one claim: only its holder may write the rotation.
     LeaseToken
 );
 

@@ -1,7 +1,7 @@
-//! What Keywheel knows and decides, without any I/O.
+//! Keywheel's types and decisions, without any I/O.
 //!
-//! Nothing in here knows of tokio, sqlx, axum or reqwest; the time comes in as an argument. Every
-//! other layer may import this one, and it imports none of them.
+//! Nothing here uses tokio, sqlx, axum or reqwest; the time is an argument. Every other layer may import
+//! this one, and it imports none of them.
 
 pub mod address;
 pub mod event;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What a PATCH says of one field. Read it with `#[serde(default)]`, and write it with
-/// `skip_serializing_if = "Patch::is_absent"`.
+/// One field of a PATCH. Read it with `#[serde(default)]`, and write it with `skip_serializing_if =
+/// "Patch::is_absent"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Patch<T> {
     /// The member is left out: the field stays as it is.

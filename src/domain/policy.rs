@@ -1,5 +1,4 @@
-//! The rules a project is rotated under: cryptoperiod, reminders, quorum, windows, and how the
-//! outcome is proven.
+//! The rules a project is rotated under: cryptoperiod, reminders, quorum, windows, and verification.
 //!
 //! A rotation carries the [`Rules`] it was proposed under to its end, so a changed setting never
 //! changes a rotation in flight. Windows are computed in their own time zone; nothing here waits.
@@ -15,7 +14,7 @@ use super::ids::GroupId;
 use super::key::{KeyRef, Provider};
 use super::time::{DayOffset, Span, Timestamp};
 
-/// Who must agree to a rotation, when it may run, and who hears of it.
+/// The approvals, the windows and the reminders of a project's rotations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Policy {
@@ -77,7 +76,7 @@ impl Policy {
         Ok(hex::encode(&Sha256::digest(json)[..8]))
     }
 
-    /// What cannot be meant: the field, and the rule it breaks.
+    /// The settings that break a rule: the field, and the rule.
     #[must_use]
     pub fn faults(&self, now: Timestamp) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
@@ -173,7 +172,7 @@ pub enum WindowError {
     Cron {
         /// The expression.
         cron: String,
-        /// What is wrong with it.
+        /// Its fault.
         source: croner::errors::CronError,
     },
     /// The time zone is not known.
@@ -198,7 +197,7 @@ impl Window {
     /// Checks that the window can be read and will open at some time after `now`.
     ///
     /// # Errors
-    /// Says which field is wrong and what it takes.
+    /// The error names the field and the values that it takes.
     pub fn check(&self, now: Timestamp) -> Result<(), WindowError> {
         self.parts()?;
         self.next_start(now).map(|_| ()).ok_or_else(|| WindowError::Never(self.cron.clone()))
@@ -213,10 +212,11 @@ impl Window {
         Some(Timestamp::from_chrono(next.with_timezone(&Utc)))
     }
 
-    /// Whether the window is open at `now`: it started no longer than its duration ago.
+    /// Whether the window is open at `now`: it started less than its duration ago.
     #[must_use]
     pub fn is_open(&self, now: Timestamp) -> bool {
-        // The start may be `now` itself, and `next_start` is strict: look from one tick earlier.
+        // `next_start` is strict. A start at `now` counts; a start exactly one duration ago does not,
+        // because the window closes at `now`.
         let from = now - self.duration.get();
         self.next_start(from).is_some_and(|start| start <= now)
     }
@@ -236,30 +236,30 @@ impl Window {
     }
 }
 
-/// How the outcome of a PATCH is proven. The defaults are the production values.
+/// The settings of the verification after a PATCH. The defaults are the production values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
-    /// How many consecutive true readings prove a key.
+    /// The consecutive true readings that verify a key.
     pub readings: u32,
     /// The time between two readings.
     pub every: Span,
-    /// How long `valid: false` is borne before rolling back.
+    /// How long `valid` may stay false before a rollback.
     pub false_grace: Span,
-    /// How often `valid` may fall from true to false before rolling back.
+    /// How often `valid` may fall from true to false before a rollback.
     pub max_flaps: u32,
-    /// How long a proof may take, from entering `verifying`.
+    /// Timeout of the verification, from entering `verifying`.
     pub timeout: Span,
-    /// From the first PATCH that may have been applied: proven, rolled back or paged by then.
+    /// Guard, from the first PATCH that may have been applied: verified, rolled back or paged by then.
     pub guard: Span,
-    /// With private networking: how long to observe after the last PATCH before a proof counts,
+    /// With private networking: how long to observe after the last PATCH before the readings count. It is
     /// longer than one of Atlas' 15-minute validity cycles.
     pub private_network_hold: Span,
-    /// The time between two looks at the clusters.
+    /// The time between two observations of the clusters.
     pub deploy_poll: Span,
     /// How long clusters may sit idle before a roll-out is assumed to be over.
     pub deploy_grace: Span,
-    /// How long to wait for clusters at all.
+    /// Timeout of the roll-out to the clusters.
     pub deploy_timeout: Span,
 }
 
@@ -289,12 +289,12 @@ pub struct Pace {
     pub backoff_min: Span,
     /// The longest wait after an unknown outcome.
     pub backoff_max: Span,
-    /// First wait after a 429 that names none.
+    /// First wait after a 429 without `Retry-After`.
     pub rate_limit_floor: Span,
-    /// How long to keep looking for a late effect of an unanswered PATCH, and how long an old key
-    /// in an observation counts as a stale read.
+    /// How long an unanswered PATCH may still take effect, and how long an observed old key counts as a
+    /// stale read.
     pub settle: Span,
-    /// How long a look may lie back when the PATCH leaves.
+    /// The greatest age of the observation when a PATCH leaves.
     pub fresh: Span,
     /// How often an open proposal is compared with Atlas.
     pub idle_every: Span,
@@ -302,7 +302,7 @@ pub struct Pace {
     pub watch_every: Span,
     /// How long a finished rotation that sent a PATCH is observed.
     pub watch_for: Span,
-    /// How long a daemon's claim on a rotation outlives its last sign of life.
+    /// How long a daemon's claim on a rotation lasts after its last renewal.
     #[serde(default = "lease")]
     pub lease: Span,
 }
@@ -332,7 +332,7 @@ impl Default for Pace {
 pub struct Rules {
     /// The project's policy.
     pub policy: Policy,
-    /// How the outcome is proven.
+    /// The settings of the verification.
     pub verify: Verify,
     /// The machine's fixed waits.
     pub pace: Pace,
@@ -355,7 +355,7 @@ impl Default for Rules {
     }
 }
 
-/// The SHA-256 that a yes is bound to: exactly this project, provider, old key, new key and policy
+/// The SHA-256 that an approval is bound to: exactly this project, provider, old key, new key and policy
 /// version. Every field is preceded by its length, so no two proposals share a text.
 #[must_use]
 pub fn proposal_hash(

@@ -1,7 +1,7 @@
-//! The pre-flight checklist: what was looked at before a key may be changed, and what was seen.
+//! The pre-flight checklist: the checks before a change of the key, and their results.
 //!
-//! Lines are facts with a verdict. A `fail` stops the PATCH, a `warn` is shown to the approvers.
-//! How a line comes about is the engine's business.
+//! Each line states a fact and a verdict. A `fail` stops the PATCH, a `warn` is shown to the approvers.
+//! The engine makes the lines.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

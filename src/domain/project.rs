@@ -1,6 +1,6 @@
 //! A tracked Atlas project: which key it has, since when, and when it is due.
 //!
-//! Due dates and statuses are computed from rows whenever they are asked for and never stored.
+//! Due dates and statuses are computed from rows on each request and never stored.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -27,7 +27,7 @@ named! {
 }
 
 named! {
-    /// A project's condition in one word, worst first where several apply.
+    /// A project's condition in one word, the worst where several apply.
     Status, "project status" {
         /// Nothing to do.
         Ok = "ok",
@@ -39,13 +39,13 @@ named! {
         Rotating = "rotating",
         /// A rotation waits for an operator.
         NeedsOperator = "needs_operator",
-        /// Atlas holds a key that Keywheel did not put there and nobody recorded.
+        /// Atlas holds a key that Keywheel did not set and no operator recorded.
         Drifted = "drifted",
         /// Atlas cannot use the project's key.
         Invalid = "invalid",
         /// Atlas could not be read at the last attempt.
         Unreachable = "unreachable",
-        /// The key is an Azure identifier without a version, whose age nobody can know.
+        /// The key is an Azure identifier without a version, so its age is unknown.
         UnmanagedVersion = "unmanaged_version",
         /// Never observed yet, or no customer-managed key is configured.
         Unknown = "unknown",
@@ -57,7 +57,7 @@ named! {
 pub struct Project {
     /// Atlas' id.
     pub group_id: GroupId,
-    /// Atlas' name, as it is.
+    /// The project's name in Atlas.
     pub name: String,
     /// The provider whose key Atlas uses; `None` before the first observation.
     pub provider: Option<Provider>,
@@ -67,11 +67,11 @@ pub struct Project {
     pub place: Place,
     /// Since when the key serves.
     pub key_since: Option<Timestamp>,
-    /// Who says so.
+    /// The source of `key_since`.
     pub key_since_source: Option<SinceSource>,
-    /// Atlas' `valid` at the last look.
+    /// Atlas' `valid` at the last observation.
     pub valid: Option<bool>,
-    /// Whether the block asks for private networking.
+    /// Whether the block sets private networking.
     pub private_networking: bool,
     /// The people responsible, by mail address.
     pub owners: Vec<String>,
@@ -79,21 +79,21 @@ pub struct Project {
     pub environment: Option<String>,
     /// The name of the Atlas credential.
     pub credential: String,
-    /// The name of the lookup that knows its keys.
+    /// The name of the lookup for its keys.
     pub kms: Option<String>,
     /// AWS: the alias that points at the key to use.
     pub alias: Option<String>,
     /// The settings in which this project differs; `None` means the defaults.
     pub policy: Option<PolicyOverride>,
-    /// A key that drift found and nobody recorded yet.
+    /// A key that was found as drift and that no operator has recorded yet.
     pub drift_key: Option<KeyRef>,
     /// When Atlas was last read.
     pub last_checked_at: Option<Timestamp>,
-    /// What the last look failed with, verbatim, when it did.
+    /// The error of the last observation, verbatim, when it failed.
     pub last_error: Option<String>,
-    /// When the sweep looks next.
+    /// When the sweep observes it next.
     pub next_check_at: Timestamp,
-    /// When its reminders are looked at next; `None` when none can follow.
+    /// When its reminders are checked next; `None` when no further one can follow.
     pub next_reminder_at: Option<Timestamp>,
     /// When it was added.
     pub created_at: Timestamp,

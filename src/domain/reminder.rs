@@ -1,7 +1,8 @@
 //! Which reminder a project has reached, and when the next one comes.
 //!
-//! A threshold counts as passed from its instant on, whether or not anybody ran then: what is due is
-//! asked of the recorded ones, never of a day that must be hit. Sending and recording are elsewhere.
+//! A threshold counts as passed from its instant on, even if no daemon ran at that instant. Due reminders
+//! follow from the recorded ones, never from a day on which a daemon must run. Sending and recording are
+//! elsewhere.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::time::{DayOffset, Span, Timestamp};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Days from the due date: negative before it, 0 on it, positive when it is over.
+/// Days from the due date: negative before it, 0 on it, positive after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Threshold(pub i32);
 
@@ -25,7 +26,7 @@ impl Threshold {
 
 fn configured(policy: &Policy) -> Vec<Threshold> {
     let days = |days: u32| i32::try_from(days).unwrap_or(i32::MAX);
-    // What would lie before the cycle is no reminder of it.
+    // A threshold before the start of the cycle does not belong to it.
     let fits = |it: &&DayOffset| Span::from_days(u64::from(it.days())) < policy.interval;
     let before = policy.remind_before.iter().filter(fits).map(|it| Threshold(-days(it.days())));
     let after = policy.remind_overdue.iter().map(|it| Threshold(days(it.days())));
@@ -41,7 +42,7 @@ fn repeat(policy: &Policy) -> Option<i32> {
     i32::try_from(last).ok().filter(|days| *days > 0)
 }
 
-/// The thresholds that are over at `now`, in their order; of the repeats only the latest.
+/// The thresholds that have passed at `now`, in order; of the repeats only the latest.
 #[must_use]
 pub fn passed(policy: &Policy, due: Timestamp, now: Timestamp) -> Vec<Threshold> {
     let mut passed: Vec<_> = configured(policy).into_iter().filter(|it| it.at(due) <= now).collect();

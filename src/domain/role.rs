@@ -1,4 +1,4 @@
-//! What the holder of a token may do.
+//! The rights of tokens.
 
 use super::named::named;
 

@@ -25,8 +25,8 @@ pub fn key_lines(key: &KeyRef) -> Vec<String> {
     ]
 }
 
-/// The inside of a quoted template: what Terraform would read as an escape, an interpolation or a
-/// directive stands for itself.
+/// Escapes the inside of a quoted template, so that Terraform reads no escape, interpolation or directive
+/// in it.
 fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();

@@ -1,4 +1,4 @@
-//! Text that comes from outside, made safe to look at, and compared with what is known.
+//! Text from outside: made safe to display, and compared with known names.
 
 /// Makes control characters and text-direction overrides visible instead of letting them act.
 #[must_use]

@@ -1,9 +1,9 @@
-//! Time as the rest of the program may use it: instants in UTC cut to microseconds, spans that
-//! people can read, and the one place that asks the operating system for the time.
+//! Time: instants in UTC cut to microseconds, spans that people can read, and the one place that reads
+//! the operating system's clocks.
 //!
-//! Everything pure takes `now` as an argument; everything that does I/O takes a [`Clock`].
-//! Instants are cut to microseconds at the source, because PostgreSQL keeps no more and a value
-//! must read back as it was written. This module does not sleep and knows no calendar windows.
+//! Everything pure takes `now` as an argument; everything that does I/O takes a [`Clock`]. Instants are
+//! cut to microseconds at the source, because PostgreSQL keeps no more and a value must read back as it
+//! was written. This module does not sleep and has no calendar windows.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Timestamp(DateTime<Utc>);
 
-/// The first and the last instant: years that are written with four digits, so that text order stays
-/// time order whatever is added to an instant.
+/// The first and the last instant. Their years have four digits, so that text order stays time order
+/// after any addition.
 const FIRST: DateTime<Utc> = edge(1, 1, 1, 0, 0, 0);
 const LAST: DateTime<Utc> = edge(9999, 12, 31, 23, 59, 59);
 
@@ -35,15 +35,15 @@ const fn edge(year: i32, month: u32, day: u32, hour: u32, minute: u32, second: u
 }
 
 impl Timestamp {
-    /// Takes a chrono instant and drops what is finer than a microsecond. What lies outside the years
-    /// 1 to 9999 becomes their edge.
+    /// Takes a chrono instant, cut to microseconds. An instant outside the years 1 to 9999 becomes the
+    /// nearest edge of them.
     #[must_use]
     pub fn from_chrono(at: DateTime<Utc>) -> Self {
         let at = at.clamp(FIRST, LAST);
         Self(DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap_or(at))
     }
 
-    /// The instant as chrono knows it.
+    /// The instant in chrono's type.
     #[must_use]
     pub fn as_chrono(self) -> DateTime<Utc> {
         self.0
@@ -165,7 +165,7 @@ impl Span {
         Self(Duration::from_secs(days * 86_400))
     }
 
-    /// The span as the standard library knows it.
+    /// The span in the standard library's type.
     #[must_use]
     pub const fn get(self) -> Duration {
         self.0
@@ -208,7 +208,7 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
         for (unit, factor) in UNITS {
-            // Weeks are read but not printed: nobody calls 91 days "13w".
+            // Weeks are read but not printed: "91d" is clearer than "13w".
             if unit != "w" && millis >= factor {
                 write!(f, "{}{unit}", millis / factor)?;
                 millis %= factor;
@@ -268,7 +268,7 @@ impl From<DayOffset> for String {
     }
 }
 
-/// Where I/O code gets the time from.
+/// The source of time for I/O code.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The present instant.
     fn now(&self) -> Timestamp;
@@ -285,15 +285,15 @@ impl Clock for SystemClock {
     }
 }
 
-/// The monotonic clock, for how long a real call takes. It is never stored, and nothing that a test could want to
-/// move depends on it.
+/// The monotonic clock, which measures the duration of real calls. It is never stored. A test cannot move
+/// it, so no decision may depend on it.
 #[must_use]
 pub fn monotonic() -> std::time::Instant {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the monotonic clock")]
     std::time::Instant::now()
 }
 
-/// A clock that moves only when told to; clones share their time.
+/// A clock that moves only on request; clones share their time.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<Mutex<Timestamp>>);
 

@@ -1,7 +1,7 @@
-//! Turns notices into outbox rows: one mail for each owner, and one webhook for each target that wants it.
+//! Turns notices into outbox rows: one mail for each owner, one webhook for each target that subscribes.
 //!
-//! Rows are written in the transaction of their cause. Nothing is sent from here: the rows hold a
-//! notice, never a secret and never a link.
+//! Rows are written in the transaction of their cause and sent by the senders. A row holds a notice,
+//! never a secret and never a link.
 
 use sha2::{Digest, Sha256};
 
@@ -14,20 +14,21 @@ use crate::domain::rotation::state::{Cause, Rotation};
 use crate::domain::time::Timestamp;
 use crate::store::{Channel, NewOutbox, RotationRow};
 
-/// Who hears of a project that has no owner: the row rests there and says so.
+/// Recipient for projects without an owner. Such messages are never sent; `outbox list` shows them.
 pub const NO_OWNER: &str = "nobody";
 
 /// A notice to announce.
 #[derive(Debug)]
 pub(super) struct News<'a> {
-    /// The same for the same news, always, and for no other: no recipient is told twice.
+    /// Identifies this news and no other, in every process and at every time, so that no recipient gets
+    /// it twice.
     pub(super) identity: String,
     pub(super) group_id: &'a GroupId,
     pub(super) content: Content,
 }
 
 impl News<'_> {
-    /// The rows that tell `owners`, and every target that wants news of this kind.
+    /// The messages to `owners` and to every target that subscribes to this kind.
     pub(super) fn rows(&self, engine: &Engine, owners: &[String], now: Timestamp) -> Vec<NewOutbox> {
         let row = |channel, recipient: String, message_id| NewOutbox {
             channel,
@@ -49,7 +50,7 @@ impl News<'_> {
     }
 }
 
-/// `notice` as this server announces it.
+/// `notice` with this server's address.
 pub(super) fn content(settings: &Settings, notice: Notice) -> Content {
     Content { server: settings.public_url.clone(), notice }
 }
@@ -78,7 +79,7 @@ pub fn rows(
         .collect()
 }
 
-/// The rows about a fresh proposal: `notice` asks for approvals, or says that the policy approved it.
+/// The rows about a new proposal: `notice` requests approvals, or states that the policy approved it.
 pub(super) fn proposal_rows(
     engine: &Engine,
     row: &RotationRow,
@@ -95,7 +96,8 @@ pub(super) fn proposal_rows(
     news.rows(engine, owners, now)
 }
 
-/// The lines of the checklist that are not simply passed. What follows from an unknown key is left out.
+/// The checks that did not pass. Checks that are open only because the key could not be looked up are
+/// left out.
 fn remarks(checks: &[Check]) -> Vec<Check> {
     use CheckName::{EncryptDecrypt, KeyDeletion, KeyEnabled, KeyExpiry, KeySymmetric};
     let follows = |check: &Check| {
@@ -105,13 +107,13 @@ fn remarks(checks: &[Check]) -> Vec<Check> {
     checks.iter().filter(|check| check.result != Verdict::Pass && !follows(check)).cloned().collect()
 }
 
-/// The owners, or nobody by name.
+/// The owners, or [`NO_OWNER`].
 pub(super) fn addressed(owners: &[String]) -> Vec<String> {
     if owners.is_empty() { vec![NO_OWNER.to_owned()] } else { owners.to_vec() }
 }
 
-/// The notice that a step announces. `None` for a rotation that ended in a state that is not final, which
-/// the machine never says.
+/// The notice that a step announces. `None` for a rotation that ended in a state that is not final; the
+/// machine never announces that.
 fn notice(announced: machine::Announcement, before: &RotationRow, after: &Rotation) -> Option<Notice> {
     let rotation = facts(before, after);
     Some(match announced {
@@ -132,12 +134,12 @@ fn notice(announced: machine::Announcement, before: &RotationRow, after: &Rotati
     })
 }
 
-/// What tells a notice from an earlier one of its kind and rotation.
+/// The part of the identity that differs from earlier notices of the same kind and rotation.
 fn part(announced: machine::Announcement, before: &RotationRow, after: &Rotation, now: Timestamp) -> String {
-    // A trouble that comes and goes is told once an hour at most.
+    // A problem that comes and goes is announced at most once an hour.
     let hour = || (now.as_micros() / 3_600_000_000).to_string();
     match announced {
-        // A rotation may come to a stop again after an operator sent it on: each page is news.
+        // A rotation may stop again after an operator resumed it: each page is a new message.
         machine::Announcement::Page { .. } => before.version.to_string(),
         machine::Announcement::CurrentKeyInvalid => hour(),
         machine::Announcement::PreflightFailed => {
@@ -172,7 +174,7 @@ fn facts(row: &RotationRow, rotation: &Rotation) -> RotationFacts {
     }
 }
 
-/// What a person can do about `cause`, in one or two sentences.
+/// What an operator can do about `cause`, in one or two sentences.
 #[must_use]
 pub fn remedy(cause: Cause, rotation: &Rotation) -> String {
     let (new, old) = (&rotation.new_key, &rotation.old_key);
@@ -220,12 +222,12 @@ pub fn enable_command(rotation: &Rotation) -> String {
     }
 }
 
-/// One id for one logical mail: the same text always gives the same id.
+/// The id of a logical mail: the same identity always gives the same id.
 pub(super) fn message_id(identity: &str) -> String {
     format!("<{}@keywheel>", hex::encode(&Sha256::digest(identity)[..16]))
 }
 
-/// The same for a webhook: it stands in the signed text before a full stop, so it holds none.
+/// The id of a logical webhook. It holds no full stop: in the signed text a full stop follows it.
 pub(super) fn webhook_id(identity: &str, target: &str) -> String {
     format!("msg_{}", hex::encode(&Sha256::digest(format!("webhook/{target}/{identity}"))[..16]))
 }

@@ -1,10 +1,10 @@
 //! Whether a project has a newer key to move to, and its proposal.
 //!
-//! Atlas is read again, and where the project names a lookup the key service is asked for the newest
-//! usable key; only one that differs from Atlas' and did not serve before is proposed. Without a lookup
-//! the key that an event names is what people are asked about. The same event, the same proposal, and a
-//! proposal that people turned down before make none. What set it off, an event or the poll, decides
-//! nothing here, and whether people must agree is the proposal's business.
+//! The project is observed again. Where it names a lookup, the newest usable key is looked up; it is
+//! proposed only when it differs from Atlas' key and did not serve before. Without a lookup the key that
+//! an event names is proposed. A repeated event, an open rotation to the same key, and an ended rotation
+//! to it lead to no second proposal. The trigger, an event or the poll, decides nothing here. `propose`
+//! decides whether approvals are needed.
 
 use super::command::CommandError;
 use super::propose::{Proposed, Proposer};
@@ -17,21 +17,21 @@ use crate::domain::rotation::state::State;
 use crate::kms::{Found, KmsError, Watched};
 use crate::store::{KeySpan, RotationRow, StoreError};
 
-/// Rotations of a project that are remembered when the same key comes up again.
+/// Recent rotations of a project that are searched for an earlier one to the same key.
 const HISTORY: usize = 100;
-/// How often a project is read again when somebody else wrote it meanwhile.
+/// How often a project is read when another writer changes it meanwhile.
 const RACES: usize = 4;
 
-/// Result of looking for a newer key.
+/// Result of the search for a newer key.
 #[derive(Debug)]
 pub(super) enum Finding {
-    /// The question is answered.
+    /// A result that holds until the next event.
     Settled(Settled),
-    /// The question must be asked again.
+    /// No result; the search must be repeated.
     Deferred(Deferred),
 }
 
-/// An answer that holds until the next event. Its text is for people; nothing is decided from it.
+/// A result that holds until the next event. Its text is for people; nothing is decided from it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Settled {
     /// A rotation to the key was created.
@@ -58,7 +58,7 @@ pub(super) enum Settled {
     /// The key was in force before.
     #[error("not proposed: {0} served before; a way back is a person's decision")]
     ServedBefore(Box<KeyRef>),
-    /// People or the machine ended the same rotation before.
+    /// The same rotation ended before, by an operator or by the machine.
     #[error("not proposed: rotation {id} to the same key ended {state}; a person may propose it again")]
     EndedBefore {
         /// The rotation.
@@ -66,13 +66,13 @@ pub(super) enum Settled {
         /// Its last state.
         state: State,
     },
-    /// The newest usable version is not the last one made.
+    /// The newest usable version is older than the key in force.
     #[error("not proposed: the newest usable version, {0}, is older than the one in force")]
     Older(Box<KeyRef>),
     /// Neither an event nor a key service names a key.
     #[error("looked at Atlas: no new key is named, and {0}, so there is nothing to propose")]
     NoKey(Unasked),
-    /// The proposal breaks a rule that only a person can change.
+    /// The proposal breaks a rule that only an operator can change.
     #[error("not proposed: {0}")]
     Refused(Box<CommandError>),
 }
@@ -84,7 +84,7 @@ impl Settled {
     }
 }
 
-/// Why the question must be asked again.
+/// Why the search must be repeated.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Deferred {
     /// Atlas did not answer, or refused the credential.
@@ -96,10 +96,10 @@ pub(super) enum Deferred {
     /// A pre-flight check failed; it may pass later.
     #[error("not proposed: {0}")]
     Preflight(Box<CommandError>),
-    /// Another rotation of the project is open, and people take their time.
+    /// Another rotation of the project is open; its decision may take days.
     #[error("not proposed yet: {0}")]
     RotationOpen(Box<CommandError>),
-    /// The database did not take the answer.
+    /// The database could not be read or written.
     #[error("the database refused")]
     Store,
 }
@@ -116,30 +116,30 @@ impl From<Deferred> for Finding {
     }
 }
 
-/// A reason to look at one project.
+/// A request to search a newer key for one project.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
-    /// What the proposal says it came from: `hook:NAME` or `poll`.
+    /// The trigger of the proposal: `hook:NAME` or `poll`.
     pub(super) trigger: String,
     /// The key that the event names as new.
     pub(super) named: Option<KeyRef>,
-    /// Whether somebody's system asks for exactly that key, rather than telling what happened to one.
+    /// Whether the event requests exactly that key. Other events only report a change of a key.
     pub(super) by_request: bool,
-    /// For the proposal's reason.
+    /// The proposal's reason.
     pub(super) words: String,
 }
 
 /// A key that may be proposed.
 struct Candidate {
     key: KeyRef,
-    /// The key service calls it newer and usable.
+    /// Whether the key service confirms that it is newer and usable.
     confirmed: bool,
 }
 
-/// What the key service says of the newest key.
+/// Result of the lookup of the newest key.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Newest {
-    /// It was not asked, or names none.
+    /// No lookup was made, or it names no key.
     Unknown(Unasked),
     Failed(KmsError),
     Is(Found),
@@ -156,7 +156,7 @@ pub(super) enum Unasked {
     NoAlias,
 }
 
-/// Looks at Atlas, compares, and proposes what is new.
+/// Observes the project, searches a newer key, and proposes it.
 pub(super) async fn consider(engine: &Engine, group: &GroupId, ask: &Ask) -> Result<Finding, StoreError> {
     let Some((project, seen)) = look_at_atlas(engine, group).await? else {
         return Ok(Settled::Untracked.into());
@@ -215,7 +215,9 @@ async fn candidate(
         (Newest::Is(found), named) => {
             let asked_for = named.filter(|named| !is(named, &found.key));
             match asked_for {
-                // An order is an order, and what is not usable yet is told by its checks.
+                // A requested key is proposed even when the lookup names another, and so is a named key
+                // while the lookup names the key in force: the new key may not be usable yet. The checks
+                // of the proposal show that.
                 Some(named) if !is(&named, current) && (ask.by_request || is(&found.key, current)) => {
                     Ok(Candidate { key: named, confirmed: false })
                 }
@@ -254,8 +256,8 @@ async fn newest(engine: &Engine, project: &Project, current: &KeyRef) -> Newest 
     }
 }
 
-/// The newest usable version, unless it is older than the one in force: then a version was disabled or
-/// the primary one set back, and going back is a person's decision.
+/// The newest usable version, unless it is older than the one in force. Then a version was disabled or
+/// the primary version was set back, and an operator must decide about the way back.
 async fn newer(
     engine: &Engine,
     project: &Project,
@@ -268,8 +270,9 @@ async fn newer(
         None => None,
     };
     let confirmed = match (in_force.as_ref(), &found.key) {
-        // An alias is pointed by hand. It was looked up in the account of our identity unless Atlas' key
-        // names its own: only a key in force that is known there makes it an alias for this project.
+        // Operators point the alias. It was looked up in the account of our identity, unless Atlas' key
+        // names an account. Only when the key in force was found in the same account is it certain that
+        // the alias belongs to this project.
         (Some(Found { key: KeyRef::Aws(old), .. }), KeyRef::Aws(new)) => {
             old.account().is_some() && old.account() == new.account()
         }
@@ -279,7 +282,7 @@ async fn newer(
             }
             (old, new) => old.is_some() && new.is_some(),
         },
-        // Which of the two is newer, nobody says.
+        // Without the key in force there is no date to compare.
         (None, _) => false,
     };
     Ok(Candidate { key: found.key, confirmed })
@@ -336,7 +339,7 @@ mod tests {
         let id = RotationId::new();
         let key: KeyRef = "1234abcd-12ab-34cd-56ef-1234567890ab".parse().unwrap();
         assert!(Settled::Proposed(id).is_proposed() && Settled::ProposedBefore(id).is_proposed());
-        // A text that begins like a proposal's.
+        // A text that begins like that of `Settled::Proposed`.
         let refused = CommandError::NothingToWithdraw("proposed as rotation".to_owned());
         for settled in [
             Settled::Refused(Box::new(refused)),

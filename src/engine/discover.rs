@@ -1,9 +1,9 @@
-//! Which projects the credentials can see, what encrypts them, and who owns them.
+//! Discovery: the projects that the credentials can see, with their keys and their owners.
 //!
-//! One call reads one page of Atlas' list for one credential, so that a fleet of thousands comes in
-//! pieces that each end in time; a cursor says where to go on. A project that cannot be read is an
-//! entry with Atlas' words, and the others follow. Nothing is written: a person who wants to track what
-//! was found adds it like any other project. A project that two credentials can see comes twice.
+//! One call reads one page of Atlas' list for one credential, so that each call ends in time even in a
+//! fleet of thousands. A cursor names the next page. A project that cannot be read is an entry with Atlas'
+//! words, and the others follow. Nothing is written: an operator adds a found project like any other. A
+//! project that two credentials can see is listed twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,13 +21,13 @@ use crate::atlas::{AtlasApi, Group, Groups};
 use crate::domain::rotation::outcome::{Class, Failure, Observation};
 use crate::domain::time::monotonic;
 
-/// Projects looked at at the same time.
+/// Projects observed at the same time.
 const AT_ONCE: usize = 8;
 
-/// How long one page may take.
+/// Timeout of one page.
 const PATIENCE: Duration = Duration::from_secs(75);
 
-/// What is looked for.
+/// The filter and the place of a page.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Only with this credential; otherwise with each in turn.
@@ -36,7 +36,7 @@ pub struct Wanted {
     pub tags: Vec<(String, String)>,
     /// Also projects that are tracked, and those without a customer-managed key.
     pub all: bool,
-    /// Where to go on.
+    /// The place of the page; the first page when absent.
     pub cursor: Option<Cursor>,
     /// Projects of Atlas' list in one page.
     pub limit: u32,
@@ -46,7 +46,7 @@ pub struct Wanted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     page: u32,
-    /// A page means nothing without its size.
+    /// Part of the cursor, because a page number is valid for one size only.
     size: u32,
     credential: String,
 }
@@ -68,7 +68,7 @@ impl FromStr for Cursor {
     }
 }
 
-/// What was found of one project; or that a credential's list cannot be read, then without a project.
+/// One project, or, without a project, a credential whose list cannot be read.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The credential that can see it.
@@ -77,9 +77,9 @@ pub struct Found {
     pub group: Option<Group>,
     /// Its encryption.
     pub seen: Option<Observation>,
-    /// Who owns it, and where from: `project`, `team:<name>`, `organization`.
+    /// Its owners, each with the sources: `project`, `team:<name>`, `organization`.
     pub owners: BTreeMap<String, BTreeSet<String>>,
-    /// Which owners could not be asked for, in Atlas' words.
+    /// The sources of owners that could not be read, in Atlas' words.
     pub unknown_owners: Vec<String>,
     /// Whether it is tracked already.
     pub tracked: bool,
@@ -90,11 +90,11 @@ pub struct Found {
 /// One page.
 #[derive(Clone, Debug)]
 pub struct Discovered {
-    /// What is wanted of the page.
+    /// The projects of the page that pass the filter.
     pub items: Vec<Found>,
-    /// Where to go on.
+    /// The cursor of the next page.
     pub next: Option<Cursor>,
-    /// How many projects of the credential's list have been gone through so far.
+    /// How many projects of the credential's list were read so far, with those of earlier pages.
     pub seen: u64,
     /// How many there are in that list, as Atlas estimates it.
     pub total: Option<u64>,
@@ -103,10 +103,11 @@ pub struct Discovered {
 }
 
 impl Engine {
-    /// One page of what the credentials can see.
+    /// One page of the projects that the credentials can see.
     ///
     /// # Errors
-    /// A credential or cursor that means nothing, or the database.
+    /// Fails for an unknown credential or a cursor that is not valid, when Atlas refused the list of the
+    /// one credential that was named, or when the database cannot be read.
     pub async fn discover(&self, wanted: &Wanted) -> Result<Discovered, CommandError> {
         let names = match &wanted.credential {
             Some(name) => vec![name.clone()],
@@ -154,10 +155,10 @@ impl Engine {
     }
 }
 
-/// What is asked for once and wanted by many, by whose id.
+/// Results that many projects share, by the id of the team or organization; each is requested once.
 type Asked<T> = Mutex<BTreeMap<String, Arc<OnceCell<Result<T, Failure>>>>>;
 
-/// What the projects of one page share: the time that is left, and the people of their organisations.
+/// The state that the projects of one page share: the deadline, and the people of their organisations.
 struct Look<'a> {
     engine: &'a Engine,
     credential: &'a str,
@@ -182,8 +183,8 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Asks, and asks again when Atlas says that it was asked too often, as long as there is time. Only requests of
-    /// the same endpoint set wait with it.
+    /// Sends a request, and repeats it after a 429 as long as there is time. Only requests to the same
+    /// endpoint set wait with it.
     async fn patiently<'b, T>(
         &self,
         ask: impl Fn(Duration) -> BoxFuture<'b, Result<T, Failure>> + Send,
@@ -215,7 +216,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// What is found of one project; `None` when it is not wanted.
+    /// The entry of one project; `None` when the filter excludes it.
     async fn at(&self, group: Group, all: bool) -> Result<Option<Found>, CommandError> {
         let tracked = self.engine.store.project(&group.id).await?.is_some();
         if tracked && !all {

@@ -1,8 +1,9 @@
-//! What can be said of a key that somebody else has set: who did it, and whether an earlier key is back.
+//! Findings about a key that another actor has set: the actor, and whether an earlier key is back.
 //!
-//! Who, says Atlas' event feed, as far as an event goes as proof (see [`crate::domain::event`]).
-//! Whether it is a revert, says our own ledger. Nothing here changes anything in Atlas, and a feed
-//! that cannot be read keeps nothing from being written down and announced: the finding says so.
+//! The actor comes from Atlas' event feed, as far as an event is evidence (see [`crate::domain::event`]).
+//! Whether the change is a revert comes from our own ledger of keys. Nothing here changes anything in
+//! Atlas. A feed that cannot be read does not stop the drift from being recorded and announced: the
+//! finding then states that the feed could not be read.
 
 use std::time::Duration;
 
@@ -20,17 +21,17 @@ use crate::domain::terraform::key_lines;
 use crate::domain::time::Timestamp;
 use crate::store::{Drift, KeySpan, NewOutbox, RotationRow, StoreError};
 
-/// How far back the feed is asked about a key that nobody has looked at before.
+/// How far back the feed is read for a project without an earlier observation.
 const FAR_BACK: Duration = Duration::from_secs(3 * 366 * 86_400);
 
-/// The longest that is waited for what would only be good to know.
+/// Timeout for optional lookups.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Rotations among which the one that was undone is looked for.
+/// Recent rotations that are searched for the one that was undone.
 const RECENT: usize = 20;
 
-/// The event with which the key that `seen` shows began to serve; `after` is when another key was
-/// seen last, and `patches` are the times of our own PATCHes, by Atlas' clock, whose events are not it.
+/// The event that began the service of the key in `seen`. `after` is the last observation of another
+/// key. `patches` are the spans of our own PATCHes by Atlas' clock; their events are left out.
 async fn beginning(
     engine: &Engine,
     credential: &str,
@@ -52,7 +53,7 @@ async fn beginning(
     Ok(began(&events, provider, after.map(ours), ours(seen.at), is_patch).cloned())
 }
 
-/// Gives a project's new key the date of Atlas' event, where there is one that nothing contradicts.
+/// Dates a project's new key by Atlas' event, where one event fits.
 pub(super) async fn date(engine: &Engine, before: &Project, after: &mut Project, seen: &Observation) {
     if after.current_key.is_none() {
         return;
@@ -71,11 +72,11 @@ pub(super) async fn date(engine: &Engine, before: &Project, after: &mut Project,
     }
 }
 
-/// Finds out what can be found out about the key that `after` has and `before` had not, and dates it:
-/// a key that is back keeps the first day on which it served.
+/// Explains the key that `after` has and `before` had not, and dates it: a key that is back keeps the
+/// first day on which it served.
 ///
 /// # Errors
-/// What the store answered.
+/// Fails when the database cannot be read.
 pub(super) async fn explain(
     engine: &Engine,
     before: &Project,
@@ -150,8 +151,8 @@ fn has_moved(row: &RotationRow) -> bool {
     matches!(row.rotation.state, State::Completed | State::Accepted)
 }
 
-/// When the recorded key was seen last. A rotation that somebody overtook has looked at the project
-/// too, and what it saw last was their key.
+/// When the recorded key was seen last. A rotation that was overtaken by another actor observed the
+/// project too: its last observation shows that actor's key, so the rotation's creation counts.
 fn last_seen(project: &Project, newest: Option<&RotationRow>) -> Option<Timestamp> {
     let overtaken = newest.filter(|row| {
         !has_moved(row)
@@ -160,7 +161,7 @@ fn last_seen(project: &Project, newest: Option<&RotationRow>) -> Option<Timestam
     overtaken.map_or(project.last_checked_at, |row| Some(row.rotation.created_at))
 }
 
-/// From when until when PATCHes of a rotation may have taken effect, by Atlas' clock.
+/// The span in which PATCHes of a rotation may have taken effect, by Atlas' clock.
 fn patching(rotation: &Rotation) -> Option<(Timestamp, Timestamp)> {
     let first = rotation.patching.first_at?;
     let seen = rotation.observing.last.as_ref();
@@ -220,14 +221,15 @@ fn undid(row: &RotationRow) -> String {
     )
 }
 
-/// The finding as this server announces it.
+/// The finding with this server's address.
 pub(super) fn content(engine: &Engine, finding: &Drifted) -> Content {
     announce::content(&engine.settings, Notice::Drifted(finding.clone()))
 }
 
 /// The rows that announce a drift.
 pub(super) fn rows(engine: &Engine, project: &Project, finding: &Drifted, now: Timestamp) -> Vec<NewOutbox> {
-    // The same key twice is two drifts; of two daemons that see one, only one can write this version.
+    // The project's version, not the key: the same key may drift in twice. Of two daemons that observe
+    // one drift, only one can write this version.
     let identity = format!("{}/drifted/{}", project.group_id, project.version);
     let news = News { identity, group_id: &project.group_id, content: content(engine, finding) };
     news.rows(engine, &project.owners, now)

@@ -1,10 +1,9 @@
 //! Claims rotations that are due and steps them, a bounded number at a time.
 //!
-//! It wakes when a command changed something, when the schedule says "look", and when the earliest
-//! `wake_at` comes; on a shared database also every second, for what other daemons gave back. A
-//! wake-up carries no information: what is due is always asked of the database. A stop waits for
-//! the running steps, each of which gives its claim back where it rests, so that another daemon
-//! goes on at once.
+//! The driver wakes after a command, at each beat of the schedule, and at the earliest `wake_at`. On a
+//! shared database it also wakes every second, for claims that other daemons released. A wake-up carries
+//! no information: the due rotations are always read from the database. A stop waits for the running
+//! steps. Each step releases its claim where it rests, so that another daemon continues at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,24 +17,24 @@ use super::{Engine, step};
 use crate::lifecycle::{pause, wait};
 use crate::store::{RotationRow, StoreError};
 
-/// The longest the driver sleeps without asking the database.
+/// The longest sleep before the database is read again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// The same where other daemons may give back what they held.
+/// The same on a shared database, where other daemons may release claims.
 const LONGEST_SLEEP_SHARED: Duration = Duration::from_secs(1);
 
-/// One claim beyond the slots for so many of them, where no other daemon could run the rotation instead: a
-/// slot that comes free continues at once, not after the durable write of a claim.
+/// One rotation is claimed ahead for so many slots, where no other daemon could run it instead. A slot that
+/// comes free then continues at once, not after the durable write of a claim.
 const SLOTS_PER_CLAIM_AHEAD: usize = 4;
 
-/// How long it waits for more of the same after it was woken.
+/// The wait for further wake-ups after the first.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// How long it waits after the database failed.
+/// The wait after the database failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
-/// Claims and steps until `stop`; then waits for the running steps to park. Ends by itself only when
-/// a newer program has changed the database's schema: nothing may be done to it any more.
+/// Claims and steps until `stop`; then waits until the running steps rest. Ends by itself only when a
+/// newer version has migrated the database's schema: this version must not write to it any more.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     let slots = Slots::of(&engine);
     let steps = TaskTracker::new();
@@ -53,7 +52,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
         };
         let wake = async {
             engine.rotations_due.notified().await;
-            // Slots that come free together are filled together: a claim is a durable write.
+            // Slots that become free together are filled together: a claim is a durable write.
             pause(GATHER, &stop).await;
         };
         wait(wake, longest, &stop).await;
@@ -63,7 +62,6 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 }
 
 /// How many rotations are claimed, and how many of them run.
-#[derive(Clone)]
 struct Slots {
     claimed: Arc<Semaphore>,
     running: Arc<Semaphore>,
@@ -80,7 +78,7 @@ impl Slots {
     }
 }
 
-/// Claims due rotations for the free slots, and some ahead. Returns how long nothing more will be due.
+/// Claims due rotations for the free slots, and some ahead; returns the time until the next rotation is due.
 async fn claim(
     engine: &Engine,
     slots: &Slots,
@@ -119,8 +117,8 @@ async fn claim(
     Ok(next.map_or(longest, |at| now.until(at).clamp(Duration::from_millis(10), longest)))
 }
 
-/// Steps a claimed rotation as soon as a slot is free. A claim that could run out before that is given back,
-/// and so is one that has not begun when the daemon stops.
+/// Steps a claimed rotation as soon as a slot is free. The claim is released when a third of its lease is over
+/// before that, or when the daemon stops.
 async fn in_slot(engine: &Engine, running: Arc<Semaphore>, row: &RotationRow, stop: &CancellationToken) {
     let patience = engine.settings.lease() / 3;
     let slot = tokio::select! {
@@ -160,12 +158,12 @@ async fn release(engine: &Engine, row: &RotationRow) {
     }
 }
 
-/// Steps everything that is due now and returns when nothing is left to do at this instant.
+/// Steps every rotation that is due now and returns when none is left at this instant.
 ///
 /// For tests with a clock of their own; the daemon uses [`run`].
 ///
 /// # Errors
-/// What the store answered.
+/// Fails when the database cannot be read or written.
 pub async fn run_due(engine: &Engine) -> Result<usize, StoreError> {
     let mut done = 0;
     loop {

@@ -1,11 +1,12 @@
-//! Whether what the database says may be acted on: the watch over its time and its history.
+//! Whether the database may be acted on: the watch over its clock and its history.
 //!
-//! A restored backup and a failover to a lagging replica look like any other database, and acting
-//! on what they say would repeat or undo rotations. So a place of the audit chain is kept outside:
-//! a small file, written after each commit that moved a rotation and before each PATCH. A database
-//! in which that place is not what it was is in doubt, and so is one whose audit chain is broken:
-//! rotations are neither claimed nor swept, and no PATCH leaves, until an operator has accepted it
-//! with `keywheel doctor`. Nothing here writes to the database or decides about a rotation.
+//! A restored backup and a failover to a lagging replica look like any other database. Acting on their
+//! records would repeat or undo rotations. So the last row of the audit chain is recorded outside of the
+//! database: in the epoch file, written after each commit that moved a rotation and before each PATCH. A
+//! database without that row, or with another row in its place, is in doubt, and so is one whose audit
+//! chain is broken. Then rotations are not claimed, projects are not swept, and no PATCH leaves, until an
+//! operator accepts the database with `keywheel doctor`. Nothing here writes to the database or decides
+//! about a rotation.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -25,11 +26,11 @@ use crate::store::{AuditMarks, ProjectFilter, Store, StoreError};
 /// Audit rows that are verified at a start.
 const TAIL: usize = 1000;
 
-/// A place of the audit chain that was there once.
+/// An audit row that this database once had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EpochMark {
-    /// The first row's hash: tells this database from any other.
+    /// The first row's hash: identifies the database.
     pub database: String,
     /// The row.
     pub seq: i64,
@@ -43,13 +44,13 @@ pub struct EpochMark {
 pub struct Doubt {
     /// `restored` or `audit_chain`.
     pub kind: &'static str,
-    /// What was found.
+    /// The finding.
     pub detail: String,
-    /// What ends it.
+    /// The action that ends the doubt.
     pub way_out: String,
     /// When it was found.
     pub since: Timestamp,
-    /// Projects whose record is not what Atlas holds; `None` before they were compared.
+    /// Projects whose recorded key is not the key in Atlas; `None` before they were compared.
     pub differences: Option<Vec<Difference>>,
 }
 
@@ -70,12 +71,12 @@ pub enum RecordError {
         /// The reason.
         source: std::io::Error,
     },
-    /// The thread that writes ended early.
+    /// The writing thread ended early.
     #[error("the epoch file was not written: {0}")]
     Ended(#[source] tokio::task::JoinError),
 }
 
-/// A project whose record is not what Atlas holds.
+/// A project whose recorded key is not the key in Atlas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
@@ -87,18 +88,18 @@ pub struct Difference {
     pub recorded: Option<String>,
     /// The key in Atlas.
     pub atlas: Option<String>,
-    /// What Atlas says of it.
+    /// Atlas' `valid` of that key.
     pub valid: Option<bool>,
     /// Its open rotation in the database, with its state.
     pub rotation: Option<String>,
-    /// Why Atlas could not be asked.
+    /// Why the project could not be observed.
     pub error: Option<String>,
 }
 
-/// What is remembered outside the database.
+/// The watch: the epoch file, the doubt, and the clock skews.
 #[derive(Debug, Default)]
 pub struct EpochWatch {
-    /// `None` where nothing is kept: a guard that never doubts.
+    /// `None` without an epoch file: such a watch never doubts.
     file: Option<PathBuf>,
     epoch: Arc<tokio::sync::Mutex<Epoch>>,
     /// Rounds of [`EpochWatch::record`] that have begun.
@@ -107,14 +108,14 @@ pub struct EpochWatch {
     skew: Mutex<Skew>,
 }
 
-/// The epoch file's content, and the last round that has written it or found it as it should be.
+/// The epoch file's content, and the last round that wrote the file or found it up to date.
 #[derive(Debug, Default)]
 struct Epoch {
     mark: Option<EpochMark>,
     round: u64,
 }
 
-/// Our clock minus another, in milliseconds, as last seen.
+/// Clock skew: our clock minus another, in milliseconds, as last measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Skew {
     /// Against the database's clock.
@@ -123,7 +124,7 @@ pub struct Skew {
     pub atlas: Option<i64>,
 }
 
-/// What an operator must know of the database and the clocks.
+/// The state of the database and the clocks, for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Shown {
@@ -131,7 +132,7 @@ pub struct Shown {
     pub sending: bool,
     /// Why the database is not acted on, when it is not.
     pub doubt: Option<Doubt>,
-    /// How far our clock is from others.
+    /// The clock skew.
     pub clock_skew_ms: Skew,
 }
 
@@ -143,10 +144,10 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads the mark; `None` when none was ever kept.
+/// Reads the mark; `None` without a file.
 ///
 /// # Errors
-/// A file that cannot be read is not taken for none.
+/// Fails when the file exists and cannot be read: it must not pass for a missing one.
 pub fn read_mark(file: &Path) -> Result<Option<EpochMark>, StoreError> {
     let unreadable = |why: String| {
         StoreError::Unusable(format!(
@@ -161,10 +162,10 @@ pub fn read_mark(file: &Path) -> Result<Option<EpochMark>, StoreError> {
     }
 }
 
-/// Keeps the mark so that it outlives a power cut.
+/// Writes the mark so that it survives a power cut.
 ///
 /// # Errors
-/// When the folder cannot be written.
+/// Fails when the folder cannot be written.
 pub fn write_mark(file: &Path, mark: &EpochMark) -> std::io::Result<()> {
     let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
@@ -175,19 +176,19 @@ pub fn write_mark(file: &Path, mark: &EpochMark) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-/// Where the chain stands now.
+/// The mark of the last audit row; `None` without rows.
 ///
 /// # Errors
-/// What the database answered.
+/// Fails when the database cannot be read.
 pub async fn present_mark(store: &Store) -> Result<Option<EpochMark>, StoreError> {
     let head = store.audit_marks(0).await?;
     Ok((head.seq > 0).then_some(EpochMark { database: head.first, seq: head.seq, hash: head.hash }))
 }
 
-/// What a database that does not hold `mark` has instead, in words; `None` when it holds it.
+/// How the database differs from `mark`, as a sentence; `None` when it has the row.
 ///
 /// # Errors
-/// What the database answered.
+/// Fails when the database cannot be read.
 pub async fn regression(store: &Store, mark: &EpochMark) -> Result<Option<String>, StoreError> {
     Ok(went_back(&store.audit_marks(mark.seq).await?, mark))
 }
@@ -210,7 +211,7 @@ fn went_back(found: &AuditMarks, mark: &EpochMark) -> Option<String> {
 }
 
 impl EpochWatch {
-    /// A guard that keeps its mark in `file`.
+    /// A watch with the epoch file `file`.
     ///
     /// # Errors
     /// As [`read_mark`].
@@ -219,10 +220,10 @@ impl EpochWatch {
         Ok(Self { file: Some(file), epoch: Arc::new(tokio::sync::Mutex::new(epoch)), ..Self::default() })
     }
 
-    /// The first look, when the daemon starts.
+    /// The first check, when the daemon starts.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn start(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
         let mark = &mut self.epoch.lock().await.mark;
         if let Some(known) = mark.as_ref() {
@@ -240,16 +241,17 @@ impl EpochWatch {
         Ok(())
     }
 
-    /// Whether the database is in doubt. Asked before each claim: a pool reconnects unseen.
+    /// Whether the database is in doubt. Checked before each claim: after a failover the pool reconnects
+    /// without notice.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database or the epoch file cannot be read.
     pub async fn doubts(&self, store: &Store, now: Timestamp) -> Result<bool, StoreError> {
         let Some(file) = &self.file else { return Ok(false) };
         let mark = &mut self.epoch.lock().await.mark;
         let doubted = locked(&self.doubt).is_some();
         if doubted {
-            // An operator's acceptance comes as a new mark.
+            // `keywheel doctor` accepts a database by a new mark in the file.
             *mark = read_mark(file)?;
             let doubt = self.find(store, mark.as_ref(), now).await?;
             self.settle(doubt);
@@ -296,11 +298,11 @@ impl EpochWatch {
         *doubt = found;
     }
 
-    /// Writes the epoch file. Called before each PATCH: `Err` says why none may leave. One write serves
-    /// everyone whose commit came before it.
+    /// Writes the epoch file. Called before each PATCH: after an error no PATCH of a new key may leave, and
+    /// while the database is in doubt none at all. One write serves all callers whose commit came before it.
     ///
     /// # Errors
-    /// A database in doubt, or a file that cannot be written.
+    /// Fails for a database in doubt, and when the database cannot be read or the file cannot be written.
     pub async fn record(&self, store: &Store, now: Timestamp) -> Result<(), RecordError> {
         let Some(file) = &self.file else { return Ok(()) };
         let begun = self.rounds.load(Ordering::SeqCst);
@@ -308,7 +310,7 @@ impl EpochWatch {
         if let Some(doubt) = &*locked(&self.doubt) {
             return Err(RecordError::InDoubt(doubt.detail.clone()));
         }
-        // A round that began after this call has read the audit log after our commit.
+        // A round that began after this call read the audit log after the caller's commit.
         if epoch.round > begun {
             return Ok(());
         }
@@ -320,8 +322,8 @@ impl EpochWatch {
             return Err(RecordError::InDoubt(found));
         }
         let file = file.clone();
-        // Its own thread has the lock until the file is written: were this call given up meanwhile, an
-        // older mark could replace a newer one.
+        // The blocking thread holds the lock until the file is written. Otherwise, when this call is
+        // cancelled meanwhile, an older mark could replace a newer one.
         let written = tokio::task::spawn_blocking(move || {
             if head.seq > known {
                 let mark = EpochMark { database: head.first, seq: head.seq, hash: head.hash };
@@ -334,16 +336,16 @@ impl EpochWatch {
         written.await.unwrap_or_else(|error| Err(RecordError::Ended(error)))
     }
 
-    /// Whether the database was in doubt when it was last asked.
+    /// Whether the database was in doubt at the last check.
     #[must_use]
     pub fn in_doubt(&self) -> bool {
         locked(&self.doubt).is_some()
     }
 
-    /// Compares our clock with the database's.
+    /// Measures the skew between our clock and the database's.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn compare_clocks(&self, store: &Store, clock: &dyn Clock) -> Result<(), StoreError> {
         let asked = clock.now();
         let Some(theirs) = store.server_time().await? else { return Ok(()) };
@@ -361,7 +363,8 @@ impl EpochWatch {
         Ok(())
     }
 
-    /// An observation with the worse of both clocks' skews, so that either holds new PATCHes.
+    /// The observation with the database's skew in place of Atlas' where that is too large, so that either
+    /// skew holds PATCHes of a new key.
     #[must_use]
     pub fn with_skew(&self, mut seen: Observation) -> Observation {
         let mut skew = locked(&self.skew);
@@ -380,14 +383,14 @@ impl EpochWatch {
         seen
     }
 
-    /// Whether our clock is too far from Atlas' or the database's to be believed.
+    /// Whether the skew to Atlas' or the database's clock is too large.
     #[must_use]
     pub fn clocks_differ(&self) -> bool {
         let skew = *locked(&self.skew);
         too_far(skew.database) || too_far(skew.atlas)
     }
 
-    /// What an operator must know, as the API shows it.
+    /// The state for operators, as the API shows it.
     #[must_use]
     pub fn shown(&self) -> Shown {
         let doubt = locked(&self.doubt).clone();
@@ -406,10 +409,10 @@ fn restored(found: &str, now: Timestamp) -> Doubt {
 }
 
 impl Engine {
-    /// Compares every record with Atlas, for the list an operator decides by.
+    /// Observes every project and lists the differences, so that an operator can decide.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub(super) async fn list_differences(&self) -> Result<(), StoreError> {
         let mut differences = Vec::new();
         let mut after: Option<GroupId> = None;

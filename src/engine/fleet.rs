@@ -1,6 +1,6 @@
-//! The fleet at a glance: counts by status, what is due next, what is open.
+//! The fleet at a glance: counts by status, the keys that are due next, the open rotations.
 //!
-//! Computed from rows whenever it is asked for; nothing is stored.
+//! Computed from rows on each request; nothing is stored.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ const URGENT: usize = 10;
 /// Projects read at once.
 const BATCH: usize = 500;
 
-/// What is known of all projects together.
+/// The state of all projects together.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
     /// How many projects are in which status.
     pub by_status: BTreeMap<Status, u64>,
-    /// Projects of which nobody is told.
+    /// Projects without an owner: their messages are not sent.
     pub without_owner: u64,
     /// The projects that are due first.
     pub urgent: Vec<(Timestamp, Project)>,
@@ -33,7 +33,7 @@ impl Fleet {
     /// Reads every project.
     ///
     /// # Errors
-    /// What the store answered.
+    /// Fails when the database cannot be read.
     pub async fn read(engine: &Engine) -> Result<Self, StoreError> {
         let (defaults, now) = (&engine.settings.policy, engine.clock.now());
         let mut fleet = Self::default();

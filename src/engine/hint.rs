@@ -1,10 +1,10 @@
-//! From a hint to a proposal: looks at what an event names, compares, and proposes what is new.
+//! From a hint to a proposal: handles the events in the inbox, and proposes newer keys.
 //!
-//! An event only says where to look: what is new, `candidate` finds out. Events about
-//! one project that wait together are one look.
+//! An event only names the project to observe; `candidate` finds the newer key. Waiting events about one
+//! project are handled by one observation.
 //!
-//! An alarm (a key in use was disabled, will be deleted, has expired) is told to people before anything
-//! that came with it is looked at: by then minutes count. It changes nothing else.
+//! An alarm (a key in use was disabled, will be deleted, has expired) is announced before any project is
+//! observed, because minutes count then. It changes nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -25,28 +25,28 @@ use crate::domain::time::Timestamp;
 use crate::lifecycle::wait;
 use crate::store::{ClaimedEvent, NewAudit, StoreError};
 
-/// Events that are looked at together.
+/// Events that are handled together.
 const BATCH: usize = 2048;
-/// Events claimed in one transaction: the next one that comes waits for its end.
+/// Events claimed in one transaction: the next event from a hook waits for its end.
 const SHARE: usize = 256;
-/// Projects that are looked at at the same time.
+/// Projects that are observed at the same time.
 const AT_ONCE: usize = 8;
-/// How long a claimed event is ours.
+/// How long a claim on an event lasts.
 const CLAIM: Duration = Duration::from_mins(10);
-/// The longest sleep without asking the database.
+/// The longest sleep before the database is read again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The wait after the database failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// After so many tries an event is given up; by then it is four hours old.
+/// After this many attempts an event is given up; by then it is four hours old.
 const TRIES: i64 = 12;
 /// The wait while another rotation of the project is open.
 const LATER: Duration = Duration::from_mins(30);
-/// Different keys of waiting events that are tried for one project.
+/// The most keys, named by waiting events, that are tried for one project.
 const MOST_KEYS: usize = 8;
-/// How often a project is read again when somebody else wrote it meanwhile.
+/// How often a project is read when another writer changes it meanwhile.
 const RACES: usize = 4;
 
-/// The wait before an event is tried again.
+/// The wait before the next attempt at an event.
 fn backoff(attempts: i64) -> Duration {
     match attempts {
         ..=1 => Duration::from_secs(30),
@@ -59,10 +59,10 @@ fn backoff(attempts: i64) -> Duration {
 /// Events of one project and how they concern it.
 type Concerned<'a> = [(Concern, &'a ClaimedEvent)];
 
-/// What the keys named by the events about one project came to, or why the events must wait.
+/// Results for the keys that the events about one project name, or why the events must wait.
 type Found = Result<Vec<Settled>, Deferred>;
 
-/// Handles what waits in the inbox until `stop`.
+/// Handles the events of the inbox until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let longest = once(&engine, &stop).await.unwrap_or_else(|error| {
@@ -73,10 +73,10 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     }
 }
 
-/// Handles what is due; says how long nothing more will be.
+/// Handles the events that are due; returns the time until the next one is.
 ///
 /// # Errors
-/// What the store answered. What was claimed then comes up again by itself.
+/// Fails when the database cannot be read or written. The claims expire, and the events are due again.
 pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration, StoreError> {
     while !stop.is_cancelled() {
         let now = engine.clock.now();
@@ -97,7 +97,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration,
     Ok(wait.clamp(Duration::from_millis(50), LONGEST_SLEEP))
 }
 
-/// What is due, as much as is looked at together.
+/// Claims due events, at most [`BATCH`].
 async fn claim(engine: &Engine, now: Timestamp) -> Result<Vec<ClaimedEvent>, StoreError> {
     let mut events = Vec::new();
     while events.len() < BATCH {
@@ -112,7 +112,7 @@ async fn claim(engine: &Engine, now: Timestamp) -> Result<Vec<ClaimedEvent>, Sto
     Ok(events)
 }
 
-/// Sorts events by the projects they concern and looks at each of those once.
+/// Groups events by the projects that they concern and observes each project once.
 async fn handle(engine: &Engine, events: Vec<ClaimedEvent>) -> Result<(), StoreError> {
     let watches = watches(engine, &events).await?;
     let mut by_project: BTreeMap<GroupId, Vec<(Concern, &ClaimedEvent)>> = BTreeMap::new();
@@ -132,7 +132,7 @@ async fn handle(engine: &Engine, events: Vec<ClaimedEvent>) -> Result<(), StoreE
             nobody.push(event.id);
         }
     }
-    // Before anything is looked at, which may take as long as Atlas does.
+    // Before any observation, which may take as long as Atlas does.
     for (group, events) in &by_project {
         if let Err(error) = alarms(engine, group, events).await {
             tracing::error!(project.id = %group, error = %error, "an alarm was not written; it is tried again with the look");
@@ -153,7 +153,7 @@ async fn handle(engine: &Engine, events: Vec<ClaimedEvent>) -> Result<(), StoreE
     settle(engine, &looks).await
 }
 
-/// Records what the looks found. An event may concern several projects; it is settled when all of them are.
+/// Records the results. An event may concern several projects; it is settled when all of them are.
 async fn settle(engine: &Engine, looks: &[(Found, &Concerned<'_>)]) -> Result<(), StoreError> {
     let mut open: BTreeMap<EventId, (&ClaimedEvent, &Deferred)> = BTreeMap::new();
     let mut settled: BTreeMap<EventId, BTreeSet<String>> = BTreeMap::new();
@@ -173,7 +173,7 @@ async fn settle(engine: &Engine, looks: &[(Found, &Concerned<'_>)]) -> Result<()
     let now = engine.clock.now();
     for (id, (event, why)) in &open {
         let next = match why {
-            // People take their time; such an event is never given up.
+            // A decision may take days; such an event is never given up.
             Deferred::RotationOpen(_) => now + LATER,
             _ if event.attempts >= TRIES => {
                 tracing::error!(
@@ -197,7 +197,8 @@ async fn settle(engine: &Engine, looks: &[(Found, &Concerned<'_>)]) -> Result<()
     Ok(())
 }
 
-/// All projects as hints name them; keys that served before only when a hint is about a single key.
+/// All projects by the names that hints use. Keys that served before are read only when a hint is about
+/// a single key.
 async fn watches(engine: &Engine, events: &[ClaimedEvent]) -> Result<Vec<Watch>, StoreError> {
     let mut watches = engine.store.watches().await?;
     if events.iter().any(|event| matches!(event.hint.subject, Subject::Key { .. })) {
@@ -209,7 +210,7 @@ async fn watches(engine: &Engine, events: &[ClaimedEvent]) -> Result<Vec<Watch>,
     Ok(watches)
 }
 
-/// Tells people what the events about one project warn of.
+/// Announces the alarms among the events about one project.
 async fn alarms(engine: &Engine, group: &GroupId, events: &Concerned<'_>) -> Result<(), StoreError> {
     for (concern, event) in events {
         if let Meaning::Alarm { once } = &event.hint.meaning {
@@ -219,9 +220,9 @@ async fn alarms(engine: &Engine, group: &GroupId, events: &Concerned<'_>) -> Res
     Ok(())
 }
 
-/// Does what the events about one project ask for.
+/// Handles the events about one project.
 async fn look(engine: &Engine, group: &GroupId, events: &Concerned<'_>) -> Result<Found, StoreError> {
-    // Again, in case they could not be written before; what is written is not written twice.
+    // Again, in case a write failed before; an alarm that was written is not written twice.
     alarms(engine, group, events).await?;
     let inside = |event: &&ClaimedEvent| matches!(event.hint.meaning, Meaning::InPlace);
     let (inside, asking): (Vec<_>, Vec<_>) = events.iter().map(|(_, event)| *event).partition(inside);
@@ -238,8 +239,8 @@ async fn look(engine: &Engine, group: &GroupId, events: &Concerned<'_>) -> Resul
     Ok(found)
 }
 
-/// Tries the keys that the events name, the latest first, until one of them is proposed. Without a key
-/// it is one look.
+/// Tries the keys that the events name, the latest first, until one of them is proposed. Events without a
+/// key are handled by one observation.
 async fn consider_all(
     engine: &Engine,
     group: &GroupId,
@@ -283,7 +284,7 @@ fn asked(event: &ClaimedEvent) -> Ask {
     }
 }
 
-/// Tells the owners, once for each trouble, that a key they depend on is about to fail.
+/// Announces to the owners, once for each failure, that a key they depend on fails or will fail.
 async fn alarm(
     engine: &Engine,
     group: &GroupId,
@@ -299,7 +300,7 @@ async fn alarm(
         let model = content.model();
         let news = News { identity: identity.clone(), group_id: group, content };
         let rows = news.rows(engine, &project.owners, now);
-        // The first is a mail, to an owner or to nobody.
+        // The first row is a mail, to an owner or to `NO_OWNER`.
         if let Some(first) = rows.first()
             && engine.store.has_mail(&first.message_id).await?
         {

@@ -1,8 +1,8 @@
-//! Takes events from the hooks into the inbox, many in one durable write, and counts what comes.
+//! Writes events from the hooks into the inbox, many in one durable write, and counts requests and events.
 //!
-//! Senders wait for their answer until their event is on disk. Events that arrive while a write is
-//! under way share the next one, so that a disk which flushes a few hundred times a second still takes
-//! thousands of events. Counts begin at zero with the process; nothing here looks into an event.
+//! A sender gets its reply when its event is on disk. Events that arrive during a write share the next
+//! one, so that a disk with a few hundred flushes a second still takes thousands of events. Counts begin
+//! at zero with the process. Nothing here reads the content of an event.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use super::Engine;
 use crate::domain::time::Timestamp;
 use crate::store::NewEvent;
 
-/// Deliveries that may wait for their write; more are told to come again.
+/// Deliveries that may wait for their write; further ones are refused, and their senders repeat them.
 const QUEUE: usize = 4096;
 /// Events in one write. A batch of Event Grid has up to 5000 and stays whole.
 const BATCH: usize = 1024;
@@ -23,7 +23,7 @@ const BATCH: usize = 1024;
 /// Why an event was not written. Its sender repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotStored {
-    /// Too many wait already.
+    /// The queue is full.
     Full,
     /// The database refused.
     Failed,
@@ -32,12 +32,12 @@ pub enum NotStored {
 #[derive(Debug)]
 struct Job {
     events: Vec<NewEvent>,
-    /// Given back when it is written, whether or not its sender still waits.
+    /// Released when the job is written, whether or not its sender still waits.
     room: Vec<OwnedSemaphorePermit>,
     done: oneshot::Sender<Result<Vec<bool>, NotStored>>,
 }
 
-/// The way into the inbox.
+/// The queue to the inbox, and the counts.
 #[derive(Debug)]
 pub struct Intake {
     queue: mpsc::Sender<Job>,
@@ -53,10 +53,10 @@ impl Default for Intake {
 }
 
 impl Intake {
-    /// Writes events durably and says for each whether it is new. `room` is what they take up meanwhile.
+    /// Writes events durably and returns for each whether it is new. `room` holds their permits until then.
     ///
     /// # Errors
-    /// None of them is to be counted on then.
+    /// Fails when the queue is full or the write failed; the sender must repeat all of them.
     pub async fn store(
         &self,
         events: Vec<NewEvent>,
@@ -67,7 +67,7 @@ impl Intake {
         answer.await.unwrap_or(Err(NotStored::Failed))
     }
 
-    /// Counts for exactly these hooks from now on; what was counted for one that stays is kept.
+    /// Counts for exactly these hooks from now on. A hook that stays keeps its counts.
     pub fn count_for(&self, hooks: impl Iterator<Item = (String, &'static str)>, now: Timestamp) {
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *tallies);
@@ -77,20 +77,21 @@ impl Intake {
         }));
     }
 
-    /// What is counted of one hook.
+    /// The counts of one hook.
     #[must_use]
     pub fn tally(&self, hook: &str) -> Option<Arc<Tally>> {
         self.tallies.lock().unwrap_or_else(PoisonError::into_inner).get(hook).cloned()
     }
 
-    /// What is counted of all of them.
+    /// The counts of all hooks.
     #[must_use]
     pub fn tallies(&self) -> BTreeMap<String, Arc<Tally>> {
         self.tallies.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Writes what comes until `stop`, and then what came before it. Ends at once when somebody writes already.
+/// Writes queued events until `stop`, and then those queued before it. Ends at once when another task
+/// writes already.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     let taken = engine.intake.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut waiting) = taken else { return };
@@ -134,24 +135,24 @@ async fn write(engine: &Engine, jobs: Vec<Job>) {
     drop(rooms);
     for (count, done) in answers {
         let own = new.as_mut().map(|new| new.by_ref().take(count).collect()).map_err(|why| *why);
-        // A sender that no longer waits repeats the event, which is a duplicate then.
+        // A sender that no longer waits repeats the event; the repetition is counted as a duplicate.
         let _ = done.send(own);
     }
 }
 
-/// What came by one hook since the process began.
+/// The counts of one hook since the process began.
 #[derive(Debug)]
 pub struct Tally {
     /// The hook's kind.
     pub kind: &'static str,
-    /// Since when it is counted.
+    /// The start of the count.
     pub since: Timestamp,
     counts: [AtomicU64; 6],
     refused: Mutex<BTreeMap<&'static str, u64>>,
     last: Mutex<(Option<Timestamp>, Option<Timestamp>)>,
 }
 
-/// What is counted of a hook, beside refusals.
+/// The names of the counts, beside refusals.
 pub const COUNTED: [&str; 6] =
     ["received", "accepted", "duplicate", "irrelevant", "handshake", "unknownSubject"];
 
@@ -176,22 +177,22 @@ impl Tally {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(now);
     }
 
-    /// An event was there already.
+    /// An event was in the inbox already.
     pub fn duplicate(&self) {
         self.add(2);
     }
 
-    /// A proven event that means nothing here.
+    /// An event of a verified sender and of a kind that is not used.
     pub fn irrelevant(&self) {
         self.add(3);
     }
 
-    /// A sender asked whether it may send.
+    /// A sender requested permission to send.
     pub fn handshake(&self) {
         self.add(4);
     }
 
-    /// A proven event about a project or key that nobody tracks.
+    /// An event of a verified sender about a project or key that is not tracked.
     pub fn unknown_subject(&self) {
         self.add(5);
     }

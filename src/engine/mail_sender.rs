@@ -1,9 +1,8 @@
-//! Sends what waits in the outbox, one mail at a time, the most urgent first.
+//! The mail sender: sends the mails of the outbox, one at a time, the most urgent first.
 //!
-//! A mail is tried until the server has taken it, has refused it for good, or five days are over;
-//! what the server said is kept word for word. Trouble that is the server's own stops the round for
-//! a moment instead of being repeated for every mail. Nothing here writes mails, and a server that
-//! hangs holds up nothing but mail.
+//! A mail is tried until the server accepts it, refuses it permanently, or five days are over. The
+//! server's reply is stored word for word. A failure of the server itself pauses the round instead of
+//! being repeated for every mail. Nothing here writes mails, and a server that hangs delays only mail.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -19,28 +18,29 @@ use crate::lifecycle::{pause, wait};
 use crate::mail::{Letter, Smtp, Trouble};
 use crate::store::{ClaimedMessage, MessageEnd, StoreError, UnreadableMessage};
 
-/// How long a claimed mail is ours; longer than a mail can take.
+/// How long a claim lasts; longer than one attempt can take.
 const CLAIM: Duration = Duration::from_mins(5);
 
 /// After this long a mail is given up (RFC 5321 asks for four to five days).
 const GIVE_UP: Duration = Duration::from_secs(5 * 86_400);
 
-/// The longest sleep without asking the database.
+/// The longest sleep before the database is read again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// The wait after trouble that every other mail would meet too.
+/// The wait after a failure that every other mail would meet too.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// What follows a round.
+/// The wait after a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// Nothing to do for this long, unless a mail is written.
+    /// Nothing is due for this long, unless a mail is written.
     Until(Duration),
-    /// The server, or the database, is left alone for half a minute.
+    /// No server is configured, the server or the database failed, or the database is in doubt: wait for
+    /// half a minute.
     Pause,
 }
 
-/// Takes mails to the server.
+/// The mail sender.
 #[derive(Debug)]
 pub struct MailSender {
     engine: Engine,
@@ -48,8 +48,8 @@ pub struct MailSender {
     pace: Arc<DefaultDirectRateLimiter>,
 }
 
-/// The wait before attempt `attempts + 1`: greylisting wants a quick second try, everything else
-/// half an hour.
+/// The wait before attempt `attempts + 1`. Greylisting needs a quick second try; later attempts follow
+/// every half hour.
 fn backoff(attempts: i64) -> Duration {
     match attempts {
         ..=1 => Duration::from_mins(1),
@@ -59,15 +59,15 @@ fn backoff(attempts: i64) -> Duration {
 }
 
 impl MailSender {
-    /// Sends through the present `smtp`, at most `per_minute` mails a minute. Without a server,
-    /// mails rest.
+    /// Sends through the current `smtp`, at most `per_minute` mails a minute. Without a server, mails stay
+    /// in the outbox.
     #[must_use]
     pub fn new(engine: Engine, smtp: watch::Receiver<Option<Smtp>>, per_minute: NonZeroU32) -> Self {
         let pace = Arc::new(RateLimiter::direct(Quota::per_minute(per_minute)));
         Self { engine, smtp, pace }
     }
 
-    /// Sends until `stop`; the mail that is on its way then is finished first.
+    /// Sends until `stop`; the attempt that runs then is finished first.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let rest = self.round(&stop).await.unwrap_or_else(|error| {
@@ -81,14 +81,14 @@ impl MailSender {
         }
     }
 
-    /// Sends what is due; says how long to wait for more.
+    /// Sends the mails that are due; returns the wait until the next.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read or written.
     pub async fn round(&self, stop: &CancellationToken) -> Result<Rest, StoreError> {
         let (store, clock) = (&self.engine.store, &self.engine.clock);
         let smtp = self.smtp.borrow().clone();
-        // A restored database would send again what was sent long ago.
+        // A restored database would send mails again that were sent long ago.
         let Some(smtp) = smtp.filter(|_| !self.engine.epoch.in_doubt()) else { return Ok(Rest::Pause) };
         while !stop.is_cancelled() {
             let due = store.next_mail().await?.filter(|at| *at <= clock.now());
@@ -108,7 +108,7 @@ impl MailSender {
         Ok(Rest::Until(wait.clamp(Duration::from_millis(50), LONGEST_SLEEP)))
     }
 
-    /// Tries one mail; false when the server is not to be bothered for a while.
+    /// Tries one mail; false when the server failed and the round must pause.
     async fn deliver(&self, smtp: &Smtp, mail: &ClaimedMessage) -> Result<bool, StoreError> {
         let (row, now) = (&mail.row, self.engine.clock.now());
         if now.since(row.created_at) > GIVE_UP {
@@ -138,8 +138,8 @@ impl MailSender {
         Ok(go_on)
     }
 
-    /// Sets a mail aside that cannot be rendered. One of a kind that only a newer version knows is left
-    /// for a daemon of that version, as long as mails are tried.
+    /// Sets a mail aside that cannot be rendered. A mail of a kind that only a newer version can render is
+    /// retried until [`GIVE_UP`], for a daemon of that version.
     async fn unreadable(
         &self,
         mail: &ClaimedMessage,

@@ -1,5 +1,5 @@
-//! Atlas as the engine calls it: every call is counted and timed, and an endpoint set that Atlas refused is left
-//! alone until its wait is over (`waits`).
+//! Atlas as the engine calls it: every call is counted and timed. After Atlas refused an endpoint set, no
+//! request to it leaves until the wait is over (`waits`).
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,7 +26,7 @@ pub struct Measured {
     clock: Arc<dyn Clock>,
 }
 
-/// What a call asks for: its operation in the metrics, and whose rate limit it counts against.
+/// A call: its operation in the metrics, and the rate limit that it counts against.
 struct Asked<'a> {
     operation: &'static str,
     set: EndpointSet,
@@ -41,13 +41,13 @@ impl Measured {
         Self { inner: RwLock::new(inner), metrics, waits: Waits::new(floor), clock }
     }
 
-    /// Calls go to `client` from now on; those under way end where they began.
+    /// Directs calls to `client` from now on; calls under way end at the client where they began.
     pub fn replace(&self, client: Arc<dyn AtlasApi>) {
         *self.inner.write().unwrap_or_else(PoisonError::into_inner) = client;
         self.waits.clear();
     }
 
-    /// The endpoint sets that are not asked at the moment.
+    /// The waits of endpoint sets that Atlas refused.
     pub fn waits(&self) -> &Waits {
         &self.waits
     }
@@ -68,7 +68,8 @@ impl Measured {
         done
     }
 
-    /// The same for everything but the encryption configuration: not before the wait of its endpoint set is over.
+    /// [`Measured::timed`] for all calls but those on the encryption configuration: not before the wait of
+    /// the endpoint set is over.
     async fn patiently<T>(
         &self,
         Asked { operation, set, credential, of }: Asked<'_>,

@@ -1,8 +1,8 @@
-//! What is counted while the engine runs, and what a scrape adds from the database.
+//! The counters of the process, and the gauges that a scrape adds from the database.
 //!
-//! Counters live in the process and begin at zero with it; gauges are read when they are asked for.
-//! No metric carries a name, an id or an address of a project or a person: a scraper learns
-//! how much, not what. Webhook targets go by the names they were given in the configuration.
+//! Counters begin at zero with the process; gauges are read at each scrape. No metric carries a name, an
+//! id or an address of a project or a person: a scraper gets numbers only. Webhook targets appear under
+//! their names in the configuration.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,7 +29,7 @@ type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Named = [(&'static str, String); 2];
 type Number = Gauge<f64, AtomicU64>;
 
-/// Upper bounds of the latency buckets in seconds; the last is the longest request there is.
+/// Upper bounds of the latency buckets in seconds; the last is the longest timeout of a request.
 const BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 55.0];
 
 /// The process's counters.
@@ -101,10 +101,10 @@ impl Metrics {
     }
 }
 
-/// The text a scrape gets, in the `OpenMetrics` format.
+/// The response to a scrape, in the `OpenMetrics` format.
 ///
 /// # Errors
-/// What the store answered.
+/// Fails when the database cannot be read.
 pub async fn scrape(engine: &Engine) -> Result<String, StoreError> {
     let now = engine.clock.now();
     let mut registry = Registry::with_prefix("keywheel");
@@ -143,7 +143,7 @@ fn number(registry: &mut Registry, name: &str, help: &str, value: f64) {
     registry.register(name, help, gauge);
 }
 
-/// What Atlas said of its rate limits, and what is not asked because of one.
+/// The rate limits that Atlas named, and the endpoint sets that wait because of one.
 fn rate_limits(engine: &Engine, registry: &mut Registry, now: Timestamp) {
     let remaining: Family<Named, Gauge> = Family::default();
     let size: Family<Named, Gauge> = Family::default();

@@ -1,16 +1,17 @@
-//! The engine: claims rotations, carries out one effect at a time, and writes down what came of it.
+//! The engine: claims rotations, carries out one effect at a time, and records its outcome.
 //!
-//! [`step`] runs one claimed rotation until it rests, [`driver`] claims what is due, [`sweep`] looks
-//! at projects, [`epoch`] says whether the database may be acted on, [`command`] is what people say.
-//! [`propose`] writes down what they want a project moved to once `preflight` has looked, [`intake`] what
-//! hooks bring; [`hint`] follows that and [`poll`] asks by itself, both through `candidate`; [`schedule`] only
-//! wakes the others.
-//! [`announce`] and [`remind`] write mails and webhooks, [`mail_sender`] sends the ones and [`webhook_sender`] the others.
-//! [`discover`] lists what the credentials can see. [`witness`] asks Atlas' event feed about rotations that have ended, `drift` about keys that somebody else has set.
-//! [`measured`] calls Atlas for all of them within its rate limits ([`waits`]).
-//! [`fleet`], [`why`] and [`metrics`] only look. All decisions about a rotation are
-//! [`next`](crate::domain::rotation::machine::next)'s; nothing here waits with a claim in hand, and
-//! no transaction is open during a call to Atlas.
+//! [`driver`] claims due rotations, and [`step`] runs a claimed rotation until it rests. [`sweep`] observes
+//! projects. [`epoch`] decides whether the database may be acted on. [`command`] carries out the commands
+//! of operators. [`propose`] records a proposal after `preflight` has checked it. [`intake`] stores events
+//! from hooks. [`hint`] handles these events and [`poll`] polls the key services, both through `candidate`.
+//! [`schedule`] only wakes the others. [`announce`] and [`remind`] write messages; [`mail_sender`] and
+//! [`webhook_sender`] send them. [`discover`] lists the projects that the credentials can see. [`witness`]
+//! reads Atlas' event feed about ended rotations, `drift` about keys that another actor has set.
+//! [`measured`] calls Atlas for all of them within its rate limits ([`waits`]). [`fleet`], [`why`] and
+//! [`metrics`] only read.
+//!
+//! All decisions about a rotation are made by [`next`](crate::domain::rotation::machine::next). No code
+//! here waits for a due time while it holds a claim, and no transaction is open during a call to Atlas.
 
 pub mod announce;
 mod candidate;
@@ -61,19 +62,19 @@ pub const ENGINE: &str = "keywheel";
 pub struct Settings {
     /// Defaults for projects.
     pub policy: Policy,
-    /// How outcomes are proven.
+    /// How outcomes are verified.
     pub verify: Verify,
     /// The machine's fixed waits.
     pub pace: Pace,
-    /// How often a project is compared with Atlas.
+    /// How often a project is observed.
     pub drift_every: Span,
-    /// How often a project's key service is asked for its newest key.
+    /// How often a project's key service is polled for the newest key.
     pub poll_every: Span,
     /// The time limit of one request.
     pub request_timeout: Span,
     /// Whether a PATCH carries the whole provider block.
     pub whole_block: bool,
-    /// In mails.
+    /// The address of this server, for messages.
     pub public_url: String,
     /// Rotations stepped at the same time.
     pub slots: usize,
@@ -82,13 +83,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// How long a claim lasts without a sign of life.
+    /// How long a claim lasts without a renewal.
     #[must_use]
     pub fn lease(&self) -> Duration {
         self.pace.lease.get()
     }
 
-    /// What a PATCH must leave of the lease, so that its end is still ours to record: 5 s of 60.
+    /// The part of the lease that must remain after a PATCH, so that its outcome can still be recorded: 5 s
+    /// of 60.
     #[must_use]
     pub fn lease_reserve(&self) -> Duration {
         self.lease() / 12
@@ -115,7 +117,7 @@ pub struct Bell {
 }
 
 impl Bell {
-    /// Something was written to the outbox.
+    /// Wakes both senders, after a write to the outbox.
     pub fn notify_one(&self) {
         self.mail.notify_one();
         self.webhooks.notify_one();
@@ -147,19 +149,19 @@ pub struct Engine {
     pub rotations_due: Arc<Notify>,
     /// Wakes the senders of the outbox.
     pub mail_due: Arc<Bell>,
-    /// Where webhooks go.
+    /// The webhook targets.
     pub webhooks: Arc<webhook_sender::Targets>,
-    /// Wakes who handles events.
+    /// Wakes the handler of events.
     pub events_due: Arc<Notify>,
-    /// The hooks' way into the inbox.
+    /// The queue of the hooks to the inbox.
     pub intake: Arc<intake::Intake>,
     /// Wakes the sweep.
     pub look_due: Arc<Notify>,
-    /// Tells streams which rotation has a new journal row.
+    /// Sends streams the id of each rotation with a new journal row.
     pub journal: tokio::sync::broadcast::Sender<RotationId>,
     /// Whether the database may be acted on.
     pub epoch: Arc<epoch::EpochWatch>,
-    /// What is counted.
+    /// The counters.
     pub metrics: Arc<metrics::Metrics>,
     /// Whether the database can be written.
     pub readiness: Arc<ready::Readiness>,
@@ -197,7 +199,7 @@ impl Engine {
         }
     }
 
-    /// The same engine under a guard that remembers.
+    /// The same engine with this epoch watch.
     #[must_use]
     pub fn with_guard(mut self, epoch: epoch::EpochWatch) -> Self {
         self.epoch = Arc::new(epoch);

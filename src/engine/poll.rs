@@ -1,8 +1,8 @@
-//! Asks the key services now and then which keys are the newest, so that no event is needed for it.
+//! The poll: looks up the newest key of each project on a schedule, so that no event is needed.
 //!
-//! Each project that names a lookup has its turn every `sweep.poll_every`; what is found is
-//! proposed under the trigger `poll`, as an event would be. A lookup that fails is tried again sooner,
-//! and what it failed with stands in the project.
+//! Each project that names a lookup is polled every `sweep.poll_every`. A newer key is proposed under the
+//! trigger `poll`, just as after an event. A failed lookup is retried sooner, and its error is stored
+//! with the project.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use crate::domain::ids::GroupId;
 use crate::lifecycle::pause;
 use crate::store::StoreError;
 
-/// Projects that are taken together.
+/// Projects claimed at once.
 const BATCH: i64 = 64;
-/// Key services that are asked at the same time.
+/// Projects polled at the same time.
 const AT_ONCE: usize = 8;
-/// How long a project is ours once taken.
+/// How long a claim on a project lasts.
 const CLAIM: Duration = Duration::from_mins(10);
 /// The wait after a lookup that failed, if that is sooner than the next turn.
 const AFTER_FAILURE: Duration = Duration::from_mins(30);
-/// The longest sleep without asking the database.
+/// The longest sleep before the database is read again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// Polls until `stop`.
@@ -38,10 +38,10 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     }
 }
 
-/// Asks about everything that is due; says how long nothing more will be.
+/// Polls every project that is due; returns the time until the next one is.
 ///
 /// # Errors
-/// What the store answered.
+/// Fails when the database cannot be read or written.
 pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration, StoreError> {
     while !stop.is_cancelled() {
         let now = engine.clock.now();
@@ -57,7 +57,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration,
         }
         let groups = engine.store.claim_look_ups(now, CLAIM, BATCH).await?;
         if groups.is_empty() {
-            // Another daemon has them.
+            // Another daemon has claimed them.
             return Ok(Duration::from_secs(1));
         }
         let mut asked: Vec<BoxFuture<'_, _>> = Vec::with_capacity(groups.len());

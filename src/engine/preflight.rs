@@ -1,9 +1,9 @@
-//! The pre-flight checklist of a rotation: gone through at the proposal and again before the PATCH.
+//! The pre-flight checklist of a rotation: run at the proposal and again before the PATCH.
 //!
-//! What takes a call is gathered first, so that Atlas' configuration, which is compared last, stays the
-//! freshest part. A lookup that cannot be made stops nothing: Atlas uses an identity of its own, and
-//! what ours may not see says nothing about it. Its line then tells people what is missing. What the
-//! verdicts mean for a rotation is the machine's and the approvers' decision.
+//! The calls to the key service and the database are made first, so that Atlas' configuration, which is
+//! compared last, is the freshest part. A failed lookup stops nothing: Atlas uses an identity of its own,
+//! and a permission that ours lacks proves nothing about Atlas' identity. The check then names the missing
+//! permission. The machine and the approvers decide on the verdicts.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::domain::time::{Span, Timestamp};
 use crate::kms::{ErrorKind, Found, KeyState, KmsError};
 use crate::store::StoreError;
 
-/// A key that ends sooner is not rotated to.
+/// A key that expires sooner fails the check.
 const MUST_LAST: Duration = Duration::from_hours(48);
 
 /// The project whose key is to be changed, the new key, and the place that Atlas' configuration names.
@@ -33,7 +33,7 @@ pub(super) struct Subject<'a> {
 /// A project's environment and the name of its lookup.
 pub(super) type Tags = (Option<String>, Option<String>);
 
-/// What was gathered for the lines that take a call or a look into the database.
+/// The results of calls and queries that the checklist needs.
 #[derive(Debug)]
 pub(super) struct Gathered {
     key: KeySide,
@@ -42,21 +42,21 @@ pub(super) struct Gathered {
     owner: Result<bool, Failure>,
 }
 
-/// What the key service said of the new key.
+/// The key service's findings about the new key.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 #[derive(Debug)]
 enum KeySide {
-    /// Nobody was asked, and why.
+    /// No lookup was made, with the reason.
     NotAsked(String),
     /// The lookup of this name answered, or failed.
     Asked { service: String, found: Result<Found, KmsError>, probe: Option<Result<(), KmsError>> },
 }
 
-/// Asks Atlas, the key service and the database about the new key, side by side. What Atlas or the key service does
-/// not answer becomes a line that was not checked.
+/// Queries Atlas, the key service and the database about the new key, side by side. A failed call to
+/// Atlas or the key service leaves its checks open.
 ///
 /// # Errors
-/// What the store answered.
+/// Fails when the database cannot be read.
 pub(super) async fn gather(
     engine: &Engine,
     project: Subject<'_>,
@@ -90,7 +90,7 @@ async fn key_side(engine: &Engine, kms: Option<&str>, key: &KeyRef, place: &Plac
         return KeySide::NotAsked(format!("the project's lookup {name:?} is not configured any more"));
     };
     let found = service.describe(key, place).await;
-    // Who may not describe a key may still use it.
+    // An identity that may not describe a key may still use it.
     let worth = match &found {
         Ok(_) => true,
         Err(error) => error.kind == ErrorKind::Denied,
@@ -125,7 +125,7 @@ fn place(new_key: &KeyRef, gathered: &Gathered, place: &Place) -> Check {
     if let Err(error) = new_key.check_place(place) {
         return line(CheckName::Place, Verdict::Fail, error.message);
     }
-    // A bare id says no region; the key service does.
+    // A bare key id names no region; the key service does.
     if let KeySide::Asked { found: Ok(found), .. } = &gathered.key
         && let Err(error) = found.key.check_place(place)
     {
@@ -134,7 +134,7 @@ fn place(new_key: &KeyRef, gathered: &Gathered, place: &Place) -> Check {
     line(CheckName::Place, Verdict::Pass, "it lies where Atlas' configuration says")
 }
 
-/// The lines that the key service answers.
+/// The checks that need the key service.
 fn key_lines(key: &KeySide, new_key: &KeyRef, now: Timestamp, checks: &mut Vec<Check>) {
     use CheckName::{EncryptDecrypt, KeyDeletion, KeyEnabled, KeyExists, KeyExpiry, KeySymmetric};
     const DESCRIBED: [CheckName; 4] = [KeyEnabled, KeySymmetric, KeyDeletion, KeyExpiry];
@@ -182,7 +182,8 @@ fn key_lines(key: &KeySide, new_key: &KeyRef, now: Timestamp, checks: &mut Vec<C
     push(EncryptDecrypt, tried);
 }
 
-/// A bare id means a key in the account of Atlas' role, and is looked up in that of our identity.
+/// The verdict on a failed lookup. A bare AWS key id means a key in the account of Atlas' role but is
+/// looked up in the account of our identity, so `NotFound` is only a warning there.
 fn missing(key: &KeyRef, error: &KmsError) -> Verdict {
     let elsewhere = matches!(key, KeyRef::Aws(key) if key.account().is_none());
     if error.kind == ErrorKind::NotFound && !elsewhere { Verdict::Fail } else { Verdict::Warn }
@@ -226,7 +227,8 @@ fn expiry(found: &Found, now: Timestamp) -> (Verdict, String) {
     }
 }
 
-/// Beginning to share a key between environments is stopped; going on with it is shown.
+/// A rotation that begins to share a key between environments fails; one that continues to share is
+/// warned about.
 fn shared(elsewhere: Option<&[(String, String)]>, old_key: &KeyRef, new_key: &KeyRef) -> Check {
     let name = CheckName::SharedKey;
     let Some(others) = elsewhere else {
@@ -308,7 +310,7 @@ fn cluster_line(clusters: Result<&[Cluster], &Failure>) -> Check {
     }
 }
 
-/// A warning only: a PATCH is held by itself until the clocks agree.
+/// A warning only: the machine holds each PATCH until the clocks agree.
 fn skew(seen: &Observation) -> Check {
     let name = CheckName::ClockSkew;
     let Some(skew) = seen.skew_ms else {
@@ -325,7 +327,7 @@ fn skew(seen: &Observation) -> Check {
             ),
         )
     } else {
-        // To the second: Atlas says no more.
+        // No number: Atlas' `Date` header is exact to the second only.
         line(name, Verdict::Pass, "this machine's clock and Atlas' agree")
     }
 }

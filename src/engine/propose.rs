@@ -1,8 +1,9 @@
-//! Proposals: what people or an event want to move a project to, checked before anybody is asked.
+//! Proposals: a new key for a project, from an operator, an event or the poll, checked before approvals
+//! are requested.
 //!
-//! Everything is compared with a fresh read of Atlas, the pre-flight checklist is gone through, and only
-//! then is a rotation written, with the mails that ask for approvals. The same proposal again is no error
-//! and makes no second rotation. Who may propose is the API's business.
+//! A proposal is compared with a fresh observation, and the pre-flight checklist is run. Only then is a
+//! rotation written, with the messages that request approvals. The same proposal again is no error and
+//! creates no second rotation. The API decides which roles may propose.
 
 use std::time::Duration;
 
@@ -28,25 +29,25 @@ use crate::store::{
     NewApproval, NewAudit, NewJournal, NewRotation, OWN_APPROVAL, RotationRow, StoreError, Vote,
 };
 
-/// What a proposal came to.
+/// Result of a proposal.
 #[derive(Debug)]
 pub enum Proposed {
     /// A new rotation.
     Created(RotationRow),
     /// The same proposal is open already.
     Same(RotationRow),
-    /// A dry run: what would be proposed.
+    /// A dry run: the rotation that would be proposed.
     Checked {
         /// The key Atlas holds.
         old_key: KeyRef,
         /// The key that would be proposed.
         new_key: KeyRef,
-        /// What was checked.
+        /// The pre-flight checklist.
         checks: Vec<Check>,
     },
 }
 
-/// Who proposes, and what set it off.
+/// The proposer and the trigger.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Proposer<'a> {
     /// The identity in journal and audit log.
@@ -59,25 +60,25 @@ pub(super) struct Proposer<'a> {
     pub(super) seen: Option<&'a Observation>,
 }
 
-/// A proposal is made on an observation that is not older; the PATCH has one of its own.
+/// Longest age of the observation under a proposal. The PATCH is preceded by an observation of its own.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Who agrees when the policy does.
+/// The actor of approvals that the policy gives.
 const POLICY: &str = "policy:auto_approve";
-/// The policy agrees to one rotation of a project in this time.
+/// The policy approves at most one rotation of a project in this time.
 const OWN_APPROVALS_APART: Duration = Duration::from_hours(24);
 
-/// Whose yes a proposal needs.
+/// Whose approval a proposal needs.
 #[derive(PartialEq)]
 enum Consent {
-    /// People's; with the reason why not the policy's, where it names the trigger.
+    /// An approver's. Where the policy names the trigger, with the reason why the policy does not approve.
     OfPeople(Option<String>),
     /// The policy's.
     OfPolicy,
 }
 
-/// Whether a line is one that the policy cannot answer for. A project without an environment has nothing
-/// to compare.
+/// Whether the policy may not approve with this check. `SharedKey` is exempt when it was not checked: a
+/// project without an environment has nothing to compare.
 fn wants_people(check: &Check) -> bool {
     match check.result {
         Verdict::Pass => false,
@@ -109,7 +110,7 @@ impl Engine {
         .await
     }
 
-    /// The same, for whom and by what it was set off.
+    /// [`Engine::propose`] for any proposer and trigger.
     pub(super) async fn propose_as(
         &self,
         proposer: Proposer<'_>,
@@ -168,7 +169,7 @@ impl Engine {
         self.insert(proposer, &project, proposal, consent, reason).await
     }
 
-    /// Whether the policy agrees to a proposal in the place of people.
+    /// Whether the policy approves a proposal in place of an approver.
     async fn consent(
         &self,
         proposer: Proposer<'_>,
@@ -202,7 +203,7 @@ impl Engine {
     ) -> Result<Proposed, CommandError> {
         let now = self.clock.now();
         if consent == Consent::OfPolicy {
-            // The policy's is the one yes that this rotation needs.
+            // The policy's approval is the only one that this rotation needs.
             proposal.rules.policy.approvals = 1;
         }
         let Proposal { group_id, new_key, old_key, rules, .. } = &proposal;
@@ -293,13 +294,13 @@ impl Engine {
         {
             return Err(CommandError::Atlas(failure.clone()));
         }
-        // A rate limit leaves the line unchecked. Before the PATCH the clusters must answer.
+        // A rate limit leaves this check open. Before the PATCH, Atlas must list the clusters.
         let clusters = clusters.as_ref().map(Vec::as_slice);
         Ok(preflight::judge(&gathered?, keys, seen, clusters, self.clock.now()))
     }
 }
 
-/// The yes of `policy.auto_approve`: what it changes in the proposal, and the rows that tell of it.
+/// The approval by `policy.auto_approve`: its change of the proposal, and its journal and audit rows.
 fn agree_by_policy(
     row: &mut RotationRow,
     trigger: &str,

@@ -1,8 +1,8 @@
 //! Whether the database can be written: probed in the background, never by a request.
 //!
-//! A request takes the result of the last probe and asks for the next one. Probes run one at a time and
-//! at most once a second, so any number of requests costs one small write a second, and a daemon that
-//! nobody asks writes nothing. A probe that does not return makes every request fail at once.
+//! A request takes the result of the last probe and triggers the next one. Probes run one at a time and
+//! at most once a second, so any number of requests costs one small write a second, and without requests
+//! there are no writes. A probe that hangs makes every request fail at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use crate::store::Store;
 /// The shortest time from one probe to the next.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// An older result is not an answer.
+/// Longest age of a result that is used.
 const FRESH: Duration = Duration::from_secs(3);
 
-/// A request waits this long for a probe: the first after a while has no fresh result.
+/// The longest wait of a request for a probe: the first request after a pause finds no fresh result.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// Timeout of one probe.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the probes found, and the bell for the next one.
+/// The results of the probes, and the signal for the next one.
 #[derive(Debug, Default)]
 pub struct Readiness {
     probes: watch::Sender<Probes>,
@@ -37,14 +37,15 @@ pub struct Readiness {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Probes {
-    /// Since when a probe is under way.
+    /// The start of the running probe.
     began: Option<Instant>,
     /// When the last one ended, and whether it could write.
     last: Option<(Instant, bool)>,
 }
 
 impl Readiness {
-    /// Whether the last probe could write; without a fresh one, what the next says within a second.
+    /// Whether the last probe could write; without a fresh result, the result of the next probe within a
+    /// second.
     pub async fn is_writable(&self) -> bool {
         self.asked.notify_one();
         let mut probes = self.probes.subscribe();
@@ -83,7 +84,7 @@ impl Readiness {
     }
 }
 
-/// Probes when it is asked to, until `stop`.
+/// Probes on request until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     let readiness = Arc::clone(&engine.readiness);
     loop {

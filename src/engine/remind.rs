@@ -1,10 +1,9 @@
-//! Reminds owners of keys that come of age.
+//! Reminds owners of keys whose cryptoperiod ends.
 //!
-//! For each project the latest threshold that is over is mailed once to each owner, whenever that is
-//! found: after days of downtime the thresholds in between are recorded as passed over. An owner of
-//! many keys that come up together gets one list. A webhook target that wants reminders is told like an
-//! owner of every project; programs get no lists. What a threshold is, is the domain's; sending is
-//! others'.
+//! For each project the latest threshold that has passed is mailed once to each owner. After days of
+//! downtime the earlier thresholds are recorded as passed over. An owner of many keys that are due
+//! together gets one list. A webhook target that subscribes to reminders is treated like an owner of every
+//! project; only chat targets get lists. `domain::reminder` defines thresholds; the senders send.
 
 use std::collections::BTreeMap;
 
@@ -22,16 +21,16 @@ const CHUNK: usize = 1000;
 /// More reminders than this at once become one list.
 const SINGLY: usize = 3;
 
-/// How often it begins anew when somebody changes a project meanwhile.
+/// How often a round is restarted when another writer changes a project meanwhile.
 const TRIES: usize = 3;
 
-/// Gives the reminders that are due; says how many mails that are.
+/// Writes the reminders that are due; returns the number of messages.
 ///
 /// # Errors
-/// What the store answered.
+/// Fails when the database cannot be read or written.
 pub async fn once(engine: &Engine) -> Result<usize, StoreError> {
-    // A daemon that does not know the time must not call a key overdue, and a restored database
-    // does not know what it has sent.
+    // With a wrong clock a key would be called overdue too early. A restored database lacks the records of
+    // reminders that were sent.
     if engine.epoch.clocks_differ() || engine.epoch.in_doubt() {
         return Ok(0);
     }
@@ -46,7 +45,7 @@ pub async fn once(engine: &Engine) -> Result<usize, StoreError> {
                 tries += 1;
                 continue;
             }
-            // They stay due.
+            // The reminders stay due.
             Err(StoreError::Conflict) => break,
             Err(error) => return Err(error),
         }
@@ -68,7 +67,7 @@ struct Item {
     facts: Facts,
 }
 
-/// Who is reminded.
+/// A recipient of reminders.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Reader {
     channel: Channel,
@@ -83,7 +82,7 @@ impl Reader {
         Self { channel: Channel::Mail, recipient, lists }
     }
 
-    /// How it is recorded that this one was reminded. No mail address begins like a target's.
+    /// The recipient's name in the records of reminders. No mail address begins with `webhook:`.
     fn recorded(&self) -> String {
         match self.channel {
             Channel::Mail => self.recipient.clone(),
@@ -99,7 +98,7 @@ impl Reader {
     }
 }
 
-/// The targets that want reminders.
+/// The targets that subscribe to reminders.
 fn targets(engine: &Engine) -> Vec<Reader> {
     let all = engine.webhooks.all();
     let wanting = all.iter().filter(|target| target.wants(Kind::Reminder));

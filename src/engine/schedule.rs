@@ -1,7 +1,7 @@
-//! The heartbeat: a cron expression in UTC that says "look", and nothing else.
+//! The heartbeat: a cron expression in UTC that wakes driver and sweep.
 //!
-//! Due times live in tables. A beat that is missed, doubled or late costs nothing, because what is
-//! due is computed from rows; so the scheduler keeps no state that matters.
+//! Due times are stored in tables. A beat that is missed, doubled or late does no harm, because the due
+//! work is computed from rows; so the scheduler keeps no state that matters.
 
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +11,7 @@ use super::Engine;
 /// Wakes driver and sweep at each occurrence of `cron` (six fields, UTC) until `stop`.
 ///
 /// # Errors
-/// When the expression cannot be read.
+/// Fails when the expression is not valid.
 pub async fn run(engine: Engine, cron: &str, stop: CancellationToken) -> Result<(), JobSchedulerError> {
     let mut scheduler = JobScheduler::new().await?;
     let job = Job::new(cron, move |_, _| {

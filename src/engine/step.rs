@@ -1,10 +1,10 @@
-//! One claimed rotation, from its first look until it rests.
+//! One claimed rotation, from its first observation until it rests.
 //!
 //! The loop is: carry out the effect, let the machine decide, commit, and only then carry out the
 //! next effect. Every commit is a compare-and-swap on version and lease, so a worker that lost its
-//! claim writes nothing. A PATCH leaves only after its attempt is committed, less than a second
-//! after the look that allowed it, and within what is left of the lease. Looks may take longer than
-//! a lease when Atlas is slow; the claim is renewed meanwhile.
+//! claim writes nothing. A PATCH leaves only after its attempt is committed, within `pace.fresh` after the
+//! observation that allowed it, and within the rest of the lease. An observation may take longer than a
+//! lease when Atlas is slow; the claim is renewed meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, S
 /// Runs `row` until it rests, is final, or its claim is lost.
 ///
 /// # Errors
-/// What the store answered; nothing was sent that is not committed.
+/// Fails when the database cannot be read or written. Every PATCH that was sent was committed before.
 pub async fn run(engine: &Engine, mut row: RotationRow) -> Result<(), StoreError> {
     let mut outcome = match machine::resume(&row.rotation, engine.clock.now()) {
         Resume::Look(extras) => look(engine, &row, extras).await?,
@@ -45,7 +45,7 @@ pub async fn run(engine: &Engine, mut row: RotationRow) -> Result<(), StoreError
     }
 }
 
-/// Looks, and renews the claim at each third of its life until the look is over.
+/// Observes the project, and renews the claim at each third of its life until the observation is over.
 async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outcome, StoreError> {
     let lease = engine.settings.lease();
     let mut looking = std::pin::pin!(observe(engine, row, extras));
@@ -59,16 +59,17 @@ async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outc
     }
 }
 
-/// One observation: what else is asked for side by side, then the configuration, alone and last, so that it is the
-/// freshest part and the PATCH that it allows leaves at once.
+/// One observation: first the extras, side by side, then the configuration, alone and last. So it is the
+/// freshest part, and the PATCH that it allows leaves at once.
 async fn observe(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outcome, StoreError> {
     let (credential, group) = (&row.credential, &row.rotation.group_id);
     let timeout = engine.settings.request_timeout.get();
     let provider = row.rotation.provider;
-    // Read before Atlas is asked and not beside it: the database has few connections for steps, and a call to
-    // Atlas may take as long as it likes.
+    // Read before the calls to Atlas, not beside them: the database has few connections for steps, and a
+    // slow call must not hold one.
     let tags = if extras.preflight { engine.store.environment_and_kms(group).await? } else { None };
-    // A rate limit, or any other failure, of these endpoints says nothing about the key: it leaves a part unanswered.
+    // A rate limit or another failure of these endpoints proves nothing about the key: only that part is
+    // recorded as unanswered.
     let (gathered, denied, clusters) = tokio::join!(
         gather(engine, row, extras, tags.unwrap_or_default()),
         asked(extras.alerts, engine.atlas.network_denied(credential, group, timeout)),
@@ -91,7 +92,7 @@ async fn observe(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<O
     Ok(Outcome::Looked(Look { seen, network_denied, clusters, checks, unanswered }))
 }
 
-/// The answer to `call`, where it is `wanted`.
+/// The result of `call`, where it is `wanted`.
 async fn asked<T>(
     wanted: bool,
     call: impl Future<Output = Result<T, Failure>>,
@@ -99,7 +100,7 @@ async fn asked<T>(
     if wanted { Some(call.await) } else { None }
 }
 
-/// What the pre-flight checklist needs beside the observation itself, when it is asked for.
+/// The results that the pre-flight checklist needs beside the observation, when `extras` include it.
 async fn gather(
     engine: &Engine,
     row: &RotationRow,
@@ -112,14 +113,16 @@ async fn gather(
     let Rotation { group_id, new_key, block, .. } = &row.rotation;
     let place = &block.place;
     let subject = Subject { group_id, credential: &row.credential, new_key, place };
-    // A project with an open rotation cannot be removed; were it gone, the rest is still checked.
+    // A project with an open rotation cannot be removed. Without its row the tags are empty, and the rest
+    // is still checked.
     preflight::gather(engine, subject, std::future::ready(Ok(tags))).await.map(Some)
 }
 
 async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> PatchReply {
     let rotation = &row.rotation;
-    // What is not remembered outside the database is not sent: a restored copy could not be told.
-    // Putting the old key back does not wait for a full disk.
+    // No PATCH without its mark in the epoch file: otherwise a restored copy of the database would not be
+    // noticed. The PATCH of the old key may leave without the mark, because a full disk must not block a
+    // rollback; only a database in doubt does.
     if let Err(why) = engine.epoch.record(&engine.store, engine.clock.now()).await
         && (target == Target::New || engine.epoch.in_doubt())
     {
@@ -150,7 +153,7 @@ fn not_sent(why: &str) -> PatchReply {
     })
 }
 
-/// Who caused a step, and what they said with it.
+/// The actor of a step, with comment and vote.
 pub(super) struct Said<'a> {
     pub(super) by: &'a str,
     pub(super) comment: Option<&'a str>,
@@ -203,11 +206,11 @@ pub(super) async fn commit(
         engine.mail_due.notify_one();
     }
     if before.rotation.state != after.state && matches!(after.state, State::Completed | State::Accepted) {
-        // The sweep asks Atlas what it says of this rotation.
+        // The sweep searches the witness event of this rotation.
         engine.look_due.notify_one();
     }
     report(&before.rotation, &after, &notices);
-    // Nobody listening is not an error.
+    // Sending fails when no stream listens, which is no error.
     let _ = engine.journal.send(after.id);
     Ok(RotationRow { rotation: after, version, lease: before.lease, ..before.clone() })
 }
@@ -264,18 +267,18 @@ pub(super) fn journal(
         from_state: Some(before.state),
         to_state: after.state,
         detail,
-        // A transition carries what it was decided from, so that it can be decided again.
+        // A transition carries the input of its decision, so that it can be replayed.
         replay: (moved || sends).then(|| replay(before, outcome)),
         merge: !moved && !sends && matches!(outcome, Outcome::Looked(_) | Outcome::Blind(_)),
     }
 }
 
-/// What a step was decided from. The rules are the rotation's own to its end, so they are not repeated.
+/// The input of a step's decision. The rules do not change before the rotation ends, so they are left out.
 fn replay(before: &Rotation, outcome: &Outcome) -> serde_json::Value {
     let mut replay = json!({ "before": before, "outcome": outcome });
     if let Some(before) = replay["before"].as_object_mut() {
         before.remove("rules");
-        // No decision reads those of an earlier look.
+        // No decision reads the checks of an earlier observation.
         before.remove("checks");
         before.retain(|_, value| !value.is_null());
     }
@@ -322,7 +325,7 @@ fn describe(outcome: &Outcome) -> (JournalKind, serde_json::Value) {
     }
 }
 
-/// The lines that are not as they should be.
+/// The checks that failed or warn.
 fn objections(checks: &[Check]) -> serde_json::Value {
     let bad = checks.iter().filter(|check| matches!(check.result, Verdict::Fail | Verdict::Warn));
     bad.map(|check| (check.name.as_str().to_owned(), json!(check.detail))).collect()
@@ -373,14 +376,14 @@ pub(super) fn audit(
     rows
 }
 
-/// What a transition changes in the project, in the same transaction.
+/// The change of the project by a transition, in the same transaction.
 fn project(before: &Rotation, after: &Rotation) -> Option<ProjectWrite> {
     let late = after.ending.late_apply && !before.ending.late_apply;
     if before.state == after.state && !late {
         return None;
     }
     let seen = after.observing.last.as_ref();
-    // Proven or not, a key that our PATCH has put there is not somebody else's change.
+    // Verified or not, a key that our PATCH has set is no drift.
     let ours = match (after.state, seen.map(|seen| machine::sight(after, seen))) {
         (State::Completed | State::Accepted, _) => Some(Target::New),
         (State::Closed, Some(Sight::New)) if after.patching.attempts > 0 => Some(Target::New),

@@ -1,8 +1,9 @@
-//! Looks at the projects whose turn it is, compares them with what is recorded, and has owners reminded.
+//! The sweep: observes the projects that are due, compares them with their records, and triggers reminders.
 //!
-//! Only projects whose `next_check_at` has come are read, so a sweep costs what is due and not what
-//! exists. A key that Keywheel did not record is drift: it is written down and announced once, with what
-//! Atlas' event feed says of it (`drift.rs`); it is never rotated back from here. A project with an open rotation is left to the rotation, which looks by itself.
+//! Only projects whose `next_check_at` has come are read, so the cost of a sweep grows with the due
+//! projects, not with all of them. A key that Keywheel did not record is drift: it is recorded and
+//! announced once, with the findings from Atlas' event feed (`drift.rs`). The sweep never rotates a key
+//! back. A project with an open rotation is skipped: the rotation makes its own observations.
 
 use std::time::Duration;
 
@@ -24,19 +25,20 @@ use crate::store::{Horizon, NewAudit, NewOutbox, StoreError};
 /// Projects read from the database at once.
 const BATCH: usize = 64;
 
-/// Projects that are looked at at the same time.
+/// Projects that are observed at the same time.
 const AT_ONCE: usize = 8;
 
-/// After so long a sweep lets reminders have their turn; the projects left over are the next one's.
+/// After this time a sweep ends, so that reminders are not delayed. The next sweep takes the projects
+/// that are left.
 const LONGEST: Duration = Duration::from_mins(4);
 
 /// How often finished records are deleted.
 const FORGET_EVERY: Duration = Duration::from_secs(86_400);
 
-/// Forgets what is kept for longer than the settings say.
+/// Deletes finished records that are older than `retention` allows.
 ///
 /// # Errors
-/// What the store answered.
+/// Fails when the database cannot be written.
 pub async fn forget(engine: &Engine) -> Result<u64, StoreError> {
     let (now, keep) = (engine.clock.now(), engine.settings.retention);
     let horizon = Horizon {
@@ -62,7 +64,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
             tracing::error!(error = %error, "what Atlas says of rotations could not be written; it stays due");
         }
         let now = engine.clock.now();
-        // A clock that is wrong, or a database that is, must not make anybody forget.
+        // With a wrong clock or a database in doubt, records could be deleted too early.
         let sure = !engine.epoch.clocks_differ() && !engine.epoch.in_doubt();
         if sure && forgotten.is_none_or(|at| now.since(at) >= FORGET_EVERY) {
             match forget(&engine).await {
@@ -76,10 +78,10 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     }
 }
 
-/// Looks at everything that is due now; says how many projects that were.
+/// Observes every project that is due now; returns how many were due.
 ///
 /// # Errors
-/// What the store answered.
+/// Fails when the database cannot be read or written.
 pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, StoreError> {
     engine.epoch.compare_clocks(&engine.store, engine.clock.as_ref()).await?;
     let begin = engine.clock.now();
@@ -89,7 +91,8 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
         return Ok(0);
     }
     let mut seen = 0;
-    // What comes due meanwhile is the next sweep's; and reminders do not wait for a slow Atlas.
+    // Projects that become due meanwhile are left to the next sweep. `LONGEST` keeps a slow Atlas from
+    // delaying reminders.
     while !stop.is_cancelled() && engine.clock.now().since(begin) < LONGEST {
         let due = engine.store.due_projects(begin, BATCH).await?;
         if due.is_empty() {
@@ -105,7 +108,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
             }));
         }
         let looks: Vec<_> = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
-        // One that cannot be written would come first again at once.
+        // Ends the sweep: a project that cannot be written would be the first of the next batch again.
         seen += looks.into_iter().sum::<Result<usize, _>>()?;
         finished(engine);
     }
@@ -120,15 +123,16 @@ fn finished(engine: &Engine) {
     *engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(engine.clock.now());
 }
 
-/// What became of observing a project.
+/// Result of [`check`].
 pub(super) struct Checked {
     /// The observation; `None` when Atlas did not answer, or a rotation is open.
     pub(super) seen: Option<Observation>,
-    /// Whether it was recorded. Otherwise somebody else wrote the project meanwhile, and it stays due.
+    /// Whether it was recorded. Otherwise another writer changed the project meanwhile, and it stays due.
     pub(super) recorded: bool,
 }
 
-/// Observes one project. What is new is recorded, else only the instant; after a conflict it stays due.
+/// Observes one project and records the changes, or only the instant when nothing changed. After a
+/// conflict the project stays due.
 pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, StoreError> {
     let looked = if project.open_rotation.is_some() {
         None
@@ -147,7 +151,8 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
         None => {}
         Some(Ok(seen)) => {
             let seen = observed.insert(engine.epoch.with_skew(seen));
-            // Without a key, one that served before makes the next one somebody's change.
+            // A recorded project without a key may have had one before. Then the new key is drift, not
+            // the first key of the project.
             let asks = project.current_key.is_none() && seen.key.is_some();
             let served = asks && !engine.store.keys(&project.group_id).await?.is_empty();
             if note(&mut after, seen, served) {
@@ -206,7 +211,7 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
     }
 }
 
-/// What tells that Atlas cannot use the key in force, when that begins.
+/// The messages about a key in force that Atlas can no longer use.
 fn invalid(engine: &Engine, project: &Project, now: Timestamp) -> Vec<NewOutbox> {
     let notice = Notice::CurrentKeyInvalid(CurrentKeyInvalid::Project(InvalidKey {
         group_id: project.group_id.clone(),
@@ -222,7 +227,7 @@ fn invalid(engine: &Engine, project: &Project, now: Timestamp) -> Vec<NewOutbox>
     news.rows(engine, &project.owners, now)
 }
 
-/// Writes an observation into the project; says whether its key had drifted. `served` is whether a
+/// Writes an observation into the project; returns whether its key has drifted. `served` is whether a
 /// project that is recorded without a key had one before.
 pub(super) fn note(project: &mut Project, seen: &Observation, served: bool) -> bool {
     project.last_checked_at = Some(seen.at);

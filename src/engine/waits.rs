@@ -1,9 +1,9 @@
-//! Rate limits: an endpoint set that Atlas refused is not asked again before its `Retry-After` is over.
+//! Rate limits: after Atlas refused an endpoint set, no request to it leaves before `Retry-After` is over.
 //!
-//! A wait belongs to one endpoint set of one project, organization or user, asked with one credential. It delays
-//! nothing else, and never the encryption configuration: whether that may be read is decided by each rotation, which
-//! stores its wait (`not_before`), and by the sweep. The waits here are kept in memory: after a restart Atlas refuses
-//! once more and names its wait again.
+//! A wait belongs to one endpoint set of one project, organization or user, and to one credential. It
+//! delays nothing else, and never a GET of the encryption configuration: each rotation stores a wait of
+//! its own for that (`not_before`), and so does the sweep. The waits here are in memory: after a restart
+//! Atlas refuses once more and names its wait again.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,10 +12,10 @@ use std::time::Duration;
 use crate::domain::rotation::outcome::{EndpointSet, Failure};
 use crate::domain::time::{Span, Timestamp};
 
-/// A wait without `Retry-After` doubles up to so many times the first.
+/// A wait without `Retry-After` doubles up to this multiple of the first.
 const MOST: u32 = 8;
 
-/// How long refusals in a row are remembered after the wait, so that waits without `Retry-After` grow.
+/// How long refusals in a row are kept after the wait, so that waits without `Retry-After` grow.
 const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// Whose bucket a request counts against.
@@ -34,7 +34,7 @@ struct Wait {
     failure: Failure,
 }
 
-/// The waits that run.
+/// The running waits.
 #[derive(Debug)]
 pub struct Waits {
     /// The first wait where Atlas names none.
@@ -51,7 +51,7 @@ impl Waits {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The refusal that still holds at `now`, with what is left of its wait.
+    /// The refusal that still holds at `now`, with the rest of its wait.
     pub(super) fn refusal(&self, scope: &Scope, now: Timestamp) -> Option<Failure> {
         let waits = self.lock();
         let wait = waits.get(scope).filter(|wait| now < wait.until)?;
@@ -60,7 +60,7 @@ impl Waits {
         Some(Failure { retry_after: Some(left), ..wait.failure.clone() })
     }
 
-    /// Notes how a request ended: a refusal begins a wait, any other end forgets those before.
+    /// Records the end of a request: a refusal begins a wait, any other end clears the earlier refusals.
     pub(super) fn note(&self, scope: Scope, failure: Option<&Failure>, now: Timestamp) {
         let mut waits = self.lock();
         let Some(failure) = failure.filter(|failure| failure.asks_to_wait()) else {
@@ -74,7 +74,7 @@ impl Waits {
         waits.insert(scope, Wait { until: now + wait, refusals, failure: failure.clone() });
     }
 
-    /// Forgets all waits: another login has other limits.
+    /// Clears all waits: another login has other limits.
     pub(super) fn clear(&self) {
         self.lock().clear();
     }

@@ -1,9 +1,9 @@
-//! Sends the webhooks that wait in the outbox, a few at a time to each target.
+//! The webhook sender: sends the webhooks of the outbox, a few at a time to each target.
 //!
-//! Each target has a lane of its own, so one that is slow or dead holds up nobody else. A webhook is
-//! tried on the schedule that Standard Webhooks publish, under one id, and is given up after the last
-//! try or five days. A target that answers 410 is left alone until the configuration is read again;
-//! one that is no longer configured gets nothing, and its rows say so. Nothing here writes webhooks.
+//! Each target has a lane of its own, so a slow or dead target delays no other. A webhook is retried under
+//! one id on the schedule that Standard Webhooks publish. It is given up after the last attempt or after
+//! five days. A target that answers 410 gets no webhooks until the configuration is read again. Webhooks
+//! to a target that is no longer configured end with that reason. Nothing here writes webhooks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,7 +20,7 @@ use crate::mail::Letter;
 use crate::store::{ClaimedMessage, Lane, MessageEnd, NewAudit, OutboxRow, StoreError};
 use crate::webhook::{Note, Target, TargetResponse, body};
 
-/// How long a claimed webhook is ours; longer than an attempt can take.
+/// How long a claim lasts; longer than one attempt can take.
 const CLAIM: Duration = Duration::from_mins(1);
 
 /// Attempts to one target at the same time.
@@ -42,14 +42,14 @@ pub const WAITS: [Duration; 9] = [
 /// After this long a webhook is given up, however few attempts it had.
 const GIVE_UP: Duration = Duration::from_hours(5 * 24);
 
-/// The longest wait that a target may ask for.
+/// The longest wait that a target's `Retry-After` can request.
 const LONGEST_ASKED: Duration = Duration::from_hours(24);
 
-/// Where daemons share a database, one that has not yet read of a new target, or of a fixed one, must
-/// not end its rows.
+/// On a shared database, a daemon with an older configuration must not end the webhooks of a target that
+/// was just added or fixed. Rows younger than this are left to the other daemons.
 const UNKNOWN_FOR: Duration = Duration::from_mins(10);
 
-/// The longest sleep without asking the database.
+/// The longest sleep before the database is read again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// The wait while the database cannot be read or is in doubt.
@@ -60,19 +60,19 @@ const PAUSE: Duration = Duration::from_secs(30);
 pub struct Targets(RwLock<Vec<Arc<Target>>>);
 
 impl Targets {
-    /// From now on it is these; one that was left alone is tried again.
+    /// Replaces the targets. A target that had answered 410 is tried again.
     pub fn replace(&self, targets: Vec<Target>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = targets.into_iter().map(Arc::new).collect();
     }
 
-    /// All of them.
+    /// All targets.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Target>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// What is under way to each target.
+/// The attempts under way to each target.
 #[derive(Debug, Default)]
 struct Lanes {
     under_way: HashMap<Id, String>,
@@ -95,11 +95,11 @@ impl Lanes {
     }
 }
 
-/// Attempts. They run on their own: one that waits for the database must not wait for the task that begins
-/// the next.
+/// Attempts. Each runs as a task of its own. As a future of the sender's task, an attempt in a database
+/// call would stand still while the sender itself waits for the database.
 type UnderWay = JoinSet<()>;
 
-/// Takes webhooks to their targets.
+/// The webhook sender.
 #[derive(Debug)]
 pub struct WebhookSender {
     engine: Engine,
@@ -107,13 +107,13 @@ pub struct WebhookSender {
 }
 
 impl WebhookSender {
-    /// Sends what `engine` wrote to the targets it knows.
+    /// A sender for the outbox and the targets of `engine`.
     #[must_use]
     pub fn new(engine: Engine) -> Self {
         Self { engine, lanes: Lanes::default() }
     }
 
-    /// Sends until `stop`; what is on its way then is finished first.
+    /// Sends until `stop`; the attempts that run then are finished first.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut under_way = UnderWay::new();
         while !stop.is_cancelled() {
@@ -132,10 +132,10 @@ impl WebhookSender {
         while under_way.join_next().await.is_some() {}
     }
 
-    /// Sends everything that is due; says how long to wait for more.
+    /// Sends the webhooks that are due; returns the wait until the next.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read or written.
     pub async fn round(&mut self) -> Result<Duration, StoreError> {
         let mut under_way = UnderWay::new();
         loop {
@@ -147,9 +147,9 @@ impl WebhookSender {
         }
     }
 
-    /// Begins what may begin now; says how long to wait for more.
+    /// Begins the attempts that may begin now; returns the wait until more may begin.
     async fn fill(&mut self, under_way: &mut UnderWay) -> Result<Duration, StoreError> {
-        // A restored database would send again what was sent long ago.
+        // A restored database would send webhooks again that were sent long ago.
         if self.engine.epoch.in_doubt() {
             return Ok(PAUSE);
         }
@@ -172,7 +172,8 @@ impl WebhookSender {
         Ok(wait.max(Duration::from_millis(50)))
     }
 
-    /// Begins what is due in one lane; says how long until it has more, unless an attempt must end first.
+    /// Begins the due attempts of one lane; returns the wait until the next, or `None` when an attempt must
+    /// end first.
     async fn begin(
         &mut self,
         target: &Arc<Target>,
@@ -187,14 +188,14 @@ impl WebhookSender {
         let mut begun = false;
         while !self.lanes.full(&lane.target) {
             let Some(claimed) = self.engine.store.claim_webhook(&lane.target, now, CLAIM).await? else {
-                // Another daemon was faster: what else this lane has is seen at the next look.
+                // Another daemon was faster; the rest of this lane is read again in a second.
                 return Ok((!begun).then_some(Duration::from_secs(1)));
             };
             begun = true;
             let (engine, target) = (self.engine.clone(), Arc::clone(target));
             let task = under_way.spawn(async move {
                 if let Err(error) = attempt(&engine, &target, &claimed).await {
-                    // Its claim runs out, and it is sent again under the same id.
+                    // The claim expires, and the webhook is sent again under the same id.
                     tracing::error!(
                         error = %error, webhook.id = %claimed.row.id,
                         "what became of a webhook cannot be written down"
@@ -206,7 +207,7 @@ impl WebhookSender {
         Ok(None)
     }
 
-    /// Ends what waits in a lane that is not served here, once no other daemon serves it either.
+    /// Ends the webhooks of a lane that this daemon does not serve, once no other daemon can serve it.
     async fn end_old(&self, lane: &Lane, why: &str) -> Result<(), StoreError> {
         let now = self.engine.clock.now();
         let patience = if self.engine.store.is_shared() { UNKNOWN_FOR } else { Duration::ZERO };
@@ -234,14 +235,14 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage
     }
     let answer = match row.content() {
         Ok(content) => target.post(&row.message_id, rendered(target, row, &content), now).await,
-        // Left for a daemon of a newer version, as long as webhooks are tried.
+        // Retried like a failure, for a daemon of a newer version.
         Err(why) if why.is_of_a_newer_version() => {
             TargetResponse::Failed { said: why.to_string(), retry_after: None }
         }
         Err(why) => return give_up(engine, claimed, &why.to_string()).await,
     };
     let now = engine.clock.now();
-    // What a replaced target wants is not what the one in its place wants.
+    // A 410 from a target that was replaced meanwhile does not apply to the target in its place.
     let answer = match answer {
         TargetResponse::Gone(said) if !engine.webhooks.all().iter().any(|it| Arc::ptr_eq(it, target)) => {
             TargetResponse::Failed { said, retry_after: None }
@@ -276,7 +277,7 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage
     }
 }
 
-/// The body for `target`; the words are those of the mail about the same.
+/// The body for `target`, with the text of the mail about the same notice.
 fn rendered(target: &Target, row: &OutboxRow, content: &Content) -> String {
     let letter = Letter::new(content);
     let note = Note {
@@ -301,7 +302,7 @@ async fn give_up(engine: &Engine, claimed: &ClaimedMessage, said: &str) -> Resul
     engine.store.mail_ended(claimed, &MessageEnd::Failed, said, engine.clock.now()).await
 }
 
-/// The target wants nothing any more: everything that waits for it ends.
+/// Disables a target that answered 410, and ends all its waiting webhooks.
 async fn gone(
     engine: &Engine,
     target: &Target,

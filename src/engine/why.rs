@@ -1,7 +1,7 @@
-//! Why a project is as it is: the sentences that the API, the command line and the pages show.
+//! Why a project has its status: the sentences that the API, the command line and the pages show.
 //!
-//! [`Engine::why`] reads what a project's own row does not say; everything else here is text. Nothing is
-//! decided and nothing is written.
+//! [`Engine::why`] reads the facts that are not in the project's own row; everything else here is text.
+//! Nothing is decided and nothing is written.
 
 use super::Engine;
 use super::announce::remedy;
@@ -19,11 +19,11 @@ use crate::domain::time::Timestamp;
 pub struct Why {
     /// The reasons, in sentences.
     pub sentences: Vec<String>,
-    /// What was found out about a key that another hand has set and that is not recorded yet.
+    /// The finding about a key that another actor has set, until an operator settles the drift.
     pub drift: Option<Drifted>,
 }
 
-/// What the database knows beside a project's own row.
+/// The facts that the database has beside a project's own row.
 #[derive(Default)]
 struct Beside<'a> {
     drift: Option<&'a Drifted>,
@@ -35,7 +35,7 @@ impl Engine {
     /// Why `project` has the status it has.
     ///
     /// # Errors
-    /// When the database does not answer, or lacks the rotation that the project names.
+    /// Fails when the database cannot be read, or lacks the rotation that the project names.
     pub async fn why(&self, project: &Project) -> Result<Why, CommandError> {
         let drift = match &project.drift_key {
             Some(_) => self.store.last_drift(&project.group_id).await?,
@@ -96,7 +96,7 @@ fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Tim
     told
 }
 
-/// How long the key has served, and who says so.
+/// The age of the key, and the source of that date.
 fn age(project: &Project, now: Timestamp) -> Option<String> {
     let since = project.key_since?;
     let days = now.since(since).as_secs() / 86_400;
@@ -135,7 +135,7 @@ fn due(project: &Project, defaults: &Policy, now: Timestamp) -> Option<String> {
     })
 }
 
-/// Where the open rotation stands.
+/// The state of the open rotation.
 fn open(rotation: &Rotation) -> Vec<String> {
     let mut told = vec![format!("Rotation {} to {} is {}.", rotation.id, rotation.new_key, rotation.state)];
     if let Some(hold) = rotation.hold {

@@ -1,10 +1,10 @@
-//! A second source for our own rotations: Atlas' event about each.
+//! Witness events: Atlas' own event about each of our rotations, as a second source.
 //!
-//! A rotation that ended with its new key in force is looked for in Atlas' event feed: at once, then
-//! less and less often, for a day. What is found is stored beside the rotation. It decides nothing:
-//! the rotation was proven by observing the key, and an event cannot name one. The feed also tells
-//! when somebody else changed the key in the second between our look and our PATCH, which no look
-//! can show afterwards; that is written down and announced.
+//! After a rotation ended with its new key in force, its event is searched in Atlas' event feed: at once,
+//! then less and less often, for a day. The event is stored beside the rotation. It decides nothing: the
+//! rotation was verified by observing the key, and an event cannot name a key. The feed also shows a
+//! change of the key by another actor between our observation and our PATCH. No later observation can
+//! show that change; it is recorded and announced.
 
 use std::time::Duration;
 
@@ -26,13 +26,13 @@ use crate::store::{
 /// Rotations read from the database at once.
 const BATCH: usize = 64;
 
-/// The shortest and the longest wait between two looks into the feed.
+/// The shortest and the longest wait between two reads of the feed.
 const WAITS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(2 * 3600));
 
-/// Looks for the events that are due now; says how many rotations that were.
+/// Searches the feed for each rotation that is due now; returns how many were handled.
 ///
 /// # Errors
-/// What the store answered.
+/// Fails when the database cannot be read.
 pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, StoreError> {
     if engine.epoch.in_doubt() {
         return Ok(0);
@@ -43,7 +43,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
         if stop.is_cancelled() {
             break;
         }
-        // The rest does not wait for one that cannot be written.
+        // A rotation that cannot be written must not block the others.
         match one(engine, awaited).await {
             Ok(()) => done += 1,
             Err(error) => {
@@ -100,7 +100,7 @@ async fn one(engine: &Engine, awaited: AwaitedWitness) -> Result<(), StoreError>
     Ok(())
 }
 
-/// As long as it has been looked for, within bounds.
+/// The wait before the next read: as long as the search has lasted, within [`WAITS`].
 fn wait(row: &RotationRow, now: Timestamp) -> Duration {
     let ended = row.rotation.ending.finished_at.unwrap_or(now);
     now.since(ended).clamp(WAITS.0, WAITS.1)
@@ -108,8 +108,8 @@ fn wait(row: &RotationRow, now: Timestamp) -> Duration {
 
 async fn ask(engine: &Engine, row: &RotationRow) -> Result<Witness, Failure> {
     let rotation = &row.rotation;
-    // A PATCH that Atlas certainly did not take cannot have replaced anything, and the look before the
-    // next one would have seen a change by somebody else.
+    // A PATCH that Atlas certainly did not apply cannot have replaced a change. The observation before
+    // the next PATCH would have shown a change by another actor.
     let sent = rotation.patching.first_at.or(rotation.patching.patched_at).unwrap_or(rotation.created_at);
     let skew = rotation.observing.last.as_ref().and_then(|seen| seen.skew_ms);
     let sent = atlas_time(sent, skew);
@@ -143,8 +143,8 @@ fn end(engine: &Engine, row: &RotationRow, found: Witness, owners: &[String], no
         subject: format!("rotation/{}", rotation.id),
         detail: shown(event).to_string(),
     };
-    // The journal ends with the rotation, and its followers have gone by now: only what went
-    // wrong is added to it.
+    // The journal ended with the rotation, and its streams are closed by now: only an overwritten change
+    // is added to it.
     end.audit.extend(end.proof.event.as_ref().map(|event| audit("atlas_event", event)));
     for event in &end.proof.overwrote {
         end.audit.push(audit("overwrote", event));

@@ -1,10 +1,10 @@
 //! AWS KMS through Amazon's own client: one `DescribeKey` on the alias, and a probe.
 //!
-//! A key that AWS rotates in place keeps its ARN, so there the newest key is the one the alias points
-//! to, and without an alias nobody can say. The client's own retries are off: asking again is the
-//! caller's decision. The region is the one in the key's ARN, else the one of Atlas' block, else the
-//! configured one, else the one of environment or profile. An alias is looked up in the account of the key that Atlas
-//! holds, where that is known.
+//! A key that AWS rotates in place keeps its ARN. So the newest key is the one that the alias points to;
+//! without an alias it cannot be determined. The client's own retries are off: the caller decides about
+//! retries. The region comes from the key's ARN, else from Atlas' block, else from the configuration, else
+//! from environment or profile. An alias is looked up in the account of the key that Atlas holds, where
+//! its ARN names one.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -51,7 +51,7 @@ pub(super) struct Aws {
     keys: Option<(String, Secret)>,
     endpoint: Option<Url>,
     timeout: Duration,
-    /// Read at the first lookup: environment, profiles and the like.
+    /// The SDK's configuration (environment, profiles), read at the first lookup.
     shared: OnceCell<SdkConfig>,
     /// By region.
     clients: Mutex<BTreeMap<String, Client>>,
@@ -108,7 +108,8 @@ impl Aws {
                 loader = loader.profile_name(profile);
                 shared_files = shared_files.profile_name(profile);
             }
-            // Not the machine's own region: outside of AWS the question costs seconds, and keys say theirs.
+            // Not the machine's own region: outside of AWS that request takes seconds, and most keys name
+            // their region.
             let region = RegionProviderChain::first_try(self.region.clone().map(Region::new))
                 .or_else(EnvironmentVariableRegionProvider::new())
                 .or_else(shared_files.build());
@@ -227,7 +228,7 @@ impl Connected for Aws {
                 return Err(no_log_in("no source of credentials is known"));
             };
             match provider.provide_credentials().await {
-                // The id is no secret; whether AWS takes it shows at the first lookup.
+                // The id is no secret; only the first lookup shows whether AWS accepts it.
                 Ok(found) => Ok(format!("access key {} was found", found.access_key_id())),
                 Err(error) => Err(no_log_in(&root_cause(&error))),
             }
@@ -235,7 +236,7 @@ impl Connected for Aws {
     }
 }
 
-/// The alias in the account and region of the key that Atlas holds, as far as its ARN says them.
+/// The alias in the account and region of the key that Atlas holds, where it is an ARN.
 fn alias_of(key: &KeyRef, alias: &str) -> String {
     match key.to_string().rsplit_once(":key/") {
         Some((home, _)) => format!("{home}:{alias}"),
@@ -368,7 +369,7 @@ where
     KmsError::new(kind, message, advice).with_code(code)
 }
 
-/// Whether it failed before anything left, because there was no log-in.
+/// Whether it failed before anything was sent, because there was no login.
 fn names_credentials(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn Error>::is::<CredentialsError>)
 }

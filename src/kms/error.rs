@@ -1,27 +1,27 @@
-//! What a failed lookup means, in the provider's own words and with what to grant.
+//! Failed lookups: the provider's own words, and the permission to grant.
 
 use std::fmt;
 
-/// How much of a provider's message is kept, in characters.
+/// The longest message of a provider that is kept, in characters.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 const MESSAGE_CAP: usize = 2000;
 
 /// The kinds of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Our identity may not do this.
+    /// Our identity lacks the permission.
     Denied,
     /// There is no such key, version, alias or vault.
     NotFound,
     /// Network, firewall, timeout, or a service that is down.
     Unreachable,
-    /// No log-in: an expired secret, no credential at all.
+    /// No login: an expired secret, no credential at all.
     Credential,
     /// Too many requests.
     Throttled,
     /// The service refuses to use the key: disabled, pending deletion, expired.
     Unusable,
-    /// An answer that makes no sense, or a question that none could answer.
+    /// A reply that is not valid, or a lookup that the service cannot serve.
     Broken,
 }
 
@@ -76,7 +76,7 @@ impl KmsError {
         )
     }
 
-    /// A question about a key that this service cannot know.
+    /// A lookup of another provider's key.
     pub(super) fn foreign(service: &str, key: &crate::domain::key::KeyRef) -> Self {
         Self::new(
             ErrorKind::Broken,
@@ -86,7 +86,7 @@ impl KmsError {
     }
 }
 
-/// A foreign text on one line, cut where it becomes unreasonable.
+/// A foreign text on one line, cut at [`MESSAGE_CAP`].
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 fn cap(text: String) -> String {
     let text = if text.contains(char::is_control) {

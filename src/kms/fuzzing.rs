@@ -1,6 +1,6 @@
-//! What the fuzz targets call of the key services: what is made of a reply, without asking for it.
+//! The functions of the lookups that the fuzz targets call: the readers of replies, without a request.
 //!
-//! AWS is not here, because Amazon's own crate reads its replies.
+//! AWS is missing here, because Amazon's own crate reads its replies.
 
 use serde_json::Value;
 use url::Url;
@@ -9,10 +9,10 @@ use super::http::KmsResponse;
 use super::{Found, KmsError, azure, gcp};
 use crate::domain::key::AzureKey;
 
-/// What Cloud KMS' description of a version and of its key comes to.
+/// The key in Cloud KMS' description of a version and of its key.
 ///
 /// # Errors
-/// As the lookup has it.
+/// As in the lookup.
 pub fn gcp(version: &Value, crypto_key: &Value) -> Result<Found, KmsError> {
     gcp::found(version, crypto_key)
 }
@@ -20,7 +20,7 @@ pub fn gcp(version: &Value, crypto_key: &Value) -> Result<Found, KmsError> {
 /// The primary version of a key in Cloud KMS, with its number.
 ///
 /// # Errors
-/// As the lookup has it.
+/// As in the lookup.
 pub fn gcp_primary(crypto_key: &Value) -> Result<(u64, Found), KmsError> {
     let version = gcp::primary(crypto_key, "the key")?;
     Ok((gcp::number(&version)?, gcp::found(&version, crypto_key)?))
@@ -29,27 +29,27 @@ pub fn gcp_primary(crypto_key: &Value) -> Result<(u64, Found), KmsError> {
 /// The ciphertext of a reply, when it agrees with its checksum.
 ///
 /// # Errors
-/// As the probe has it.
+/// As in the probe.
 pub fn gcp_ciphertext(reply: &Value) -> Result<Vec<u8>, KmsError> {
     gcp::checked(reply, "ciphertext")
 }
 
-/// What Cloud KMS' and Key Vault's refusals come to.
+/// The failures in Cloud KMS' and Key Vault's refusals.
 #[must_use]
 pub fn refusals(status: u16, body: &[u8]) -> [KmsError; 2] {
     let reply = KmsResponse { status, body: body.to_owned() };
     [gcp::failure(&reply, "cloudkms.viewer"), azure::failure(&reply, "get and list")]
 }
 
-/// The id of a version that Key Vault shows of `key`.
+/// The id of a version of `key` in Key Vault's reply.
 ///
 /// # Errors
-/// As the lookup has it.
+/// As in the lookup.
 pub fn azure(item: &Value, key: &AzureKey) -> Result<String, KmsError> {
     azure::version(item, item["kid"].as_str(), key).map(|version| version.id)
 }
 
-/// The next page of a list, when it may be asked for with our token.
+/// The next page of a list, when our token may be sent there.
 #[must_use]
 pub fn azure_next(first: &Url, link: &str) -> Option<Url> {
     azure::same_list(first, link).ok()

@@ -2,8 +2,8 @@
 //! workload identity, a user's credentials and the metadata server work as they do elsewhere.
 //!
 //! Versions sort as numbers. The primary version counts unless the lookup follows the newest; a key
-//! may have no primary. Both directions of a probe are guarded by CRC32C, as Google asks its clients
-//! to: a bit that flipped on the way must not look like a key that works.
+//! may have no primary. Both directions of a probe are checked by CRC32C, as Google requires of its
+//! clients: a bit that flipped on the way must not pass for a working key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,7 +29,7 @@ const SERVICE: &str = "Google Cloud KMS";
 const BASE: &str = "https://cloudkms.googleapis.com";
 const SCOPE: &str = "https://www.googleapis.com/auth/cloudkms";
 const VERSIONS: &str = "/cryptoKeyVersions/";
-/// Pages of a version list that are read; a key with more versions is followed by its primary.
+/// Pages of a version list that are read; a key with more versions needs `follow = "primary"`.
 const MOST_PAGES: usize = 100;
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) struct Gcp {
     timeout: Duration,
     follow: Follow,
     account: Option<Secret>,
-    /// Made at the first use and dropped when it fails, for it keeps its last failure.
+    /// Created at the first use and dropped after a failure, because it caches the failure.
     credentials: Mutex<Option<Arc<AccessTokenCredentials>>>,
 }
 
@@ -108,7 +108,7 @@ impl Gcp {
         read(reply, "cloudkms.cryptoKeyEncrypterDecrypter", &token)
     }
 
-    /// The address of a resource; `verb` is `:encrypt` and the like.
+    /// The URL of a resource; `verb` is `:encrypt` or another.
     fn url(&self, path: &str, verb: &str) -> Url {
         let path = format!("{path}{verb}");
         below(&self.base, ["v1"].into_iter().chain(path.split('/')))
@@ -135,7 +135,7 @@ impl Gcp {
             let body = self.ask(&path, &query).await?;
             for version in body["cryptoKeyVersions"].as_array().into_iter().flatten() {
                 let number = number(version)?;
-                // The filter is the service's; that it was kept to is looked at here.
+                // The service filters the list; the state is checked here all the same.
                 if version["state"] == "ENABLED" && newest.as_ref().is_none_or(|(best, _)| number > *best) {
                     newest = Some((number, version.clone()));
                 }
@@ -188,7 +188,7 @@ impl Gcp {
             "ciphertext": STANDARD.encode(&ciphertext),
             "ciphertextCrc32c": crc32c(&ciphertext).to_string(),
         });
-        // Decrypting takes the key, never one of its versions: the ciphertext says which it was.
+        // Decryption takes the key, never one of its versions: the ciphertext names the version.
         let opened = self.act(key, ":decrypt", &body).await?;
         came_back(Some(&checked(&opened, "plaintext")?))
     }
@@ -230,7 +230,7 @@ impl Connected for Gcp {
         Box::pin(async move {
             within(self.timeout, "where Google's tokens come from", self.token()).await?;
             Ok(if self.account.is_some() {
-                // Such a token is signed here; whether Google takes it shows at the first lookup.
+                // Such a token is signed here; only the first lookup shows whether Google accepts it.
                 "the service account's key can sign".to_owned()
             } else {
                 "the application default credentials gave a token".to_owned()
@@ -243,7 +243,7 @@ fn read(reply: KmsResponse, role: &str, token: &str) -> Result<Value, KmsError> 
     if reply.is_success() { reply.object(SERVICE) } else { Err(failure(&reply.without(token), role)) }
 }
 
-/// Why a service account's key cannot be used. The key is not in it.
+/// Why a service account's key cannot be used. The text never holds the key.
 #[derive(Debug, thiserror::Error)]
 enum AccountError {
     #[error("it is no JSON object; {WANTED}")]
@@ -256,9 +256,10 @@ enum AccountError {
 
 const WANTED: &str = "give the JSON of a service account's key, as the console writes it";
 
-/// The log-in of a service account.
+/// The login of a service account.
 fn service_account(account: &Secret) -> Result<AccessTokenCredentials, AccountError> {
-    // As an object of texts: another shape would be quoted whole in the crate's own message.
+    // Checked to be an object of strings: the crate's own message would quote any other shape, and with
+    // it the key.
     let key: serde_json::Map<String, Value> =
         serde_json::from_str(account.expose()).map_err(|_| AccountError::NoObject)?;
     if let Some((name, _)) = key.iter().find(|(_, value)| !value.is_string()) {
@@ -332,12 +333,12 @@ pub(super) fn found(version: &Value, crypto_key: &Value) -> Result<Found, KmsErr
     })
 }
 
-/// The bytes of a field, which must agree with the checksum beside it.
+/// The bytes of a field that match the checksum beside it.
 pub(super) fn checked(body: &Value, field: &str) -> Result<Vec<u8>, KmsError> {
     let bytes = body[field].as_str().and_then(|text| STANDARD.decode(text).ok());
     let bytes = bytes.ok_or_else(|| KmsError::broken(format!("the reply of {SERVICE} has no {field}")))?;
     let told = match &body[format!("{field}Crc32c")] {
-        // An int64, which JSON carries as text.
+        // An int64, which is a string in JSON.
         Value::String(text) => text.parse::<u64>().ok(),
         number => number.as_u64(),
     };

@@ -1,8 +1,8 @@
-//! One HTTP round trip to a key service or to where its tokens come from.
+//! One HTTP round trip to a key service or to its token endpoint.
 //!
 //! A trip ends in time, follows no redirect (it would carry the token elsewhere), and never holds
 //! more than [`BODY_CAP`] of a body. Headers, bodies and queries are never logged, and no message
-//! holds a URL. What a reply means is its caller's business.
+//! holds a URL. The caller interprets the reply.
 
 use std::time::Duration;
 
@@ -31,10 +31,10 @@ pub(super) struct KmsResponse {
 }
 
 impl Http {
-    /// A client for `base` and what lies below; `None` for whatever https host a key names.
+    /// A client for `base` and the paths below; `None` for any https host that a key names.
     ///
     /// # Errors
-    /// TLS cannot be set up.
+    /// Fails when TLS cannot be set up.
     pub(super) fn new(base: Option<&Url>, timeout: Duration) -> Result<Self, BuildError> {
         let builder = client::builder(base, timeout).read_timeout(timeout).timeout(timeout);
         Ok(Self { client: client::build(builder)? })
@@ -49,10 +49,10 @@ impl Http {
     }
 }
 
-/// Sends a request and takes the whole reply in.
+/// Sends a request and reads the whole reply.
 ///
 /// # Errors
-/// `Unreachable` without a reply, `Broken` for one that cannot be taken in.
+/// `Unreachable` without a reply, `Broken` for a reply that cannot be read.
 pub(super) async fn send(request: RequestBuilder, service: &str) -> Result<KmsResponse, KmsError> {
     let mut response = request.send().await.map_err(|error| unreachable(&error.without_url(), service))?;
     let status = response.status().as_u16();
@@ -81,8 +81,8 @@ impl KmsResponse {
         (200..300).contains(&self.status)
     }
 
-    /// The same without a text that nobody may read, should the service have sent it back: before
-    /// anything of it is cut or quoted.
+    /// The same reply with `secret` masked, in case the service sent it back. Called before any part of the
+    /// reply is cut or quoted, because a cut secret would not be found.
     pub(super) fn without(self, secret: &str) -> Self {
         fn mask(value: &mut Value, secret: &str) {
             match value {

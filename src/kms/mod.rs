@@ -1,11 +1,11 @@
-//! Lookups at the key services: which key or version is newest and usable, and whether our own
-//! identity can use it.
+//! Lookups at the key services: the newest usable key or version, and whether our own identity can
+//! use it.
 //!
 //! One trait, three clients: AWS KMS through Amazon's crate, Key Vault and Cloud KMS by a few REST
-//! calls. Each is a cargo feature; without it [`connect`] says so. Base URLs can be replaced. What a
-//! lookup says is true of *our* identity: Atlas uses one of its own, so the last word on a key is
-//! Atlas' `valid`. Every call ends within the configured timeout and is made once; when to ask again
-//! is the caller's decision. Nothing here changes a key, rotates one, or decides about a rotation.
+//! calls. Each is a cargo feature; without it [`connect`] fails. Base URLs can be replaced. The result of
+//! a lookup holds for *our* identity: Atlas uses one of its own, so Atlas' `valid` decides about a key.
+//! Every call ends within the configured timeout and is made once; the caller decides about retries.
+//! Nothing here changes a key, rotates one, or decides about a rotation.
 
 #[cfg(feature = "aws")]
 mod aws;
@@ -29,7 +29,7 @@ use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::time::Timestamp;
 pub use error::{ErrorKind, KmsError};
 
-/// How a project's key is looked up.
+/// The parameters of a lookup for a project.
 #[derive(Clone, Copy, Debug)]
 pub struct Watched<'a> {
     /// The key Atlas holds now.
@@ -40,21 +40,21 @@ pub struct Watched<'a> {
     pub alias: Option<&'a str>,
 }
 
-/// What a key service says of one key.
+/// A key, as its key service describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The key, as Atlas would hold it.
     pub key: KeyRef,
     /// Its state.
     pub state: KeyState,
-    /// Whether it is a key that Atlas can use at all (symmetric, or able to encrypt and decrypt);
-    /// else why not.
+    /// Whether Atlas can use a key of this kind at all (symmetric, or able to encrypt and decrypt);
+    /// otherwise the reason.
     pub suits: Result<(), Unfit>,
-    /// When it was made.
+    /// When it was created.
     pub created: Option<Timestamp>,
-    /// When it ends: Azure's `exp`, AWS' `ValidTo` of imported material.
+    /// When it expires: Azure's `exp`, AWS' `ValidTo` of imported material.
     pub expires: Option<Timestamp>,
-    /// Before when it may not be used (Azure).
+    /// Azure: the start of its validity, `nbf`.
     pub not_before: Option<Timestamp>,
     /// AWS: its region; Google: its location.
     pub region: Option<String>,
@@ -94,51 +94,51 @@ pub enum Unfit {
     },
 }
 
-/// Whether a key service would use a key.
+/// The state of a key at its key service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// It would.
+    /// It is enabled.
     Enabled,
-    /// It is switched off.
+    /// It is disabled.
     Disabled,
     /// It will be deleted.
     PendingDeletion {
-        /// When, if the service says.
+        /// The instant, where the service names it.
         at: Option<Timestamp>,
     },
-    /// Anything else, in the service's own word.
+    /// Any other state, in the service's own word.
     Other(String),
 }
 
-/// A key service, as the engine sees it. Every call gives up after the configured timeout.
+/// A key service, for the engine. Every call fails after the configured timeout.
 pub trait KeyService: Debug + Send + Sync {
-    /// Whose keys it knows; `None` for one that takes any, as in tests.
+    /// The provider of its keys; `None` for a service that takes any key, as in tests.
     fn provider(&self) -> Option<Provider> {
         None
     }
 
     /// The newest usable version of the watched key; AWS: the key that the alias points to. `None`
-    /// when nothing names one (AWS without an alias).
+    /// when no key can be determined (AWS without an alias).
     fn newest<'a>(
         &'a self,
         of: Watched<'a>,
         now: Timestamp,
     ) -> BoxFuture<'a, Result<Option<Found>, KmsError>>;
 
-    /// What the service says of exactly this key.
+    /// The service's description of exactly this key.
     fn describe<'a>(&'a self, key: &'a KeyRef, place: &'a Place) -> BoxFuture<'a, Result<Found, KmsError>>;
 
     /// Encrypts eight bytes with the key and decrypts them again.
     fn probe<'a>(&'a self, key: &'a KeyRef, place: &'a Place) -> BoxFuture<'a, Result<(), KmsError>>;
 }
 
-/// A key service that can also say whether our credential is good, without naming a key.
+/// A key service whose credential can be checked without a key.
 pub trait Connected: KeyService {
-    /// Logs in, and says as whom as far as that is known. A log-in proves nothing about permissions.
+    /// Logs in, and returns the identity as far as it is known. A login proves nothing about permissions.
     fn log_in(&self) -> BoxFuture<'_, Result<String, KmsError>>;
 
-    /// Whether a log-in that failed like this shows that lookups fail as well. Not so where only a key
-    /// says which cloud to log in to, and another one was tried.
+    /// Whether this failure of a login means that lookups fail as well. It does not where only a key
+    /// determines the cloud of the login, and another cloud was tried.
     fn is_telling(&self, _failed: &KmsError) -> bool {
         true
     }
@@ -166,15 +166,15 @@ pub enum SetupError {
         name: String,
         /// The setting.
         setting: &'static str,
-        /// What is wrong and what to do; no secret.
+        /// The fault and its fix; no secret.
         problem: String,
     },
 }
 
-/// A client for the lookup `name` that has not asked anything yet. Call it inside a Tokio runtime.
+/// A client for the lookup `name`; it sends nothing yet. Call it inside a Tokio runtime.
 ///
 /// # Errors
-/// The cloud is not built in, or a setting cannot be used; see [`SetupError`].
+/// Fails when the cloud is not built in, or a setting cannot be used; see [`SetupError`].
 #[cfg_attr(
     not(any(feature = "aws", feature = "azure", feature = "gcp")),
     expect(clippy::needless_pass_by_value, reason = "a build with a cloud takes it apart")
@@ -200,11 +200,11 @@ pub fn connect(name: &str, options: Kms) -> Result<Arc<dyn Connected>, SetupErro
     }
 }
 
-/// What is encrypted and decrypted to see whether a key works. It is no secret.
+/// The plaintext of a probe. It is no secret.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 const PROBE: [u8; 8] = *b"keywheel";
 
-/// The last step of a probe: what was decrypted must be what was encrypted.
+/// The last step of a probe: the decrypted text must be [`PROBE`].
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 fn came_back(plain: Option<&[u8]>) -> Result<(), KmsError> {
     if plain == Some(&PROBE[..]) {
@@ -213,7 +213,7 @@ fn came_back(plain: Option<&[u8]>) -> Result<(), KmsError> {
     Err(KmsError::broken("what was decrypted is not what was encrypted"))
 }
 
-/// The end of a lookup: what came of it, or that nothing came in time.
+/// The result of a lookup, or a failure after `limit`.
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 async fn within<T>(
     limit: std::time::Duration,

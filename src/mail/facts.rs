@@ -133,10 +133,10 @@ fn line(it: &Reminder) -> (String, String) {
     )
 }
 
-/// Commands of a rotation that ended badly or stopped.
+/// The title of the command for a rotation that ended badly or stopped.
 const SHOW: &str = "Everything that happened:";
 
-/// What to do, as a title and a command each; `server` is named in each command.
+/// The commands to run, each with a title; `server` is named in each.
 pub(super) fn commands(notice: &Notice, server: &str) -> Vec<(String, String)> {
     let command = |title: &str, rest: String| {
         (title.to_owned(), format!("keywheel --server {server} --token-file TOKEN_FILE {rest}"))

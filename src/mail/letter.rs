@@ -1,8 +1,8 @@
 //! The text of a message for people: plain text and simple HTML with the same facts.
 //!
-//! A [`Letter`] is rendered from the content of a message; `sentences.rs` and `facts.rs` hold the words. Keys are whole in both
-//! parts and never broken over lines; names that come from outside show their control characters instead
-//! of acting on them.
+//! A [`Letter`] is rendered from the content of a message; `sentences.rs` and `facts.rs` hold the texts.
+//! Keys are whole in both parts and never broken over lines; names that come from outside show their
+//! control characters instead of acting on them.
 
 use std::fmt::Write as _;
 
@@ -35,7 +35,7 @@ use crate::domain::text::visible;
 pub struct Letter {
     /// One line.
     pub subject: String,
-    /// Whether it should be read at once.
+    /// Whether it is urgent.
     pub urgent: bool,
     /// The Message-ID that all mails about one rotation refer to.
     pub thread: Option<String>,
@@ -89,7 +89,7 @@ impl Letter {
     /// The same as HTML, with everything from outside escaped.
     ///
     /// # Errors
-    /// When the template cannot be filled.
+    /// Fails when the template cannot be rendered.
     pub fn html(&self) -> Result<String, askama::Error> {
         self.render()
     }

@@ -1,8 +1,8 @@
-//! Mail: what a mail says ([`letter`]) and how it reaches a mail server ([`smtp`]).
+//! Mail: the text of a mail ([`letter`]) and its delivery to a mail server ([`smtp`]).
 //!
-//! A mail is rendered from the notice that its outbox row holds, so a template can change without the
-//! past changing. Which mails there are, when each is tried and what becomes of it is the engine's
-//! business; nothing here waits for another try or knows of the database.
+//! A mail is rendered from the notice that its outbox row holds, so a template can change without a
+//! change of stored rows. Recipients, attempts and results are the engine's part; retries and the
+//! database are not handled here.
 
 mod facts;
 pub mod letter;
@@ -15,7 +15,7 @@ pub use smtp::{Checked, Phase, Reason, Smtp, SmtpConfigError, Trouble};
 /// Whether a text can be a mail address.
 #[must_use]
 pub fn is_address(text: &str) -> bool {
-    // The crate takes quoted local parts, in which a header could be written.
+    // The crate accepts quoted local parts, in which a header could be injected.
     text.parse::<lettre::Address>().is_ok()
         && text.len() <= 254
         && !text.chars().any(|c| c.is_whitespace() || c.is_control() || "<>,;\"\\()".contains(c))

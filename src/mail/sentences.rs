@@ -1,6 +1,6 @@
 //! Subject and sentences of each kind of notice.
 //!
-//! The match is exhaustive, so a new kind does not compile before it has words. Texts that come from
+//! The match is exhaustive, so a new kind does not compile without its sentences. Texts that come from
 //! outside pass [`visible`].
 
 use crate::domain::ids::GroupId;

@@ -1,9 +1,9 @@
 //! One mail to one recipient over SMTP, step by step, so that each failure names the step.
 //!
-//! The step decides what a refusal means: a server that does not let us in refuses nobody, and the
-//! mail is tried again; one that refuses the recipient or the message with a 5xx has refused this
-//! mail for good. Every step has a time limit; silence after the message was sent leaves open
-//! whether it was taken, and the same Message-ID goes out again.
+//! The step decides the meaning of a refusal. A failure before the recipient, such as a failed log-in,
+//! concerns every mail, and the mail is tried again. A 5xx to the recipient or the message refuses this
+//! mail for good. Every step has a time limit. Silence after the message was sent leaves its delivery
+//! unknown, and it is sent again with the same Message-ID.
 
 use std::fmt;
 use std::future::Future;
@@ -28,8 +28,8 @@ use crate::secret::{BadLogin, SecretUrl};
 /// How long each step may take.
 const STEP: Duration = Duration::from_secs(30);
 
-/// How long a server may think about a message it has been given: RFC 5321 asks for ten minutes, but
-/// a mail that is sent twice under one Message-ID costs less than a page that waits behind it.
+/// How long the server's reply to the message may take. RFC 5321 asks for ten minutes, but a mail that
+/// is sent twice under one Message-ID costs less than an urgent mail that waits behind it.
 const END: Duration = Duration::from_secs(60);
 
 /// When the connection is encrypted.
@@ -39,13 +39,13 @@ enum Tls {
     Never,
     /// When the server offers it.
     Offered,
-    /// Or nothing is sent.
+    /// Always; otherwise nothing is sent.
     Required,
     /// From the first byte on.
     Wrapped,
 }
 
-/// A mail server that is configured; connected to for each mail anew.
+/// A configured mail server; each mail has a connection of its own.
 #[derive(Clone)]
 pub struct Smtp {
     host: String,
@@ -86,7 +86,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// What was tried, for people.
+    /// The step as text for people.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -100,7 +100,7 @@ impl Phase {
     }
 }
 
-/// Why a mail did not leave.
+/// Why a mail was not sent.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}", phase.as_str())]
 pub struct Trouble {
@@ -178,7 +178,7 @@ pub enum SmtpConfigError {
     },
 }
 
-/// A mail server that would take a mail.
+/// A mail server that would accept a mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     server: String,
@@ -230,13 +230,13 @@ impl Trouble {
         }
     }
 
-    /// Whether every other mail would fail likewise now.
+    /// Whether every other mail would fail in the same way now.
     #[must_use]
     pub const fn is_the_servers(&self) -> bool {
         matches!(self.phase, Phase::Connect | Phase::Tls | Phase::Login | Phase::Sender)
     }
 
-    /// What an operator can do about it.
+    /// The operator's next step.
     #[must_use]
     pub fn way_out(&self) -> &'static str {
         match (self.phase, &self.reason) {
@@ -278,7 +278,7 @@ impl Smtp {
     /// password), the sender, and a file with certificates to trust beside the system's own.
     ///
     /// # Errors
-    /// Says which setting cannot be used, and never shows a password.
+    /// Names the setting that cannot be used; never contains a password.
     pub fn new(url: &SecretUrl, from: &str, ca_file: Option<&Path>) -> Result<Self, SmtpConfigError> {
         let login = url.login()?;
         let url = Url::parse(url.expose())?;
@@ -343,10 +343,10 @@ impl Smtp {
         Ok(connection)
     }
 
-    /// Goes as far as a mail goes before its recipient; says what was found.
+    /// Runs the steps of a mail up to its recipient; sends none.
     ///
     /// # Errors
-    /// The step that failed.
+    /// Fails with the first step that failed.
     pub async fn check(&self) -> Result<Checked, Trouble> {
         let mut connection = self.open().await?;
         let sender = Mail::new(Some(self.from.email.clone()), vec![]);
@@ -363,10 +363,11 @@ impl Smtp {
         })
     }
 
-    /// Sends `letter` to `recipient`; gives the server's last words.
+    /// Sends `letter` to `recipient`; returns the server's final reply.
     ///
     /// # Errors
-    /// The step that failed. After [`Phase::Message`] without a code, the server may have it.
+    /// Fails with the step that failed. After [`Phase::Message`] without a code, the server may have the
+    /// mail.
     pub async fn send(
         &self,
         letter: &Letter,
@@ -395,7 +396,7 @@ impl Smtp {
         step(Phase::Message, STEP, connection.command(Data)).await?;
         let taken = step(Phase::Message, END, connection.message(&message)).await?;
         let said = format!("{} {}", taken.code(), taken.message().collect::<Vec<_>>().join(" "));
-        // It is delivered; whether the goodbye arrives is nobody's concern.
+        // The mail is delivered; a failed QUIT does not matter.
         let _ = tokio::time::timeout(Duration::from_secs(2), connection.quit()).await;
         Ok(said)
     }

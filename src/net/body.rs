@@ -24,8 +24,8 @@ pub async fn read(response: &mut Response, limit: usize) -> Result<Vec<u8>, Body
     }
 }
 
-/// Reads at most `limit` bytes into `body` and says whether that is all of it. After an error, `body`
-/// holds what came before.
+/// Reads at most `limit` bytes into `body` and returns whether the body ended there. After an error,
+/// `body` holds the part before it.
 ///
 /// # Errors
 /// The connection broke, a timeout passed, or the body cannot be decoded.

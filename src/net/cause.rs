@@ -8,8 +8,8 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
     successors(Some(error), |error| (*error).source())
 }
 
-/// The innermost cause. It names what the operating system or the server answered; the errors around
-/// it repeat that the call failed.
+/// The innermost cause. It is the error of the operating system or the server; the errors around it only
+/// repeat that the call failed.
 #[must_use]
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     causes(error).last().unwrap_or(error).to_string()

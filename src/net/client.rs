@@ -1,8 +1,8 @@
 //! HTTP clients under the rules that all of them share.
 //!
-//! A client follows no redirect, because a redirect would carry a credential to a host that nobody
-//! configured. It repeats no request, because a repeated PATCH or notice is its caller's decision.
-//! It reaches this machine without a proxy. Timeouts differ by caller and are set on the builder.
+//! A client follows no redirect, because a redirect would carry a credential to a host that no operator
+//! configured. It repeats no request, because a repeated PATCH or notice is its caller's decision. It
+//! reaches this machine without a proxy. Timeouts differ by caller and are set on the builder.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub fn builder(base: Option<&Url>, connect_timeout: Duration) -> ClientBuilder {
     builder
 }
 
-/// Builds what a builder describes.
+/// Builds the client of a builder.
 ///
 /// # Errors
 /// TLS cannot be set up: usually there are no CA certificates.

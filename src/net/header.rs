@@ -1,4 +1,4 @@
-//! Headers of replies that say when: `Date` and `Retry-After`.
+//! Headers of replies that hold a time: `Date` and `Retry-After`.
 
 use std::time::Duration;
 

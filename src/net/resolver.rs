@@ -1,7 +1,7 @@
 //! Names that resolve to public addresses only.
 //!
-//! The check stands where the connection is made: a name that resolves to another address on the
-//! second lookup gains nothing, because the connection goes to an address that was checked.
+//! The check is part of making the connection, which then goes to a checked address. A name that resolves
+//! to another address the second time gains nothing.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::domain::address::{ONLY_PUBLIC, not_public};
 
-/// Resolves names, and refuses those that lead inside.
+/// Resolves names, and refuses those with a non-public address.
 #[derive(Debug)]
 pub struct Public;
 
@@ -22,7 +22,7 @@ impl Resolve for Public {
     }
 }
 
-/// A name that leads to an address that is not public.
+/// A name with a non-public address.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} resolves to {address}, {why}: {ONLY_PUBLIC}")]
 struct LeadsInside {
@@ -31,7 +31,7 @@ struct LeadsInside {
     why: &'static str,
 }
 
-/// Refuses a name with even one address inside: which of its addresses is tried is chance.
+/// Refuses a name with even one non-public address: the client may try any of its addresses.
 fn all_public(name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, LeadsInside> {
     for address in &found {
         if let Some(why) = not_public(address.ip()) {

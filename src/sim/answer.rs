@@ -1,13 +1,13 @@
-//! What a handler answers: an object, a list, or a refusal in Atlas' own shape.
+//! The result of a handler: an object, a list, or a refusal in Atlas' own shape.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-/// What a handler answers.
+/// The result of a handler.
 pub(super) type SimResult = Result<SimReply, Refusal>;
 
-/// An answer without its wrapping.
+/// A result before it is rendered.
 pub(super) enum SimReply {
     /// One object.
     One(Value),
@@ -37,7 +37,7 @@ pub(super) fn refuse(status: u16, code: &'static str, detail: impl Into<String>)
     }
 }
 
-/// A failed log-in: Atlas says no more than that.
+/// A failed log-in: Atlas gives no further reason.
 pub(super) fn unauthorized() -> Refusal {
     refuse(401, "UNEXPECTED_ERROR", "You are not authorized for this resource.")
 }
@@ -48,7 +48,7 @@ pub(super) fn oauth(status: u16, error: &'static str, detail: &str) -> Refusal {
 }
 
 impl Refusal {
-    /// What the refusal is about, for programs to read.
+    /// Adds the subject of the refusal, for programs.
     pub(super) fn about(mut self, parameter: impl Into<Value>) -> Self {
         self.parameters.push(parameter.into());
         self
@@ -70,7 +70,7 @@ impl IntoResponse for Refusal {
                 "reason": self.status.canonical_reason(), "parameters": self.parameters,
             })
         };
-        // Only the reply to a failed log-in was seen to be set out in lines.
+        // Only the reply to a failed log-in was observed with line breaks.
         let text =
             if self.status == StatusCode::UNAUTHORIZED { format!("{body:#}") } else { body.to_string() };
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], text).into_response();

@@ -1,4 +1,4 @@
-//! What a request says, as a handler sees it.
+//! A request as its handler reads it.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, Method};
 
 use crate::domain::time::Timestamp;
 
-/// What a request says.
+/// A request, parsed.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
     /// When it is handled.
@@ -37,7 +37,7 @@ impl Ask {
         self.params.get("group").map(String::as_str)
     }
 
-    /// A yes or no of the query.
+    /// A boolean of the query.
     pub(super) fn flag(&self, name: &str) -> Option<bool> {
         self.query.get(name).and_then(|text| text.parse().ok())
     }

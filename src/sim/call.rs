@@ -1,8 +1,8 @@
-//! One request on its way through the simulator: noted, admitted, maybe struck by a fault, handled,
-//! answered, and noted again.
+//! One request on its way through the simulator: logged, admitted, maybe struck by a fault, handled,
+//! answered, and logged again.
 //!
 //! Faults strike only requests that passed log-in and limits, so that a script does not depend on how
-//! many challenges a client needs. What a request means is the business of its handler.
+//! many challenges a client needs. The handler alone interprets the request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::{Shared, encryption, events, login, reply};
 /// The longest body that is read.
 const BODY_CAP: usize = 1024 * 1024;
 
-/// A request with what is needed to answer it.
+/// A request with everything needed to answer it.
 pub(super) struct Call {
     pub(super) sim: Shared,
     pub(super) peer: Peer,
@@ -58,7 +58,7 @@ impl FromRequest<Shared> for Call {
     }
 }
 
-/// A parameter that is given more than once is a list, as if its values stood in one, with commas.
+/// The values of a parameter that is given more than once are joined by commas.
 fn joined(query: &str) -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -72,7 +72,7 @@ fn joined(query: &str) -> BTreeMap<String, String> {
 }
 
 impl Call {
-    /// Takes the request all the way.
+    /// Runs the request through all steps.
     pub(super) async fn answer(mut self, operation: Operation) -> Response {
         let (index, admitted, fault) = self.arrive(operation);
         if let Some(Kind::Delay(ms)) = fault {
@@ -123,7 +123,7 @@ impl Call {
         response
     }
 
-    /// Notes the request, lets it in or not, and finds its fault.
+    /// Logs the request, admits or refuses it, and finds its fault.
     fn arrive(&mut self, operation: Operation) -> (usize, login::Admission, Option<Kind>) {
         let mut world = self.sim.world();
         let key = if operation.writes { encryption::named_key(&self.ask.body) } else { None };
@@ -160,7 +160,7 @@ impl Call {
     }
 }
 
-/// Handles a request; Atlas looks at the project's key before and after, as its checks would.
+/// Handles a request. The project's key is checked before and after, as Atlas' own checks would.
 fn handle(world: &mut World, ask: &Ask, operation: Operation) -> SimResult {
     let group = ask.group().unwrap_or_default();
     events::look(world, group, ask.now);

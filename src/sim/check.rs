@@ -1,4 +1,4 @@
-//! What Atlas checks in a PATCH of encryption at rest: names, types, forms, places, and the key itself.
+//! Atlas' checks of a PATCH of encryption at rest: names, types, forms, places, and the key itself.
 //!
 //! Atlas' published codes are used where there is one. Forms that no code is published for are
 //! refused with the nearest published one.
@@ -47,7 +47,8 @@ fn invalid(name: &str) -> Refusal {
 /// Names and types of one block.
 pub(super) fn fields(provider: &str, fields: &Map<String, Value>) -> Result<(), Refusal> {
     for (name, value) in fields {
-        // `valid` is read-only; Atlas is known to bear it when a client sends back what it read.
+        // `valid` is read-only; Atlas is known to tolerate it when a client sends back a block that it
+        // read.
         if name != "valid" && !field_names(provider).contains(&name.as_str()) {
             return Err(refuse(400, "INVALID_ATTRIBUTE", format!("There is no attribute {name}."))
                 .about(name.as_str()));
@@ -158,7 +159,7 @@ fn aws_key(key: &str, region: &str) -> Result<(), Refusal> {
         }
     };
     let is_id = id.parse::<uuid::Uuid>().is_ok() && id.len() == 36;
-    // Whether Atlas takes an alias is not known; a rehearsal should not depend on it.
+    // Whether Atlas accepts an alias is not known; a rehearsal should not depend on it.
     if !is_id && !id.strip_prefix("mrk-").is_some_and(|rest| is_hex(rest, 32)) {
         return Err(refuse(404, "AWS_CUSTOMER_MASTER_KEY_NOT_FOUND", "This is not the id or ARN of a key.")
             .about(key));
@@ -203,7 +204,7 @@ fn gcp_key(key: &str) -> Result<(), Refusal> {
         .about(key))
 }
 
-/// What the key service says of the key.
+/// Checks the state that the key service reports for the key.
 pub(super) fn state(provider: &str, state: Option<KeyState>) -> Result<(), Refusal> {
     use KeyState as K;
     let (status, code) = match (provider, state) {
@@ -227,12 +228,12 @@ pub(super) fn state(provider: &str, state: Option<KeyState>) -> Result<(), Refus
     Err(refuse(status, code, "The key service refuses this key."))
 }
 
-/// Whether a block is asked to be switched on or off.
+/// The `enabled` that the request sets, if it does.
 pub(super) fn enabled(fields: &Map<String, Value>) -> Option<bool> {
     fields.get("enabled").and_then(Value::as_bool)
 }
 
-/// A block with `fields` laid over it; what is read-only stays out.
+/// A block with `fields` laid over it, without the read-only ones.
 pub(super) fn merged(block: &Map<String, Value>, fields: &Map<String, Value>) -> Map<String, Value> {
     let mut merged = block.clone();
     merged.extend(

@@ -1,8 +1,8 @@
 //! The control side: seeding, settings, scripting, and the log. It needs no log-in.
 //!
-//! `POST` lays the given fields over what is there; `PUT` replaces. A body that cannot be understood
-//! is a 400 that names the field, and changes nothing. The world is shown with its secrets: never seed
-//! a real one.
+//! `POST` lays the given fields over the present ones; `PUT` replaces. A body that cannot be understood
+//! is a 400 that names the field, and changes nothing. The world is shown with its secrets: never seed a
+//! real one.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -18,7 +18,7 @@ use super::events;
 use super::fault::Fault;
 use super::world::{Facts, KeyServices, KeyState, LogEntry, Project, World};
 
-/// A body that is understood completely.
+/// A body that was parsed completely.
 pub(super) struct Order<T>(T);
 
 impl<T: DeserializeOwned> FromRequest<Shared> for Order<T> {
@@ -119,8 +119,8 @@ pub(super) async fn human_edit(
     }
 }
 
-/// What a key service says of a key from now on; what is not given stays. A key that is new needs a
-/// state, and was made now.
+/// The state and properties of a key at its key service from now on; fields that are not given stay. A
+/// new key needs a state, and is created now.
 #[derive(Deserialize)]
 pub(super) struct KeyChange {
     id: String,
@@ -168,7 +168,7 @@ pub(super) async fn alias(State(sim): State<Shared>, Order(it): Order<Alias>) ->
     StatusCode::NO_CONTENT
 }
 
-/// Lays fields over what the key services know.
+/// Lays fields over those of the key services.
 pub(super) async fn settle_kms(
     State(sim): State<Shared>,
     Order(fields): Order<Map<String, Value>>,

@@ -1,6 +1,6 @@
 //! The world of the demo and of most tests: a dozen projects on three providers.
 //!
-//! Only a seed; nothing here knows how the simulator behaves.
+//! Only a seed; it holds no behaviour.
 
 use serde_json::{Map, Value, json};
 
@@ -58,7 +58,8 @@ impl World {
                 ..Project::default()
             };
             if name == "search-prod" {
-                // Accepted at first, bad on the nodes; this Atlas lets go of a bad key, the documented one may not.
+                // Accepted by the PATCH, unusable on the nodes. This Atlas allows a change away from a
+                // bad key; the documented one may not.
                 world.keys.insert(keys[1].clone(), KeyState::FailsOnNodes);
                 project.change_while_invalid = true;
             }
@@ -72,7 +73,7 @@ impl World {
 }
 
 fn owners(project: &str) -> Vec<User> {
-    // One project has no owner, as every fleet has.
+    // One project has no owner: real fleets have such projects too.
     if project == "catalog-prod" {
         return Vec::new();
     }

@@ -1,7 +1,7 @@
-//! HTTP Digest, as Atlas asks it of API keys (RFC 7616, `qop=auth`).
+//! HTTP Digest, as Atlas demands it of API keys (RFC 7616, `qop=auth`).
 //!
-//! Nonces live shortly and are not tied to a key; how often one is used is not counted, because
-//! whether Atlas counts is not known.
+//! Nonces are short-lived and not tied to a key. Their uses are not counted, because it is not known
+//! whether Atlas counts them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! Encryption at rest: what a GET shows, and what a PATCH does.
+//! Encryption at rest: the GET and the PATCH.
 //!
 //! One provider at a time; only the fields that change need be sent. While the key in force cannot be
-//! used nothing changes, going back included, unless a project is set to be more lenient.
+//! used, every change is refused, a rollback included, unless a project is set to be more lenient.
 
 use std::time::Duration;
 
@@ -159,7 +159,7 @@ fn apply(world: &mut World, ask: &Ask, blocks: &Blocks<'_>) -> Result<(), Refusa
     configure(world, ask, &project, fields)
 }
 
-/// Lays `fields` over the block of `project`, once everything about the result is right.
+/// Lays `fields` over the block of `project`, once the result has passed every check.
 fn configure(
     world: &mut World,
     ask: &Ask,
@@ -169,7 +169,7 @@ fn configure(
     let provider = project.provider.as_str();
     let merged = Project { block: check::merged(&project.block, fields), ..project.clone() };
     check::key(provider, &merged.block, project.versionless_keys)?;
-    // With private networking only the nodes can tell, and they look later.
+    // With private networking only the nodes can reach the key, and they check it later.
     if !merged.is_private() {
         check::state(provider, world.state(&merged.key()))?;
     }

@@ -1,9 +1,8 @@
-//! Events and alerts of a project: who changed the key, and what Atlas thinks of it.
+//! Events and alerts of a project: changes of its key, and the validity of the key.
 //!
-//! Atlas looks at keys every 15 minutes and on each GET; here it looks on every request that names
-//! the project. Alert configurations, acknowledging, thresholds of age and webhooks are not
-//! simulated. How an event names a service account is not known; `publicKey` is used for all
-//! credentials.
+//! Atlas checks keys every 15 minutes and on each GET; here they are checked on every request that names
+//! the project. Alert configurations, acknowledging, thresholds of age and webhooks are not simulated.
+//! How an event names a service account is not known; `publicKey` is used for all credentials.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +48,7 @@ pub(super) fn key_rotated(
     record(project, group, &name, by, person, now);
 }
 
-/// A person sets the key in the Atlas UI; says whether there is such a project with a key.
+/// A person sets the key in the Atlas UI; returns whether there is such a project with a key.
 pub(super) fn human_edit(
     world: &mut World,
     group: &str,
@@ -67,7 +66,7 @@ pub(super) fn human_edit(
     true
 }
 
-/// Atlas looks at the project's key: alerts open and close.
+/// Checks the project's key as Atlas does: alerts open and close.
 pub(super) fn look(world: &mut World, group: &str, now: Timestamp) {
     let Some(project) = world.projects.get(group) else { return };
     let mut wanted: BTreeSet<String> = project.open_alerts.clone();

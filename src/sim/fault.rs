@@ -1,6 +1,6 @@
-//! Scripted faults: what goes wrong, at which operation, how often.
+//! Scripted faults: the kind, the operation, and the count.
 //!
-//! A fault strikes a request that passed log-in and rate limits; how it is carried out is in `call`.
+//! A fault strikes a request that passed log-in and rate limits; `call` carries it out.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// `token`, `get_groups`, `get_group`, `get_ear`, `patch_ear`, `get_endpoints`, `get_clusters`, `get_snapshots`,
-    /// `get_users`, `get_teams`, `get_team`, `get_team_users`, `get_org_users`, `get_alerts`, `get_alert`, `get_events`, `get_event` or `any`; of the key services
-    /// `aws_describe`, `aws_aliases`, `aws_encrypt`, `aws_decrypt`, `entra_token`, `vault_versions`, `vault_get`,
-    /// `vault_encrypt`, `vault_decrypt`, `gcp_key`, `gcp_versions`, `gcp_version`, `gcp_encrypt`, `gcp_decrypt`.
+    /// `token`, `get_groups`, `get_group`, `get_ear`, `patch_ear`, `get_endpoints`, `get_clusters`,
+    /// `get_snapshots`, `get_users`, `get_teams`, `get_team`, `get_team_users`, `get_org_users`,
+    /// `get_alerts`, `get_alert`, `get_events`, `get_event` or `any`; of the key services
+    /// `aws_describe`, `aws_aliases`, `aws_encrypt`, `aws_decrypt`, `entra_token`, `vault_versions`,
+    /// `vault_get`, `vault_encrypt`, `vault_decrypt`, `gcp_key`, `gcp_versions`, `gcp_version`,
+    /// `gcp_encrypt`, `gcp_decrypt`.
     pub operation: String,
     /// Only for this project.
     #[serde(default)]
@@ -22,11 +24,11 @@ pub struct Fault {
     /// How often it strikes; `None` until it is removed.
     #[serde(default)]
     pub times: Option<u32>,
-    /// What happens.
+    /// The fault itself.
     pub kind: Kind,
 }
 
-/// What happens to a request.
+/// The effect on a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Kind {

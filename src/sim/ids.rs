@@ -1,4 +1,4 @@
-//! Ids: those that follow from what they name, and those that cannot be guessed.
+//! Ids: those that are derived from names, and those that are random.
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,7 +10,7 @@ pub(super) fn object_id(parts: &[&str]) -> String {
     hex::encode(Sha256::digest(parts.join("/"))).chars().take(24).collect()
 }
 
-/// A text that cannot be guessed.
+/// A random text that cannot be guessed.
 pub(super) fn opaque() -> String {
     let mut bits = [0u8; 24];
     // A simulator without randomness still works, its tokens only repeat.

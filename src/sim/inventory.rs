@@ -1,8 +1,7 @@
-//! What a project is made of: itself, its clusters, their snapshots, its people; and the one
-//! organisation, as far as people and teams go.
+//! Projects with their clusters, snapshots and people, and the people and teams of the one organisation.
 //!
-//! Flex clusters and sharded snapshots are not simulated. Whether the list of a project's people says
-//! which role came by a team or the organisation is not known; here it shows the role and not the way.
+//! Flex clusters and sharded snapshots are not simulated. It is not known whether the list of a
+//! project's people marks the roles that come from a team or the organisation; here it does not.
 
 use serde_json::{Value, json};
 
@@ -44,7 +43,7 @@ pub(super) fn group(world: &mut World, ask: &Ask) -> SimResult {
     Ok(SimReply::One(group_view(ask.param("group"), project)))
 }
 
-/// No project has any.
+/// Private endpoints; no project has any.
 pub(super) fn endpoints(world: &mut World, ask: &Ask) -> SimResult {
     find(world, ask)?;
     Ok(SimReply::List(Vec::new()))
@@ -114,7 +113,7 @@ pub(super) fn users(world: &mut World, ask: &Ask) -> SimResult {
     Ok(SimReply::List(seen.iter().map(view).collect()))
 }
 
-/// Who has not accepted has no name yet, only an address.
+/// A person who has not accepted the invitation has no name yet, only an address.
 fn person(it: &User, roles: &Value) -> Value {
     json!({
         "id": object_id(&[&it.username]), "username": it.username, "roles": roles,
@@ -130,7 +129,7 @@ pub(super) fn teams(world: &mut World, ask: &Ask) -> SimResult {
     Ok(SimReply::List(project.teams.iter().map(view).collect()))
 }
 
-/// Only members of the organisation may look at it.
+/// Only members of the organisation may read it.
 fn of_org(world: &World, ask: &Ask) -> Result<(), Refusal> {
     let org = ask.param("org");
     if org != ORG {

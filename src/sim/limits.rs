@@ -1,6 +1,6 @@
 //! Rate limits: one token bucket per set of endpoints and project, or credential.
 //!
-//! Off unless a world sets them, because a test that runs into a limit by chance proves nothing.
+//! Off unless a world sets them, because a test that runs into a limit by chance shows nothing.
 
 use super::answer::{Refusal, refuse};
 use super::ask::Ask;
@@ -9,7 +9,7 @@ use super::world::{Level, World};
 
 const PERIOD_S: u32 = 60;
 
-/// Takes one token; says limit and remainder, where there is a limit.
+/// Takes one token; returns limit and remainder, where there is a limit.
 pub(super) fn take(
     world: &mut World,
     ask: &Ask,

@@ -1,6 +1,7 @@
-//! Who may come in: tokens of service accounts, API keys, access lists, versions, limits and roles.
+//! Admission of requests: tokens of service accounts, API keys, access lists, versions, limits and
+//! roles.
 //!
-//! A 401 without a useful code is what Atlas sends for every failed log-in; only roles have codes.
+//! Atlas answers every failed log-in with a 401 without a useful code; only roles have codes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,7 +23,7 @@ const MAX_TOKENS: usize = 100;
 /// Limit and remainder of the rate limit that applies, or a refusal.
 pub(super) type Admission = Result<Option<(u32, u32)>, Refusal>;
 
-/// Which credential a request names, believed or not; never a secret.
+/// The credential that a request names, verified or not; never a secret.
 pub(super) fn claimed(world: &World, ask: &Ask) -> Option<String> {
     let header = ask.header("authorization");
     if let Some(token) = header.strip_prefix("Bearer ") {
@@ -34,7 +35,7 @@ pub(super) fn claimed(world: &World, ask: &Ask) -> Option<String> {
     digest::username(header).filter(|name| world.api_keys.contains_key(name))
 }
 
-/// Lets a request in, or says why not.
+/// Admits a request, or returns the refusal.
 pub(super) fn admit(world: &mut World, ask: &Ask, ip: IpAddr, operation: Operation) -> Admission {
     if operation.versions.is_empty() {
         return Ok(None);

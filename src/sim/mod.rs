@@ -1,22 +1,23 @@
 //! A simulator of the Atlas Admin API over real HTTP, with a model of key services behind it.
 //!
-//! It is written from what is known of Atlas and not from our client, so that the two check each
-//! other; its validation of keys is its own. It serves the demo, the tests, and people who rehearse.
-//! What is not known of Atlas is a setting of a project ([`world::Project`]), with the documented
-//! reading as its default. `/sim/v1` seeds it, scripts faults and shows the log of all requests.
+//! It is written from Atlas' known behaviour and not from Keywheel's client, so that the two check each
+//! other; its validation of keys is its own. It serves the demo, the tests, and rehearsals. Behaviour of
+//! Atlas that is not known is a setting of a project ([`world::Project`]), with the documented reading
+//! as its default. `/sim/v1` seeds it, scripts faults and shows the log of all requests.
 //!
 //! The same port answers as the key services below `/kms`, see `kms`.
 //!
-//! Not simulated: private endpoints beyond an empty list, more than one organisation, alert configurations and webhooks, cloud
-//! provider access, creating anything, TLS, and clusters that shut down when their key is invalid.
+//! Not simulated: private endpoints beyond an empty list, more than one organisation, alert
+//! configurations and webhooks, cloud provider access, creating anything, TLS, and clusters that shut
+//! down when their key is invalid.
 //!
 //! Control side, all JSON: `GET|PUT|POST /sim/v1/world`, `PUT|POST /sim/v1/projects/{groupId}`,
-//! `POST /sim/v1/projects/{groupId}/human-edit` `{key, by}`, `PUT|POST /sim/v1/keys` `{id, state?, created?, expires?, …}`
-//! (makes a key or a version, disables it, has it deleted), `PUT|POST /sim/v1/aliases` `{alias, key}`, `POST /sim/v1/kms` (the
-//! key services' log-ins, what our identity is denied, firewalls),
-//! `GET|POST|DELETE /sim/v1/faults`, `GET /sim/v1/log`. PUT replaces, POST lays fields over.
-//! Senders of events: `POST /sim/v1/emit`, `GET|POST|DELETE /sim/v1/subscriptions`, `GET /sim/v1/emissions`,
-//! described in `senders`.
+//! `POST /sim/v1/projects/{groupId}/human-edit` `{key, by}`, `PUT|POST /sim/v1/keys`
+//! `{id, state?, created?, expires?, …}` (makes a key or a version, disables it, has it deleted),
+//! `PUT|POST /sim/v1/aliases` `{alias, key}`, `POST /sim/v1/kms` (the key services' log-ins, the
+//! operations denied to the client, firewalls), `GET|POST|DELETE /sim/v1/faults`, `GET /sim/v1/log`. PUT
+//! replaces, POST lays fields over. Senders of events: `POST /sim/v1/emit`,
+//! `GET|POST|DELETE /sim/v1/subscriptions`, `GET /sim/v1/emissions`, described in `senders`.
 
 mod answer;
 mod ask;
@@ -57,7 +58,7 @@ use self::operation::Operation;
 use crate::domain::time::Clock;
 pub use world::{LogEntry, World};
 
-/// A running simulator. Clones are the same one.
+/// A running simulator. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Sim {
     address: std::net::SocketAddr,
@@ -66,7 +67,7 @@ pub struct Sim {
     tasks: TaskTracker,
 }
 
-/// What every handler sees.
+/// The state that all handlers share.
 #[derive(Clone, Debug)]
 struct Shared {
     world: Arc<Mutex<World>>,
@@ -85,7 +86,7 @@ impl Sim {
     /// Serves `world` on `listener` until [`Sim::shutdown`].
     ///
     /// # Errors
-    /// When the listener has no address.
+    /// Fails when the listener has no address.
     pub fn start(listener: TcpListener, world: World, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let address = listener.local_addr()?;
@@ -102,7 +103,7 @@ impl Sim {
         Ok(Self { address, state, stop, tasks })
     }
 
-    /// Where it answers.
+    /// Its base URL.
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}", self.address)
@@ -114,7 +115,7 @@ impl Sim {
         self.state.world().log.clone()
     }
 
-    /// Looks at or changes the world behind the API.
+    /// Reads or changes the world behind the API.
     pub fn with<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
         let changed = change(&mut self.state.world());
         senders::watch::look(&self.state);
@@ -125,15 +126,15 @@ impl Sim {
     pub async fn shutdown(self) {
         self.stop.cancel();
         self.tasks.close();
-        // Connections kept open by clients would hold the end back for ever.
+        // Connections that clients keep open would delay the end for ever.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.tasks.wait()).await;
     }
 }
 
-/// What exists in one version only.
+/// The versions of an operation that exists in one version only.
 const FIRST: &[&str] = &["2023-01-01"];
 const CLUSTERS: &[&str] = &["2023-01-01", "2024-08-05"];
-/// The earlier form of this list is another one, and not simulated.
+/// The earlier version of this list has another form and is not simulated.
 const USERS: &[&str] = &["2025-02-19"];
 
 fn routes(state: Shared) -> Router {

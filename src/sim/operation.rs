@@ -9,13 +9,13 @@ use super::world::World;
 pub(super) struct Operation {
     /// Its name in the log and in the script.
     pub(super) name: &'static str,
-    /// The versions it exists in, ascending; none for what needs no log-in.
+    /// The versions it exists in, ascending; empty for an operation without a log-in.
     pub(super) versions: &'static [&'static str],
     /// Which rate limit it counts against.
     pub(super) limit: &'static str,
     /// Whether it changes something, which only owners may.
     pub(super) writes: bool,
-    /// What it does.
+    /// Its handler.
     pub(super) handle: fn(&mut World, &Ask) -> SimResult,
 }
 

@@ -1,7 +1,7 @@
-//! Replies in Atlas' shape: media types with their version, pages with links, and the oddities
-//! that a client has to bear.
+//! Replies in Atlas' shape: media types with their version, pages with links, and the oddities that a
+//! client has to tolerate.
 //!
-//! Nothing here decides what is answered, only how it looks on the wire.
+//! Only the form on the wire is decided here, never the content.
 
 use std::io::Write as _;
 
@@ -126,7 +126,7 @@ pub(super) fn scripted(status: u16, code: Option<&str>, retry_after: Option<u64>
     response
 }
 
-/// Says how to log in.
+/// Adds the challenge that names the way to log in.
 pub(super) fn challenge(response: &mut Response, how: &'static str) {
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(how));
 }
@@ -150,14 +150,14 @@ pub(super) async fn truncate(response: Response) -> Response {
     body.truncate(body.len() / 2);
     let half = stream::once(async { Ok(body) });
     let end = stream::once(async {
-        // What was sent so far leaves while the stream waits; an error at once would take it along.
+        // The bytes sent so far leave while the stream waits; an error at once would discard them.
         tokio::task::yield_now().await;
         Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))
     });
     Response::from_parts(parts, Body::from_stream(half.chain(end)))
 }
 
-/// Fills the body up to `bytes` bytes; as JSON it still says the same.
+/// Fills the body up to `bytes` bytes; its JSON value stays the same.
 pub(super) async fn swell(response: Response, bytes: usize, gzip: bool) -> Response {
     let (mut parts, mut body) = taken_apart(response).await;
     parts.headers.remove(header::CONTENT_LENGTH);
@@ -174,7 +174,7 @@ pub(super) async fn swell(response: Response, bytes: usize, gzip: bool) -> Respo
     Response::from_parts(parts, Body::from(body))
 }
 
-/// The last touch: the date, the limits, and what is left out.
+/// Completes the headers: the date, the limits, and those that are left out.
 pub(super) fn dress(response: &mut Response, now: Timestamp, standing: Option<(u32, u32)>, odd: &Odd) {
     let headers = response.headers_mut();
     let form = if odd.unpadded_dates { "%a, %-d %b %Y %H:%M:%S GMT" } else { "%a, %d %b %Y %H:%M:%S GMT" };

@@ -13,7 +13,7 @@ use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Who is at the other end of one connection, and what becomes of what is written to it.
+/// The client's address of one connection, and whether replies on it are cut or changed.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     ip: IpAddr,

@@ -1,7 +1,7 @@
 //! The simulated world: credentials, projects, their clusters, the keys behind them, and the log.
 //!
-//! It is data and what follows from data alone. Everything that may be seeded has a default, so that
-//! a seed names only what it cares about; an unknown field is an error.
+//! It is data and values computed from data alone. Everything that may be seeded has a default, so that
+//! a seed names only the fields it needs; an unknown field is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub use super::kms::facts::{App, Facts, KeyServices};
 pub use super::senders::subscription::Subscription;
 use crate::domain::time::Timestamp;
 
-/// Everything there is.
+/// The whole world.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct World {
@@ -25,13 +25,13 @@ pub struct World {
     pub teams: BTreeMap<String, Team>,
     /// The people of the organisation; `roles` are those they have there, such as `ORG_OWNER`.
     pub org_users: Vec<User>,
-    /// Credentials that may not look at the organisation.
+    /// Credentials that may not read the organisation.
     pub no_org: BTreeSet<String>,
-    /// By identifier as a key service knows it; what is not here does not exist.
+    /// By identifier as its key service has it; a key that is not here does not exist.
     pub keys: BTreeMap<String, KeyState>,
     /// The key services' own side.
     pub kms: KeyServices,
-    /// Who is told of changes; see the senders.
+    /// The subscribers to changes; see the senders.
     pub subscriptions: Vec<Subscription>,
     /// Client id to client secret.
     pub service_accounts: BTreeMap<String, String>,
@@ -39,35 +39,35 @@ pub struct World {
     pub token_life: u64,
     /// Public key to private key.
     pub api_keys: BTreeMap<String, String>,
-    /// What Digest challenges ask for.
+    /// The algorithm of Digest challenges.
     pub digest_algorithm: DigestAlgorithm,
     /// Seconds a nonce lives.
     pub nonce_life: u64,
-    /// Whether a challenge for an old nonce says `stale=true`. Atlas was only seen to say false.
+    /// Whether a challenge for an old nonce says `stale=true`. Atlas was only observed with `false`.
     pub says_stale: bool,
     /// Credentials that are no longer good, and their tokens with them.
     pub revoked: BTreeSet<String>,
-    /// Roles of credentials on every project; who is not here is an owner.
+    /// Roles of credentials on every project; a credential that is not here is an owner.
     pub roles: BTreeMap<String, Role>,
     /// Addresses that may call the API; empty: all. Asking for a token is always allowed.
     pub access_list: Vec<String>,
     /// Rate limits by set: `encryption`, `clusters`, `alerts`, `events`, `backups`, `groups`, `users`,
     /// `teams`. A bucket whose capacity is 0 is drained until it gets another.
     pub rate_limits: BTreeMap<String, Bucket>,
-    /// What replies look like that a client must bear.
+    /// Odd but legal replies that a client must tolerate.
     pub odd: Odd,
     /// The script.
     pub faults: Vec<Fault>,
     /// Every request, in order.
     #[serde(skip)]
     pub log: Vec<LogEntry>,
-    /// Live tokens: whose, and until when.
+    /// Live tokens: the service account and the end of each.
     #[serde(skip)]
     pub(super) tokens: BTreeMap<String, (String, Timestamp)>,
     /// Nonces and their ends.
     #[serde(skip)]
     pub(super) nonces: BTreeMap<String, Timestamp>,
-    /// What is left of the rate limits.
+    /// The present levels of the rate limits.
     #[serde(skip)]
     pub(super) levels: BTreeMap<(&'static str, String), Level>,
 }
@@ -102,7 +102,7 @@ impl Default for World {
     }
 }
 
-/// The hash a challenge asks for.
+/// The hash that a challenge demands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DigestAlgorithm {
     /// Commercial Atlas.
@@ -124,14 +124,14 @@ pub struct Bucket {
     pub refill: u32,
 }
 
-/// What is left in one bucket.
+/// The present level of one bucket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Level {
     pub(super) tokens: f64,
     pub(super) at: Timestamp,
 }
 
-/// What a credential may do.
+/// The rights of a credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -151,7 +151,7 @@ pub enum Role {
 pub struct Odd {
     /// Fields that are not set are sent as null.
     pub nulls: bool,
-    /// Objects have fields that nobody knows; alerts and events have types that nobody knows.
+    /// Objects have unknown fields; alerts and events have unknown types.
     pub extras: bool,
     /// `Date` has no leading zero in its day.
     pub unpadded_dates: bool,
@@ -161,7 +161,7 @@ pub struct Odd {
     pub omit_headers: BTreeSet<String>,
 }
 
-/// What a key service says of a key.
+/// The state of a key at its key service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyState {
@@ -195,8 +195,8 @@ pub struct Project {
     pub name: String,
     /// `AWS`, `AZURE`, `GCP`; empty when no customer-managed key is configured.
     pub provider: String,
-    /// The provider's block, without `valid`. With `requirePrivateNetworking` a PATCH is accepted
-    /// before anybody looked at the key.
+    /// The provider's block, without `valid`. With `requirePrivateNetworking` a PATCH is accepted before
+    /// the key is checked.
     pub block: Map<String, Value>,
     /// Its clusters.
     pub clusters: Vec<Cluster>,
@@ -216,7 +216,7 @@ pub struct Project {
     pub node_check_ms: u64,
     /// Whether Atlas cannot reach the key service: `valid` is false and an alert is open.
     pub kms_unreachable: bool,
-    /// What GETs say of `valid`, one after another, the last one for good; empty: the truth.
+    /// The `valid` of successive GETs, the last one for good; empty: the computed one.
     pub valid_sequence: Vec<Option<bool>>,
     /// Alert types that are open, beside those that follow from the key's state.
     pub open_alerts: BTreeSet<String>,
@@ -226,7 +226,7 @@ pub struct Project {
     pub update_after_ms: u64,
     /// Milliseconds an update takes.
     pub update_takes_ms: u64,
-    /// What happened, oldest first.
+    /// Its events, oldest first.
     pub events: Vec<Event>,
     /// Alerts that were ever open, oldest first.
     pub alerts: Vec<Alert>,
@@ -416,20 +416,22 @@ impl World {
         matches!(self.state(key), Some(KeyState::Enabled | KeyState::Expiring))
     }
 
-    /// What the key service says; an ARN and the bare id behind it are the same key.
+    /// The state at the key service; an ARN and the bare id behind it are the same key.
     #[must_use]
     pub fn state(&self, key: &str) -> Option<KeyState> {
         let bare = key.rsplit("key/").next().unwrap_or(key);
         self.keys.get(key).or_else(|| self.keys.get(bare)).copied()
     }
 
-    /// The access tokens that are good now, for tests that look for them where they must not be.
+    /// The access tokens that are valid now, for tests that search for them in places where they must
+    /// not be.
     #[must_use]
     pub fn live_tokens(&self) -> Vec<String> {
         self.tokens.keys().cloned().collect()
     }
 
-    /// What Atlas believes of the key of `project`, which on private networking takes time to learn.
+    /// The `valid` that Atlas has for the key of `project`. With private networking, it follows a change
+    /// with a delay.
     pub(super) fn believed_valid(&self, project: &Project, now: Timestamp) -> bool {
         let unlooked = project.is_private()
             && project
@@ -442,7 +444,7 @@ impl World {
         project.roles.get(who).or_else(|| self.roles.get(who)).copied().unwrap_or_default()
     }
 
-    /// Takes over from `old` what a seed does not hold.
+    /// Takes over from `old` the fields that a seed does not hold.
     pub(super) fn go_on_from(&mut self, old: World) {
         (self.log, self.tokens, self.nonces, self.levels) = (old.log, old.tokens, old.nonces, old.levels);
         self.kms.go_on_from(old.kms);

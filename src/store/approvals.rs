@@ -7,7 +7,7 @@ use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::time::Timestamp;
 
-/// The method of the policy's own yes.
+/// The method of the policy's own approval.
 pub const OWN_APPROVAL: &str = "auto_approve";
 
 const VOTE: Sql = Sql::same(
@@ -25,37 +25,37 @@ const LAST_OWN: Sql = Sql::same(
 
 pub(super) const STATEMENTS: &[&Sql] = &[&VOTE, &UNVOTE, &VOTES, &LAST_OWN];
 
-/// A yes to write.
+/// An approval to write.
 #[derive(Clone, Debug)]
 pub struct NewApproval {
-    /// Who.
+    /// The approver.
     pub by: String,
     /// How it was given.
     pub method: String,
-    /// In their words.
+    /// The approver's comment.
     pub comment: Option<String>,
 }
 
-/// What a step changes in the votes.
+/// The change of the votes by a step.
 #[derive(Clone, Debug)]
 pub enum Vote {
-    /// One more yes.
+    /// One more approval.
     Yes(NewApproval),
-    /// This person's yes is taken back.
+    /// This approver's approval is withdrawn.
     Withdrawn(String),
 }
 
-/// A stored yes.
+/// A stored approval.
 #[derive(Clone, Debug, FromRow)]
 pub struct Approval {
-    /// Who.
+    /// The approver.
     #[sqlx(rename = "approver")]
     pub by: String,
-    /// When.
+    /// The instant.
     pub at: Timestamp,
     /// How it was given.
     pub method: String,
-    /// In their words.
+    /// The approver's comment.
     pub comment: Option<String>,
 }
 
@@ -83,7 +83,7 @@ impl Tx {
                 .await
                 .map(|done| done.rows_affected()))?,
         };
-        // A second yes of the same person would have counted twice.
+        // No row: the vote stands or is withdrawn already, and must not count twice.
         if done == 1 { Ok(()) } else { Err(StoreError::Conflict) }
     }
 }
@@ -92,15 +92,15 @@ impl Store {
     /// The votes on a rotation, oldest first.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn approvals(&self, id: RotationId) -> Result<Vec<Approval>, StoreError> {
         Ok(read!(self, VOTES, |pool, text| sqlx::query_as(text).bind(id.0).fetch_all(pool).await)?)
     }
 
-    /// When the policy last said yes to a rotation of this project in the place of people.
+    /// When the policy last approved a rotation of this project in the place of people.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn last_own_approval(&self, group: &GroupId) -> Result<Option<Timestamp>, StoreError> {
         let (at,): (Option<Timestamp>,) = read!(self, LAST_OWN, |pool, text| sqlx::query_as(text)
             .bind(group.as_str())

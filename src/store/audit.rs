@@ -1,8 +1,8 @@
 //! The audit log: append-only and hash-chained from its first row.
 //!
-//! Each row's hash covers its own columns and the hash before it; the head row is locked while one
-//! is appended, so daemons queue up and the chain never forks. An append that fails fails the whole
-//! transaction: without an audit row nothing else is written, and so nothing is sent.
+//! Each row's hash covers its own columns and the hash before it; the head row is locked during an
+//! append, so daemons queue up and the chain never forks. A failed append fails the whole transaction:
+//! without an audit row nothing else is written, and nothing is sent.
 
 use futures_util::TryStreamExt;
 use sha2::{Digest, Sha256};
@@ -38,8 +38,8 @@ const APPENDED: Sql = Sql::same(
 pub(super) const STATEMENTS: &[&Sql] =
     &[&HEAD_LOCK, &HEAD, &MOVE_HEAD, &APPEND, &LIST, &ALL, &MARKS, &APPENDED];
 
-/// Rows at the end of the chain among which an own row is looked for: more than anybody else appends
-/// while one transaction is repeated.
+/// The rows at the end of the chain in which an own row is searched: more than all daemons append while
+/// one transaction is repeated.
 const RECENT: i64 = 10_000;
 
 /// The action of a row in which an operator accepted that the row in its subject, `audit/SEQ`, is
@@ -49,11 +49,11 @@ pub const BREAK_ACCEPTED: &str = "audit.break_accepted";
 /// A row to append.
 #[derive(Clone, Debug)]
 pub struct NewAudit {
-    /// Who did it.
+    /// The actor.
     pub actor: String,
-    /// What was done, as a dotted word.
+    /// The action, as a dotted word.
     pub action: String,
-    /// To what.
+    /// The subject.
     pub subject: String,
     /// JSON text, kept byte for byte.
     pub detail: String,
@@ -64,13 +64,13 @@ pub struct NewAudit {
 pub struct AuditEntry {
     /// Counts from 1 without gaps.
     pub seq: i64,
-    /// When.
+    /// The instant.
     pub at: Timestamp,
-    /// Who.
+    /// The actor.
     pub actor: String,
-    /// What.
+    /// The action.
     pub action: String,
-    /// To what.
+    /// The subject.
     pub subject: String,
     /// JSON text.
     pub detail: String,
@@ -89,12 +89,12 @@ pub struct AuditReport {
     pub head: String,
 }
 
-/// The first place where the chain does not hold.
+/// The first break of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditBroken {
     /// The first broken row.
     pub seq: i64,
-    /// What is wrong with it.
+    /// Its fault.
     pub why: String,
 }
 
@@ -143,7 +143,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Whether exactly these rows were appended at `now`: by an earlier attempt whose answer was lost.
+    /// Whether these rows were appended at `now`, by an earlier attempt whose answer was lost. They are
+    /// appended together, so the last one stands for all.
     pub(super) async fn is_appended(
         &mut self,
         rows: &[NewAudit],
@@ -170,7 +171,7 @@ impl Store {
     /// Rows, newest first, older than `before`.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn audit(&self, before: Option<i64>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         Ok(read!(self, LIST, |pool, text| sqlx::query_as(text)
@@ -180,10 +181,10 @@ impl Store {
             .await)?)
     }
 
-    /// Appends rows that belong to nothing else.
+    /// Appends rows without any other change.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn append(&self, rows: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
         self.transact("audit.append", Lane::Command, rows.to_vec(), move |tx, rows, unsure| {
             Box::pin(async move {
@@ -196,28 +197,27 @@ impl Store {
         .await
     }
 
-    /// Where the chain stands, and its hash at row `at`.
+    /// The end of the chain, and its hash at row `at`.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn audit_marks(&self, at: i64) -> Result<AuditMarks, StoreError> {
         let (seq, hash, first, there) =
             urgent!(self, MARKS, |pool, text| sqlx::query_as(text).bind(at).fetch_one(pool).await)?;
         Ok(AuditMarks { seq, hash, first, there })
     }
 
-    /// Recomputes the last `rows` rows and names the first that does not hold and that nobody
-    /// accepted.
+    /// Recomputes the last `rows` rows and names the first broken row that no operator accepted.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn verify_audit_tail(&self, rows: usize) -> Result<Option<AuditBroken>, StoreError> {
         let (head_seq, head_hash): (i64, String) =
             read!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
         let after = head_seq.saturating_sub(i64::try_from(rows).unwrap_or(i64::MAX)).max(0);
         let mut entries = self.audit(Some(head_seq.saturating_add(1)), rows).await?;
         entries.reverse();
-        // What came before the tail is taken as it is; `verify_audit` reads it all.
+        // Rows before the tail are not checked here; `verify_audit` reads them all.
         let prev = entries.first().filter(|_| after > 0).map(|row| row.prev_hash.clone()).unwrap_or_default();
         let mut chain = Chain { seq: after, prev };
         let (mut broken, mut accepted) = (Vec::new(), Vec::new());
@@ -240,10 +240,10 @@ impl Store {
         Ok(broken.into_iter().find(|it| !accepted.contains(&format!("audit/{}", it.seq))))
     }
 
-    /// Recomputes the whole chain and names the first row that does not hold.
+    /// Recomputes the whole chain and names the first broken row.
     ///
     /// # Errors
-    /// What the database answered; a broken chain is not an error here but the inner result.
+    /// Fails when the database cannot be read. A broken chain is the inner result.
     pub async fn verify_audit(&self) -> Result<Result<AuditReport, AuditBroken>, StoreError> {
         let (head_seq, head_hash): (i64, String) =
             read!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
@@ -277,16 +277,16 @@ impl Store {
     }
 }
 
-/// Where the chain stands, and what it holds at a place that somebody remembers.
+/// The end of the chain, and its hash at the row of an epoch file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditMarks {
     /// The last row.
     pub seq: i64,
     /// Its hash.
     pub hash: String,
-    /// The first row's hash, which tells this database from any other; empty without rows.
+    /// The first row's hash, which distinguishes this database from any other; empty without rows.
     pub first: String,
-    /// The hash at the place asked for; empty when there is no such row.
+    /// The hash at the requested row; empty when the row is missing.
     pub there: String,
 }
 

@@ -1,7 +1,7 @@
-//! Which daemons run on this database and under which settings, and what time it has.
+//! The daemons that run on this database, their settings, and the database's clock.
 //!
-//! A daemon's row is its presence: refreshed while it runs, taken away when it stops, and worth
-//! nothing once it is old. What differing settings mean is decided by who asks.
+//! A daemon's row is its presence: refreshed while it runs, deleted when it stops, and ignored once it is
+//! old. The caller decides about differing settings.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use super::types::json;
 use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::time::Timestamp;
 
-/// A daemon that was not seen for this long is gone: six times the refresh, and more than clocks
-/// may differ.
+/// A daemon whose row was not refreshed for this long is gone. This is six times the refresh interval,
+/// and more than the tolerated clock skew.
 pub const GONE_AFTER: Duration = Duration::from_mins(3);
 
 const OTHERS: Sql = Sql::same(
@@ -49,7 +49,7 @@ pub struct Other {
     pub name: String,
     /// Its settings.
     pub settings: BTreeMap<String, String>,
-    /// When it was last there.
+    /// The last refresh of its row.
     pub seen_at: Timestamp,
 }
 
@@ -61,18 +61,18 @@ struct DaemonRow {
 }
 
 impl Store {
-    /// Announces `it` if `welcome` has nothing against the daemons that are there already; they are
-    /// what it gives. On SQLite the lock file proves that there are none.
+    /// Announces `it`, unless `welcome` refuses it beside the daemons that run already; the inner error
+    /// is that refusal. On SQLite the lock file guarantees that no other daemon runs.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn join<R: Send + 'static>(
         &self,
         it: &Presence,
         now: Timestamp,
         welcome: impl Fn(&Presence, &[Other]) -> Result<(), R> + Send + Sync + 'static,
     ) -> Result<Result<(), R>, StoreError> {
-        // On SQLite every announced daemon is gone, whatever its clock said.
+        // On SQLite every announced daemon is gone, whatever instant its row holds.
         let gone = if self.is_shared() { now - GONE_AFTER } else { now + Duration::from_hours(1_000_000) };
         self.transact("daemon.join", Lane::Rest, (it.clone(), welcome), move |tx, (it, welcome), _| {
             Box::pin(async move {
@@ -86,10 +86,10 @@ impl Store {
         .await
     }
 
-    /// Says that `it` is still there.
+    /// Refreshes the presence of `it`.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn stay(&self, it: &Presence, now: Timestamp) -> Result<(), StoreError> {
         self.transact("daemon.stay", Lane::Rest, it.clone(), move |tx, it, _| {
             Box::pin(tx.write_presence(it, now))
@@ -97,10 +97,10 @@ impl Store {
         .await
     }
 
-    /// Takes the announcement away.
+    /// Deletes the presence of `it`.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn leave(&self, it: &Presence) -> Result<(), StoreError> {
         self.transact("daemon.leave", Lane::Rest, it.id, |tx, id, _| {
             Box::pin(async move {
@@ -111,10 +111,10 @@ impl Store {
         .await
     }
 
-    /// What time the database has; `None` on SQLite, which has none of its own.
+    /// The database's time; `None` on SQLite, which has no clock of its own.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
         let (at,): (Option<Timestamp>,) =
             read!(self, TIME, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
@@ -123,7 +123,8 @@ impl Store {
 }
 
 impl Tx {
-    /// The other daemons, of which none joins meanwhile. Those that are gone are forgotten.
+    /// The other daemons; none joins until the transaction ends. Rows of daemons that are gone are
+    /// deleted.
     async fn others(&mut self, it: &Presence, gone: Timestamp) -> Result<Vec<Other>, StoreError> {
         self.take_turn("daemons").await?;
         each!(self, FORGET, |conn, text| sqlx::query(text).bind(gone).execute(conn).await.map(drop))?;

@@ -1,14 +1,14 @@
-//! What the database can answer beside rows, in the program's words.
+//! Errors of the database, in the program's terms.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 
 use crate::domain::ids::RotationId;
 
-/// Why the store did not do what it was asked.
+/// Why an operation of the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A stored value does not read; nothing was guessed in its place.
+    /// A stored value cannot be read; no guess stands in for it.
     #[error("the database holds a {table}.{column} that cannot be read (row {id}); restore it from a backup")]
     Corrupt {
         /// The table.
@@ -18,7 +18,7 @@ pub enum StoreError {
         /// The row.
         id: String,
     },
-    /// A value has no form in which it could be stored.
+    /// A value cannot be encoded for its column.
     #[error("{table}.{column} cannot be written (row {id}): {source}; nothing was written")]
     Unwritable {
         /// The table.
@@ -30,10 +30,10 @@ pub enum StoreError {
         /// The reason.
         source: serde_json::Error,
     },
-    /// A compare-and-swap was lost: somebody else wrote first.
+    /// A compare-and-swap was lost: another writer was first.
     #[error("somebody else wrote this first")]
     Conflict,
-    /// The claim ran out and somebody else holds the rotation.
+    /// The claim expired, and another worker may hold the rotation.
     #[error("the claim on this rotation ran out")]
     LeaseLost,
     /// The project has an open rotation.
@@ -45,7 +45,7 @@ pub enum StoreError {
     /// A name is taken.
     #[error("{what} {name:?} exists already")]
     Exists {
-        /// What kind of thing.
+        /// The kind of record.
         what: &'static str,
         /// Its name.
         name: String,
@@ -60,7 +60,7 @@ pub enum StoreError {
         /// The newest schema known.
         known: i64,
     },
-    /// The database was not migrated, and migrating is switched off or not this command's business.
+    /// The database was not migrated, and migrating is switched off or not part of this command.
     #[error("the database is not set up for this version; run `keywheel migrate`")]
     NotMigrated,
     /// Another daemon has the file.
@@ -71,7 +71,7 @@ pub enum StoreError {
         /// The other's process id.
         pid: String,
     },
-    /// No room.
+    /// The disk is full.
     #[error(
         "the disk that holds the database is full; nothing was written and nothing is sent to Atlas until there is room"
     )]
@@ -79,10 +79,10 @@ pub enum StoreError {
     /// The database may not be written.
     #[error("the database is read-only: {0}; give this user the right to write it")]
     ReadOnly(String),
-    /// The URL or the folder does not do.
+    /// The URL or the folder cannot be used.
     #[error("{0}")]
     Unusable(String),
-    /// A transaction was to be made durable and no answer came.
+    /// A commit got no answer: the transaction may be durable or not.
     #[error("the database did not say whether it has written this ({0}); read it again before you repeat it")]
     Unsure(#[source] sqlx::Error),
     /// Not reachable, or busy for too long.
@@ -107,7 +107,7 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
-    /// The outcome of a failed commit. Only a database that names its reason to roll back has certainly
+    /// The error of a failed commit. Only a database that names a reason for its rollback has certainly
     /// written nothing; on SQLite that is every reason but an I/O error.
     pub(super) fn from_commit(error: sqlx::Error) -> Self {
         let refused = code(&error).is_some_and(|code| match code.parse::<u32>() {
@@ -120,7 +120,7 @@ impl StoreError {
         }
     }
 
-    /// The same for one more piece of work in the same transaction.
+    /// The same error for another piece of work in the transaction.
     pub(super) fn for_companion(&self) -> Self {
         let copy = |error: &sqlx::Error| sqlx::Error::Io(std::io::Error::other(error.to_string()));
         match self {
@@ -133,14 +133,14 @@ impl StoreError {
         }
     }
 
-    /// The transaction was rolled back because of other work in it; the same work may be begun anew.
+    /// The transaction was rolled back because of other work in it; the same work may be started again.
     pub(super) fn rolled_back(why: &Self) -> Self {
         Self::Unavailable(sqlx::Error::Io(std::io::Error::other(format!(
             "rolled back with another write: {why}"
         ))))
     }
 
-    /// Whether the same transaction may succeed when it is begun anew.
+    /// Whether the same transaction may succeed when it is started again.
     pub(super) fn passes(&self) -> bool {
         match self {
             Self::Unsure(_) => true,
@@ -164,7 +164,7 @@ impl StoreError {
         }
     }
 
-    /// A stored value that does not read.
+    /// A stored value that cannot be read.
     pub(super) fn corrupt(table: &'static str, column: &'static str, id: impl std::fmt::Display) -> Self {
         Self::Corrupt { table, column, id: id.to_string() }
     }

@@ -1,8 +1,8 @@
-//! What Atlas' event feed said: of keys that somebody else changed, and of our own rotations.
+//! Findings in Atlas' event feed: changes of keys by other actors, and the witness events of our own
+//! rotations.
 //!
-//! A rotation that ends with its new key in force awaits Atlas' own event about it from the very
-//! transaction that ends it, for a day at most. Neither table takes part in any decision about a
-//! rotation.
+//! The transaction that ends a rotation with its new key in force also starts the search for its witness
+//! event, for a day at most. Neither table takes part in any decision about a rotation.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::notice::Drifted;
 use crate::domain::time::Timestamp;
 
-/// How long an event is waited for.
+/// Timeout of the search for a witness event.
 const PATIENCE: Duration = Duration::from_secs(86_400);
 
 const DRIFT: Sql = Sql::same(
@@ -48,20 +48,20 @@ const LOCK: Sql = Sql {
 
 pub(super) const STATEMENTS: &[&Sql] = &[&DRIFT, &LAST_DRIFT, &AWAIT, &DUE, &PROOF, &LATER, &SETTLE, &LOCK];
 
-/// What Atlas' feed says of a rotation.
+/// The search for the witness event of a rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WitnessEvent {
-    /// Whether there is an event.
+    /// The state of the search.
     pub state: ProofState,
     /// The event.
     pub event: Option<KeyEvent>,
-    /// Changes by others that our PATCH has undone.
+    /// Changes by other actors that our PATCH has undone.
     pub overwrote: Vec<KeyEvent>,
-    /// Why the feed could not be read at the last try, when it could not.
+    /// The error of the last attempt to read the feed, when it failed.
     pub last_error: Option<String>,
 }
 
-/// A rotation whose event is to be looked for.
+/// A rotation whose search is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AwaitedWitness {
     /// The rotation.
@@ -70,16 +70,16 @@ pub struct AwaitedWitness {
     pub until: Timestamp,
 }
 
-/// The end of a search, and what is written with it.
+/// The end of a search, and the rows written with it.
 #[derive(Clone, Debug)]
 pub struct WitnessEnd {
-    /// What was found.
+    /// The finding.
     pub proof: WitnessEvent,
     /// Rows for the rotation's journal.
     pub journal: Vec<NewJournal>,
     /// Audit rows.
     pub audit: Vec<NewAudit>,
-    /// Mails.
+    /// Mails and webhooks.
     pub outbox: Vec<NewOutbox>,
 }
 
@@ -92,10 +92,10 @@ struct WitnessRow {
 }
 
 impl Store {
-    /// What is known of the last time that somebody else changed the project's key.
+    /// The finding about the last change of the project's key by another actor.
     ///
     /// # Errors
-    /// What the database answered, or that the stored finding does not read.
+    /// Fails when the database or the stored finding cannot be read.
     pub async fn last_drift(&self, group: &GroupId) -> Result<Option<Drifted>, StoreError> {
         let row: Option<(String,)> = read!(self, LAST_DRIFT, |pool, text| sqlx::query_as(text)
             .bind(group.as_str())
@@ -105,10 +105,10 @@ impl Store {
         row.map(|(text,)| serde_json::from_str(&text).map_err(|_| bad())).transpose()
     }
 
-    /// What Atlas' feed says of a rotation; `None` when that was never asked.
+    /// The search for the witness event of a rotation; `None` when no search was started.
     ///
     /// # Errors
-    /// What the database answered, or that what is stored does not read.
+    /// Fails when the database or a stored value cannot be read.
     pub async fn proof(&self, id: RotationId) -> Result<Option<WitnessEvent>, StoreError> {
         let row: Option<WitnessRow> =
             read!(self, PROOF, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
@@ -125,10 +125,10 @@ impl Store {
         }))
     }
 
-    /// Rotations whose event is to be looked for now.
+    /// Rotations whose search is due.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn due_proofs(&self, now: Timestamp, limit: usize) -> Result<Vec<AwaitedWitness>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<(Uuid, Timestamp)> =
@@ -136,10 +136,10 @@ impl Store {
         Ok(rows.into_iter().map(|(id, until)| AwaitedWitness { rotation: RotationId(id), until }).collect())
     }
 
-    /// Looks again at `at`; `error` is why the feed could not be read, when it could not.
+    /// Defers a search to `at`; `error` is the reason why the feed could not be read, when it could not.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn await_proof(
         &self,
         id: RotationId,
@@ -162,10 +162,10 @@ impl Store {
         .await
     }
 
-    /// Ends a search; says whether it was this call that ended it. Only then anything is written.
+    /// Ends a search; true when this call ended it. Otherwise nothing is written.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn settle_proof(
         &self,
         id: RotationId,
@@ -230,7 +230,7 @@ impl Tx {
         Ok(())
     }
 
-    /// From now on the rotation's event is looked for.
+    /// Starts the search for the rotation's witness event.
     pub(super) async fn expect_witness(&mut self, id: RotationId, now: Timestamp) -> Result<(), StoreError> {
         each!(self, AWAIT, |conn, text| sqlx::query(text)
             .bind(id.0)

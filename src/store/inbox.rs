@@ -1,7 +1,7 @@
-//! Events that were received: written many at a time, each once, and kept with what became of them.
+//! Received events: written in groups, each once, and kept with their outcomes.
 //!
-//! An event waits (`next_try_at`) until it was handled; a claim is a postponement, so that the events
-//! of a daemon that died come up again. Nothing here reads what an event says.
+//! An event waits (`next_try_at`) until it is handled. A claim is a postponement, so that the events of a
+//! daemon that died become due again. Nothing here interprets an event.
 
 use sha2::{Digest, Sha256};
 use sqlx::FromRow;
@@ -40,7 +40,7 @@ const OUTCOME: Sql =
 
 pub(super) const STATEMENTS: &[&Sql] = &[&INSERT, &CLAIM, &HANDLED, &PUT_OFF, &NEXT, &OUTCOME];
 
-/// Events settled in one transaction: the next one that comes waits for its end.
+/// Events settled in one transaction: an event that arrives waits for its end.
 const SHARE: usize = 128;
 
 /// A longer id of a sender is kept as its SHA-256.
@@ -51,7 +51,7 @@ const LONGEST_ID: usize = 512;
 pub struct NewEvent {
     /// The hook it came by.
     pub source: String,
-    /// The sender's id of it, which makes a repetition one.
+    /// The sender's id of it, by which a repetition is recognised.
     pub event_id: String,
     /// The sender's name of it.
     pub kind: String,
@@ -63,10 +63,11 @@ impl NewEvent {
     /// An event of the hook `source`.
     ///
     /// # Errors
-    /// The hint has no form in which it could be stored.
+    /// Fails when the hint cannot be encoded.
     pub fn new(source: &str, event_id: &str, hint: &Hint) -> Result<Self, StoreError> {
         let body = json("inbox", "body", format_args!("{source}/{event_id}"), hint)?;
-        // An index takes no endless value, and one sender's id must not spoil the others' write.
+        // An index takes no value of unlimited length, and one sender's long id must not fail the write
+        // of the group.
         let event_id = if event_id.len() > LONGEST_ID {
             hex::encode(Sha256::digest(event_id))
         } else {
@@ -85,7 +86,7 @@ pub struct ClaimedEvent {
     pub source: String,
     /// The sender's id of it.
     pub event_id: String,
-    /// What it comes down to.
+    /// The hint.
     pub hint: Hint,
     /// When it came.
     pub received_at: Timestamp,
@@ -93,7 +94,7 @@ pub struct ClaimedEvent {
     pub attempts: i64,
 }
 
-/// What became of an event.
+/// The outcome of an event.
 #[derive(Clone, Debug, FromRow)]
 pub struct EventOutcome {
     /// The sender's name of it.
@@ -102,7 +103,7 @@ pub struct EventOutcome {
     pub received_at: Timestamp,
     /// When it was handled.
     pub handled_at: Option<Timestamp>,
-    /// What that came to, or what kept it the last time.
+    /// The result, or the reason of the last postponement.
     pub outcome: Option<String>,
 }
 
@@ -117,10 +118,10 @@ struct EventRow {
 }
 
 impl Store {
-    /// Writes events in one transaction and says for each whether it is new.
+    /// Writes events in one transaction, and returns for each whether it is new.
     ///
     /// # Errors
-    /// None of them is there then.
+    /// Fails when the database cannot be written, for all events together.
     pub async fn insert_events(
         &self,
         events: Vec<NewEvent>,
@@ -132,17 +133,18 @@ impl Store {
         .await
     }
 
-    /// Takes up to `limit` events whose turn it is; they come up again at `until` unless handled.
+    /// Claims up to `limit` due events; unless handled, they are due again at `until`.
     ///
     /// # Errors
-    /// What the database answered. A row that does not read is ended with that as its outcome.
+    /// Fails when the database cannot be written. A row that cannot be read is settled with that as its
+    /// outcome.
     pub async fn claim_events(
         &self,
         now: Timestamp,
         until: Timestamp,
         limit: usize,
     ) -> Result<Vec<ClaimedEvent>, StoreError> {
-        // Events that an unanswered attempt has claimed come up again by themselves.
+        // Events that an unanswered attempt has claimed become due again by themselves.
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = self
             .transact("inbox.claim", Lane::Rest, (), move |tx, (), _| {
@@ -171,7 +173,7 @@ impl Store {
                     received_at: row.received_at,
                     attempts: row.attempts,
                 }),
-                // Kept as it is, and out of the way of the others.
+                // The row is kept, and it does not block the others.
                 Err(error) => {
                     tracing::error!(event.id = %id, "an event in the inbox does not read: {error}");
                     self.events_handled(&[id], &format!("does not read: {error}"), now).await?;
@@ -181,10 +183,10 @@ impl Store {
         Ok(events)
     }
 
-    /// Ends events, all with the same outcome.
+    /// Settles events, all with the same outcome.
     ///
     /// # Errors
-    /// What the database answered; then they come up again, or the rest of them.
+    /// Fails when the database cannot be written; events that were not settled become due again.
     pub async fn events_handled(
         &self,
         ids: &[EventId],
@@ -194,10 +196,11 @@ impl Store {
         self.settle(HANDLED, ids, now, outcome).await
     }
 
-    /// Has events wait until `until`, and says why.
+    /// Defers events to `until`, with the reason.
     ///
     /// # Errors
-    /// What the database answered; then they wait as long as their claim does, or the rest of them.
+    /// Fails when the database cannot be written; events that were not deferred wait for the end of their
+    /// claim.
     pub async fn events_put_off(
         &self,
         ids: &[EventId],
@@ -230,20 +233,20 @@ impl Store {
         Ok(())
     }
 
-    /// When the next event is to be looked at.
+    /// When the next event is due.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn next_event(&self) -> Result<Option<Timestamp>, StoreError> {
         let (at,): (Option<Timestamp>,) =
             read!(self, NEXT, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
         Ok(at)
     }
 
-    /// What became of an event.
+    /// The outcome of an event.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn event_outcome(
         &self,
         source: &str,
@@ -276,7 +279,8 @@ impl Tx {
                 .execute(conn)
                 .await
                 .map(|done| done.rows_affected()))?;
-            // After a commit whose answer was lost, an own row is nobody's duplicate.
+            // After a commit whose answer was lost, an existing row may be this call's own, so it counts
+            // as new.
             new.push(rows == 1 || unsure);
         }
         Ok(new)

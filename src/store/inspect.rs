@@ -1,7 +1,7 @@
-//! Whether a database may be used at all, asked before anything is written to it.
+//! Checks whether a database may be used, before anything is written to it.
 //!
-//! Every refusal names the setting, what was found, and the way out; the password is in none of
-//! them. What the rows in our tables mean is not judged here.
+//! Every refusal names the setting, the finding and the way out, and never the password. The rows in our
+//! tables are not checked here.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[&SERVER, &PRESENT, &APPLIED, &MAY_CREAT
 /// Refuses a server of this `server_version_num` when it is too old.
 ///
 /// # Errors
-/// Names the version found and the oldest that will do.
+/// The error names the version found and the oldest supported one.
 pub fn check_server_version(number: i32) -> Result<(), StoreError> {
     if number >= OLDEST {
         return Ok(());
@@ -88,7 +88,7 @@ pub fn check_server_version(number: i32) -> Result<(), StoreError> {
     )))
 }
 
-/// Refuses a server whose answers would not be ours to rely on.
+/// Refuses a server that is too old, stores no UTF-8, is read-only, or has no schema for this user.
 pub(super) async fn check_server(options: &PgConnectOptions) -> Result<(), StoreError> {
     let mut connection = connect(options).await?;
     let (version, encoding, read_only, schema): (i32, String, String, Option<String>) =
@@ -118,7 +118,7 @@ pub(super) async fn check_server(options: &PgConnectOptions) -> Result<(), Store
     Ok(())
 }
 
-/// One connection of its own: a pool would keep trying and then hide why.
+/// Opens one connection without a pool: a pool would retry and then hide the reason.
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
     let place = place(options);
     let refuse = |why: String| StoreError::Unusable(format!("database.url: {why}"));
@@ -163,7 +163,7 @@ fn place(options: &PgConnectOptions) -> String {
     }
 }
 
-/// Runs one of our texts outside the macros, which want a transaction or the read pool.
+/// Runs a statement outside the macros, which need a transaction or the read pool.
 macro_rules! rows {
     ($store:expr, $sql:expr) => {
         match $store {
@@ -174,10 +174,10 @@ macro_rules! rows {
 }
 
 impl Store {
-    /// The versions of our schema that are applied; none in an empty database.
+    /// The applied versions of our schema; empty for an empty database.
     ///
     /// # Errors
-    /// A database that is another program's, or a newer Keywheel's, is left as it is.
+    /// Fails for a database of another program or of a newer Keywheel, and leaves it as it is.
     pub(super) async fn applied(&self, known: &Migrator) -> Result<Vec<i64>, StoreError> {
         let present: Vec<(String,)> = rows!(self, PRESENT)?;
         let has = |name: &str| present.iter().any(|(it,)| it == name);
@@ -221,10 +221,10 @@ impl Store {
         }
     }
 
-    /// Whether tables may be made here.
+    /// Checks that this user may create tables.
     ///
     /// # Errors
-    /// Names the missing right.
+    /// The error names the missing right.
     pub(super) async fn check_may_create(&self) -> Result<(), StoreError> {
         let may: Vec<(bool,)> = rows!(self, MAY_CREATE)?;
         if may == [(true,)] {
@@ -237,10 +237,10 @@ impl Store {
         )))
     }
 
-    /// Whether every table of ours may be read and written.
+    /// Checks that this user may read and write every table of ours.
     ///
     /// # Errors
-    /// Names the first that may not.
+    /// The error names the first table without that right.
     pub(super) async fn check_rights(&self) -> Result<(), StoreError> {
         let closed: Vec<(String,)> = rows!(self, CLOSED)?;
         match closed.iter().find(|(name,)| TABLES.contains(&name.as_str())) {
@@ -256,9 +256,9 @@ impl Store {
     /// Writes one value, to see that writing works.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn check_writable(&self, now: Timestamp) -> Result<(), StoreError> {
-        // Not repeated: a probe reports what is, and the next one comes soon.
+        // Not repeated: a probe reports the present state, and the next one comes soon.
         self.transact_once("ready.probe", Lane::Rest, (), move |tx, (), _| {
             Box::pin(async move {
                 each!(tx, TOUCH, |conn, text| sqlx::query(text)

@@ -44,7 +44,7 @@ pub struct KeyChange {
     pub key: KeyRef,
     /// Since when it serves.
     pub since: Timestamp,
-    /// Who says so.
+    /// The source of `since`.
     pub source: SinceSource,
 }
 
@@ -52,7 +52,7 @@ impl Store {
     /// The keys a project has had, the oldest first.
     ///
     /// # Errors
-    /// What the database answered, or that a stored value does not read.
+    /// Fails when the database or a stored value cannot be read.
     pub async fn keys(&self, group: &GroupId) -> Result<Vec<KeySpan>, StoreError> {
         type KeyRow = (String, Timestamp, Option<Timestamp>, String);
         let rows: Vec<KeyRow> =
@@ -70,7 +70,7 @@ impl Store {
     /// The keys that served before, by project, without those of rows that cannot be read.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// Fails when the database cannot be read.
     pub async fn earlier_keys(&self) -> Result<BTreeMap<GroupId, Vec<KeyRef>>, StoreError> {
         let rows: Vec<(String, String, String)> =
             read!(self, EARLIER, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
@@ -101,7 +101,7 @@ impl Tx {
         }
     }
 
-    /// No key but `serving` serves any more.
+    /// Ends the service of every key but `serving`.
     async fn close_keys(&mut self, group: &GroupId, serving: &str, now: Timestamp) -> Result<(), StoreError> {
         each!(self, CLOSE_KEYS, |conn, text| sqlx::query(text)
             .bind(group.as_str())

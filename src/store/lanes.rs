@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-/// Who waits for a transaction, the most urgent first.
+/// The callers that wait for a transaction, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Steps of rotations and roll-backs, and what a step waits for.
+    /// Steps of rotations and rollbacks, and writes that a step waits for.
     Step,
     /// Votes and commands of people.
     Command,
@@ -21,7 +21,7 @@ const COUNT: usize = Lane::Rest as usize + 1;
 /// A waiting lane gets one pick after this many picks of more urgent lanes.
 const SHARE: u32 = 8;
 
-/// Work that waits, by lane. Within a lane the first to come is the first served.
+/// Work that waits, by lane. Within a lane the first to arrive is the first served.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
     waiting: [VecDeque<T>; COUNT],
@@ -84,7 +84,7 @@ mod tests {
         for _ in 0..1000 {
             let lane = lanes.pop().unwrap();
             served.push(lane);
-            // Somebody waits in each lane, always.
+            // Every lane always has waiting work.
             lanes.push(lane, lane);
         }
         for lane in ALL {

@@ -1,7 +1,6 @@
-//! When each project's key service is asked for its newest key, and what came of it.
+//! The schedule of the poll, which asks each project's key service for its newest key, and its results.
 //!
-//! These columns belong to the poll alone: a lookup is no change of the project, so it does not count
-//! as one.
+//! These columns belong to the poll alone: a lookup does not change the project, so it raises no version.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use super::{Sql, Store, StoreError, each, read};
 use crate::domain::ids::GroupId;
 use crate::domain::time::Timestamp;
 
-// NULL is "at once"; the two databases sort it to different ends, and here it is the first.
+// NULL means "at once". The two databases sort it to different ends, so the statement sorts it first.
 const NEXT: Sql = Sql::same(
     "SELECT next_look_up_at FROM projects WHERE kms IS NOT NULL \
      ORDER BY CASE WHEN next_look_up_at IS NULL THEN 0 ELSE 1 END, next_look_up_at LIMIT 1",
@@ -35,28 +34,28 @@ const LAST: Sql = Sql::same(
 pub(super) const STATEMENTS: &[&Sql] = &[&NEXT, &CLAIM, &DONE, &SOON, &LAST];
 
 impl Store {
-    /// When a project's key service is to be asked; `None` without a project that names a lookup. What
-    /// was never asked is due since `now`.
+    /// When the next lookup is due; `None` when no project names a lookup. A project without any lookup
+    /// yet is due at `now`.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn next_look_up(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let row: Option<(Option<Timestamp>,)> =
             read!(self, NEXT, |pool, text| sqlx::query_as(text).fetch_optional(pool).await)?;
         Ok(row.map(|(at,)| at.unwrap_or(now)))
     }
 
-    /// Takes projects whose key service is to be asked; they are due again after `claim`.
+    /// Claims projects whose lookup is due; they are due again after `claim`.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn claim_look_ups(
         &self,
         now: Timestamp,
         claim: Duration,
         limit: i64,
     ) -> Result<Vec<GroupId>, StoreError> {
-        // Projects that an unanswered attempt has claimed come up again by themselves.
+        // Projects that an unanswered attempt has claimed become due again by themselves.
         let rows = self
             .transact("lookup.claim", Lane::Rest, (), move |tx, (), _| {
                 Box::pin(async move {
@@ -74,10 +73,10 @@ impl Store {
         readable(rows.iter().map(|(text,)| text.parse().map_err(|_| bad(text))))
     }
 
-    /// Writes down what a lookup came to, and when the next one is due.
+    /// Records the result of a lookup, and when the next one is due.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn looked_up(
         &self,
         group: &GroupId,
@@ -102,10 +101,10 @@ impl Store {
         .await
     }
 
-    /// Has a project's key service asked at once.
+    /// Makes a project's lookup due at once.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn look_up_soon(&self, group: &GroupId) -> Result<(), StoreError> {
         self.transact("lookup.soon", Lane::Command, group.clone(), |tx, group, _| {
             Box::pin(async move {
@@ -120,10 +119,10 @@ impl Store {
         .await
     }
 
-    /// When a project's key service was last asked by the poll, and what came of it.
+    /// The instant and the result of the poll's last lookup for a project.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn last_look_up(&self, group: &GroupId) -> Result<Option<(Timestamp, String)>, StoreError> {
         Ok(read!(self, LAST, |pool, text| sqlx::query_as(text)
             .bind(group.as_str())

@@ -1,15 +1,15 @@
 //! All SQL of the program, for SQLite and PostgreSQL, over the native drivers.
 //!
 //! One text per operation; where the dialects differ, a [`Sql`] holds both. Every write runs in a
-//! transaction of `Store::transact` (`transact.rs`), which names it, puts it in a lane, and repeats it as
-//! a whole when the database could not be reached or gave it up (`retry.rs`). Times are bound from the
-//! caller's clock, never taken in SQL, with one exception: lease time on PostgreSQL is database
-//! time, because several daemons must agree on it. Secrets never come here.
+//! transaction of `Store::transact` (`transact.rs`), which names it and puts it in a lane. A transaction
+//! is repeated as a whole when the database could not be reached or aborted it (`retry.rs`). Times are
+//! bound from the caller's clock, never taken in SQL, with one exception: lease time on PostgreSQL is
+//! database time, because several daemons must agree on it. Secrets are never stored.
 //!
-//! The state machine reads on connections of its own (`urgent!`), so that people's lists (`read!`),
-//! however slow, never keep it waiting. SQLite has one connection that writes, and one task that owns it
-//! (`writer.rs`): it commits in one transaction what waits together. On PostgreSQL each lane has a share
-//! of the connections.
+//! The state machine reads on connections of its own (`urgent!`), so that slow lists for people (`read!`)
+//! never delay it. SQLite has one connection that writes, and one task that owns it (`writer.rs`): it
+//! commits pieces that wait together in one transaction. On PostgreSQL each lane has a share of the
+//! connections.
 
 mod approvals;
 mod audit;
@@ -125,7 +125,7 @@ pub enum Store {
         write: PgPool,
         /// Connections that read, for people.
         read: PgPool,
-        /// How many of those that write each lane may take.
+        /// The share of the writing connections for each lane.
         shares: Arc<Shares>,
     },
 }

@@ -1,7 +1,7 @@
-//! Opening a database: where it lies, who may have it, and whether its schema is ours.
+//! Opens a database: its place, its lock, and the check of its schema.
 //!
-//! On SQLite a lock file beside the database holds the daemon's process id and is locked by the
-//! kernel, so it is free the moment the process is gone, however it went.
+//! On SQLite a lock file beside the database holds the daemon's process id. The kernel holds the lock,
+//! and releases it when the process ends, however it ends.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -17,7 +17,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use super::schema::{POSTGRES, SQLITE, known_version};
 use super::{Store, StoreError, Writer, inspect};
 
-/// Who opens the database.
+/// The process that opens the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The daemon: on SQLite, alone.
@@ -30,7 +30,7 @@ impl Store {
     /// Opens `url`; a relative SQLite path lies in `data_dir`. Nothing is migrated yet.
     ///
     /// # Errors
-    /// Says which path or which other process is in the way.
+    /// The error names the path or the other process.
     pub async fn open(url: &str, data_dir: &Path, access: Access) -> Result<Self, StoreError> {
         let Some(path) = url.strip_prefix("sqlite:") else {
             return postgres(url, access).await;
@@ -43,14 +43,14 @@ impl Store {
             .filename(&path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // The journal is an intent log: what was committed must outlive a power cut.
+            // The journal is an intent log: a commit must outlive a power cut.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5));
         let write = SqlitePoolOptions::new()
             .max_connections(1)
-            // A transaction that SQLite itself gave up (a full disk) leaves a connection behind that
-            // believes to be in one still: every later write would be lost in it.
+            // When SQLite itself rolls back a transaction (a full disk), its connection may still count
+            // as being in one. Every later write would be lost in it.
             .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             // 8 MiB instead of 2: a sweep among many projects writes all over the file.
             .connect_with(options.clone().pragma("cache_size", "-8192")).await.map_err(|error| {
@@ -71,7 +71,7 @@ impl Store {
     /// Brings the schema up to date.
     ///
     /// # Errors
-    /// A database newer than this program is left as it is.
+    /// Fails for a database newer than this program, and leaves it as it is.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         if self.applied(self.known()).await?.last() == Some(&known_version()) {
             return Ok(());
@@ -80,7 +80,7 @@ impl Store {
         let outcome = match self {
             Store::Sqlite { write, .. } => SQLITE.run(write).await,
             Store::Postgres { write, .. } => {
-                // A connection of its own: a migration may take longer than a step ever may.
+                // A connection of its own: a migration may take longer than the limits of a step.
                 let options = write.connect_options();
                 let mut connection = PgConnection::connect_with(&options).await?;
                 let outcome = POSTGRES.run(&mut connection).await;
@@ -107,7 +107,8 @@ impl Store {
     /// Refuses a database whose schema is not this program's, or that this user may not write.
     ///
     /// # Errors
-    /// [`StoreError::NewerSchema`], [`StoreError::NotMigrated`], or what is missing in words.
+    /// [`StoreError::NewerSchema`], [`StoreError::NotMigrated`], or [`StoreError::Unusable`] with the
+    /// missing right.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
         if self.applied(self.known()).await?.last() != Some(&known_version()) {
             return Err(StoreError::NotMigrated);
@@ -132,15 +133,15 @@ impl Store {
     }
 }
 
-/// What the server enforces on a connection that acts. A transaction whose daemon fell silent must
+/// The limits that the server enforces on a writing connection. A transaction of a daemon that hangs must
 /// not hold the audit log's head, or every other daemon would wait for it.
 const ACTING: &str =
     "SET statement_timeout = '10s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'";
 
-/// The same where people read beside a running daemon.
+/// The limits for reads by people beside a running daemon.
 const READING: &str = "SET statement_timeout = '30s'; SET default_transaction_read_only = on";
 
-/// For a command that reads everything there is, such as the check of the audit log.
+/// For a command that reads whole tables, such as the check of the audit log.
 const READING_ALL: &str = "SET default_transaction_read_only = on";
 
 /// How long a connection may take to show that it is alive.
@@ -148,7 +149,7 @@ const PING: Duration = Duration::from_secs(2);
 
 async fn postgres(url: &str, access: Access) -> Result<Store, StoreError> {
     let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
-        // The driver repeats what it could not read, which may be the password.
+        // The driver repeats the text that it could not parse, which may be the password.
         let kind = error.to_string().split(':').next().unwrap_or_default().to_owned();
         StoreError::Unusable(format!("database.url: it cannot be read as a PostgreSQL URL ({kind})"))
     })?;
@@ -190,7 +191,7 @@ fn prepare_folder(path: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// Refuses what is no SQLite file before anything is written beside it.
+/// Refuses a path that is not an SQLite file, before anything is written beside it.
 fn check_file(path: &Path) -> Result<(), StoreError> {
     let refuse = |found: &str| {
         Err(StoreError::Unusable(format!(
@@ -203,7 +204,7 @@ fn check_file(path: &Path) -> Result<(), StoreError> {
     }
     let mut header = [0u8; 16];
     match File::open(path).and_then(|mut file| file.read(&mut header)) {
-        // A file that is not there, or empty, becomes a database; one that cannot be read is told by SQLite.
+        // A missing or empty file becomes a database; for an unreadable file SQLite reports the error.
         Ok(0) | Err(_) => Ok(()),
         Ok(_) if &header == b"SQLite format 3\0" => Ok(()),
         Ok(_) => refuse("not an SQLite database"),
@@ -225,7 +226,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         )?;
     if file.try_lock().is_err() {
         let mut pid = String::new();
-        // Who it is, is a kindness: the refusal stands without it.
+        // The process id is optional: the refusal stands without it.
         let _ = file.read_to_string(&mut pid);
         let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
         return Err(StoreError::Locked { path: path.to_owned(), pid });

@@ -1,10 +1,10 @@
-//! Mails and webhooks: written in the transaction of their cause, claimed by the senders, and kept
-//! with what the other side said of each.
+//! Mails and webhooks: written in the transaction of their cause, claimed by the senders, and kept with
+//! the last reply to each.
 //!
-//! A claim is a postponement under a random token: when its holder dies, the row comes up again by
-//! itself, under the same id. When to try again is decided elsewhere. A row's content is read only when
-//! it is sent ([`OutboxRow::content`]), so a row that cannot be read keeps no list and no other message
-//! back. A webhook names its target; where that is, and what it is signed with, never comes here.
+//! A claim is a postponement under a random token: when its holder dies, the row becomes due again by
+//! itself, under the same id. The times of further attempts are decided elsewhere. A row's content is
+//! read only when it is sent ([`OutboxRow::content`]), so an unreadable row blocks no list and no other
+//! message. A webhook names its target; the target's URL and signing key are never stored.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ macro_rules! columns {
 const MAILS: Sql =
     Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id < $1 ORDER BY id DESC LIMIT $2"));
 const ONE: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id = $1"));
-// What needs a person at once does not wait behind reminders.
+// An urgent message does not wait behind reminders.
 macro_rules! urgent_first {
     () => {
         "urgency, next_try_at, id LIMIT 1"
@@ -93,7 +93,7 @@ const LANES: Sql = Sql::same(
     "SELECT recipient AS target, MIN(next_try_at) AS next, MIN(created_at) AS oldest, COUNT(*) AS waiting FROM outbox \
      WHERE channel = 'webhook' AND state = 'waiting' GROUP BY recipient ORDER BY recipient",
 );
-// What is under way elsewhere ends there.
+// A claimed row is left to its holder.
 const END_TARGET: Sql = Sql::same(
     "UPDATE outbox SET state = 'failed', last_reply = $2, next_try_at = $3, lease = NULL WHERE channel = 'webhook' \
      AND recipient = $1 AND state = 'waiting' AND created_at <= $4 AND (lease IS NULL OR next_try_at <= $3)",
@@ -132,11 +132,11 @@ named! {
 }
 
 named! {
-    /// What became of a message so far.
+    /// The state of a message.
     MessageState, "state of a message" {
         /// It is to be sent.
         Waiting = "waiting",
-        /// The other side has taken it.
+        /// The recipient's server has accepted it.
         Sent = "sent",
         /// It was refused for good, or given up.
         Failed = "failed",
@@ -152,11 +152,11 @@ pub struct NewOutbox {
     pub content: Content,
     /// The project; of several, the first.
     pub group_id: GroupId,
-    /// To whom: an address, or the name of a target.
+    /// The recipient: an address, or the name of a target.
     pub recipient: String,
-    /// The same for the same logical mail or webhook, always.
+    /// The same text for the same logical mail or webhook, so that it is written once.
     pub message_id: String,
-    /// Not before.
+    /// The earliest first attempt.
     pub next_try_at: Timestamp,
 }
 
@@ -167,19 +167,19 @@ pub struct OutboxRow {
     pub id: OutboxId,
     /// How it leaves.
     pub channel: Channel,
-    /// Which notice.
+    /// The kind of the notice.
     pub kind: String,
-    /// About which project; of several, the first.
+    /// The project; of several, the first.
     pub group_id: String,
-    /// About which rotation.
+    /// The rotation.
     pub rotation_id: Option<RotationId>,
-    /// To whom: an address, or the name of a target.
+    /// The recipient: an address, or the name of a target.
     pub recipient: String,
     /// Its Message-ID, or its `webhook-id`.
     pub message_id: String,
     /// The content as it is stored; a text that is no JSON is kept as a text.
     pub model: serde_json::Value,
-    /// What became of it so far.
+    /// Its state.
     pub state: MessageState,
     /// When its cause was written.
     pub created_at: Timestamp,
@@ -189,9 +189,9 @@ pub struct OutboxRow {
     pub attempts: i64,
     /// When it was tried last.
     pub last_tried_at: Option<Timestamp>,
-    /// What the other side said last, or why it could not be asked.
+    /// The last reply, or the reason for its absence.
     pub last_reply: Option<String>,
-    /// When the other side took it.
+    /// When the recipient's server accepted it.
     pub sent_at: Option<Timestamp>,
 }
 
@@ -216,7 +216,7 @@ impl OutboxRow {
     /// The notice and its server.
     ///
     /// # Errors
-    /// Names this row, and the member that cannot be read.
+    /// The error names this row and the member that cannot be read.
     pub fn content(&self) -> Result<Content, UnreadableMessage> {
         Content::read(&self.kind, &self.model).map_err(|why| UnreadableMessage { id: self.id, why })
     }
@@ -230,7 +230,7 @@ pub struct ClaimedMessage {
     token: Uuid,
 }
 
-/// What became of an attempt.
+/// The end of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessageEnd {
     /// The server has it.
@@ -250,13 +250,13 @@ pub struct MailCounts {
     pub sent: i64,
     /// Refused or given up.
     pub failed: i64,
-    /// To be sent, if the project had an owner.
+    /// Without a recipient, because the project has no owner; never sent.
     pub unaddressed: i64,
     /// When the oldest mail that waits to be sent was written.
     pub oldest_waiting: Option<Timestamp>,
 }
 
-/// What waits for one webhook target.
+/// The waiting webhooks of one target.
 #[derive(Clone, Debug, FromRow)]
 pub struct Lane {
     /// The target's name.
@@ -274,7 +274,7 @@ pub struct Lane {
 pub struct WebhookCount {
     /// The target's name.
     pub target: String,
-    /// What became of them so far.
+    /// Their state.
     pub state: MessageState,
     /// How many.
     pub webhooks: i64,
@@ -376,7 +376,7 @@ impl Store {
     /// Mails and webhooks, newest first, older than `before`.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn outbox(&self, before: Option<OutboxId>, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let before = before.map_or(Uuid::max(), |id| id.0);
@@ -391,7 +391,7 @@ impl Store {
     /// One mail or webhook.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn outbox_row(&self, id: OutboxId) -> Result<Option<OutboxRow>, StoreError> {
         let row: Option<MessageRow> =
             read!(self, ONE, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
@@ -401,17 +401,17 @@ impl Store {
     /// Whether a mail with this Message-ID was written.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn has_mail(&self, message_id: &str) -> Result<bool, StoreError> {
         let (count,): (i64,) =
             urgent!(self, HAS, |pool, text| sqlx::query_as(text).bind(message_id).fetch_one(pool).await)?;
         Ok(count > 0)
     }
 
-    /// The most urgent mail that is due, for this process alone until `patience` is over.
+    /// Claims the most urgent due mail for this process alone, until `patience` is over.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn claim_mail(
         &self,
         now: Timestamp,
@@ -436,10 +436,10 @@ impl Store {
         Ok(row.map(|row| ClaimedMessage { row, token }))
     }
 
-    /// Writes down what became of a claimed mail or webhook; nothing when the claim is no longer ours.
+    /// Records the end of an attempt; writes nothing when the claim is no longer ours.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn mail_ended(
         &self,
         mail: &ClaimedMessage,
@@ -476,7 +476,7 @@ impl Store {
     /// When the next mail is due.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn next_mail(&self) -> Result<Option<Timestamp>, StoreError> {
         let (at,): (Option<Timestamp>,) =
             urgent!(self, NEXT, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
@@ -486,7 +486,7 @@ impl Store {
     /// How many mails are in which state.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn mail_counts(&self) -> Result<MailCounts, StoreError> {
         type Row = (String, bool, i64, Timestamp);
         let rows: Vec<Row> = read!(self, COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
@@ -505,10 +505,10 @@ impl Store {
         Ok(counts)
     }
 
-    /// The most urgent webhook for `target` that is due, for this process alone until `patience` is over.
+    /// Claims the most urgent due webhook for `target` for this process alone, until `patience` is over.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn claim_webhook(
         &self,
         target: &str,
@@ -537,19 +537,19 @@ impl Store {
         Ok(row.map(|row| ClaimedMessage { row, token }))
     }
 
-    /// What waits, by target.
+    /// The waiting webhooks, by target.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn webhook_lanes(&self) -> Result<Vec<Lane>, StoreError> {
         Ok(urgent!(self, LANES, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?)
     }
 
-    /// Ends what waits for `target` and was written by `written_by`, because of `why`; says how many.
-    /// What is under way is left alone.
+    /// Fails the webhooks that wait for `target` and were written until `written_by`, with the reason
+    /// `why`. Returns their number. Claimed ones are left alone.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn end_webhooks(
         &self,
         target: &str,
@@ -557,7 +557,7 @@ impl Store {
         written_by: Timestamp,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        // Repeated after a lost answer, it counts only what is left.
+        // A repetition after a lost answer counts only the rows that are left.
         let args = (target.to_owned(), why.to_owned());
         self.transact("webhook.end", Urgency::Rest, args, move |tx, (target, why), _| {
             Box::pin(tx.end_target(target, why, written_by, now))
@@ -565,11 +565,11 @@ impl Store {
         .await
     }
 
-    /// Ends a claimed webhook with its target's last words, everything else that waits for that target
-    /// because of `why`, and writes `audit`; says how many others that were.
+    /// Fails a claimed webhook with its target's last reply, fails the others that wait for that target
+    /// with the reason `why`, and writes `audit`. Returns the number of the others.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn webhook_target_gone(
         &self,
         webhook: &ClaimedMessage,
@@ -593,7 +593,7 @@ impl Store {
                     .execute(conn)
                     .await
                     .map(drop))?;
-                // Repeated after a lost answer, it counts only what is left.
+                // A repetition after a lost answer counts only the rows that are left.
                 let ended = tx.end_target(target, why, now, now).await?;
                 if !(unsure && tx.is_appended(audit, now).await?) {
                     tx.append_audit(audit, now).await?;
@@ -607,7 +607,7 @@ impl Store {
     /// How many webhooks of each target are in which state.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn webhook_counts(&self) -> Result<Vec<WebhookCount>, StoreError> {
         type Row = (String, String, i64);
         let rows: Vec<Row> =

@@ -40,7 +40,7 @@ const DUE_REMINDERS: Sql = Sql::same(concat!(
     "WHERE p.next_reminder_at <= $1 ORDER BY p.next_reminder_at, p.group_id LIMIT $2"
 ));
 const OWNERS: Sql = Sql::same("SELECT mail FROM owners WHERE group_id = $1 ORDER BY position");
-// For a page of the list, which is a range of ids: one question instead of one for each project.
+// For a page of the list, which is a range of ids: one statement instead of one for each project.
 const OWNERS_BETWEEN: Sql = Sql::same(
     "SELECT group_id, mail FROM owners WHERE group_id >= $1 AND group_id <= $2 ORDER BY group_id, position",
 );
@@ -68,7 +68,7 @@ const UPDATE: Sql = Sql::same(
      kms = $19, alias = $20, version = version + 1 \
      WHERE group_id = $1 AND version = $2",
 );
-// An observation that found nothing new raises no version that an edit could collide with.
+// An observation that found nothing new raises no version, so that no edit fails because of it.
 const CHECKED: Sql = Sql::same(
     "UPDATE projects SET last_checked_at = $3, next_check_at = $4 WHERE group_id = $1 AND version = $2",
 );
@@ -116,25 +116,26 @@ pub struct ProjectFilter {
     pub name: Option<String>,
 }
 
-/// What a rotation's step changes in its project.
+/// The change of a project by a step of its rotation.
 #[derive(Clone, Debug)]
 pub struct ProjectWrite {
     /// The project.
     pub group_id: GroupId,
-    /// Atlas' `valid` as last seen.
+    /// Atlas' `valid` at the last observation.
     pub valid: Option<bool>,
-    /// When that was.
+    /// The instant of that observation.
     pub checked_at: Option<Timestamp>,
     /// The key that serves from now on.
     pub key_change: Option<KeyChange>,
 }
 
-/// A key that somebody else has set.
+/// A key that another actor has set.
 #[derive(Clone, Debug)]
 pub struct Drift {
-    /// What was found out about it.
+    /// The finding about it.
     pub finding: Drifted,
-    /// Since when it serves this time, and who says so; the project keeps the first time it ever did.
+    /// The start of its present service, and the source; the project keeps the start of its first
+    /// service.
     pub since: (Timestamp, SinceSource),
 }
 
@@ -215,7 +216,7 @@ impl Store {
     /// Reads one project.
     ///
     /// # Errors
-    /// What the database answered, or that a stored value does not read.
+    /// Fails when the database or a stored value cannot be read.
     pub async fn project(&self, group: &GroupId) -> Result<Option<Project>, StoreError> {
         let row: Option<ProjectRow> = read!(self, GET, |pool, text| sqlx::query_as(text)
             .bind(group.as_str())
@@ -227,10 +228,10 @@ impl Store {
         }
     }
 
-    /// The owners of a project, for the step that has something to tell them.
+    /// The owners of a project, for a step that writes to them.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn owners(&self, group: &GroupId) -> Result<Vec<String>, StoreError> {
         persist("project.owners", |_| async move {
             let owners: Vec<(String,)> = urgent!(self, OWNERS, |pool, text| sqlx::query_as(text)
@@ -245,7 +246,7 @@ impl Store {
     /// Projects in the order of their ids, after `after`, without those that cannot be read.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// Fails when the database cannot be read.
     pub async fn projects(
         &self,
         filter: &ProjectFilter,
@@ -299,10 +300,10 @@ impl Store {
         Ok((projects, last))
     }
 
-    /// A project's environment and lookup, for the step that is about to change its key.
+    /// A project's environment and lookup, for a step that is about to change its key.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn environment_and_kms(
         &self,
         group: &GroupId,
@@ -316,11 +317,11 @@ impl Store {
         .await
     }
 
-    /// Name and environment of the projects of another environment than `environment` that hold `key`,
-    /// in whichever version.
+    /// Name and environment of the projects of another environment than `environment` that hold `key`, in
+    /// any version.
     ///
     /// # Errors
-    /// What the database answered, or that a stored value does not read.
+    /// Fails when the database or a stored value cannot be read.
     pub async fn elsewhere(
         &self,
         group: &GroupId,
@@ -349,11 +350,11 @@ impl Store {
         Ok(found)
     }
 
-    /// Every project as hints name it, without the keys that served before and without projects that
-    /// cannot be read.
+    /// The identifiers of every project for hints, without the keys that served before and without
+    /// projects that cannot be read.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// Fails when the database cannot be read.
     pub async fn watches(&self) -> Result<Vec<Watch>, StoreError> {
         type ProjectRow = (String, Option<String>, String, Option<String>);
         let rows: Vec<ProjectRow> =
@@ -372,21 +373,21 @@ impl Store {
         }))
     }
 
-    /// When the next project is to be looked at.
+    /// When the next observation of a project is due.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn next_check(&self) -> Result<Option<Timestamp>, StoreError> {
         let (at,): (Option<Timestamp>,) =
             read!(self, NEXT_CHECK, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
         Ok(at)
     }
 
-    /// Projects whose turn to be looked at has come. One that does not read is named in the log and
-    /// passed over: the others do not wait for its repair.
+    /// Projects whose observation is due. A project that cannot be read is logged and skipped, so that
+    /// the others do not wait for its repair.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn due_projects(&self, now: Timestamp, limit: usize) -> Result<Vec<Project>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows =
@@ -394,10 +395,10 @@ impl Store {
         self.with_all_owners(rows).await
     }
 
-    /// Projects whose reminders are to be looked at, without those that do not read.
+    /// Projects whose reminders are due for a check, without those that cannot be read.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn due_reminders(&self, now: Timestamp, limit: usize) -> Result<Vec<Project>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = read!(self, DUE_REMINDERS, |pool, text| sqlx::query_as(text)
@@ -427,7 +428,7 @@ impl Store {
     /// Writes a new project.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] when it is there already.
+    /// [`StoreError::Exists`] when it exists already.
     pub async fn insert_project(
         &self,
         it: &Project,
@@ -450,10 +451,10 @@ impl Store {
         .await
     }
 
-    /// Writes a project if it still has `version`; gives the new version.
+    /// Writes a project if it still has `version`; returns the new version.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when somebody was faster.
+    /// [`StoreError::Conflict`] when another write was faster.
     pub async fn update_project(
         &self,
         it: &Project,
@@ -476,7 +477,7 @@ impl Store {
         .await
     }
 
-    /// The same, with what was found out about a key that somebody else has set.
+    /// The same, with the finding about a key that another actor has set.
     ///
     /// # Errors
     /// As [`Store::update_project`].
@@ -502,11 +503,11 @@ impl Store {
         .await
     }
 
-    /// Records that a project was looked at and nothing new was found, if it still has `version`; says
-    /// whether it had.
+    /// Records an observation that found nothing new, if the project still has `version`; returns whether
+    /// it had.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn project_checked(
         &self,
         group: &GroupId,
@@ -533,7 +534,7 @@ impl Store {
     /// Removes a project; its rotations and audit rows stay.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn delete_project(
         &self,
         group: &GroupId,
@@ -583,7 +584,7 @@ impl Texts {
     }
 }
 
-/// A project as it is to be, and what is written with it.
+/// The new value of a project, and the rows written with it.
 struct ProjectChange {
     it: Project,
     version: i64,
@@ -594,7 +595,7 @@ struct ProjectChange {
 }
 
 impl Tx {
-    /// Writes a project that is not there yet; says whether it was not.
+    /// Writes a new project; false when it exists already.
     async fn insert_project(&mut self, it: &Project) -> Result<bool, StoreError> {
         let text = Texts::of(it)?;
         let done = each!(self, INSERT, |conn, sql| sqlx::query(sql)
@@ -653,8 +654,8 @@ impl Tx {
             .await
             .map(|done| done.rows_affected()))?;
         if done == 0 {
-            // An own write is recognised by its audit row. One without is an observation, which stays due
-            // after a conflict and is made again.
+            // An own write is recognised by its audit row. A write without one is an observation, which
+            // stays due after a conflict and is repeated.
             let own = unsure && self.is_appended(audit, now).await?;
             return if own { Ok(version + 1) } else { Err(StoreError::Conflict) };
         }
@@ -690,7 +691,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes what a rotation's step changed in its project.
+    /// Writes the change of a project by a step of its rotation.
     pub(super) async fn write_project(
         &mut self,
         write: &ProjectWrite,

@@ -1,4 +1,4 @@
-//! Rows that cannot be read: a list passes over them, so that one of them stops none of the others.
+//! Rows that cannot be read: a list skips them, so that one of them does not hide the others.
 //!
 //! Each is named in the log, and `keywheel doctor` lists those of projects and rotations. A single row that
 //! is asked for is an error instead, and so is a row that a decision about a key depends on.
@@ -8,7 +8,7 @@ use super::StoreError;
 /// The rows that can be read.
 ///
 /// # Errors
-/// Anything but [`StoreError::Corrupt`].
+/// Fails with any error but [`StoreError::Corrupt`].
 pub(super) fn readable<T>(
     rows: impl IntoIterator<Item = Result<T, StoreError>>,
 ) -> Result<Vec<T>, StoreError> {

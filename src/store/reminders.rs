@@ -1,7 +1,7 @@
-//! Which reminders were given: one row for each project, cycle, threshold and recipient, for good.
+//! The reminders given: one row for each project, cycle, threshold and recipient, kept for good.
 //!
-//! A cycle is a key's time in service; it begins anew with `keySince`. What to remind of is decided
-//! elsewhere; here a decision is written together with its mails, or not at all.
+//! A cycle is a key's time in service; it begins anew with `keySince`. The decision to remind is made
+//! elsewhere; here it is written together with its mails, or not at all.
 
 use super::lanes::Lane;
 use super::{NewOutbox, Sql, Store, StoreError, Tx, each, read};
@@ -14,7 +14,7 @@ const GIVE: Sql = Sql::same(
     "INSERT INTO reminders (group_id, cycle, threshold, recipient, at, outcome) VALUES ($1, $2, $3, $4, $5, $6) \
      ON CONFLICT DO NOTHING",
 );
-// Somebody who changed the project meanwhile has set this anew, and it is looked at again.
+// A change of the project meanwhile has set this anew, and the project is checked again.
 const NEXT: Sql = Sql {
     sqlite: "UPDATE projects SET next_reminder_at = $3 WHERE group_id = $1 AND next_reminder_at IS $2",
     postgres: "UPDATE projects SET next_reminder_at = $3 WHERE group_id = $1 AND next_reminder_at IS NOT DISTINCT FROM $2",
@@ -33,9 +33,9 @@ pub struct Reminder {
     pub cycle: String,
     /// Days from the due date.
     pub threshold: i32,
-    /// To whom.
+    /// The recipient.
     pub recipient: String,
-    /// False when a later threshold was over already, so that this one is no longer worth a mail.
+    /// False when a later threshold had passed already, so that no mail was written for this one.
     pub mailed: bool,
 }
 
@@ -43,7 +43,7 @@ impl Store {
     /// The thresholds and recipients that are done in a cycle.
     ///
     /// # Errors
-    /// The database did not answer, or a stored value cannot be read.
+    /// Fails when the database or a stored value cannot be read.
     pub async fn reminders(&self, group: &GroupId, cycle: &str) -> Result<Vec<(i32, String)>, StoreError> {
         let rows: Vec<(i64, String)> = read!(self, GIVEN, |pool, text| sqlx::query_as(text)
             .bind(group.as_str())
@@ -64,7 +64,7 @@ impl Store {
             .collect()
     }
 
-    /// Records reminders, writes their mails, and says when each project is looked at next.
+    /// Records reminders, writes their mails, and sets when each project is checked next.
     ///
     /// # Errors
     /// [`StoreError::Conflict`], and nothing is written, when one of the projects was changed since it
@@ -94,10 +94,10 @@ impl Store {
         .await
     }
 
-    /// Has every project's reminders looked at again: the defaults may be others than before.
+    /// Makes every project's reminders due for a check: the default policy may have changed.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn look_at_all_reminders(&self, now: Timestamp) -> Result<(), StoreError> {
         self.transact("reminder.all", Lane::Rest, (), move |tx, (), _| {
             Box::pin(async move {
@@ -110,7 +110,8 @@ impl Store {
 }
 
 impl Tx {
-    /// Moves a project's next reminder; says whether it was at `from`, or was moved by an unanswered attempt.
+    /// Moves a project's next reminder; returns whether it was at `from`, or was moved by an unanswered
+    /// attempt.
     async fn move_reminder(
         &mut self,
         group: &GroupId,

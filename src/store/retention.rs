@@ -1,14 +1,15 @@
-//! Forgets what nobody needs any more: old mails, handled events, and of rotations that ended long ago
-//! the looks and what their steps were decided from. What moved a rotation, who said what, and the audit log stay for good.
+//! Deletes records that are no longer needed: old messages, handled events, and, of rotations that ended
+//! long ago, unchanged observations and replay data. Transitions, decisions of people, and the audit log
+//! stay for good.
 
 use super::lanes::Lane;
 use super::{Sql, Store, StoreError, each};
 use crate::domain::time::Timestamp;
 
-/// Rows in one transaction, so that nobody waits behind a spring cleaning.
+/// Rows in one transaction, so that no other write waits behind a large deletion.
 const BATCH: i64 = 1000;
 
-/// More rounds than this at once belong to the next day.
+/// The greatest number of rounds in one run; the rest is left to the next day.
 const ROUNDS: usize = 200;
 
 const MAILS: Sql = Sql::same(
@@ -30,24 +31,24 @@ const REPLAYS: Sql = Sql::same(
 
 pub(super) const STATEMENTS: &[&Sql] = &[&MAILS, &EVENTS, &LOOKS, &REPLAYS];
 
-/// What lies before each of these instants may go.
+/// Records from before each of these instants may be deleted.
 #[derive(Clone, Copy, Debug)]
 pub struct Horizon {
-    /// Mails that were sent, failed, or could be sent to nobody.
+    /// Messages that were sent, failed, or have no recipient.
     pub mails: Timestamp,
     /// Events that were handled.
     pub events: Timestamp,
-    /// Looks that changed nothing, of rotations that ended before.
+    /// Observations that changed nothing, of rotations that ended before.
     pub looks: Timestamp,
-    /// What the steps of rotations that ended before were decided from.
+    /// Replay data of the steps of rotations that ended before.
     pub replays: Timestamp,
 }
 
 impl Store {
-    /// Forgets; says how many rows that were.
+    /// Deletes old records and replay data; returns the number of rows.
     ///
     /// # Errors
-    /// What the database answered; what was forgotten before stays forgotten.
+    /// Fails when the database cannot be written; the deletions of earlier rounds stay.
     pub async fn forget(&self, horizon: Horizon) -> Result<u64, StoreError> {
         let mut gone = 0;
         for (sql, before) in [
@@ -57,7 +58,7 @@ impl Store {
             (REPLAYS, horizon.replays),
         ] {
             for _ in 0..ROUNDS {
-                // Repeated after a lost answer, it counts only what is left.
+                // A repetition after a lost answer counts only the rows that are left.
                 let rows = self.transact("retention.forget", Lane::Rest, (), move |tx, (), _| {
                     Box::pin(async move {
                         let done = each!(tx, sql, |conn, text| sqlx::query(text)

@@ -1,8 +1,8 @@
-//! Repeats a transaction that the database gave up or that got lost on the way.
+//! Repeats a transaction that the database aborted or whose connection was lost.
 //!
-//! Bounded in number and time. A repetition is the whole transaction from its first read on, never a
-//! part of it. When the answer to a commit was lost, the next attempt is told so: it must find out
-//! whether its own earlier write is there before it takes a conflict for somebody else's.
+//! Bounded in number and time. A repetition is the whole transaction from its first read on, never a part
+//! of it. When the answer to a commit was lost, the argument of the next attempt states so. It must check
+//! for its own earlier write before it attributes a conflict to another writer.
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,12 +18,12 @@ const WAITS: [Duration; 5] = [
     Duration::from_millis(1200),
 ];
 
-/// How long one attempt may take: longer than the server's own limits, which give a clear answer,
-/// and short enough that a connection into nowhere does not hold a step for minutes.
+/// How long one attempt may take: longer than the server's own limits, which give a clear answer, and
+/// short enough that a dead connection does not hold a step for minutes.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Runs `attempt` until it has succeeded, is refused for good, or has failed too often. Its argument
-/// says whether an earlier attempt may have been written.
+/// states whether an earlier attempt may have been written.
 pub(super) async fn persist<T, F>(
     name: &'static str,
     mut attempt: impl FnMut(bool) -> F,

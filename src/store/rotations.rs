@@ -59,7 +59,7 @@ const COMMAND: Sql = Sql::same(
     "UPDATE rotations SET state = $3, cause = $4, machine = $5, machine_version = $6, urgency = $7, guard_at = $8, \
      wake_at = $9, finished_at = $10, version = version + 1 WHERE id = $1 AND version = $2",
 );
-// Without NULLS LAST the databases disagree about who is claimed first.
+// Without NULLS LAST the databases disagree about the row that is claimed first.
 const CLAIM: Sql = Sql {
     sqlite: concat!(
         "UPDATE rotations SET lease_token = $4, lease_until = $2 WHERE id IN (SELECT id FROM rotations \
@@ -89,7 +89,7 @@ const CLEAR_LEASES: Sql =
 const NEXT_WAKE: Sql = Sql {
     sqlite: "SELECT MAX($1, MIN(CASE WHEN lease_until > wake_at THEN lease_until ELSE wake_at END)) FROM rotations \
      WHERE wake_at IS NOT NULL",
-    // Each is measured by the clock it was written with; the answer is in the caller's.
+    // Each instant is measured by the clock that wrote it; the result is by the caller's clock.
     postgres: "SELECT $1::timestamptz + MIN(GREATEST(wake_at - $1::timestamptz, lease_until - clock_timestamp())) \
      FROM rotations WHERE wake_at IS NOT NULL",
 };
@@ -134,15 +134,15 @@ pub(super) const STATEMENTS: &[&Sql] = &[
 /// A stored rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RotationRow {
-    /// The machine's whole memory.
+    /// The rotation, as the machine reads and writes it.
     pub rotation: Rotation,
-    /// What proposed it: `operator` or `hook:<name>`.
+    /// The trigger of the proposal: `operator` or `hook:<name>`.
     pub trigger: String,
-    /// Why, in the proposer's words.
+    /// The proposer's reason.
     pub reason: Option<String>,
-    /// Who proposed it.
+    /// The proposer.
     pub requested_by: String,
-    /// What approvals are bound to.
+    /// The hash that approvals are bound to.
     pub proposal_hash: String,
     /// The policy it was proposed under.
     pub policy_version: String,
@@ -193,7 +193,7 @@ impl TryFrom<StoredRow> for RotationRow {
 /// A journal row to write.
 #[derive(Clone, Debug)]
 pub struct NewJournal {
-    /// Who or what caused it.
+    /// The person or component that caused it.
     pub actor: String,
     /// The kind of event.
     pub kind: JournalKind,
@@ -201,11 +201,11 @@ pub struct NewJournal {
     pub from_state: Option<State>,
     /// The state after.
     pub to_state: State,
-    /// What happened.
+    /// The details.
     pub detail: serde_json::Value,
-    /// What a transition was decided from.
+    /// The input of a transition's decision.
     pub replay: Option<serde_json::Value>,
-    /// Whether it may be counted in the last row when that says the same.
+    /// Whether the last row may count it when both are equal.
     pub merge: bool,
 }
 
@@ -216,7 +216,7 @@ pub struct JournalEntry {
     pub seq: i64,
     /// When it first happened.
     pub at: Timestamp,
-    /// Who or what caused it.
+    /// The person or component that caused it.
     pub actor: String,
     /// The kind of event.
     pub kind: JournalKind,
@@ -224,11 +224,11 @@ pub struct JournalEntry {
     pub from_state: Option<State>,
     /// The state after.
     pub to_state: State,
-    /// What happened.
+    /// The details.
     pub detail: serde_json::Value,
-    /// How often in a row it was the same.
+    /// How often in a row it happened.
     pub count: i64,
-    /// When it last was.
+    /// When it last happened.
     pub last_at: Timestamp,
 }
 
@@ -266,9 +266,9 @@ impl EntryRow {
 /// Everything one step changes.
 #[derive(Debug)]
 pub struct StepWrite<'a> {
-    /// What was read: id, version and claim.
+    /// The row that was read: id, version and claim.
     pub before: &'a RotationRow,
-    /// What is to be.
+    /// The rotation after the step.
     pub after: &'a Rotation,
     /// Until when the claim is renewed; `None` gives it back.
     pub keep_lease: Option<Timestamp>,
@@ -276,13 +276,13 @@ pub struct StepWrite<'a> {
     pub journal: Option<NewJournal>,
     /// Audit rows.
     pub audit: Vec<NewAudit>,
-    /// Mails.
+    /// Mails and webhooks.
     pub outbox: Vec<NewOutbox>,
-    /// What changes in the project.
+    /// The change of the project.
     pub project: Option<ProjectWrite>,
     /// A vote.
     pub vote: Option<Vote>,
-    /// The time.
+    /// The instant of the step.
     pub now: Timestamp,
 }
 
@@ -305,7 +305,7 @@ struct StepRow {
     outbox: Vec<NewOutbox>,
     project: Option<ProjectWrite>,
     vote: Option<Vote>,
-    /// From now on Atlas' own event about the rotation is looked for.
+    /// Whether the search for the witness event starts.
     awaits_event: bool,
     now: Timestamp,
 }
@@ -322,29 +322,29 @@ const fn urgency(state: State) -> i64 {
     }
 }
 
-/// A proposal, and what is written with it.
+/// A proposal, and the rows written with it.
 #[derive(Debug)]
 pub struct NewRotation<'a> {
     /// The rotation.
     pub row: &'a RotationRow,
     /// The first rows of its journal.
     pub journal: Vec<NewJournal>,
-    /// A yes that comes with it.
+    /// An approval that comes with it.
     pub vote: Option<Vote>,
     /// Audit rows.
     pub audit: Vec<NewAudit>,
     /// Mails and webhooks.
     pub outbox: Vec<NewOutbox>,
-    /// When.
+    /// The instant of the proposal.
     pub now: Timestamp,
 }
 
 impl Store {
-    /// Writes one step, all of it or nothing; gives the new version.
+    /// Writes one step, all of it or nothing; returns the new version.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when version or claim is no longer what was read,
-    /// [`StoreError::LeaseLost`] when the step is written and the claim has passed to somebody else.
+    /// [`StoreError::Conflict`] when version or claim differs from the row that was read,
+    /// [`StoreError::LeaseLost`] when the step is written and the claim has passed to another worker.
     pub async fn commit(&self, write: StepWrite<'_>) -> Result<i64, StoreError> {
         let machine = json("rotations", "machine", write.after.id, write.after)?;
         let (before, after) = (write.before, write.after);
@@ -408,11 +408,11 @@ impl Store {
         .await
     }
 
-    /// Claims what is due, the most urgent first, for `ttl`. A rotation that cannot be read is passed over;
+    /// Claims due rotations, the most urgent first, for `ttl`. A rotation that cannot be read is skipped;
     /// its claim ends by itself.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// Fails when the database cannot be written.
     pub async fn claim(
         &self,
         now: Timestamp,
@@ -421,7 +421,7 @@ impl Store {
     ) -> Result<Vec<RotationRow>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let token = Uuid::now_v7();
-        // Repeated under the same token, it finds what an unanswered attempt has claimed.
+        // A repetition under the same token finds the rows that an unanswered attempt has claimed.
         let rows = self.transact("rotation.claim", Lane::Step, (), move |tx, (), _| {
             Box::pin(async move {
                 let rows: Vec<StoredRow> = each!(tx, CLAIM, |conn, text| sqlx::query_as(text)
@@ -452,7 +452,7 @@ impl Store {
     /// Gives a claim back.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn release(&self, row: &RotationRow) -> Result<(), StoreError> {
         let Some(lease) = row.lease else { return Ok(()) };
         let id = row.rotation.id;
@@ -493,10 +493,10 @@ impl Store {
         .await
     }
 
-    /// Ends every claim: only for SQLite, where the lock file proves that nobody holds one.
+    /// Ends every claim: only for SQLite, where the lock file guarantees that no other daemon holds one.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn clear_leases(&self) -> Result<(), StoreError> {
         self.transact("rotation.clear_leases", Lane::Step, (), |tx, (), _| {
             Box::pin(async move {
@@ -507,10 +507,10 @@ impl Store {
         .await
     }
 
-    /// When the next rotation becomes due, by the clock that says `now`.
+    /// When the next rotation becomes due, by the clock of `now`.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn next_wake(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         persist("rotation.next_wake", |_| async move {
             let (at,): (Option<Timestamp>,) =
@@ -523,7 +523,7 @@ impl Store {
     /// How many rotations there are in each state.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn rotation_counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
         Ok(read!(self, COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?)
     }
@@ -531,7 +531,7 @@ impl Store {
     /// Reads one rotation.
     ///
     /// # Errors
-    /// What the database answered, or that the stored memory does not read.
+    /// Fails when the database or the stored rotation cannot be read.
     pub async fn rotation(&self, id: RotationId) -> Result<Option<RotationRow>, StoreError> {
         let row: Option<StoredRow> =
             read!(self, GET, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
@@ -541,7 +541,7 @@ impl Store {
     /// Rotations, newest first, older than `before`, without those that cannot be read.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// Fails when the database cannot be read.
     pub async fn rotations(
         &self,
         state: Option<State>,
@@ -664,8 +664,8 @@ impl Tx {
         })
     }
 
-    /// Whether the rotation is exactly what this step made of it: its own write, whose answer was
-    /// lost. The memory holds the instant of the step, so nobody else's looks the same.
+    /// Whether the stored rotation is exactly the result of this step: its own write, whose answer was
+    /// lost. The stored form holds the instant of the step, so no other write has the same bytes.
     async fn is_written(&mut self, step: &StepRow) -> Result<bool, StoreError> {
         let found: Option<(Option<Uuid>,)> = each!(self, WRITTEN, |conn, text| sqlx::query_as(text)
             .bind(step.id.0)
@@ -680,7 +680,7 @@ impl Tx {
         Ok(true)
     }
 
-    /// Writes a proposal; says whether the project had no open rotation.
+    /// Writes a proposal; false when the project has an open rotation.
     async fn insert_rotation(&mut self, row: &RotationRow, machine: &str) -> Result<bool, StoreError> {
         let it = &row.rotation;
         let done = each!(self, INSERT, |conn, text| sqlx::query(text)

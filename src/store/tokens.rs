@@ -10,7 +10,7 @@ use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
 
-/// Log-ins a credential may ask for in one minute, restarts included.
+/// The log-ins that a credential may request in one minute, restarts included.
 const TOKEN_REQUESTS_A_MINUTE: i64 = 10;
 
 const TOKEN: Sql = Sql::same(
@@ -34,16 +34,16 @@ const REQUEST: Sql = Sql::same("INSERT INTO token_requests (credential, at) VALU
 pub(super) const STATEMENTS: &[&Sql] =
     &[&TOKEN, &BY_HASH, &TOKENS, &REVOKE, &INSERTED, &REVOKED, &REQUESTS, &FORGET_REQUESTS, &REQUEST];
 
-/// An API token, without what would let anybody use it.
+/// An API token without its secret.
 #[derive(Clone, Debug)]
 pub struct Token {
     /// The identity of its holder.
     pub name: String,
-    /// What they may do.
+    /// Its rights.
     pub roles: Vec<Role>,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it was taken back.
+    /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
 }
 
@@ -65,7 +65,7 @@ impl TryFrom<TokenRow> for Token {
 }
 
 impl Store {
-    /// Keeps a token's hash under a new name.
+    /// Stores a token's hash under a new name.
     ///
     /// # Errors
     /// [`StoreError::Exists`] when the name is taken, by a revoked token too: an identity in the
@@ -97,7 +97,7 @@ impl Store {
     /// The token with this hash, unless it was revoked.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be read.
     pub async fn token_by_hash(&self, hash: &str) -> Result<Option<Token>, StoreError> {
         let row: Option<TokenRow> =
             read!(self, BY_HASH, |pool, text| sqlx::query_as(text).bind(hash).fetch_optional(pool).await)?;
@@ -107,17 +107,17 @@ impl Store {
     /// All tokens by name, without those that cannot be read.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// Fails when the database cannot be read.
     pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         let rows: Vec<TokenRow> =
             read!(self, TOKENS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         readable(rows.into_iter().map(Token::try_from))
     }
 
-    /// Takes a token back; says whether there was one.
+    /// Revokes a token; returns whether there was an active one.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn revoke_token(
         &self,
         name: &str,
@@ -143,16 +143,17 @@ impl Store {
         .await
     }
 
-    /// Counts one log-in of `credential`; the inner error says when the next one may be.
+    /// Counts one log-in of `credential`; the inner error is the instant at which the next one is
+    /// allowed.
     ///
     /// # Errors
-    /// What the database answered.
+    /// Fails when the database cannot be written.
     pub async fn take_token_request(
         &self,
         credential: &str,
         now: Timestamp,
     ) -> Result<Result<(), Timestamp>, StoreError> {
-        // Repeated after a lost answer, it may be counted twice: too few log-ins, never too many.
+        // A repetition after a lost answer may count twice: that allows too few log-ins, never too many.
         self.transact("token.request", Lane::Step, credential.to_owned(), move |tx, credential, _| {
             Box::pin(tx.count_token_request(credential, now))
         })
@@ -179,7 +180,7 @@ impl Tx {
         Ok(done > 0)
     }
 
-    /// Whether an unanswered attempt has written this token: nobody else knows its hash.
+    /// Whether an unanswered attempt has written this token: no other caller has its hash.
     async fn is_token_inserted(&mut self, name: &str, hash: &str) -> Result<bool, StoreError> {
         let (found,): (i64,) = each!(self, INSERTED, |conn, text| sqlx::query_as(text)
             .bind(name)

@@ -1,8 +1,8 @@
 //! The only door to a transaction: named, in a lane, and repeated as a whole.
 //!
 //! On SQLite the writer's task runs the work (`writer.rs`). On PostgreSQL it runs here, on a connection
-//! that the lane has a share of. Work that is repeated after a commit without an answer is told so: it
-//! must recognise its own earlier write before it takes it for somebody else's.
+//! that the lane has a share of. The argument of repeated work states whether a commit got no answer.
+//! Such work must recognise its own earlier write before it attributes that write to another writer.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::retry::persist;
 use super::writer::Piece;
 use super::{Sql, Store, StoreError, Tx, each, known_version};
 
-/// Asked first in every transaction.
+/// The first statement of every transaction.
 const SCHEMA: Sql = Sql::same("SELECT MAX(version) FROM _sqlx_migrations");
 
-/// A lock until the end of the transaction. On SQLite the transaction itself is the only one.
+/// A lock until the end of the transaction. SQLite has one writing transaction at a time and needs none.
 const TURN: Sql = Sql {
     sqlite: "SELECT $1 AS turn",
     postgres: "SELECT pg_advisory_xact_lock(hashtextextended($1, 8440)) AS turn",
@@ -31,8 +31,8 @@ pub(super) const STATEMENTS: &[&Sql] = &[&SCHEMA, &TURN];
 /// Timeout for a lane's share of the connections: as long as for a connection.
 const SHARE: Duration = Duration::from_secs(5);
 
-/// How many of PostgreSQL's writing connections each lane may take at once. Together they leave two
-/// of ten, so that steps and what they read always find one; steps themselves are not bounded.
+/// How many of PostgreSQL's writing connections each lane may take at once. Together they leave two of
+/// ten, so that steps and their reads always find one; steps themselves are not bounded.
 #[derive(Debug)]
 pub struct Shares {
     command: Semaphore,
@@ -63,8 +63,9 @@ impl Shares {
 
 impl Store {
     /// Runs `work` on `args` in one transaction, which is committed when it succeeds and rolled back when
-    /// it does not. The whole is repeated while that may help; `work` is told whether an earlier attempt
-    /// may have been written. Nothing but the database may be waited for inside.
+    /// it does not. The whole transaction is repeated while that may help; the last argument of `work`
+    /// states whether an earlier attempt may have been written. `work` must wait for nothing but the
+    /// database.
     pub(super) async fn transact<A, T, F>(
         &self,
         name: &'static str,
@@ -84,7 +85,8 @@ impl Store {
         persist(name, |unsure| self.attempt(name, lane, &work, unsure)).await
     }
 
-    /// The same, once. Only for work whose caller has a better repetition of its own; says which.
+    /// The same, once. Only for work whose caller has a better repetition of its own; a comment there
+    /// names it.
     pub(super) async fn transact_once<A, T, F>(
         &self,
         name: &'static str,
@@ -147,7 +149,7 @@ impl Store {
 }
 
 impl Tx {
-    /// Refuses a schema that a newer program has made: what a row means there, this program does not know.
+    /// Refuses a schema that a newer program has made: this program could misread its rows.
     pub(super) async fn check_schema(&mut self) -> Result<(), StoreError> {
         let (found,): (Option<i64>,) =
             each!(self, SCHEMA, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?;

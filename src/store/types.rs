@@ -1,5 +1,5 @@
-//! How our types lie in both databases: instants as fixed-width text on SQLite, so that text order
-//! is time order, and as TIMESTAMPTZ on PostgreSQL.
+//! The encoding of our types in both databases: instants as fixed-width text on SQLite, so that text
+//! order is time order, and as TIMESTAMPTZ on PostgreSQL.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -13,7 +13,7 @@ use sqlx::{Database, Decode, Encode, Postgres, Sqlite, Type};
 use super::StoreError;
 use crate::domain::time::Timestamp;
 
-/// Free text from outside as both databases can hold it: PostgreSQL has no room for NUL in text.
+/// Free text from outside as both databases can hold it: PostgreSQL stores no NUL in text.
 pub(super) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }

@@ -9,7 +9,7 @@ impl Store {
     /// The rows of projects and rotations that cannot be read.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// Fails when the database cannot be read.
     pub async fn unreadable(&self) -> Result<Vec<StoreError>, StoreError> {
         let mut found = Vec::new();
         let mut after = String::new();

@@ -1,13 +1,14 @@
 //! SQLite's one writer: a task that owns the writing connection and commits many pieces at once.
 //!
-//! The task has a thread of its own. Each statement of a piece would otherwise wait behind every request
-//! that the daemon's threads have to answer first, and a flood of them would hold up a roll-back.
+//! The task has a thread of its own. Otherwise each statement of a piece would wait behind the requests
+//! that the daemon's threads answer first. A flood of requests would delay a rollback.
 //!
-//! Work waits in lanes. The writer opens a transaction for the first piece, adds what has arrived
-//! meanwhile, each behind a savepoint of its own, and commits them together; what arrives during the
-//! commit is the next group. It never waits for company. Nobody is answered before the commit: an
-//! answer may rest on what a companion wrote. A piece runs here and not in its caller's task, so that
-//! a caller that is cancelled, or not polled, never holds the connection.
+//! Work waits in lanes. The writer opens a transaction for the first piece, adds the pieces that have
+//! arrived meanwhile, and commits them together. Each piece after the first has a savepoint of its own.
+//! Pieces that arrive during the commit form the next group. The writer never waits for further pieces.
+//! No caller gets an answer before the commit, because the answer may rest on another piece's write. A
+//! piece runs here and not in its caller's task, so that a caller that is cancelled, or not polled, never
+//! holds the connection.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -54,7 +55,7 @@ enum Message {
     Stop(oneshot::Sender<()>),
 }
 
-/// The way to the writer. The task ends when the last one is dropped.
+/// A handle of the writer. The task ends when the last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct Writer {
     queue: mpsc::UnboundedSender<Message>,
@@ -70,7 +71,7 @@ impl Writer {
         Ok(Self { queue })
     }
 
-    /// Has `piece` run when it is its lane's turn.
+    /// Queues `piece` in its lane.
     pub(super) fn send(&self, lane: Lane, piece: Box<dyn Piece>) -> Result<(), StoreError> {
         let message = Message::Piece(lane, piece);
         self.queue.send(message).map_err(|_| StoreError::Unavailable(sqlx::Error::PoolClosed))
@@ -119,7 +120,7 @@ impl Queue {
         }
     }
 
-    /// The next piece that somebody waits for.
+    /// The next piece whose caller still waits.
     fn next(&mut self) -> Option<Box<dyn Piece>> {
         while let Ok(message) = self.inbox.try_recv() {
             self.sort(message);
@@ -127,12 +128,12 @@ impl Queue {
         std::iter::from_fn(|| self.lanes.pop()).find(|piece| piece.is_wanted())
     }
 
-    /// Runs `first`, and what has arrived meanwhile, in one transaction.
+    /// Runs `first`, and the pieces that have arrived meanwhile, in one transaction.
     async fn group(&mut self, pool: &SqlitePool, first: Box<dyn Piece>) {
         let mut tx = match begin(pool).await {
             Ok(tx) => tx,
             Err(error) => {
-                // None of the others would fare better, and each would wait as long for that.
+                // The other pieces would fail the same way, each after the same wait.
                 while let Some(piece) = self.next() {
                     piece.answer(Err(error.for_companion()));
                 }
@@ -190,8 +191,8 @@ async fn savepoint(tx: &mut Tx, statement: &'static str) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Tells all pieces of a group that was not committed. An own refusal may rest on what a companion
-/// wrote and that is gone now, so it is not an answer either.
+/// Answers all pieces of a group that was not committed. A piece's own refusal may rest on another
+/// piece's write, which is gone now, so it is replaced too.
 fn fail(done: Vec<(Box<dyn Piece>, Result<(), StoreError>)>, error: impl Fn() -> StoreError) {
     for (piece, _) in done {
         piece.answer(Err(error()));
@@ -201,7 +202,7 @@ fn fail(done: Vec<(Box<dyn Piece>, Result<(), StoreError>)>, error: impl Fn() ->
 enum Ran {
     Kept(Box<dyn Piece>),
     Undone(Box<dyn Piece>, StoreError),
-    /// Its caller was told.
+    /// Its caller has the panic.
     Panicked,
 }
 

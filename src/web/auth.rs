@@ -1,8 +1,9 @@
-//! Who is speaking, and what they may do.
+//! Authentication of callers, and the roles that they hold.
 //!
-//! Over TCP a caller brings a bearer token, of which only the SHA-256 is stored. On the local socket
-//! the kernel names the user, who is `admin`. Wrong tokens are counted for the whole server and
-//! slowed down: a guess must cost more than it can gain, and an address is too easily changed.
+//! Over TCP a caller sends a bearer token, of which only the SHA-256 is stored. On the local socket
+//! the kernel names the user, who is `admin`. Unknown tokens are counted for the whole server and
+//! slowed down: a guess must cost more than it can gain. A count for each address would not help,
+//! because addresses are easily changed.
 
 use std::num::NonZeroU32;
 
@@ -24,7 +25,7 @@ use crate::domain::role::Role;
 pub enum Origin {
     /// The TCP port: nothing is known of the caller.
     Network,
-    /// The local socket: the kernel's word for the user.
+    /// The local socket, whose user the kernel names.
     Local {
         /// The user's name, or `uid-N` when it has none.
         user: String,
@@ -32,7 +33,8 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The user behind a connection to the local socket, by the kernel's word.
+    /// The user of a connection to the local socket. A connection whose user the kernel does not name counts
+    /// as one from the network, so it needs a token.
     #[must_use]
     pub fn local(stream: &UnixStream) -> Self {
         match stream.peer_cred() {
@@ -54,7 +56,7 @@ pub fn user_name(uid: u32) -> String {
     named.unwrap_or_else(|| format!("uid-{uid}"))
 }
 
-/// The limiter for wrong tokens.
+/// The limiter for unknown tokens.
 #[derive(Debug)]
 pub struct Guesses(DefaultDirectRateLimiter);
 
@@ -77,7 +79,7 @@ impl Caller {
     /// Refuses unless the caller holds `needed` or a role that includes it.
     ///
     /// # Errors
-    /// 403 that names the role which would do.
+    /// 403 with the role that is needed.
     pub fn must_be(&self, needed: Role) -> Result<(), Problem> {
         if self.roles.iter().any(|role| role.includes(needed)) {
             return Ok(());
@@ -88,10 +90,10 @@ impl Caller {
         ))
     }
 
-    /// Finds out who sends a request.
+    /// Identifies the caller of a request.
     ///
     /// # Errors
-    /// 401 without a token that the server knows; 429 when too many unknown ones came.
+    /// 401 without a stored token; 429 after too many unknown ones.
     pub async fn identify(parts: &Parts, web: &Web) -> Result<Self, Problem> {
         if let Some(ConnectInfo(Origin::Local { user })) = parts.extensions.get::<ConnectInfo<Origin>>() {
             return Ok(Self { name: format!("local:{user}"), roles: vec![Role::Admin] });
@@ -120,7 +122,7 @@ impl Caller {
     }
 }
 
-/// What is stored of a token.
+/// The stored form of a token: its SHA-256 in hexadecimal.
 #[must_use]
 pub fn token_hash(token: &str) -> String {
     hex::encode(Sha256::digest(token))

@@ -24,14 +24,14 @@ each new key. JSON in camelCase, problems as RFC 9457, instants in UTC with micr
 Answers may get further members. Bearer tokens come from `keywheel token create`; the identity in approvals and \
 in the audit log is the token's name. Each operation names the role that it needs.";
 
-/// The document before any route is in it.
+/// The document without its routes.
 pub(super) fn frame() -> OpenApi {
     let roles: Vec<_> = Role::ALL.iter().map(|role| format!("`{role}`: {}", role.meaning())).collect();
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(format!("Roles: {}.", roles.join(". "))))
         .build();
-    // What no route names by itself: every operation's problems, and the data of the streams' events.
+    // No route names these schemas: the problems of every operation, and the data of the streams' events.
     let mut schemas = Vec::new();
     problem::Problem::schemas(&mut schemas);
     JournalEntry::schemas(&mut schemas);
@@ -48,7 +48,7 @@ pub(super) fn frame() -> OpenApi {
         .build()
 }
 
-/// The document as it is served. Its own route is part of it, so it is filled when all routes are there.
+/// The document as it is served. It describes its own route too, so it is filled after all routes exist.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Served(Arc<OnceLock<Bytes>>);
 
@@ -65,8 +65,9 @@ impl Served {
     }
 }
 
-/// An answer carries all of its members, null where there is no value; only a problem document leaves out
-/// those that say nothing. Requests are the schemas that refuse unknown members.
+/// Marks the members of answers as required. An answer carries all of its members, null where there is no
+/// value; only a problem document leaves out members without a value. A schema that refuses unknown members
+/// is a request.
 fn complete(schema: &mut RefOr<Schema>) {
     let RefOr::T(Schema::Object(object)) = schema else { return };
     let request =

@@ -1,8 +1,8 @@
-//! The HTTP face: API under `/api/v1`, hooks, probes, and a plain front page.
+//! The routes of the HTTP server: the API under `/api/v1`, hooks, probes, and a plain front page.
 //!
 //! Handlers translate: a request becomes an engine command or a store read, an error becomes a
-//! problem document. Nothing is decided here except who may speak. The same router serves the TCP
-//! port, where callers bring a token, and the local socket, where the kernel says who they are.
+//! problem document. Nothing is decided here except authorisation. The same router serves the TCP
+//! port, where callers send a token, and the local socket, where the kernel names the user.
 
 pub mod auth;
 pub mod hooks;
@@ -36,21 +36,21 @@ use crate::engine::Engine;
 /// The largest request body that is read.
 const BODY_LIMIT: usize = 256 * 1024;
 
-/// How long a request may take, streams aside: one call to Atlas and then some.
+/// Timeout of a request, streams aside. One call to Atlas takes less than 55 s.
 const REQUEST_LIMIT: Duration = Duration::from_secs(90);
 
-/// What every handler sees.
+/// The state that all handlers share.
 #[derive(Clone, Debug)]
 pub struct Web {
     /// The engine.
     pub engine: Engine,
-    /// Where events come in.
+    /// The hooks in force.
     pub hooks: Arc<hooks::LiveHooks>,
-    /// Slows down who guesses tokens.
+    /// Slows down the guessing of tokens.
     pub guesses: Arc<auth::Guesses>,
     /// Ends event streams at shutdown.
     pub stop: tokio_util::sync::CancellationToken,
-    /// The sweep counts as running when it finished one no longer ago than this.
+    /// The sweep counts as running while its last end is not older than this.
     pub sweep_patience: Duration,
 }
 
@@ -127,8 +127,9 @@ async fn metrics(State(web): State<Web>) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-/// Ready when the database is migrated and writable and the sweep runs. Neither is asked here, so that
-/// strangers cannot make the database work; Atlas is never asked.
+/// Ready when the database is migrated and writable and the sweep runs. A request reads the result of the
+/// last probe (`engine/ready.rs`), so that callers without a token cannot load the
+/// database. Atlas is never called.
 #[utoipa::path(
     get, path = "/readyz", tag = "probes", operation_id = "isReady",
     summary = "Whether the database is writable and the sweep runs",

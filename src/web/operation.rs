@@ -1,8 +1,8 @@
 //! One operation of the API: its route, the role it needs, and the problems it may answer.
 //!
-//! What is stated here both enforces and documents: [`needs`] puts the check of the role before the
-//! handlers and writes the role into the document, so the two cannot differ. A problem that is not listed
-//! here fails the tests, which hold every answer against the document.
+//! A role is stated once: [`needs`] puts the check of the role before the handlers and writes the role
+//! into the document, so the two cannot differ. An operation that answers a problem it does not list fails
+//! the tests, which compare every answer with the document.
 
 use std::collections::BTreeMap;
 
@@ -83,7 +83,7 @@ pub(super) fn open(
     (schemas, paths, routes)
 }
 
-/// Lets a caller through who holds `role`; handlers find it among the request's extensions.
+/// Lets callers with `role` through. Handlers find the caller among the request's extensions.
 async fn admit(
     State((web, role)): State<(Web, Role)>,
     request: Request,

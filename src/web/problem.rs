@@ -1,6 +1,6 @@
 //! Errors over HTTP: RFC 9457 problem documents with a stable [`Code`].
 //!
-//! The detail is safe to show. What went wrong inside goes to the log, once, here.
+//! The detail is safe to show. Internal errors are logged here, once.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -30,7 +30,7 @@ impl Problem {
         Self { status, body: Box::new(body) }
     }
 
-    /// A request that cannot be read. `status` is the reader's, where the code has it.
+    /// A request that cannot be read. `status` is the extractor's; it is used where the code lists it.
     pub fn malformed(status: StatusCode, detail: impl Into<String>) -> Self {
         let mut problem = Self::new(Code::Malformed, detail);
         if Code::Malformed.statuses().contains(&status.as_u16()) {
@@ -39,7 +39,7 @@ impl Problem {
         problem
     }
 
-    /// A field of the request that does not hold.
+    /// A field of the request that breaks `rule`.
     pub fn invalid(field: &str, rule: impl std::fmt::Display) -> Self {
         let mut problem = Self::new(Code::Invalid, format!("{field}: {rule}"));
         problem.body.field = Some(field.to_owned());

@@ -1,6 +1,8 @@
-//! Where the links in webhooks lead: this version has no pages, so they name the command that shows the same.
+//! The targets of the links in webhooks. This version has no pages, so each names the command that shows
+//! the same.
 //!
-//! Nothing is read and no token is asked for; the answer is the same whether or not the thing exists.
+//! Nothing is read and no token is needed: the answer is the same whether or not the rotation or project
+//! exists.
 
 use axum::Router;
 use axum::extract::{Path, State};

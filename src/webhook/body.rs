@@ -1,8 +1,7 @@
-//! What a webhook says: a CloudEvent for programs, or a message for a channel of Slack or Teams.
+//! The body of a webhook: a CloudEvent for programs, or a message for a channel of Slack or Teams.
 //!
-//! Every body stays below 20 KB, whatever the texts in it: long ones are cut, with a mark. What comes
-//! from outside is escaped for Slack, and plain text for Teams, so that no name of a project becomes
-//! a link or calls a whole channel.
+//! Every body stays below 20 KB: long texts are cut, with a mark. Text from outside is escaped for Slack
+//! and plain for Teams, so that no name of a project becomes a link or mentions a whole channel.
 
 use std::fmt::Write as _;
 
@@ -12,10 +11,10 @@ use super::event::{self, CutData, Data, Event};
 use super::note::Note;
 use crate::config::webhooks::Format;
 
-/// Bodies are shorter than this, in bytes: what Standard Webhooks ask for.
+/// Bodies are shorter than this, in bytes, as Standard Webhooks ask for.
 pub const LARGEST: usize = 20_000;
 
-/// The longest text in a body at first, in characters.
+/// The first limit of each text in a body, in characters; halved until the body fits.
 const LONGEST_TEXT: usize = 2000;
 
 /// No text is cut to fewer characters: ids, instants and names of states are shorter and stay whole.
@@ -47,14 +46,14 @@ impl Format {
         }
     }
 
-    /// Whether people read it; they prefer one list to many messages.
+    /// Whether people read it: they prefer one list to many messages.
     #[must_use]
     pub const fn is_chat(self) -> bool {
         matches!(self, Format::Slack | Format::Teams)
     }
 }
 
-/// The body of `note` for a target that wants `format`; the same for the same note, always.
+/// The body of `note` in `format`; always the same for the same note.
 #[must_use]
 pub fn body(format: Format, note: &Note<'_>) -> String {
     let make = |limit| match format {
@@ -105,7 +104,7 @@ fn slack(note: &Note<'_>, limit: usize) -> Value {
     json!({ "text": escaped(note.title, limit), "blocks": blocks, "unfurl_links": false })
 }
 
-/// The text with Slack's own three escaped, of which its links and mentions are made, and cut to at
+/// The text with `&`, `<` and `>` escaped, of which Slack's links and mentions are made, and cut to at
 /// most `limit` characters as they are sent.
 fn escaped(text: &str, limit: usize) -> String {
     let (mut escaped, mut length) = (String::new(), 0);

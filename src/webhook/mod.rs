@@ -1,9 +1,8 @@
-//! Webhooks out: what one says ([`body`]), how it proves where it comes from ([`sign`]), and how it
-//! reaches its target ([`target`]).
+//! Outgoing webhooks: the body ([`body`]), its signature ([`sign`]), and its delivery ([`target`]).
 //!
-//! A body is rendered from the notice that its outbox row holds, each time it is sent, and comes out the same.
-//! Which webhooks there are, when each is tried and what becomes of it is the engine's business;
-//! nothing here waits for another try or knows of the database.
+//! A body is rendered from the notice that its outbox row holds, each time it is sent, with the same
+//! result. Recipients, attempts and results are the engine's part; retries and the database are not
+//! handled here.
 
 pub mod body;
 mod event;

@@ -1,16 +1,16 @@
-//! The input of a body: a notice with the words of the mail about it.
+//! The input of a body: a notice with the texts of the mail about it.
 
 use crate::domain::notice::Notice;
 use crate::domain::time::Timestamp;
 
-/// A notice with the words of the mail about it.
+/// A notice with the texts of the mail about it.
 #[derive(Clone, Debug)]
 pub struct Note<'a> {
-    /// The same for each attempt.
+    /// The id of the delivery, the same for each attempt.
     pub id: &'a str,
     /// When its cause was written.
     pub at: Timestamp,
-    /// How people reach this server, without a slash at its end.
+    /// The server's public URL, without a slash at its end.
     pub server: &'a str,
     /// The notice.
     pub notice: &'a Notice,
@@ -23,7 +23,7 @@ pub struct Note<'a> {
 }
 
 impl Note<'_> {
-    /// Where a person finds it.
+    /// The page about the project or the rotation.
     pub(super) fn link(&self) -> String {
         let (server, about) = (self.server, self.notice.about());
         match (about.project, about.rotation) {

@@ -1,7 +1,7 @@
 //! Signatures as Standard Webhooks 1.0.0 has them: HMAC-SHA-256 over id, instant and body.
 //!
-//! While a secret is replaced, the new one and the previous one sign side by side, and a receiver
-//! takes whichever it knows.
+//! While a secret is replaced, the new one and the previous one both sign, and a receiver accepts the
+//! one that it has.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;

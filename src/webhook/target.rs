@@ -1,9 +1,9 @@
-//! One place that webhooks go to, and one attempt to get one there.
+//! One target of webhooks, and one attempt to deliver to it.
 //!
-//! Its URL is a secret: anyone who knows it can send in our name. It is shown as its host, and cut
-//! out of everything that comes back, because servers like to repeat what they were asked for. No
-//! redirect is followed, no proxy is used, and unless allowed only public addresses are connected to:
-//! each connection is made to an address that was looked at, so a name that changes its mind gains nothing.
+//! Its URL is a secret: anyone who has it can send in the server's name. Only its host is shown, and it
+//! is removed from every reply, because servers tend to repeat the request. No redirect is followed and
+//! no proxy is used. Unless allowed, only public addresses are connected to. Each connection uses the
+//! address that was checked, so a name that resolves differently a moment later gains nothing.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -38,10 +38,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 const READ: usize = 4096;
 const KEPT: usize = 300;
 
-/// Parts of an address that are shorter than this are words rather than secrets.
+/// Parts of a URL that are shorter than this are words rather than secrets.
 const SECRET_PART: usize = 6;
 
-/// A target that can be sent to.
+/// A target with its client and keys.
 pub struct Target {
     name: String,
     url: Url,
@@ -62,18 +62,18 @@ impl fmt::Debug for Target {
     }
 }
 
-/// What came of an attempt.
+/// The result of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetResponse {
-    /// It has it; its words.
+    /// Accepted; the reply's text.
     Taken(String),
-    /// 410: it never wants anything again; its words.
+    /// 410: the target takes no message any more; the reply's text.
     Gone(String),
-    /// It does not have it, or nobody knows.
+    /// Not delivered, or not known to be.
     Failed {
-        /// Its words, or ours.
+        /// The reply's text, or the error.
         said: String,
-        /// How long it asked to be left alone.
+        /// The delay that it requested (`Retry-After`).
         retry_after: Option<Duration>,
     },
 }
@@ -87,7 +87,7 @@ pub struct TargetError {
     fault: TargetFault,
 }
 
-/// What is wrong with a setting of a target.
+/// The fault of a setting of a target.
 #[derive(Debug, thiserror::Error)]
 enum TargetFault {
     #[error(transparent)]
@@ -120,7 +120,7 @@ impl Target {
     /// Reads the options.
     ///
     /// # Errors
-    /// A setting cannot be used.
+    /// Fails when a setting cannot be used.
     pub fn new(options: &Webhook) -> Result<Self, TargetError> {
         Self::configured(options).map_err(|fault| TargetError { name: options.name.clone(), fault })
     }
@@ -151,13 +151,13 @@ impl Target {
         })
     }
 
-    /// What it is called.
+    /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it is sent.
+    /// The format of its bodies.
     #[must_use]
     pub const fn format(&self) -> Format {
         self.format
@@ -169,7 +169,7 @@ impl Target {
         self.kinds.is_empty() || self.kinds.contains(&kind)
     }
 
-    /// Whether it said that it never wants anything again, since it was configured.
+    /// Whether it answered 410 since it was configured.
     #[must_use]
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
@@ -180,23 +180,23 @@ impl Target {
         !self.retired.swap(true, Ordering::Relaxed)
     }
 
-    /// Puts it back into service: its last word could not be written down.
+    /// Puts it back into service, for when its 410 could not be stored.
     pub fn revive(&self) {
         self.retired.store(false, Ordering::Relaxed);
     }
 
-    /// Until when it asked to be left alone, since it was configured; the past when it did not.
+    /// The end of the delay that it requested since it was configured; the past when it requested none.
     #[must_use]
     pub fn rests_until(&self) -> Timestamp {
         Timestamp::from_micros(self.rests_until.load(Ordering::Relaxed))
     }
 
-    /// It asked to be left alone until then.
+    /// Records the end of the delay that it requested.
     pub fn rest(&self, until: Timestamp) {
         self.rests_until.store(until.as_micros(), Ordering::Relaxed);
     }
 
-    /// One line about it for people, which may be shown to anybody.
+    /// One line about it for people, without a secret.
     #[must_use]
     pub fn described(&self) -> String {
         let signed = match self.keys.len() {
@@ -209,7 +209,7 @@ impl Target {
         format!("{} to {}, {signed}: {kinds}", self.format.as_str(), self.host)
     }
 
-    /// Tries once to hand `body` over under `id`, at the instant `now`.
+    /// Sends `body` once under `id`, at the instant `now`.
     pub async fn post(&self, id: &str, body: String, now: Timestamp) -> TargetResponse {
         let seconds = now.as_chrono().timestamp();
         let mut request = self
@@ -236,7 +236,7 @@ impl Target {
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok());
         let retry_after = retry_after.and_then(|text| header::retry_after(text, now));
         let mut bytes = Vec::new();
-        // What the status says holds, whatever becomes of the rest.
+        // The status decides, even when the body cannot be read.
         let _ = body::fill(&mut response, READ, &mut bytes).await;
         let words = self.cleaned(&String::from_utf8_lossy(&bytes));
         let said = format!("{} {words}", status.as_u16());
@@ -268,7 +268,7 @@ impl Target {
         }
     }
 
-    /// One line of a foreign text, without what is secret in our address.
+    /// One line of a foreign text, without the secret parts of the target's URL.
     pub(super) fn cleaned(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for part in &self.secret_parts {
@@ -283,8 +283,8 @@ impl Target {
     }
 }
 
-/// Everything in an address beyond its host, as servers repeat it: whole, in parts, decoded.
-/// The longest comes first, so that no part hides a whole.
+/// Everything in a URL beyond its host, in the forms in which servers repeat it: whole, in parts,
+/// decoded. The longest comes first, so that no part hides a whole.
 fn secret_parts(url: &Url, token: Option<&Secret>) -> Vec<String> {
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let path = url.path().trim_matches('/');
@@ -303,7 +303,7 @@ fn secret_parts(url: &Url, token: Option<&Secret>) -> Vec<String> {
 }
 
 fn connections(options: &Webhook, url: &Url) -> Result<reqwest::Client, TargetFault> {
-    // Behind a proxy, the address that is called would not be known here.
+    // Behind a proxy, the called address could not be checked.
     let mut builder = client::builder(Some(url), CONNECT).no_proxy().no_gzip().timeout(LIMIT);
     if !options.allow_private {
         builder = builder.dns_resolver(Arc::new(Public));

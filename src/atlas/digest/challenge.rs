@@ -1,15 +1,14 @@
-//! Reads what a server says in `WWW-Authenticate` and `Authentication-Info` (RFC 9110, RFC 7616).
+//! The parser of `WWW-Authenticate` and `Authentication-Info` (RFC 9110, RFC 7616).
 //!
 //! Several challenges, of several schemes, may share one header line or have a line each; those of
-//! other schemes are only named. Of the Digest challenges the strongest that is understood counts:
-//! SHA-256 before MD5, and at equal strength the one that was offered first. Parameters that nobody
-//! here knows are passed over; a known one that is there twice, or not readable, makes its
-//! challenge unusable, and the reason is kept for the person who has to find the proxy that wrote
-//! it. Nothing here sees a key.
+//! other schemes are only named. Of the supported Digest challenges the strongest counts: SHA-256
+//! before MD5, and at equal strength the one that was offered first. Unknown parameters are skipped. A
+//! known parameter that is repeated or unreadable makes its challenge unusable. The reason is kept, so
+//! that an operator can find the proxy that wrote the header. Nothing here has access to a key.
 
 use super::Algorithm;
 
-/// How much of a foreign word is repeated in a message, in characters.
+/// The longest foreign word that is quoted in a message, in characters.
 const WORD_CAP: usize = 40;
 
 /// A Digest challenge that can be answered.
@@ -23,11 +22,11 @@ pub(super) struct Challenge {
     pub(super) names_algorithm: bool,
     /// `qop=auth`, or the older form of RFC 2069 without any `qop`.
     pub(super) has_qop: bool,
-    /// The server's word that only the nonce was wrong.
+    /// The server's `stale`: only the nonce was wrong.
     pub(super) stale: bool,
 }
 
-/// Why a challenge cannot be answered. The text goes on after "Atlas answered 401".
+/// Why a challenge cannot be answered. The text continues "Atlas answered 401".
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::atlas) enum Unanswerable {
     #[error("without a challenge")]
@@ -42,7 +41,7 @@ pub(in crate::atlas) enum Unanswerable {
     NoRandom,
 }
 
-/// What is wrong with a Digest challenge.
+/// The fault of a Digest challenge.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::atlas) enum Unusable {
     #[error("it has no {0}")]
@@ -61,7 +60,7 @@ pub(in crate::atlas) enum Unusable {
     NoQop(&'static str),
 }
 
-/// What is wrong with the value of a parameter.
+/// The fault of a parameter's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::atlas) enum BadValue {
     #[error("is neither a word nor a quoted text")]
@@ -75,7 +74,7 @@ pub(in crate::atlas) enum BadValue {
 /// The challenge to answer among the lines of `WWW-Authenticate`.
 ///
 /// # Errors
-/// None can be answered.
+/// Fails when none can be answered.
 pub(super) fn choose(lines: &[String]) -> Result<Challenge, Unanswerable> {
     let offers: Vec<Offer> = lines.iter().flat_map(|line| offers(line)).collect();
     let mut best: Option<Challenge> = None;
@@ -109,7 +108,7 @@ pub(super) fn next_nonce(line: &str) -> Option<String> {
     })
 }
 
-/// One challenge of any scheme, not yet understood.
+/// One challenge of any scheme, not yet parsed.
 struct Offer<'a> {
     scheme: &'a str,
     parameters: Vec<(&'a str, &'a str)>,
@@ -169,13 +168,14 @@ fn offers(line: &str) -> Vec<Offer<'_>> {
     let mut offers: Vec<Offer> = Vec::new();
     for element in elements(line) {
         let found = parameter(element);
-        // A comma separates parameters and challenges alike: what is no parameter begins a challenge.
+        // A comma separates parameters and challenges alike: an element that is no parameter begins a
+        // challenge.
         match (found, offers.last_mut()) {
             (Some(found), Some(offer)) => offer.parameters.push(found),
             (Some(_), None) => {}
             (None, _) => {
                 let (scheme, rest) = element.split_at(token_length(element));
-                // Whatever else follows a scheme is a token of that scheme, which nobody here needs.
+                // Any other text after a scheme is a token of that scheme, which is not needed here.
                 let parameters = parameter(rest.trim_start()).into_iter().collect();
                 offers.push(Offer { scheme, parameters });
             }
@@ -185,7 +185,7 @@ fn offers(line: &str) -> Vec<Offer<'_>> {
     offers
 }
 
-/// The parts of a line between the commas that stand outside of quotes.
+/// The parts of a line between the commas outside of quotes.
 fn elements(line: &str) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     line.split(move |c: char| {
@@ -205,11 +205,11 @@ fn elements(line: &str) -> impl Iterator<Item = &str> {
     .filter(|element| !element.is_empty())
 }
 
-/// `name = value`, with the value as it stands there.
+/// `name = value`, with the value unchanged.
 fn parameter(element: &str) -> Option<(&str, &str)> {
     let (name, rest) = element.split_at(token_length(element));
     let value = rest.trim_start().strip_prefix('=')?.trim_start();
-    // "abc=" and "abc==" are padded tokens of a scheme.
+    // `abc=` and `abc==` are padded tokens of a scheme.
     (!name.is_empty() && !value.is_empty() && !value.starts_with('=')).then_some((name, value))
 }
 
@@ -218,7 +218,7 @@ fn token_length(text: &str) -> usize {
     text.bytes().take_while(|b| is_token(*b)).count()
 }
 
-/// The text that a value means: a token, or a quoted text without its quotes and escapes.
+/// The text of a value: a token, or a quoted text without its quotes and escapes.
 fn unquote(value: &str) -> Result<String, BadValue> {
     let Some(rest) = value.strip_prefix('"') else {
         let is_token = !value.is_empty() && token_length(value) == value.len();
@@ -338,7 +338,7 @@ mod tests {
         }
     }
 
-    /// Texts made of what challenges are made of, so that every branch is reached.
+    /// Texts made of the parts of challenges, so that every branch is reached.
     fn near_challenges() -> impl Strategy<Value = String> {
         let piece = prop::sample::select(vec![
             "Digest",

@@ -1,15 +1,15 @@
 //! HTTP Digest login with an API key (RFC 7616, and RFC 2069 where a server offers no `qop`).
 //!
-//! A server says a nonce with a 401; the answer proves the private key without sending it. A nonce
-//! that has served goes on serving: the next request carries it unasked, with the next count, so
-//! that most calls take one round trip. A nonce that came with a 401 first belongs to the call
-//! which got it alone and is shared once it was accepted, because a server may refuse counts that
-//! arrive out of order. No count is ever used twice with one nonce, wherever the nonce came from.
+//! A server names a nonce with a 401; the response proves possession of the private key without sending
+//! it. An accepted nonce is reused: the next request carries it at once, with the next count, so that most
+//! calls take one round trip. A nonce from a 401 first belongs only to the call that got it, and is shared
+//! once it was accepted, because a server may refuse counts that arrive out of order. No count is ever
+//! used twice with one nonce, also when the nonce is offered again.
 //!
-//! Understood are MD5 and SHA-256, each also as `-sess`, with `qop=auth`. Not done here: sending,
-//! and deciding how often (`auth` does), `auth-int`, `userhash`, and checking the server's
-//! `rspauth`: TLS has proven who the server is. Neither the private key nor a hash of it is kept
-//! beyond a call, and nothing here can print one.
+//! Supported are MD5 and SHA-256, each also as `-sess`, with `qop=auth`. `auth-int` and `userhash` are not
+//! supported. The server's `rspauth` is not checked, because TLS has authenticated the server. `auth` does
+//! the sending and decides how often. Neither the private key nor a hash of it is kept beyond a call, and
+//! no type here can print one.
 
 mod challenge;
 
@@ -29,11 +29,11 @@ use crate::secret::Secret;
 use challenge::Challenge;
 pub(super) use challenge::Unanswerable;
 
-/// How many nonces to remember the counts of: more than a server can have on offer to the calls
-/// that are under way at the same time.
+/// The number of nonces whose counts are kept: more than a server can offer to the calls that are under
+/// way at the same time.
 const REMEMBERED: usize = 256;
 
-/// How a challenge wants its hashes made.
+/// The hash algorithm of a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Algorithm {
     hash: Hash,
@@ -48,7 +48,7 @@ enum Hash {
 }
 
 impl Algorithm {
-    /// What a challenge means that names none.
+    /// The default of a challenge that names none.
     const MD5: Self = Self { hash: Hash::Md5, session: false };
     const KNOWN: [Self; 4] = [
         Self::MD5,
@@ -86,7 +86,7 @@ impl Algorithm {
     }
 }
 
-/// One nonce and how often it was used.
+/// One nonce and its count of uses.
 pub(super) struct Session {
     challenge: Challenge,
     /// One per nonce, so that both readings of `-sess` (hash once, hash each time) agree.
@@ -99,7 +99,7 @@ impl Session {
         Self { challenge, cnonce, used: AtomicU64::new(0) }
     }
 
-    /// Whether a server that offers `other` has the same nonce in mind.
+    /// Whether `other` offers the same nonce.
     fn is(&self, other: &Challenge) -> bool {
         self.challenge.nonce == other.nonce
             && self.challenge.realm == other.realm
@@ -108,10 +108,10 @@ impl Session {
     }
 }
 
-/// A challenge to a request, and whether it is worth an answer.
+/// The challenge of a 401.
 pub(super) struct Challenged {
     pub(super) session: Arc<Session>,
-    /// Whether it says only that the nonce of before was wrong.
+    /// Whether only the previous nonce was wrong.
     pub(super) stale: bool,
 }
 
@@ -124,9 +124,9 @@ pub(super) struct ApiKey {
 
 #[derive(Default)]
 struct Nonces {
-    /// The one to use unasked: the last that was accepted.
+    /// The nonce of the next request: the last that was accepted.
     current: Option<Arc<Session>>,
-    /// Every nonce lately heard of, the newest last: one that is offered again goes on counting.
+    /// The recent nonces, the newest last: the count of a nonce that is offered again continues.
     known: VecDeque<Arc<Session>>,
 }
 
@@ -139,7 +139,7 @@ impl ApiKey {
         &self.public_key
     }
 
-    /// The nonce to use without being asked.
+    /// The nonce for a request without a challenge.
     pub(super) fn current(&self) -> Option<Arc<Session>> {
         self.lock().current.clone()
     }
@@ -147,7 +147,7 @@ impl ApiKey {
     /// Reads the challenge of a 401.
     ///
     /// # Errors
-    /// It cannot be answered.
+    /// Fails when it cannot be answered.
     pub(super) fn challenged(&self, answer: &AtlasResponse) -> Result<Challenged, Unanswerable> {
         let challenge = challenge::choose(&answer.challenges)?;
         let stale = challenge.stale;
@@ -156,8 +156,8 @@ impl ApiKey {
 
     /// Shares a nonce that was accepted, or the one that the server named to follow it.
     pub(super) fn accepted(&self, session: &Arc<Session>, answer: &AtlasResponse) {
-        // What the first hash of a `-sess` is made of after this is a matter of opinion: such a
-        // server says stale when it minds.
+        // The RFC leaves open which nonce the first hash of a `-sess` uses after `nextnonce`, so it is
+        // ignored there. A server that expects it answers with `stale`.
         let next = answer
             .authentication_info
             .as_deref()
@@ -168,7 +168,7 @@ impl ApiKey {
         self.lock().current = Some(next.unwrap_or_else(|| Arc::clone(session)));
     }
 
-    /// Stops sharing a nonce that was refused, unless another took its place meanwhile.
+    /// Stops sharing a nonce that was refused, unless another has replaced it meanwhile.
     pub(super) fn refused(&self, session: &Arc<Session>) {
         let mut nonces = self.lock();
         if nonces.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
@@ -176,10 +176,10 @@ impl ApiKey {
         }
     }
 
-    /// The `Authorization` of one request; every call of this uses up a count.
+    /// The `Authorization` of one request; each call uses up a count.
     ///
     /// # Errors
-    /// The public key or the challenge holds what no header may.
+    /// Fails when the public key or the challenge holds a character that no header may.
     pub(super) fn authorization(
         &self,
         session: &Session,
@@ -227,7 +227,7 @@ impl ApiKey {
         header
     }
 
-    /// The session of a nonce: the one there is, or a new one.
+    /// The session of a nonce: the known one, or a new one.
     fn session(&self, challenge: Challenge) -> Result<Arc<Session>, Unanswerable> {
         let mut nonces = self.lock();
         if let Some(known) = nonces.known.iter().find(|known| known.is(&challenge)) {
@@ -248,7 +248,7 @@ impl ApiKey {
     }
 }
 
-/// A quoted text, as headers write it.
+/// A quoted string, as in headers.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');

@@ -1,4 +1,4 @@
-//! Published vectors, what another client sends for the same challenge, and the counting.
+//! Published vectors, headers of another client for the same challenge, and the counting.
 
 use std::sync::Arc;
 

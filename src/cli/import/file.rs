@@ -1,8 +1,7 @@
-//! An inventory file, read into rows: each is what `POST /projects` takes, or says what is wrong with it.
+//! Reads an inventory file into rows: each is a body for `POST /projects`, or a refusal with its reason.
 //!
-//! What makes the whole file unusable (it is no CSV, a column has an unknown name) is an error; what
-//! is wrong in one row is that row's. What a value may be is the server's to decide, except where it
-//! could not even be sent.
+//! A fault of the whole file (no CSV, a column with an unknown name) is an error; a fault in one row
+//! refuses that row. The server validates the values, except those that could not be sent at all.
 
 use std::path::Path;
 
@@ -36,7 +35,7 @@ pub(in crate::cli) enum Format {
 pub(in crate::cli) struct Refusal {
     /// The field; empty when it is about the row as a whole.
     pub(super) field: String,
-    /// What it takes.
+    /// The values that it takes.
     pub(super) rule: String,
 }
 
@@ -63,7 +62,7 @@ pub(super) enum FileError {
     NoGroupId,
     #[error("is not JSON: {0}")]
     NotJson(#[source] serde_json::Error),
-    /// JSON that breaks a rule of ours; the parser's text names it.
+    /// JSON that breaks a rule of the inventory; the parser's text names it.
     #[error("{0}")]
     JsonRule(#[source] serde_json::Error),
     #[error("takes a list of projects: [{{\"groupId\": …}}, …]")]
@@ -74,7 +73,7 @@ pub(super) enum FileError {
     NoProject,
 }
 
-/// What a field of a row takes.
+/// The values that a field of a row takes.
 #[derive(Debug, thiserror::Error)]
 enum FieldError {
     #[error("takes mail addresses: separated by \";\", or as a list")]
@@ -92,11 +91,11 @@ pub(super) struct ImportRow {
     pub(super) number: usize,
     /// The line in the file, where the format has lines.
     pub(super) line: Option<u64>,
-    /// The project, or what is wrong.
+    /// The project, or the refusal.
     pub(super) body: Result<Map<String, Value>, Refusal>,
 }
 
-/// The format that the name of the file says.
+/// The format by the name of the file.
 pub(super) fn format_of(path: &Path) -> Option<Format> {
     match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
         "csv" => Some(Format::Csv),
@@ -181,7 +180,7 @@ fn csv_rows(text: &str) -> Result<Vec<ImportRow>, FileError> {
         let line = record.position().map(|at| line(text, at));
         let odd = record.iter().position(|cell| cell.contains(char::is_control));
         let body = if let Some(place) = odd {
-            // A quotation mark that is left open takes the lines after it into its cell.
+            // An open quotation mark pulls the following lines into its cell.
             let rule = "holds a line break or another control character: is a quotation mark (\") left open?";
             let field = header.get(place).unwrap_or_default().to_owned();
             Err(Refusal { field, rule: rule.to_owned() })
@@ -197,8 +196,8 @@ fn csv_rows(text: &str) -> Result<Vec<ImportRow>, FileError> {
     Ok(rows)
 }
 
-/// The line on which a record begins. The reader's own place lies before the rest of the last line's
-/// end and before blank lines; a line of spaces is a record of its own.
+/// The line on which a record begins. The reader's position lies before the rest of the previous line's
+/// end and before blank lines, so these are counted here. A line of spaces is a record of its own.
 fn line(text: &str, at: &csv::Position) -> u64 {
     let from = usize::try_from(at.byte()).unwrap_or(usize::MAX);
     let ends = text
@@ -210,7 +209,7 @@ fn line(text: &str, at: &csv::Position) -> u64 {
     at.line() + ends.map(|byte| u64::from(*byte == b'\n')).sum::<u64>()
 }
 
-/// The known name that looks most like `name`.
+/// A hint with the known name that is most similar to `name`.
 fn nearest(name: &str) -> String {
     let close = FIELDS
         .iter()
@@ -226,7 +225,7 @@ fn nearest(name: &str) -> String {
     }
 }
 
-/// What is sent for one project.
+/// The request body of one project.
 fn body(item: Value) -> Result<Map<String, Value>, Refusal> {
     let Value::Object(fields) = item else {
         return Err(Refusal { field: String::new(), rule: "a project is a set of named fields".to_owned() });

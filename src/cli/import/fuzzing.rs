@@ -1,10 +1,10 @@
-//! What the fuzz targets call of the import: a file's bytes, read into rows.
+//! The import for the fuzz targets: reads a file's bytes into rows.
 
 use serde_json::{Map, Value};
 
 use super::file::{Format, ImportRow, decoded, rows};
 
-/// A row's number, its line, and the project; none when something is wrong with it.
+/// A row's number, its line, and the project; `None` for a refused row.
 pub type Project = (usize, Option<u64>, Option<Map<String, Value>>);
 
 /// The text of a file, and its rows in the `format`th of the formats.

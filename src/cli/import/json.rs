@@ -1,5 +1,5 @@
-//! JSON as an inventory uses it: a field that occurs twice is refused, as in YAML, where `serde_json`
-//! would let the last one win without a word.
+//! JSON as an inventory uses it: a field that occurs twice is refused, as in YAML. `serde_json` alone
+//! would silently keep the last one.
 
 use std::fmt;
 

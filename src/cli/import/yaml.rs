@@ -1,13 +1,12 @@
 //! YAML as an inventory uses it: one list of mappings.
 //!
-//! Plain words stay the texts they are, because a group id may look like a number. Only inside a
-//! policy do numbers and truth values mean themselves. Anchors and aliases are not taken: a small
-//! file could unfold to a huge one.
+//! Plain scalars stay texts, because a group id may look like a number. Only inside a policy are numbers
+//! and booleans read as such. Anchors and aliases are refused: a small file could expand to a huge one.
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value};
 
-/// How deep lists and mappings may lie in each other.
+/// The deepest nesting of lists and mappings.
 const DEEPEST: usize = 16;
 
 /// Why a text is not an inventory in YAML.

@@ -1,9 +1,9 @@
 //! AWS KMS keys: a bare key id, a multi-Region `mrk-` id, or the ARN of either.
 //!
-//! An alias is refused: it can be pointed at another key without Atlas or anybody here noticing, so
-//! an approval would not say which key was approved. Ids and regions compare without case; an ARN
-//! is written in lower case by AWS everywhere. A key's account is never guessed: a bare id means
-//! "the account of Atlas' role", which is not known here.
+//! An alias is refused: it can be moved to another key unnoticed by Atlas and by Keywheel, so an approval
+//! would not be bound to one key. Ids and regions compare without case; an ARN is written in lower case
+//! by AWS everywhere. A key's account is never guessed: a bare id means "the account of Atlas' role",
+//! which is not known here.
 
 use super::{KeyError, Place, Provider, broken, excerpt, is_hex};
 
@@ -31,7 +31,7 @@ pub struct AwsKey {
     home: Option<Home>,
 }
 
-/// What an ARN says beyond the id.
+/// The parts of an ARN beside the id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Home {
     partition: String,
@@ -179,7 +179,7 @@ fn is_key_id(id: &str) -> bool {
     groups.len() == 5 && groups.iter().zip([8, 4, 4, 4, 12]).all(|(group, len)| is_hex(group, len))
 }
 
-/// Whether the text is an AWS key, alias or ARN by its looks, well formed or not.
+/// Whether the text resembles an AWS key, alias or ARN, well formed or not.
 pub(super) fn looks_like(text: &str) -> bool {
     text.starts_with("arn:") || text.starts_with("alias/") || is_key_id(text)
 }

@@ -1,9 +1,9 @@
 //! Azure Key Vault keys: `https://VAULT.vault.azure.net/keys/NAME/VERSION`, on every cloud's host.
 //!
-//! An identifier without a version is read and marked; whether one may be used is policy and is
-//! decided elsewhere. Vault, name and version compare without case, as Azure treats them; a trailing
-//! slash and an explicit port 443 mean nothing. Managed HSM is refused: Atlas is configured with
-//! the name of a Key Vault and nothing is known of its taking anything else.
+//! An identifier without a version is read and marked; whether one may be used is policy and is decided
+//! elsewhere. Vault, name and version compare without case, as Azure treats them; a trailing slash and an
+//! explicit port 443 mean nothing. Managed HSM is refused: Atlas' configuration names a Key Vault, and it
+//! is not known to take anything else.
 
 use super::{KeyError, Place, Provider, broken, excerpt, is_hex};
 
@@ -54,7 +54,7 @@ impl AzureKey {
         &self.vault
     }
 
-    /// Where the vault's cloud has its vaults, such as `vault.azure.net`.
+    /// The domain of the vaults in this vault's cloud, such as `vault.azure.net`.
     #[must_use]
     pub fn cloud(&self) -> &str {
         self.host.trim_start_matches('.')
@@ -148,7 +148,7 @@ fn parse_path(text: &str, path: &str) -> Result<(String, Option<String>), KeyErr
     Ok((name.to_owned(), version.map(str::to_ascii_lowercase)))
 }
 
-/// Whether the text is an Azure key by its looks, well formed or not.
+/// Whether the text resembles an Azure key, well formed or not.
 pub(super) fn looks_like(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     lower.starts_with("http")

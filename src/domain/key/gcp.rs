@@ -1,8 +1,8 @@
 //! Google Cloud KMS keys: the full path of one key version.
 //!
-//! Atlas holds a version and does not follow a key's primary version, so a path without one is
-//! refused. Paths compare exactly; a project named once by id and once by number counts as two
-//! different projects, because nothing here can ask which number an id has.
+//! Atlas holds a version and does not follow a key's primary version, so a path without one is refused.
+//! Paths compare exactly; a project named once by id and once by number counts as two different projects,
+//! because the number of an id is not known here.
 
 use super::{KeyError, Provider, broken};
 
@@ -95,7 +95,7 @@ fn is_version(text: &str) -> bool {
     (1..=18).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0')
 }
 
-/// Whether the text is a Google key by its looks, well formed or not.
+/// Whether the text resembles a Google key, well formed or not.
 pub(super) fn looks_like(text: &str) -> bool {
     text.starts_with("projects/") || text.contains("cloudkms.googleapis.com")
 }

@@ -1,8 +1,7 @@
 //! Keys as Atlas names them, parsed once at the edge into a typed [`KeyRef`].
 //!
-//! Each provider has a file of its own for its grammar. Inside the program a key is never a bare
-//! string. Nothing here asks a key service whether a key exists; that a reference is well formed
-//! says nothing about the key behind it.
+//! Each provider has a file of its own for its grammar. Inside the program a key is never a bare string.
+//! Nothing here asks a key service: a well-formed reference may name a key that does not exist.
 
 mod aws;
 mod azure;
@@ -86,7 +85,7 @@ impl FromStr for Provider {
     }
 }
 
-/// Where Atlas' configuration block says that the project's keys live.
+/// The place of the project's keys, as Atlas' configuration block names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// AWS: the region in AWS' own spelling (`us-east-1`), when the block names one.
@@ -102,7 +101,7 @@ pub struct KeyError {
     /// The rule that is broken, as a stable word: `format`, `alias`, `provider`, `versionless`,
     /// `region`, `vault`.
     pub rule: &'static str,
-    /// What is wrong with which text, and what to give instead.
+    /// The text, its fault, and the form to give instead.
     pub message: String,
 }
 
@@ -129,7 +128,7 @@ impl KeyRef {
     /// spelling (host names and ids in lower case, no trailing slash).
     ///
     /// # Errors
-    /// Names the broken rule.
+    /// The error names the broken rule.
     pub fn parse(provider: Provider, text: &str) -> Result<Self, KeyError> {
         Self::read(provider, text).map(|key| match key {
             KeyRef::Aws(key) => KeyRef::Aws(key.canonical()),
@@ -165,15 +164,15 @@ impl KeyRef {
         }
     }
 
-    /// Reads what Atlas holds. The spelling is kept, so that putting the key back sends what Atlas
-    /// had; a text that is no key of ours is kept too.
+    /// Reads the key that Atlas holds. The spelling is kept, so that a rollback sends the text that Atlas
+    /// had. A text that no grammar matches is kept too.
     #[must_use]
     pub fn observed(provider: Provider, text: &str) -> Self {
         Self::read(provider, text)
             .unwrap_or_else(|_| KeyRef::Unrecognised { provider, text: text.to_owned() })
     }
 
-    /// Whose key it is.
+    /// The provider of the key.
     #[must_use]
     pub fn provider(&self) -> Provider {
         match self {
@@ -204,8 +203,8 @@ impl KeyRef {
         }
     }
 
-    /// Whether both are one key, whichever versions of it they name. Where an ARN lies makes no
-    /// difference: an id occurs once in the world, and replicas of a multi-Region key share their material.
+    /// Whether both are versions of one key. Region and account of an ARN make no difference: an id
+    /// occurs once in the world, and replicas of a multi-Region key share their material.
     #[must_use]
     pub fn shares_key(&self, other: &KeyRef) -> bool {
         match (self, other) {
@@ -218,7 +217,7 @@ impl KeyRef {
         }
     }
 
-    /// What every spelling of every version of this key contains, in lower case.
+    /// A part of every spelling of every version of this key, in lower case.
     #[must_use]
     pub fn stem(&self) -> String {
         match self {
@@ -241,7 +240,8 @@ impl KeyRef {
         }
     }
 
-    /// What a person types to approve: the last six characters, for GCP key name and version.
+    /// The text that a person types to approve: the last six characters; for GCP, the key's name and
+    /// version.
     #[must_use]
     pub fn tail(&self) -> String {
         match self {
@@ -277,7 +277,7 @@ fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// What a message shows of a text that somebody sent: enough to recognise it.
+/// The start of a text from outside that a message shows: enough to recognise it.
 fn excerpt(text: &str) -> String {
     let mut start: String = text.chars().take(160).collect();
     if start.len() < text.len() {

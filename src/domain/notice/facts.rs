@@ -1,8 +1,8 @@
-//! What each kind of notice states: one struct for each shape, with the member names of stored rows.
+//! The facts of each kind of notice: one struct for each shape, with the member names of stored rows.
 //!
 //! Stored models and the `data` of webhooks have these members; a name is never changed and a member is
-//! never taken away. Every member without `Option` is in each row that was ever stored. What a receiver
-//! reads of a member stands in its comment here: `docs/events.schema.json` is generated from them.
+//! never taken away. Every member without `Option` is in each row that was ever stored. Receivers read
+//! the comments of the members: `docs/events.schema.json` is generated from them.
 
 use std::fmt;
 

@@ -4,7 +4,7 @@ use crate::domain::named::named;
 
 named! {
     /// The kinds of notice. A kind names the notice in the outbox and, as `io.keywheel.KIND.v1`, in
-    /// webhooks; it is never renamed, for receivers know it.
+    /// webhooks; it is never renamed, because receivers depend on it.
     Kind, "kind of notice" {
         /// A rotation was proposed and waits for approvals.
         ApprovalRequested = "approval_requested",
@@ -105,7 +105,7 @@ impl Kind {
         format!("io.keywheel.{self}.v1")
     }
 
-    /// The kinds that a webhook target can ask for. A digest is not among them: a channel that asks for
+    /// The kinds that a webhook target can subscribe to. A digest is not among them: a channel with
     /// reminders gets several as one list.
     pub fn choices() -> impl Iterator<Item = Kind> {
         Kind::ALL.iter().copied().filter(|kind| *kind != Kind::ReminderDigest)

@@ -1,4 +1,4 @@
-//! Notices: the types of everything that people and other systems are told.
+//! Notices: the types of all messages to people and to other systems.
 //!
 //! A [`Notice`] is written to the outbox in the transaction of its cause, once for each recipient, and is
 //! rendered when it is sent: a mail by `mail/letter.rs`, a webhook by `webhook/body.rs`. Both match on
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use super::ids::{GroupId, RotationId};
 use super::rotation::state::State;
 
-/// A notice with all that it states.
+/// A notice with its facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the kinds say what the variants are")]
 pub enum Notice {
@@ -154,7 +154,7 @@ impl Notice {
         }
     }
 
-    /// What the notice states, as JSON.
+    /// The notice's facts, as JSON.
     #[must_use]
     pub fn facts(&self) -> Value {
         match self {
@@ -221,7 +221,7 @@ fn read_checked(model: &Value) -> Result<CheckedRotation, BadMember> {
     read(model)
 }
 
-/// A model that names a rotation states one.
+/// A model with a `rotationId` holds the facts of a rotation.
 fn read_invalid(model: &Value) -> Result<CurrentKeyInvalid, BadMember> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -237,9 +237,9 @@ fn read_invalid(model: &Value) -> Result<CurrentKeyInvalid, BadMember> {
 /// A member that is missing or has another type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadMember {
-    /// Where it is in the model; none when the model is no object at all, or lacks it at the top.
+    /// Its path in the model; `None` when the model is not an object, or lacks the member at the top.
     pub path: Option<String>,
-    /// What is wrong with it.
+    /// Its fault.
     pub why: String,
 }
 
@@ -255,7 +255,7 @@ impl std::fmt::Display for BadMember {
 /// A notice that a stored model does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableNotice {
-    /// The kind is not among ours: a newer version wrote the row.
+    /// This version has no such kind: a newer version wrote the row.
     #[error("{0:?} is no kind of notice of this version; run the version that wrote the message")]
     UnknownKind(String),
     /// A member is missing or has another type.
@@ -263,7 +263,7 @@ pub enum UnreadableNotice {
     BadModel {
         /// The row's kind.
         kind: Kind,
-        /// The member and what is wrong with it.
+        /// The member and its fault.
         why: BadMember,
     },
 }
@@ -301,7 +301,7 @@ impl Content {
     /// Reads the model of a row of this kind.
     ///
     /// # Errors
-    /// Names the kind or the member that cannot be read.
+    /// The error names the kind or the member that cannot be read.
     pub fn read(kind: &str, model: &Value) -> Result<Self, UnreadableNotice> {
         #[derive(Deserialize)]
         struct Sender {

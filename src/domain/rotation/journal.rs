@@ -1,4 +1,4 @@
-//! The kinds of journal rows, under the names that stored rows bear.
+//! The kinds of journal rows and their stored names.
 
 use crate::domain::named::named;
 
@@ -11,13 +11,13 @@ named! {
         Look = "look",
         /// Atlas could not be observed.
         Blind = "blind",
-        /// A PATCH came to its end.
+        /// A PATCH ended, with a reply or without one.
         Reply = "reply",
         /// A person decided.
         Command = "command",
         /// A PATCH leaves once this row is committed.
         Patch = "patch",
-        /// Atlas' events show a change by somebody else that the rotation has replaced.
+        /// Atlas' events show a change by another actor that the rotation has replaced.
         Overwrote = "overwrote",
     }
 }

@@ -1,8 +1,8 @@
-//! The rotation: its states, what can happen to it, and the one function that decides.
+//! The rotation: its states, its outcomes, and the one function that decides.
 //!
-//! [`state`] is what a rotation is (what it remembers of each phase is in `progress`, how that is
-//! stored in `stored`), [`journal`] names the kinds of its journal rows, [`outcome`] what the world
-//! answers, [`machine`] the decision, [`retry`] the waits between attempts.
+//! [`state`] holds the rotation, `progress` its fields by phase, and `stored` its stored form.
+//! [`journal`] names the kinds of journal rows. [`outcome`] holds observations, failures, replies and
+//! commands. [`machine`] decides, and [`retry`] computes the waits between attempts.
 
 pub mod journal;
 pub mod machine;

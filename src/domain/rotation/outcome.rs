@@ -1,6 +1,6 @@
-//! What the world answers: observations, failures and replies, as the machine reads them.
+//! The outcomes that the machine reads: observations, failures, replies and commands.
 //!
-//! An outcome is a fact with the time it was learnt. "No answer" is an outcome like any other.
+//! A missing reply is an outcome like any other.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::domain::named::named;
 use crate::domain::preflight::Check;
 use crate::domain::time::{Span, Timestamp};
 
-/// One GET of the Atlas encryption configuration, reduced to what rotations need.
+/// One GET of the Atlas encryption configuration, reduced to the parts that rotations need.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     /// When the reply arrived, by our clock.
@@ -20,13 +20,13 @@ pub struct Observation {
     pub provider: Option<Provider>,
     /// The key that provider's block holds.
     pub key: Option<KeyRef>,
-    /// Atlas' `valid`; `None` when it is absent, which is not true.
+    /// Atlas' `valid`; `None` when it is absent, which does not count as true.
     pub valid: Option<bool>,
-    /// Whether the block asks for private networking, where `valid` may lag behind the truth.
+    /// Whether the block sets private networking, with which `valid` may be ahead of the nodes' reports.
     pub private_networking: bool,
     /// Region or vault of the block.
     pub place: Place,
-    /// SHA-256 of the provider block without key and `valid`: tells whether it changed.
+    /// SHA-256 of the provider block without key and `valid`: shows whether the block changed.
     pub block_hash: String,
     /// Our clock minus Atlas' `Date`, in milliseconds, when the header was there.
     pub skew_ms: Option<i64>,
@@ -48,11 +48,11 @@ pub enum Class {
     Auth,
     /// The project or the API version is gone (404, 410).
     Gone,
-    /// No one can say whether it was carried out.
+    /// It is unknown whether Atlas carried the request out.
     Unknown,
 }
 
-/// A failed call, with Atlas' own words.
+/// A failed call, with Atlas' error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// How to treat it.
@@ -61,21 +61,21 @@ pub struct Failure {
     pub status: Option<u16>,
     /// Atlas' `errorCode`, verbatim.
     pub code: Option<String>,
-    /// Atlas' `detail`, verbatim; or what happened to the call. Never holds a secret.
+    /// Atlas' `detail`, verbatim; or the failure of the call. Never holds a secret.
     pub detail: String,
-    /// What `Retry-After` asked for.
+    /// The wait in `Retry-After`.
     pub retry_after: Option<Span>,
 }
 
 impl Failure {
-    /// Whether Atlas asked not to be asked again for a while.
+    /// Whether Atlas requested a pause before the next call.
     #[must_use]
     pub fn asks_to_wait(&self) -> bool {
         self.retry_after.is_some() || self.status == Some(429)
     }
 }
 
-/// In Atlas' own words.
+/// Atlas' code and detail.
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.code {
@@ -85,7 +85,7 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// What a PATCH came to, as far as its sender can know.
+/// The end of a PATCH, as far as its sender can tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PatchReply {
@@ -93,7 +93,7 @@ pub enum PatchReply {
     Accepted,
     /// Anything that leaves open whether Atlas applied it: no reply, 5xx, 409, an unreadable reply.
     Unknown(Failure),
-    /// Atlas said no, definitely, and for a reason that will not pass.
+    /// Atlas refused it for a reason that will not pass; it was certainly not applied.
     Refused(Failure),
     /// Atlas did not process it (429, 405): nothing was applied, try again.
     NotTaken(Failure),
@@ -104,7 +104,7 @@ pub enum PatchReply {
 }
 
 named! {
-    /// The endpoints of Atlas that share a rate limit. What Atlas refuses for one set says nothing about another.
+    /// The endpoints of Atlas that share a rate limit. A refusal for one set does not hold for another.
     EndpointSet, "endpoint set" {
         /// The encryption configuration: observations and PATCHes.
         Encryption = "encryption",
@@ -137,26 +137,26 @@ pub struct Cluster {
     pub paused: bool,
 }
 
-/// A successful observation, and what else was asked for.
+/// A successful observation, with the extras that were requested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
     /// The encryption configuration.
     pub seen: Observation,
-    /// Whether `ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_DENIED` is open; `None` when not asked or
-    /// not answered.
+    /// Whether `ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_DENIED` is open; `None` when not requested or not
+    /// answered.
     pub network_denied: Option<bool>,
-    /// The clusters that use customer-managed keys of this provider; `None` when not asked or not
+    /// The clusters that use customer-managed keys of this provider; `None` when not requested or not
     /// answered.
     pub clusters: Option<Vec<Cluster>>,
-    /// The pre-flight checklist; `None` when not asked.
+    /// The pre-flight checklist; `None` when not requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checks: Option<Vec<Check>>,
-    /// What Atlas was asked for beside the configuration and did not answer, in its words.
+    /// The requests beside the configuration that failed, with Atlas' errors.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unanswered: BTreeMap<EndpointSet, Failure>,
 }
 
-/// What an observation must bring beside the configuration.
+/// The data that an observation must include beside the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extras {
     /// The project's open alerts.
@@ -167,31 +167,31 @@ pub struct Extras {
     pub preflight: bool,
 }
 
-/// What people say.
+/// A command of a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    /// A yes was recorded; this many stand now.
+    /// An approval was recorded; this many stand now.
     Approve {
-        /// Distinct approvers whose yes stands.
+        /// Distinct approvers whose approval stands.
         given: u32,
     },
-    /// An approver's yes was taken back; this many stand now.
+    /// An approver withdrew an approval; this many stand now.
     Withdraw {
-        /// Distinct approvers whose yes stands.
+        /// Distinct approvers whose approval stands.
         given: u32,
     },
-    /// An approver said no.
+    /// An approver rejected the rotation.
     Reject,
-    /// Called off.
+    /// Cancel the rotation.
     Cancel,
     /// Go on from `needs_operator`.
     Resume,
     /// Put the old key back.
     Rollback,
-    /// Take the new key as it is.
+    /// Accept the new key without verification.
     Accept,
-    /// End it and leave the key as it is.
+    /// End the rotation and leave the key as it is.
     Close,
 }
 
@@ -200,13 +200,13 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Atlas was read.
+    /// Atlas was observed.
     Looked(Look),
-    /// Atlas could not be read.
+    /// Atlas could not be observed.
     Blind(Failure),
-    /// A PATCH came to an end.
+    /// A PATCH ended.
     Replied(PatchReply),
-    /// A person spoke.
+    /// A person gave a command.
     Said(Command),
 }
 

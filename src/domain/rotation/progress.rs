@@ -1,7 +1,7 @@
-//! What a rotation remembers of each of its phases: one struct for each thing that is remembered.
+//! The fields of a rotation by phase: one struct for each group.
 //!
-//! Each field is set by the phase that its comment names and read by the decisions of
-//! [`machine`](super::machine). Nothing here decides anything.
+//! The phases set the fields, and the decisions of [`machine`](super::machine) read them. Nothing here
+//! decides.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::domain::time::Timestamp;
 /// The provider's block of Atlas' configuration, as it was at the proposal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Where it says keys live; completes bare AWS ids when keys are compared.
+    /// The region or vault of the keys; completes bare AWS ids in comparisons.
     pub place: Place,
     /// Its hash without key and `valid`, for `patch_body = "whole-block"`.
     pub hash: String,
@@ -25,19 +25,19 @@ pub struct Block {
 pub struct Quorum {
     /// Distinct approvers needed.
     pub required: u32,
-    /// Distinct approvers whose yes stands.
+    /// Distinct approvers whose approval stands.
     pub given: u32,
 }
 
 impl Quorum {
-    /// Whether enough people agreed.
+    /// Whether enough approvers agreed.
     #[must_use]
     pub const fn is_met(self) -> bool {
         self.given >= self.required
     }
 }
 
-/// What people allow.
+/// The permission for the PATCH: the votes and the expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permission {
     /// Votes.
@@ -48,18 +48,18 @@ pub struct Permission {
     pub expires_at: Timestamp,
 }
 
-/// What Atlas answered last, and when it may be asked again.
+/// The last observation and failure, and the pause that Atlas requested.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observing {
     /// The last observation.
     pub last: Option<Observation>,
-    /// The pre-flight checklist as it was last gone through.
+    /// The latest pre-flight checklist.
     pub checks: Vec<Check>,
     /// Observations that failed in a row, for the backoff.
     pub failures: u32,
-    /// Atlas asked not to be called before this instant.
+    /// Atlas requested no call before this instant.
     pub not_before: Option<Timestamp>,
-    /// The failure that Atlas answered last to any call, verbatim.
+    /// The last failure of any call, verbatim.
     pub failure: Option<Failure>,
 }
 
@@ -84,7 +84,7 @@ pub struct Attempt {
     pub sent_at: Timestamp,
     /// When the request's own time limit ends.
     pub deadline: Timestamp,
-    /// What came back. `None` while in flight, and after a crash: then it is unknown.
+    /// The reply. `None` while in flight, and after a crash: then the outcome is unknown.
     pub reply: Option<PatchReply>,
     /// Its sender ended before it could record a reply, so the request may outlive it.
     pub interrupted: bool,
@@ -120,7 +120,7 @@ pub struct Readings {
     pub since: Option<Timestamp>,
     /// Consecutive true readings.
     pub trues: u32,
-    /// Since when readings have been false without a true one between.
+    /// The first false reading since the last true one.
     pub false_since: Option<Timestamp>,
     /// How often `valid` fell from true to false.
     pub flaps: u32,
@@ -132,7 +132,7 @@ pub struct Readings {
     pub valid_at: Option<Timestamp>,
 }
 
-/// What was seen of one cluster since Atlas showed the new key.
+/// The observed progress of one cluster since Atlas showed the new key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterProgress {
     /// The cluster's name.
@@ -141,7 +141,8 @@ pub struct ClusterProgress {
     pub seen_updating: bool,
     /// Consecutive observations that showed it IDLE.
     pub idle: u32,
-    /// Why it is not waited for (paused, creating, repairing), when it is not.
+    /// Why the roll-out does not wait for it (paused, creating, repairing, deleting); `None` when it
+    /// waits.
     pub exception: Option<String>,
 }
 
@@ -166,7 +167,7 @@ pub struct RollOut {
     pub clusters: Vec<ClusterProgress>,
     /// How it ended.
     pub deployed: Option<Deployed>,
-    /// When it was found over.
+    /// When its end was found.
     pub deployed_at: Option<Timestamp>,
 }
 
@@ -178,26 +179,26 @@ pub struct Rollback {
     pub old_key_was_valid: bool,
     /// When `rolling_back` began.
     pub since: Option<Timestamp>,
-    /// An operator asked for it: it goes on although the new key may be valid.
+    /// An operator ordered it: it goes on although the new key may be valid.
     pub ordered: bool,
     /// The one return from `rolling_back` to `verifying` was used.
     pub returned: bool,
-    /// The one way by itself out of a refused rollback was used.
+    /// The one automatic return from a refused rollback was used.
     pub healed: bool,
 }
 
-/// What an operator was asked, and answered.
+/// The pages to operators, and their answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Operator {
     /// When the last page was sent.
     pub paged_at: Option<Timestamp>,
     /// Pages sent for the present cause.
     pub pages: u32,
-    /// An operator asked to go on: the next observation decides where.
+    /// An operator gave `resume`: the next observation decides the next state.
     pub resuming: bool,
 }
 
-/// The end, and what is observed after it.
+/// The end, and the observations after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ending {
     /// When the rotation became final.

@@ -1,7 +1,7 @@
 //! The waits between attempts: doubling, bounded, and spread by a fixed jitter.
 //!
-//! The jitter is drawn from the rotation's salt and the attempt's number, not from a random source,
-//! so that the machine stays a pure function and a journal replays to the same instants.
+//! The jitter is drawn from the rotation's salt and the attempt's number, not from a random source. So
+//! the machine stays a pure function, and a journal replays to the same instants.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ pub fn backoff(n: u32, pace: &Pace, salt: u64) -> Duration {
     doubled(pace.backoff_min.get(), n, pace.backoff_max.get(), salt)
 }
 
-/// The wait before Atlas may be asked again after `failure`: what `Retry-After` asked for, never
-/// less; without it and for a rate limit 10 s growing; otherwise the plain backoff.
+/// The wait before the next call to Atlas after `failure`: at least `Retry-After`. Without it, a rate
+/// limit waits 10 s at first and doubles; any other failure waits the plain backoff.
 #[must_use]
 pub fn wait_after(failure: &Failure, n: u32, pace: &Pace, salt: u64) -> Duration {
     match (failure.retry_after, failure.status) {

@@ -1,7 +1,7 @@
-//! What a rotation is at one instant: its state, its cause, and what is remembered of each phase,
-//! as [`next`](super::machine::next) reads and writes it.
+//! A rotation at one instant: its state, its cause, and its fields of each phase, as
+//! [`next`](super::machine::next) reads and writes them.
 //!
-//! The whole of [`Rotation`] is stored with every step. Nothing here decides anything.
+//! The whole of [`Rotation`] is stored with every step. Nothing here decides.
 
 use sha2::{Digest, Sha256};
 
@@ -56,7 +56,7 @@ named! {
 }
 
 impl State {
-    /// Whether nothing but observing happens from here.
+    /// Whether the rotation has ended; only observations follow.
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(
@@ -111,11 +111,11 @@ named! {
 }
 
 named! {
-    /// Why an open rotation does not go on by itself right now. It ends by itself.
+    /// The reason that delays an open rotation for now. It passes by itself.
     Hold, "hold" {
         /// Atlas cannot use the project's current key and would refuse any change.
         CurrentKeyInvalid = "current_key_invalid",
-        /// Atlas does not say whether the current key is valid.
+        /// Atlas does not report whether the current key is valid.
         CurrentKeyUnknown = "current_key_unknown",
         /// No window is open.
         Window = "window",
@@ -123,7 +123,7 @@ named! {
         ClockSkew = "clock_skew",
         /// A cluster is being repaired.
         ClusterRepairing = "cluster_repairing",
-        /// Atlas does not answer for the clusters, so that none may be assumed to be in order.
+        /// Atlas did not list the clusters, so any of them may be in repair.
         ClustersUnknown = "clusters_unknown",
         /// A line of the pre-flight checklist fails.
         Preflight = "preflight",
@@ -146,11 +146,11 @@ pub struct Rotation {
     pub id: RotationId,
     /// The Atlas project.
     pub group_id: GroupId,
-    /// Whose key service.
+    /// The cloud whose key service holds both keys.
     pub provider: Provider,
     /// The key Atlas held when the rotation was proposed.
     pub old_key: KeyRef,
-    /// The key people were asked about.
+    /// The key that approvers vote on.
     pub new_key: KeyRef,
     /// The provider's block in Atlas at the proposal.
     pub block: Block,
@@ -158,17 +158,17 @@ pub struct Rotation {
     pub rules: Rules,
     /// When it was proposed.
     pub created_at: Timestamp,
-    /// Where it is.
+    /// Its state.
     pub state: State,
-    /// Why, where the state has a reason.
+    /// The cause, for states that have one.
     pub cause: Option<Cause>,
-    /// Why it waits, where it waits for something that ends by itself.
+    /// The hold, while one delays it.
     pub hold: Option<Hold>,
     /// When the engine must observe again; `None` when it need not.
     pub wake_at: Option<Timestamp>,
-    /// What people allow, and until when.
+    /// The votes, and the expiry of the permission.
     pub permission: Permission,
-    /// What Atlas answered last, and when it may be asked again.
+    /// The last observation and failure, and the pause that Atlas requested.
     pub observing: Observing,
     /// The PATCHes sent, of either key, and the guard.
     pub patching: Patching,
@@ -178,13 +178,13 @@ pub struct Rotation {
     pub rollout: RollOut,
     /// The way back to the old key.
     pub rollback: Rollback,
-    /// What an operator was asked, and answered.
+    /// The pages to operators, and their answer.
     pub operator: Operator,
-    /// The end, and what is observed after it.
+    /// The end, and the observations after it.
     pub ending: Ending,
 }
 
-/// What a proposal fixes. The rest of a [`Rotation`] starts empty.
+/// The part of a [`Rotation`] that its proposal fixes; the rest starts empty.
 #[derive(Clone, Debug)]
 pub struct Proposal {
     /// The Atlas project.
@@ -235,7 +235,8 @@ impl Rotation {
         }
     }
 
-    /// What spreads this rotation's waits from those of others: drawn from its project and beginning.
+    /// The seed that spreads this rotation's waits from those of others: drawn from its project and its
+    /// start.
     #[must_use]
     pub fn salt(&self) -> u64 {
         let mut hasher = Sha256::new();
@@ -244,7 +245,7 @@ impl Rotation {
         hasher.finalize().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
     }
 
-    /// Proposer and time aside, the key this rotation sends for `target`.
+    /// The key that a PATCH for `target` carries.
     #[must_use]
     pub const fn key(&self, target: Target) -> &KeyRef {
         match target {

@@ -1,8 +1,8 @@
 //! The stored form of a [`Rotation`]: one flat object, its names and their order fixed.
 //!
-//! Rows and journals hold it, and a writer recognises its own commit by these very bytes, so the
-//! groups of [`Rotation`] may be cut differently while this stays. A new field goes to the end of
-//! `Stored`, with `#[serde(default)]`: rows of an older program do not have it.
+//! Rows and journals hold it, and a writer recognises its own commit by these bytes. The groups of
+//! [`Rotation`] may change; this form may not. A new field goes to the end of `Stored`, with
+//! `#[serde(default)]`: rows of an older program do not have it.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -89,7 +89,7 @@ impl<'de> Deserialize<'de> for Rotation {
     }
 }
 
-// Both ways name every field, so that neither can forget one.
+// Both directions name every field, so that none can be left out.
 
 impl From<Rotation> for Stored {
     #[expect(clippy::too_many_lines, reason = "a list of fields")]

@@ -1,4 +1,4 @@
-//! Decisions of people on a rotation: each is one transition of the machine, committed with its vote.
+//! Decisions of operators on a rotation: each is one transition of the machine, committed with its vote.
 
 use super::super::Engine;
 use super::super::step::{Said, commit};
@@ -12,7 +12,7 @@ impl Engine {
     /// Carries out `verb` on a rotation for `actor`.
     ///
     /// # Errors
-    /// An illegal verb, the proposer's own approval and a stale hash change nothing.
+    /// Fails, without a change, for an illegal verb, the proposer's own approval and a stale hash.
     pub async fn say(
         &self,
         actor: &str,
@@ -63,24 +63,24 @@ impl Engine {
     }
 }
 
-/// The verbs people have on a rotation.
+/// The verbs of operators on a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperatorVerb {
-    /// Yes.
+    /// Approves the rotation.
     Approve,
-    /// Takes back the own yes, while nothing was sent.
+    /// Withdraws the own approval, before the first PATCH.
     Withdraw,
-    /// No.
+    /// Rejects the proposal.
     Reject,
-    /// Call it off.
+    /// Cancels the rotation.
     Cancel,
-    /// Go on.
+    /// Resumes the rotation.
     Resume,
-    /// Put the old key back.
+    /// Puts the old key back.
     Rollback,
-    /// Take the new key without our proof.
+    /// Accepts the new key without our verification.
     Accept,
-    /// End it as it is.
+    /// Ends the rotation with the key that Atlas holds.
     Close,
 }
 

@@ -1,7 +1,7 @@
-//! Commands of people: projects, votes, and decisions where a rotation stopped.
+//! Commands of operators: projects, votes, and decisions where a rotation stopped.
 //!
-//! Every command is checked against a fresh read of its subject and written by compare-and-swap; when
-//! somebody else wrote first, the command is decided again on the new row. Roles are the API's business.
+//! Every command is checked against a fresh read of its subject and written by compare-and-swap. When
+//! another writer was first, the command is decided again on the new row. The API checks roles.
 
 mod decisions;
 mod projects;
@@ -18,7 +18,7 @@ use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::rotation::state::State;
 use crate::store::{RotationRow, StoreError};
 
-/// How often a command is decided again when somebody else wrote first.
+/// How often a command is decided when another writer was first.
 const TRIES: usize = 8;
 
 /// Why a command was not carried out.
@@ -41,7 +41,7 @@ pub enum CommandError {
     Invalid {
         /// The field.
         field: &'static str,
-        /// What it takes.
+        /// The rule of the field.
         rule: String,
     },
     /// The new key cannot be read.
@@ -88,7 +88,7 @@ pub enum CommandError {
     /// The proposer cannot approve.
     #[error("{0} proposed this rotation and cannot approve it; somebody else must")]
     SelfApproval(String),
-    /// There is no yes of this person.
+    /// This operator has not approved.
     #[error("{0} has not approved this rotation; there is nothing to withdraw")]
     NothingToWithdraw(String),
     /// The hash is not that of this proposal.
@@ -115,7 +115,7 @@ impl Engine {
     /// Reads one rotation.
     ///
     /// # Errors
-    /// When it does not exist.
+    /// Fails when it does not exist, or when the database cannot be read.
     pub async fn rotation(&self, id: RotationId) -> Result<RotationRow, CommandError> {
         self.store.rotation(id).await?.ok_or(CommandError::NoRotation(id))
     }
@@ -124,7 +124,7 @@ impl Engine {
 /// The longest reason or comment, in characters.
 const MOST_WORDS: usize = 2000;
 
-/// What people write is kept as they wrote it, in a journal that must stay readable.
+/// Checks a text that is stored unchanged in the journal, which must stay readable.
 pub(in crate::engine) fn check_words(field: &'static str, words: Option<&str>) -> Result<(), CommandError> {
     let words = words.unwrap_or_default();
     let long = words.chars().count() > MOST_WORDS;

@@ -1,4 +1,4 @@
-//! Commands on projects: add, edit, remove. A project is read from Atlas before it is tracked.
+//! Commands on projects: add, edit, remove. A project is observed before it is tracked.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::store::{NewAudit, StoreError};
 /// The longest tag, in characters.
 const LONGEST_TAG: usize = 64;
 
-/// What a project is added with.
+/// The fields of a new project.
 #[derive(Clone, Debug, Default)]
 pub struct NewProject {
     /// Atlas' id.
@@ -30,17 +30,17 @@ pub struct NewProject {
     pub credential: Option<String>,
     /// A tag.
     pub environment: Option<String>,
-    /// The lookup that knows its keys.
+    /// The lookup for its keys.
     pub kms: Option<String>,
     /// AWS: the alias that points at the key to use.
     pub alias: Option<String>,
-    /// Since when the key serves, when somebody knows.
+    /// Since when the key serves, where the operator has that date.
     pub key_since: Option<Timestamp>,
     /// Settings of its own.
     pub policy: Option<PolicyOverride>,
 }
 
-/// What is changed in a project; `None` leaves a field as it is.
+/// The changes of a project; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct ProjectEdit {
     /// A name.
@@ -49,11 +49,11 @@ pub struct ProjectEdit {
     pub owners: Option<Vec<String>>,
     /// The credential's name.
     pub credential: Option<String>,
-    /// A tag; empty takes it away.
+    /// A tag; empty removes it.
     pub environment: Option<String>,
-    /// The lookup that knows its keys; null or empty takes it away.
+    /// The lookup for its keys; null or empty removes it.
     pub kms: Patch<String>,
-    /// AWS: the alias that points at the key to use; null or empty takes it away.
+    /// AWS: the alias that points at the key to use; null or empty removes it.
     pub alias: Patch<String>,
     /// Since when the key serves; also settles a drift.
     pub key_since: Option<Timestamp>,
@@ -62,10 +62,11 @@ pub struct ProjectEdit {
 }
 
 impl Engine {
-    /// Reads the project from Atlas and tracks it.
+    /// Observes the project and tracks it.
     ///
     /// # Errors
-    /// Nothing is written unless Atlas answered.
+    /// Fails, and writes nothing, when a field is not valid, the project is tracked already, or Atlas or the
+    /// database failed.
     pub async fn add_project(&self, actor: &str, new: NewProject) -> Result<Project, CommandError> {
         let project = self.check_project(new).await?;
         let now = self.clock.now();
@@ -76,15 +77,15 @@ impl Engine {
         });
         let audit = [record(actor, "project.added", &project.group_id, &detail)];
         self.store.insert_project(&project, &audit, now).await?;
-        // Its key may be due already.
+        // The key may be due already.
         self.look_due.notify_one();
         Ok(project)
     }
 
-    /// Reads the project from Atlas as [`Engine::add_project`] does, and writes nothing.
+    /// Observes the project as [`Engine::add_project`] does, and writes nothing.
     ///
     /// # Errors
-    /// As [`Engine::add_project`], but for what the database would refuse.
+    /// As [`Engine::add_project`], but for failures of the write.
     pub async fn check_project(&self, new: NewProject) -> Result<Project, CommandError> {
         let group: GroupId = new.group_id.parse()?;
         if self.store.project(&group).await?.is_some() {
@@ -141,7 +142,7 @@ impl Engine {
     /// Changes a project.
     ///
     /// # Errors
-    /// A field that does not hold leaves everything as it was.
+    /// Fails, without a change, when a field is not valid, or when the database cannot be read or written.
     pub async fn edit_project(
         &self,
         actor: &str,
@@ -160,7 +161,8 @@ impl Engine {
             if let Some(tag) = edit.environment {
                 after.environment = Some(tag).filter(|tag| !tag.is_empty());
             }
-            // What is not touched is not judged either: an old name must not block other changes.
+            // A lookup that the edit leaves alone is not checked: an outdated name must not block other
+            // changes.
             let looked_up = !edit.kms.is_absent() || !edit.alias.is_absent();
             edit.kms.apply(&mut after.kms);
             edit.alias.apply(&mut after.alias);
@@ -199,7 +201,7 @@ impl Engine {
     /// Stops tracking a project. Its history stays.
     ///
     /// # Errors
-    /// Refused while a rotation is open.
+    /// Fails while a rotation is open, or when the database cannot be written.
     pub async fn remove_project(&self, actor: &str, group: &GroupId) -> Result<(), CommandError> {
         let project =
             self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
@@ -245,7 +247,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the project's lookup exists and knows keys of its provider.
+    /// Checks that the project's lookup exists and serves keys of its provider.
     fn check_look_up(&self, project: &Project) -> Result<(), CommandError> {
         let bad = |field, rule| Err(CommandError::Invalid { field, rule });
         let mut provider = project.provider;

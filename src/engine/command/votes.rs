@@ -1,12 +1,12 @@
-//! Votes of people on a rotation: an approval counts once for each person, and the proposer has none
-//! unless the project's policy allows it.
+//! Votes on a rotation: an approval counts once for each approver. The proposer has no vote unless the
+//! project's policy allows it.
 
 use super::super::Engine;
 use super::CommandError;
 use crate::domain::rotation::outcome::Command;
 use crate::store::{NewApproval, RotationRow, Vote};
 
-/// The approval of `actor`; `None` when it counts already.
+/// The approval of `actor`; `None` when it is counted already.
 pub(super) async fn approve(
     engine: &Engine,
     row: &RotationRow,

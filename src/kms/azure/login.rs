@@ -1,9 +1,9 @@
 //! Tokens for Key Vault: from Entra for an application with a secret or a federated token, or from
 //! the machine's managed identity (App Service, virtual machine).
 //!
-//! By hand, one request each, because Microsoft's crate takes no authority over plain http, so that
-//! nothing could be tried against a simulator. Environment variables are the ones all of Azure's
-//! tools read. A token is kept until four fifths of its life are over.
+//! Written here, with one request each, because Microsoft's crate takes no authority over plain http and
+//! so could not be tested against a simulator. The environment variables are those of Azure's own tools.
+//! A token is kept for four fifths of its lifetime.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,11 +23,11 @@ use crate::secret::Secret;
 
 pub(super) const SERVICE: &str = "Microsoft Entra";
 const METADATA: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
-/// Outside of Azure nobody answers at the metadata service's address.
+/// Timeout for the metadata service: outside of Azure its address never answers.
 const METADATA_PATIENCE: Duration = Duration::from_secs(3);
 const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Clouds: where their vaults are, and where their tokens come from. The first host is asked.
+/// Clouds: the domain of their vaults, and the host of their tokens. The first host of a cloud is used.
 pub(super) const CLOUDS: [(&str, &str); 4] = [
     ("vault.azure.net", "login.microsoftonline.com"),
     ("vault.azure.cn", "login.chinacloudapi.cn"),
@@ -35,7 +35,8 @@ pub(super) const CLOUDS: [(&str, &str); 4] = [
     ("vault.usgovcloudapi.net", "login.microsoftonline.us"),
 ];
 
-/// The tokens in hand, and how to get more. Each cloud's is waited for apart.
+/// The current tokens and their source. Each cloud has a lock of its own, so that a slow login to one
+/// cloud does not delay the others.
 pub(super) struct Tokens {
     http: Http,
     source: Source,
@@ -59,7 +60,7 @@ enum Source {
 
 impl Tokens {
     /// # Errors
-    /// The setting that cannot be used, and why.
+    /// Names the setting that cannot be used, and the reason.
     pub(super) fn new(login: Login, timeout: Duration) -> Result<Self, (&'static str, String)> {
         Self::from(login, timeout, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -131,7 +132,7 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Drops a token that the vault did not take.
+    /// Drops a token that the vault refused.
     pub(super) async fn forget(&self, cloud: &str) {
         *self.slot(cloud).lock().await = None;
     }
@@ -179,7 +180,7 @@ impl Tokens {
         let token = body["access_token"].as_str().filter(|token| !token.is_empty());
         let token =
             token.ok_or_else(|| KmsError::broken(format!("the reply of {SERVICE} holds no token")))?;
-        // The managed identity writes a number as text.
+        // The managed identity's endpoint sends the number as a string.
         let life = match &body["expires_in"] {
             Value::String(text) => text.parse().ok(),
             number => number.as_u64(),
@@ -187,7 +188,7 @@ impl Tokens {
         Ok((Secret::new(token), Duration::from_secs(life.unwrap_or(300).min(86_400))))
     }
 
-    /// Where the cloud's tokens come from.
+    /// The authority of the cloud's tokens.
     fn authority(&self, cloud: &str) -> Result<Url, KmsError> {
         if let Some(authority) = &self.authority {
             return Ok(authority.clone());
@@ -198,7 +199,7 @@ impl Tokens {
     }
 }
 
-/// Says how it logs in.
+/// The kind of login, without secrets.
 impl fmt::Display for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
@@ -293,7 +294,7 @@ fn failure(reply: &KmsResponse, source: &Source) -> KmsError {
 mod tests {
     use super::*;
 
-    /// The address of somebody who takes connections and never says anything.
+    /// The address of a server that accepts connections and never answers.
     async fn hung() -> Url {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();

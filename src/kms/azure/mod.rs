@@ -1,10 +1,10 @@
 //! Azure Key Vault over REST: the list of a key's versions, one version, and a probe.
 //!
-//! The newest version is the one with the latest `created` among those that may be used now; nothing
-//! is read from the order of the list, and the key without a version is never asked for, since what
-//! that returns when the newest version is disabled is not documented. A page's link is followed
-//! only within the same key of the same vault, for it is sent with our token. A 401's challenge is
-//! not followed: where tokens come from is configured, never told.
+//! The newest version is the one with the latest `created` among those that may be used now; the order
+//! of the list is ignored. The key without a version is never requested: its result is not documented
+//! when the newest version is disabled. A page's link is followed only within the same key of the same
+//! vault, because our token is sent with it. A 401's challenge is not followed: the source of tokens is
+//! configured, never taken from a reply.
 
 mod login;
 
@@ -30,11 +30,11 @@ use login::{CLOUDS, Tokens};
 const SERVICE: &str = "Azure Key Vault";
 const API: (&str, &str) = ("api-version", "7.4");
 const ALGORITHM: &str = "RSA-OAEP-256";
-/// Pages of 25 versions that are read. A key cannot have more versions than that by far.
+/// Pages of 25 versions that are read, far more than the versions of a key.
 const MOST_PAGES: usize = 100;
-/// The cloud that a log-in is tried in when nothing says which.
+/// The cloud of a login when neither authority nor endpoint determines it.
 const USUAL_CLOUD: &str = "vault.azure.net";
-/// Entra knows the application, so it was the right cloud: its secret has expired, or is wrong.
+/// Codes for an expired and for a wrong secret: Entra has the application, so it was the right cloud.
 const KNOWN_THERE: [&str; 2] = ["AADSTS7000222", "AADSTS7000215"];
 
 const READ: &str =
@@ -49,7 +49,7 @@ pub(super) struct Azure {
     tokens: Tokens,
 }
 
-/// One version as a list or a key shows it.
+/// One version, from a list or a key.
 pub(super) struct Version {
     pub(super) id: String,
     enabled: bool,
@@ -69,7 +69,7 @@ impl Azure {
         Ok(Self { http, endpoint, timeout, tokens })
     }
 
-    /// The cloud of the configured authority or endpoint, as far as these say one.
+    /// The cloud of the configured authority or endpoint, where these determine one.
     fn cloud(&self) -> Option<&'static str> {
         let endpoint = self.endpoint.as_ref().and_then(Url::host_str).unwrap_or_default();
         let authority = self.tokens.authority.as_ref().and_then(Url::host_str);
@@ -78,7 +78,7 @@ impl Azure {
         known.map(|(vaults, _)| *vaults).or(authority.map(|_| USUAL_CLOUD))
     }
 
-    /// The address of the key's vault.
+    /// The URL of the key's vault.
     fn vault(&self, key: &AzureKey) -> Result<Url, KmsError> {
         match &self.endpoint {
             Some(endpoint) => Ok(below(endpoint, [key.vault()])),
@@ -273,13 +273,13 @@ fn versioned(key: &KeyRef) -> Result<(&AzureKey, &str), KmsError> {
     Ok((it, id))
 }
 
-/// What makes one version newer than another. Of two made in the same second the one in use counts,
-/// so that nobody is asked to change it; beyond that the order is only steady.
+/// The order of versions by age. Of two versions of the same second the one in use is newer, so that no
+/// rotation is proposed; beyond that the order is only stable.
 fn rank<'a>(version: &'a Version, watched: &AzureKey) -> (Option<Timestamp>, bool, &'a str) {
     (version.created, watched.version() == Some(version.id.as_str()), &version.id)
 }
 
-/// Reads a version whose id, `kid`, must lie in the key that was asked for.
+/// Reads a version whose id, `kid`, must lie in the requested key.
 pub(super) fn version(body: &Value, kid: Option<&str>, key: &AzureKey) -> Result<Version, KmsError> {
     let kid = kid.unwrap_or_default();
     let Ok(KeyRef::Azure(found)) = KeyRef::parse(Provider::Azure, kid) else {

@@ -77,7 +77,7 @@ struct Caller {
     region: String,
 }
 
-/// Checks the signature and says whose it is.
+/// Checks the signature and returns the caller.
 fn caller(world: &World, ask: &Ask) -> Result<Caller, Refused> {
     let header = ask.header("authorization");
     let Some(rest) = header.strip_prefix("AWS4-HMAC-SHA256 ") else {

@@ -1,7 +1,7 @@
-//! Key Vault, and Entra as far as it gives tokens for it to applications.
+//! Key Vault, and Entra as far as it issues tokens for Key Vault to applications.
 //!
-//! A vault exists when one of its keys does. Versions are listed in the order of their ids, which
-//! says nothing about their age. A deleted key answers like one that never was.
+//! A vault exists when one of its keys does. Versions are listed in the order of their ids, which is not
+//! that of their age. A deleted key is answered like one that never existed.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::sim::ids::opaque;
 use crate::sim::world::{KeyState, World};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// What a 401 says; a client must not go where it points.
+/// The challenge of a 401; a client must not follow its address.
 pub(super) const CHALLENGE: &str =
     "Bearer authorization=\"https://login.example/tenant\", resource=\"https://vault.azure.net\"";
 const HELP: &str =
@@ -223,7 +223,7 @@ fn attributes(world: &World, id: &str, state: KeyState, now: Timestamp) -> Value
     attributes
 }
 
-/// From when on and until when a version may be used.
+/// The start and the end of a version's use.
 fn dates(world: &World, id: &str, state: KeyState, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
     let facts = world.facts(id);
     let not_before = facts.not_before.or_else(|| (state == KeyState::NotYetActive).then(|| now + DAY));

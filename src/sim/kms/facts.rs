@@ -1,4 +1,4 @@
-//! What the key services know beyond the state of each key: seeded with the world, shown by the services.
+//! Data of the key services beyond the state of each key: seeded with the world, shown by the services.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::time::Timestamp;
 
-/// What the key services know beyond the state of each key.
+/// Data of the key services beyond the state of each key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct KeyServices {
@@ -23,15 +23,16 @@ pub struct KeyServices {
     pub azure_apps: BTreeMap<String, App>,
     /// Google: service accounts' addresses to their public keys (PEM).
     pub gcp_accounts: BTreeMap<String, String>,
-    /// What our identity may not do: `kms:DescribeKey`, `keys/get`, `cloudkms.cryptoKeys.get` and so on.
+    /// Operations that are denied to the client's identity: `kms:DescribeKey`, `keys/get`,
+    /// `cloudkms.cryptoKeys.get` and so on.
     pub denied: BTreeSet<String>,
-    /// Vaults whose firewall keeps everybody out.
+    /// Vaults whose firewall keeps every client out.
     pub firewalled: BTreeSet<String>,
     /// Entries on a page of a list.
     pub page: usize,
-    /// Where the next page lies, instead of at the service.
+    /// The address of the next page, instead of the service's own.
     pub next_page_at: Option<String>,
-    /// Live tokens of Entra: whose, and until when.
+    /// Live tokens of Entra: the application and the end of each.
     #[serde(skip)]
     pub(in crate::sim) tokens: BTreeMap<String, (String, Timestamp)>,
 }
@@ -55,13 +56,13 @@ impl Default for KeyServices {
 }
 
 impl KeyServices {
-    /// Takes over from `old` what a seed does not hold.
+    /// Takes over from `old` the fields that a seed does not hold.
     pub(in crate::sim) fn go_on_from(&mut self, old: KeyServices) {
         self.tokens = old.tokens;
     }
 }
 
-/// What a service shows of a key.
+/// The properties of a key that its service shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Facts {
@@ -69,7 +70,7 @@ pub struct Facts {
     pub created: Option<Timestamp>,
     /// When it ends (Azure `exp`, AWS `ValidTo`).
     pub expires: Option<Timestamp>,
-    /// From when on it may be used (Azure `nbf`).
+    /// The start of its use (Azure `nbf`).
     pub not_before: Option<Timestamp>,
     /// When it will be gone.
     pub deletion_date: Option<Timestamp>,
@@ -91,7 +92,7 @@ pub struct App {
     pub tenant: String,
     /// Its client secret.
     pub secret: String,
-    /// Whether that has expired.
+    /// Whether the secret has expired.
     pub expired: bool,
     /// A federated token that it may log in with.
     pub federated: Option<String>,

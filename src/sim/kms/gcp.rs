@@ -1,4 +1,4 @@
-//! Google Cloud KMS, as far as symmetric keys are looked at and used.
+//! Google Cloud KMS, as far as symmetric keys are read and used.
 //!
 //! A caller is a service account whose signed token (RS256) is checked with its public key. A key
 //! exists when one of its versions does.
@@ -134,7 +134,7 @@ fn number(id: &str) -> u64 {
     id.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-/// The versions of a key as text sorts them, which is not how they count.
+/// The versions of a key, sorted as text and not by their number.
 fn versions(world: &World, key: &str) -> Vec<(String, KeyState)> {
     let start = format!("{key}{VERSIONS}");
     let own = world.keys.iter().filter(|(id, _)| id.starts_with(&start));
@@ -257,7 +257,7 @@ fn decrypt(world: &World, ask: &Ask, key: &str) -> Result<Value, Refused> {
     }))
 }
 
-/// The bytes of a field, and whether a checksum came with them that is right.
+/// The bytes of a field, and whether a correct checksum came with them.
 fn given(body: &Value, field: &str) -> Result<(Vec<u8>, bool), Refused> {
     let bytes = body[field].as_str().and_then(|text| STANDARD.decode(text).ok());
     let bytes =

@@ -2,11 +2,11 @@
 //! below `/kms/azure/{vault}` with its tokens below `/kms/entra`, Cloud KMS below `/kms/gcp`.
 //!
 //! They answer for the same keys whose state decides Atlas' `valid`. Log-ins are really checked:
-//! signatures (AWS), client secrets (Azure), signed tokens (Google). What is encrypted can be decrypted
-//! only with the key it was encrypted with and what was given along. Not simulated: making and
-//! changing keys by the services' own calls (the control side does that), key material, RSA (an
-//! authenticated cipher stands in), grants, key policies, and time passing by for a state: an
-//! expiry date is shown, and acted on where the service acts on it.
+//! signatures (AWS), client secrets (Azure), signed tokens (Google). A ciphertext can be decrypted only
+//! with its key and the context of its encryption. Not simulated: making and changing keys by the
+//! services' own calls (the control side does that), key material, RSA (an authenticated cipher stands
+//! in), grants, key policies, and time passing by for a state: an expiry date is shown, and acted on
+//! where the service acts on it.
 
 mod aws;
 mod azure;
@@ -101,7 +101,7 @@ impl Service {
     }
 }
 
-/// Notes a request, lets a fault strike it, and answers.
+/// Logs a request, applies its fault, and answers.
 pub(super) async fn serve(service: Service, call: Call) -> Response {
     let Call { sim, peer, mut ask } = call;
     let (name, key) = service.name(&ask);
@@ -144,7 +144,7 @@ pub(super) async fn serve(service: Service, call: Call) -> Response {
 }
 
 impl World {
-    /// What a service shows of a key.
+    /// The properties of a key that its service shows.
     fn facts(&self, key: &str) -> Facts {
         self.kms.facts.get(key).cloned().unwrap_or_default()
     }
@@ -154,7 +154,7 @@ impl World {
     }
 }
 
-/// When a key was made of which nobody said when.
+/// The creation of a key; a fixed date when its facts have none.
 fn created(facts: &Facts) -> Timestamp {
     // 2026-01-01T00:00:00Z
     facts.created.unwrap_or(Timestamp::from_micros(1_767_225_600_000_000))

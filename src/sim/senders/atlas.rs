@@ -1,11 +1,11 @@
 //! Alerts as Atlas posts them to a webhook.
 //!
-//! `event` (such as `AWS_ENCRYPTION_KEY_NEEDS_ROTATION`) and `groupId` say what; `action` is `open` unless
-//! given (`close`, `update`, `acknowledge`, `cancel`, `inform`). `secret` signs: HMAC-SHA-1 over the body,
-//! in Base64, or in hex as an old page of Ops Manager says (`encoding`). Without a secret nothing is signed.
-//! `body` (JSON, or text that is sent as it is) and `headers` stand for customers' templates, of any shape. Severity is not in the
-//! body, nothing that is signed tells the time, and what Atlas does after a failure is not known: it
-//! tries once here.
+//! `event` (such as `AWS_ENCRYPTION_KEY_NEEDS_ROTATION`) and `groupId` name the alert; `action` is
+//! `open` unless given (`close`, `update`, `acknowledge`, `cancel`, `inform`). `secret` signs:
+//! HMAC-SHA-1 over the body, in Base64, or in hex as an old page of Ops Manager says (`encoding`).
+//! Without a secret nothing is signed. `body` (JSON, or text that is sent as it is) and `headers` stand
+//! for customers' templates, of any shape. The body has no severity, and no signed part has the time.
+//! Atlas' retries after a failure are not known: it tries once here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub(super) struct Alerts {
     headers: BTreeMap<String, String>,
 }
 
-/// What happened to the alert.
+/// The change of the alert.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Action {

@@ -1,11 +1,11 @@
-//! What AWS tells of a KMS key through EventBridge: events of the key service itself, and calls that
-//! CloudTrail saw. Both ways of delivery carry the same text.
+//! AWS' events about a KMS key through EventBridge: those of the key service itself, and calls that
+//! CloudTrail recorded. Both ways of delivery carry the same text.
 //!
-//! `event` is `KMS CMK Rotation`, `KMS Imported Key Material Expiration`, `KMS CMK Deletion`, or the name of a
-//! call (`UpdateAlias`, `ScheduleKeyDeletion`, ...). `key` is an id or an ARN, `alias` such as
-//! `alias/atlas-prod`. Options: `account`, `region`, `source`; `plain` leaves out what was added in 2025;
-//! `rotationType`; `errorCode` makes the call one that failed; `targetArn` names the target of an alias by
-//! its ARN; `reversed` lists the resources in the other documented order.
+//! `event` is `KMS CMK Rotation`, `KMS Imported Key Material Expiration`, `KMS CMK Deletion`, or the
+//! name of a call (`UpdateAlias`, `ScheduleKeyDeletion`, ...). `key` is an id or an ARN, `alias` such as
+//! `alias/atlas-prod`. Options: `account`, `region`, `source`; `plain` leaves out what was added in
+//! 2025; `rotationType`; `errorCode` makes the call one that failed; `targetArn` names the target of an
+//! alias by its ARN; `reversed` lists the resources in the other documented order.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ const CALLS: [&str; 9] = [
     "DeleteImportedKeyMaterial",
 ];
 
-/// What happened to a key.
+/// A change of a key.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Change {
@@ -125,7 +125,7 @@ impl Change {
         Ok((id, event))
     }
 
-    /// What the key service itself says.
+    /// The detail of an event of the key service itself.
     fn detail(&self) -> Result<Value, Bad> {
         let (id, _) = self.key()?;
         let mut detail = json!({ "key-id": id });
@@ -146,7 +146,7 @@ impl Change {
         Ok(detail)
     }
 
-    /// A call as CloudTrail saw it.
+    /// A call as CloudTrail records it.
     fn call(&self, sending: &Sending) -> Result<Value, Bad> {
         let of_alias = self.event.ends_with("Alias");
         let (mut parameters, mut named) = (json!({}), Vec::new());

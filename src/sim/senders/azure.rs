@@ -1,13 +1,13 @@
-//! Azure Event Grid, as it tells of a Key Vault.
+//! Azure Event Grid with the events of a Key Vault.
 //!
-//! `event` is `KeyNewVersionCreated` (unless given), `KeyNearExpiry`, `KeyExpired`, `VaultAccessPolicyChanged`,
-//! `SubscriptionValidation` or `SubscriptionDeletion`; `key` is the identifier of a key version. `schema` is
-//! `event-grid` or `cloud-events`. A secret of the query stands in `url` (a wrong one too), one in a header in `headers`;
-//! `entra` {`tenantId`, `audience`, `appId`, `version` 1 or 2, `roles`} sends a token that
-//! `/senders/entra/{tenant}/keys` verifies. With `batch` all events travel in one request. `nbf` and `exp`
-//! are seconds since 1970. `documented` spells the data as the documentation's sample does (a blank
-//! in a name, a blank before the version, dates as text), not as deliveries were seen. `array: false` sends
-//! one cloud event bare.
+//! `event` is `KeyNewVersionCreated` (unless given), `KeyNearExpiry`, `KeyExpired`,
+//! `VaultAccessPolicyChanged`, `SubscriptionValidation` or `SubscriptionDeletion`; `key` is the
+//! identifier of a key version. `schema` is `event-grid` or `cloud-events`. A secret of the query stands
+//! in `url` (a wrong one too), one in a header in `headers`; `entra` {`tenantId`, `audience`, `appId`,
+//! `version` 1 or 2, `roles`} sends a token that `/senders/entra/{tenant}/keys` verifies. With `batch`
+//! all events travel in one request. `nbf` and `exp` are seconds since 1970. `documented` spells the
+//! data as the documentation's sample does (a blank in a name, a blank before the version, dates as
+//! text), not as deliveries were observed. `array: false` sends one cloud event bare.
 //!
 //! The handshake of the Event Grid schema is a POST that must be answered 200 with the code; that of
 //! CloudEvents is an OPTIONS that must be answered with the origin (and a rate, if `rate` asks for one).
@@ -95,7 +95,7 @@ enum Schema {
     CloudEvents,
 }
 
-/// Whose tokens are sent.
+/// The issuer and the audience of the tokens that are sent.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Entra {
@@ -141,7 +141,7 @@ fn first() -> u8 {
     1
 }
 
-/// A key version as its identifier says it.
+/// A key version, parsed from its identifier.
 struct VaultKey<'a> {
     id: &'a str,
     vault: &'a str,
@@ -172,7 +172,7 @@ impl EventGrid {
         )
     }
 
-    /// What the event says of the key.
+    /// The event's data about the key.
     fn data(&self, key: &VaultKey) -> Value {
         let VaultKey { id, vault, name, version } = key;
         if self.event == POLICY {
@@ -234,7 +234,7 @@ impl EventGrid {
         Message::post(id.to_owned(), body.to_string(), &headers)
     }
 
-    /// The POST that asks for its code back.
+    /// The POST that requests its code back.
     fn validation(&self, sending: &Sending) -> Message {
         let (id, code) = (keys::random_uuid(), keys::random_uuid().to_uppercase());
         let url = format!("{}/senders/azure/validate?code={code}", sending.event_source.base_url);
@@ -245,7 +245,7 @@ impl EventGrid {
             "metadataVersion": "1", "dataVersion": "2",
         }]);
         let mut message = self.request(&id, &event, VALIDATION);
-        // The code is how the answer is judged.
+        // The response is compared with the code.
         message.id = code;
         message
     }
@@ -335,7 +335,7 @@ impl Sender for EventGrid {
 
     fn forgeries(&self) -> &'static [Forge] {
         match (&self.entra, self.headers.is_empty()) {
-            // A secret of the query is the address's own matter.
+            // A secret of the query is in the given address already.
             (None, true) => return &[],
             (None, false) => return &[Forge::Signature, Forge::Unsigned],
             (Some(_), _) => {}

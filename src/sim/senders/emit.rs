@@ -1,5 +1,5 @@
-//! `POST /sim/v1/emit`: reads an order, prepares the requests, sends them one after another, and tells
-//! what came back.
+//! `POST /sim/v1/emit`: reads an order, prepares the requests, sends them one after another, and returns
+//! the replies.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -29,7 +29,7 @@ const COMMON: [&str; 11] = [
 ];
 
 const MOST_EVENTS: u32 = 5000;
-/// Of all bodies together.
+/// The limit of all bodies together.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// How to deliver, whatever the sender.
@@ -67,13 +67,13 @@ fn four() -> u32 {
     4
 }
 
-/// A delivery that is understood.
+/// A delivery that was parsed.
 pub(super) struct Order {
     delivery: Delivery,
     sender: Box<dyn Sender>,
 }
 
-/// What became of one delivery.
+/// The result of one delivery.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Sent {
@@ -83,7 +83,7 @@ pub(super) struct Sent {
     /// For a handshake.
     #[serde(skip_serializing_if = "Option::is_none")]
     agreed: Option<bool>,
-    /// Why the other side did not agree.
+    /// Why the receiver did not agree.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -240,7 +240,7 @@ pub(super) async fn emit(State(sim): State<Shared>, body: Bytes) -> Response {
     }
 }
 
-/// Atlas knows what the project is called.
+/// Adds the project's name, which Atlas has and an order may leave out.
 pub(super) fn complete(sim: &Shared, mut fields: Map<String, Value>) -> Map<String, Value> {
     if fields.get("kind").is_some_and(|kind| kind == "atlas") && !fields.contains_key("projectName") {
         let world = sim.world();

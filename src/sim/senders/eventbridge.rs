@@ -1,8 +1,8 @@
 //! An API destination of EventBridge.
 //!
-//! What happened is told by the fields of [`super::aws`]. The proof is one of `apiKey` {`header`,
+//! The fields of [`super::aws`] name the event. The authentication is one of `apiKey` {`header`,
 //! `value`}, `basic` {`user`, `password`} and `bearer`. `headers` are a connection's extra ones; `body`
-//! is what an input transformer made of the event.
+//! is the output of an input transformer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const RULES: Rules = Rules {
     asks_when: true,
 };
 
-/// A destination and what it is told.
+/// A destination and its event.
 pub(super) struct Destination {
     change: Change,
     connection: Connection,

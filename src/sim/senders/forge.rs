@@ -1,14 +1,14 @@
-//! What a forger, or a sender that is set up badly, sends in place of the genuine proof.
+//! Deliveries of a forger, or of a sender that is set up badly, in place of a genuine one.
 
 use serde::Deserialize;
 
-/// One way in which a delivery does not prove what it should. Not every sender has every way.
+/// One reason for which a receiver must refuse a delivery. Not every sender has every reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Forge {
-    /// The proof has one wrong bit; where the proof is a shared secret, another one is sent.
+    /// The signature has one wrong bit; where a shared secret is sent, another one is sent.
     Signature,
-    /// There is no proof.
+    /// Neither signature, token nor secret is sent.
     Unsigned,
     /// Signed by a key that is not the sender's, under the sender's name for its own.
     Stranger,
@@ -16,24 +16,24 @@ pub(super) enum Forge {
     AlgNone,
     /// A token signed with the public key as a shared secret.
     Hs256,
-    /// A token that names a key nobody knows.
+    /// A token that names an unknown key.
     Kid,
-    /// A genuine token for somebody else.
+    /// A genuine token for another audience.
     Audience,
     /// A genuine token of another issuer (Entra: of another tenant).
     Issuer,
-    /// Genuine, but its time is over; a notification is two hours old.
+    /// Genuine, but expired; a notification is two hours old.
     Expired,
-    /// Genuine, but its time has not come.
+    /// Genuine, but not valid yet.
     Early,
     /// A genuine token of another application of the same tenant.
     AppId,
     /// A genuine token of another service account.
     Email,
-    /// A genuine token whose mail address nobody verified.
+    /// A genuine token whose mail address is not verified.
     EmailUnverified,
-    /// A genuine notification of somebody else's topic.
+    /// A genuine notification of another topic.
     Topic,
-    /// Signed by the sender's key, shown with a certificate that is over.
+    /// Signed by the sender's key, with an expired certificate.
     Certificate,
 }

@@ -1,14 +1,15 @@
 //! A push subscription of Google Pub/Sub that carries the log of Cloud KMS.
 //!
-//! `key` is `projects/P/locations/L/keyRings/R/cryptoKeys/K`, with `/cryptoKeyVersions/N` where a version is
-//! meant. `event` is the method of an audit log entry (`UpdateCryptoKeyPrimaryVersion` unless given; `longNames`
-//! writes it in full) or what the key service itself logs: `rotationEvent`, `keyGenerationEvent`, `importEvent`,
-//! `scheduledDestructionEvent`, which name no version. `statusCode` is that of a call that failed.
-//! `email` is the service account whose token is sent (none without it), `audience` the push URL unless
-//! given. Options: `subscription`; `wrapped: false` and `writeMetadata`; `deliveryAttempt`; `snakeCase: false`
-//! leaves out the second spelling of ids; `body` in place of the log entry.
+//! `key` is `projects/P/locations/L/keyRings/R/cryptoKeys/K`, with `/cryptoKeyVersions/N` where a
+//! version is meant. `event` is the method of an audit log entry (`UpdateCryptoKeyPrimaryVersion` unless
+//! given; `longNames` writes it in full) or what the key service itself logs: `rotationEvent`,
+//! `keyGenerationEvent`, `importEvent`, `scheduledDestructionEvent`, which name no version. `statusCode`
+//! is that of a call that failed. `email` is the service account whose token is sent (none without it),
+//! `audience` the push URL unless given. Options: `subscription`; `wrapped: false` and `writeMetadata`;
+//! `deliveryAttempt`; `snakeCase: false` leaves out the second spelling of ids; `body` in place of the
+//! log entry.
 //!
-//! The name of the key service's own log was never seen; the one here is made up.
+//! The name of the key service's own log was never observed; the one here is invented.
 
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ fn yes() -> bool {
     true
 }
 
-/// A key, or one of its versions, as its path says it.
+/// A key, or one of its versions, parsed from its path.
 struct VersionName<'a> {
     path: &'a str,
     project: &'a str,
@@ -153,7 +154,7 @@ impl Push {
         Ok(entry)
     }
 
-    /// What the key service logs of its own doing.
+    /// An entry of the key service about its own actions.
     fn platform(&self, key: &VersionName, sending: &Sending) -> Value {
         let of_key = self.event == PLATFORM[0];
         let name = if of_key { "CryptoKeyEvent" } else { "CryptoKeyVersionEvent" };
@@ -217,7 +218,7 @@ impl Sender for Push {
         let own = format!("projects/{}/subscriptions/atlas-cmk-push", key.project);
         let subscription = self.subscription.as_deref().unwrap_or(&own);
         let one = |number: u32| {
-            // Ids are decimal numbers that grow, yet nobody may rely on that.
+            // Ids are decimal numbers that grow, but a receiver must not rely on that.
             let id = format!("{}{number:04}", sending.now.as_micros());
             let entry = match &self.body {
                 Some(body) => as_sent(body),

@@ -1,6 +1,6 @@
-//! Anybody's own system: CloudEvents over HTTP, and Standard Webhooks.
+//! Any other system: CloudEvents over HTTP, and Standard Webhooks.
 //!
-//! Both ask for a rotation: `groupId`, and if they like `key` (the new key) and `reason`; `data` replaces
+//! Both request a rotation: `groupId`, and optionally `key` (the new key) and `reason`; `data` replaces
 //! all three. `event` is the type, `io.keywheel.rotation.requested.v1` unless given.
 //!
 //! - `cloudevents`: `mode` is `binary`, `structured` (the default) or `batch`, where all events travel in
@@ -22,7 +22,7 @@ use super::forge::Forge;
 use super::post::{Message, Rules, Verdict};
 use super::{Bad, Sender, Sending, as_sent, epoch, keys, millis};
 
-/// What Standard Webhooks say; CloudEvents name no schedule.
+/// The schedule of Standard Webhooks; CloudEvents name none.
 const RULES: Rules = Rules {
     patience: Duration::from_secs(20),
     verdict: |status| match status {

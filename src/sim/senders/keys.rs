@@ -1,8 +1,9 @@
 //! The senders' keys: one RSA key for each issuer of tokens, and an authority with the certificates
 //! of the notification service.
 //!
-//! Each is made when it is first needed, because making an RSA key takes a while and most simulators
-//! never send. The stranger's key stands for anyone who is not the sender; nothing publishes it as genuine.
+//! Each is created when it is first needed, because an RSA key takes a while to create and most
+//! simulators never send. The stranger's key stands for anyone who is not the sender; nothing publishes
+//! it as genuine.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -61,7 +62,7 @@ impl Rsa {
         self.pair.as_der().expect("our own key can be written").as_ref().to_vec()
     }
 
-    /// The public key as a JSON Web Key; only Google says the algorithm.
+    /// The public key as a JSON Web Key; only Google names the algorithm.
     fn public(&self, says_algorithm: bool) -> Value {
         let [modulus, exponent] =
             public_numbers(self.pair.public_key().as_ref()).expect("our own key can be read");
@@ -122,7 +123,7 @@ pub(super) struct Keys {
     notary: OnceLock<Notary>,
 }
 
-/// Who signs a token.
+/// The issuer of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signer {
     /// Microsoft Entra.
@@ -152,7 +153,8 @@ impl Keys {
         self.notary.get_or_init(|| make_notary(self.stranger(), now).expect("certificates can be made"))
     }
 
-    /// A signed token of `claims`, or what a forger would send in its place; `None` when that is nothing.
+    /// A signed token of `claims`, or a forged one in its place; `None` when the forgery is to send
+    /// none.
     pub(super) fn token(&self, signer: Signer, claims: &Value, forge: Option<Forge>) -> Option<String> {
         let key = self.of(signer);
         let (algorithm, kid) = match forge {

@@ -1,31 +1,32 @@
-//! Senders of events, each as the real one sends: its body, its headers, its proof, its handshake, its
-//! rules of retrying.
+//! Senders of events, each as the real one sends: its body, its headers, its authentication, its
+//! handshake, its retries.
 //!
-//! Written from what is known of the senders and not from our own receiver, so that the two check each
-//! other. What was never seen of a sender is an option with the documented reading as its default.
-//! Keys are the simulator's own; what verifies them is served here: `/senders/entra/{tenant}/keys`,
-//! `/senders/google/certs`, `/senders/sns/ca.pem` and the certificates that messages name.
+//! Written from the senders' known behaviour and not from Keywheel's receiver, so that the two check
+//! each other. Behaviour that was never observed is an option with the documented reading as its
+//! default. Keys are the simulator's own; the means to verify them are served here:
+//! `/senders/entra/{tenant}/keys`, `/senders/google/certs`, `/senders/sns/ca.pem` and the certificates
+//! that messages name.
 //!
 //! `POST /sim/v1/emit` sends. The body names `kind` and `url`, and for the delivery as a whole:
 //!
 //! - `count` (1 to 5000): that many events.
-//! - `forge`: no genuine proof, see [`forge::Forge`].
+//! - `forge`: a delivery that a receiver must refuse, see [`forge::Forge`].
 //! - `replay`: each request so many times more, byte for byte.
-//! - `duplicate`: each event twice, as at-least-once delivery does: same id, new proof.
+//! - `duplicate`: each event twice, as at-least-once delivery does: same id, new signature.
 //! - `shuffle`: the last event first.
 //! - `truncate`: only the first half of each body. `oversize`: bodies filled up to so many bytes.
 //! - `retries`: tries again by the sender's own rules, a millisecond for each of its seconds; `tries` at
 //!   most (4 unless said).
 //!
-//! What else an event says depends on `kind`; each is documented in its module: `atlas` ([`atlas`]),
-//! `azure-event-grid` ([`azure`]), `aws-eventbridge` ([`eventbridge`]), `aws-sns` ([`sns`]), `gcp-pubsub`
-//! ([`gcp`]), `cloudevents` and `standard` ([`generic`]). What cannot be understood is a 400 that names
-//! the field, and sends nothing. The answer is a list `sent`: for each delivery the event's `id`, the
-//! `attempts` with status, headers and body of each reply, whether it was `delivered`, and for a
-//! handshake whether it was `agreed`.
+//! The other fields of an event depend on `kind`; each is documented in its module: `atlas` ([`atlas`]),
+//! `azure-event-grid` ([`azure`]), `aws-eventbridge` ([`eventbridge`]), `aws-sns` ([`sns`]),
+//! `gcp-pubsub` ([`gcp`]), `cloudevents` and `standard` ([`generic`]). An order that cannot be parsed is
+//! a 400 that names the field, and sends nothing. The response is a list `sent`: for each delivery the
+//! event's `id`, the `attempts` with status, headers and body of each reply, whether it was `delivered`,
+//! and for a handshake whether it was `agreed`.
 //!
 //! `GET|POST|DELETE /sim/v1/subscriptions`: the same orders without an event; see [`watch`].
-//! `GET /sim/v1/emissions` tells what subscriptions sent, and who confirmed or validated what.
+//! `GET /sim/v1/emissions` lists the deliveries of subscriptions, and the confirmations and validations.
 //!
 //! Anyone who reaches the simulator can make it send to any address: keep it on the loopback interface.
 
@@ -65,15 +66,15 @@ use crate::domain::time::Timestamp;
 /// How many notes are kept.
 const NOTES: usize = 1000;
 
-/// What the senders share.
+/// The state that the senders share.
 #[derive(Debug)]
 pub(super) struct EventSource {
-    /// Where the simulator answers.
+    /// The simulator's base URL.
     base_url: String,
     keys: Keys,
     client: OnceLock<reqwest::Client>,
     notes: Mutex<VecDeque<Value>>,
-    /// What the world looked like when subscriptions were last served.
+    /// The world when subscriptions were last served.
     seen: Mutex<Option<watch::Picture>>,
 }
 
@@ -101,7 +102,7 @@ impl EventSource {
     }
 }
 
-/// What cannot be sent, and why.
+/// An order that cannot be sent, with the reason.
 #[derive(Debug, Serialize)]
 pub struct Bad {
     /// The field that is at fault, with its path.
@@ -127,7 +128,7 @@ impl IntoResponse for Bad {
     }
 }
 
-/// Reads `fields`, or says which of them cannot be read.
+/// Reads `fields`, or names the one that cannot be read.
 fn read<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Bad> {
     serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
         let text = error.inner().to_string();
@@ -175,7 +176,7 @@ impl Kind {
     }
 }
 
-/// What a sender needs to know of the delivery it prepares.
+/// A sender's input for the delivery that it prepares.
 struct Sending<'a> {
     event_source: &'a EventSource,
     now: Timestamp,
@@ -188,7 +189,7 @@ impl Sending<'_> {
         self.forge == Some(forge)
     }
 
-    /// `genuine`, or another text of the same length where the proof is to be wrong.
+    /// `genuine`, or another text of the same length where the secret is to be wrong.
     fn proof(&self, genuine: &str) -> String {
         if !self.forges(Forge::Signature) {
             return genuine.to_owned();
@@ -208,7 +209,7 @@ trait Sender: Send + Sync {
     /// How it delivers.
     fn rules(&self) -> &'static Rules;
 
-    /// What can be forged of it; nothing when it was given nothing to prove itself with.
+    /// The forgeries it supports; none when it was given neither key nor secret.
     fn forgeries(&self) -> &'static [Forge];
 
     /// The requests for `count` events, without what each try makes anew.
@@ -292,7 +293,7 @@ async fn published(event_source: Arc<EventSource>, signer: Signer) -> Value {
     off_thread(move || event_source.keys.published(signer)).await
 }
 
-/// Runs what may have to make a key where it holds nobody up.
+/// Runs work that may have to create a key on a thread where it blocks no other request.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -300,7 +301,7 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
     }
 }
 
-/// Somebody followed a `validationUrl`; a receiver that does can be sent anywhere.
+/// Notes that a `validationUrl` was followed: a receiver that follows it can be sent to any address.
 async fn validate(State(sim): State<Shared>, Query(query): Query<BTreeMap<String, String>>) -> StatusCode {
     sim.event_source.note(json!({ "what": "validated", "at": sim.clock.now(), "code": query.get("code") }));
     StatusCode::OK

@@ -1,7 +1,7 @@
 //! One delivery on the wire: the request, the reply, and whether the sender would try again.
 //!
 //! The rules of each sender are its own. Waits between tries are the sender's own too, with one
-//! millisecond for each of its seconds, so that a rehearsal ends while somebody watches.
+//! millisecond for each of its seconds, so that a rehearsal ends soon.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::net::{self, cause::with_causes};
 /// The longest reply that is kept.
 const REPLY_CAP: usize = 64 * 1024;
 
-/// An event, ready but for what each try makes anew.
+/// An event, complete except for the headers that each try creates anew.
 #[derive(Clone, Debug)]
 pub(super) struct Message {
-    /// By which a receiver tells that it has it already.
+    /// The id by which a receiver recognises a duplicate.
     pub(super) id: String,
     /// `POST`, or `OPTIONS` for one handshake.
     pub(super) method: Method,
-    /// What every try carries.
+    /// The headers of every try.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
 }
@@ -32,7 +32,7 @@ impl Message {
     }
 }
 
-/// What one try came to.
+/// The result of one try.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Attempt {
@@ -51,7 +51,7 @@ fn pairs<S: serde::Serializer>(headers: &HeaderMap, to: S) -> Result<S::Ok, S::E
     )
 }
 
-/// What a sender makes of a status.
+/// A sender's decision about a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Delivered.
@@ -67,13 +67,13 @@ pub(super) enum Verdict {
 pub(super) struct Rules {
     /// How long it waits for a reply.
     pub(super) patience: Duration,
-    /// What it makes of a status.
+    /// Its decision about a status.
     pub(super) verdict: fn(u16) -> Verdict,
     /// Seconds between its tries; the last one repeats.
     pub(super) waits: &'static [u64],
     /// How many tries it makes at most.
     pub(super) tries: u32,
-    /// Whether it does as `Retry-After` says.
+    /// Whether it obeys `Retry-After`.
     pub(super) asks_when: bool,
 }
 
@@ -88,7 +88,7 @@ impl Rules {
     }
 }
 
-/// The client of all senders: no redirects, no reuse of what a receiver hung up on.
+/// The client of all senders: no redirects, no reuse of a connection that a receiver closed.
 pub(super) fn client() -> reqwest::Client {
     net::client::build(net::client::anonymous().no_gzip().http1_only()).expect("a client can be made")
 }

@@ -1,10 +1,11 @@
 //! The notification service of AWS, which signs its messages.
 //!
-//! `topicArn` is required. `event` is `SubscriptionConfirmation`, `UnsubscribeConfirmation`, or what happened
-//! by the fields of [`super::aws`], which then travels as text in `Message`. Options: `subject`; `message` in place of
-//! the event; `signatureVersion` `"2"` (SHA-256, which hooks ask for) or `"1"` (the service's default, SHA-1:
-//! only the version says so, the signature stays that of version 2, because no receiver here may accept it); `rawDelivery` (no envelope, no signature); `lambdaSpelling` (`SigningCertUrl`); `certUrl` and
-//! `subscribeUrl` in place of the simulator's own.
+//! `topicArn` is required. `event` is `SubscriptionConfirmation`, `UnsubscribeConfirmation`, or an event
+//! by the fields of [`super::aws`], which then travels as text in `Message`. Options: `subject`;
+//! `message` in place of the event; `signatureVersion` `"2"` (SHA-256, which hooks ask for) or `"1"`
+//! (the service's default, SHA-1: only the version says so, the signature stays that of version 2,
+//! because no receiver here may accept it); `rawDelivery` (no envelope, no signature); `lambdaSpelling`
+//! (`SigningCertUrl`); `certUrl` and `subscribeUrl` in place of the simulator's own.
 //!
 //! `SubscribeURL` is answered by the simulator, and noted in `/sim/v1/emissions`. The authority that made the
 //! certificates is at `/senders/sns/ca.pem`.
@@ -43,7 +44,7 @@ const CONFIRMATION: &str = "SubscriptionConfirmation";
 const UNSUBSCRIBED: &str = "UnsubscribeConfirmation";
 const NOTIFICATION: &str = "Notification";
 
-/// A topic and what it tells.
+/// A topic and its message.
 #[derive(Debug)]
 pub(super) struct Topic {
     change: Option<Change>,
@@ -168,7 +169,7 @@ impl Topic {
         Ok(message)
     }
 
-    /// The signed fields with what proves them.
+    /// The signed fields with their signature.
     fn envelope(&self, signed: &BTreeMap<&str, String>, base: &str, sending: &Sending) -> Value {
         let mut body = json!(signed);
         if self.kind == NOTIFICATION {
@@ -256,7 +257,7 @@ pub(super) async fn file(State(sim): State<Shared>, Path(name): Path<String>) ->
     }
 }
 
-/// What a `SubscribeURL` asks.
+/// The query of a `SubscribeURL`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Act {
@@ -267,7 +268,7 @@ pub(super) struct Act {
     token: String,
 }
 
-/// Answers as the service does, and notes who confirmed what.
+/// Answers as the service does, and notes the confirmation.
 pub(super) async fn act(State(sim): State<Shared>, Query(act): Query<Act>) -> Response {
     if act.action != "ConfirmSubscription" || act.token.is_empty() {
         return StatusCode::BAD_REQUEST.into_response();

@@ -1,4 +1,4 @@
-//! One subscriber: which changes it is told, and the order that each of them becomes.
+//! One subscriber: the changes that it is sent, and the order that each of them becomes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -45,7 +45,7 @@ impl From<Subscription> for Map<String, Value> {
     }
 }
 
-/// The fields that a change gives.
+/// The fields that a change supplies.
 pub(super) const GIVEN: [&str; 7] = ["event", "key", "alias", "groupId", "action", "nbf", "exp"];
 
 #[derive(Deserialize)]
@@ -86,7 +86,7 @@ impl Subscription {
     }
 }
 
-/// One thing to tell, and whose senders tell it.
+/// One change to send, and the senders that send it.
 #[derive(Clone, Debug)]
 pub(super) struct Told {
     kinds: &'static [Kind],
@@ -108,7 +108,7 @@ pub(super) const GCP: &[Kind] = &[Kind::GcpPubsub];
 pub(super) const ATLAS: &[Kind] = &[Kind::Atlas];
 pub(super) const ANYBODY: &[Kind] = &[Kind::CloudEvents, Kind::Standard];
 
-/// Something that each kind could be told, to see whether an order is sound.
+/// A change that each kind could be sent, to check an order.
 fn sample(kind: Kind) -> Told {
     let key = match kind {
         Kind::AzureEventGrid => "https://v.vault.azure.net/keys/k/1",

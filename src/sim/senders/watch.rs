@@ -1,10 +1,10 @@
-//! Subscriptions: what changes in the simulated world is sent to every subscriber, as the clouds and
-//! Atlas would tell it.
+//! Subscriptions: changes of the simulated world are sent to every subscriber, as the clouds and Atlas
+//! would send them.
 //!
-//! A subscription is an order of `/sim/v1/emit` without an event and without what it is about, kept in the
-//! world and so seedable. `only` is a list of events to tell; `about` is what the key (for Atlas: the group
-//! id) must begin with. After each request the world is compared with how it was before, so it does not
-//! matter who changed it or how. What is told:
+//! A subscription is an order of `/sim/v1/emit` without an event and its subject, kept in the world and
+//! so seedable. `only` lists the events to send; `about` is the required prefix of the key (for Atlas:
+//! of the group id). After each request the world is compared with its state before, so the origin of a
+//! change does not matter. The events:
 //!
 //! | change | `azure-event-grid` | `aws-eventbridge`, `aws-sns` | `gcp-pubsub` |
 //! |---|---|---|---|
@@ -16,8 +16,8 @@
 //! | to be deleted, deleted | nothing | `ScheduleKeyDeletion`, `KMS CMK Deletion` | `DestroyCryptoKeyVersion`, `scheduledDestructionEvent` |
 //! | an alias made, moved, removed | | `CreateAlias`, `UpdateAlias`, `DeleteAlias` | |
 //!
-//! `atlas` tells of alerts that open and close. `cloudevents` and `standard` ask for a rotation to a new
-//! version of the key that a project holds. Nothing is told of a world that was replaced as a whole.
+//! `atlas` reports alerts that open and close. `cloudevents` and `standard` request a rotation to a new
+//! version of the key that a project holds. A world that was replaced as a whole causes no event.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -36,7 +36,7 @@ use super::{Bad, Kind};
 use crate::sim::world::{Facts, KeyState, World};
 use crate::sim::{Shared, events};
 
-/// What of the world is told.
+/// The part of the world whose changes are sent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Picture {
     keys: BTreeMap<String, KeyState>,
@@ -68,7 +68,7 @@ impl Picture {
         }
     }
 
-    /// What there is to tell, now that it is `new`.
+    /// The changes between this picture and `new`.
     fn changes(&self, new: &Self) -> Vec<Told> {
         let mut told = Vec::new();
         for (key, state) in &new.keys {
@@ -157,7 +157,7 @@ fn primaries(world: &World) -> BTreeMap<String, String> {
     primaries
 }
 
-/// A key whose state is another one; only Key Vault tells its dates.
+/// A key whose state changed; only Key Vault reports its dates.
 fn turned(key: &str, old: Option<KeyState>, new: KeyState, dates: Value) -> Option<Told> {
     if key.starts_with("https://") {
         let event = match new {
@@ -182,7 +182,7 @@ fn turned(key: &str, old: Option<KeyState>, new: KeyState, dates: Value) -> Opti
     Some(if of_google { Told::new(GCP, gcp, key, fields) } else { Told::new(AWS, aws, key, fields) })
 }
 
-/// Lets a request pass, then tells subscribers what it changed.
+/// Handles a request, then sends its changes to subscribers.
 pub(crate) async fn after(State(sim): State<Shared>, request: Request, next: Next) -> Response {
     let replaced = request.method() == Method::PUT && request.uri().path() == "/sim/v1/world";
     let response = next.run(request).await;
@@ -193,7 +193,7 @@ pub(crate) async fn after(State(sim): State<Shared>, request: Request, next: Nex
     response
 }
 
-/// Compares the world with how it was when last looked at, and tells what changed.
+/// Compares the world with the last picture of it, and sends the changes.
 pub(crate) fn look(sim: &Shared) {
     let mut seen = sim.event_source.seen.lock().unwrap_or_else(PoisonError::into_inner);
     let (subscriptions, new) = {
@@ -220,7 +220,7 @@ pub(crate) fn look(sim: &Shared) {
     }
 }
 
-/// Carries orders out one after another, and notes what became of them.
+/// Carries orders out one after another, and notes the results.
 async fn deliver(sim: Shared, kind: Kind, orders: Vec<Map<String, Value>>) {
     for fields in orders {
         let about = Value::Object(super::take(&mut fields.clone(), &GIVEN));

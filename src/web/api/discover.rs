@@ -1,4 +1,4 @@
-//! What the credentials can see in Atlas, tracked or not.
+//! Discovery: the Atlas projects that the credentials can see, tracked or not.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use crate::web::Web;
 use crate::web::operation::{ATLAS, QUERY, needs};
 use crate::web::problem::Problem;
 
-/// Projects of one page, unless asked, and at most: each costs a handful of calls to Atlas.
+/// Projects of one page, by default and at most: each costs a handful of calls to Atlas.
 const LIMITS: (u32, u32) = (50, 100);
 
 pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
@@ -42,7 +42,7 @@ async fn list(
     }))
 }
 
-/// `tag` may be given more than once, which is why the parameters are read one by one.
+/// Reads the parameters one by one, because `tag` may be given more than once.
 fn wanted(given: Vec<(String, String)>) -> Result<Wanted, Problem> {
     let mut wanted = Wanted { limit: LIMITS.0, ..Wanted::default() };
     for (name, value) in given {

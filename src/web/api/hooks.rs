@@ -1,4 +1,4 @@
-//! The hooks and what came by them.
+//! The hooks with their counts.
 
 use axum::Json;
 use axum::extract::State;

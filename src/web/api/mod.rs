@@ -41,7 +41,7 @@ pub(super) fn streams(web: &Web) -> OpenApiRouter<Web> {
     stream::routes(web)
 }
 
-/// A request body, a JSON object; what does not fit is a problem document that names the field.
+/// A request body that is a JSON object. The problem of a body that does not fit names the field.
 struct Object<T>(T);
 
 impl<T: DeserializeOwned> Object<T> {
@@ -56,14 +56,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Object<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let body = Body::from_request(Request::from_parts(parts.clone(), body), state).await?.0;
-        // Missing or foreign content types are the extractor's to refuse, so it sees them too.
+        // The extractor refuses missing and foreign content types, so it gets the headers too.
         no_array(&body)?;
         let request = Request::from_parts(parts, axum::body::Body::from(body));
         Ok(Self(axum::Json::from_request(request, state).await?.0))
     }
 }
 
-/// Serde reads a struct from an array too, field by field, which no sender of JSON means.
+/// Refuses an array. Serde accepts one for a struct, field by field, which no sender of JSON means.
 fn no_array(body: &[u8]) -> Result<(), Problem> {
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Problem::new(Code::Invalid, "body: takes an object {...}"));
@@ -71,12 +71,12 @@ fn no_array(body: &[u8]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Query parameters, likewise.
+/// Query parameters; those that cannot be read are a problem document.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
 struct Query<T>(T);
 
-/// Path parameters, likewise.
+/// Path parameters; those that cannot be read are a problem document.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 struct Path<T>(T);
@@ -96,7 +96,8 @@ impl From<JsonRejection> for Problem {
     }
 }
 
-/// The extractor wraps the parser's error, which knows the path of the member.
+/// The problem of a body that does not fit. The extractor wraps the parser's error, which has the path of
+/// the member.
 fn unfit(error: &JsonDataError) -> Problem {
     let parsed =
         causes(error).find_map(|cause| cause.downcast_ref::<serde_path_to_error::Error<serde_json::Error>>());
@@ -127,7 +128,7 @@ impl From<QueryRejection> for Problem {
 
 impl From<PathRejection> for Problem {
     fn from(_: PathRejection) -> Self {
-        // What is no id names nothing.
+        // A text that is not an id names no rotation and no message.
         Problem::new(
             Code::NotFound,
             "the id in the URL is not valid: it takes 32 hexadecimal digits with dashes",
@@ -135,9 +136,9 @@ impl From<PathRejection> for Problem {
     }
 }
 
-/// How much of a list is asked for.
+/// The page of a list that a request selects.
 struct Paging {
-    /// Rows a page may hold: 100 unless asked, 500 at most.
+    /// Rows of a page: 100 unless given, 500 at most.
     limit: usize,
     cursor: Option<String>,
 }
@@ -147,7 +148,7 @@ impl Paging {
         Self { limit: limit.unwrap_or(100).clamp(1, 500), cursor }
     }
 
-    /// The cursor as the row key it is.
+    /// The cursor as a row key.
     fn after<T: std::str::FromStr>(&self) -> Result<Option<T>, Problem> {
         self.cursor
             .as_deref()
@@ -175,7 +176,7 @@ impl Paging {
     }
 }
 
-/// A word from a fixed list; a problem names the list.
+/// Parses a word of a fixed list. The problem of another word names the list.
 fn word<T>(field: &str, text: Option<&str>, all: &[T]) -> Result<Option<T>, Problem>
 where
     T: std::str::FromStr<Err: std::fmt::Display> + std::fmt::Display,

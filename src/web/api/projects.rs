@@ -1,4 +1,4 @@
-//! Projects: list, add, show, edit, remove, and why one is as it is.
+//! Projects: list, add, show, edit, remove, explain, and list keys.
 
 use axum::Json;
 use axum::extract::{Extension, State};

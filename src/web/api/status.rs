@@ -1,4 +1,4 @@
-//! The fleet at a glance: counts by status, the most urgent projects, and what waits for people.
+//! The status of the fleet: counts by status, the most urgent projects, open rotations, and messages.
 
 use axum::Json;
 use axum::extract::State;

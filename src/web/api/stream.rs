@@ -96,7 +96,7 @@ impl Feed {
         }
     }
 
-    /// Until this rotation has a new row. Another daemon's rows are found by asking now and then.
+    /// Waits until this rotation has a new row. Rows of other daemons are found by polling.
     async fn wait(&mut self) {
         #[expect(clippy::disallowed_methods, reason = "the select below ends with a stop")]
         let poll = tokio::time::sleep(std::time::Duration::from_secs(2));

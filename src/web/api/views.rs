@@ -1,4 +1,4 @@
-//! Rows as the API answers them: names from Atlas as they are, keys as plain texts.
+//! Rows as the API answers them: names from Atlas unchanged, keys as plain texts.
 
 use crate::api::project::{Drift, Found, FoundOwner, Key, Project, Tag};
 use crate::api::record::{AuditEntry, ClockSkew, DatabaseStatus, Difference, Doubt, Hook, Mail};
@@ -41,7 +41,7 @@ pub(super) fn key(it: KeySpan) -> Key {
     Key { key: it.key, since: it.since, until: it.until, source: it.source }
 }
 
-/// What was found out about a key that another hand has set.
+/// A change of a key outside of Keywheel.
 pub(super) fn drift(it: Drifted) -> Drift {
     Drift {
         from: it.from.map(|key| key.to_string()),
@@ -146,7 +146,7 @@ pub(super) fn journal(it: store::JournalEntry) -> JournalEntry {
     }
 }
 
-/// A detail that is not JSON is shown as the text it is: an audit log must stay readable.
+/// A detail that is not JSON is answered as a text: an audit log must stay readable.
 pub(super) fn audit(it: store::AuditEntry) -> AuditEntry {
     AuditEntry {
         seq: it.seq,

@@ -1,7 +1,7 @@
 //! Atlas' alert webhooks.
 //!
-//! A customer can template the body, so it may have any shape: what looks like a project id and an
-//! event type is taken wherever it stands. No instant is signed, so a replay looks like the first
+//! A customer can template the body, so it may have any shape. A text that looks like a project id or an
+//! event type is taken from anywhere in it. No instant is signed, so a replay looks like the first
 //! delivery; it carries the same alert, status and time of change and counts as a duplicate.
 
 use serde_json::Value;
@@ -11,7 +11,7 @@ use super::{Received, name_of, text_of, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::ids::GroupId;
 
-/// Reads a body whose signature holds.
+/// Reads a body with a verified signature.
 pub(super) fn read(body: &[u8]) -> Received {
     let fingerprint = hex::encode(Sha256::digest(body));
     let Ok(alert) = serde_json::from_slice::<Value>(body) else {
@@ -48,14 +48,15 @@ fn is_about_keys(text: &str) -> bool {
     word && (text.contains("_ENCRYPTION_KEY_") || text.starts_with("ENCRYPTION_AT_REST_"))
 }
 
-/// What may shut clusters down; what says that all is well again, or only that a key is old, does not.
+/// Whether the event reports a key that Atlas cannot use, so that clusters may be shut down. A key that works
+/// again, or is only old, is no alarm.
 fn is_alarm(kind: &str) -> bool {
     let fine = ["_RESTORED", "_IS_VALID", "_NEEDS_ROTATION", "_KEY_ROTATED", "_KEY_VALID"];
     kind.ends_with("_ENCRYPTION_KEY_INVALID")
         || (kind.starts_with("ENCRYPTION_AT_REST_") && !fine.iter().any(|end| kind.ends_with(end)))
 }
 
-/// The first text anywhere in `value` of which `pick` makes something.
+/// The first word anywhere in `value` that `pick` accepts.
 fn find<T>(value: &Value, pick: &impl Fn(&str) -> Option<T>) -> Option<T> {
     match value {
         Value::String(text) => text.split_whitespace().find_map(pick),
@@ -65,7 +66,8 @@ fn find<T>(value: &Value, pick: &impl Fn(&str) -> Option<T>) -> Option<T> {
     }
 }
 
-/// The first group id under a name that speaks of groups or projects: an alert's own id looks alike.
+/// The first group id in a member whose name contains `name` or `project`. An alert's own id has the same
+/// form, so only the member's name tells them apart.
 fn find_under(value: &Value, name: &str) -> Option<GroupId> {
     match value {
         Value::Array(items) => items.iter().find_map(|item| find_under(item, name)),

@@ -1,8 +1,8 @@
 //! Events of AWS KMS as Amazon EventBridge writes them, whether they come from an API destination or
 //! inside a notification of Amazon SNS.
 //!
-//! Automatic and on-demand rotation keep the key's id, so Atlas needs nothing. What Atlas must be told
-//! of is a manual rotation, which shows as an alias that points to another key; that takes CloudTrail.
+//! Automatic and on-demand rotation keep the key's id, so Atlas needs no change. A manual rotation needs
+//! one: it shows as an alias that points to another key, and only CloudTrail reports that.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::domain::key::{KeyRef, Provider, aws_partition};
 
 /// Reads one event.
 pub(super) fn read(event: &Value) -> Result<Received, Refusal> {
-    // What an input transformer was told to write.
+    // An input transformer may write a CloudEvent in the place of the event.
     if text_of(event, "specversion").is_some() {
         return cloudevents::structured(event);
     }
@@ -29,12 +29,12 @@ pub(super) fn read(event: &Value) -> Result<Received, Refusal> {
     Ok(Received { id, hint })
 }
 
-/// What KMS reports by itself.
+/// An event that KMS reports by itself.
 fn own(event: &Value, detail: &Value, kind: &str) -> Option<Hint> {
     let key = key_of(event, text_of(detail, "key-id")).or_else(|| first_key(event.get("resources")?))?;
     let meaning = match kind {
         "KMS CMK Rotation" => Meaning::InPlace,
-        // Both may be reported more than once; material can be imported again and expire another day.
+        // Both may be reported more than once. Material can be imported again and expire on another day.
         "KMS CMK Deletion" => Meaning::Alarm { once: format!("{kind}/{key}") },
         "KMS Imported Key Material Expiration" => {
             let day: String = text_of(event, "time").unwrap_or_default().chars().take(10).collect();
@@ -46,7 +46,7 @@ fn own(event: &Value, detail: &Value, kind: &str) -> Option<Hint> {
     Some(hint(kind, Subject::Key { key }, meaning))
 }
 
-/// What somebody did, as CloudTrail reports it.
+/// A call to KMS, as CloudTrail reports it.
 fn call(event: &Value, detail: &Value, id: &str) -> Option<Hint> {
     if text_of(detail, "eventSource") != Some("kms.amazonaws.com")
         || detail.get("errorCode").is_some_and(|it| !it.is_null())

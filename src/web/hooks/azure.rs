@@ -1,8 +1,8 @@
 //! Azure Event Grid: both schemas, both handshakes.
 //!
-//! Subscribing an address makes Event Grid ask for consent. It is given only after the same proof
-//! that every delivery needs, or anybody could point a subscription of theirs at us; the address
-//! that a validation event offers for a second way of consent is never visited.
+//! Event Grid requests consent before it delivers to a URL. Consent takes the same verification of the
+//! sender as a delivery: otherwise anyone could point a subscription of theirs at this hook. A validation
+//! event also offers a URL as a second way of consent, which is never fetched.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -61,7 +61,7 @@ fn event(event: &Value) -> Result<Received, Refusal> {
 }
 
 fn about(short: &str, kind: &str, source: &str, data: &Value, id: &str) -> Option<Hint> {
-    // Documented with a small `id` once, delivered with a capital one.
+    // The documentation has a lower-case `id` in one place; deliveries have `Id`.
     let key = text_of(data, "Id").or_else(|| text_of(data, "id")).map(str::trim);
     let key = key.map(|text| KeyRef::observed(Provider::Azure, text));
     let (subject, meaning) = match (short, &key) {

@@ -1,7 +1,7 @@
-//! CloudEvents 1.0 over HTTP, in all three modes, for anybody's own system.
+//! CloudEvents 1.0 over HTTP, in all three modes, for the operator's own systems.
 //!
-//! One type means something here: `io.keywheel.rotation.requested.v1`, whose data asks for a rotation.
-//! The sender is a program of the operator's own, so a fault in an event is answered instead of swallowed.
+//! One type has a meaning here: `io.keywheel.rotation.requested.v1`, which requests a rotation. The sender
+//! is a program of the operator, so a faulty event is answered with 400 instead of being taken and dropped.
 
 use std::borrow::Cow;
 
@@ -14,19 +14,19 @@ use super::{Received, Refusal, json, text_of, verification};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::KeyError;
 
-/// The one type that is understood.
+/// The one type that has a meaning here.
 const REQUESTED: &str = "io.keywheel.rotation.requested.v1";
 
-/// The refusal of a text that is no key.
+/// The refusal of a `newKey` that is not a key.
 const NO_KEY: &str = "data.newKey takes the id or ARN of an AWS key, the URL of an Azure key, or the path of a Google key version";
 
 /// The longest reason, in characters.
 const LONGEST_REASON: usize = 500;
 
-/// Reads an authenticated request in whichever mode it is.
+/// Reads a verified request in any of the modes.
 pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Vec<Received>, Refusal> {
     let kind = verification::header(headers, "content-type").unwrap_or_default().to_ascii_lowercase();
-    // Batch first: its name begins with the other's.
+    // Batch first: its content type begins like the other one.
     if kind.starts_with("application/cloudevents-batch") {
         let Value::Array(events) = json(body)? else {
             return Err(Refusal::malformed("a batch is an array of events"));
@@ -79,7 +79,7 @@ fn event_of(attribute: &dyn Fn(&str) -> Option<String>, data: Option<&Value>) ->
     Ok(Received { id: format!("{source}/{id}"), hint })
 }
 
-/// Reads what a Standard Webhook carries: a CloudEvent, or `{type, data}` as that specification writes it.
+/// Reads the payload of a Standard Webhook: a CloudEvent, or `{type, data}` as that specification writes it.
 pub(super) fn payload(body: &[u8], id: String) -> Result<Received, Refusal> {
     let payload = json(body)?;
     let hint = match text_of(&payload, "type") {

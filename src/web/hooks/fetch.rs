@@ -1,7 +1,7 @@
-//! The few things a proof must be fetched for: a sender's public keys, a certificate, a confirmation.
+//! The GET requests that a verification of the sender needs: public keys, a certificate, a confirmation.
 //!
-//! Addresses are settings or were checked against a list before they come here. No redirect is
-//! followed, no answer is read beyond its limit, and nothing waits longer than senders do.
+//! URLs are settings or were checked against a list before they come here. No redirect is followed, no
+//! answer is read beyond its limit, and no request takes longer than a sender waits.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use crate::net::body::{self, BodyError};
 use crate::net::cause::with_causes;
 use crate::net::client::{self, BuildError};
 
-/// SNS gives up after 15 s and an API destination after 5; the answer to them must still be written.
+/// Timeout of a request. SNS gives up after 15 s and an API destination after 5 s, and their answer must
+/// still be written.
 const LIMIT: Duration = Duration::from_secs(4);
 
-/// Why nothing was fetched. Without the URL: a confirmation's holds a token.
+/// Why a fetch failed. The URL is left out, because the URL of a confirmation holds a token.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("{}", with_causes(.0))]

@@ -1,7 +1,7 @@
-//! What the fuzz targets call of the hooks: their readers and proofs, without a server around them.
+//! The readers and verifications of the hooks for the fuzz targets, without a server.
 //!
-//! A head is given as lines, `name: value`. Nothing is fetched here, so a hook whose proof needs keys
-//! or a certificate is handed them.
+//! A head is given as lines, `name: value`. Nothing is fetched here: the keys and the certificates that a
+//! verification needs are arguments.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -19,10 +19,10 @@ use crate::domain::hint::Hint;
 use crate::domain::time::Timestamp;
 use crate::secret::Secret;
 
-/// An id and what the event comes down to.
+/// The id of an event, and its hint.
 pub type Event = (String, Option<Hint>);
 
-/// Is never used: it is only that the calls take one.
+/// Is never used: the functions take a fetcher, and the keys given here are fresh.
 static FETCHER: LazyLock<Option<fetch::Fetcher>> = LazyLock::new(|| {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     fetch::Fetcher::new().ok()
@@ -37,7 +37,7 @@ fn headers(head: &[u8]) -> HeaderMap {
     head.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
 
-/// The events of a proven delivery, read by the `kind`th of the readers; `None` when it is refused.
+/// The events of a verified delivery, read by the `kind`th reader; `None` when it is refused.
 #[must_use]
 pub fn events(kind: u8, head: &[u8], body: &[u8]) -> Option<Vec<Event>> {
     let head = headers(head);
@@ -58,7 +58,7 @@ pub fn events(kind: u8, head: &[u8], body: &[u8]) -> Option<Vec<Event>> {
     })
 }
 
-/// Whether a delivery proves that it knows `secret`, by the `kind`th of the proofs.
+/// Whether a delivery passes the `kind`th verification with `secret`.
 #[must_use]
 pub fn is_proven(kind: u8, head: &[u8], body: &[u8], secret: &str, now: Timestamp) -> bool {
     let head = headers(head);
@@ -76,7 +76,7 @@ pub fn is_proven(kind: u8, head: &[u8], body: &[u8], secret: &str, now: Timestam
     .is_ok()
 }
 
-/// Whether `token` counts, when its issuer's keys are `jwks`: for Event Grid, or else for Pub/Sub.
+/// Whether `token` is accepted with `jwks` as its issuer's keys: for Event Grid, or else for Pub/Sub.
 #[must_use]
 pub fn is_token(grid: bool, jwks: &[u8], token: &str, now: Timestamp) -> Option<bool> {
     const AT: &str = "https://issuer.example/keys";
@@ -95,22 +95,22 @@ pub fn is_token(grid: bool, jwks: &[u8], token: &str, now: Timestamp) -> Option<
     } else {
         keys.google(fetcher, &head, (AT, "audience", "push@example.com"), now).now_or_never()
     };
-    // Nobody waits: these keys are fresh.
+    // The result is there at once, because these keys are fresh.
     Some(proven?.is_ok())
 }
 
-/// A message of SNS, and what would be done before its signature is believed.
+/// A message of SNS, and the values that are used before its signature is verified.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Envelope {
     /// Its members.
     pub members: BTreeMap<&'static str, String>,
-    /// What its signature covers.
+    /// The text that its signature covers.
     pub signed: String,
     /// Whether it is neither old nor early.
     pub is_fresh: bool,
-    /// Where its certificate would be fetched.
+    /// The URL of its certificate.
     pub certificate: Option<Url>,
-    /// Which address its confirmation would visit.
+    /// The URL of its confirmation.
     pub confirmation: Option<Url>,
     /// The bytes of its signature.
     pub signature: Option<Vec<u8>>,

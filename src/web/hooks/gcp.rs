@@ -1,7 +1,7 @@
 //! Log entries of Google Cloud KMS, pushed by Cloud Pub/Sub, wrapped or not.
 //!
-//! Whatever entry names a key means that this key is read again. Rotation by schedule is logged without
-//! the version it made, so the key's name is all that can be counted on.
+//! Each entry that names a key is a reason to check the projects with that key. Rotation by schedule is
+//! logged without the new version, so only the key's name is certain to be there.
 
 use axum::http::HeaderMap;
 use base64::Engine as _;
@@ -25,7 +25,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Received, Refusal
     let id = format!("{}/{id}", text_of(&outer, "subscription").unwrap_or_default());
     let data = text_of(message, "data").unwrap_or_default();
     let data = STANDARD.decode(data).map_err(|_| Refusal::malformed("message.data is no Base64"))?;
-    // Anything may be published on a topic; what is no log entry is not for us.
+    // Anything may be published on a topic. A message that is not a log entry has no hint.
     Ok(match serde_json::from_slice(&data) {
         Ok(inner) => entry(&inner, id),
         Err(_) => Received { id, hint: None },
@@ -35,7 +35,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Received, Refusal
 fn entry(entry: &Value, message: String) -> Received {
     let own = (text_of(entry, "logName"), text_of(entry, "timestamp"), text_of(entry, "insertId"));
     let id = match own {
-        // One entry may be exported more than once, as another message.
+        // One entry may be exported more than once, each time as another message.
         (Some(log), Some(at), Some(insert)) => format!("{log}/{at}/{insert}"),
         _ => message,
     };
@@ -87,7 +87,7 @@ fn version_of(path: &str) -> Option<KeyRef> {
     KeyRef::parse(Provider::Gcp, path).ok()
 }
 
-/// The key that an entry names: in the resource's labels or in the call's own words.
+/// The key that an entry names: in the resource's labels or in the call's resource name.
 fn key_path(entry: &Value) -> Option<String> {
     let labels = entry.pointer("/resource/labels").unwrap_or(&Value::Null);
     let label = |name: &str| text_of(labels, name);

@@ -1,13 +1,13 @@
-//! `POST /hooks/{name}`: where key services, Atlas and other systems say that something happened.
+//! `POST /hooks/{name}`: events of key services, Atlas and other systems.
 //!
-//! A delivery is read within limits, its sender proven, its events boiled down to hints, and these
-//! written durably before the answer leaves. That is all: no event changes a rotation or a project
-//! from here; [`engine::hint`](crate::engine::hint) looks at what is true and decides. A sender that cannot
-//! prove who they are leaves nothing behind but a count.
+//! A delivery is read within limits, its sender verified, its events reduced to hints, and the hints
+//! written durably before the answer leaves. No event changes a rotation or a project from here:
+//! [`engine::hint`](crate::engine::hint) compares it with Atlas and decides. A delivery whose sender is
+//! not verified leaves only a count.
 //!
-//! Answers follow what senders make of them: 4xx means "never again" to most of them and is kept for
-//! forged and unreadable requests, whatever is merely of no interest gets 202, and a fault of ours gets
-//! 503 with `Retry-After`.
+//! The statuses follow from what senders do with them. Most never repeat a delivery that was answered 4xx,
+//! so 4xx is kept for forged and unreadable requests. An event without a meaning here gets 202, and a
+//! fault of this server gets 503 with `Retry-After`.
 
 mod atlas;
 mod aws;
@@ -50,31 +50,31 @@ use crate::net::client::BuildError;
 use crate::store::NewEvent;
 use sns::RootsError;
 
-/// The largest body of a sender whose head is proof: Event Grid's batches of a megabyte, and what surrounds them.
+/// The largest body of a sender that is verified by the head: Event Grid's batches have a megabyte and an envelope.
 const BODY_LIMIT: usize = 1_100_000;
-/// The largest body that has to be read before anybody knows whose it is: a notification of SNS has 256 KiB.
+/// The largest body that is read before its sender is verified: a notification of SNS has 256 KiB.
 const UNPROVEN_LIMIT: usize = 400_000;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(5);
-/// What all bodies of one hook may hold together until they are written, in units of 16 KiB: 32 MiB. The first
-/// unit of each is free, so that those who hold the others do not keep out a usual event; connections bound it.
+/// The memory for all bodies of one hook until they are written, in units of 16 KiB: 32 MiB. The first unit of
+/// each body is free, so that large bodies do not keep out a usual event; the limit of connections bounds it.
 const UNITS: usize = 2048;
 const UNIT: usize = 16 * 1024;
-/// How long the database may take before the sender is told to come again: API destinations wait 5 s.
+/// Timeout of the write; after it the sender gets 503. API destinations wait 5 s.
 const STORE_TIME: Duration = Duration::from_secs(4);
-/// Failures of one hook that are answered and logged singly; beyond that a failure is told to slow down.
+/// Failures of one hook that are logged. Those beyond are not, and an unverified sender gets 429 for them.
 const FAILURES_PER_SECOND: u32 = 5;
 const FAILURES_AT_ONCE: u32 = 50;
 
-/// What a proven event is.
+/// An event of a verified delivery.
 pub(super) struct Received {
     /// The same for every delivery of the event.
     pub(super) id: String,
-    /// What it comes down to; `None` when it means nothing here.
+    /// Its hint; `None` when it has no meaning here.
     pub(super) hint: Option<Hint>,
 }
 
-/// What a proven delivery is.
+/// The content of a verified delivery.
 pub(super) enum HookReply {
     /// Events.
     Events(Vec<Received>),
@@ -82,10 +82,10 @@ pub(super) enum HookReply {
     Done(Response),
 }
 
-/// Why a delivery is not taken. The words are counted and never say more than the sender may know.
+/// Why a delivery is refused. The reasons are counted, and hold no more than the sender may learn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// Nobody we know: 401.
+    /// The sender is not verified: 401.
     Unknown(&'static str),
     /// Cannot be read: 400.
     Malformed(&'static str),
@@ -106,7 +106,7 @@ impl Refusal {
         Refusal::Malformed(rule)
     }
 
-    /// Under which it is counted.
+    /// The name under which it is counted.
     const fn reason(self) -> &'static str {
         match self {
             Refusal::Unknown(reason) | Refusal::Unavailable(reason) => reason,
@@ -147,10 +147,10 @@ struct Endpoint {
     failures: DefaultDirectRateLimiter,
 }
 
-/// Why hooks cannot be made ready.
+/// Why hooks cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum HooksError {
-    /// What verifies senders cannot call out.
+    /// The HTTPS client that verifications need cannot be built.
     #[error("hooks: {0}")]
     Client(#[from] BuildError),
     /// The file of trusted roots cannot be read.
@@ -161,7 +161,7 @@ pub enum HooksError {
         /// The reason.
         source: std::io::Error,
     },
-    /// The file of trusted roots holds none.
+    /// The file of trusted roots holds no usable certificate.
     #[error("hooks.{hook}.trust_roots_file: {source}")]
     Roots {
         /// The hook.
@@ -172,7 +172,7 @@ pub enum HooksError {
 }
 
 impl Hooks {
-    /// Makes them ready to receive.
+    /// Sets the hooks up.
     ///
     /// # Errors
     /// Names the hook and the setting that cannot be used.
@@ -189,7 +189,7 @@ impl Hooks {
 pub struct LiveHooks(RwLock<Arc<Hooks>>);
 
 impl LiveHooks {
-    /// Receives at these hooks.
+    /// Starts with these hooks.
     #[must_use]
     pub fn new(hooks: Hooks) -> Self {
         Self(RwLock::new(Arc::new(hooks)))
@@ -224,7 +224,7 @@ impl Endpoint {
     }
 }
 
-/// The addresses.
+/// The routes.
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(open(&DELIVERY, routes!(receive))).routes(open(
         &[Code::NotFound, Code::Unauthenticated, Code::Malformed, Code::TooManyFailures],
@@ -303,7 +303,7 @@ fn refused(refusal: Refusal, endpoint: &Endpoint, tally: &Tally, name: &str) -> 
         Refusal::Unavailable(_) => {
             own.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
         }
-        // What is left of the body is not worth reading.
+        // The rest of the body is not read, so the connection cannot serve another request.
         Refusal::TooLarge(_) | Refusal::TooSlow => {
             own.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -312,7 +312,7 @@ fn refused(refusal: Refusal, endpoint: &Endpoint, tally: &Tally, name: &str) -> 
     response
 }
 
-/// One request, before anything is known of it.
+/// One request whose sender is not verified yet.
 struct Delivery<'a> {
     hooks: &'a Hooks,
     endpoint: &'a Endpoint,
@@ -322,7 +322,7 @@ struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
-    /// What needs only the head of the request is proven before its body is read.
+    /// Takes a delivery. A sender that can be verified by the head is verified before the body is read.
     async fn take(&self, body: Body, web: &Web, name: &str, tally: &Tally) -> Result<Response, Refusal> {
         self.prove_head().await?;
         let (body, room) = self.read(body).await?;
@@ -356,7 +356,7 @@ impl Delivery<'_> {
         Ok(StatusCode::ACCEPTED.into_response())
     }
 
-    /// The secret in the address.
+    /// The secret in the URL.
     fn code(&self) -> Option<String> {
         let pairs = url::form_urlencoded::parse(self.query?.as_bytes());
         pairs.into_iter().find(|(name, _)| name == "code").map(|(_, value)| value.into_owned())
@@ -366,7 +366,7 @@ impl Delivery<'_> {
         let Sender::AzureEventGrid { tokens, header, allowed_origins, .. } = &self.endpoint.sender else {
             return Ok((StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response());
         };
-        // A header or a token comes with deliveries only; these prove themselves one by one.
+        // Headers and tokens come with deliveries only, and each delivery is verified by itself.
         if header.is_none() && !tokens.is_empty() {
             verification::secret(self.code().as_deref(), tokens)?;
         }
@@ -411,7 +411,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// Reads the body, whose room is given back when the permits are dropped.
+    /// Reads the body. Its room is given back when the permits are dropped.
     async fn read(&self, body: Body) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Refusal> {
         let told =
             verification::header(self.headers, "content-length").and_then(|text| text.parse::<usize>().ok());
@@ -488,12 +488,13 @@ fn text_of<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
 /// The longest text of a sender that is kept, in characters.
 const LONGEST: usize = 300;
 
-/// A sender's text as journals and mails may hold it: one line, not endless.
+/// A sender's text for journals and mails: one line, cut at [`LONGEST`] characters.
 fn words_of(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
 }
 
-/// A sender's name of something, where it could be one; cut or changed it would be another name.
+/// A sender's name of a thing; `None` when it is too long or holds control characters. It is never cut or
+/// changed, because the result would be another name.
 fn name_of(text: &str) -> Option<String> {
     (text.chars().count() <= LONGEST && !text.contains(char::is_control)).then(|| text.to_owned())
 }

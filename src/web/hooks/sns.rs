@@ -1,10 +1,10 @@
-//! Amazon SNS over HTTP: the signature inside the body, the topics that may speak, and the confirmation.
+//! Amazon SNS over HTTP: the signature inside the body, the listed topics, and the confirmation.
 //!
-//! A valid signature proves only that *some* topic of SNS sent this, and anybody can own one; so the
-//! topic is compared before anything is fetched. The certificate and the confirmation are fetched from
-//! hosts of SNS in the topic's own region and from nowhere else, without following a redirect.
-//! Signature version 1 is SHA-1 and refused. What speaks for the certificate is TLS to that host, as
-//! with AWS' own validators; `trust_roots_file` demands a chain in addition.
+//! A valid signature proves only that *some* topic of SNS sent this, and anyone can own one. So the topic
+//! is compared before anything is fetched. The certificate and the confirmation are fetched from hosts of
+//! SNS in the topic's own region, or from a host in `cert_hosts`, without following a redirect. Signature
+//! version 1 is SHA-1 and refused. The certificate is trusted because TLS authenticates its host, as in
+//! AWS' own validators; `trust_roots_file` demands a chain in addition.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -31,11 +31,11 @@ use crate::domain::time::Timestamp;
 const OLDEST: Duration = Duration::from_secs(3600);
 /// How far a clock may be ahead of ours.
 const AHEAD: Duration = Duration::from_secs(300);
-/// A certificate is a few kilobytes.
+/// The longest body that is fetched; a certificate has a few kilobytes.
 const CERTIFICATE_LIMIT: usize = 64 * 1024;
-/// Certificates that are fetched at once; then one a second.
+/// Fetches of certificates in a burst; then one a second.
 const FETCHES_AT_ONCE: u32 = 16;
-/// SNS has a handful of certificates.
+/// Certificates that are kept; SNS has a handful.
 const MOST_CERTIFICATES: usize = 16;
 
 /// Why a file holds no trusted roots.
@@ -44,12 +44,12 @@ pub enum RootsError {
     /// It cannot be parsed.
     #[error("{0}")]
     Unreadable(#[from] x509_cert::der::Error),
-    /// It holds none.
+    /// It holds no certificate.
     #[error("it holds no certificate")]
     None,
 }
 
-/// What one hook of this kind knows.
+/// The settings and the fetched certificates of one hook of this kind.
 #[derive(Debug)]
 pub(super) struct Sns {
     topics: Vec<String>,
@@ -61,7 +61,7 @@ pub(super) struct Sns {
 
 impl Sns {
     /// # Errors
-    /// When the file of trusted roots holds none.
+    /// When the trusted roots cannot be read, or there is no certificate among them.
     pub(super) fn new(
         topics: Vec<String>,
         cert_hosts: Vec<String>,
@@ -87,7 +87,7 @@ impl Sns {
         })
     }
 
-    /// Proves and reads one message; confirms a subscription to a listed topic.
+    /// Verifies and reads one message; confirms a subscription to a listed topic.
     pub(super) async fn receive(
         &self,
         fetcher: &Fetcher,
@@ -117,7 +117,8 @@ impl Sns {
                 self.confirm(fetcher, &message).await?;
                 Ok(HookReply::Done(StatusCode::OK.into_response()))
             }
-            // Somebody ended the subscription; going back by that link would undo what they meant.
+            // The subscription was ended at SNS. The link in the message restores it, which would undo that
+            // decision, so it is not followed.
             _ => {
                 tracing::warn!(topic = message.topic(), "Amazon SNS says that this subscription was ended");
                 Ok(HookReply::Done(StatusCode::OK.into_response()))
@@ -125,7 +126,7 @@ impl Sns {
         }
     }
 
-    /// The key that signs, from the certificate that the message names.
+    /// The signing key, from the certificate that the message names.
     async fn key(
         &self,
         fetcher: &Fetcher,
@@ -140,7 +141,7 @@ impl Sns {
         let pem = if let Some(pem) = known {
             pem
         } else {
-            // Anyone who knows the topic's name may make us fetch, but not often.
+            // Anyone who has the topic's name can cause a fetch, so fetches are limited.
             self.fetches.check().map_err(|_| Refusal::Unavailable("certificate-not-fetched"))?;
             let pem = fetcher.get(url.as_str(), CERTIFICATE_LIMIT).await.map_err(|why| {
                 tracing::warn!("the certificate of Amazon SNS could not be fetched: {why}");
@@ -161,8 +162,8 @@ impl Sns {
         self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The public key of the first certificate, when it is in force and, where roots are demanded, they
-    /// vouch for it.
+    /// The public key of the first certificate, when it is in force and, where roots are configured, a chain
+    /// leads to one of them.
     pub(super) fn check(&self, pem: &[u8], now: Timestamp) -> Option<Vec<u8>> {
         let chain = Certificate::load_pem_chain(pem).ok()?;
         let (own, between) = chain.split_first()?;
@@ -178,7 +179,7 @@ impl Sns {
         Some(own.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes().to_vec())
     }
 
-    /// An address that the message names, when it lies at SNS in the topic's region or at a listed host.
+    /// A URL in the message, when its host is SNS in the topic's region or is listed.
     pub(super) fn own_url(&self, message: &Message, text: &str) -> Result<Url, Refusal> {
         let wrong = Refusal::unknown("wrong-host");
         let url = Url::parse(text).map_err(|_| wrong)?;
@@ -200,7 +201,7 @@ impl Sns {
         if own && url.scheme() == "https" && url.port().is_none() { Ok(url) } else { Err(wrong) }
     }
 
-    /// Visits the confirmation's address, when it confirms exactly this topic with exactly this token.
+    /// Fetches the confirmation's URL, when it confirms exactly this topic with exactly this token.
     async fn confirm(&self, fetcher: &Fetcher, message: &Message) -> Result<(), Refusal> {
         let wrong = Refusal::unknown("wrong-confirmation");
         let url = self.own_url(message, message.address("SubscribeURL", "SubscribeUrl")?)?;
@@ -223,7 +224,7 @@ impl Sns {
     }
 }
 
-/// Whether the address is one at which SNS keeps certificates; elsewhere, any file of that kind will do.
+/// Whether the URL has the form of SNS' certificates. At a host that is not of AWS, any PEM file will do.
 pub(super) fn is_certificate(url: &Url) -> bool {
     let name = url.path().trim_start_matches('/');
     let digits = name.strip_prefix("SimpleNotificationService-").and_then(|rest| rest.strip_suffix(".pem"));
@@ -232,7 +233,7 @@ pub(super) fn is_certificate(url: &Url) -> bool {
     of_sns || (!at_aws && Path::new(name).extension().is_some_and(|it| it == "pem"))
 }
 
-/// Whether `roots` vouch for `own`, over the certificates `between`.
+/// Whether a chain leads from `own` over the certificates `between` to one of `roots`.
 fn vouched(own: &Certificate, between: &[Certificate], roots: &[Vec<u8>], at: u64) -> bool {
     use rustls::pki_types::{CertificateDer, UnixTime};
     let der = |one: &Certificate| one.to_der().ok().map(CertificateDer::from);
@@ -249,7 +250,7 @@ fn vouched(own: &Certificate, between: &[Certificate], roots: &[Vec<u8>], at: u6
     own.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &between, time, usage, None, None).is_ok()
 }
 
-/// A message whose signature is not proven yet: the texts that matter, and nothing else of the body.
+/// A message whose signature is not verified yet: the members that are read, and nothing else of the body.
 pub(super) struct Message(pub(super) BTreeMap<&'static str, String>);
 
 /// Every member that is read.
@@ -269,15 +270,15 @@ const MEMBERS: [&str; 13] = [
     "Type",
 ];
 
-/// What is signed of a notification, in this order.
+/// The signed members of a notification, in this order.
 const NOTIFICATION: [&str; 6] = ["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"];
-/// And of the two others.
+/// The signed members of the two other types, in this order.
 const CONFIRMATION: [&str; 7] =
     ["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"];
 
 /// The type of a message that carries an event.
 const EVENT: &str = "Notification";
-/// The type of a message that asks whether to send at all.
+/// The type of a message that requests consent to a subscription.
 const ASKS: &str = "SubscriptionConfirmation";
 
 impl Message {
@@ -295,7 +296,8 @@ impl Message {
                 "Type is not one of Notification, SubscriptionConfirmation, UnsubscribeConfirmation",
             ));
         }
-        // The signed text has no marks between its fields except line ends; SNS takes none in a subject.
+        // Only line ends separate the fields of the signed text: with one inside a field, two messages would
+        // share a signed text. SNS allows none in a subject.
         let plain = ["MessageId", "Subject", "Timestamp", "Token", "SubscribeURL", "TopicArn"];
         if plain.iter().any(|name| message.text(name).chars().any(char::is_control)) {
             return Err(Refusal::unknown("wrong-signature"));
@@ -312,7 +314,7 @@ impl Message {
         self.text("TopicArn")
     }
 
-    /// An address under either spelling of its name.
+    /// A URL under either spelling of its name.
     pub(super) fn address(&self, name: &str, other: &str) -> Result<&str, Refusal> {
         let found = self.0.get(name).or_else(|| self.0.get(other));
         found.map(String::as_str).ok_or(Refusal::unknown("no-signature"))
@@ -340,7 +342,7 @@ impl Message {
         there.flat_map(|name| [*name, "\n", self.text(name), "\n"]).collect()
     }
 
-    /// The event inside, or what else somebody published there.
+    /// The event inside. A message of another publisher to the topic has no hint.
     pub(super) fn event(&self) -> Result<Received, Refusal> {
         let id = self.text("MessageId");
         if id.is_empty() {
@@ -368,7 +370,7 @@ mod tests {
         };
         let sent = read("a\nMessageId\n1\nSubject\nx", "2", None).unwrap();
         let text = sent.signed_text();
-        // The same text, had the lines been set apart otherwise.
+        // Line ends inside the other members would give the same text.
         assert!(text.starts_with("Message\na\nMessageId\n1\nSubject\nx\nMessageId\n2\n"), "{text}");
         assert!(read("a", "1", Some("x\nMessageId\n2")).is_err());
         assert!(read("a", "1\nSubject\nx\nMessageId\n2", None).is_err());

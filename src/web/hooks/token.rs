@@ -1,9 +1,9 @@
 //! Signed tokens (JWT) of Microsoft Entra and of Google, and the keys that sign them.
 //!
-//! RS256 and nothing else, whatever a token says of itself. An audience alone proves little, because
+//! Only RS256 is accepted, whatever algorithm a token names. An audience alone proves little, because
 //! other programs may obtain a token for it; so the identity that holds the token is compared too.
-//! Keys are kept for a while; an unknown key id has them fetched again, at most once a minute, so that
-//! nobody can make us call the issuer for every forged token.
+//! Keys are kept for an hour. An unknown key id has them fetched again, at most once a minute: forged
+//! tokens must not cause a call to the issuer each.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,22 +21,22 @@ use super::{Refusal, text_of, verification};
 use crate::config::hooks::Entra;
 use crate::domain::time::Timestamp;
 
-/// How long keys are believed without asking again.
+/// How long keys are used without another fetch.
 const FRESH: Duration = Duration::from_secs(3600);
-/// How soon they may be asked for again.
+/// The shortest time between two fetches.
 const PAUSE: Duration = Duration::from_secs(60);
-/// The clocks' difference that is forgiven, in seconds.
+/// Clock skew that is tolerated, in seconds.
 const LEEWAY: i64 = 60;
-/// A key set is a few kilobytes.
+/// The longest key set that is read; one has a few kilobytes.
 const KEYS_LIMIT: usize = 256 * 1024;
-/// Longer ones come from nobody we know.
+/// The longest token that is parsed; the issuers' tokens are shorter.
 const LONGEST_TOKEN: usize = 16 * 1024;
 
 /// The keys of all issuers, by address.
 #[derive(Debug, Default)]
 pub(super) struct Keys(Mutex<BTreeMap<String, Kept>>);
 
-/// One answer for everybody who waits; it goes on when one of them leaves.
+/// One fetch for all deliveries that wait for it; it goes on when one of them is dropped.
 type Asking = Shared<BoxFuture<'static, Option<Arc<JwkSet>>>>;
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ struct Kept {
     asking: Option<Asking>,
 }
 
-/// Asks an issuer for its keys.
+/// Fetches an issuer's keys.
 fn ask(fetcher: Fetcher, url: String) -> Asking {
     let asking = async move {
         let warn = |why: &dyn std::error::Error| tracing::warn!("the keys at {url} cannot be had: {why}");
@@ -57,7 +57,7 @@ fn ask(fetcher: Fetcher, url: String) -> Asking {
 }
 
 impl Keys {
-    /// Keys that an issuer has just answered with: nobody is asked again for a while.
+    /// Keys as if they had just been fetched, so that no fetch follows.
     #[cfg(fuzzing)]
     pub(super) fn fetched(url: &str, set: JwkSet, now: Timestamp) -> Self {
         let kept = Kept { asked: Some(now), set: Some(Arc::new(set)), asking: None };
@@ -85,7 +85,7 @@ impl Keys {
         let key = self.key(fetcher, jwks_url, kid, now).await?;
         let mut rules = Validation::new(Algorithm::RS256);
         rules.set_audience(&[audience]);
-        // The clock that is passed in decides about time, below.
+        // Times are checked below, against the clock that is passed in.
         rules.validate_exp = false;
         rules.set_required_spec_claims(&["aud"]);
         let claims = jsonwebtoken::decode::<Value>(token, &key, &rules).map_err(|error| {
@@ -156,7 +156,7 @@ impl Keys {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether Event Grid sent this, in the name of the directory that is configured.
+    /// Verifies that Event Grid sent this, with a token of the configured directory.
     pub(super) async fn entra(
         &self,
         fetcher: &Fetcher,
@@ -184,7 +184,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Whether Cloud Pub/Sub sent this in the name of the service account that is configured.
+    /// Verifies that Cloud Pub/Sub sent this, with a token of the configured service account.
     pub(super) async fn google(
         &self,
         fetcher: &Fetcher,

@@ -1,7 +1,7 @@
-//! Proofs of who sends: shared secrets and signatures over the body, compared in constant time.
+//! Verification of the sender: shared secrets and signatures over the body, compared in constant time.
 //!
-//! Every function takes all secrets that count at the moment, so that a sender's own secret can be
-//! rotated. None says which one matched, or how far a wrong one went.
+//! Every function takes all secrets that are valid at the moment, so that a sender's own secret can be
+//! rotated. No result shows which one matched, or how much of a wrong one was right.
 
 use aws_lc_rs::{constant_time, hmac};
 use axum::http::HeaderMap;
@@ -13,13 +13,13 @@ use crate::config::hooks::SigningKey;
 use crate::domain::time::Timestamp;
 use crate::secret::Secret;
 
-/// How far a signed instant may lie from ours, in seconds.
+/// How far a signed instant may be from this machine's clock, in seconds.
 const TOLERANCE: u64 = 300;
 
-/// Signatures of one delivery that are looked at: a sender has as many as it has secrets.
+/// Signatures of one delivery that are compared: a sender has one for each of its secrets.
 const MOST_SIGNATURES: usize = 16;
 
-/// A header's text; what is no text is as good as missing.
+/// A header's text; `None` when it is missing or not text.
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
@@ -27,7 +27,7 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 /// Whether `given` is one of `wanted`.
 pub(super) fn secret(given: Option<&str>, wanted: &[Secret]) -> Result<(), Refusal> {
     let given = given.ok_or(Refusal::unknown("no-token"))?;
-    // No early end: which of them matched is nobody's business either.
+    // No early end: the duration would show which of them matched.
     let found = wanted.iter().fold(false, |found, one| found | is_equal(given, one.expose()));
     if found { Ok(()) } else { Err(Refusal::unknown("wrong-token")) }
 }
@@ -42,7 +42,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// User and password of HTTP basic authentication.
+/// Compares user and password of HTTP basic authentication.
 pub(super) fn basic(headers: &HeaderMap, user: &str, passwords: &[Secret]) -> Result<(), Refusal> {
     let given = header(headers, "authorization")
         .and_then(|text| text.split_once(' '))
@@ -66,7 +66,7 @@ pub(super) fn atlas(headers: &HeaderMap, body: &[u8], secrets: &[Secret], hex: b
     signed(keys, body, &[tag])
 }
 
-/// A Standard Webhooks signature; gives the id that is signed with the body.
+/// Compares a Standard Webhooks signature; returns the id that is signed with the body.
 pub(super) fn standard(
     headers: &HeaderMap,
     body: &[u8],
@@ -77,7 +77,7 @@ pub(super) fn standard(
     let id = header(headers, "webhook-id").ok_or(missing)?;
     let at = header(headers, "webhook-timestamp").ok_or(missing)?;
     let given = header(headers, "webhook-signature").ok_or(missing)?;
-    // The text is what is signed, however the number is spelt.
+    // The header's text is signed, and a number may be written in several ways.
     let seconds: i64 = at.parse().map_err(|_| Refusal::unknown("wrong-signature"))?;
     let tags: Vec<Vec<u8>> = given
         .split(' ')
@@ -95,7 +95,7 @@ pub(super) fn standard(
 }
 
 /// Whether one of `keys` made one of `tags` over `text`. The text is signed once for each key, however
-/// many tags a stranger sends.
+/// many tags a delivery has.
 fn signed(keys: impl Iterator<Item = hmac::Key>, text: &[u8], tags: &[Vec<u8>]) -> Result<(), Refusal> {
     let found = keys.fold(false, |found, key| {
         let own = hmac::sign(&key, text);

@@ -17,9 +17,9 @@ impl Turn {
 
     /// A PATCH(new) was recorded and Atlas shows the old key.
     ///
-    /// At this point the PATCH was refused, never arrived, was applied but is not visible yet, or will
-    /// be applied later. Ending the rotation while one of the last two is possible would leave Atlas
-    /// with a new key that no one verifies. Sending again is harmless: the value is the same.
+    /// At this point the PATCH was refused, never arrived, was applied but is not visible yet, or will be
+    /// applied later. Ending the rotation while one of the last two is possible would leave an unverified
+    /// new key in Atlas. Sending again is harmless: the value is the same.
     fn still_old(&mut self, look: &Look) {
         let reply = self.r.patching.latest.as_ref().and_then(|patch| patch.reply.clone());
         let settle = self.r.rules.pace.settle.get();
@@ -35,16 +35,17 @@ impl Turn {
         }
         let sent_at = self.r.patching.latest.as_ref().map_or(self.now, |patch| patch.sent_at);
         if reply == Some(PatchReply::Accepted) && self.now < sent_at + settle {
-            // Atlas said yes, and a read may lag behind an accepted write. A second PATCH now would
-            // most likely repeat one that worked.
+            // Atlas accepted the PATCH, and a read may lag behind an accepted write. A second PATCH now
+            // would most likely repeat a successful one.
             return self.observe_again_soon();
         }
         let retry_at = self.r.patching.retry_at.unwrap_or(self.now);
         if self.now < retry_at {
             return self.rest(retry_at);
         }
-        // Votes, permission, window and clocks may have changed since the first attempt. They are
-        // checked in the step that records this one, or a PATCH could leave that no one allows any more.
+        // Votes, permission, window and clocks may have changed since the first attempt. They are checked
+        // in the step that records this attempt. Otherwise a PATCH could leave after an approval was
+        // withdrawn or the window closed.
         let permitted = !self.expired() && self.r.permission.quorum.is_met();
         let hold = if permitted { self.hold_reason(look) } else { None };
         if permitted && hold.is_none() {
@@ -55,10 +56,11 @@ impl Turn {
         self.rest(self.now);
     }
 
-    /// Atlas does not accept the credential any more, or says that the project is gone.
+    /// Atlas rejects the credential, or reports that the project is gone.
     ///
-    /// If an attempt was accepted, ended unknown or has no reply, Atlas may hold our key and no one can
-    /// see it: a person is paged. Only if every attempt was turned down, the rotation has failed.
+    /// An attempt that was accepted, ended unknown or has no reply may have put our key into Atlas. No
+    /// observation can show it now, so an operator is paged. The rotation fails only if Atlas carried out
+    /// no attempt.
     pub(super) fn shut_out(&mut self, cause: Cause) {
         let patch = self.r.patching.latest.as_ref();
         let open = patch

@@ -1,7 +1,8 @@
-//! `awaiting_approval` and `approved`: nothing is in flight.
+//! `awaiting_approval` and `approved`: no PATCH is in flight, except one of an earlier `applying` that
+//! may still take effect.
 //!
-//! Once people have agreed, the PATCH waits for whatever holds it: the window, the clocks, the current
-//! key, a cluster, the checklist. Each reason ends by itself, so a hold is no end.
+//! After the quorum, a hold may delay the PATCH: the window, clock skew, the current key, a cluster, the
+//! checklist. Every hold passes by itself, so it does not end the rotation.
 
 use super::sight::{Sight, sight, skewed};
 use super::step::Announcement;
@@ -26,9 +27,9 @@ impl Turn {
 
     pub(super) fn approved(&mut self, look: &Look) {
         match sight(&self.r, &look.seen) {
-            // The rotation came back from `applying` when permission ended, while a PATCH of ours was
-            // still under way; now it has taken effect. Called done by hand, a key of ours would serve
-            // unverified.
+            // The rotation returned from `applying` because its permission ended, while a PATCH of ours
+            // was still under way. That PATCH has now taken effect. As `done_by_hand` the rotation would
+            // end here and leave our key in force without verification.
             Sight::New if self.r.patching.first_at.is_some() => self.begin_verifying(look),
             Sight::New => self.finish(State::Superseded, Some(Cause::DoneByHand)),
             Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
@@ -39,7 +40,8 @@ impl Turn {
                 None => {
                     self.r.state = State::Applying;
                     self.r.hold = None;
-                    // `hold_reason` let only a true reading pass: there is a way back.
+                    // `hold_reason` lets only `valid: true` pass, so Atlas can use the old key: a
+                    // rollback is possible.
                     self.r.rollback.old_key_was_valid = true;
                     self.send(Target::New);
                 }
@@ -48,7 +50,7 @@ impl Turn {
         }
     }
 
-    /// Why no PATCH of the new key may leave now although people agreed.
+    /// The hold that stops a PATCH of the new key after the quorum; `None` when the PATCH may leave.
     pub(super) fn hold_reason(&self, look: &Look) -> Option<Hold> {
         let seen = &look.seen;
         if skewed(seen) {
@@ -93,8 +95,8 @@ impl Turn {
             Some(opens) => opens.min(idle),
             None => self.now + self.r.rules.verify.deploy_poll.get(),
         };
-        // Nothing expires while the clocks disagree. A wait that ends at an expiry already past would
-        // wake the rotation at once, again and again.
+        // Nothing expires during clock skew. A wait that ends at an expiry already past would wake the
+        // rotation at once, again and again.
         let until = if hold == Hold::ClockSkew { until } else { until.min(self.r.permission.expires_at) };
         self.rest(until);
     }

@@ -1,7 +1,7 @@
-//! Atlas could not be read.
+//! Atlas could not be observed.
 //!
-//! A missing reading is no reading: nothing is rolled back on it and nothing is completed. It can end
-//! a wait in one way only, when a deadline passes that must not pass in silence.
+//! A missing reading neither completes a rotation nor rolls it back. It ends a wait only when Atlas
+//! rejects the credential or the project, or when a deadline passes: a deadline must not pass unreported.
 
 use super::turn::Turn;
 use crate::domain::rotation::outcome::{Class, Failure};
@@ -15,7 +15,7 @@ impl Turn {
         self.r.observing.failure = Some(failure.clone());
         let wait = retry::wait_after(failure, self.r.observing.failures, &self.r.rules.pace, self.r.salt());
         // A worker that takes over during a wait reports the same failure without a call. Counted from
-        // now, each such report would push the wait further away.
+        // now, the wait would grow with each such report.
         let running = self.r.observing.not_before.filter(|until| self.now < *until);
         let until = running.unwrap_or(self.now + wait);
         if failure.asks_to_wait() {
@@ -41,8 +41,8 @@ impl Turn {
         self.rest(until.min(self.r.permission.expires_at));
     }
 
-    /// A PATCH may have been applied, and no one can see it. After the guard a key that no one has
-    /// verified may be serving, so a person is paged although nothing is known.
+    /// A PATCH may have been applied, and no observation can show it. After the guard an unverified key
+    /// may be in force, so an operator is paged without a reading.
     fn blind_applying(&mut self, failure: &Failure, until: Timestamp) {
         match failure.class {
             Class::Auth => return self.shut_out(Cause::Auth),
@@ -51,8 +51,8 @@ impl Turn {
             _ => {}
         }
         if self.r.patching.guard_deadline.is_none() && self.expired() {
-            // No guard runs: every attempt was turned down, and permission has lapsed. `approved` is
-            // where rotations expire.
+            // No guard runs: Atlas carried out no attempt, and the permission has lapsed. Rotations
+            // expire in `approved`.
             self.r.state = State::Approved;
         }
         self.rest(self.before_guard(until));
@@ -65,9 +65,9 @@ impl Turn {
             Class::Gone => return self.need_operator(Cause::Gone),
             _ => {}
         }
-        // The guard alone is no reason: right after it a fresh observation still decides better than
-        // blindness. In `deploying` the key is verified, so the guard is over by then and means nothing;
-        // there the end of the roll-out's own wait counts.
+        // The end of the guard alone is no reason to page: while the last observation is fresh, the next
+        // one decides better than a failed one. In `deploying` the key is verified, so the guard has no
+        // meaning there. The timeout of the roll-out counts instead.
         let deploying = self.r.state == State::Deploying;
         let deployment_over = deploying
             && self.now.since(self.r.rollout.since.unwrap_or(self.now))
@@ -78,7 +78,7 @@ impl Turn {
             return self.need_operator(cause);
         }
         let soonest = self.now + self.cadence();
-        // The backoff never delays a reading that is due, unless Atlas itself asked for more time.
+        // The backoff never delays a reading that is due, unless Atlas itself requested a longer pause.
         let wait = if self.r.observing.not_before.is_some() { until } else { until.min(soonest) };
         self.rest(self.before_guard(wait));
     }

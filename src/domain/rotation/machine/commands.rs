@@ -1,4 +1,4 @@
-//! What people decide. A command without a meaning in its state is illegal, and changes nothing.
+//! Decisions of people. A command that has no meaning in its state is illegal and changes nothing.
 
 use super::sight::{Sight, sight};
 use super::turn::Turn;
@@ -49,8 +49,9 @@ impl Turn {
         }
     }
 
-    /// An operator accepts the new key as it is, so it must be there: observed lately, and not known to be
-    /// bad. An absent `valid` is enough, or `unproven` could not be accepted.
+    /// An operator accepts the new key without verification, so a fresh observation must show it, and not
+    /// as invalid. An absent `valid` suffices; otherwise a rotation with the cause `unproven` could not
+    /// be accepted.
     fn new_key_acceptable(&self) -> bool {
         let last = self.r.observing.last.as_ref().filter(|_| !self.last_is_old());
         last.is_some_and(|last| sight(&self.r, last) == Sight::New && last.valid != Some(false))

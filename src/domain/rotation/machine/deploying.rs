@@ -12,7 +12,8 @@ impl Turn {
         self.r.readings.valid_at = Some(self.now);
         self.r.rollout.since = Some(self.now);
         self.r.readings.false_since = None;
-        // The observation that verified the key has noted the clusters too; another one at once tells nothing new.
+        // The observation that verified the key has recorded the clusters too; a second one at once would
+        // add nothing.
         self.roll_out(look.clusters.is_some());
     }
 
@@ -26,7 +27,7 @@ impl Turn {
         }
         self.count(look.seen.valid);
         // The key went bad after it was verified, perhaps hours later. Clusters may have taken it up, and
-        // the old key may be gone by now: a rollback by itself is as likely to harm as to help.
+        // the old key may be gone by now: an automatic rollback is as likely to harm as to help.
         if self.false_for() > self.r.rules.verify.false_grace.get() {
             return self.need_operator(Cause::NewKeyInvalid);
         }
@@ -39,7 +40,8 @@ impl Turn {
     /// Completes the rotation when the clusters have taken up the key, or waits for the next observation.
     fn roll_out(&mut self, clusters_answered: bool) {
         let deployed = self.deployed(clusters_answered);
-        // `completed` says that the key works now, so its readings must be as good as at the beginning.
+        // `completed` states that the key works now, so it takes as many true readings as the first
+        // verification.
         let verified = self.r.readings.trues >= self.r.rules.verify.readings;
         match deployed {
             Some(how) if verified => {
@@ -59,20 +61,21 @@ impl Turn {
         }
     }
 
-    /// The roll-out is given up, and no round of readings verified the key again since.
+    /// Whether the time for the roll-out and for one more verification is over.
     fn unverified_for_too_long(&self) -> bool {
         let verify = &self.r.rules.verify;
         let limit = verify.deploy_timeout.get() + verify.timeout.get();
         self.r.rollout.since.is_some_and(|since| self.now.since(since) >= limit)
     }
 
-    /// How the roll-out ended, once it has. `observed`: this observation brought the clusters; without
-    /// them the counts are those of an earlier one, and only giving up may follow.
+    /// How the roll-out ended; `None` while it goes on. `observed`: this observation includes the
+    /// clusters. Without them the counts are those of an earlier observation, and only the timeout may
+    /// end the roll-out.
     fn deployed(&self, observed: bool) -> Option<Deployed> {
         let verify = &self.r.rules.verify;
         let waited = self.now.since(self.r.rollout.since.unwrap_or(self.now));
         let clusters: Vec<_> = self.r.rollout.clusters.iter().filter(|it| it.exception.is_none()).collect();
-        // Twice, because a cluster is IDLE for a moment before its update begins.
+        // Two observations, because a cluster is IDLE for a moment before its update begins.
         let idle = clusters.iter().all(|cluster| cluster.idle >= 2);
         let updated = !clusters.is_empty() && clusters.iter().all(|cluster| cluster.seen_updating);
         if observed && idle && updated {
@@ -87,7 +90,7 @@ impl Turn {
     }
 }
 
-/// Records the state of each cluster in `seen`, and forgets clusters that are gone.
+/// Records the state of each cluster in `seen`, and removes clusters that are gone.
 pub(super) fn note_clusters(known: &mut Vec<ClusterProgress>, seen: &[Cluster]) {
     known.retain(|cluster| seen.iter().any(|it| it.name == cluster.name));
     for cluster in seen {

@@ -1,4 +1,4 @@
-//! The final states. No state follows them, but a PATCH of ours may still take effect, and that is told.
+//! The final states. No state follows them. A PATCH of ours may still take effect, and that is announced.
 
 use super::sight::{Sight, sight};
 use super::step::{Announcement, Effect};
@@ -21,9 +21,9 @@ impl Turn {
         self.r.wake_at = self.r.ending.watch_until.map(|_| self.now + pace.watch_every.get());
     }
 
-    /// Atlas shows one of our two keys, but not the one it held at the end: either a PATCH of ours was
-    /// applied late, or somebody set that key by hand. Only a key that we sent can be a late PATCH.
-    /// Anything else is a change by somebody else, and not this rotation's to tell.
+    /// Atlas shows one of our two keys, but not the one it held at the end. Either a PATCH of ours was
+    /// applied late, or a person set that key by hand. Only a key that we sent can be a late PATCH. Any
+    /// other key is another actor's change, and this rotation does not announce it.
     pub(super) fn ended(&mut self, seen: &Observation) {
         let key = match sight(&self.r, seen) {
             Sight::New if self.r.patching.attempts > 0 => Some(&self.r.new_key),

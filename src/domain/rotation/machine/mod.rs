@@ -1,27 +1,27 @@
-//! The decision: given a rotation and what just happened, what is it now and what comes next.
+//! The decision: from a rotation and an outcome, the rotation's next value and the next effect.
 //!
-//! One rule carries everything. **A state names the single effect that may be in flight; it is
-//! committed before the effect, and every resume starts with an observation.** So the first run and the
-//! recovery after a crash are the same code, and a reply that never came is an outcome like any
-//! other. [`next`] is total and pure: no I/O, no clock, no random source. The
-//! caller commits the returned rotation before carrying out the returned effect.
+//! One rule carries everything. **A state names the single effect that may be in flight; it is committed
+//! before the effect, and every resume starts with an observation.** So the first run and the recovery
+//! after a crash are the same code. A missing reply is an outcome like any other. [`next`] is total and
+//! pure: no I/O, no clock, no random source. The caller commits the returned rotation before carrying out
+//! the returned effect.
 //!
 //! ```text
 //! awaiting_approval -> approved -> applying -> verifying -> deploying -> completed
 //!    rejected            |            |            |  \
 //!    cancelled           |          failed         |   rolling_back -> rolled_back
 //!    expired             +------------+------------+-----+---> needs_operator -> accepted, closed
-//!                        superseded: somebody else changed the key
+//!                        superseded: another actor changed the key
 //! ```
 //!
 //! A phase is a file: `approving`, `applying`, `verifying`, `deploying`, `rolling_back`, `operator`,
-//! `ended`. The four kinds of outcome come in through `observed`, `blind`, `reply` and `commands`, which do
-//! what holds in every state and hand over to the phase. `readings` counts `valid`, `sight` compares
-//! keys, `turn` is what all of them work on, `step` what comes out.
+//! `ended`. The four kinds of outcome enter through `observed`, `blind`, `reply` and `commands`. Each
+//! applies the rules of every state and passes on to the phase. `readings` counts `valid`, `sight`
+//! compares keys, `turn` is the shared working state, and `step` the result.
 //!
-//! Not here: waiting, HTTP, storage, who may say what. Where the truth cannot be proven the
-//! machine stops in `needs_operator`; it never picks the nicer story, never PATCHes over a key that
-//! is neither old nor new, and never rolls back on a missing reading.
+//! Not here: waiting, HTTP, storage, the rights of people. Where the key in force cannot be verified, the
+//! machine stops in `needs_operator`. It never assumes the better of two possible states, and never rolls
+//! back on a missing reading. It never PATCHes over a key that is neither old nor new.
 
 mod applying;
 mod approving;
@@ -49,7 +49,7 @@ use crate::domain::time::Timestamp;
 /// Counts changes of [`next`] that would decide a recorded outcome differently.
 pub const MACHINE_VERSION: i32 = 4;
 
-/// How a claimed rotation goes on: always with an observation, unless Atlas asked not to be called yet.
+/// How a claimed rotation goes on: with an observation, unless Atlas requested a pause that still runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
     /// Observe Atlas.
@@ -58,7 +58,7 @@ pub enum Resume {
     Blind(Failure),
 }
 
-/// What a worker that just claimed `rotation` does first.
+/// The first action of a worker that has just claimed `rotation`.
 #[must_use]
 pub fn resume(rotation: &Rotation, now: Timestamp) -> Resume {
     match (rotation.observing.not_before, &rotation.observing.failure) {
@@ -67,7 +67,8 @@ pub fn resume(rotation: &Rotation, now: Timestamp) -> Resume {
     }
 }
 
-/// Decides what `rotation` is after `outcome`, and what comes next. Commit the first, then do the second.
+/// Decides the rotation after `outcome`, and the next effect. The caller commits the rotation before it
+/// carries out the effect.
 #[must_use]
 pub fn next(rotation: &Rotation, outcome: &Outcome, now: Timestamp) -> Step {
     let mut turn =

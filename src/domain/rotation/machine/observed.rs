@@ -1,4 +1,4 @@
-//! Atlas was read: what holds in every state, before the phase decides.
+//! Atlas was observed: the rules of every state, applied before the phase decides.
 
 use super::turn::Turn;
 use crate::domain::rotation::outcome::{Class, Failure, Look, PatchReply};
@@ -28,9 +28,12 @@ impl Turn {
         }
     }
 
-    /// After a gap (a restart, a suspended machine, an overloaded one) the key may have been anything
-    /// in between. True readings from before it would be counted as consecutive, and a false one from
-    /// before it as false ever since; so both are forgotten and a full round of readings comes first.
+    /// Counts consecutive observations, and starts anew after a gap (a restart, a suspended or overloaded
+    /// machine).
+    ///
+    /// The key may have been valid or not during a gap. True readings from before it would count as
+    /// consecutive, and a false one as false ever since. Both are dropped, and a full round of readings
+    /// comes first.
     fn count_round(&mut self) {
         let gap = self.last_is_old();
         let readings = &mut self.r.readings;
@@ -44,11 +47,11 @@ impl Turn {
         }
     }
 
-    /// An attempt without a reply, while somebody observes, belongs to a sender that died.
+    /// An attempt that has no reply when an observation arrives belongs to a sender that died.
     ///
     /// At this point the PATCH may never have left, may have been applied, or may be applied later: the
-    /// request can outlive its sender up to its deadline. So the outcome is unknown, and the attempt is
-    /// marked, because a PATCH of the other key must wait until this one cannot take effect any more.
+    /// request can outlive its sender up to its deadline. So the outcome is unknown. The attempt is
+    /// marked, because a PATCH of the other key must wait until this one can no longer take effect.
     fn note_interrupted_patch(&mut self) {
         let salt = self.r.salt();
         let patching = &mut self.r.patching;

@@ -1,5 +1,5 @@
-//! `needs_operator`: the truth cannot be proven, so a person decides. Until then Atlas is observed and
-//! the page is repeated.
+//! `needs_operator`: the key in force cannot be verified, so an operator decides. Until then Atlas is
+//! observed and the page is repeated.
 
 use std::time::Duration;
 
@@ -28,13 +28,13 @@ impl Turn {
             return self.go_on(sight);
         }
         self.count(seen.valid);
-        // Readings are of one key: those of the key before a change say nothing of this one.
+        // Readings belong to one key: those from before a change of the key do not count for this one.
         if previous.is_none_or(|previous| previous.key != seen.key) {
             self.r.readings.trues = u32::from(seen.valid == Some(true));
         }
-        // Atlas refused the rollback because it could not use the new key. Now it can, so the way forward
-        // is open and needs no one. Once only: a key that keeps flapping would be PATCHed back and forth
-        // without an end.
+        // Atlas refused the rollback because it could not use the new key. It can use that key now, so
+        // the rotation goes forward without an operator. Once only: a key that keeps flapping would be
+        // PATCHed back and forth without end.
         let healed = self.r.cause == Some(Cause::RollbackRefused)
             && !self.r.rollback.healed
             && sight == Sight::New
@@ -50,8 +50,8 @@ impl Turn {
         self.page_again();
     }
 
-    /// `resume`: what Atlas holds decides where to go on, not what the rotation was doing. Days may have
-    /// passed, so every deadline begins anew.
+    /// `resume`: the key that Atlas holds decides the next state, not the state before the page. Days may
+    /// have passed, so every deadline begins anew.
     fn go_on(&mut self, sight: Sight) {
         self.r.operator.resuming = false;
         self.r.operator.paged_at = None;

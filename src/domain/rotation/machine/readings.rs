@@ -1,14 +1,14 @@
-//! Counting the readings of `valid`, and what all of them amount to.
+//! Counts the readings of `valid`, and derives the verification from them.
 //!
-//! A reading comes from a GET, never from the reply to a PATCH. An absent `valid` is not true, and it
-//! is not false either: nothing is completed on it, and nothing is rolled back.
+//! A reading comes from a GET, never from the reply to a PATCH. An absent `valid` is neither true nor
+//! false: it neither completes a rotation nor rolls it back.
 
 use std::time::Duration;
 
 use super::turn::Turn;
 use crate::domain::rotation::outcome::Observation;
 
-/// What the readings of one key amount to.
+/// The result of the readings of one key.
 pub(super) enum Verification {
     Pending,
     Verified,
@@ -52,13 +52,13 @@ impl Turn {
         self.r.readings.false_since.map_or(Duration::ZERO, |since| self.now.since(since))
     }
 
-    /// Counts one reading and says what all of them amount to.
+    /// Counts one reading, and returns the result of all of them.
     pub(super) fn read(&mut self, seen: &Observation) -> Verification {
         self.count(seen.valid);
         let (verify, readings) = (&self.r.rules.verify, &self.r.readings);
         if readings.trues >= verify.readings {
-            // With private networking `valid` is true before any node tried the key. Until they have
-            // reported, true readings say nothing, and the rotation would complete on a dead key.
+            // With private networking `valid` is true before any node has tried the key. Until the nodes
+            // have reported, true readings verify nothing, and the rotation would complete on a dead key.
             let sent_at = self.r.patching.latest.as_ref().map_or(self.now, |patch| patch.sent_at);
             let held = self.now >= sent_at + verify.private_network_hold.get();
             return if seen.private_networking && !held {
@@ -67,7 +67,8 @@ impl Turn {
                 Verification::Verified
             };
         }
-        // Giving up and rolling back are decided on fresh readings only, never on those of before a gap.
+        // A timeout and a rollback are decided on fresh readings only, never on readings from before a
+        // gap.
         if readings.round < verify.readings {
             return Verification::Pending;
         }

@@ -1,4 +1,4 @@
-//! A PATCH came to its end, as far as its sender can know. Atlas is observed next, whatever it said.
+//! A PATCH ended, as far as its sender can tell. An observation follows, whatever the reply was.
 
 use super::turn::Turn;
 use crate::domain::rotation::outcome::PatchReply;
@@ -8,8 +8,8 @@ use crate::domain::rotation::state::{Cause, Target};
 impl Turn {
     pub(super) fn replied(&mut self, reply: &PatchReply) {
         let (pace, tries) = (self.r.rules.pace.clone(), self.r.patching.tries);
-        // A reply that comes after another worker observed is late: the attempt is unknown by then, and
-        // what was concluded from that must not change under it.
+        // A reply that arrives after another worker's observation is late: the attempt counts as unknown
+        // by then. Decisions rest on that, so the reply is dropped.
         let Some(patch) = self.r.patching.latest.as_mut().filter(|patch| patch.reply.is_none()) else {
             return;
         };
@@ -17,8 +17,8 @@ impl Turn {
         let (sent_at, target) = (patch.sent_at, patch.target);
         let may_have_applied = matches!(reply, PatchReply::Accepted | PatchReply::Unknown(_));
         if !may_have_applied && target == Target::New && self.r.patching.first_at == Some(sent_at) {
-            // The guard counts from the first PATCH that may have been applied. This was none, and a
-            // guard that ran on would end a rotation that waits out a rate limit.
+            // The guard counts from the first PATCH that may have been applied. This PATCH was not
+            // applied, and a guard that ran on would end a rotation that waits out a rate limit.
             (self.r.patching.first_at, self.r.patching.guard_deadline) = (None, None);
         }
         match reply {
@@ -49,7 +49,8 @@ impl Turn {
                 self.r.observing.failure = Some(failure.clone());
                 let cause = if matches!(reply, PatchReply::Gone(_)) { Cause::Gone } else { Cause::Auth };
                 match target {
-                    // The new key is bad and in force: whatever this reply means, a person is needed.
+                    // The new key is bad and in force, so an operator is needed, whichever of the two
+                    // replies came.
                     Target::Old => self.need_operator(cause),
                     Target::New => self.shut_out(cause),
                 }

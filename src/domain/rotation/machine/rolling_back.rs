@@ -20,13 +20,13 @@ impl Turn {
         match sight(&self.r, seen) {
             Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
             Sight::Elsewhere => self.need_operator(Cause::ConfigChanged),
-            // An operator ordered the old key, or a PATCH of ours may have brought it: it is verified
-            // before the rotation says so.
+            // An operator ordered the old key, or a PATCH of ours may have set it. It is verified before
+            // the rotation counts as rolled back.
             Sight::Old if sent || self.r.patching.sent_old || self.r.rollback.ordered => {
                 self.verify_old(seen);
             }
-            // We never sent the old key. So soon after PATCH(new) this is a stale read; later it is
-            // somebody else's change.
+            // We never sent the old key. Soon after PATCH(new) this is a stale read; later it is another
+            // actor's change.
             Sight::Old if self.may_be_stale() => self.rest_for_reading(),
             Sight::Old => self.finish(State::Superseded, Some(Cause::Reverted)),
             Sight::New if sent => self.still_new(),
@@ -36,12 +36,12 @@ impl Turn {
 
     /// Atlas shows the new key and no PATCH(old) of this rollback has left yet.
     fn before_rollback(&mut self, seen: &Observation) {
-        // Without a valid old key there is no way back: Atlas would refuse it, or break on it.
+        // Without a valid old key there is no way back: Atlas would refuse that key, or could not use it.
         if !self.r.rollback.old_key_was_valid {
             return self.need_operator(Cause::OldKeyInvalid);
         }
         self.count(seen.valid);
-        // The new key recovered before anything left. Going forward is safer than a second change, but
+        // The new key recovered before a PATCH left. Going forward is safer than a second change, but
         // only once: a key that keeps flapping would hold the rotation here for ever.
         let forward = !self.r.rollback.ordered && !self.r.rollback.returned;
         if forward && self.r.readings.trues >= self.r.rules.verify.readings {
@@ -55,7 +55,8 @@ impl Turn {
         if self.guard_over() {
             return self.need_operator(Cause::RollbackUnproven);
         }
-        // Only a false reading, or an operator, moves a key back. A true or missing one is waited out.
+        // Only a false reading or an operator moves a key back. After a true or missing reading the next
+        // one decides.
         let wanted = self.r.rollback.ordered || seen.valid == Some(false);
         if !wanted || self.new_may_be_in_flight() {
             return self.rest_for_reading();
@@ -64,8 +65,8 @@ impl Turn {
     }
 
     /// The sender of the latest PATCH died, and its request may outlive it: up to its own deadline, and
-    /// `settle` more for Atlas to apply it. If PATCH(old) left now, PATCH(new) could arrive after it, and Atlas
-    /// would hold the bad key although the rotation calls itself rolled back.
+    /// `settle` more for Atlas to apply it. If PATCH(old) left now, PATCH(new) could arrive after it.
+    /// Atlas would then hold the bad key under a rotation in `rolled_back`.
     fn new_may_be_in_flight(&self) -> bool {
         let settle = self.r.rules.pace.settle.get();
         let interrupted = self.r.patching.latest.as_ref().filter(|patch| patch.interrupted);
@@ -76,7 +77,7 @@ impl Turn {
     ///
     /// At this point the PATCH was refused, never arrived, or is not visible yet. Sending the same value
     /// again is harmless, but a refusal is definite: Atlas changes nothing while it cannot use the key
-    /// that is in force. Only a person can give it that key back.
+    /// that is in force. Only a person can restore Atlas' access to that key.
     fn still_new(&mut self) {
         let Some(patch) = self.rollback_patch().cloned() else { return };
         if matches!(patch.reply, Some(PatchReply::Refused(_))) {
@@ -100,8 +101,8 @@ impl Turn {
         }
     }
 
-    /// The PATCH(old) of the present rollback, when one was sent. An earlier rollback's does not count:
-    /// its refusal says nothing of today.
+    /// The PATCH(old) of the present rollback; `None` when it was not sent yet. A PATCH of an earlier
+    /// rollback does not count: its refusal does not hold for this one.
     fn rollback_patch(&self) -> Option<&Attempt> {
         let since = self.r.rollback.since?;
         self.r.patching.latest.as_ref().filter(|patch| patch.target == Target::Old && patch.sent_at >= since)
@@ -114,9 +115,10 @@ impl Turn {
         }
         match self.read(seen) {
             Verification::Verified => self.finish(State::RolledBack, None),
-            // Both keys are bad, or no one can say that one is good. A PATCH back and forth helps no one.
+            // Neither key could be verified, so no further PATCH can help.
             Verification::Bad | Verification::TimedOut => self.need_operator(Cause::OldKeyInvalid),
-            // With private networking the readings may be true and only the hold is missing.
+            // With private networking the readings may be complete while the hold still runs. That is no
+            // failure.
             Verification::Pending
                 if self.guard_over() && self.r.readings.trues < self.r.rules.verify.readings =>
             {

@@ -1,11 +1,11 @@
-//! What an observation must bring, and what it shows: the new key, the old key, or something else.
+//! The data that an observation must include, and the key that it shows: new, old, or another.
 
 use std::time::Duration;
 
 use crate::domain::rotation::outcome::{Extras, Observation};
 use crate::domain::rotation::state::{Rotation, State};
 
-/// Clocks that differ by more than this hold PATCHes and expiries.
+/// Clock skew above this holds PATCHes and expiries.
 pub const MAX_SKEW: Duration = Duration::from_mins(2);
 
 /// How Atlas' configuration relates to a rotation.
@@ -36,23 +36,24 @@ pub fn sight(rotation: &Rotation, seen: &Observation) -> Sight {
     }
 }
 
-/// What an observation in this state must bring beside the configuration.
+/// The data that an observation in this state must include beside the configuration.
 #[must_use]
 pub fn extras(rotation: &Rotation) -> Extras {
     Extras {
         alerts: rotation.state == State::Verifying
             && (rotation.readings.false_since.is_some() || rotation.readings.flaps > 0),
-        // From the PATCH on: a quick roll-out is over before the key is verified.
+        // `approved` needs them for its holds. From the PATCH on they are recorded, because a quick
+        // roll-out is over before the key is verified.
         clusters: matches!(
             rotation.state,
             State::Approved | State::Applying | State::Verifying | State::Deploying
         ),
-        // Not between two attempts of one PATCH: those must follow each other soon.
+        // Not in `applying`: two attempts of one PATCH must follow each other soon.
         preflight: rotation.state == State::Approved,
     }
 }
 
-/// Whether our clock and Atlas' disagree too much to trust either with a decision.
+/// Whether the clock skew is too large for decisions about time.
 pub(super) fn skewed(seen: &Observation) -> bool {
     let limit = u64::try_from(MAX_SKEW.as_millis()).unwrap_or(u64::MAX);
     seen.skew_ms.is_some_and(|skew| skew.unsigned_abs() > limit)

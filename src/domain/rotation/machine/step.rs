@@ -1,12 +1,12 @@
-//! What [`next`](super::next) answers: the rotation from now on, one effect, and what to announce.
+//! The result of [`next`](super::next): the rotation from now on, one effect, and the announcements.
 
 use crate::domain::rotation::outcome::Extras;
 use crate::domain::rotation::state::{Rotation, State, Target};
 
-/// What the engine does once the rotation is committed.
+/// The engine's action after the commit of the rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// GET the configuration, and what else is asked for, now.
+    /// Observe now: GET the configuration and these extras.
     Look(Extras),
     /// PATCH this key now, as the attempt just recorded.
     Patch(Target),
@@ -14,19 +14,19 @@ pub enum Effect {
     Rest,
 }
 
-/// What people are told, written in the same transaction as its cause.
+/// A notice to people, written in the transaction of its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announcement {
     /// The rotation reached this final state.
     Finished(State),
-    /// A person is needed, for the rotation's cause. Repeats count from 1.
+    /// An operator is paged for the rotation's cause.
     Page {
-        /// 0 for the first page of a cause.
+        /// 0 for the first page of a cause; repeats count from 1.
         repeat: u32,
     },
     /// The project's current key is invalid, so Atlas would refuse any change.
     CurrentKeyInvalid,
-    /// People agreed, and a line of the pre-flight checklist fails.
+    /// The quorum is met, and a line of the pre-flight checklist fails.
     PreflightFailed,
     /// A PATCH took effect after the rotation had ended.
     LateApply,
@@ -34,15 +34,15 @@ pub enum Announcement {
     NotDeployed,
 }
 
-/// The answer of [`next`](super::next).
+/// The result of [`next`](super::next).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The rotation from now on.
     pub rotation: Rotation,
-    /// What to do once it is committed.
+    /// The effect after the commit.
     pub effect: Effect,
-    /// What to announce.
+    /// The announcements.
     pub notices: Vec<Announcement>,
-    /// A command that has no meaning in this state; then nothing else changed.
+    /// The command has no meaning in this state; then nothing else changed.
     pub illegal: bool,
 }

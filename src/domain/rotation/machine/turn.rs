@@ -1,5 +1,5 @@
-//! One call of [`next`](super::next) while it is being decided: the rotation, the instant, and what
-//! every phase needs of them: waits, deadlines, and the recording of an attempt.
+//! The working state of one call of [`next`](super::next), and the helpers of all phases: waits,
+//! deadlines, and the recording of an attempt.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Turn {
         self.rest(self.before_guard(self.now + every));
     }
 
-    /// A wait never sleeps through the guard: what is decided there needs no call.
+    /// A wait never outlasts the guard: the decision at its end needs no call.
     pub(super) fn before_guard(&self, until: Timestamp) -> Timestamp {
         match self.r.patching.guard_deadline {
             Some(deadline) if deadline > self.now => until.min(deadline),
@@ -68,7 +68,7 @@ impl Turn {
         self.r.observing.last.as_ref().is_none_or(|last| self.now.since(last.at) > self.cadence() * 2)
     }
 
-    /// Permission has lapsed. With skewed clocks we do not know what time it is, so it has not.
+    /// Whether the permission has lapsed. During clock skew the time is uncertain, so it has not.
     pub(super) fn expired(&self) -> bool {
         self.now >= self.r.permission.expires_at && !self.r.observing.last.as_ref().is_some_and(skewed)
     }
@@ -77,8 +77,8 @@ impl Turn {
         self.r.patching.guard_deadline.is_some_and(|deadline| self.now >= deadline)
     }
 
-    /// Less than `settle` after the latest PATCH Atlas may still answer with what was before it. An old
-    /// key is no reading then; taken for somebody's change it would end a healthy rotation.
+    /// Less than `settle` after the latest PATCH, Atlas may still show the configuration from before it.
+    /// An old key is no reading then: taken for another actor's change, it would end a healthy rotation.
     pub(super) fn may_be_stale(&self) -> bool {
         let patch = self.r.patching.latest.as_ref();
         patch.is_some_and(|patch| self.now < patch.sent_at + self.r.rules.pace.settle.get())

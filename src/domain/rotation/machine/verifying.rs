@@ -1,5 +1,4 @@
-//! `verifying`: Atlas showed the new key, and readings of `valid` are taken until they verify it, or
-//! do not.
+//! `verifying`: Atlas showed the new key, and readings of `valid` decide whether it is verified.
 
 use super::deploying::note_clusters;
 use super::readings::Verification;
@@ -38,16 +37,18 @@ impl Turn {
         }
     }
 
-    /// The new key is invalid for longer than its grace.
+    /// The readings show the new key as invalid: for longer than the grace, after too many flaps, or at
+    /// the timeout.
     ///
     /// At this point the key is bad, or Atlas cannot reach the key service and would call the old key
-    /// invalid just as well. Only the project's open alerts tell which. Rolling back in the second case
-    /// changes a key for nothing and ends with an old key that cannot be verified either.
+    /// invalid just as well. Only the project's open alerts distinguish the two. A rollback in the second
+    /// case changes a key without benefit and ends with an old key that cannot be verified either.
     fn bad(&mut self, look: &Look) {
         match look.network_denied {
             Some(true) => self.need_operator(Cause::KmsUnreachable),
             Some(false) => self.begin_rolling_back(),
-            // Alerts are asked for from the first false reading on, so this observation was too early.
+            // Alerts are requested from the first false reading on, so this observation came without
+            // them.
             None if self.r.readings.false_since == Some(self.now) => self.observe_at_once(),
             None if self.guard_over() => self.need_operator(Cause::Unproven),
             None if self.alerts_are_late() => self.begin_rolling_back(),
@@ -55,18 +56,19 @@ impl Turn {
         }
     }
 
-    /// The alerts stay unanswered, and half of the guard is over.
+    /// Whether half of the guard is over while the alerts stay unanswered.
     ///
-    /// The other half is needed to put the old key back and to verify it, a crash in between included. A bad key shuts
-    /// the clusters down soon after the guard; a rollback because of an unreachable key service ends with a page and
-    /// with a key that worked before.
+    /// The other half is needed to put the old key back and to verify it, even with a crash in between. A
+    /// bad key shuts the clusters down soon after the guard; a rollback because of an unreachable key
+    /// service ends with a page and with a key that worked before.
     fn alerts_are_late(&self) -> bool {
         let reserve = self.r.rules.verify.guard.get() / 2;
         self.r.patching.guard_deadline.is_some_and(|deadline| self.now + reserve >= deadline)
     }
 
     fn read_with_clusters(&mut self, look: &Look) -> Verification {
-        // A quick roll-out is over before the key is verified, and would never be seen UPDATING.
+        // A quick roll-out is over before the key is verified; from `deploying` on, no observation would
+        // show UPDATING.
         if let Some(clusters) = &look.clusters {
             note_clusters(&mut self.r.rollout.clusters, clusters);
         }
@@ -74,9 +76,9 @@ impl Turn {
         self.read(&look.seen)
     }
 
-    /// With private networking Atlas says `valid` at once and the nodes report minutes later. The
-    /// danger begins with their first bad report, not with the PATCH, so the guard begins there: else
-    /// it would be over before the rollback could start.
+    /// With private networking Atlas reports `valid` at once, and the nodes report minutes later. The
+    /// danger begins with their first bad report, not with the PATCH. So the guard begins there;
+    /// otherwise it would be over before the rollback could start.
     fn note_late_report(&mut self, seen: &Observation) {
         let verify = &self.r.rules.verify;
         let readings = &self.r.readings;
@@ -86,16 +88,17 @@ impl Turn {
         }
     }
 
-    /// The guard is over, and gap after gap left no full round of readings. Without this an overloaded
-    /// daemon would stay here for ever, silent. One restart is one gap, and no reason.
+    /// Whether the guard is over and repeated gaps left no full round of readings. Without this check an
+    /// overloaded daemon would stay here for ever, and no operator would be paged. One restart is one
+    /// gap, which is no reason to page.
     fn never_a_round(&self) -> bool {
         self.guard_over() && self.r.readings.gaps > self.r.rules.verify.readings
     }
 
     /// Atlas holds the old key again, for longer than a stale read explains.
     ///
-    /// If we ever sent PATCH(old), it may be ours that arrived late, and the old key is verified as
-    /// after any rollback. If not, somebody else changed the key, and nothing of theirs is touched.
+    /// If we ever sent PATCH(old), that PATCH may have arrived late, and the old key is verified as after
+    /// any rollback. If not, another actor changed the key, and that change is left alone.
     pub(super) fn reverted(&mut self) {
         if self.r.patching.sent_old {
             self.begin_rolling_back();
