@@ -64,7 +64,7 @@ impl TokenBudget for Budget {
                 Ok(taken) => taken,
                 Err(error) => {
                     // Every token request must be counted: while the database fails, none is sent.
-                    tracing::error!(error = %error, "a log-in cannot be counted");
+                    tracing::error!(error = %error, "token request not sent: the database cannot count it");
                     Err(now + Duration::from_secs(10))
                 }
             }
@@ -204,7 +204,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     let (heart, cron, token) = (engine.clone(), config.sweep.cron.clone(), shutdown.token());
     shutdown.spawn_named("schedule", async move {
         if let Err(error) = schedule::run(heart, &cron, token).await {
-            tracing::error!(error = %error, "the schedule failed");
+            tracing::error!(error = %error, "the schedule of sweeps failed");
         }
     });
     Ok(Running { engine, address, smtp, hooks, lookups })
@@ -246,7 +246,7 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     }
     if loaded.config.mail.smtp_url.is_none() {
         tracing::warn!(
-            "mail.smtp_url is not set: nobody is told of anything by mail; `keywheel outbox list` shows what would be sent"
+            "mail.smtp_url is not set, so no mail is sent; `keywheel outbox list` shows the waiting mails"
         );
     }
     let shutdown = Shutdown::new();

@@ -66,7 +66,7 @@ impl Shutdown {
             match end {
                 // The panic hook has printed the panic's message already.
                 Err(_) => own.fail(name, "panicked"),
-                Ok(()) if !own.is_ending() => own.fail(name, "ended by itself"),
+                Ok(()) if !own.is_ending() => own.fail(name, "ended without a request"),
                 Ok(()) => tracing::debug!(task.name = name, "task ended"),
             }
         });
@@ -93,7 +93,10 @@ impl Shutdown {
         self.tasks.close();
         let drained = tokio::time::timeout(limit, self.tasks.wait()).await.is_ok();
         if !drained {
-            tracing::warn!(tasks = self.tasks.len(), "tasks did not finish in time and are dropped");
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                "tasks did not finish before the shutdown timeout and are dropped"
+            );
         }
         if drained && !self.died.load(Ordering::SeqCst) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -112,10 +115,12 @@ impl Shutdown {
         )]
         tokio::spawn(async move {
             either(&mut terminate, &mut interrupt).await;
-            tracing::info!("ending; a second signal ends at once");
+            tracing::info!("shutdown: a signal arrived; a second one ends the process at once");
             own.begin();
             either(&mut terminate, &mut interrupt).await;
-            tracing::warn!("second signal: ending at once; open work continues at the next start");
+            tracing::warn!(
+                "shutdown: a second signal ends the process at once; open work continues at the next start"
+            );
             std::process::exit(1);
         });
         Ok(())

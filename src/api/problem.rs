@@ -34,14 +34,14 @@ macro_rules! codes {
 // A request is malformed with 415 where its content type is not JSON.
 codes! {
     NotFound = "not-found" [404], "there is no such page, hook or id";
-    MethodNotAllowed = "method-not-allowed" [405], "the address does not take this method";
-    Unauthenticated = "unauthenticated" [401], "no token, or one that the server does not know";
+    MethodNotAllowed = "method-not-allowed" [405], "the URL does not accept this method";
+    Unauthenticated = "unauthenticated" [401], "no token, or an unknown one";
     Forbidden = "forbidden" [403], "the token lacks the role";
-    TooManyFailures = "too-many-failures" [429], "too many unknown tokens or unproven deliveries";
+    TooManyFailures = "too-many-failures" [429], "too many unknown tokens or unverified deliveries";
     Malformed = "malformed" [400, 415], "the request cannot be read";
     TooLarge = "too-large" [413], "the body is too large";
     TooSlow = "too-slow" [408], "the body did not arrive in time";
-    Invalid = "invalid" [422], "`field` does not hold";
+    Invalid = "invalid" [422], "`field` is not valid";
     GroupIdInvalid = "group-id-invalid" [422], "the group id is not 24 hexadecimal digits";
     ProjectNotFound = "project-not-found" [404], "the project is not tracked";
     ProjectExists = "project-exists" [409], "the project is tracked already";
@@ -59,10 +59,10 @@ codes! {
     ProposalChanged = "proposal-changed" [409], "the proposal is not the one that was read";
     Conflict = "conflict" [409], "another writer changed this at the same moment; read it again and retry";
     AtlasAuth = "atlas-auth" [502], "Atlas does not accept the credential";
-    AtlasNotFound = "atlas-not-found" [502], "Atlas knows no such project";
-    AtlasBusy = "atlas-busy" [502], "Atlas asks to come again later";
+    AtlasNotFound = "atlas-not-found" [502], "Atlas has no such project";
+    AtlasBusy = "atlas-busy" [502], "Atlas cannot answer at the moment; retry later";
     AtlasUnreachable = "atlas-unreachable" [502], "Atlas did not answer";
-    AtlasRefused = "atlas-refused" [502], "Atlas refuses";
+    AtlasRefused = "atlas-refused" [502], "Atlas refused the request";
     Database = "database" [503], "the database cannot be read or written";
     Sweep = "sweep" [503], "no sweep has finished lately";
     Unavailable = "unavailable" [503], "the event cannot be stored now";
@@ -82,13 +82,13 @@ pub struct Problem {
     /// The HTTP status.
     #[schema(required)]
     pub status: u16,
-    /// What went wrong. A reader takes it as a text: newer servers may have other codes.
+    /// The kind of the problem. A reader takes it as a text: newer servers may have other codes.
     #[schema(required, value_type = Code)]
     pub code: String,
-    /// What went wrong and what to do about it.
+    /// The problem and its remedy, for people.
     #[schema(required)]
     pub detail: String,
-    /// The field that does not hold.
+    /// The field that is not valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub field: Option<String>,
@@ -96,7 +96,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub rule: Option<String>,
-    /// The rotation in the way.
+    /// The open rotation that prevents the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub rotation_id: Option<RotationId>,

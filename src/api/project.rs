@@ -25,7 +25,7 @@ pub struct Project {
     pub provider: Option<Provider>,
     /// The key last recorded.
     pub current_key: Option<String>,
-    /// Since when the key serves.
+    /// When the key's service began.
     pub key_since: Option<Timestamp>,
     /// Where `keySince` comes from.
     pub key_since_source: Option<SinceSource>,
@@ -41,7 +41,7 @@ pub struct Project {
     pub environment: Option<String>,
     /// The name of the Atlas credential.
     pub credential: String,
-    /// The lookup of the configuration that knows the project's keys.
+    /// The name of the project's lookup, `kms.NAME` in the configuration.
     pub kms: Option<String>,
     /// AWS only: the alias that points at the key to use.
     pub alias: Option<String>,
@@ -136,13 +136,13 @@ pub struct NewProject {
     /// A tag such as `prod`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
-    /// The lookup of the configuration that knows the project's keys.
+    /// The name of the project's lookup, `kms.NAME` in the configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kms: Option<String>,
     /// AWS only: the alias that points at the key to use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alias: Option<String>,
-    /// Since when the current key serves.
+    /// When the current key's service began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_since: Option<Timestamp>,
     /// The rules in which the project differs from the defaults.
@@ -174,7 +174,7 @@ pub struct ProjectEdit {
     #[serde(skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<String>, required = false)]
     pub environment: Patch<String>,
-    /// The lookup of the configuration that knows the project's keys. Null or an empty text clears it.
+    /// The name of the project's lookup, `kms.NAME` in the configuration. Null or an empty text clears it.
     #[serde(skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<String>, required = false)]
     pub kms: Patch<String>,
@@ -182,7 +182,7 @@ pub struct ProjectEdit {
     #[serde(skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<String>, required = false)]
     pub alias: Patch<String>,
-    /// Since when the current key serves; also settles a drift.
+    /// When the current key's service began; also settles a drift.
     #[serde(skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<Timestamp>, required = false)]
     pub key_since: Patch<Timestamp>,
@@ -257,15 +257,15 @@ pub struct ProjectQuery {
 pub struct Key {
     /// The key as the provider writes it.
     pub key: String,
-    /// Since when it served.
+    /// When its service began.
     pub since: Timestamp,
-    /// Until when; null for the one in force.
+    /// When its service ended; null for the key in force.
     pub until: Option<Timestamp>,
     /// Where `since` comes from.
     pub source: SinceSource,
 }
 
-/// Why a project has its status.
+/// The reasons of a project's status.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Why {
@@ -277,11 +277,11 @@ pub struct Why {
     pub status: Status,
     /// The reasons, in sentences.
     pub sentences: Vec<String>,
-    /// The change of the key by another hand, when there was one that is not recorded.
+    /// The change of the key outside of Keywheel, while it is not recorded.
     pub drift: Option<Drift>,
 }
 
-/// A change of a project's key by another hand. A member is null where nothing is known of it.
+/// A change of a project's key outside of Keywheel. A member is null where its value is not known.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Drift {
@@ -291,13 +291,13 @@ pub struct Drift {
     pub to: Option<String>,
     /// How the key changed.
     pub kind: DriftKind,
-    /// Who did it, by Atlas' event.
+    /// The author of the change, by Atlas' event.
     pub by: Option<String>,
     /// Atlas' id of that event.
     pub atlas_event_id: Option<String>,
     /// When it happened, by Atlas' clock.
     pub atlas_event_at: Option<Timestamp>,
-    /// Until when the key that is back had served before.
+    /// When the earlier service of a reverted key ended.
     pub served_until: Option<Timestamp>,
     /// The rotation that was undone.
     pub undone_rotation: Option<RotationId>,
@@ -309,9 +309,9 @@ pub struct Drift {
 #[derive(Clone, Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct DiscoverQuery {
-    /// Only what this credential can see.
+    /// Only projects that this credential can see.
     pub credential: Option<String>,
-    /// Only projects with this Atlas tag, as key=value; several must all be there.
+    /// Only projects with this Atlas tag, as key=value; a project must have all of several tags.
     #[param(schema_with = super::schema::tags, required = false, style = Form, explode)]
     pub tag: Vec<String>,
     /// Also projects that are tracked or have no customer-managed key.
@@ -331,7 +331,7 @@ pub struct Discovery {
     pub items: Vec<Found>,
     /// The cursor of the next page; null on the last one.
     pub next: Option<String>,
-    /// The credential whose list this is a page of.
+    /// The credential that the page belongs to.
     pub credential: String,
     /// How many projects of that list were read so far.
     pub seen: u64,

@@ -19,11 +19,11 @@ pub struct AuditEntry {
     pub seq: i64,
     /// When it happened.
     pub at: Timestamp,
-    /// Who did it.
+    /// The identity that acted: a token's name, a local user, a policy or Keywheel itself.
     pub actor: String,
-    /// What was done.
+    /// The action, such as `rotation.proposed`.
     pub action: String,
-    /// What it was done to.
+    /// The project, rotation or other record that the action changed.
     pub subject: String,
     /// The details; the members depend on the action.
     pub detail: Value,
@@ -39,15 +39,15 @@ pub struct AuditEntry {
 pub struct Mail {
     /// The id.
     pub id: OutboxId,
-    /// How it leaves: `mail` or `webhook`.
+    /// The channel: `mail` or `webhook`.
     #[schema(schema_with = super::schema::channel)]
     pub channel: String,
     /// The kind of the event.
     pub kind: String,
-    /// The project it is about; of several, the first.
+    /// The project of the event; of several, the first.
     #[schema(value_type = GroupId)]
     pub group_id: String,
-    /// The rotation it is about.
+    /// The rotation of the event.
     pub rotation_id: Option<RotationId>,
     /// A mail address, or the name of a webhook target.
     pub recipient: String,
@@ -58,22 +58,22 @@ pub struct Mail {
     pub state: String,
     /// When its cause was written.
     pub created_at: Timestamp,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: i64,
-    /// While it waits: not before.
+    /// The earliest instant of the next attempt; null unless it waits.
     pub next_try_at: Option<Timestamp>,
-    /// When it was tried last.
+    /// When the last attempt was made.
     pub last_tried_at: Option<Timestamp>,
     /// The last answer of the mail server or of the webhook target.
     pub last_reply: Option<String>,
-    /// When it was accepted.
+    /// When the mail server or the webhook target accepted it.
     pub sent_at: Option<Timestamp>,
     /// The event's data; the members depend on the kind.
     #[schema(value_type = Object)]
     pub model: Value,
 }
 
-/// A hook and what came by it since the process began.
+/// A hook with its counts since the process began.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Hook {
@@ -81,9 +81,9 @@ pub struct Hook {
     pub name: String,
     /// The hook's kind.
     pub kind: String,
-    /// The address to send to.
+    /// The URL for its sender.
     pub url: String,
-    /// Since when it is counted.
+    /// When the counts began.
     pub since: Timestamp,
     /// When a request came last.
     pub last_seen_at: Option<Timestamp>,
@@ -95,7 +95,7 @@ pub struct Hook {
     pub accepted: u64,
     /// Repeated events.
     pub duplicate: u64,
-    /// Events that mean nothing here.
+    /// Events without a meaning here.
     pub irrelevant: u64,
     /// Handshakes.
     pub handshake: u64,
@@ -105,13 +105,13 @@ pub struct Hook {
     pub refused: BTreeMap<String, u64>,
 }
 
-/// The fleet at a glance.
+/// The status of the fleet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FleetStatus {
     /// When it was computed.
     pub at: Timestamp,
-    /// Whether the database may be acted on.
+    /// Whether Keywheel acts on the database.
     pub database: DatabaseStatus,
     /// How many projects are tracked.
     pub projects: u64,
@@ -123,31 +123,31 @@ pub struct FleetStatus {
     pub next_due: Vec<Project>,
     /// The rotations that are open.
     pub open_rotations: Vec<OpenRotationOf>,
-    /// Messages that are not delivered.
+    /// Mails that are not delivered; webhooks are not counted.
     pub mails: MailCounts,
 }
 
-/// Whether the database may be acted on.
+/// Whether Keywheel acts on the database.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseStatus {
     /// Whether new keys are sent to Atlas.
     pub sending: bool,
-    /// Why not, when the database itself is the reason.
+    /// The reason why not, when the database is in doubt.
     pub doubt: Option<Doubt>,
-    /// How far this machine's clock is from others.
+    /// The clock skew of this machine.
     pub clock_skew_ms: ClockSkew,
 }
 
-/// Why the database is not acted on.
+/// The reason why the database is in doubt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Doubt {
     /// `restored` or `audit_chain`.
     pub kind: String,
-    /// What was found.
+    /// The finding.
     pub detail: String,
-    /// What ends it.
+    /// The remedy that ends the doubt.
     pub way_out: String,
     /// When it was found.
     pub since: Timestamp,
@@ -171,7 +171,7 @@ pub struct Difference {
     pub valid: Option<bool>,
     /// The open rotation in the database, with its state.
     pub rotation: Option<String>,
-    /// Why Atlas could not be asked.
+    /// Why Atlas could not be read.
     pub error: Option<String>,
 }
 
@@ -191,7 +191,7 @@ pub struct ClockSkew {
 pub struct OpenRotationOf {
     /// The rotation.
     pub id: RotationId,
-    /// Where it is.
+    /// Its state.
     pub state: State,
     /// The project.
     pub group_id: GroupId,
@@ -199,14 +199,14 @@ pub struct OpenRotationOf {
     pub project_name: String,
 }
 
-/// Messages that are not delivered.
+/// Mails that are not delivered; webhooks are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MailCounts {
-    /// They are tried again.
+    /// Mails that are tried again.
     pub waiting: i64,
-    /// They were refused or given up.
+    /// Mails that were refused or given up.
     pub failed: i64,
-    /// Their project has no owner.
+    /// Mails whose project has no owner.
     pub unaddressed: i64,
 }

@@ -29,11 +29,11 @@ pub struct Rotation {
     pub new_key: String,
     /// The end of the new key, by which people recognise it.
     pub new_key_tail: String,
-    /// Where the rotation is.
+    /// The state of the rotation.
     pub state: State,
-    /// Why it is there.
+    /// The reason of the state.
     pub cause: Option<Cause>,
-    /// What proposed it: `operator` or `hook:NAME`.
+    /// The origin of the proposal: `operator`, `hook:NAME` or `poll`.
     pub trigger: String,
     /// The proposer's reason.
     pub reason: Option<String>,
@@ -43,13 +43,13 @@ pub struct Rotation {
     pub proposal_hash: String,
     /// Approvals needed and given.
     pub approvals: Approvals,
-    /// What Atlas showed last.
+    /// The last observation of Atlas.
     pub last_observation: Option<LastObservation>,
-    /// Why it does not go on right now.
+    /// Why it waits, for a reason that passes.
     pub hold: Option<Hold>,
     /// The last pre-flight checklist.
     pub checks: Vec<Check>,
-    /// How many PATCHes were sent.
+    /// The number of PATCHes that were sent.
     pub attempts: u32,
     /// When it was proposed.
     pub created_at: Timestamp,
@@ -59,13 +59,13 @@ pub struct Rotation {
     pub patched_at: Option<Timestamp>,
     /// When the new key was verified.
     pub valid_at: Option<Timestamp>,
-    /// When the clusters had it.
+    /// When the clusters had the new key.
     pub deployed_at: Option<Timestamp>,
     /// When the rotation ended.
     pub finished_at: Option<Timestamp>,
-    /// When an approval lapses.
+    /// When the proposal or its approval expires.
     pub expires_at: Timestamp,
-    /// By when the outcome of the PATCH is verified, rolled back or paged.
+    /// The guard: the deadline by which the PATCH is verified, rolled back or paged.
     pub guard_deadline: Option<Timestamp>,
     /// How the roll-out to the clusters ended.
     pub deployed: Option<Deployed>,
@@ -75,15 +75,15 @@ pub struct Rotation {
     pub atlas_error_code: Option<String>,
     /// Atlas' own words of the last failure.
     pub atlas_detail: Option<String>,
-    /// The search for Atlas' own event about this rotation; null before it ended, or where none was made.
+    /// The search for Atlas' own event about this rotation; null before the rotation ended, or without a search.
     pub atlas_event: Option<ProofState>,
     /// Atlas' id of that event.
     pub atlas_event_id: Option<String>,
-    /// When it happened, by Atlas' clock.
+    /// When the event happened, by Atlas' clock.
     pub atlas_event_at: Option<Timestamp>,
-    /// Who did it, by Atlas.
+    /// The author of the change, by Atlas' event.
     pub atlas_event_by: Option<String>,
-    /// Changes by others between the observation and the PATCH, which the PATCH replaced.
+    /// Changes outside of Keywheel between the observation and the PATCH, which the PATCH replaced.
     pub overwrote: Vec<Overwritten>,
     /// Counts writes.
     pub version: i64,
@@ -95,7 +95,7 @@ pub struct Rotation {
 pub struct Approvals {
     /// How many people must approve.
     pub required: u32,
-    /// Those who did, the oldest first.
+    /// The approvals given, the oldest first.
     pub given: Vec<Approval>,
 }
 
@@ -107,13 +107,13 @@ pub struct Approval {
     pub by: String,
     /// When it was given.
     pub at: Timestamp,
-    /// How it was given.
+    /// The way it was given, such as `api` or `auto_approve`.
     pub method: String,
     /// The approver's comment.
     pub comment: Option<String>,
 }
 
-/// One reading of Atlas.
+/// An observation of Atlas.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastObservation {
@@ -123,7 +123,7 @@ pub struct LastObservation {
     pub key: Option<String>,
     /// Whether encryption with a customer-managed key is enabled.
     pub enabled: bool,
-    /// Atlas' `valid`; null where Atlas did not say.
+    /// Atlas' `valid`; null where Atlas did not report it.
     pub valid: Option<bool>,
 }
 
@@ -137,11 +137,11 @@ pub struct Cluster {
     pub seen_updating: bool,
     /// How many observations in a row showed it IDLE.
     pub idle: u32,
-    /// Why it is not waited for.
+    /// Why the roll-out does not wait for it.
     pub exception: Option<String>,
 }
 
-/// A change by another hand that a rotation replaced.
+/// A change outside of Keywheel that a rotation replaced.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Overwritten {
@@ -149,7 +149,7 @@ pub struct Overwritten {
     pub atlas_event_id: String,
     /// When it happened, by Atlas' clock.
     pub at: Timestamp,
-    /// Who did it, by Atlas.
+    /// The author of the change, by Atlas' event.
     pub by: String,
 }
 
@@ -229,26 +229,26 @@ pub struct RotationQuery {
     pub cursor: Option<String>,
 }
 
-/// One thing that happened to a rotation.
+/// An entry of a rotation's journal.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JournalEntry {
     /// Counts from 1 in each rotation.
     pub seq: i64,
-    /// When it first happened.
+    /// When it was first recorded.
     pub at: Timestamp,
-    /// Who or what caused it.
+    /// The identity that caused it.
     pub actor: String,
-    /// What kind of thing it is.
+    /// The kind of the entry.
     pub kind: String,
     /// The state before.
     pub from_state: Option<State>,
     /// The state after.
     pub to_state: State,
-    /// What happened; the members depend on the kind.
+    /// The details; the members depend on the kind.
     pub detail: Value,
-    /// How often in a row it was the same.
+    /// How many equal entries in a row this one stands for.
     pub count: i64,
-    /// When it last was.
+    /// When the last of them was recorded.
     pub last_at: Timestamp,
 }

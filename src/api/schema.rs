@@ -30,18 +30,18 @@ macro_rules! words {
 }
 
 words! {
-    State: "Where a rotation is. It is final from `completed` on.";
-    Cause: "Why a rotation is where it is.";
-    Hold: "Why an open rotation does not go on right now. It ends by itself.";
+    State: "The state of a rotation. It is final from `completed` on.";
+    Cause: "The reason of a rotation's state.";
+    Hold: "Why an open rotation waits, for a reason that passes. The rotation goes on by itself.";
     Deployed: "How the roll-out to the clusters ended.";
     Status: "A project's condition, the most urgent one where several apply.";
     SinceSource: "Where `keySince` comes from.";
     Provider: "The cloud whose key service holds the key.";
     CheckName: "A check of the pre-flight checklist.";
     Verdict: "The result of a check: `fail` stops the PATCH, `warn` is for the approvers.";
-    DriftKind: "How a key changed by another hand: `reverted` is to a key that had served before.";
+    DriftKind: "How a key changed outside of Keywheel: `reverted` is to a key that had served before.";
     ProofState: "The search for Atlas' own event about a rotation.";
-    Code: "What went wrong, as a stable word.";
+    Code: "The kind of a problem, as a stable word.";
 }
 
 macro_rules! texts {

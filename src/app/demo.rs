@@ -83,7 +83,7 @@ pub async fn demo(fast: bool) -> anyhow::Result<ExitCode> {
         () = shutdown.ending() => Ok(()),
     };
     if told.is_ok() && !fast {
-        say("The server goes on until Ctrl-C.")?;
+        say("The server runs until Ctrl-C.")?;
         shutdown.ending().await;
     }
     shutdown.begin();
@@ -142,16 +142,16 @@ async fn tell(running: &Running, sim: &Sim, folder: &Path, secret: &str) -> anyh
     say("1. payments-prod moves to a good key.")?;
     rotate(engine, &groups[0], &demo_key("AWS", "payments-prod", 1, 2), State::Completed).await?;
     say("")?;
-    say("2. search-prod moves to a key that Atlas accepts and its nodes cannot use; Keywheel goes back.")?;
+    say("2. search-prod moves to a key that Atlas accepts and its nodes cannot use; Keywheel rolls back.")?;
     say(
-        "   (This simulated Atlas lets go of a bad key. The documented one may refuse; then a person is paged.)",
+        "   (This simulated Atlas lets a bad key be replaced. The documented one may refuse; then an operator is alerted.)",
     )?;
     rotate(engine, &groups[3], &demo_key("AWS", "search-prod", 4, 2), State::RolledBack).await?;
     say("")?;
     say(
-        "3. A new version of identity-prod's key appears in the vault. Event Grid tells Keywheel, which asks the",
+        "3. A new version of identity-prod's key appears in the vault. Event Grid notifies Keywheel, which looks it",
     )?;
-    say("   vault and proposes it; a person approves.")?;
+    say("   up in the vault and proposes it; an approver approves.")?;
     let hook = format!("http://{}/hooks/vaults?code={secret}", running.address);
     event(engine, sim, &hook, &groups[4]).await?;
     say("")?;
@@ -212,7 +212,7 @@ async fn event(engine: &Engine, sim: &Sim, hook: &str, group: &GroupId) -> anyho
             let _ = tokio::time::timeout(Duration::from_millis(100), news.recv()).await;
         }
     });
-    let row = proposed.await.context("the demo's event came to nothing")??;
+    let row = proposed.await.context("the demo's event led to no proposal")??;
     say(&format!("   proposed by {}", row.trigger))?;
     for check in &row.rotation.observing.checks {
         say(&format!("   {:<12} {:<18} {}", check.result, check.name, check.detail))?;

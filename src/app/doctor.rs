@@ -153,7 +153,7 @@ async fn clock(store: &Store, findings: &mut Findings) {
             let apart = asked.since(theirs).max(theirs.since(SystemClock.now()));
             let text = format!("this machine's clock and the database's are {} s apart", apart.as_secs());
             if apart > MAX_SKEW {
-                Err(format!("{text}; no PATCH is sent until they agree: check NTP on both"))
+                Err(format!("{text}; no new key is sent until they agree: check NTP on both"))
             } else {
                 Ok(text)
             }
@@ -181,7 +181,7 @@ async fn audit(store: &Store, findings: &mut Findings) {
             Ok(format!("audit row {} is broken ({}), which was accepted", broken.seq, broken.why))
         }
         (Ok(Err(_)), Ok(Some(broken))) => Err(format!(
-            "audit row {} is broken: {}; find out who changed it, then --accept-broken-chain {} lets rotations go on",
+            "audit row {} is broken: {}; find out who changed it; rotations continue after --accept-broken-chain {}",
             broken.seq, broken.why, broken.seq
         )),
     };
@@ -194,9 +194,9 @@ async fn history(config: &Config, store: &Store, findings: &mut Findings) {
         Ok(None) => Ok("no daemon has run with this data_dir yet".to_owned()),
         Ok(Some(mark)) => match regression(store, &mark).await {
             Err(error) => Err(error.to_string()),
-            Ok(None) => Ok(format!("it holds audit row {}, the last this daemon remembers", mark.seq)),
+            Ok(None) => Ok(format!("it holds audit row {}, the last one in the epoch file", mark.seq)),
             Ok(Some(found)) => Err(format!(
-                "{found}; compare with `keywheel status`, then --accept-restore lets rotations go on"
+                "{found}; compare with `keywheel status`; rotations continue after --accept-restore"
             )),
         },
     };
@@ -209,8 +209,8 @@ fn schedule(config: &Config, findings: &mut Findings) {
     findings.say(
         "schedule",
         match beat.next_start(SystemClock.now()) {
-            Some(at) => Ok(format!("the next look is at {at}")),
-            None => Err("sweep.cron never comes true".to_owned()),
+            Some(at) => Ok(format!("the next sweep is at {at}")),
+            None => Err("sweep.cron matches no time".to_owned()),
         },
     );
 }
@@ -259,7 +259,7 @@ async fn credentials(config: &Config, store: &Store, findings: &mut Findings) {
         let group = match first_project(store, name).await {
             Ok(Some(group)) => group,
             Ok(None) => {
-                findings.warn(&check, "no project uses it, so there was nothing to try it on");
+                findings.warn(&check, "it was not tested, because no project uses it");
                 continue;
             }
             Err(error) => {
@@ -289,7 +289,7 @@ async fn credentials(config: &Config, store: &Store, findings: &mut Findings) {
             let apart = Duration::from_millis(skew.unsigned_abs());
             let text = format!("this machine's clock and Atlas' are {} s apart", apart.as_secs());
             let verdict = if apart > MAX_SKEW {
-                Err(format!("{text}; no PATCH is sent until they agree: check NTP"))
+                Err(format!("{text}; no new key is sent until they agree: check NTP"))
             } else {
                 Ok(text)
             };
@@ -326,7 +326,7 @@ fn way_out(failure: &Failure) -> String {
         (Some("USER_CANNOT_ACCESS_GROUP" | "USER_UNAUTHORIZED"), _) => {
             "invite the credential to that project as Project Owner"
         }
-        (_, Class::Auth) => "check its id and secret, and that it was not revoked or has expired",
+        (_, Class::Auth) => "check its id and secret, and that it is neither revoked nor expired",
         (_, Class::Gone) => {
             "check the project's id; remove a project that is gone with `keywheel project remove`"
         }
@@ -348,7 +348,7 @@ async fn mail(config: &Config, findings: &mut Findings) {
         Ok(None) => {
             findings.warn(
                 "mail",
-                "mail.smtp_url is not set, so nobody is told of anything; mails rest in the outbox (`keywheel outbox list`)",
+                "mail.smtp_url is not set, so no mail is sent; mails stay in the outbox (`keywheel outbox list`)",
             );
             return;
         }
@@ -373,7 +373,7 @@ async fn outbox(store: &Store, findings: &mut Findings) {
         findings.warn(
             "outbox",
             &format!(
-                "{} mails were refused or given up; `keywheel outbox list` has the server's words",
+                "{} mails were refused or given up; `keywheel outbox list` has the server's replies",
                 counts.failed
             ),
         );
@@ -392,7 +392,10 @@ async fn outbox(store: &Store, findings: &mut Findings) {
 
 async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings) -> anyhow::Result<()> {
     let file = mark_file(config);
-    let Some(mark) = read_mark(&file)? else { return Ok(()) };
+    let Some(mark) = read_mark(&file)? else {
+        findings.pass("accept-restore", "there was nothing to accept: data_dir has no epoch file");
+        return Ok(());
+    };
     let Some(found) = regression(store, &mark).await? else {
         findings.pass("accept-restore", "there was nothing to accept");
         return Ok(());

@@ -71,11 +71,11 @@ pub(super) async fn run(store: Store, it: Presence, stop: CancellationToken) {
             break;
         }
         if let Err(error) = store.stay(&it, SystemClock.now()).await {
-            tracing::warn!(error = %error, "other daemons cannot see that this one runs");
+            tracing::warn!(error = %error, "this daemon's announcement was not renewed; others may miss it");
         }
     }
     if let Err(error) = store.leave(&it).await {
-        tracing::warn!(error = %error, "other daemons take this one for running for a few minutes more");
+        tracing::warn!(error = %error, "this daemon's announcement was not withdrawn; it lapses in a few minutes");
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Live {
 
 /// The SIGHUPs of this process, from now on.
 pub(super) fn hangups() -> anyhow::Result<Signal> {
-    signal(SignalKind::hangup()).context("SIGHUP cannot be heard")
+    signal(SignalKind::hangup()).context("the handler of SIGHUP cannot be installed")
 }
 
 /// Whether a running daemon takes this setting over.
@@ -65,7 +65,7 @@ pub(super) async fn run(
         }) {
             Ok(fresh) => loaded = fresh,
             Err(error) => {
-                tracing::error!("the configuration was not taken over, the old one stays: {error:#}");
+                tracing::error!("the configuration was not reloaded, the old one stays in force: {error:#}");
             }
         }
         super::supervisor::ready();
@@ -91,11 +91,11 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     }
     let (now, later): (Vec<_>, Vec<_>) = changed(old, fresh).into_iter().partition(|path| is_live(path));
     tracing::info!(
-        "the configuration was read again, and the secrets in files with it; changed: {}",
-        if now.is_empty() { "nothing that is shown".to_owned() } else { now.join(", ") }
+        "the configuration was reloaded, secrets in files included; changed: {}",
+        if now.is_empty() { "no setting that is shown".to_owned() } else { now.join(", ") }
     );
     if !later.is_empty() {
-        tracing::warn!("these settings changed and take a restart: {}", later.join(", "));
+        tracing::warn!("these settings changed and need a restart: {}", later.join(", "));
     }
     Ok(())
 }

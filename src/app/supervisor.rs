@@ -16,7 +16,7 @@ pub(super) const SWEEP_PATIENCE: Duration = Duration::from_mins(30);
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(error = %error, "the supervisor was not told");
+        tracing::debug!(error = %error, "systemd was not notified");
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
             tell(&[NotifyState::Watchdog]);
         } else {
             tracing::error!(
-                "no sweep has finished for half an hour; the supervisor is no longer told that all is well"
+                "no sweep has finished for half an hour; the watchdog of systemd is no longer notified"
             );
         }
         pause(limit / 3, &stop).await;

@@ -125,7 +125,7 @@ impl Http {
     ) -> Result<AtlasResponse, Broken> {
         let limit = self.request_timeout.min(deadline.left());
         if limit.is_zero() {
-            return Err(Broken::NotSent(told(Class::Transient, "no time was left to ask Atlas")));
+            return Err(Broken::NotSent(told(Class::Transient, "no time was left for the request to Atlas")));
         }
         let started = monotonic();
         let result = timeout(limit, self.trip(request, authorization, limit)).await;

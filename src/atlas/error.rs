@@ -82,7 +82,7 @@ fn describe(answer: &AtlasResponse) -> String {
             "Atlas answered {status} with a redirect to {to}, which is not followed: set atlas.base_url to the final address"
         ),
         (None, Err(what)) => format!("Atlas answered {status}, and {what}"),
-        (None, Ok(_)) => format!("Atlas answered {status} without saying why"),
+        (None, Ok(_)) => format!("Atlas answered {status} without a reason"),
     }
 }
 

@@ -191,7 +191,7 @@ impl Atlas {
         }
         if deadline.left().is_zero() {
             // This failure is not stored for other callers, and it must not use up a token request.
-            return Err(told(Class::Transient, account.in_its_name("no time was left to ask for one")));
+            return Err(told(Class::Transient, account.in_its_name("no time was left for a token request")));
         }
         // The lifetime is counted from before the request: rather too short than too long.
         let began = self.clock.now();
@@ -240,8 +240,12 @@ impl Atlas {
 fn token_request(account: &ServiceAccount) -> Result<(Request, HeaderValue), Failure> {
     let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
     let pair = format!("{}:{}", encoded(&account.client_id), encoded(account.client_secret.expose()));
-    let mut basic = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))
-        .map_err(|_| told(Class::Auth, account.in_its_name("id and secret make no header")))?;
+    let mut basic = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).map_err(|_| {
+        told(
+            Class::Auth,
+            account.in_its_name("client_id or client_secret has a character that a header must not have"),
+        )
+    })?;
     basic.set_sensitive(true);
     let request = Request {
         method: Method::POST,

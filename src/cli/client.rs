@@ -148,7 +148,7 @@ impl Client {
         let created = status == StatusCode::CREATED;
         if !text.trim().is_empty() && serde_json::from_str::<IgnoredAny>(&text).is_err() {
             return Err(Failure::Failed(anyhow::anyhow!(
-                "{} answered something that is not JSON: is it a Keywheel server?",
+                "the response of {} is not JSON; check that it is a Keywheel server",
                 self.target
             )));
         }
@@ -251,7 +251,7 @@ impl Client {
         }
         Failure::Unreachable {
             what: format!("{} did not answer: {why}. The request may have taken effect", self.target),
-            hint: "look before you repeat it: `keywheel rotation list`, `keywheel project list`".to_owned(),
+            hint: "check before you repeat it: `keywheel rotation list`, `keywheel project list`".to_owned(),
         }
     }
 }
@@ -281,7 +281,7 @@ fn bearer(file: &Path, printer: &mut Printer) -> Result<HeaderValue, Failure> {
         return Err(refuse("is empty".to_owned()));
     }
     let mut value = HeaderValue::from_str(&format!("Bearer {text}"))
-        .map_err(|_| refuse("holds something that is no token".to_owned()))?;
+        .map_err(|_| refuse("holds no valid token".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -35,16 +35,16 @@ pub(super) const COLUMNS: [&str; 11] = [
 
 #[derive(Debug, Args)]
 pub(super) struct Discover {
-    /// Everything: also what is tracked already, and what has no customer-managed key
+    /// Every project: also those that are tracked already, and those without a customer-managed key
     #[arg(long)]
     all: bool,
     /// Only projects with this tag in Atlas; given more than once, with all of them
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     tags: Vec<String>,
-    /// Only what this one of atlas.credentials can see
+    /// Only projects that this one of atlas.credentials can see
     #[arg(long, value_name = "NAME")]
     credential: Option<String>,
-    /// Track what is listed, with its owners, and its tag "environment" where it has one
+    /// Track the listed projects, with their owners, and their tag "environment" where they have one
     #[arg(long)]
     add: bool,
 }
@@ -82,7 +82,7 @@ pub(super) async fn run(args: &Discover, client: &Client, printer: &mut Printer)
         }
     }
     if unreadable > 0 {
-        printer.note(&format!("{unreadable} could not be read; their lines say why"));
+        printer.note(&format!("{unreadable} could not be read; the column error has the reasons"));
     }
     Ok(Exit::Done)
 }
@@ -113,7 +113,7 @@ async fn found(
             return Ok((found, Page { items, next: None }));
         }
         let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
-        printer.note(&format!("looked at {seen}{of} projects that the credential {credential} can see"));
+        printer.note(&format!("read {seen}{of} projects that the credential {credential} can see"));
         cursor = next;
     }
 }

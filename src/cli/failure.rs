@@ -91,7 +91,7 @@ impl Problem {
             (code, detail) => code.or(detail),
         };
         let detail = [read.detail, read.title].into_iter().find(|text| !text.is_empty());
-        let detail = detail.unwrap_or_else(|| format!("the server answered {status} without saying why"));
+        let detail = detail.unwrap_or_else(|| format!("the server answered {status} without a reason"));
         Self { status, code: read.code, detail, atlas, rotation: read.rotation_id }
     }
 
@@ -117,14 +117,14 @@ impl Problem {
         let id = self.rotation.map_or("ID".to_owned(), |id| id.to_string());
         let Some(code) = self.code() else { return self.hint_without_code() };
         Some(match code {
-            Code::RotationOpen => format!("look at it with `keywheel rotation show {id}`; end it with `keywheel cancel {id}`"),
-            Code::SelfApproval => "another person must approve; selfApproval in the project's policy says whether the proposer may".to_owned(),
-            Code::NothingToWithdraw => "`keywheel rotation show ID` lists who approved; use the token the yes was given with".to_owned(),
-            Code::ProposalChanged => "look again with `keywheel rotation show ID` and decide about what is there now".to_owned(),
+            Code::RotationOpen => format!("show it with `keywheel rotation show {id}`; end it with `keywheel cancel {id}`"),
+            Code::SelfApproval => "another person must approve; selfApproval in the project's policy decides whether the proposer may".to_owned(),
+            Code::NothingToWithdraw => "`keywheel rotation show ID` lists the approvals; use the token that approved".to_owned(),
+            Code::ProposalChanged => "run `keywheel rotation show ID` again and decide about the present proposal".to_owned(),
             Code::Invalid | Code::Malformed => "the command's --help has an example".to_owned(),
             Code::GroupIdInvalid => "copy the id from the project's settings in Atlas".to_owned(),
             Code::ProjectNotFound => "`keywheel project list` shows what is tracked; `keywheel project add GROUP_ID` tracks it".to_owned(),
-            Code::ProjectExists => "`keywheel project show` says what is known of it, `keywheel project edit` changes that".to_owned(),
+            Code::ProjectExists => "`keywheel project show` shows its record, `keywheel project edit` changes it".to_owned(),
             Code::RotationNotFound => "`keywheel rotation list` shows them".to_owned(),
             Code::MailNotFound => "`keywheel outbox list` shows them".to_owned(),
             Code::PreflightFailed => "fix that and propose again; `keywheel rotate PROJECT --to KEY --dry-run` runs every check".to_owned(),
@@ -132,8 +132,8 @@ impl Problem {
             Code::AtlasBusy | Code::TooManyFailures => "try again in a moment".to_owned(),
             Code::AtlasUnreachable => "check atlas.base_url and the way from the server to Atlas, then try again".to_owned(),
             Code::AtlasAuth | Code::AtlasRefused => "check the project's credential and its rights in Atlas, then try again".to_owned(),
-            Code::Database => "the server's log says more; check its disk".to_owned(),
-            Code::IllegalTransition => "`keywheel rotation show ID` says where the rotation is and what may follow".to_owned(),
+            Code::Database => "the server's log has the cause; check its disk".to_owned(),
+            Code::IllegalTransition => "`keywheel rotation show ID` shows the rotation's state and its next steps".to_owned(),
             Code::KeyInvalid => "write the key as the provider does: an AWS key id or ARN, an Azure key identifier with its version, a Google key version's full name".to_owned(),
             Code::KeyUnchanged => "the project already has this key; name the new one".to_owned(),
             Code::KeyOtherPlace => "the key must lie in the region or vault that Atlas has configured; change that in Atlas first".to_owned(),

@@ -31,7 +31,7 @@ use file::{Format, ImportRow, Refusal};
 pub(super) struct Import {
     /// The file: CSV with a heading line, YAML or JSON
     file: PathBuf,
-    /// What the file holds, when its name does not end in .csv, .yaml, .yml or .json
+    /// Format of the file, when its name does not end in .csv, .yaml, .yml or .json
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Check every row, Atlas included, and write nothing
@@ -71,7 +71,7 @@ impl Outcome {
             Self::Added | Self::WouldAdd => String::new(),
             Self::Tracked(differs) if differs.is_empty() => String::new(),
             Self::Tracked(differs) => format!("differs: {}", differs.join("; ")),
-            Self::Duplicate(of) => format!("says the same as {of}"),
+            Self::Duplicate(of) => format!("repeats {of}"),
             Self::Refused(Refusal { field, rule }) if field.is_empty() => rule.clone(),
             Self::Refused(Refusal { field, rule }) => format!("{field}: {rule}"),
         }
@@ -172,7 +172,7 @@ impl Report {
 pub(super) async fn run(args: &Import, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     let path = args.file.display();
     let format = args.format.or_else(|| file::format_of(&args.file)).ok_or_else(|| {
-        Failure::Usage(format!("{path}: say what it holds with --format csv, --format yaml or --format json"))
+        Failure::Usage(format!("{path}: name its format with --format csv, --format yaml or --format json"))
     })?;
     let bad = |why: file::FileError| Failure::Failed(anyhow::anyhow!("{path} {why}"));
     let rows = file::text(&args.file).and_then(|text| file::rows(format, &text)).map_err(bad)?;
@@ -191,7 +191,7 @@ pub(super) async fn run(args: &Import, client: &Client, printer: &mut Printer) -
                     (Some((of, same)), _) if *same == body => Outcome::Duplicate(of.clone()),
                     (Some((of, _)), _) => Outcome::Refused(Refusal {
                         field: "groupId".to_owned(),
-                        rule: format!("{of} says something else of the same project; leave one out"),
+                        rule: format!("{of} has other values for the same project; remove one of them"),
                     }),
                     (None, Some(project)) => Outcome::Tracked(differences(&body, project)?),
                     (None, None) if args.dry_run => {

@@ -43,10 +43,10 @@ pub(super) struct Sim {
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    /// Go on from what a restored database says; look at the differences in `keywheel status` first
+    /// Accept a restored database and continue; check the differences in `keywheel status` first
     #[arg(long)]
     accept_restore: bool,
-    /// Go on although this row of the audit log is broken
+    /// Continue although this row of the audit log is broken
     #[arg(long, value_name = "ROW")]
     accept_broken_chain: Option<i64>,
 }
@@ -73,7 +73,7 @@ pub(super) enum TokenVerb {
         /// The token's name: the identity in approvals and in the audit log
         #[arg(long)]
         name: String,
-        /// What it may do; may be given more than once
+        /// A role of the token; may be given more than once
         #[arg(long = "role", value_enum, value_name = "ROLE", required = true, value_delimiter = ',', num_args = 1..)]
         roles: Vec<Role>,
     },
@@ -207,7 +207,7 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
             let made = app::token_create(config, name.clone(), roles).await?;
             let token = made.ok_or_else(|| {
                 Failure::Refused(format!(
-                    "a token named {name:?} exists already; choose another name: one in the audit log stays one person's, revoked or not"
+                    "a token named {name:?} exists already; choose another name: in the audit log, a name belongs to one token for good, revoked or not"
                 ))
             })?;
             printer.line(&token)?;

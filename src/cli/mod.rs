@@ -31,7 +31,7 @@ use client::Client;
 use failure::{Exit, Failure};
 use printer::{Format, Printer};
 
-/// Rotates the customer-managed keys of MongoDB Atlas projects, and proves each new key.
+/// Rotates the customer-managed keys of MongoDB Atlas projects, and verifies each new key.
 #[derive(Debug, Parser)]
 #[command(
     name = "keywheel",
@@ -115,10 +115,10 @@ enum CliVerb {
         after_help = "Only needed where database.migrate = false:\n  keywheel migrate && keywheel serve"
     )]
     Migrate,
-    /// Try everything a daemon needs (configuration, database, Atlas, mail, clocks) and say what to do;
-    /// accept what only a person can
+    /// Check everything a daemon needs (configuration, database, Atlas, mail, clocks) and name each fix;
+    /// record an operator's acceptance
     #[command(
-        after_help = "Example:\n  keywheel doctor -o json\n\nExit code 0 when nothing failed (warnings are none), 1 otherwise."
+        after_help = "Example:\n  keywheel doctor -o json\n\nExit code 0 when nothing failed (warnings do not count), 1 otherwise."
     )]
     Doctor(local::Doctor),
     /// Check or show the configuration
@@ -139,7 +139,7 @@ enum CliVerb {
     /// Track Atlas projects
     #[command(subcommand)]
     Project(projects::ProjectVerb),
-    /// Show how the server and its projects are
+    /// Show the state of the server and its projects
     #[command(after_help = "Example:\n  keywheel status --watch")]
     Status(records::Status),
     /// List the projects whose key is overdue or due soon, the most urgent first
@@ -150,7 +150,7 @@ enum CliVerb {
     /// Show which keys a project has had, and its rotations
     #[command(after_help = "Example:\n  keywheel history payments-prod")]
     History(projects::Named),
-    /// Say in sentences why a project is where it is and what happens next
+    /// Explain why a project is in its state and what happens next
     #[command(after_help = "Example:\n  keywheel why payments-prod")]
     Why(projects::Named),
     /// Propose a new key for a project
@@ -159,27 +159,27 @@ enum CliVerb {
     /// List, show and follow rotations
     #[command(subcommand)]
     Rotation(rotations::RotationVerb),
-    /// Say yes to a proposal; the yes is bound to exactly this project, old key and new key
+    /// Approve a proposal; the approval is bound to exactly this project, old key and new key
     #[command(
         after_help = "Example:\n  keywheel approve 0198c5a0-0000-7000-8000-000000000000 --comment \"change 4711\""
     )]
     Approve(rotations::Decide),
-    /// Take your own yes back, as long as nothing was sent to Atlas
+    /// Withdraw your own approval, as long as nothing was sent to Atlas
     #[command(after_help = "Example:\n  keywheel withdraw ID --comment \"wrong week\"")]
     Withdraw(rotations::Decide),
-    /// Say no to a proposal
+    /// Reject a proposal
     #[command(after_help = "Example:\n  keywheel reject ID --comment \"not this week\"")]
     Reject(rotations::Decide),
-    /// Call a rotation off before anything was sent to Atlas
+    /// Cancel a rotation before anything was sent to Atlas
     #[command(after_help = "Example:\n  keywheel cancel ID")]
     Cancel(rotations::Decide),
-    /// Let a rotation that needs an operator look again and go on
+    /// Resume a rotation that needs an operator: observe again and continue
     #[command(after_help = "Example:\n  keywheel resume ID")]
     Resume(rotations::Decide),
     /// Put the old key back
     #[command(after_help = "Example:\n  keywheel rollback ID --comment \"application errors\"")]
     Rollback(rotations::Decide),
-    /// Take the new key as it is, without Keywheel's proof
+    /// Accept the new key as it is, without Keywheel's verification
     #[command(after_help = "Example:\n  keywheel accept ID --comment \"checked by hand\"")]
     Accept(rotations::Decide),
     /// End a rotation that needs an operator and leave the key as it is
@@ -188,7 +188,7 @@ enum CliVerb {
     /// Read the audit log, or verify its hash chain
     #[command(subcommand)]
     Audit(records::AuditVerb),
-    /// Look at the mails that were written
+    /// List and show mails and webhooks
     #[command(subcommand)]
     Outbox(records::OutboxVerb),
     /// Print a completion script

@@ -77,7 +77,7 @@ pub(super) enum ProjectVerb {
         #[command(flatten)]
         fields: Fields,
     },
-    /// List what the server's credentials can see in Atlas and is not tracked yet, and track it with --add
+    /// List the untracked projects that the server's credentials can see in Atlas, and track them with --add
     #[command(
         after_help = "Example:\n  keywheel project discover --tag environment=prod\n  keywheel project discover --credential default --add\n\nExit code 1 when --add could not add all of it. Owners hold the role in the project, by a team, or in\nthe organization; a person who has not accepted an invitation is not one."
     )]
@@ -93,7 +93,7 @@ pub(super) enum ProjectVerb {
     /// Show one project
     #[command(after_help = "Example:\n  keywheel project show payments-prod")]
     Show(Named),
-    /// Change what Keywheel knows about a project; nothing changes in Atlas
+    /// Change Keywheel's record of a project; nothing changes in Atlas
     #[command(
         after_help = "Example:\n  keywheel project edit payments-prod --owner a@example.com --policy '{\"approvals\": 2}'"
     )]
@@ -122,17 +122,16 @@ pub(super) struct Fields {
     /// Which of atlas.credentials to use
     #[arg(long, value_name = "NAME")]
     credential: Option<String>,
-    /// A tag such as prod; an empty one takes it away
+    /// A tag such as prod; an empty one removes it
     #[arg(long, value_name = "TAG")]
     environment: Option<String>,
-    /// Which of the configured kms lookups knows its keys; an empty one takes it away
+    /// Which of the configured kms lookups finds its keys; an empty one removes it
     #[arg(long, value_name = "NAME")]
     kms: Option<String>,
-    /// On AWS, the alias that points at the key to use, such as alias/atlas-prod; an empty one takes it away
+    /// On AWS, the alias that points at the key to use, such as alias/atlas-prod; an empty one removes it
     #[arg(long, value_name = "ALIAS")]
     alias: Option<String>,
-    /// What this project sets for itself of the policy, as a JSON object; replaces what it set before,
-    /// {} takes all back
+    /// The project's own values of the policy, as a JSON object; replaces all earlier ones, {} removes them
     #[arg(long, value_name = "JSON", value_parser = policy)]
     policy: Option<PolicyOverride>,
 }
@@ -254,9 +253,9 @@ async fn list(filter: &Filter, client: &Client, printer: &mut Printer) -> Result
     let items: Vec<Project> = list.read()?;
     if items.is_empty() {
         printer.note(if query.is_empty() {
-            "no projects; `keywheel project add GROUP_ID` tracks one, `keywheel project discover` shows what there is"
+            "no projects; `keywheel project add GROUP_ID` tracks one, `keywheel project discover` lists those in Atlas"
         } else {
-            "no project is like that; `keywheel project list` shows them all"
+            "no project matches; `keywheel project list` shows them all"
         });
     } else {
         printer.list(&items, &COLUMNS)?;

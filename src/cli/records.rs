@@ -39,7 +39,7 @@ pub(super) const OPEN: [&str; 4] = ["id", "projectName", "groupId", "state"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditVerb {
-    /// List what anyone did, the newest first
+    /// List all recorded actions, the newest first
     #[command(after_help = "Example:\n  keywheel audit list --limit 20")]
     List {
         /// How many at most
@@ -73,7 +73,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
-    /// Show it anew whenever something changes, until Ctrl-C
+    /// Show it again after each change, until Ctrl-C
     #[arg(long)]
     watch: bool,
 }
@@ -140,7 +140,7 @@ fn fleet(printer: &mut Printer, status: &FleetStatus) -> std::io::Result<()> {
         by_status.join(", ")
     ))?;
     if status.without_owner > 0 {
-        printer.line(&format!("{} without an owner: nobody is told of those", status.without_owner))?;
+        printer.line(&format!("{} without an owner: no mail is sent about those", status.without_owner))?;
     }
     let MailCounts { waiting, failed, .. } = status.mails;
     if failed + waiting > 0 {

@@ -21,8 +21,8 @@ Examples:
   keywheel rotate payments-prod --to 1234abcd-12ab-34cd-56ef-1234567890ab --reason \"Q3\" --watch
 
 --dry-run runs every check and proposes nothing; exit code 3 when a check fails.
-With --watch the exit code is the rotation's: 0 completed, 3 called off or overtaken, 1 anything
-else, such as rolled back.";
+With --watch the exit code is the rotation's: 0 completed, 3 rejected, cancelled, expired or superseded,
+1 anything else, such as rolled back.";
 
 pub(super) const COLUMNS: [&str; 7] =
     ["id", "projectName", "state", "cause", "requestedBy", "createdAt", "newKey"];
@@ -122,7 +122,7 @@ pub(super) async fn rotate(args: Rotate, client: &Client, printer: &mut Printer)
         return Ok(if passes { Exit::Done } else { Exit::Refused });
     }
     if !reply.created {
-        printer.note("this was proposed before and is still open; nothing new was made");
+        printer.note("this was proposed before and is still open; no new rotation was created");
     }
     if !args.watch {
         reply.print(printer, shown)?;

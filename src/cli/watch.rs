@@ -127,7 +127,7 @@ impl Watch<'_> {
         self.printer.note(&format!("rotation {} is {state}{cause}", self.id));
         if state == State::NeedsOperator {
             self.printer.note(&format!(
-                "hint: `keywheel rotation show {id}` says what was seen; then resume, rollback, accept or close",
+                "hint: `keywheel rotation show {id}` shows the observations; then resume, rollback, accept or close",
                 id = self.id
             ));
         }

@@ -114,7 +114,7 @@ fn check_auto_approve(raw: &RawConfig, r: &mut Reader) {
 fn check_verify(verify: &Verify, r: &mut Reader) {
     let normal = Verify::default();
     if verify.readings == 0 {
-        r.fault("verify.readings", "at least one reading must prove a key; production value 3");
+        r.fault("verify.readings", "at least one reading must verify a key; production value 3");
     }
     must_be_less(r, ("verify.timeout", verify.timeout), ("verify.guard", verify.guard));
     must_be_less(r, ("verify.every", verify.every), ("verify.timeout", verify.timeout));
@@ -131,7 +131,7 @@ fn check_verify(verify: &Verify, r: &mut Reader) {
     );
     let needed = verify.every.get().saturating_mul(verify.readings.saturating_sub(1));
     if needed >= verify.timeout.get() {
-        r.fault("verify.readings", "so many readings, verify.every apart, do not fit into verify.timeout: nothing could ever be proven");
+        r.fault("verify.readings", "so many readings, verify.every apart, do not fit into verify.timeout: no key could ever be verified");
     }
     if verify.readings > 0 && verify.readings < normal.readings {
         let (own, normal) = (verify.readings.to_string(), normal.readings.to_string());
@@ -187,7 +187,7 @@ fn check_cron(cron: &str, r: &mut Reader, now: Timestamp) {
         Err(error) => error.to_string(),
         Ok(cron) => match cron.find_next_occurrence(&now.as_chrono(), false) {
             Ok(_) => return,
-            Err(_) => "it never comes true".to_owned(),
+            Err(_) => "it matches no time".to_owned(),
         },
     };
     if !cron.is_empty() || r.is_clean() {
@@ -297,7 +297,7 @@ fn check_database(url: Option<&SecretUrl>, data_dir: &Path, r: &mut Reader) -> O
         {
             r.fault(
                 "database.url",
-                "sqlite needs a file: a database in memory would forget a rotation in flight",
+                "sqlite needs a file: a database in memory would lose a rotation in flight",
             );
             return None;
         }

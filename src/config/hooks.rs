@@ -219,7 +219,7 @@ fn event_grid(r: &mut Reader, at: &str) -> Option<Sender> {
     if allowed_origins.iter().any(|it| it.is_empty() || it == "*") {
         r.fault(
             &format!("{at}.allowed_origins"),
-            "takes host names; \"*\" would let anybody subscribe this address",
+            "takes host names; \"*\" would let any sender subscribe this address",
         );
     }
     let tokens = secrets(r, at, "token");
@@ -228,7 +228,7 @@ fn event_grid(r: &mut Reader, at: &str) -> Option<Sender> {
         if r.names_below(&format!("{at}.entra")).is_empty() { None } else { Some(read_entra(r, at)?) };
     let told = r.is_faulty(&format!("{at}.token"));
     if tokens.is_empty() && entra.is_none() && !told {
-        r.fault(at, "token (or token_file), or entra = { tenant_id, audience }, is missing: without one anybody could send");
+        r.fault(at, "token (or token_file), or entra = { tenant_id, audience }, is missing: without one any client could send");
         return None;
     }
     Some(Sender::AzureEventGrid { tokens, header, entra, allowed_origins })
@@ -285,7 +285,7 @@ fn sns(r: &mut Reader, at: &str) -> Option<Sender> {
     if topics.is_empty() {
         r.fault(
             at,
-            "topics is missing: anybody can own a topic, so those that may speak are listed by their ARN",
+            "topics is missing: any AWS account can own a topic, so list the accepted topics by their ARN",
         );
         return None;
     }
@@ -350,7 +350,7 @@ fn needed(r: &mut Reader, at: &str, name: &str) -> Option<Vec<Secret>> {
     // A secret that is set but cannot be read has its own message already.
     let told = r.is_faulty(&format!("{at}.{name}"));
     if found.is_empty() && !told {
-        r.fault(at, &format!("{name} or {name}_file is missing: without it anybody could send"));
+        r.fault(at, &format!("{name} or {name}_file is missing: without it any client could send"));
     }
     Some(found).filter(|found| !found.is_empty())
 }

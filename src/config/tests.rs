@@ -372,7 +372,7 @@ fn a_look_up_that_is_not_built_in_is_told_so() {
 #[test]
 fn a_database_in_memory_and_an_endless_socket_path_are_refused() {
     let folder = ConfigFolder::new();
-    assert!(folder.faults("[database]\nurl = \"sqlite::memory:\"\n")[0].contains("forget"));
+    assert!(folder.faults("[database]\nurl = \"sqlite::memory:\"\n")[0].contains("would lose a rotation"));
     let long = format!("data_dir = \"/{}\"\n", "d".repeat(120));
     assert!(folder.faults(&long)[0].starts_with("server.socket"), "{:?}", folder.faults(&long));
     let absolute =
@@ -564,7 +564,7 @@ fn a_hook_without_a_proof_is_refused_and_says_what_is_missing() {
     for (text, wanted) in [
         (
             "name = \"a\"\nkind = \"atlas\"",
-            "hooks.a: secret or secret_file is missing: without it anybody could send",
+            "hooks.a: secret or secret_file is missing: without it any client could send",
         ),
         ("name = \"a\"\nkind = \"atlas\"\nsecret = \"\"", "hooks.a.secret"),
         (
@@ -578,7 +578,7 @@ fn a_hook_without_a_proof_is_refused_and_says_what_is_missing() {
         ),
         (
             "name = \"a\"\nkind = \"azure-event-grid\"\ntoken = \"xxxxxxxxxxxxxxxx\"\nallowed_origins = [\"*\"]",
-            "would let anybody subscribe",
+            "would let any sender subscribe",
         ),
         ("name = \"a\"\nkind = \"aws-eventbridge\"", "basic = { user, password }, is missing"),
         ("name = \"a\"\nkind = \"aws-sns\"", "topics is missing"),

@@ -121,7 +121,7 @@ fn read_keys(r: &mut Reader, at: &str, format: Option<Format>) -> Option<Vec<Sig
             None if name == "secret" && r.fault_count() == told && format == Some(Format::CloudEvents) => {
                 r.fault(
                     at,
-                    "secret or secret_file is missing: a receiver could not tell us from anybody else; make one with `echo whsec_$(openssl rand -base64 32)`",
+                    "secret or secret_file is missing: without it a receiver cannot verify the sender; make one with `echo whsec_$(openssl rand -base64 32)`",
                 );
             }
             None => {}

@@ -108,7 +108,7 @@ fn not_public_v6(it: Ipv6Addr) -> Option<&'static str> {
     match it.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some("an unspecified address"),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some("a loopback address"),
-        [0, 0, 0, 0, 0, 0 | 0xffff, ..] => Some("an IPv4 address in the clothes of an IPv6 one"),
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] => Some("an IPv4 address in IPv6 form"),
         // A network without IPv4 reaches public IPv4 hosts through these.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
             let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];

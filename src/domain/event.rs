@@ -70,7 +70,7 @@ impl fmt::Display for Actor {
             Self::Person(name) => f.write_str(name),
             Self::ApiKey(name) => write!(f, "the API key {name}"),
             Self::ServiceAccount(name) => write!(f, "the service account {name}"),
-            Self::Unsaid => f.write_str("somebody (Atlas does not say who)"),
+            Self::Unsaid => f.write_str("an unknown actor (Atlas' event names none)"),
         }
     }
 }
@@ -204,7 +204,7 @@ mod tests {
             "another provider"
         );
         let events = [event(40, eve())];
-        assert_eq!(began(&events, Provider::Aws, None, at(30), nobody), None, "newer than the look");
+        assert_eq!(began(&events, Provider::Aws, None, at(30), nobody), None, "newer than the observation");
         assert_eq!(
             began(&events, Provider::Aws, Some(at(50)), at(100), nobody),
             None,

@@ -179,7 +179,7 @@ pub enum WindowError {
     #[error("timezone {0:?} is not an IANA name such as \"Europe/Berlin\"")]
     Timezone(String),
     /// No instant fits the cron expression.
-    #[error("cron {0:?} never comes true, so the window can never open")]
+    #[error("cron {0:?} matches no date, so the window can never open")]
     Never(String),
 }
 

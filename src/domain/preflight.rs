@@ -16,7 +16,7 @@ named! {
         Format = "format",
         /// It lies in the region or vault of Atlas' block.
         Place = "place",
-        /// The key service knows it.
+        /// The key service has it.
         KeyExists = "key_exists",
         /// The key service would use it.
         KeyEnabled = "key_enabled",
@@ -42,15 +42,15 @@ named! {
 }
 
 named! {
-    /// What a line says.
+    /// The verdict of a line.
     Verdict, "verdict" {
-        /// As it must be.
+        /// The check passed.
         Pass = "pass",
-        /// Not as one would wish; people decide.
+        /// The approvers should consider the finding.
         Warn = "warn",
-        /// Nothing is sent while it is so.
+        /// No PATCH is sent while it lasts.
         Fail = "fail",
-        /// Nobody could look; the line says why.
+        /// The check could not be made; the line gives the reason.
         NotChecked = "not_checked",
     }
 }
@@ -59,11 +59,11 @@ named! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Check {
-    /// What was looked at.
+    /// The check.
     pub name: CheckName,
-    /// What came of it.
+    /// Its result.
     pub result: Verdict,
-    /// What was seen, or why nobody could look, and what to do about it; no secret.
+    /// The finding, or the reason why the check could not be made, and the remedy; no secret.
     pub detail: String,
 }
 

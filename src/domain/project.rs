@@ -15,13 +15,13 @@ use super::time::Timestamp;
 named! {
     /// Where `keySince` comes from.
     SinceSource, "keySince source" {
-        /// A person said so.
+        /// An operator set it.
         Operator = "operator",
         /// Our own rotation put the key there.
         Rotation = "rotation",
         /// Atlas' event about the rotation.
         AtlasEvent = "atlas_event",
-        /// The key was there when we first looked: it is at least this old.
+        /// The first observation showed the key: it is at least this old.
         FirstSeen = "first_seen",
     }
 }
@@ -103,7 +103,7 @@ pub struct Project {
     pub version: i64,
 }
 
-/// What a project shows of its open rotation.
+/// A project's open rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OpenRotation {
     /// Its id.

@@ -179,21 +179,21 @@ fn facts(row: &RotationRow, rotation: &Rotation) -> RotationFacts {
 pub fn remedy(cause: Cause, rotation: &Rotation) -> String {
     let (new, old) = (&rotation.new_key, &rotation.old_key);
     match cause {
-        Cause::DoneByHand => "The proposed key was set by somebody else; there is nothing left to do.".to_owned(),
+        Cause::DoneByHand => "Another actor has set the proposed key; there is nothing left to do.".to_owned(),
         Cause::KeyChanged => "Atlas holds a third key. Find out who set it, then propose again if needed.".to_owned(),
-        Cause::Reverted => format!("Somebody put {old} back. If a Terraform file still names it, change it there first."),
+        Cause::Reverted => format!("Another actor has put {old} back. If a Terraform file still names it, change it there first."),
         Cause::Refused => "Atlas refused the new key; its own words are above. Fix the key or its policy and propose again.".to_owned(),
         Cause::Auth => "Atlas no longer accepts the credential. Check its secret, its Project Owner role and its IP access list.".to_owned(),
-        Cause::Gone => "Atlas says that the project is gone.".to_owned(),
-        Cause::NotApplied => "Atlas never took the new key in time. Propose again when Atlas answers.".to_owned(),
+        Cause::Gone => "Atlas reports that the project no longer exists.".to_owned(),
+        Cause::NotApplied => "Atlas did not apply the new key in time. Propose again when Atlas answers.".to_owned(),
         Cause::ConfigChanged => "Encryption at rest was disabled or moved to another provider. Check the project in Atlas, then resume or close.".to_owned(),
-        Cause::Unreachable => format!("Atlas could not be asked. Check in Atlas whether {new} is in force and valid, then resume, roll back or accept."),
+        Cause::Unreachable => format!("Atlas could not be reached. Check in Atlas whether {new} is in force and valid, then resume, roll back or accept."),
         Cause::KmsUnreachable => "Atlas cannot reach the key service (alert ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_DENIED). Open the network path, then resume.".to_owned(),
-        Cause::Unproven => format!("Atlas does not say whether {new} is valid. Check the project in Atlas, then resume, accept or roll back."),
-        Cause::NewKeyInvalid => format!("{new} went bad after it was proven. Re-enable it in the key service at once, then resume."),
-        Cause::OldKeyInvalid => format!("{old} cannot be proven valid. Re-enable it in the key service, or enable {new} and go forward."),
-        Cause::RollbackRefused => format!("Atlas refuses to go back while {new} is bad. Re-enable it: {}", enable_command(rotation)),
-        Cause::RollbackUnproven => format!("The way back to {old} is not proven. Check the project in Atlas, then resume, roll back or close."),
+        Cause::Unproven => format!("Atlas does not report whether {new} is valid. Check the project in Atlas, then resume, accept or roll back."),
+        Cause::NewKeyInvalid => format!("{new} became invalid after its verification. Re-enable it in the key service at once, then resume."),
+        Cause::OldKeyInvalid => format!("{old} cannot be verified as valid. Re-enable it in the key service, or enable {new} and go forward."),
+        Cause::RollbackRefused => format!("Atlas refuses the rollback while {new} is invalid. Re-enable it: {}", enable_command(rotation)),
+        Cause::RollbackUnproven => format!("The rollback to {old} is not verified. Check the project in Atlas, then resume, roll back or close."),
     }
 }
 

@@ -56,10 +56,12 @@ pub(super) enum Settled {
     #[error("nothing to do in Atlas: AWS replaced the material inside the same key")]
     InPlace,
     /// The key was in force before.
-    #[error("not proposed: {0} served before; a way back is a person's decision")]
+    #[error("not proposed: {0} served before; only an operator may propose it again")]
     ServedBefore(Box<KeyRef>),
     /// The same rotation ended before, by an operator or by the machine.
-    #[error("not proposed: rotation {id} to the same key ended {state}; a person may propose it again")]
+    #[error(
+        "not proposed: rotation {id} to the same key ended {state}; only an operator may propose it again"
+    )]
     EndedBefore {
         /// The rotation.
         id: RotationId,
@@ -70,7 +72,7 @@ pub(super) enum Settled {
     #[error("not proposed: the newest usable version, {0}, is older than the one in force")]
     Older(Box<KeyRef>),
     /// Neither an event nor a key service names a key.
-    #[error("looked at Atlas: no new key is named, and {0}, so there is nothing to propose")]
+    #[error("nothing to propose: no new key is named, and {0}")]
     NoKey(Unasked),
     /// The proposal breaks a rule that only an operator can change.
     #[error("not proposed: {0}")]
@@ -91,7 +93,7 @@ pub(super) enum Deferred {
     #[error("Atlas could not be read: {0}")]
     Atlas(String),
     /// The key service did not answer.
-    #[error("the key service does not say which key is the newest: {0}")]
+    #[error("the newest key could not be looked up: {0}")]
     KeyService(KmsError),
     /// A pre-flight check failed; it may pass later.
     #[error("not proposed: {0}")]
@@ -152,7 +154,7 @@ pub(super) enum Unasked {
     NoLookUp,
     #[error("its lookup {0:?} is not configured any more")]
     NotConfigured(String),
-    #[error("without an alias AWS cannot say which key is the newest")]
+    #[error("without an alias the newest AWS key cannot be determined")]
     NoAlias,
 }
 

@@ -118,7 +118,7 @@ impl Engine {
             return Err(invalid("credential", format!("no credential {name:?} is configured")));
         }
         let first = names.first().ok_or_else(|| {
-            invalid("credential", "none is configured; add [atlas.credentials.default]".to_owned())
+            invalid("credential", "no credential is configured; add [atlas.credentials.default]".to_owned())
         })?;
         let at = wanted.cursor.clone().unwrap_or_else(|| Cursor {
             page: 1,
@@ -126,7 +126,7 @@ impl Engine {
             credential: first.clone(),
         });
         let place = names.iter().position(|name| *name == at.credential).ok_or_else(|| {
-            invalid("cursor", "give back `next` as the last page had it, with the same credential".to_owned())
+            invalid("cursor", "must be `next` of the last page, with the same credential".to_owned())
         })?;
         let look = Look::new(self, &at.credential);
         let other =
@@ -265,7 +265,7 @@ impl<'a> Look<'a> {
             }
         };
         let Some(org) = &group.org else {
-            unknown.push("Atlas does not say which organization the project belongs to".to_owned());
+            unknown.push("Atlas does not name the organization of the project".to_owned());
             return (owners, unknown);
         };
         for team in teams.iter().filter(|team| team.owns) {

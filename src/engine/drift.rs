@@ -123,7 +123,7 @@ pub(super) async fn explain(
     if seen.key.is_none() {
         sentences.push("Atlas no longer encrypts this project with a customer-managed key.".to_owned());
     }
-    sentences.push("Keywheel does not change it back by itself.".to_owned());
+    sentences.push("Keywheel does not change it back automatically.".to_owned());
     let text = |key: &Option<KeyRef>| key.as_ref().map(KeyText::from);
     let finding = Drifted {
         group_id: group.clone(),
@@ -197,15 +197,15 @@ fn who(engine: &Engine, credential: &str, feed: &Result<Option<KeyEvent>, Failur
                 ""
             };
             format!(
-                "Atlas says that {} did it, at {} (event {}).{other}",
+                "Atlas reports that {} made the change, at {} (event {}).{other}",
                 event.by,
                 clock(event.at),
                 event.id
             )
         }
-        Ok(None) => "Atlas' event feed has no event that fits, so it does not say who did it.".to_owned(),
+        Ok(None) => "Atlas' event feed has no event that fits, so the actor is unknown.".to_owned(),
         Err(failure) => {
-            format!("Atlas' event feed could not be read, so who did it is not known: {failure}")
+            format!("Atlas' event feed could not be read, so the actor is unknown: {failure}")
         }
     }
 }

@@ -46,7 +46,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
                 break;
             }
             Err(error) => {
-                tracing::error!(error = %error, "rotations cannot be claimed; nothing is sent until that is fixed");
+                tracing::error!(error = %error, "rotations cannot be claimed; no PATCH is sent until they can");
                 AFTER_FAILURE
             }
         };
@@ -131,7 +131,7 @@ async fn in_slot(engine: &Engine, running: Arc<Semaphore>, row: &RotationRow, st
         tracing::error!(
             rotation.id = %row.rotation.id,
             error = %error,
-            "step not recorded; nothing is sent for this rotation before one is"
+            "step not recorded; no PATCH is sent for this rotation until one is"
         );
     }
 }
@@ -154,7 +154,7 @@ async fn work(engine: &Engine, row: &RotationRow, pause: Duration) -> Result<(),
 
 async fn release(engine: &Engine, row: &RotationRow) {
     if let Err(error) = engine.store.release(row).await {
-        tracing::warn!(rotation.id = %row.rotation.id, error = %error, "claim not released, it runs out by itself");
+        tracing::warn!(rotation.id = %row.rotation.id, error = %error, "claim not released; it expires at the end of its lease");
     }
 }
 

@@ -64,7 +64,7 @@ pub enum RecordError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The file cannot be written.
-    #[error("{} cannot be written ({source}); make data_dir writable", file.display())]
+    #[error("cannot write the epoch file {}: {source}; make data_dir writable", file.display())]
     File {
         /// The file.
         file: PathBuf,
@@ -151,7 +151,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub fn read_mark(file: &Path) -> Result<Option<EpochMark>, StoreError> {
     let unreadable = |why: String| {
         StoreError::Unusable(format!(
-            "{} cannot be read ({why}), so nobody can tell whether the database is an old copy; if it is not, remove that file",
+            "cannot read the epoch file {}: {why}; without it an old copy of the database cannot be detected. If the database is no old copy, remove the file",
             file.display()
         ))
     };
@@ -204,7 +204,7 @@ fn went_back(found: &AuditMarks, mark: &EpochMark) -> Option<String> {
         )
     } else {
         format!(
-            "its audit row {} is not the one this daemon has seen: it is an older copy that went another way since",
+            "its audit row {} is not the one this daemon has seen: it is an older copy that has diverged since",
             mark.seq
         )
     })
@@ -279,7 +279,7 @@ impl EpochWatch {
             kind: "audit_chain",
             detail: format!("audit row {} is broken: {}", broken.seq, broken.why),
             way_out: format!(
-                "find out who changed it; then `keywheel doctor --accept-broken-chain {}` lets rotations go on",
+                "find out who changed it; then `keywheel doctor --accept-broken-chain {}` resumes rotations",
                 broken.seq
             ),
             since: now,
@@ -293,7 +293,7 @@ impl EpochWatch {
             (None, None) => return,
             (Some(known), Some(new)) if known.kind == new.kind && known.detail == new.detail => return,
             (_, Some(new)) => tracing::error!("nothing is sent to Atlas: {}. {}", new.detail, new.way_out),
-            (Some(_), None) => tracing::warn!("the database was accepted as it is; rotations go on"),
+            (Some(_), None) => tracing::warn!("the database was accepted; rotations are resumed"),
         }
         *doubt = found;
     }
@@ -355,7 +355,7 @@ impl EpochWatch {
         if too_far(Some(skew)) {
             tracing::error!(
                 skew_ms = skew,
-                "this machine's clock and the database's differ by more than two minutes; no PATCH is sent until they agree: check NTP on both"
+                "this machine's clock and the database's differ by more than two minutes; no new key is sent until they agree: check NTP on both"
             );
         } else if too_far(before) {
             tracing::info!("this machine's clock and the database's agree again");
@@ -371,7 +371,7 @@ impl EpochWatch {
         if too_far(seen.skew_ms) && !too_far(skew.atlas) {
             tracing::error!(
                 skew_ms = seen.skew_ms,
-                "this machine's clock and Atlas' differ by more than two minutes; no PATCH is sent until they agree: check NTP"
+                "this machine's clock and Atlas' differ by more than two minutes; no new key is sent until they agree: check NTP"
             );
         }
         if seen.skew_ms.is_some() {
@@ -402,7 +402,7 @@ fn restored(found: &str, now: Timestamp) -> Doubt {
     Doubt {
         kind: "restored",
         detail: format!("the database went back in time: {found}"),
-        way_out: "look at the differences in `keywheel status`; then `keywheel doctor --accept-restore` on this machine lets rotations go on from what this database says".to_owned(),
+        way_out: "check the differences in `keywheel status`; then `keywheel doctor --accept-restore` on this machine resumes rotations from the records of this database".to_owned(),
         since: now,
         differences: None,
     }

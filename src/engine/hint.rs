@@ -135,7 +135,7 @@ async fn handle(engine: &Engine, events: Vec<ClaimedEvent>) -> Result<(), StoreE
     // Before any observation, which may take as long as Atlas does.
     for (group, events) in &by_project {
         if let Err(error) = alarms(engine, group, events).await {
-            tracing::error!(project.id = %group, error = %error, "an alarm was not written; it is tried again with the look");
+            tracing::error!(project.id = %group, error = %error, "alarm not written; next attempt with the observation of the project");
         }
     }
     engine.store.events_handled(&nobody, "no tracked project is concerned", engine.clock.now()).await?;
@@ -178,7 +178,7 @@ async fn settle(engine: &Engine, looks: &[(Found, &Concerned<'_>)]) -> Result<()
             _ if event.attempts >= TRIES => {
                 tracing::error!(
                     hook = event.source, event = event.hint.kind, subject = %event.hint.subject,
-                    "an event is given up, look at the project yourself: {why}"
+                    "event given up: {why}; check the project's key by hand"
                 );
                 engine.store.events_handled(&[*id], &format!("given up: {why}"), now).await?;
                 continue;

@@ -128,7 +128,7 @@ async fn write(engine: &Engine, jobs: Vec<Job>) {
             Ok(new.into_iter())
         }
         Err(error) => {
-            tracing::error!(error = %error, "events cannot be written; their senders are told to repeat them");
+            tracing::error!(error = %error, "events not written; their senders must repeat them");
             Err(NotStored::Failed)
         }
     };

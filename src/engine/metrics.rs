@@ -61,16 +61,12 @@ impl Default for Metrics {
             lease_losses: Counter::default(),
         };
         let registry = &mut it.registry;
-        registry.register(
-            "atlas_requests",
-            "Calls to Atlas by operation and what came of them",
-            it.requests.clone(),
-        );
+        registry.register("atlas_requests", "Calls to Atlas by operation and outcome", it.requests.clone());
         registry.register("atlas_request_seconds", "Seconds a call to Atlas took", it.seconds.clone());
-        registry.register("mails", "Attempts to send a mail by what came of them", it.mails.clone());
+        registry.register("mails", "Attempts to send a mail by outcome", it.mails.clone());
         registry.register(
             "webhooks",
-            "Attempts to deliver a webhook by target and what came of them; dead: it is given up",
+            "Attempts to deliver a webhook by target and outcome; dead: the webhook is given up",
             it.webhooks.clone(),
         );
         registry.register(
@@ -119,7 +115,7 @@ pub async fn scrape(engine: &Engine) -> Result<String, StoreError> {
     number(
         &mut registry,
         "sweep_lag_seconds",
-        "How late the most overdue look at a project is",
+        "Delay of the most overdue observation of a project",
         lag.as_secs_f64(),
     );
     let sending = !engine.epoch.in_doubt() && !engine.epoch.clocks_differ();
@@ -167,7 +163,7 @@ fn rate_limits(engine: &Engine, registry: &mut Registry, now: Timestamp) {
     }
     registry.register(
         "atlas_rate_limit_waits",
-        "Projects, organizations or users whose endpoint set is not asked until Atlas' Retry-After is over",
+        "Projects, organizations or users whose endpoint set waits until Atlas' Retry-After is over",
         waits,
     );
 }
@@ -182,7 +178,11 @@ async fn fleet(engine: &Engine, registry: &mut Registry, now: Timestamp) -> Resu
     registry.register("projects", "Projects by status", projects);
     let gauge: Gauge = Gauge::default();
     gauge.set(whole(fleet.without_owner));
-    registry.register("projects_without_owner", "Projects of which nobody is told", gauge);
+    registry.register(
+        "projects_without_owner",
+        "Projects without an owner; their messages are not sent",
+        gauge,
+    );
     if let Some((due, _)) = fleet.urgent.first() {
         let left = if *due > now { now.until(*due).as_secs_f64() } else { -now.since(*due).as_secs_f64() };
         number(
@@ -242,7 +242,7 @@ async fn webhooks(engine: &Engine, registry: &mut Registry) -> Result<(), StoreE
         disabled.get_or_create(&[("target", name.to_owned())]).set(i64::from(target.is_retired()));
     }
     registry.register("webhook_messages", "Webhooks by target and state", messages);
-    registry.register("webhook_disabled", "1 when the target answered 410 and is left alone", disabled);
+    registry.register("webhook_disabled", "1 when the target answered 410 and gets no webhooks", disabled);
     Ok(())
 }
 

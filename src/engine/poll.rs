@@ -31,7 +31,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 pub async fn run(engine: Engine, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let wait = once(&engine, &stop).await.unwrap_or_else(|error| {
-            tracing::error!(error = %error, "the key services are not polled; it is tried again");
+            tracing::error!(error = %error, "key services not polled; next attempt in 30 s");
             LONGEST_SLEEP
         });
         pause(wait, &stop).await;
@@ -75,7 +75,7 @@ async fn ask(engine: &Engine, group: &GroupId) -> Result<(), StoreError> {
         trigger: "poll".to_owned(),
         named: None,
         by_request: false,
-        words: "the key service was asked which key is the newest".to_owned(),
+        words: "the key service was polled for the newest key".to_owned(),
     };
     let finding = consider(engine, group, &ask).await?;
     let every = engine.settings.poll_every.get();
@@ -83,7 +83,7 @@ async fn ask(engine: &Engine, group: &GroupId) -> Result<(), StoreError> {
         Finding::Settled(settled) => (settled.to_string(), every),
         Finding::Deferred(why @ Deferred::RotationOpen(_)) => (why.to_string(), every),
         Finding::Deferred(why) => {
-            tracing::warn!(project.id = %group, "a project could not be looked up: {why}");
+            tracing::warn!(project.id = %group, "poll of a project deferred: {why}");
             (why.to_string(), every.min(AFTER_FAILURE))
         }
     };

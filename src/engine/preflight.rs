@@ -131,7 +131,7 @@ fn place(new_key: &KeyRef, gathered: &Gathered, place: &Place) -> Check {
     {
         return line(CheckName::Place, Verdict::Fail, error.message);
     }
-    line(CheckName::Place, Verdict::Pass, "it lies where Atlas' configuration says")
+    line(CheckName::Place, Verdict::Pass, "its place matches Atlas' configuration")
 }
 
 /// The checks that need the key service.
@@ -143,7 +143,7 @@ fn key_lines(key: &KeySide, new_key: &KeyRef, now: Timestamp, checks: &mut Vec<C
         KeySide::NotAsked(why) => {
             push(KeyExists, (Verdict::NotChecked, why.clone()));
             for name in DESCRIBED.into_iter().chain([EncryptDecrypt]) {
-                push(name, (Verdict::NotChecked, "the key service was not asked".to_owned()));
+                push(name, (Verdict::NotChecked, "no lookup was made".to_owned()));
             }
             return;
         }
@@ -151,8 +151,8 @@ fn key_lines(key: &KeySide, new_key: &KeyRef, now: Timestamp, checks: &mut Vec<C
     };
     match found {
         Ok(found) => {
-            let made = found.created.map(|at| format!(", made {at}")).unwrap_or_default();
-            push(KeyExists, (Verdict::Pass, format!("{service} knows {}{made}", found.key)));
+            let made = found.created.map(|at| format!(", created {at}")).unwrap_or_default();
+            push(KeyExists, (Verdict::Pass, format!("{service} has {}{made}", found.key)));
             push(KeyEnabled, enabled(&found.state));
             push(
                 KeySymmetric,
@@ -196,9 +196,10 @@ fn enabled(state: &KeyState) -> (Verdict, String) {
         KeyState::PendingDeletion { .. } => {
             (Verdict::Fail, "it cannot be used while its deletion is pending".to_owned())
         }
-        KeyState::Other(word) => {
-            (Verdict::Fail, format!("its key service calls it {word}; bring it into use, or choose another"))
-        }
+        KeyState::Other(word) => (
+            Verdict::Fail,
+            format!("its key service reports it as {word}; bring it into use, or choose another"),
+        ),
     }
 }
 
@@ -272,12 +273,12 @@ fn owner(owner: &Result<bool, Failure>) -> Check {
 
 fn current_key(seen: &Observation) -> Check {
     let (result, detail) = match seen.valid {
-        Some(true) => (Verdict::Pass, "Atlas calls the current key valid"),
+        Some(true) => (Verdict::Pass, "Atlas reports the current key as valid"),
         Some(false) => (
             Verdict::Fail,
-            "Atlas calls the current key invalid and refuses any change until it works again; re-enable it in its key service",
+            "Atlas reports the current key as invalid and refuses any change until it works again; re-enable it in its key service",
         ),
-        None => (Verdict::Fail, "Atlas does not say whether the current key is valid"),
+        None => (Verdict::Fail, "Atlas does not report whether the current key is valid"),
     };
     line(CheckName::CurrentKeyValid, result, detail)
 }
@@ -287,7 +288,7 @@ fn cluster_line(clusters: Result<&[Cluster], &Failure>) -> Check {
     let clusters = match clusters {
         Ok(clusters) => clusters,
         Err(failure) => {
-            let detail = format!("Atlas did not answer for the clusters: {failure}");
+            let detail = format!("Atlas did not list the clusters: {failure}");
             return line(name, Verdict::NotChecked, detail);
         }
     };
@@ -323,7 +324,7 @@ fn skew(seen: &Observation) -> Check {
             name,
             Verdict::Warn,
             format!(
-                "this machine's clock is {apart} {which} Atlas'; nothing is sent until they agree, check its time service"
+                "this machine's clock is {apart} {which} Atlas'; no new key is sent until they agree: check its time service"
             ),
         )
     } else {

@@ -188,7 +188,7 @@ impl Engine {
         }
         let last = self.store.last_own_approval(&project.group_id).await?;
         match last.filter(|at| self.clock.now().since(*at) < OWN_APPROVALS_APART) {
-            Some(at) => ask(format!("the policy agreed to another rotation of this project at {at}")),
+            Some(at) => ask(format!("the policy approved another rotation of this project at {at}")),
             None => Ok(Consent::OfPolicy),
         }
     }
@@ -234,7 +234,7 @@ impl Engine {
             "checks": row.rotation.observing.checks,
         });
         if let Consent::OfPeople(Some(why)) = &consent {
-            detail["autoApproval"] = json!(format!("people are asked: {why}"));
+            detail["autoApproval"] = json!(format!("approvers must decide: {why}"));
         }
         let mut journal = vec![NewJournal {
             actor: actor.to_owned(),

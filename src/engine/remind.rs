@@ -213,10 +213,7 @@ fn facts(settings: &Settings, project: &Project, due: Timestamp, now: Timestamp)
     let interval =
         if seconds.is_multiple_of(DAY) { format!("{} days", seconds / DAY) } else { interval.to_string() };
     let open = project.open_rotation.map(|open| {
-        format!(
-            "A rotation is open already: {} is {}. Nothing more needs to be proposed.",
-            open.id, open.state
-        )
+        format!("A rotation is open already: {} is {}. No other proposal is needed.", open.id, open.state)
     });
     Facts {
         group_id: project.group_id.clone(),

@@ -131,7 +131,7 @@ async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> PatchReply
     let now = engine.clock.now();
     let looked_at = rotation.observing.last.as_ref().map_or(rotation.created_at, |seen| seen.at);
     if now.since(looked_at) > rotation.rules.pace.fresh.get() {
-        return not_sent("the look before this PATCH was too old when its intent was committed");
+        return not_sent("the observation before this PATCH was too old when its intent was committed");
     }
     let committed = rotation.patching.latest.as_ref().map_or(now, |patch| patch.sent_at);
     let (lease, reserve) = (engine.settings.lease(), engine.settings.lease_reserve());
@@ -200,7 +200,7 @@ pub(super) async fn commit(
         && !sends
         && let Err(why) = engine.epoch.record(&engine.store, now).await
     {
-        tracing::warn!(rotation.id = %after.id, "how far the database has come is not remembered: {why}");
+        tracing::warn!(rotation.id = %after.id, "epoch file not updated: {why}");
     }
     if !notices.is_empty() {
         engine.mail_due.notify_one();
@@ -227,7 +227,7 @@ fn report(before: &Rotation, after: &Rotation, notices: &[Announcement]) {
         );
     }
     if notices.iter().any(|notice| matches!(notice, Announcement::Page { .. } | Announcement::LateApply)) {
-        tracing::warn!(rotation.id = %after.id, project.id = %after.group_id, "an operator is needed");
+        tracing::warn!(rotation.id = %after.id, project.id = %after.group_id, "a rotation needs an operator");
     }
 }
 

@@ -86,7 +86,7 @@ impl Lanes {
     fn ended(&mut self, done: Result<(Id, ()), JoinError>) {
         let id = done.map_or_else(
             |broken| {
-                tracing::error!(error = %broken, "an attempt to deliver a webhook broke off");
+                tracing::error!(error = %broken, "an attempt to deliver a webhook was aborted");
                 broken.id()
             },
             |(id, ())| id,
@@ -198,7 +198,7 @@ impl WebhookSender {
                     // The claim expires, and the webhook is sent again under the same id.
                     tracing::error!(
                         error = %error, webhook.id = %claimed.row.id,
-                        "what became of a webhook cannot be written down"
+                        "result of a webhook not recorded; it is sent again under the same id"
                     );
                 }
             });
@@ -224,7 +224,7 @@ impl WebhookSender {
     }
 }
 
-const RETIRED: &str = "the target answered 410, which means never again; it is left alone until the configuration is read again (SIGHUP) or the daemon restarts";
+const RETIRED: &str = "the target answered 410 (Gone); it gets no webhooks until the configuration is read again (SIGHUP) or the daemon restarts";
 
 /// Tries one webhook.
 async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage) -> Result<(), StoreError> {
@@ -325,7 +325,7 @@ async fn gone(
     tracing::error!(
         webhook.target = target.name(),
         webhooks = others + 1,
-        "a webhook target answered 410 and is left alone: {said}; remove it, or fix it and reload (SIGHUP)"
+        "a webhook target answered 410 and gets no webhooks: {said}; remove it, or fix it and reload (SIGHUP)"
     );
     Ok(())
 }

@@ -64,32 +64,33 @@ fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Tim
     told.extend(age(project, now));
     told.extend(due(project, defaults, now));
     if project.valid == Some(false) {
-        told.push("Atlas calls the key invalid and will shut the clusters down; re-enable the key in its key service.".to_owned());
+        told.push("Atlas reports the key as invalid and will shut the clusters down; re-enable the key in its key service.".to_owned());
     }
     if let Some(key) = &project.drift_key {
-        told.push(format!("Somebody else set the key {key}. If that is right, say since when with `keywheel project edit --since`."));
+        told.push(format!("Another actor set the key {key}. If the change was intended, give its date with `keywheel project edit --since`."));
         told.extend(beside.drift.iter().flat_map(|it| it.sentences.clone()));
     }
     if let Some(error) = &project.last_error {
-        told.push(format!("The last look failed: {error}"));
+        told.push(format!("The last observation failed: {error}"));
     }
     if project.current_key.as_ref().is_some_and(KeyRef::is_versionless) {
         told.push(
-            "The identifier names no version, so nobody can know how old the key is; set a versioned one."
+            "The identifier names no version, so the age of the key is unknown; set a versioned one."
                 .to_owned(),
         );
     }
     if let Some(name) = &project.kms {
         told.push(match &beside.looked_up {
             Some((at, said)) => {
-                format!("The lookup {name} was last asked for its newest key at {at}: {said}.")
+                format!("The lookup {name} was last polled for the newest key at {at}: {said}.")
             }
-            None => format!("The lookup {name} was not asked for its newest key yet."),
+            None => format!("The lookup {name} was not polled for the newest key yet."),
         });
     }
     if project.owners.is_empty() {
         told.push(
-            "It has no owner, so nobody is told; add one with `keywheel project edit --owner`.".to_owned(),
+            "It has no owner, so its messages are not sent; add one with `keywheel project edit --owner`."
+                .to_owned(),
         );
     }
     told.extend(beside.rotation.map(open).unwrap_or_default());
@@ -104,16 +105,16 @@ fn age(project: &Project, now: Timestamp) -> Option<String> {
         None => return Some(format!("It has served for {days} days.")),
         Some(SinceSource::FirstSeen) => {
             return Some(format!(
-                "It has served for at least {days} days: it was there when Keywheel first looked."
+                "It has served for at least {days} days: it was in force at the first observation."
             ));
         }
         Some(source) => source,
     };
     let says = match source {
-        SinceSource::Operator => "a person said so",
+        SinceSource::Operator => "entered by an operator",
         SinceSource::Rotation => "Keywheel's own rotation",
         SinceSource::AtlasEvent => "Atlas' event about a rotated key, which does not name the key",
-        SinceSource::FirstSeen => "the first look",
+        SinceSource::FirstSeen => "the first observation",
     };
     Some(format!("It has served for {days} days, since {since} (source: {source}, {says})."))
 }
@@ -199,7 +200,7 @@ mod tests {
             told(&project(), &Beside::default()),
             [
                 "Atlas holds the key 1234abcd-12ab-34cd-56ef-1234567890ab.",
-                "It has served for 10 days, since 2026-01-01T00:00:00.000000Z (source: operator, a person said so).",
+                "It has served for 10 days, since 2026-01-01T00:00:00.000000Z (source: operator, entered by an operator).",
                 "Its cryptoperiod of 90d ends in 80 days, at 2026-04-01T00:00:00.000000Z.",
             ]
         );
@@ -225,11 +226,11 @@ mod tests {
         let told = told(&project, &Beside { drift: Some(&finding), ..Beside::default() });
         for (sentence, part) in told.iter().zip([
             "holds no customer-managed key",
-            "calls the key invalid",
-            "Somebody else set the key 1234abcd",
+            "reports the key as invalid",
+            "Another actor set the key 1234abcd",
             "It was set by x.",
             "failed: timed out",
-            "was not asked for its newest key yet",
+            "was not polled for the newest key yet",
             "has no owner",
         ]) {
             assert!(sentence.contains(part), "{sentence}: {part}");

@@ -47,7 +47,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
         match one(engine, awaited).await {
             Ok(()) => done += 1,
             Err(error) => {
-                tracing::error!(rotation.id = %awaited.rotation, error = %error, "what Atlas says of a rotation could not be written; it stays due");
+                tracing::error!(rotation.id = %awaited.rotation, error = %error, "witness event not recorded; the rotation stays due");
             }
         }
     }
@@ -93,7 +93,7 @@ async fn one(engine: &Engine, awaited: AwaitedWitness) -> Result<(), StoreError>
         tracing::warn!(
             rotation.id = %row.rotation.id,
             project.id = %row.rotation.group_id,
-            "this rotation overwrote a change that somebody else had made a moment before"
+            "this rotation overwrote a change that another actor had made just before"
         );
         engine.mail_due.notify_one();
     }
@@ -185,8 +185,8 @@ fn told(
         atlas_event_id: event.id.clone(),
         atlas_event_at: event.at,
         sentences: vec![format!(
-            "Atlas says that {} changed the key at {} (event {}), after Keywheel's last look and before its PATCH. The new \
-             key has replaced that change; Atlas does not say which key it was. Ask whether it was meant to stay.",
+            "Atlas reports that {} changed the key at {} (event {}), after Keywheel's last observation and before its PATCH. \
+             The new key has replaced that change; Atlas does not report which key it was. Ask whether it was meant to stay.",
             event.by,
             clock(event.at),
             event.id

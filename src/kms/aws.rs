@@ -77,7 +77,7 @@ impl Aws {
             return Err(SetupError::Setting {
                 name: name.to_owned(),
                 setting: "kind",
-                problem: "is another cloud's".to_owned(),
+                problem: "names another cloud".to_owned(),
             });
         };
         Ok(Self {
@@ -159,7 +159,7 @@ impl Aws {
         let reply = client.describe_key().key_id(id).send().await;
         let reply = reply.map_err(|error| failure(&error, DESCRIBE))?;
         let data = reply.key_metadata();
-        found(data.ok_or_else(|| KmsError::broken(format!("{SERVICE} described nothing")))?)
+        found(data.ok_or_else(|| KmsError::broken(format!("the reply of {SERVICE} describes no key")))?)
     }
 
     async fn try_out(&self, key: &KeyRef, place: &Place) -> Result<(), KmsError> {
@@ -174,7 +174,8 @@ impl Aws {
             .await
             .map_err(|error| failure(&error, ENCRYPT))?;
         let blob = sealed.ciphertext_blob().cloned();
-        let blob = blob.ok_or_else(|| KmsError::broken(format!("{SERVICE} encrypted to nothing")))?;
+        let blob =
+            blob.ok_or_else(|| KmsError::broken(format!("the reply of {SERVICE} has no ciphertext")))?;
         let opened = client
             .decrypt()
             .key_id(&id)
@@ -211,7 +212,7 @@ impl KeyService for Aws {
             if found.key.is_same(key, place) {
                 Ok(found)
             } else {
-                Err(KmsError::broken(format!("{SERVICE} was asked for {id} and answered for {}", found.key)))
+                Err(KmsError::broken(format!("{SERVICE} described {} instead of {id}", found.key)))
             }
         })
     }
@@ -223,9 +224,9 @@ impl KeyService for Aws {
 
 impl Connected for Aws {
     fn log_in(&self) -> BoxFuture<'_, Result<String, KmsError>> {
-        Box::pin(within(self.timeout, "where AWS' credentials come from", async {
+        Box::pin(within(self.timeout, "the source of AWS credentials", async {
             let Some(provider) = self.shared().await.credentials_provider() else {
-                return Err(no_log_in("no source of credentials is known"));
+                return Err(no_log_in("no source of credentials is configured"));
             };
             match provider.provide_credentials().await {
                 // The id is no secret; only the first lookup shows whether AWS accepts it.
@@ -254,7 +255,7 @@ fn found(data: &KeyMetadata) -> Result<Found, KmsError> {
             KeyState::PendingDeletion { at: data.deletion_date().and_then(instant) }
         }
         Some(other) => KeyState::Other(other.as_str().to_owned()),
-        None => return Err(KmsError::broken(format!("{SERVICE} says no state of {key}"))),
+        None => return Err(KmsError::broken(format!("the reply of {SERVICE} has no state of {key}"))),
     };
     let usage = data.key_usage().unwrap_or(&KeyUsageType::EncryptDecrypt);
     let spec = data.key_spec().map_or("SYMMETRIC_DEFAULT", KeySpec::as_str);
@@ -323,9 +324,10 @@ where
         | "Throttling"
         | "RequestLimitExceeded"
         | "LimitExceededException"
-        | "TooManyRequestsException" => {
-            (ErrorKind::Throttled, "raise the account's KMS request quota, or look less often")
-        }
+        | "TooManyRequestsException" => (
+            ErrorKind::Throttled,
+            "raise the account's KMS request quota, or poll less often (sweep.poll_every)",
+        ),
         "ExpiredTokenException" | "ExpiredToken" => (
             ErrorKind::Credential,
             "the session has expired: renew it, or give this machine a role of its own",
@@ -358,7 +360,7 @@ where
         | "InternalFailure" => {
             return KmsError::unreachable(message).with_code(code);
         }
-        _ if status == 429 => (ErrorKind::Throttled, "look less often"),
+        _ if status == 429 => (ErrorKind::Throttled, "poll less often (sweep.poll_every)"),
         _ if status >= 500 => {
             return KmsError::unreachable(format!("{SERVICE} answered {status}: {message}")).with_code(code);
         }

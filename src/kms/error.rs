@@ -64,7 +64,7 @@ impl KmsError {
         Self::new(
             ErrorKind::Unreachable,
             message,
-            "check the way from this machine to the key service: DNS, proxy, firewall, private endpoint",
+            "check the network path from this machine to the key service: DNS, proxy, firewall, private endpoint",
         )
     }
 

@@ -154,7 +154,7 @@ impl Gcp {
         Err(KmsError::new(
             ErrorKind::Broken,
             format!("the list of the versions of {key} does not end after {MOST_PAGES} pages"),
-            "destroy versions that nothing needs, or set follow = \"primary\"",
+            "destroy unused versions, or set follow = \"primary\"",
         ))
     }
 
@@ -162,7 +162,7 @@ impl Gcp {
         let body = self.ask(version, &[]).await?;
         if body["name"].as_str() != Some(version) {
             return Err(KmsError::broken(format!(
-                "{SERVICE} was asked for {version} and answered for {}",
+                "{SERVICE} described {} instead of {version}",
                 body["name"]
             )));
         }
@@ -228,7 +228,7 @@ impl KeyService for Gcp {
 impl Connected for Gcp {
     fn log_in(&self) -> BoxFuture<'_, Result<String, KmsError>> {
         Box::pin(async move {
-            within(self.timeout, "where Google's tokens come from", self.token()).await?;
+            within(self.timeout, "the source of Google's tokens", self.token()).await?;
             Ok(if self.account.is_some() {
                 // Such a token is signed here; only the first lookup shows whether Google accepts it.
                 "the service account's key can sign".to_owned()
@@ -370,7 +370,7 @@ pub(super) fn failure(reply: &KmsResponse, role: &str) -> KmsError {
     let reason = error["details"].as_array().into_iter().flatten().find_map(|it| it["reason"].as_str());
     let code = text(&error["status"]);
     let message = text(&error["message"])
-        .unwrap_or_else(|| format!("{SERVICE} answered {} without saying why", reply.status));
+        .unwrap_or_else(|| format!("{SERVICE} answered {} without a reason", reply.status));
     let grant = format!("grant our identity roles/{role} on the key");
     let (kind, advice) = match (reply.status, reason) {
         (401, _) => (
@@ -388,9 +388,9 @@ pub(super) fn failure(reply: &KmsResponse, role: &str) -> KmsError {
         (403, _) => (ErrorKind::Denied, grant),
         (404, _) => (
             ErrorKind::NotFound,
-            "check project, location, ring, key and version; what our identity may not see can look missing too".to_owned(),
+            "check project, location, ring, key and version; a resource that our identity may not see is reported as missing too".to_owned(),
         ),
-        (429, _) => (ErrorKind::Throttled, "raise the project's Cloud KMS quota, or look less often".to_owned()),
+        (429, _) => (ErrorKind::Throttled, "raise the project's Cloud KMS quota, or poll less often (sweep.poll_every)".to_owned()),
         (400, _) if code.as_deref() == Some("FAILED_PRECONDITION") => {
             (ErrorKind::Unusable, "enable or restore the key version, or choose another".to_owned())
         }

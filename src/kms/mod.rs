@@ -210,7 +210,7 @@ fn came_back(plain: Option<&[u8]>) -> Result<(), KmsError> {
     if plain == Some(&PROBE[..]) {
         return Ok(());
     }
-    Err(KmsError::broken("what was decrypted is not what was encrypted"))
+    Err(KmsError::broken("the decrypted text differs from the encrypted one"))
 }
 
 /// The result of a lookup, or a failure after `limit`.

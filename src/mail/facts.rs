@@ -62,7 +62,7 @@ pub(super) fn facts(notice: &Notice) -> Vec<(String, String)> {
             let mut facts = Facts::about(&it.project_name, &it.group_id);
             facts.maybe("Key in force", it.current_key.as_ref());
             facts.add("Reported about", &it.subject);
-            facts.maybe("In the sender's words", it.words.as_ref());
+            facts.maybe("The sender's message", it.words.as_ref());
             facts.maybe("By", it.by.as_ref());
             facts.0
         }
@@ -96,8 +96,8 @@ fn rotation_facts(it: &RotationFacts) -> Vec<(String, String)> {
     facts.add("New key", &it.new_key);
     facts.maybe("Reason", it.reason.as_ref());
     facts.add("Proposed by", &it.requested_by);
-    facts.maybe("Atlas said", it.atlas_error_code.as_ref());
-    facts.maybe("In its words", it.atlas_detail.as_ref());
+    facts.maybe("Atlas' error code", it.atlas_error_code.as_ref());
+    facts.maybe("Atlas' message", it.atlas_detail.as_ref());
     facts.0
 }
 
@@ -148,7 +148,7 @@ pub(super) fn commands(notice: &Notice, server: &str) -> Vec<(String, String)> {
             let id = it.rotation.rotation_id;
             vec![
                 command("To approve exactly this change:", format!("approve {id}")),
-                reject("Or to say no:", id),
+                reject("Or to reject it:", id),
             ]
         }
         Notice::AutoApproved(it) => {
@@ -168,12 +168,12 @@ pub(super) fn commands(notice: &Notice, server: &str) -> Vec<(String, String)> {
             "Make a new key or key version, then propose it:",
             format!("rotate {} --to NEW_KEY", it.group_id),
         )],
-        Notice::ReminderDigest(_) => vec![command("All that is due:", "due".to_owned())],
+        Notice::ReminderDigest(_) => vec![command("All projects that are due:", "due".to_owned())],
         Notice::Drifted(it) => {
             let mut commands = Vec::new();
             if let Some(key) = &it.undone_key {
                 let lines: Vec<_> = it.terraform.iter().flatten().map(|line| visible(line)).collect();
-                let title = "To make Terraform agree with the rotation, the file says:";
+                let title = "To make Terraform agree with the rotation, write in its file:";
                 commands.push((title.to_owned(), lines.join("\n")));
                 let key = visible(&key.to_string());
                 commands

@@ -66,7 +66,7 @@ fn approval_requested(project: &str, it: &RotationFacts) -> (String, String) {
         format!("{project}: a key rotation waits for your approval"),
         format!(
             "{} proposes to move the encryption key of the Atlas project {project} to a new one. Nothing happens \
-             before somebody else has approved.",
+             before another person has approved.",
             visible(&it.requested_by)
         ),
     )
@@ -76,8 +76,8 @@ fn auto_approved(project: &str, it: &RotationFacts) -> (String, String) {
     (
         format!("{project}: a key rotation was approved by the policy"),
         format!(
-            "{} found a newer key for the Atlas project {project}, every check passed, and the policy agrees to that by \
-             itself. The rotation begins as soon as a window is open; an approver can stop it before.",
+            "{} found a newer key for the Atlas project {project}, every check passed, and the policy approved the \
+             rotation without a person. It begins as soon as a window is open; an approver can stop it before.",
             visible(&it.requested_by)
         ),
     )
@@ -87,7 +87,7 @@ fn completed(project: &str, _: &RotationFacts) -> (String, String) {
     (
         format!("{project}: key rotated"),
         format!(
-            "The Atlas project {project} is encrypted with its new key, and Atlas was seen to call it valid. The old key \
+            "The Atlas project {project} is encrypted with its new key, and Atlas reports it as valid. The old key \
              still protects older backup snapshots: do not delete it."
         ),
     )
@@ -97,7 +97,7 @@ fn rolled_back(project: &str, _: &RotationFacts) -> (String, String) {
     (
         format!("{project}: rotation rolled back"),
         format!(
-            "Atlas could not use the new key of {project}. The old one is back in force, and Atlas calls it valid."
+            "Atlas could not use the new key of {project}. The old one is back in force, and Atlas reports it as valid."
         ),
     )
 }
@@ -110,38 +110,41 @@ fn failed(project: &str, _: &RotationFacts) -> (String, String) {
 }
 
 fn rejected(project: &str, _: &RotationFacts) -> (String, String) {
-    (format!("{project}: rotation rejected"), "An approver said no. Nothing was changed.".to_owned())
+    (
+        format!("{project}: rotation rejected"),
+        "An approver rejected the proposal. Nothing was changed.".to_owned(),
+    )
 }
 
 fn cancelled(project: &str, _: &RotationFacts) -> (String, String) {
-    (format!("{project}: rotation cancelled"), "It was called off. Nothing was changed.".to_owned())
+    (format!("{project}: rotation cancelled"), "The rotation was cancelled. Nothing was changed.".to_owned())
 }
 
 fn expired(project: &str, _: &RotationFacts) -> (String, String) {
     (
         format!("{project}: rotation expired"),
-        "Its time ran out before it could run. Nothing was changed; propose it again.".to_owned(),
+        "The rotation's time ran out before it could run. Nothing was changed; propose it again.".to_owned(),
     )
 }
 
 fn superseded(project: &str, _: &RotationFacts) -> (String, String) {
     (
-        format!("{project}: rotation overtaken"),
-        format!("Somebody else changed the key of {project}, so Keywheel left it as it is."),
+        format!("{project}: rotation superseded"),
+        format!("The key of {project} was changed outside of Keywheel, so Keywheel left it as it is."),
     )
 }
 
 fn accepted(project: &str, _: &RotationFacts) -> (String, String) {
     (
         format!("{project}: new key accepted by an operator"),
-        "An operator took the new key as it is, without Keywheel's proof.".to_owned(),
+        "An operator accepted the new key as it is, without Keywheel's verification.".to_owned(),
     )
 }
 
 fn closed(project: &str, _: &RotationFacts) -> (String, String) {
     (
         format!("{project}: rotation closed by an operator"),
-        "An operator ended it and left the key as it is.".to_owned(),
+        "An operator ended the rotation and left the key as it is.".to_owned(),
     )
 }
 
@@ -150,7 +153,7 @@ fn needs_operator(project: &str, it: &RotationFacts) -> (String, String) {
     (
         format!("{project}: rotation stopped{cause}"),
         format!(
-            "Keywheel cannot prove that the key of {project} works, and will not guess. If the key in force is bad, \
+            "Keywheel cannot verify that the key of {project} works, and does not guess. If the key in force is bad, \
              Atlas shuts the clusters down within 15 minutes of finding out."
         ),
     )
@@ -160,7 +163,7 @@ fn current_key_invalid(project: &str) -> (String, String) {
     (
         format!("{project}: Atlas cannot use the current key"),
         format!(
-            "Atlas calls the key in force for {project} invalid and refuses any change until it works again. Re-enable it \
+            "Atlas reports the key in force for {project} as invalid and refuses any change until it works again. Re-enable it \
              in its key service at once."
         ),
     )
@@ -169,8 +172,8 @@ fn current_key_invalid(project: &str) -> (String, String) {
 fn preflight_failed(project: &str, _: &RotationFacts) -> (String, String) {
     (
         format!("{project}: an approved rotation waits, a check fails"),
-        "People agreed, but what was looked at before the change is not as it must be. Nothing was changed. The rotation \
-         goes on by itself once the check passes, until its approval runs out."
+        "The rotation was approved, but a check right before the change fails. Nothing was changed. The rotation \
+         continues by itself once the check passes, until its approval expires."
             .to_owned(),
     )
 }
@@ -179,7 +182,7 @@ fn late_apply(project: &str, _: &RotationFacts) -> (String, String) {
     (
         format!("{project}: a change took effect after its rotation had ended"),
         format!(
-            "Atlas carried out a request of ours late. Compare the key it holds for {project} with the ones below."
+            "Atlas applied a request of the rotation after its end. Compare the key it holds for {project} with the ones below."
         ),
     )
 }
@@ -192,7 +195,7 @@ fn not_deployed(project: &str, _: &RotationFacts) -> (String, String) {
 }
 
 fn drifted(it: &Drifted) -> (String, Vec<String>) {
-    let first = "Atlas holds a key that Keywheel did not put there. If that was you, say since when it serves; if a Terraform file \
+    let first = "Atlas holds a key that Keywheel did not put there. If that was you, record since when it serves; if a Terraform file \
          still names the old one, change it there.";
     (
         format!("{}: the key was changed outside of Keywheel", name(&it.project_name, &it.group_id)),
@@ -225,7 +228,7 @@ fn key_alarm(it: &KeyAlarm) -> (String, Vec<String>) {
 fn overwrote(it: &Overwrote) -> (String, Vec<String>) {
     let project = name(&it.project_name, &it.group_id);
     let first = format!(
-        "The rotation of {project} is done and its new key is proven, but somebody else had changed the key just before."
+        "The rotation of {project} is done and its new key is verified, but the key had been changed outside of Keywheel just before."
     );
     (
         format!("{project}: a rotation replaced a change by {}", visible(&it.by)),

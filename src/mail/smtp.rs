@@ -132,13 +132,13 @@ pub enum Reason {
     #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),
     /// The recipient is not a mail address.
-    #[error("no mail address: {0}")]
+    #[error("not a mail address: {0}")]
     NoAddress(#[source] lettre::address::AddressError),
     /// The recipient's address needs SMTPUTF8, and the server does not offer it.
-    #[error("the mail server takes no address with letters beyond ASCII")]
+    #[error("the mail server accepts no address with letters beyond ASCII")]
     NoSmtpUtf8,
     /// The message cannot be rendered.
-    #[error("the mail cannot be written: {0}")]
+    #[error("the mail cannot be rendered: {0}")]
     Unwritable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The connection or its encryption failed.
     #[error("{}", root_cause(.0))]
@@ -247,7 +247,7 @@ impl Trouble {
                 "use the server's submission port (587), or smtps:// with port 465; without ?tls=required mails may leave unencrypted"
             }
             (Phase::Tls, Reason::Refused { .. }) | (Phase::Message, _) => {
-                "ask the mail server's operator about these words"
+                "ask the mail server's operator about this reply"
             }
             (Phase::Tls, _) => {
                 "renew the server's certificate, name the host it was made for, or trust its issuer with mail.ca_file"

@@ -234,7 +234,7 @@ impl Store {
         if chain.seq != head_seq || chain.prev != head_hash {
             broken.push(AuditBroken {
                 seq: chain.seq + 1,
-                why: format!("the chain ends at row {}, its head says {head_seq}", chain.seq),
+                why: format!("the chain ends at row {}, its head names row {head_seq}", chain.seq),
             });
         }
         Ok(broken.into_iter().find(|it| !accepted.contains(&format!("audit/{}", it.seq))))
@@ -268,7 +268,7 @@ impl Store {
             None if chain.seq != head_seq || chain.prev != head_hash => Err(AuditBroken {
                 seq: chain.seq + 1,
                 why: format!(
-                    "the chain ends at row {}, its head says {head_seq}: rows are missing at the end",
+                    "the chain ends at row {}, its head names row {head_seq}: rows are missing at the end",
                     chain.seq
                 ),
             }),
@@ -304,12 +304,12 @@ impl Chain {
         if row.prev_hash != self.prev {
             return Err(AuditBroken {
                 seq: row.seq,
-                why: "it does not continue the row before it".to_owned(),
+                why: "its prev_hash is not the hash of the row before it".to_owned(),
             });
         }
         let new = NewAudit { actor: row.actor, action: row.action, subject: row.subject, detail: row.detail };
         if hash(row.seq, row.at, &new, &row.prev_hash) != row.hash {
-            return Err(AuditBroken { seq: row.seq, why: "its content is not what was written".to_owned() });
+            return Err(AuditBroken { seq: row.seq, why: "its content does not match its hash".to_owned() });
         }
         (self.seq, self.prev) = (row.seq, row.hash);
         Ok(())

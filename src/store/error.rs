@@ -31,10 +31,10 @@ pub enum StoreError {
         source: serde_json::Error,
     },
     /// A compare-and-swap was lost: another writer was first.
-    #[error("somebody else wrote this first")]
+    #[error("another change to this record was written first; read it again and repeat yours")]
     Conflict,
     /// The claim expired, and another worker may hold the rotation.
-    #[error("the claim on this rotation ran out")]
+    #[error("the claim on this rotation expired; another worker may have taken it over")]
     LeaseLost,
     /// The project has an open rotation.
     #[error("rotation {id} of this project is still open")]
@@ -52,7 +52,7 @@ pub enum StoreError {
     },
     /// The database was written by a newer program.
     #[error(
-        "the database has schema {found}, this program knows {known}; use a keywheel at least as new as the one that wrote it"
+        "the database has schema {found}, this program supports {known}; use a keywheel at least as new as the one that wrote it"
     )]
     NewerSchema {
         /// The schema found.
@@ -83,7 +83,9 @@ pub enum StoreError {
     #[error("{0}")]
     Unusable(String),
     /// A commit got no answer: the transaction may be durable or not.
-    #[error("the database did not say whether it has written this ({0}); read it again before you repeat it")]
+    #[error(
+        "the database did not confirm the commit ({0}), so the change may be written; read the record again before you repeat it"
+    )]
     Unsure(#[source] sqlx::Error),
     /// Not reachable, or busy for too long.
     #[error("the database does not answer: {0}")]

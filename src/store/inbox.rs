@@ -175,8 +175,9 @@ impl Store {
                 }),
                 // The row is kept, and it does not block the others.
                 Err(error) => {
-                    tracing::error!(event.id = %id, "an event in the inbox does not read: {error}");
-                    self.events_handled(&[id], &format!("does not read: {error}"), now).await?;
+                    tracing::error!(event.id = %id, "an event in the inbox cannot be read: {error}");
+                    self.events_handled(&[id], &format!("the stored event cannot be read: {error}"), now)
+                        .await?;
                 }
             }
         }

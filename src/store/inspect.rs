@@ -83,7 +83,7 @@ pub fn check_server_version(number: i32) -> Result<(), StoreError> {
         format!("{}.{}", number / 10_000, number / 100 % 100)
     };
     Err(StoreError::Unusable(format!(
-        "database.url: the server is PostgreSQL {found}, and the oldest that will do is {}; upgrade it, or name another server",
+        "database.url: the server is PostgreSQL {found}, and the oldest supported version is {}; upgrade it, or name another server",
         OLDEST / 10_000
     )))
 }
@@ -98,7 +98,7 @@ pub(super) async fn check_server(options: &PgConnectOptions) -> Result<(), Store
     let refuse = |why: String| Err(StoreError::Unusable(format!("database.url: {why}")));
     if encoding != "UTF8" {
         return refuse(format!(
-            "{place} stores text as {encoding}, which has no room for every name in Atlas; make one with \
+            "{place} stores text as {encoding}, which cannot hold every name in Atlas; create a database with \
              CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
         ));
     }
@@ -140,10 +140,10 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError>
         )),
         (Some("3D000"), _) => refuse(format!("{place} does not exist; create it, or name another ({error})")),
         (Some("42501"), _) => {
-            refuse(format!("user {user} may not connect to {place} ({error}); grant CONNECT to it"))
+            refuse(format!("user {user} may not connect to {place} ({error}); grant CONNECT to that user"))
         }
         (Some("53300"), _) => {
-            refuse(format!("{place} has no connection left ({error}); raise max_connections"))
+            refuse(format!("{place} has no free connection ({error}); raise max_connections"))
         }
         (_, sqlx::Error::Io(why)) => refuse(format!(
             "{place} cannot be reached ({why}); check host and port, and that the server runs"
@@ -185,7 +185,7 @@ impl Store {
             if has("_sqlx_migrations") { rows!(self, APPLIED)? } else { Vec::new() };
         let foreign = |found: String| {
             Err(StoreError::Unusable(format!(
-                "database.url: this database is another program's: {found}; give keywheel a database of its own"
+                "database.url: this database belongs to another program: {found}; give keywheel a database of its own"
             )))
         };
         let Some((first, ..)) = applied.first() else {
@@ -211,7 +211,7 @@ impl Store {
             }
             if changed(*version, checksum) {
                 return Err(StoreError::Unusable(format!(
-                    "database.url: migration {version} was applied by a keywheel that had another text for it; use the program that wrote this database"
+                    "database.url: migration {version} was applied with another text than this program has; use the keywheel that wrote this database"
                 )));
             }
         }
@@ -232,7 +232,7 @@ impl Store {
         }
         Err(StoreError::Unusable(format!(
             "database.url: user {} may not create tables in this database; run GRANT CREATE ON SCHEMA public TO that user, \
-             or run `keywheel migrate` as one who may and set database.migrate = false",
+             or run `keywheel migrate` as a user who may and set database.migrate = false",
             self.user()
         )))
     }

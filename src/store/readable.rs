@@ -16,7 +16,9 @@ pub(super) fn readable<T>(
     for row in rows {
         match row {
             Ok(row) => read.push(row),
-            Err(error @ StoreError::Corrupt { .. }) => tracing::error!(error = %error, "row skipped"),
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(error = %error, "unreadable row skipped: {error}");
+            }
             Err(error) => return Err(error),
         }
     }

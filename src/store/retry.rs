@@ -46,7 +46,7 @@ where
                 error => error,
             });
         };
-        tracing::warn!(transaction = name, error = %error, "transaction {name} repeated");
+        tracing::warn!(transaction = name, error = %error, "transaction {name} is repeated: {error}");
         #[expect(clippy::disallowed_methods, reason = "six short waits at most")]
         tokio::time::sleep(wait).await;
     }

@@ -86,7 +86,7 @@ impl Caller {
         }
         Err(Problem::new(
             Code::Forbidden,
-            format!("{} may not do this; it takes the role {needed}", self.name),
+            format!("{} lacks the role {needed}, which this operation needs", self.name),
         ))
     }
 
@@ -116,7 +116,7 @@ impl Caller {
             }
             None => Err(Problem::new(
                 Code::Unauthenticated,
-                "this takes a bearer token that the server knows; `keywheel token create` makes one",
+                "the request has no valid bearer token; `keywheel token create` creates one",
             )),
         }
     }

@@ -86,6 +86,11 @@ fn complete(schema: &mut RefOr<Schema>) {
     responses((status = 200, description = "The document.", body = Object)),
 )]
 pub(super) async fn show(Extension(served): Extension<Served>) -> Result<Response, Problem> {
-    let document = served.0.get().ok_or_else(|| Problem::new(Code::Internal, "there is no document"))?;
+    let document = served.0.get().ok_or_else(|| {
+        Problem::new(
+            Code::Internal,
+            "the document of the API could not be written; the server's log has the reason",
+        )
+    })?;
     Ok(([(header::CONTENT_TYPE, "application/json")], document.clone()).into_response())
 }

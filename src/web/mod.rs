@@ -72,7 +72,7 @@ pub fn router(web: Web) -> Router {
         .route("/", get(front))
         .fallback(|| async { no_such_page() })
         .method_not_allowed_fallback(|| async {
-            Problem::new(Code::MethodNotAllowed, "this address does not take that method")
+            Problem::new(Code::MethodNotAllowed, "this URL does not accept that method")
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(SetResponseHeaderLayer::overriding(
@@ -84,7 +84,8 @@ pub fn router(web: Web) -> Router {
             header::HeaderValue::from_static("nosniff"),
         ))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            Problem::new(Code::Internal, "this request failed; the log says more").into_response()
+            Problem::new(Code::Internal, "the request failed; the server's log has the reason")
+                .into_response()
         }))
         .with_state(web)
 }
@@ -99,10 +100,10 @@ async fn front() -> Html<&'static str> {
         "<style>body{font:16px/1.5 system-ui;max-width:40rem;margin:3rem auto;padding:0 1rem}</style>",
         "<h1>Keywheel</h1>",
         "<p>This server rotates the customer-managed encryption keys of MongoDB Atlas projects, ",
-        "and proves that each new key works.</p>",
+        "and verifies each new key.</p>",
         "<p>The API is under <code>/api/v1</code> and takes a bearer token ",
         "(<code>keywheel token create</code>). <code>keywheel status</code> shows the fleet; ",
-        "<code>keywheel --help</code> the rest. Probes: <a href=\"/healthz\">/healthz</a>, ",
+        "<code>keywheel --help</code> lists all commands. Probes: <a href=\"/healthz\">/healthz</a>, ",
         "<a href=\"/readyz\">/readyz</a>.</p></html>",
     ))
 }
@@ -110,7 +111,7 @@ async fn front() -> Html<&'static str> {
 #[utoipa::path(
     get, path = "/healthz", tag = "probes", operation_id = "isAlive",
     summary = "Whether the process answers",
-    responses((status = 200, description = "It does.", body = String, content_type = "text/plain")),
+    responses((status = 200, description = "The process answers.", body = String, content_type = "text/plain")),
 )]
 async fn alive() -> &'static str {
     "ok\n"
@@ -118,8 +119,8 @@ async fn alive() -> &'static str {
 
 #[utoipa::path(
     get, path = "/metrics", tag = "probes", operation_id = "metrics",
-    summary = "Numbers for a scraper, without names",
-    responses((status = 200, description = "The numbers.", body = String, content_type = "application/openmetrics-text")),
+    summary = "Metrics for a scraper, without names of projects, keys or people",
+    responses((status = 200, description = "The metrics.", body = String, content_type = "application/openmetrics-text")),
 )]
 async fn metrics(State(web): State<Web>) -> Result<Response, Problem> {
     let text = crate::engine::metrics::scrape(&web.engine).await?;
@@ -133,7 +134,7 @@ async fn metrics(State(web): State<Web>) -> Result<Response, Problem> {
 #[utoipa::path(
     get, path = "/readyz", tag = "probes", operation_id = "isReady",
     summary = "Whether the database is writable and the sweep runs",
-    responses((status = 200, description = "Both.", body = String, content_type = "text/plain")),
+    responses((status = 200, description = "The database is writable and the sweep runs.", body = String, content_type = "text/plain")),
 )]
 async fn ready(State(web): State<Web>) -> Response {
     if !web.engine.readiness.is_writable().await {

@@ -69,16 +69,20 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Conflict => {
-                Self::new(Code::Conflict, "somebody changed this at the same moment; read it again and retry")
-            }
+            StoreError::Conflict => Self::new(
+                Code::Conflict,
+                "another writer changed this at the same moment; read it again and retry",
+            ),
             StoreError::Unsure(_) => Self::new(
                 Code::Database,
-                "the database did not say whether this was written; read it again before you repeat it",
+                "the database did not confirm the write; read this again before you repeat the request",
             ),
             other => {
-                tracing::error!(error = %other, "a request failed at the database");
-                Self::new(Code::Database, "the database refused; nothing was changed. The log says more")
+                tracing::error!(error = %other, "request failed at the database");
+                Self::new(
+                    Code::Database,
+                    "the database cannot be read or written; nothing was changed. The server's log has the reason",
+                )
             }
         }
     }

@@ -34,7 +34,7 @@ pub(super) struct Event<T> {
     /// `projects/{groupId}` or `projects/{groupId}/rotations/{rotationId}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<String>,
-    /// What the notice states.
+    /// The facts of the notice.
     data: T,
 }
 
@@ -58,7 +58,7 @@ impl<T> Event<T> {
     }
 }
 
-/// What a notice states, with a line for people.
+/// The facts of a notice, with a line for people.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Data<T> {
@@ -71,7 +71,7 @@ pub(super) struct Data<T> {
     pub(super) link: String,
 }
 
-/// Stands for data that stay too long even with every text cut.
+/// Replaces data that stay too long even with every text cut.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]

@@ -78,7 +78,7 @@ fn schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Events of Keywheel",
-        "description": "The CloudEvents that Keywheel sends to webhooks. Members and types of event may be added; a receiver ignores what it does not know. A text longer than 2000 characters, or of a long event, is cut and ends with \"… (cut)\".",
+        "description": "The CloudEvents that Keywheel sends to webhooks. Members and types of event may be added; a receiver ignores unknown ones. A text longer than 2000 characters, or of a long event, is cut and ends with \"… (cut)\".",
         "oneOf": each,
         "$defs": types,
     })

@@ -215,7 +215,7 @@ async fn every_failure_says_what_to_do_and_has_its_exit_code() {
     it.cli_as("ada", &["status"]).ended(3).only_says(&["code: unauthenticated"]);
     it.cli(&["token", "create", "--name", "ada", "--role", "viewer"])
         .ended(3)
-        .only_says(&["one person's, revoked or not"]);
+        .only_says(&["belongs to one token for good, revoked or not"]);
 
     for number in [1, 2] {
         it.cli(&["project", "add", &group(number), "--name", "twin"]).ended(0);
@@ -243,7 +243,7 @@ async fn what_is_empty_says_how_to_fill_it() {
         assert!(said.err.contains(part), "{line}: {said:?}");
     }
     it.cli(&["project", "add", &group(1)]).ended(0);
-    it.cli(&words("project list --status overdue")).ended(0).only_says(&["no project is like that"]);
+    it.cli(&words("project list --status overdue")).ended(0).only_says(&["no project matches"]);
     let status = it.cli(&["status"]);
     for part in ["1 project: 1 ok", "1 without an owner", "due next:", "payments-prod"] {
         assert!(status.ended(0).out.contains(part), "{part}: {status:?}");

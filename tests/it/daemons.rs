@@ -484,7 +484,7 @@ async fn one_that_is_older_than_the_schema_stops_acting_and_does_not_start() {
             Store::Postgres { write, .. } => drop(sqlx::raw_sql(both).execute(write).await.unwrap()),
         }
         assert_eq!(old.ended().await.code(), Some(1), "{}", old.said());
-        assert!(old.said().contains("the database has schema 9999, this program knows"), "{}", old.said());
+        assert!(old.said().contains("the database has schema 9999, this program supports"), "{}", old.said());
         assert_eq!(test_app.sim.log().len(), looks, "it asked Atlas under a schema that it does not know");
         let mut again = daemon(&test_app, 0, &test_app.db.url, &[]);
         assert_eq!(again.ended().await.code(), Some(1));

@@ -178,7 +178,7 @@ async fn a_copy_that_went_another_way_is_told_from_the_original() {
     }
     it.start().await;
     let shown = it.shown();
-    assert!(shown["doubt"]["detail"].as_str().unwrap().contains("went another way"), "{shown}");
+    assert!(shown["doubt"]["detail"].as_str().unwrap().contains("has diverged"), "{shown}");
 }
 
 #[tokio::test]

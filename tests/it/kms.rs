@@ -517,7 +517,7 @@ async fn too_many_requests_are_throttled() {
     ] {
         let status = if operation == "aws_describe" { 400 } else { 429 };
         site.fault(operation, Kind::Status { status, code: Some(code.to_owned()), retry_after: None });
-        let error = failed(service.describe(&key, &place).await, ErrorKind::Throttled, "look less often");
+        let error = failed(service.describe(&key, &place).await, ErrorKind::Throttled, "poll less often");
         assert_eq!(error.code.as_deref(), Some(code));
         assert_eq!(site.asked(operation), 1, "asking again is not for us to decide");
     }

@@ -64,7 +64,7 @@ async fn a_drained_bucket_before_the_patch_holds_it_until_the_clusters_answer() 
     });
     let row = test_app.approved().await;
     for (name, part) in [
-        (CheckName::Clusters, "Atlas did not answer for the clusters: RATE_LIMITED_TOKEN_BUCKET"),
+        (CheckName::Clusters, "Atlas did not list the clusters: RATE_LIMITED_TOKEN_BUCKET"),
         (CheckName::ProjectOwner, "RATE_LIMITED_TOKEN_BUCKET"),
     ] {
         let (result, detail) = verdict(&row, name);

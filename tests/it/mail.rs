@@ -514,7 +514,7 @@ async fn a_mail_of_a_kind_that_only_a_newer_version_knows_waits_for_one_for_five
     let (ada, bob) = (&rows[0], &rows[1]);
     assert_eq!((ada.state.as_str(), ada.attempts, bob.state.as_str()), ("waiting", 1, "sent"));
     let said = ada.last_reply.as_deref().unwrap();
-    assert!(said.contains("\"renewed\" is no kind of notice of this version"), "{said}");
+    assert!(said.contains("\"renewed\" is not a kind of notice of this version"), "{said}");
     assert!(ada.next_try_at > it.clock.now());
     // The version that knows the kind sends it.
     tamper(&it, "UPDATE outbox SET kind = 'approval_requested' WHERE kind = 'renewed'").await;

@@ -68,7 +68,7 @@ async fn a_new_secret_is_taken_over_without_a_restart_and_a_broken_file_is_not()
 
     it.rewrite(|text| text.replace("[sweep]", "[sweep]\nnobody_knows = 1"));
     signal(&it.child, "-HUP");
-    it.says("the configuration was not taken over, the old one stays");
+    it.says("the configuration was not reloaded, the old one stays");
     it.says("sweep.nobody_knows");
     assert_eq!(it.call(&ada, "POST", "/projects", add.clone()).await.problem(502), "atlas-auth");
 
@@ -80,7 +80,7 @@ async fn a_new_secret_is_taken_over_without_a_restart_and_a_broken_file_is_not()
     });
     signal(&it.child, "-HUP");
     it.says("changed: log.level");
-    it.says("take a restart: sweep.drift_every");
+    it.says("need a restart: sweep.drift_every");
     it.says("DEBUG");
     assert_eq!(it.call(&ada, "POST", "/projects", add).await.status, 201);
     let log = it.log.lock().unwrap().clone();
@@ -172,7 +172,7 @@ async fn doctor_tries_each_credential_and_says_what_to_do() {
     assert_eq!(named(&report, "atlas.credentials.default")[0].0, "pass", "{report:#}");
     assert!(named(&report, "clock").iter().any(|(_, detail)| detail.contains("Atlas'")), "{report:#}");
     assert_eq!(named(&report, "mail")[0].0, "warn");
-    assert!(named(&report, "schedule")[0].1.contains("the next look is at"));
+    assert!(named(&report, "schedule")[0].1.contains("the next sweep is at"));
 
     it.sim.with(|world| world.roles.insert("mdb_sa_id_demo".to_owned(), Role::ReadOnly));
     let (code, report) = it.doctor();

@@ -509,7 +509,10 @@ async fn a_webhook_that_cannot_be_read_is_given_up_and_one_of_a_newer_version_wa
     assert!(said.starts_with(&format!("message {} cannot be read: ", torn.id)), "{said}");
     assert!(said.contains("groupId: groupId \"\" is not an Atlas project id"), "{said}");
     assert_eq!((newer.state.as_str(), newer.attempts), ("waiting", 1), "{newer:?}");
-    assert!(newer.last_reply.as_deref().unwrap().contains("\"renewed\" is no kind of notice"), "{newer:?}");
+    assert!(
+        newer.last_reply.as_deref().unwrap().contains("\"renewed\" is not a kind of notice"),
+        "{newer:?}"
+    );
     assert_eq!(newer.next_try_at, it.clock.now() + WAITS[0]);
     assert!(receiver.received().is_empty());
     sqlx::query("UPDATE outbox SET kind = 'rejected' WHERE kind = 'renewed'").execute(write).await.unwrap();

@@ -31,11 +31,11 @@ pub(super) struct Challenge {
 pub(in crate::atlas) enum Unanswerable {
     #[error("without a challenge")]
     NoChallenge,
-    #[error("without a Digest challenge; it asks for {}", .0.join(", "))]
+    #[error("without a Digest challenge; it offers {}", .0.join(", "))]
     NoDigest(Vec<String>),
     #[error("with a Digest challenge that cannot be used: {0}")]
     Unusable(#[from] Unusable),
-    #[error("but public_key and challenge make no header")]
+    #[error("but public_key or the challenge has a character that a header must not have")]
     NoHeader,
     #[error("but the system's random source failed")]
     NoRandom,
@@ -308,7 +308,7 @@ mod tests {
             (&["nonce=\"lost\""], "without a challenge"),
             (
                 &["Bearer realm=\"x\", Basic realm=\"y\""],
-                "without a Digest challenge; it asks for Bearer, Basic",
+                "without a Digest challenge; it offers Bearer, Basic",
             ),
             (&["Digest"], "it has no realm"),
             (&["Digest realm=\"r\""], "it has no nonce"),

@@ -54,7 +54,7 @@ pub(super) enum FileError {
     Empty,
     #[error("is not CSV: {0}")]
     NotCsv(#[from] csv::Error),
-    #[error("has a column {name:?} that means nothing: {hint}")]
+    #[error("has an unknown column {name:?}: {hint}")]
     UnknownColumn { name: String, hint: String },
     #[error("has the column {0} twice")]
     ColumnTwice(String),
@@ -381,7 +381,7 @@ mod tests {
             (Format::Yaml, "- groupId: x\n- *a\n", "this is not YAML"),
             (Format::Yaml, "- groupId: [\n", "this is not YAML"),
             (Format::Yaml, "- groupId: x\n---\n- groupId: y\n", "second document"),
-            (Format::Yaml, &format!("- policy: {}{}", "[".repeat(40), "]".repeat(40)), "that deep"),
+            (Format::Yaml, &format!("- policy: {}{}", "[".repeat(40), "]".repeat(40)), "nested too deeply"),
         ] {
             let error = rows(format, text).unwrap_err().to_string();
             assert!(error.contains(wanted), "{text:?}: {error}");

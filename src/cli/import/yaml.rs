@@ -18,7 +18,7 @@ pub(super) enum YamlError {
     SecondDocument { line: usize },
     #[error("line {line}: a list of projects is wanted; begin each with \"- groupId:\"")]
     NoList { line: usize },
-    #[error("line {line}: nothing here lies that deep")]
+    #[error("line {line}: the value is nested too deeply")]
     TooDeep { line: usize },
     #[error("line {line}: the name of a field is a word")]
     NoName { line: usize },

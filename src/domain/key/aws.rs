@@ -97,7 +97,7 @@ impl AwsKey {
             (Some(own), Some(block)) if !own.eq_ignore_ascii_case(block) => Err(KeyError {
                 rule: "region",
                 message: format!(
-                    "the AWS key {:?} lies in region {own}, but Atlas' configuration of this project says {block}: \
+                    "the AWS key {:?} lies in region {own}, but Atlas' configuration of this project names {block}: \
                      give a key in {block} (for a multi-Region key, its replica there), or change the region in Atlas first",
                     excerpt(&self.text)
                 ),
@@ -122,7 +122,7 @@ fn parse_arn<'a>(text: &str, rest: &'a str) -> Result<(Home, &'a str), KeyError>
     let mut field = || fields.next().unwrap_or_default();
     let (partition, service, region, account, resource) = (field(), field(), field(), field(), field());
     if !PARTITIONS.iter().any(|(known, _)| *known == partition) {
-        return Err(bad("is an ARN of no partition of AWS"));
+        return Err(bad("is an ARN whose partition AWS does not have"));
     }
     if service != "kms" {
         return Err(bad("is not an ARN of the service kms"));

@@ -84,7 +84,7 @@ impl AzureKey {
             Some(block) if !self.vault.eq_ignore_ascii_case(block) => Err(KeyError {
                 rule: "vault",
                 message: format!(
-                    "the Azure key {:?} lies in vault {:?}, but Atlas' configuration of this project says {:?}: \
+                    "the Azure key {:?} lies in vault {:?}, but Atlas' configuration of this project names {:?}: \
                      give a key in that vault, or change the vault in Atlas first",
                     excerpt(&self.text),
                     self.vault,

@@ -64,7 +64,7 @@ pub struct RotationFacts {
     pub atlas_error_code: Option<String>,
     /// Atlas' own explanation of that error.
     pub atlas_detail: Option<String>,
-    /// What a person can do about the cause.
+    /// The remedy for the cause, for a person.
     pub remedy: Option<String>,
 }
 

@@ -27,7 +27,7 @@ use super::rotation::state::State;
 
 /// A notice with its facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the kinds say what the variants are")]
+#[expect(missing_docs, reason = "the kinds document the variants")]
 pub enum Notice {
     ApprovalRequested(CheckedRotation),
     AutoApproved(CheckedRotation),
@@ -256,10 +256,10 @@ impl std::fmt::Display for BadMember {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableNotice {
     /// This version has no such kind: a newer version wrote the row.
-    #[error("{0:?} is no kind of notice of this version; run the version that wrote the message")]
+    #[error("{0:?} is not a kind of notice of this version; run the version that wrote the message")]
     UnknownKind(String),
     /// A member is missing or has another type.
-    #[error("the model is no notice of kind {kind}: {why}")]
+    #[error("the model is not a notice of kind {kind}: {why}")]
     BadModel {
         /// The row's kind.
         kind: Kind,
@@ -350,7 +350,12 @@ mod tests {
             Content::read(kind, &model).unwrap_err().to_string()
         };
         for (kind, member, value, wanted) in [
-            ("completed", "newKey", None, "the model is no notice of kind completed: missing field `newKey`"),
+            (
+                "completed",
+                "newKey",
+                None,
+                "the model is not a notice of kind completed: missing field `newKey`",
+            ),
             ("completed", "server", None, "missing field `server`"),
             ("completed", "state", Some(json!("asleep")), "state: unknown variant `asleep`"),
             ("failed", "groupId", Some(json!("")), "groupId: groupId \"\" is not an Atlas project id"),

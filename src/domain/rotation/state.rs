@@ -20,9 +20,9 @@ use crate::domain::time::Timestamp;
 named! {
     /// The states of a rotation. A state names the single effect that may be in flight.
     State, "rotation state" {
-        /// People are asked; nothing is in flight.
+        /// Waits for approvals; no PATCH leaves.
         AwaitingApproval = "awaiting_approval",
-        /// Agreed; waits for its window, a valid current key, or nothing.
+        /// Approved; may wait for its window or for another hold to pass.
         Approved = "approved",
         /// A PATCH of the new key may be in flight.
         Applying = "applying",
@@ -32,7 +32,7 @@ named! {
         Deploying = "deploying",
         /// A PATCH of the old key may be in flight.
         RollingBack = "rolling_back",
-        /// The truth cannot be proven; a person decides.
+        /// The key in force cannot be verified; an operator decides.
         NeedsOperator = "needs_operator",
         /// Final: the new key serves, verified.
         Completed = "completed",
@@ -40,13 +40,13 @@ named! {
         RolledBack = "rolled_back",
         /// Final: Atlas never took the new key.
         Failed = "failed",
-        /// Final: an approver said no.
+        /// Final: an approver rejected it.
         Rejected = "rejected",
-        /// Final: called off before anything was sent.
+        /// Final: cancelled before Atlas showed the new key.
         Cancelled = "cancelled",
         /// Final: the quorum or the window came too late.
         Expired = "expired",
-        /// Final: somebody else changed the key.
+        /// Final: another actor changed the key.
         Superseded = "superseded",
         /// Final: an operator accepted the new key although it was not verified.
         Accepted = "accepted",
@@ -75,33 +75,35 @@ impl State {
 }
 
 named! {
-    /// Why a rotation is where it is, for the states that need a reason.
+    /// The reason for a rotation's state, for the states that need one.
     Cause, "cause" {
-        /// Superseded: the proposed key was set by somebody else before we sent anything.
+        /// Superseded: another actor set the proposed key before we sent a PATCH.
         DoneByHand = "done_by_hand",
         /// Superseded: Atlas holds a third key.
         KeyChanged = "key_changed",
-        /// Superseded: Atlas went back to the old key without us.
+        /// Superseded: another actor set the old key again.
         Reverted = "reverted",
         /// Failed: Atlas refused the new key; its code is kept verbatim.
         Refused = "refused",
         /// Failed or needs an operator: Atlas no longer accepts the credential.
         Auth = "auth",
-        /// Failed: the project is gone.
+        /// Failed or needs an operator: the project is gone.
         Gone = "gone",
         /// Failed: the guard ended and Atlas still showed the old key.
         NotApplied = "not_applied",
-        /// Needs an operator: encryption was disabled or moved to another provider.
+        /// Superseded or needs an operator: encryption was disabled or moved to another provider.
         ConfigChanged = "config_changed",
-        /// Needs an operator: Atlas could not be asked until the guard ended.
+        /// Needs an operator: Atlas could not be observed until the guard or the roll-out's timeout
+        /// ended.
         Unreachable = "unreachable",
-        /// Needs an operator: Atlas cannot reach the key service, which says nothing of the key.
+        /// Needs an operator: Atlas cannot reach the key service, which shows nothing about the key.
         KmsUnreachable = "kms_unreachable",
-        /// Needs an operator: not verified within the timeout, and no false reading either.
+        /// Needs an operator: in time, the new key was neither verified nor shown to be bad.
         Unproven = "unproven",
         /// Needs an operator: the new key was verified and went bad afterwards.
         NewKeyInvalid = "new_key_invalid",
-        /// Needs an operator: the old key was put back and is not valid.
+        /// Needs an operator: the old key was not valid before the rotation, or is not verified after it
+        /// was put back.
         OldKeyInvalid = "old_key_invalid",
         /// Needs an operator: Atlas refuses to put the old key back while the new one is bad.
         RollbackRefused = "rollback_refused",

@@ -55,7 +55,7 @@ pub enum CommandError {
     KeyUnchanged(Box<KeyRef>),
     /// Atlas' key is an Azure identifier without a version.
     #[error(
-        "Atlas holds {0}, which names no version, so what it would be rotated from is unknown; set allowVersionless in this project's policy to go on"
+        "Atlas holds {0}, which names no version, so the version in force is unknown; set allowVersionless in this project's policy to continue"
     )]
     Versionless(Box<KeyRef>),
     /// A pre-flight check failed.
@@ -86,7 +86,7 @@ pub enum CommandError {
         state: State,
     },
     /// The proposer cannot approve.
-    #[error("{0} proposed this rotation and cannot approve it; somebody else must")]
+    #[error("{0} proposed this rotation and cannot approve it; another approver must")]
     SelfApproval(String),
     /// This operator has not approved.
     #[error("{0} has not approved this rotation; there is nothing to withdraw")]

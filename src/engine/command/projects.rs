@@ -237,11 +237,11 @@ impl Engine {
         }
         let different: std::collections::BTreeSet<_> = owners.iter().collect();
         if different.len() < owners.len() {
-            let rule = "each mail address once is enough".to_owned();
+            let rule = "each mail address may be listed once only".to_owned();
             return Err(CommandError::Invalid { field: "owners", rule });
         }
         if since.is_some_and(|since| since > self.clock.now()) {
-            let rule = "a key cannot serve since an instant in the future".to_owned();
+            let rule = "must not be in the future".to_owned();
             return Err(CommandError::Invalid { field: "keySince", rule });
         }
         Ok(())
@@ -263,7 +263,7 @@ impl Engine {
                     return bad(
                         "kms",
                         format!(
-                            "the lookup {name:?} knows keys of {its}, and Atlas encrypts this project with {own}"
+                            "the lookup {name:?} serves keys of {its}, but Atlas encrypts this project with {own}"
                         ),
                     );
                 }

@@ -71,7 +71,7 @@ impl Tokens {
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, (&'static str, String)> {
         let Login::Azure { tenant_id, client_id, proof, authority } = login else {
-            return Err(("kind", "is another cloud's".to_owned()));
+            return Err(("kind", "names another cloud".to_owned()));
         };
         let url = |name: &'static str, text: String| {
             Url::parse(&text).map_err(|error| ("authority", format!("{name} in the environment: {error}")))
@@ -94,7 +94,7 @@ impl Tokens {
                 return Err(("tenant_id", "is missing: an application logs in to a directory".to_owned()));
             }
             (_, None, Some(_)) if given => {
-                return Err(("client_id", "is missing: it says which application logs in".to_owned()));
+                return Err(("client_id", "is missing: it names the application that logs in".to_owned()));
             }
             (_, client, _) => match (env("IDENTITY_ENDPOINT"), env("IDENTITY_HEADER")) {
                 (Some(at), Some(header)) => Source::AppService {
@@ -262,7 +262,7 @@ fn failure(reply: &KmsResponse, source: &Source) -> KmsError {
     let text = |name: &str| body[name].as_str().map(str::to_owned);
     let message = text("error_description")
         .or_else(|| text("message"))
-        .unwrap_or_else(|| format!("{who} answered {} without saying why", reply.status));
+        .unwrap_or_else(|| format!("{who} answered {} without a reason", reply.status));
     let number = body["error_codes"].as_array().and_then(|codes| codes.first()).and_then(Value::as_u64);
     let code = number.map(|number| format!("AADSTS{number}")).or_else(|| text("error"));
     match reply.status {

@@ -160,7 +160,7 @@ impl Azure {
         let version = version(&body, jwk["kid"].as_str(), key)?;
         if !version.id.eq_ignore_ascii_case(id) {
             return Err(KmsError::broken(format!(
-                "{SERVICE} was asked for version {id} and answered for {}",
+                "{SERVICE} described version {} instead of {id}",
                 version.id
             )));
         }
@@ -192,7 +192,8 @@ impl Azure {
         let body = json!({ "alg": ALGORITHM, "value": URL_SAFE_NO_PAD.encode(PROBE) });
         let sealed = self.ask(key, self.url(key, &[id, "encrypt"])?, Some(&body)).await?;
         let value = sealed["value"].as_str().filter(|value| !value.is_empty());
-        let value = value.ok_or_else(|| KmsError::broken(format!("{SERVICE} encrypted to nothing")))?;
+        let value =
+            value.ok_or_else(|| KmsError::broken(format!("the reply of {SERVICE} has no ciphertext")))?;
         let body = json!({ "alg": ALGORITHM, "value": value });
         let opened = self.ask(key, self.url(key, &[id, "decrypt"])?, Some(&body)).await?;
         let plain = opened["value"].as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
@@ -289,10 +290,7 @@ pub(super) fn version(body: &Value, kid: Option<&str>, key: &AzureKey) -> Result
         && found.cloud() == key.cloud()
         && found.name().eq_ignore_ascii_case(key.name());
     let Some(id) = found.version().filter(|_| same) else {
-        return Err(KmsError::broken(format!(
-            "{SERVICE} was asked for {} and answered for {kid:?}",
-            key.name()
-        )));
+        return Err(KmsError::broken(format!("{SERVICE} described {kid:?} instead of {}", key.name())));
     };
     let attributes = &body["attributes"];
     let instant = |name: &str| attributes[name].as_i64().and_then(from_seconds);
@@ -330,7 +328,7 @@ pub(super) fn failure(reply: &KmsResponse, grant: &str) -> KmsError {
     let inner = text(&error["innererror"]["code"]);
     let code = inner.clone().or_else(|| text(&error["code"]));
     let message = text(&error["message"])
-        .unwrap_or_else(|| format!("{SERVICE} answered {} without saying why", reply.status));
+        .unwrap_or_else(|| format!("{SERVICE} answered {} without a reason", reply.status));
     let lower = message.to_lowercase();
     let is = |codes: &[&str]| inner.as_deref().is_some_and(|inner| codes.contains(&inner));
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
@@ -357,7 +355,10 @@ pub(super) fn failure(reply: &KmsResponse, grant: &str) -> KmsError {
             ErrorKind::NotFound,
             "check vault, key and version; a deleted key can be recovered while its retention lasts",
         ),
-        429 => (ErrorKind::Throttled, "the vault has a limit for each ten seconds; look less often"),
+        429 => (
+            ErrorKind::Throttled,
+            "the vault has a limit for each ten seconds; poll less often (sweep.poll_every)",
+        ),
         500..=599 => return KmsError::unreachable(message).with_code(code),
         _ => return KmsError::broken(message).with_code(code),
     };

@@ -140,7 +140,7 @@ async fn what_waits_together_is_committed_together_and_nobody_is_answered_before
     assert_eq!(it.written().await, names);
     let commits = commits.load(Ordering::SeqCst);
     assert!((1..=10).contains(&commits), "twenty writes that waited together took {commits} commits");
-    assert!(early.load(Ordering::SeqCst) < 20, "somebody was answered before the last commit");
+    assert!(early.load(Ordering::SeqCst) < 20, "a caller was answered before the last commit");
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn a_caller_that_is_gone_holds_nothing() {
     assert!(held.await.unwrap_err().is_cancelled());
     gate.cancel();
     put(&it.store, "t2", End::Well).await.unwrap();
-    assert_eq!(it.written().await, ["t2"], "what had not begun is not done for nobody");
+    assert_eq!(it.written().await, ["t2"], "a piece without a caller is not begun");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
 
 #[utoipa::path(
     get, path = "/audit", tag = "watching", operation_id = "listAudit",
-    summary = "List what anyone did, the newest first",
+    summary = "List the audit log, the newest row first",
     params(NumberedPage),
     responses((status = 200, description = "A page of the audit log.", body = AuditPage)),
 )]

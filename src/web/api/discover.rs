@@ -23,8 +23,8 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
 
 #[utoipa::path(
     get, path = "/discover", tag = "projects", operation_id = "discoverProjects",
-    summary = "List what the credentials can see in Atlas",
-    description = "By default the projects that have a customer-managed key and are not tracked yet.",
+    summary = "List the Atlas projects that the credentials can see",
+    description = "By default only projects that have a customer-managed key and are not tracked yet.",
     params(DiscoverQuery),
     responses((status = 200, description = "A page of a credential's projects.", body = Discovery)),
 )]
@@ -49,27 +49,29 @@ fn wanted(given: Vec<(String, String)>) -> Result<Wanted, Problem> {
         match name.as_str() {
             "credential" => wanted.credential = Some(value),
             "all" => {
-                wanted.all = value.parse().map_err(|_| Problem::invalid("all", "it is true or false"))?;
+                wanted.all = value.parse().map_err(|_| Problem::invalid("all", "it takes true or false"))?;
             }
             "tag" => {
                 let pair = value.split_once('=').filter(|(key, _)| !key.is_empty());
-                let (key, value) =
-                    pair.ok_or_else(|| Problem::invalid("tag", "it reads key=value, as the project has it"))?;
+                let (key, value) = pair
+                    .ok_or_else(|| Problem::invalid("tag", "it takes key=value, as the tag is in Atlas"))?;
                 wanted.tags.push((key.to_owned(), value.to_owned()));
             }
             "limit" => {
-                let limit: u32 = value.parse().map_err(|_| Problem::invalid("limit", "it is a number"))?;
+                let limit: u32 = value.parse().map_err(|_| Problem::invalid("limit", "it takes a number"))?;
                 wanted.limit = limit.clamp(1, LIMITS.1);
             }
             "cursor" => {
                 let cursor: Result<Cursor, ()> = value.parse();
-                let wrong = || Problem::invalid("cursor", "give back `next` as the last page had it");
+                let wrong = || Problem::invalid("cursor", "it takes `next` of the page before");
                 wanted.cursor = Some(cursor.map_err(|()| wrong())?);
             }
             _ => {
                 return Err(Problem::malformed(
                     StatusCode::BAD_REQUEST,
-                    format!("unknown parameter {name:?}; there are credential, tag, all, limit and cursor"),
+                    format!(
+                        "unknown parameter {name:?}; the parameters are credential, tag, all, limit and cursor"
+                    ),
                 ));
             }
         }

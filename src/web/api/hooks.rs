@@ -17,7 +17,7 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
 
 #[utoipa::path(
     get, path = "/hooks", tag = "watching", operation_id = "listHooks",
-    summary = "List the hooks and what came by them since the process began",
+    summary = "List the hooks with their counts since the process began",
     responses((status = 200, description = "All hooks.", body = HookPage)),
 )]
 async fn list(State(web): State<Web>) -> Json<HookPage> {

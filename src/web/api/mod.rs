@@ -113,7 +113,7 @@ impl From<BytesRejection> for Problem {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return Problem::new(
                 Code::TooLarge,
-                format!("a request body may have {} KiB", super::BODY_LIMIT / 1024),
+                format!("the body is larger than {} KiB", super::BODY_LIMIT / 1024),
             );
         }
         Problem::malformed(rejection.status(), rejection.body_text())
@@ -153,8 +153,7 @@ impl Paging {
         self.cursor
             .as_deref()
             .map(|text| {
-                text.parse()
-                    .map_err(|_| Problem::invalid("cursor", "give back `next` as the last page had it"))
+                text.parse().map_err(|_| Problem::invalid("cursor", "it takes `next` of the page before"))
             })
             .transpose()
     }
@@ -183,6 +182,6 @@ where
 {
     text.map(str::parse).transpose().map_err(|error| {
         let all: Vec<_> = all.iter().map(ToString::to_string).collect();
-        Problem::invalid(field, format!("{error}; it is one of {}", all.join(", ")))
+        Problem::invalid(field, format!("{error}; it takes one of {}", all.join(", ")))
     })
 }

@@ -45,6 +45,6 @@ async fn list(State(web): State<Web>, Query(page): Query<IdentifiedPage>) -> Res
 )]
 async fn show(State(web): State<Web>, Path(id): Path<OutboxId>) -> Result<Json<Mail>, Problem> {
     let row = web.engine.store.outbox_row(id).await?;
-    let row = row.ok_or_else(|| Problem::new(Code::MailNotFound, format!("there is no mail {id}")))?;
+    let row = row.ok_or_else(|| Problem::new(Code::MailNotFound, format!("there is no message {id}")))?;
     Ok(Json(views::mail(row)))
 }

@@ -114,7 +114,7 @@ async fn add(
 
 #[utoipa::path(
     patch, path = "/projects/{groupId}", tag = "projects", operation_id = "editProject",
-    summary = "Change what Keywheel knows about a project",
+    summary = "Change the record of a project",
     params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
     request_body = ProjectEdit,
     responses((status = 200, description = "The project after the change.", body = Project)),

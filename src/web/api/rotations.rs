@@ -128,7 +128,7 @@ async fn show(State(web): State<Web>, Path(id): Path<RotationId>) -> Result<Json
 
 #[utoipa::path(
     get, path = "/rotations/{id}/journal", tag = "rotations", operation_id = "listJournal",
-    summary = "List everything that happened to a rotation, the oldest first",
+    summary = "List the journal of a rotation, the oldest entry first",
     params(("id" = RotationId, Path, description = "The rotation's id."), NumberedPage),
     responses((status = 200, description = "A page of the journal.", body = JournalPage)),
 )]
@@ -169,7 +169,7 @@ decision!(
     Withdraw,
     "/rotations/{id}/withdraw",
     "withdrawApproval",
-    "Withdraw one's own approval, while nothing was sent to Atlas"
+    "Withdraw one's own approval before anything was sent to Atlas"
 );
 decision!(reject, Reject, "/rotations/{id}/reject", "rejectRotation", "Reject a rotation");
 decision!(

@@ -1,4 +1,4 @@
-//! The status of the fleet: counts by status, the most urgent projects, open rotations, and messages.
+//! The status of the fleet: counts by status, the most urgent projects, open rotations, and mails.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,7 +19,7 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
 
 #[utoipa::path(
     get, path = "/status", tag = "watching", operation_id = "showStatus",
-    summary = "Show the fleet at a glance",
+    summary = "Show the status of the fleet",
     responses((status = 200, description = "The fleet.", body = FleetStatus)),
 )]
 async fn show(State(web): State<Web>) -> Result<Json<FleetStatus>, Problem> {

@@ -39,8 +39,8 @@ pub(super) fn consent(headers: &HeaderMap, allowed: &[String]) -> Result<Respons
     }
     let mut response = StatusCode::OK.into_response();
     let own = response.headers_mut();
-    let origin =
-        HeaderValue::from_str(origin).map_err(|_| Refusal::malformed("WebHook-Request-Origin is no text"))?;
+    let origin = HeaderValue::from_str(origin)
+        .map_err(|_| Refusal::malformed("WebHook-Request-Origin is not text"))?;
     own.insert("webhook-allowed-origin", origin);
     own.insert("webhook-allowed-rate", HeaderValue::from_static("*"));
     own.insert(header::ALLOW, HeaderValue::from_static("POST"));

@@ -29,7 +29,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Vec<Received>, Re
     // Batch first: its content type begins like the other one.
     if kind.starts_with("application/cloudevents-batch") {
         let Value::Array(events) = json(body)? else {
-            return Err(Refusal::malformed("a batch is an array of events"));
+            return Err(Refusal::malformed("a batch takes an array of events"));
         };
         return events.iter().map(structured).collect();
     }
@@ -46,7 +46,7 @@ pub(super) fn structured(event: &Value) -> Result<Received, Refusal> {
         (Some(data), _) => Some(data.clone()),
         (None, Some(encoded)) => {
             let bytes =
-                STANDARD.decode(encoded).map_err(|_| Refusal::malformed("data_base64 is no Base64"))?;
+                STANDARD.decode(encoded).map_err(|_| Refusal::malformed("data_base64 is not Base64"))?;
             Some(json(&bytes)?)
         }
         (None, None) => None,
@@ -58,7 +58,7 @@ fn binary(headers: &HeaderMap, body: &[u8]) -> Result<Received, Refusal> {
     let attribute = |name: &str| verification::header(headers, &format!("ce-{name}")).and_then(decoded);
     if attribute("specversion").is_none() {
         return Err(Refusal::malformed(
-            "no CloudEvent: neither its content type application/cloudevents+json nor the header ce-specversion is there",
+            "not a CloudEvent: the content type is not application/cloudevents+json, and the header ce-specversion is missing",
         ));
     }
     let data = if body.is_empty() { None } else { Some(json(body)?) };

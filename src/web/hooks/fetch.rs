@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(4);
 pub(super) enum FetchError {
     #[error("{}", with_causes(.0))]
     Call(#[source] reqwest::Error),
-    #[error("it was answered with {0}")]
+    #[error("the answer was {0}")]
     Status(StatusCode),
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),

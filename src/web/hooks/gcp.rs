@@ -24,7 +24,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Received, Refusal
     let id = id.ok_or(Refusal::malformed("message.messageId is missing"))?;
     let id = format!("{}/{id}", text_of(&outer, "subscription").unwrap_or_default());
     let data = text_of(message, "data").unwrap_or_default();
-    let data = STANDARD.decode(data).map_err(|_| Refusal::malformed("message.data is no Base64"))?;
+    let data = STANDARD.decode(data).map_err(|_| Refusal::malformed("message.data is not Base64"))?;
     // Anything may be published on a topic. A message that is not a log entry has no hint.
     Ok(match serde_json::from_slice(&data) {
         Ok(inner) => entry(&inner, id),

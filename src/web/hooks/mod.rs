@@ -118,14 +118,17 @@ impl Refusal {
 
     fn problem(self) -> Problem {
         match self {
-            Refusal::Unknown(_) => Problem::new(Code::Unauthenticated, "this hook could not tell who sends"),
+            Refusal::Unknown(_) => Problem::new(
+                Code::Unauthenticated,
+                "this hook could not verify the sender; compare its setup with the daemon's configuration",
+            ),
             Refusal::Malformed(rule) => Problem::new(Code::Malformed, rule),
             Refusal::TooLarge(limit) => {
-                Problem::new(Code::TooLarge, format!("a body for this hook may have {} KiB", limit / 1024))
+                Problem::new(Code::TooLarge, format!("the body is larger than {} KiB", limit / 1024))
             }
             Refusal::TooSlow => Problem::new(Code::TooSlow, "the body did not arrive in time"),
             Refusal::Unavailable(_) => {
-                Problem::new(Code::Unavailable, "this event could not be taken now; send it again")
+                Problem::new(Code::Unavailable, "the event cannot be stored now; send it again")
             }
         }
     }
@@ -258,12 +261,12 @@ async fn consent(state: State<Web>, name: Path<String>, query: RawQuery, request
 
 #[utoipa::path(
     post, path = "/hooks/{name}", tag = "hooks", operation_id = "receiveEvent",
-    summary = "Take an event from a configured sender, which is verified as its kind demands",
-    description = "Formats, verification and what becomes of an event: docs/webhooks.md.",
+    summary = "Take an event from a configured sender, which is verified as the hook's kind demands",
+    description = "docs/webhooks.md describes formats, verification, and the effects of an event.",
     params(("name" = String, Path, description = "The hook's name in the configuration.")),
     responses(
         (status = 200, description = "A handshake, answered."),
-        (status = 202, description = "Taken: written durably, a repetition, or of no interest here."),
+        (status = 202, description = "Taken: written durably, a repetition, or without a meaning here."),
     ),
 )]
 async fn receive(
@@ -427,7 +430,7 @@ impl Delivery<'_> {
         let mut parts = body.into_data_stream();
         let reading = async {
             while let Some(part) = parts.next().await {
-                let part = part.map_err(|_| Refusal::malformed("the body broke off"))?;
+                let part = part.map_err(|_| Refusal::malformed("the body ended too early"))?;
                 if bytes.len() + part.len() > limit {
                     return Err(Refusal::TooLarge(limit));
                 }
@@ -476,7 +479,7 @@ fn objects(body: &[u8]) -> Result<Vec<Value>, Refusal> {
     match json(body)? {
         Value::Array(events) if events.iter().all(Value::is_object) => Ok(events),
         one @ Value::Object(_) => Ok(vec![one]),
-        _ => Err(Refusal::malformed("the body is no event and no array of events")),
+        _ => Err(Refusal::malformed("the body takes an event or an array of events")),
     }
 }
 

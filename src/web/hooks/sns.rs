@@ -45,7 +45,7 @@ pub enum RootsError {
     #[error("{0}")]
     Unreadable(#[from] x509_cert::der::Error),
     /// It holds no certificate.
-    #[error("it holds no certificate")]
+    #[error("the file holds no certificate")]
     None,
 }
 
@@ -120,7 +120,10 @@ impl Sns {
             // The subscription was ended at SNS. The link in the message restores it, which would undo that
             // decision, so it is not followed.
             _ => {
-                tracing::warn!(topic = message.topic(), "Amazon SNS says that this subscription was ended");
+                tracing::warn!(
+                    topic = message.topic(),
+                    "subscription ended at Amazon SNS; no more events of this topic arrive"
+                );
                 Ok(HookReply::Done(StatusCode::OK.into_response()))
             }
         }
@@ -144,7 +147,7 @@ impl Sns {
             // Anyone who has the topic's name can cause a fetch, so fetches are limited.
             self.fetches.check().map_err(|_| Refusal::Unavailable("certificate-not-fetched"))?;
             let pem = fetcher.get(url.as_str(), CERTIFICATE_LIMIT).await.map_err(|why| {
-                tracing::warn!("the certificate of Amazon SNS could not be fetched: {why}");
+                tracing::warn!("certificate of Amazon SNS not fetched: {why}");
                 Refusal::Unavailable("certificate-not-fetched")
             })?;
             Arc::new(pem)
@@ -216,10 +219,10 @@ impl Sns {
             return Err(wrong);
         }
         fetcher.get(url.as_str(), CERTIFICATE_LIMIT).await.map_err(|why| {
-            tracing::warn!("the subscription to {} could not be confirmed: {why}", message.topic());
+            tracing::warn!("subscription to {} not confirmed: {why}", message.topic());
             Refusal::Unavailable("confirmation-failed")
         })?;
-        tracing::info!(topic = message.topic(), "the subscription is confirmed");
+        tracing::info!(topic = message.topic(), "subscription at Amazon SNS confirmed");
         Ok(())
     }
 }
@@ -284,7 +287,7 @@ const ASKS: &str = "SubscriptionConfirmation";
 impl Message {
     pub(super) fn read(body: &[u8]) -> Result<Self, Refusal> {
         let Value::Object(mut whole) = json(body)? else {
-            return Err(Refusal::malformed("the body is no message of SNS"));
+            return Err(Refusal::malformed("the body is not a message of SNS"));
         };
         let text = |name: &'static str| match whole.remove(name) {
             Some(Value::String(text)) => Some((name, text)),

@@ -49,7 +49,7 @@ struct Kept {
 /// Fetches an issuer's keys.
 fn ask(fetcher: Fetcher, url: String) -> Asking {
     let asking = async move {
-        let warn = |why: &dyn std::error::Error| tracing::warn!("the keys at {url} cannot be had: {why}");
+        let warn = |why: &dyn std::error::Error| tracing::warn!("signing keys not fetched from {url}: {why}");
         let body = fetcher.get(&url, KEYS_LIMIT).await.inspect_err(|why| warn(why)).ok()?;
         serde_json::from_slice(&body).inspect_err(|why| warn(why)).ok().map(Arc::new)
     };

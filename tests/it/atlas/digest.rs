@@ -239,7 +239,7 @@ async fn a_challenge_that_cannot_be_used_is_an_error_that_says_why() {
         ("Digest realm=\"r\", nonce=\"n", "its nonce begins with a quote that does not end"),
         ("Digest realm=\"r\", nonce=\"n\", algorithm=MD17", "its algorithm \"MD17\" is unknown"),
         ("Digest realm=\"r\", nonce=\"n\", qop=\"auth-int\"", "its qop \"auth-int\" does not offer auth"),
-        ("Bearer realm=\"r\"", "without a Digest challenge; it asks for Bearer"),
+        ("Bearer realm=\"r\"", "without a Digest challenge; it offers Bearer"),
         (",,=,\"", "without a challenge"),
     ] {
         let fake = Fake::start([unauthorized(challenge), unauthorized(challenge)]).await;

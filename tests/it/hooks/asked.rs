@@ -105,7 +105,11 @@ impl HookServer {
     async fn later(&self, time: Duration) {
         self.clock.advance(time);
         self.poll().await;
-        assert!(self.said(5).await.contains("the key service does not say"), "{}", self.said(5).await);
+        assert!(
+            self.said(5).await.contains("the newest key could not be looked up"),
+            "{}",
+            self.said(5).await
+        );
     }
 
     async fn said(&self, number: u64) -> String {
@@ -275,7 +279,7 @@ async fn a_look_up_that_fails_says_what_is_missing_and_stops_nothing() {
         });
         server.poll().await;
         let said = server.said(5).await;
-        assert!(said.contains(words) && said.contains("the key service does not say"), "{said}");
+        assert!(said.contains(words) && said.contains("the newest key could not be looked up"), "{said}");
         assert!(!said.contains("keywheel-demo-azure"), "{said}");
         server.none().await;
         // An event names a key, and people see what nobody could check.

@@ -186,7 +186,7 @@ async fn a_hooks_secret_changes_without_a_restart() {
     std::fs::write(&file, config.replace(&format!("secret = {SECRET:?}"), &rotated)).unwrap();
     let pid = i32::try_from(it.child.id()).unwrap();
     std::process::Command::new("kill").args(["-HUP", &pid.to_string()]).status().unwrap();
-    let read_again = || it.log.lock().unwrap().contains("the configuration was read again");
+    let read_again = || it.log.lock().unwrap().contains("the configuration was reloaded");
     let heard = eventually(LIMIT, async || read_again().then_some(()));
     assert!(heard.await.is_some(), "{}", it.log.lock().unwrap());
     assert_eq!(it.deliver("the-next-secret-of-atlas", "2").await, 202);

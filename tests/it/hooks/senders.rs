@@ -419,7 +419,7 @@ async fn cloud_events_come_in_three_modes() {
             0,
             "",
         ),
-        ("no array in a batch", batch, event("5", ask()), 400, 0, "a batch is an array"),
+        ("no array in a batch", batch, event("5", ask()), 400, 0, "a batch takes an array"),
         (
             "an old version",
             structured,
@@ -492,7 +492,7 @@ async fn cloud_events_come_in_three_modes() {
             0,
             "on one line",
         ),
-        ("plain JSON", "application/json", event("5", ask()), 400, 0, "no CloudEvent"),
+        ("plain JSON", "application/json", event("5", ask()), 400, 0, "not a CloudEvent"),
     ] {
         let before = server.counts("ci");
         let headers = [("authorization", "Bearer the-token-of-our-pipeline"), ("content-type", kind)];
