@@ -55,24 +55,29 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     let mut forgotten: Option<Timestamp> = None;
     while !stop.is_cancelled() {
         if let Err(error) = once(&engine, &stop).await {
-            tracing::error!(error = %error, "the sweep could not finish");
+            tracing::error!(error = %error, "sweep not finished; the projects stay due");
         }
         if let Err(error) = remind::once(&engine).await {
-            tracing::error!(error = %error, "reminders could not be written; they stay due");
+            tracing::error!(error = %error, "reminders not written; they stay due");
         }
         if let Err(error) = witness::once(&engine, &stop).await {
-            tracing::error!(error = %error, "what Atlas says of rotations could not be written; it stays due");
+            tracing::error!(error = %error, "witness events not recorded; their rotations stay due");
         }
         let now = engine.clock.now();
         // With a wrong clock or a database in doubt, records could be deleted too early.
         let sure = !engine.epoch.clocks_differ() && !engine.epoch.in_doubt();
         if sure && forgotten.is_none_or(|at| now.since(at) >= FORGET_EVERY) {
             match forget(&engine).await {
-                Ok(0) => {}
-                Ok(rows) => tracing::info!(rows, "old mails, events and looks were forgotten"),
-                Err(error) => tracing::error!(error = %error, "old rows could not be forgotten"),
+                Ok(rows) => {
+                    forgotten = Some(now);
+                    if rows > 0 {
+                        tracing::info!(rows, "old messages, events and observations deleted");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = %error, "old messages, events and observations not deleted; the next sweep tries again");
+                }
             }
-            forgotten = Some(now);
         }
         wait(engine.look_due.notified(), Duration::MAX, &stop).await;
     }
@@ -113,7 +118,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
         finished(engine);
     }
     if let Err(why) = engine.epoch.record(&engine.store, engine.clock.now()).await {
-        tracing::warn!("how far the database has come is not remembered: {why}");
+        tracing::warn!("epoch file not updated: {why}");
     }
     finished(engine);
     Ok(seen)
