@@ -101,18 +101,14 @@ pub struct Difference {
 pub struct EpochWatch {
     /// `None` without an epoch file: such a watch never doubts.
     file: Option<PathBuf>,
-    epoch: Arc<tokio::sync::Mutex<Epoch>>,
+    /// The content of the file.
+    mark: Arc<Mutex<Option<EpochMark>>>,
+    /// The right to write the file, and the last round that wrote it or found it up to date.
+    written: Arc<tokio::sync::Mutex<u64>>,
     /// Rounds of [`EpochWatch::record`] that have begun.
     rounds: AtomicU64,
     doubt: Mutex<Option<Doubt>>,
     skew: Mutex<Skew>,
-}
-
-/// The epoch file's content, and the last round that wrote the file or found it up to date.
-#[derive(Debug, Default)]
-struct Epoch {
-    mark: Option<EpochMark>,
-    round: u64,
 }
 
 /// Clock skew: our clock minus another, in milliseconds, as last measured.
@@ -216,8 +212,8 @@ impl EpochWatch {
     /// # Errors
     /// As [`read_mark`].
     pub fn new(file: PathBuf) -> Result<Self, StoreError> {
-        let epoch = Epoch { mark: read_mark(&file)?, round: 0 };
-        Ok(Self { file: Some(file), epoch: Arc::new(tokio::sync::Mutex::new(epoch)), ..Self::default() })
+        let mark = Arc::new(Mutex::new(read_mark(&file)?));
+        Ok(Self { file: Some(file), mark, ..Self::default() })
     }
 
     /// The first check, when the daemon starts.
@@ -225,7 +221,8 @@ impl EpochWatch {
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn start(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
-        let mark = &mut self.epoch.lock().await.mark;
+        let _right = self.written.lock().await;
+        let mut mark = locked(&self.mark).clone();
         if let Some(known) = mark.as_ref() {
             let first = store.audit_marks(0).await?.first;
             if first != known.database {
@@ -233,7 +230,8 @@ impl EpochWatch {
                     "this is another database than the one this daemon used before (it had {} audit rows)",
                     known.seq
                 );
-                *mark = None;
+                mark = None;
+                *locked(&self.mark) = None;
             }
         }
         let doubt = self.find(store, mark.as_ref(), now).await?;
@@ -248,15 +246,20 @@ impl EpochWatch {
     /// Fails when the database or the epoch file cannot be read.
     pub async fn doubts(&self, store: &Store, now: Timestamp) -> Result<bool, StoreError> {
         let Some(file) = &self.file else { return Ok(false) };
-        let mark = &mut self.epoch.lock().await.mark;
         let doubted = locked(&self.doubt).is_some();
         if doubted {
+            let _right = self.written.lock().await;
             // `keywheel doctor` accepts a database by a new mark in the file.
-            *mark = read_mark(file)?;
+            let mark = read_mark(file)?;
+            locked(&self.mark).clone_from(&mark);
             let doubt = self.find(store, mark.as_ref(), now).await?;
             self.settle(doubt);
-        } else if let Some(known) = mark.as_ref()
-            && let Some(found) = regression(store, known).await?
+            return Ok(locked(&self.doubt).is_some());
+        }
+        // A claim does not wait for a file that is being written: the database must hold the older mark too.
+        let known = locked(&self.mark).clone();
+        if let Some(known) = known
+            && let Some(found) = regression(store, &known).await?
         {
             self.settle(Some(restored(&found, now)));
         }
@@ -306,31 +309,32 @@ impl EpochWatch {
     pub async fn record(&self, store: &Store, now: Timestamp) -> Result<(), RecordError> {
         let Some(file) = &self.file else { return Ok(()) };
         let begun = self.rounds.load(Ordering::SeqCst);
-        let mut epoch = Arc::clone(&self.epoch).lock_owned().await;
+        let mut written = Arc::clone(&self.written).lock_owned().await;
         if let Some(doubt) = &*locked(&self.doubt) {
             return Err(RecordError::InDoubt(doubt.detail.clone()));
         }
         // A round that began after this call read the audit log after the caller's commit.
-        if epoch.round > begun {
+        if *written > begun {
             return Ok(());
         }
         let round = self.rounds.fetch_add(1, Ordering::SeqCst) + 1;
-        let known = epoch.mark.as_ref().map_or(0, |mark| mark.seq);
+        let mark = locked(&self.mark).clone();
+        let known = mark.as_ref().map_or(0, |mark| mark.seq);
         let head = store.audit_marks(known).await?;
-        if let Some(found) = epoch.mark.as_ref().and_then(|mark| went_back(&head, mark)) {
+        if let Some(found) = mark.as_ref().and_then(|mark| went_back(&head, mark)) {
             self.settle(Some(restored(&found, now)));
             return Err(RecordError::InDoubt(found));
         }
-        let file = file.clone();
+        let (file, known_mark) = (file.clone(), Arc::clone(&self.mark));
         // The blocking thread holds the lock until the file is written. Otherwise, when this call is
         // cancelled meanwhile, an older mark could replace a newer one.
         let written = tokio::task::spawn_blocking(move || {
             if head.seq > known {
                 let mark = EpochMark { database: head.first, seq: head.seq, hash: head.hash };
                 write_mark(&file, &mark).map_err(|source| RecordError::File { file, source })?;
-                epoch.mark = Some(mark);
+                *locked(&known_mark) = Some(mark);
             }
-            epoch.round = round;
+            *written = round;
             Ok(())
         });
         written.await.unwrap_or_else(|error| Err(RecordError::Ended(error)))

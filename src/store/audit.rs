@@ -109,14 +109,41 @@ fn hash(seq: i64, at: Timestamp, row: &NewAudit, prev_hash: &str) -> String {
     hex::encode(hash.finalize())
 }
 
+/// The end of the chain.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(super) struct Head {
+    seq: i64,
+    hash: String,
+}
+
 impl Tx {
+    /// The end of the chain with the rows of this transaction, and a lock on it where others write too: the
+    /// lock also waits for a commit that is still under way elsewhere.
+    async fn audit_head(&mut self) -> Result<Head, StoreError> {
+        if let Some(head) = &self.head {
+            return Ok(head.clone());
+        }
+        Ok(each!(self, HEAD_LOCK, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?)
+    }
+
+    /// Writes the end of the chain, once for all rows that this transaction has appended.
+    pub(super) async fn write_audit_head(&mut self) -> Result<(), StoreError> {
+        let Some(Head { seq, hash }) = self.head.take() else { return Ok(()) };
+        each!(self, MOVE_HEAD, |conn, text| sqlx::query(text)
+            .bind(seq)
+            .bind(hash)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+        Ok(())
+    }
+
     /// Appends rows to the chain.
     pub(super) async fn append_audit(&mut self, rows: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
         }
-        let (mut seq, mut prev): (i64, String) =
-            each!(self, HEAD_LOCK, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?;
+        let Head { mut seq, hash: mut prev } = self.audit_head().await?;
         for row in rows {
             seq += 1;
             let hash = hash(seq, now, row, &prev);
@@ -134,12 +161,7 @@ impl Tx {
                 .map(|_| ()))?;
             prev = hash;
         }
-        each!(self, MOVE_HEAD, |conn, text| sqlx::query(text)
-            .bind(seq)
-            .bind(prev)
-            .execute(conn)
-            .await
-            .map(|_| ()))?;
+        self.head = Some(Head { seq, hash: prev });
         Ok(())
     }
 
@@ -151,9 +173,7 @@ impl Tx {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let Some(row) = rows.last() else { return Ok(false) };
-        // The lock on the head also waits for a commit that is still under way elsewhere.
-        let (head, _): (i64, String) =
-            each!(self, HEAD_LOCK, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?;
+        let head = self.audit_head().await?.seq;
         let (found,): (i64,) = each!(self, APPENDED, |conn, text| sqlx::query_as(text)
             .bind(head - RECENT)
             .bind(now)

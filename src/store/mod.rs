@@ -132,7 +132,14 @@ pub enum Store {
 
 /// A transaction on either database; dropped without a commit, it is rolled back.
 #[derive(Debug)]
-enum Tx {
+struct Tx {
+    conn: TxConn,
+    /// The end of the audit chain as this transaction has moved it; its commit writes it.
+    head: Option<audit::Head>,
+}
+
+#[derive(Debug)]
+enum TxConn {
     /// On SQLite.
     Sqlite(Transaction<'static, Sqlite>),
     /// On PostgreSQL.
@@ -142,12 +149,12 @@ enum Tx {
 /// Runs `$body` with a connection and the text for its database.
 macro_rules! each {
     ($tx:expr, $sql:expr, |$conn:ident, $text:ident| $body:expr) => {
-        match $tx {
-            $crate::store::Tx::Sqlite(tx) => {
+        match &mut $tx.conn {
+            $crate::store::TxConn::Sqlite(tx) => {
                 let ($conn, $text) = (&mut **tx, $sql.sqlite);
                 $body
             }
-            $crate::store::Tx::Postgres(tx) => {
+            $crate::store::TxConn::Postgres(tx) => {
                 let ($conn, $text) = (&mut **tx, $sql.postgres);
                 $body
             }

@@ -103,7 +103,7 @@ const JOURNAL: Sql = Sql::same(
 );
 const APPEND: Sql = Sql::same(
     "INSERT INTO journal (rotation_id, seq, at, actor, kind, from_state, to_state, detail, replay, count, last_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $3)",
+     VALUES ($1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM journal WHERE rotation_id = $1), $2, $3, $4, $5, $6, $7, $8, 1, $2)",
 );
 const AGAIN: Sql =
     Sql::same("UPDATE journal SET count = count + 1, last_at = $3 WHERE rotation_id = $1 AND seq = $2");
@@ -726,30 +726,11 @@ impl Tx {
         entry: &NewJournal,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let last: Option<EntryRow> =
-            each!(self, LAST_ENTRY, |conn, text| sqlx::query_as(text).bind(id.0).fetch_optional(conn).await)?;
-        let last = last.map(|row| row.entry(id)).transpose()?;
-        let same = last.as_ref().filter(|last| {
-            entry.merge
-                && last.kind == entry.kind
-                && last.from_state == entry.from_state
-                && last.to_state == entry.to_state
-                && last.detail == entry.detail
-        });
-        if let Some(last) = same {
-            each!(self, AGAIN, |conn, text| sqlx::query(text)
-                .bind(id.0)
-                .bind(last.seq)
-                .bind(now)
-                .execute(conn)
-                .await
-                .map(|_| ()))?;
+        if entry.merge && self.repeat_last_entry(id, entry, now).await? {
             return Ok(());
         }
-        let seq = last.map_or(1, |last| last.seq + 1);
         each!(self, APPEND, |conn, text| sqlx::query(text)
             .bind(id.0)
-            .bind(seq)
             .bind(now)
             .bind(entry.actor.as_str())
             .bind(entry.kind.as_str())
@@ -761,5 +742,31 @@ impl Tx {
             .await
             .map(|_| ()))?;
         Ok(())
+    }
+
+    /// Counts the last entry once more when it says the same; false when it does not.
+    async fn repeat_last_entry(
+        &mut self,
+        id: RotationId,
+        entry: &NewJournal,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let last: Option<EntryRow> =
+            each!(self, LAST_ENTRY, |conn, text| sqlx::query_as(text).bind(id.0).fetch_optional(conn).await)?;
+        let Some(last) = last.map(|row| row.entry(id)).transpose()? else { return Ok(false) };
+        let same = last.kind == entry.kind
+            && last.from_state == entry.from_state
+            && last.to_state == entry.to_state
+            && last.detail == entry.detail;
+        if same {
+            each!(self, AGAIN, |conn, text| sqlx::query(text)
+                .bind(id.0)
+                .bind(last.seq)
+                .bind(now)
+                .execute(conn)
+                .await
+                .map(|_| ()))?;
+        }
+        Ok(same)
     }
 }

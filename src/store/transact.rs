@@ -15,7 +15,7 @@ use tracing::{Instrument, Span};
 use super::lanes::Lane;
 use super::retry::persist;
 use super::writer::Piece;
-use super::{Sql, Store, StoreError, Tx, each, known_version};
+use super::{Sql, Store, StoreError, Tx, TxConn, each, known_version};
 
 /// The first statement of every transaction.
 const SCHEMA: Sql = Sql::same("SELECT MAX(version) FROM _sqlx_migrations");
@@ -136,7 +136,7 @@ impl Store {
             Store::Postgres { write, shares, .. } => {
                 let attempt = async {
                     let _share = shares.take(lane).await?;
-                    let mut tx = Tx::Postgres(write.begin_with("BEGIN").await?);
+                    let mut tx = Tx::new(TxConn::Postgres(write.begin_with("BEGIN").await?));
                     tx.check_schema().await?;
                     let value = (work.0)(&mut tx, &work.1, unsure).await?;
                     tx.commit().await?;
@@ -149,6 +149,10 @@ impl Store {
 }
 
 impl Tx {
+    pub(super) const fn new(conn: TxConn) -> Self {
+        Self { conn, head: None }
+    }
+
     /// Refuses a schema that a newer program has made: this program could misread its rows.
     pub(super) async fn check_schema(&mut self) -> Result<(), StoreError> {
         let (found,): (Option<i64>,) =
@@ -167,10 +171,11 @@ impl Tx {
     }
 
     /// Makes everything in it durable. Dropped instead, it is rolled back.
-    pub(super) async fn commit(self) -> Result<(), StoreError> {
-        match self {
-            Tx::Sqlite(tx) => tx.commit().await,
-            Tx::Postgres(tx) => tx.commit().await,
+    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        self.write_audit_head().await?;
+        match self.conn {
+            TxConn::Sqlite(tx) => tx.commit().await,
+            TxConn::Postgres(tx) => tx.commit().await,
         }
         .map_err(StoreError::from_commit)
     }

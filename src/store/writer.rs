@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::lanes::{Lane, Lanes};
-use super::{StoreError, Tx};
+use super::{StoreError, Tx, TxConn};
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +30,7 @@ mod tests;
 const MOST: usize = 64;
 
 /// After this long a group takes no further piece: the first in it waits for the commit.
-const LONGEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_millis(4);
 
 /// Timeout of one piece. No piece waits for anything but the database.
 const PIECE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(10) };
@@ -156,6 +156,7 @@ impl Queue {
                 done.push((piece, Ok(())));
                 return fail(done, || StoreError::rolled_back(&error));
             }
+            let head = tx.head.clone();
             let undone = match run(&mut tx, piece).await {
                 Ran::Kept(piece) => {
                     done.push((piece, Ok(())));
@@ -170,6 +171,7 @@ impl Queue {
                 fail(done, || StoreError::rolled_back(cause));
                 return undone.into_iter().for_each(|(piece, error)| piece.answer(Err(error)));
             }
+            tx.head = head;
             done.extend(undone.map(|(piece, error)| (piece, Err(error))));
         }
         match tx.commit().await {
@@ -180,13 +182,13 @@ impl Queue {
 }
 
 async fn begin(pool: &SqlitePool) -> Result<Tx, StoreError> {
-    let mut tx = Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?);
+    let mut tx = Tx::new(TxConn::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?));
     tx.check_schema().await?;
     Ok(tx)
 }
 
 async fn savepoint(tx: &mut Tx, statement: &'static str) -> Result<(), StoreError> {
-    let Tx::Sqlite(tx) = tx else { return Ok(()) };
+    let TxConn::Sqlite(tx) = &mut tx.conn else { return Ok(()) };
     sqlx::query(statement).execute(&mut **tx).await?;
     Ok(())
 }
