@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -104,8 +104,8 @@ async fn claim(
         );
         let (engine, running, stop) = (engine.clone(), Arc::clone(&slots.running), stop.clone());
         let work = async move {
-            in_slot(&engine, running, &row, &stop).await;
-            drop(claimed);
+            in_slot(&engine, claimed, running, &row, &stop).await;
+            // The rotation may be due again, sooner than any other.
             engine.rotations_due.notify_one();
         };
         steps.spawn(work.instrument(span));
@@ -119,15 +119,22 @@ async fn claim(
 
 /// Steps a claimed rotation as soon as a slot is free. The claim is released when a third of its lease is over
 /// before that, or when the daemon stops.
-async fn in_slot(engine: &Engine, running: Arc<Semaphore>, row: &RotationRow, stop: &CancellationToken) {
+async fn in_slot(
+    engine: &Engine,
+    claimed: OwnedSemaphorePermit,
+    running: Arc<Semaphore>,
+    row: &RotationRow,
+    stop: &CancellationToken,
+) {
     let patience = engine.settings.lease() / 3;
-    let slot = tokio::select! {
+    let running = tokio::select! {
         biased;
-        slot = tokio::time::timeout(patience, running.acquire_owned()) => slot,
+        running = tokio::time::timeout(patience, running.acquire_owned()) => running,
         () = stop.cancelled() => return release(engine, row).await,
     };
-    let Ok(_slot) = slot else { return release(engine, row).await };
-    if let Err(error) = work(engine, row, AFTER_FAILURE).await {
+    let Ok(Ok(running)) = running else { return release(engine, row).await };
+    let slot = Slot { permits: Some((claimed, running)), due: &engine.rotations_due };
+    if let Err(error) = work(engine, row, slot, AFTER_FAILURE).await {
         tracing::error!(
             rotation.id = %row.rotation.id,
             error = %error,
@@ -136,10 +143,28 @@ async fn in_slot(engine: &Engine, running: Arc<Semaphore>, row: &RotationRow, st
     }
 }
 
+/// The place of a running step. The driver claims for it when it is dropped.
+struct Slot<'a> {
+    permits: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+    due: &'a Notify,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        drop(self.permits.take());
+        self.due.notify_one();
+    }
+}
+
 /// Steps one claimed rotation. Whatever comes of it, the claim is not kept for nothing: after a
 /// failure it is given back when `pause` is over, and the next claim begins with a look.
-async fn work(engine: &Engine, row: &RotationRow, pause: Duration) -> Result<(), StoreError> {
-    let Err(error) = step::run(engine, row.clone()).await else { return Ok(()) };
+async fn work<S: Send>(
+    engine: &Engine,
+    row: &RotationRow,
+    slot: S,
+    pause: Duration,
+) -> Result<(), StoreError> {
+    let Err(error) = step::run(engine, row.clone(), slot).await else { return Ok(()) };
     let overtaken = matches!(error, StoreError::Conflict | StoreError::LeaseLost);
     if matches!(error, StoreError::LeaseLost) {
         engine.metrics.lease_losses.inc();
@@ -177,7 +202,7 @@ pub async fn run_due(engine: &Engine) -> Result<usize, StoreError> {
         }
         for row in rows {
             done += 1;
-            work(engine, &row, Duration::ZERO).await?;
+            work(engine, &row, (), Duration::ZERO).await?;
         }
     }
 }

@@ -3,9 +3,10 @@
 //!
 //! `KEYWHEEL_KILL_ROUNDS=200 cargo nextest run kill` makes it 200 rounds on each database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use keywheel::domain::ids::RotationId;
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::Span;
@@ -170,6 +171,72 @@ async fn killed_at_any_instant_on_postgres_it_loses_nothing_and_repeats_nothing_
 }
 
 /// Kills `keywheel migrate` later and later, until it is done before it is killed.
+/// Sends events until the daemon is gone; returns the ids of those that it has accepted.
+async fn send_until_killed(url: String, name: String) -> Vec<String> {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut accepted = Vec::new();
+    for number in 0.. {
+        let id = format!("{name}-{number}");
+        let event = serde_json::json!({
+            "specversion": "1.0", "id": id, "source": "/ci", "type": "io.keywheel.rotation.requested.v1",
+            "data": { "groupId": group(1), "reason": "a test" },
+        });
+        let request =
+            http.post(&url).bearer_auth(TOKEN).header("content-type", "application/cloudevents+json");
+        match request.body(event.to_string()).send().await {
+            Ok(answer) if answer.status() == 202 => accepted.push(id),
+            Ok(answer) => panic!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()),
+            Err(_) => break,
+        }
+    }
+    accepted
+}
+
+const TOKEN: &str = "the-token-of-the-pipeline-that-is-killed";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_caller_is_answered_before_the_commit_of_its_write() {
+    let test_app = TestApp::live(Backend::Sqlite, World::demo()).await;
+    let folder = test_app.db.folder.path().to_owned();
+    let base_url = test_app.sim.base_url();
+    let orders = Orders {
+        name: "daemon",
+        database: &test_app.db.url,
+        atlas: &base_url,
+        client_id: "mdb_sa_id_demo",
+        // The last ones stand in a table of their own.
+        settings: &[("[[hooks]]\nname", "ci"), ("kind", "cloudevents"), ("token", TOKEN)],
+    };
+    let mut dice = Dice::new();
+    let mut written = 0;
+    for round in 0..5 {
+        let mut daemon = Daemon::start(&folder, &orders);
+        daemon.ready().await;
+        let said = daemon.said();
+        let address = said.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+        let url = format!("http://{address}/hooks/ci");
+        let senders = (0..16).map(|sender| send_until_killed(url.clone(), format!("{round}-{sender}")));
+        let killed = async {
+            pause(Duration::from_millis(200 + dice.roll(100))).await;
+            daemon.kill();
+        };
+        let (accepted, ()) = tokio::join!(join_all(senders), killed);
+        let accepted = accepted.concat();
+        let Store::Sqlite { read, .. } = &test_app.engine.store else { unreachable!() };
+        let rows: Vec<(String,)> =
+            sqlx::query_as("SELECT event_id FROM inbox").fetch_all(read).await.unwrap();
+        let stored: BTreeSet<_> = rows.iter().filter_map(|(id,)| id.rsplit([' ', '/', ':']).next()).collect();
+        let lost: Vec<_> = accepted.iter().filter(|id| !stored.contains(id.as_str())).collect();
+        assert!(
+            lost.is_empty(),
+            "round {round}: accepted and not stored: {lost:?}, stored {:?}",
+            rows.last()
+        );
+        written += accepted.len();
+    }
+    assert!(written > 100, "only {written} events in all rounds");
+}
+
 async fn migrated_in_spite_of_kills(backend: Backend) {
     let test_app = TestApp::live(backend, World::demo()).await;
     let mut finished = 0;
