@@ -164,7 +164,8 @@ async fn work<S: Send>(
     slot: S,
     pause: Duration,
 ) -> Result<(), StoreError> {
-    let Err(error) = step::run(engine, row.clone(), slot).await else { return Ok(()) };
+    let mut slot = Some(slot);
+    let Err(error) = step::run(engine, row.clone(), &mut slot).await else { return Ok(()) };
     let overtaken = matches!(error, StoreError::Conflict | StoreError::LeaseLost);
     if matches!(error, StoreError::LeaseLost) {
         engine.metrics.lease_losses.inc();

@@ -337,7 +337,12 @@ impl EpochWatch {
             *written = round;
             Ok(())
         });
-        written.await.unwrap_or_else(|error| Err(RecordError::Ended(error)))
+        written.await.unwrap_or_else(|error| Err(RecordError::Ended(error)))?;
+        // A claim may have found the database in doubt while the file was being written.
+        match &*locked(&self.doubt) {
+            Some(doubt) => Err(RecordError::InDoubt(doubt.detail.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Whether the database was in doubt at the last check.

@@ -23,13 +23,16 @@ use crate::domain::rotation::outcome::{Class, EndpointSet, Extras, Failure, Look
 use crate::domain::rotation::state::{Cause, Rotation, State, Target};
 use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError, Vote};
 
-/// Runs `row` until it rests, is final, or its claim is lost. `slot` is dropped before the last commit, which
-/// makes no call to Atlas: another rotation may begin meanwhile.
+/// Runs `row` until it rests, is final, or its claim is lost. `slot` is taken and dropped before the last commit,
+/// which makes no call to Atlas: another rotation may begin meanwhile.
 ///
 /// # Errors
 /// Fails when the database cannot be read or written. Every PATCH that was sent was committed before.
-pub async fn run<S: Send>(engine: &Engine, mut row: RotationRow, slot: S) -> Result<(), StoreError> {
-    let mut slot = Some(slot);
+pub async fn run<S: Send>(
+    engine: &Engine,
+    mut row: RotationRow,
+    slot: &mut Option<S>,
+) -> Result<(), StoreError> {
     let mut outcome = match machine::resume(&row.rotation, engine.clock.now()) {
         Resume::Look(extras) => look(engine, &row, extras).await?,
         Resume::Blind(failure) => Outcome::Blind(failure),

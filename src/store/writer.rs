@@ -65,9 +65,19 @@ impl Writer {
     /// Starts the task that writes with the connection of `pool`.
     pub(super) fn start(pool: SqlitePool) -> std::io::Result<Self> {
         let (queue, inbox) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let work = Queue { inbox, lanes: Lanes::default(), stopping: None }.run(pool);
-        std::thread::Builder::new().name("writer".to_owned()).spawn(move || runtime.block_on(work))?;
+        let (built, wait_until_built) = std::sync::mpsc::channel();
+        // Built in the thread: a runtime must not be dropped in a task, and a failed spawn would drop it here.
+        std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
+            match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+                Ok(runtime) => {
+                    let _ = built.send(Ok(()));
+                    runtime.block_on(work);
+                }
+                Err(error) => drop(built.send(Err(error))),
+            }
+        })?;
+        wait_until_built.recv().map_err(std::io::Error::other)??;
         Ok(Self { queue })
     }
 

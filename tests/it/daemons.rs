@@ -383,7 +383,7 @@ async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
         })
         .await;
         proxy.set(mischief);
-        keywheel::engine::step::run(&engine, claimed, ()).await.unwrap();
+        keywheel::engine::step::run(&engine, claimed, &mut Some(())).await.unwrap();
         let row = engine.rotation(row.rotation.id).await.unwrap();
         assert_eq!(
             (row.rotation.state, row.rotation.patching.attempts, row.lease),

@@ -152,7 +152,7 @@ async fn commits(store: &Store, bad: &Arc<AtomicU32>) {
 /// One claim and its step, as the driver does it.
 async fn due(engine: &Engine) -> Result<(), StoreError> {
     for row in engine.store.claim(engine.clock.now(), 1, engine.settings.lease()).await? {
-        match step::run(engine, row.clone(), ()).await {
+        match step::run(engine, row.clone(), &mut Some(())).await {
             Err(StoreError::Conflict | StoreError::LeaseLost) => engine.store.release(&row).await?,
             other => other?,
         }

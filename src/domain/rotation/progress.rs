@@ -122,6 +122,8 @@ pub struct Readings {
     pub trues: u32,
     /// The first false reading since the last true one.
     pub false_since: Option<Timestamp>,
+    /// Since when the alerts that tell a bad key from a bad network were requested and not answered.
+    pub alerts_unanswered_since: Option<Timestamp>,
     /// How often `valid` fell from true to false.
     pub flaps: u32,
     /// Consecutive observations without a gap longer than two cadences.

@@ -52,6 +52,8 @@ struct Stored {
     verifying_since: Option<Timestamp>,
     trues: u32,
     false_since: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    alerts_unanswered_since: Option<Timestamp>,
     flaps: u32,
     round: u32,
     #[serde(default)]
@@ -121,7 +123,17 @@ impl From<Rotation> for Stored {
                     patched_at,
                     sent_old,
                 },
-            readings: Readings { since: verifying_since, trues, false_since, flaps, round, gaps, valid_at },
+            readings:
+                Readings {
+                    since: verifying_since,
+                    trues,
+                    false_since,
+                    alerts_unanswered_since,
+                    flaps,
+                    round,
+                    gaps,
+                    valid_at,
+                },
             rollout: RollOut { since: deploying_since, clusters, deployed, deployed_at },
             rollback:
                 Rollback {
@@ -166,6 +178,7 @@ impl From<Rotation> for Stored {
             verifying_since,
             trues,
             false_since,
+            alerts_unanswered_since,
             flaps,
             round,
             gaps,
@@ -227,6 +240,7 @@ impl From<Stored> for Rotation {
             verifying_since,
             trues,
             false_since,
+            alerts_unanswered_since,
             flaps,
             round,
             gaps,
@@ -276,7 +290,16 @@ impl From<Stored> for Rotation {
                 patched_at,
                 sent_old,
             },
-            readings: Readings { since: verifying_since, trues, false_since, flaps, round, gaps, valid_at },
+            readings: Readings {
+                since: verifying_since,
+                trues,
+                false_since,
+                alerts_unanswered_since,
+                flaps,
+                round,
+                gaps,
+                valid_at,
+            },
             rollout: RollOut { since: deploying_since, clusters, deployed, deployed_at },
             rollback: Rollback {
                 old_key_was_valid,

@@ -60,6 +60,8 @@ impl Turn {
         match sight {
             Sight::New => {
                 self.r.state = State::Verifying;
+                // The key may have been another one meanwhile: the clusters then take this one up anew.
+                self.r.rollout.clusters.clear();
                 self.rest_for_reading();
             }
             Sight::Old => {

@@ -21,6 +21,7 @@ impl Turn {
     pub(super) fn start_readings(&mut self) {
         let readings = &mut self.r.readings;
         (readings.trues, readings.flaps, readings.round, readings.false_since) = (0, 0, 1, None);
+        readings.alerts_unanswered_since = None;
     }
 
     pub(super) fn renew_deadlines(&mut self) {

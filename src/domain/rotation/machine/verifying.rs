@@ -14,6 +14,9 @@ impl Turn {
         self.r.hold = None;
         self.r.patching.patched_at.get_or_insert(self.now);
         self.r.readings.since = Some(self.now);
+        // Without a PATCH of ours that may have been applied no guard runs yet: somebody else set the approved key.
+        let guard = self.now + self.r.rules.verify.guard.get();
+        self.r.patching.guard_deadline.get_or_insert(guard);
         self.r.patching.unknown_at = None;
         self.r.rollout.clusters.clear();
         self.start_readings();
@@ -56,14 +59,28 @@ impl Turn {
         }
     }
 
-    /// Whether half of the guard is over while the alerts stay unanswered.
+    /// Whether half of the guard is over, and the alerts stay unanswered for as long as a false reading is borne.
+    /// One request without an answer decides nothing.
     ///
     /// The other half is needed to put the old key back and to verify it, even with a crash in between. A
     /// bad key shuts the clusters down soon after the guard; a rollback because of an unreachable key
     /// service ends with a page and with a key that worked before.
     fn alerts_are_late(&self) -> bool {
-        let reserve = self.r.rules.verify.guard.get() / 2;
-        self.r.patching.guard_deadline.is_some_and(|deadline| self.now + reserve >= deadline)
+        let verify = &self.r.rules.verify;
+        let reserve = verify.guard.get() / 2;
+        let half = self.r.patching.guard_deadline.is_some_and(|deadline| self.now + reserve >= deadline);
+        let since = self.r.readings.alerts_unanswered_since;
+        half && since.is_some_and(|since| self.now.since(since) >= verify.false_grace.get())
+    }
+
+    /// Alerts are requested from the second false reading on.
+    fn note_alerts(&mut self, look: &Look) {
+        let readings = &mut self.r.readings;
+        let requested = readings.false_since.is_some_and(|since| since < self.now);
+        readings.alerts_unanswered_since = match look.network_denied {
+            None if requested => readings.alerts_unanswered_since.or(Some(self.now)),
+            _ => None,
+        };
     }
 
     fn read_with_clusters(&mut self, look: &Look) -> Verification {
@@ -73,7 +90,9 @@ impl Turn {
             note_clusters(&mut self.r.rollout.clusters, clusters);
         }
         self.note_late_report(&look.seen);
-        self.read(&look.seen)
+        let verification = self.read(&look.seen);
+        self.note_alerts(look);
+        verification
     }
 
     /// With private networking Atlas reports `valid` at once, and the nodes report minutes later. The

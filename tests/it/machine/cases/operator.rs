@@ -2,6 +2,7 @@
 
 use super::*;
 use keywheel::domain::rotation::machine::Announcement;
+use keywheel::domain::rotation::state::ClusterProgress;
 
 #[test]
 fn pages_are_repeated_after_a_quarter_of_an_hour_an_hour_and_each_four_hours() {
@@ -79,6 +80,15 @@ fn readings_of_another_key_do_not_count_for_this_one() {
     }
 }
 
+fn note_update_of(name: &str, rotation: &mut Rotation) {
+    rotation.rollout.clusters.push(ClusterProgress {
+        name: name.to_owned(),
+        seen_updating: true,
+        idle: 2,
+        exception: None,
+    });
+}
+
 #[test]
 fn resume_goes_on_from_what_atlas_holds() {
     let it = stuck(Cause::Unproven);
@@ -87,12 +97,15 @@ fn resume_goes_on_from_what_atlas_holds() {
     assert_eq!((ends(&resumed), rests(&resumed)), ((State::NeedsOperator, it.cause), Some(t(50))));
     let mut resuming = resumed.rotation;
     (resuming.patching.tries, resuming.patching.retry_at) = (7, Some(t(9999)));
+    note_update_of("a", &mut resuming);
     let forward = sees(&resuming, NEW, Some(true), t(60));
     assert_eq!((ends(&forward), rests(&forward)), ((State::Verifying, None), Some(t(75))));
     let after = &forward.rotation;
     assert_eq!((after.operator.resuming, after.operator.paged_at), (false, None));
     assert_eq!((after.readings.since, after.patching.guard_deadline), (Some(t(60)), Some(t(840))));
     assert_eq!((after.readings.trues, after.readings.round), (0, 1));
+    // An update from before says nothing of the key that Atlas shows now.
+    assert!(after.rollout.clusters.is_empty());
     let back = sees(&resuming, OLD, Some(true), t(60));
     assert_eq!((ends(&back), rests(&back)), ((State::Approved, None), Some(t(60))));
     let week = Duration::from_secs(7 * 86_400);

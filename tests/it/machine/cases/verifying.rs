@@ -95,7 +95,15 @@ fn a_bad_key_waits_for_the_alerts_that_tell_it_from_a_network() {
     // They were asked for and not answered.
     let waits = looks(&it, bad(t(100), None));
     assert_eq!((ends(&waits), rests(&waits)), ((State::Verifying, None), Some(t(115))));
+    assert_eq!(waits.rotation.readings.alerts_unanswered_since, Some(t(100)));
+    // One request without an answer is not enough, however late it is.
+    assert_eq!(ends(&looks(&it, bad(t(500), None))), (State::Verifying, None));
+    it.readings.alerts_unanswered_since = Some(t(440) + TICK);
+    assert_eq!(ends(&looks(&it, bad(t(500), None))), (State::Verifying, None));
+    it.readings.alerts_unanswered_since = Some(t(440));
+    assert_eq!(ends(&looks(&it, bad(t(500), None))), (State::RollingBack, None));
     // The second half of the guard is kept for the way back.
+    it.readings.alerts_unanswered_since = Some(t(15));
     assert_eq!(ends(&looks(&it, bad(t(390) - TICK, None))), (State::Verifying, None));
     assert_eq!(ends(&looks(&it, bad(t(390), None))), (State::RollingBack, None));
     assert_eq!(ends(&looks(&it, bad(t(780) - TICK, None))), (State::RollingBack, None));
@@ -105,6 +113,19 @@ fn a_bad_key_waits_for_the_alerts_that_tell_it_from_a_network() {
     let asks = looks(&it, bad(t(780), None));
     assert_eq!(ends(&asks), (State::Verifying, None));
     assert!(matches!(asks.effect, Effect::Look(extras) if extras.alerts));
+}
+
+#[test]
+fn a_key_that_somebody_else_set_has_a_guard_too() {
+    let mut it = applying(Some(PatchReply::NotTaken(failure(Class::Transient, Some(429)))));
+    (it.patching.first_at, it.patching.guard_deadline) = (None, None);
+    let step = sees(&it, NEW, Some(true), t(100));
+    assert_eq!(step.rotation.state, State::Verifying);
+    assert_eq!(step.rotation.patching.guard_deadline, Some(t(100 + 780)));
+    // A guard that runs already does not begin anew.
+    it.patching.guard_deadline = Some(t(300));
+    let step = sees(&it, NEW, Some(true), t(100));
+    assert_eq!(step.rotation.patching.guard_deadline, Some(t(300)));
 }
 
 #[test]
