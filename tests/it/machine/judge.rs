@@ -35,10 +35,12 @@ enum Shown {
 
 struct Seen {
     at: Timestamp,
+    recorded_at: Timestamp,
     shown: Shown,
     valid: Option<bool>,
     skewed: bool,
     clusters: Option<Vec<Cluster>>,
+    network_denied: Option<bool>,
     /// It came later than two cadences after the one before.
     gap: bool,
 }
@@ -74,8 +76,16 @@ pub(super) struct Judge {
 impl Judge {
     pub(super) fn new(it: &Rotation) -> Self {
         let now = it.created_at;
-        let first =
-            Seen { at: now, shown: Shown::Old, valid: Some(true), skewed: false, clusters: None, gap: false };
+        let first = Seen {
+            at: now,
+            recorded_at: now,
+            shown: Shown::Old,
+            valid: Some(true),
+            skewed: false,
+            clusters: None,
+            network_denied: None,
+            gap: false,
+        };
         Self {
             seen: vec![first],
             sent: Vec::new(),
@@ -190,10 +200,12 @@ impl Judge {
         }
         self.seen.push(Seen {
             at: look.seen.at,
+            recorded_at: now,
             shown,
             valid: look.seen.valid,
             skewed: look.seen.skew_ms.is_some_and(|it| it.abs() > limit),
             clusters: look.clusters.clone(),
+            network_denied: look.network_denied,
             gap,
         });
     }
@@ -256,6 +268,25 @@ impl Judge {
             }
             if seen.gap {
                 break;
+            }
+        }
+        since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// For how long the alerts have been requested without an answer: from the second of the false readings on.
+    fn alerts_unanswered_for(&self, now: Timestamp) -> Duration {
+        let tail = &self.seen[self.from.min(self.seen.len())..];
+        let fresh = tail.iter().rposition(|it| it.gap).unwrap_or(0);
+        let tail = tail[fresh..].iter().filter(|it| it.shown == Shown::New);
+        let (mut requested, mut since) = (false, None);
+        for seen in tail {
+            if seen.valid == Some(true) {
+                (requested, since) = (false, None);
+            } else if requested && seen.network_denied.is_none() {
+                since = since.or(Some(seen.recorded_at));
+            } else {
+                since = None;
+                requested |= seen.valid == Some(false);
             }
         }
         since.map_or(Duration::ZERO, |since| now.since(since))
@@ -335,9 +366,13 @@ impl Judge {
             return;
         }
         let verify = &after.rules.verify;
+        let entry = matches!(from, S::Approved | S::Applying);
+        if entry && matches!(after.state, S::Verifying | S::Deploying) {
+            // No PATCH of ours began a guard: somebody else set the approved key.
+            self.guard.get_or_insert(now + verify.guard.get());
+        }
         match after.state {
             S::Verifying => {
-                let entry = matches!(from, S::Approved | S::Applying);
                 self.from = self.seen.len() - usize::from(entry);
                 self.verifying_since = now;
                 if from == S::NeedsOperator {

@@ -55,10 +55,10 @@ impl Judge {
                 (true, None) => {
                     let half = verify.guard.get() / 2;
                     let late = self.guard.is_some_and(|guard| now + half >= guard && now < guard);
-                    let first = self.false_for(now).is_zero();
-                    rule!(late || to != S::RollingBack, "a rollback without the alerts");
+                    let long = self.alerts_unanswered_for(now) >= verify.false_grace.get();
+                    rule!((late && long) || to != S::RollingBack, "a rollback without the alerts");
                     rule!(
-                        !late || first || to == S::RollingBack,
+                        !(late && long) || to == S::RollingBack,
                         "A38: {to}, and the alerts stay unanswered"
                     );
                 }
