@@ -41,7 +41,7 @@ impl Turn {
         }
         let retry_at = self.r.patching.retry_at.unwrap_or(self.now);
         if self.now < retry_at {
-            return self.rest(retry_at);
+            return self.rest(self.before_guard(retry_at));
         }
         // Votes, permission, window and clocks may have changed since the first attempt. They are checked
         // in the step that records this attempt. Otherwise a PATCH could leave after an approval was

@@ -21,7 +21,7 @@ impl Turn {
         match sight(&self.r, &look.seen) {
             Sight::Other => return self.finish(State::Superseded, Some(Cause::KeyChanged)),
             Sight::Elsewhere => return self.need_operator(Cause::ConfigChanged),
-            Sight::Old if self.may_be_stale() => return self.rest_for_reading(),
+            Sight::Old if self.may_be_stale() => return self.pass_over_stale_reading(),
             Sight::Old => return self.reverted(),
             Sight::New => {}
         }

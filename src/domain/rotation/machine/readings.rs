@@ -24,6 +24,13 @@ impl Turn {
         readings.alerts_unanswered_since = None;
     }
 
+    /// Atlas showed the configuration of before the latest PATCH. The readings that verify the new key follow
+    /// each other, so their count begins again.
+    pub(super) fn pass_over_stale_reading(&mut self) {
+        self.r.readings.trues = 0;
+        self.rest_for_reading();
+    }
+
     pub(super) fn renew_deadlines(&mut self) {
         self.r.readings.since = Some(self.now);
         self.r.patching.guard_deadline = Some(self.now + self.r.rules.verify.guard.get());

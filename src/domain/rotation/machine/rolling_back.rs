@@ -27,7 +27,7 @@ impl Turn {
             }
             // We never sent the old key. Soon after PATCH(new) this is a stale read; later it is another
             // actor's change.
-            Sight::Old if self.may_be_stale() => self.rest_for_reading(),
+            Sight::Old if self.may_be_stale() => self.pass_over_stale_reading(),
             Sight::Old => self.finish(State::Superseded, Some(Cause::Reverted)),
             Sight::New if sent => self.still_new(),
             Sight::New => self.before_rollback(seen),
@@ -97,7 +97,7 @@ impl Turn {
         } else if accepted {
             self.observe_again_soon();
         } else {
-            self.rest(retry_at);
+            self.rest(self.before_guard(retry_at));
         }
     }
 

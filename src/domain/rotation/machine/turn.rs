@@ -101,7 +101,12 @@ impl Turn {
         });
         if patching.first_at.is_none() {
             patching.first_at = Some(self.now);
-            patching.guard_deadline = Some(self.now + self.r.rules.verify.guard.get());
+            let guard = self.now + self.r.rules.verify.guard.get();
+            patching.guard_deadline = match target {
+                Target::New => Some(guard),
+                // Somebody else set the new key: its danger began before this PATCH.
+                Target::Old => patching.guard_deadline.or(Some(guard)),
+            };
         }
         // If the sender dies now, the worker that takes over observes without a wait.
         self.rest(self.now);

@@ -28,7 +28,7 @@ impl Turn {
         match sight(&self.r, seen) {
             Sight::Other => self.finish(State::Superseded, Some(Cause::KeyChanged)),
             Sight::Elsewhere => self.need_operator(Cause::ConfigChanged),
-            Sight::Old if self.may_be_stale() => self.rest_for_reading(),
+            Sight::Old if self.may_be_stale() => self.pass_over_stale_reading(),
             Sight::Old => self.reverted(),
             Sight::New => match self.read_with_clusters(look) {
                 Verification::Verified => self.begin_deploying(look),

@@ -55,6 +55,9 @@ fn no_wait_sleeps_through_the_guard_and_an_old_key_after_it_is_not_applied() {
     assert_eq!(rests(&sees(&late(t(20)), OLD, Some(true), t(10))), Some(t(20)));
     assert_eq!(rests(&sees(&late(t(25)), OLD, Some(true), t(10))), Some(t(25)));
     assert_eq!(rests(&sees(&late(t(26)), OLD, Some(true), t(10))), Some(t(25)));
+    let mut unanswered = applying(Some(PatchReply::Unknown(unknown())));
+    (unanswered.patching.retry_at, unanswered.patching.guard_deadline) = (Some(t(60)), Some(t(30)));
+    assert_eq!(rests(&sees(&unanswered, OLD, Some(true), t(10))), Some(t(30)));
     // A guard that is over wakes nothing: the refused attempt waits for an earlier one as it would before.
     let mut refused = applying(Some(refused()));
     (refused.patching.unknown_at, refused.patching.guard_deadline) = (Some(t(0)), Some(t(10)));

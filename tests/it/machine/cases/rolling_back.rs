@@ -168,3 +168,20 @@ fn an_old_key_that_is_not_verified_pages() {
     assert_eq!(private(2, Some(true), t(500)), (State::RollingBack, None));
     assert_eq!(private(1, Some(true), t(501)), (State::RollingBack, None));
 }
+
+#[test]
+fn a_rollback_of_a_key_that_somebody_else_set_keeps_the_guard_that_runs() {
+    let mut it = rolling_back();
+    it.patching.first_at = None;
+    it.patching.guard_deadline = Some(t(300));
+    let sent = sees(&it, NEW, Some(false), t(100));
+    assert_eq!(sent.effect, Effect::Patch(Target::Old));
+    assert_eq!(sent.rotation.patching.guard_deadline, Some(t(300)));
+}
+
+#[test]
+fn a_repeated_rollback_does_not_wait_beyond_the_guard() {
+    let mut it = sent_back(Some(PatchReply::Unknown(unknown())));
+    it.patching.retry_at = Some(t(900));
+    assert_eq!(rests(&sees(&it, NEW, Some(false), t(700))), Some(t(780)));
+}

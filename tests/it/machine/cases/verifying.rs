@@ -228,3 +228,14 @@ fn the_first_sight_of_the_new_key_begins_the_readings() {
     assert_eq!((readings.trues, readings.flaps, readings.round, readings.false_since), (1, 0, 1, None));
     assert!(after.rollout.clusters[0].seen_updating);
 }
+
+#[test]
+fn a_stale_read_between_two_readings_begins_their_count_again() {
+    let mut it = verifying();
+    it.patching.latest.as_mut().unwrap().sent_at = t(0);
+    it.readings.trues = 2;
+    let stale = sees(&it, OLD, Some(true), t(30));
+    assert_eq!((ends(&stale), rests(&stale)), ((State::Verifying, None), Some(t(45))));
+    assert_eq!(ends(&sees(&stale.rotation, NEW, Some(true), t(45))), (State::Verifying, None));
+    assert_eq!(ends(&sees(&it, NEW, Some(true), t(30))), (State::Deploying, None));
+}
