@@ -1,8 +1,10 @@
 //! Atlas as the engine calls it: every call is counted and timed. After Atlas refused an endpoint set, no
-//! request to it leaves until the wait is over (`waits`).
+//! request to it leaves until the wait is over (`waits`). The answer that a login is Project Owner is kept
+//! for an hour: it seldom changes, and a PATCH without that role is refused and changes nothing.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -23,8 +25,12 @@ pub struct Measured {
     inner: RwLock<Arc<dyn AtlasApi>>,
     metrics: Arc<Metrics>,
     waits: Waits,
+    owners: Mutex<BTreeMap<(String, GroupId), Timestamp>>,
     clock: Arc<dyn Clock>,
 }
+
+/// How long the answer that a login is Project Owner is kept.
+const OWNER_FOR: Duration = Duration::from_hours(1);
 
 /// A call: its operation in the metrics, and the rate limit that it counts against.
 struct Asked<'a> {
@@ -38,13 +44,19 @@ impl Measured {
     /// Counts the calls to `inner` in `metrics`. `floor` is the first wait after a refusal without `Retry-After`.
     #[must_use]
     pub fn new(inner: Arc<dyn AtlasApi>, metrics: Arc<Metrics>, clock: Arc<dyn Clock>, floor: Span) -> Self {
-        Self { inner: RwLock::new(inner), metrics, waits: Waits::new(floor), clock }
+        Self { inner: RwLock::new(inner), metrics, waits: Waits::new(floor), owners: Mutex::default(), clock }
     }
 
     /// Directs calls to `client` from now on; calls under way end at the client where they began.
     pub fn replace(&self, client: Arc<dyn AtlasApi>) {
         *self.inner.write().unwrap_or_else(PoisonError::into_inner) = client;
         self.waits.clear();
+        self.owners().clear();
+    }
+
+    /// When each login was last seen to be Project Owner.
+    fn owners(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, GroupId), Timestamp>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The waits of endpoint sets that Atlas refused.
@@ -182,6 +194,13 @@ impl AtlasApi for Measured {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         Box::pin(async move {
+            let now = self.clock.now();
+            let login = (credential.to_owned(), group.clone());
+            // A clock that was set back proves nothing about the age of an answer.
+            let known = self.owners().get(&login).is_some_and(|at| *at <= now && now.since(*at) < OWNER_FOR);
+            if known {
+                return Ok(true);
+            }
             let client = self.client();
             let asked = Asked {
                 operation: "may_change",
@@ -189,7 +208,13 @@ impl AtlasApi for Measured {
                 credential,
                 of: group.as_str(),
             };
-            self.patiently(asked, client.may_change(credential, group, timeout)).await
+            let answer = self.patiently(asked, client.may_change(credential, group, timeout)).await;
+            let mut owners = self.owners();
+            owners.retain(|it, at| *it != login && now.since(*at) < OWNER_FOR);
+            if let Ok(true) = answer {
+                owners.insert(login, now);
+            }
+            answer
         })
     }
 
