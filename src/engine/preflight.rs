@@ -28,10 +28,10 @@ pub(super) struct Subject<'a> {
     pub(super) credential: &'a str,
     pub(super) new_key: &'a KeyRef,
     pub(super) place: &'a Place,
+    pub(super) environment: Option<&'a str>,
+    /// The name of the lookup for its keys.
+    pub(super) kms: Option<&'a str>,
 }
-
-/// A project's environment and the name of its lookup.
-pub(super) type Tags = (Option<String>, Option<String>);
 
 /// The results of calls and queries that the checklist needs.
 #[derive(Debug)]
@@ -57,26 +57,21 @@ enum KeySide {
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub(super) async fn gather(
-    engine: &Engine,
-    project: Subject<'_>,
-    tags: impl Future<Output = Result<Tags, StoreError>>,
-) -> Result<Gathered, StoreError> {
-    let Subject { group_id, credential, new_key, place } = project;
+pub(super) async fn gather(engine: &Engine, project: Subject<'_>) -> Result<Gathered, StoreError> {
+    let Subject { group_id, credential, new_key, place, environment, kms } = project;
     let timeout = engine.settings.request_timeout.get();
-    let ours = async {
-        let (environment, kms) = tags.await?;
-        let (key, elsewhere) = tokio::join!(key_side(engine, kms.as_deref(), new_key, place), async {
-            match environment {
-                Some(own) => engine.store.elsewhere(group_id, &own, new_key).await.map(Some),
-                None => Ok(None),
-            }
-        });
-        Ok::<_, StoreError>((key, elsewhere?))
+    let elsewhere = async {
+        match environment {
+            Some(own) => engine.store.elsewhere(group_id, own, new_key).await.map(Some),
+            None => Ok(None),
+        }
     };
-    let (owner, ours) = tokio::join!(engine.atlas.may_change(credential, group_id, timeout), ours);
-    let (key, elsewhere) = ours?;
-    Ok(Gathered { key, elsewhere, owner })
+    let (owner, key, elsewhere) = tokio::join!(
+        engine.atlas.may_change(credential, group_id, timeout),
+        key_side(engine, kms, new_key, place),
+        elsewhere
+    );
+    Ok(Gathered { key, elsewhere: elsewhere?, owner })
 }
 
 async fn key_side(engine: &Engine, kms: Option<&str>, key: &KeyRef, place: &Place) -> KeySide {

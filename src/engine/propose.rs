@@ -224,6 +224,8 @@ impl Engine {
             version: 1,
             project_name: project.name.clone(),
             credential: project.credential.clone(),
+            environment: project.environment.clone(),
+            kms: project.kms.clone(),
             lease: None,
         };
         let mut detail = json!({
@@ -282,11 +284,11 @@ impl Engine {
         keys: (&KeyRef, &KeyRef),
     ) -> Result<Vec<Check>, CommandError> {
         let Project { group_id, credential, environment, kms, .. } = project;
-        let subject = Subject { group_id, credential, new_key: keys.1, place: &seen.place };
-        let tags = std::future::ready(Ok((environment.clone(), kms.clone())));
+        let (environment, kms) = (environment.as_deref(), kms.as_deref());
+        let subject = Subject { group_id, credential, new_key: keys.1, place: &seen.place, environment, kms };
         let timeout = self.settings.request_timeout.get();
         let (gathered, clusters) = tokio::join!(
-            preflight::gather(self, subject, tags),
+            preflight::gather(self, subject),
             self.atlas.cmk_clusters(credential, group_id, keys.0.provider(), timeout),
         );
         if let Err(failure) = &clusters

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::announce;
-use super::preflight::{self, Gathered, Subject, Tags};
+use super::preflight::{self, Gathered, Subject};
 use super::{ENGINE, Engine};
 use crate::atlas::AtlasApi;
 use crate::domain::preflight::{Check, Verdict};
@@ -73,13 +73,10 @@ async fn observe(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<O
     let (credential, group) = (&row.credential, &row.rotation.group_id);
     let timeout = engine.settings.request_timeout.get();
     let provider = row.rotation.provider;
-    // Read before the calls to Atlas, not beside them: the database has few connections for steps, and a
-    // slow call must not hold one.
-    let tags = if extras.preflight { engine.store.environment_and_kms(group).await? } else { None };
     // A rate limit or another failure of these endpoints proves nothing about the key: only that part is
     // recorded as unanswered.
     let (gathered, denied, clusters) = tokio::join!(
-        gather(engine, row, extras, tags.unwrap_or_default()),
+        gather(engine, row, extras),
         asked(extras.alerts, engine.atlas.network_denied(credential, group, timeout)),
         asked(extras.clusters, engine.atlas.cmk_clusters(credential, group, provider, timeout)),
     );
@@ -109,21 +106,20 @@ async fn asked<T>(
 }
 
 /// The results that the pre-flight checklist needs beside the observation, when `extras` include it.
-async fn gather(
-    engine: &Engine,
-    row: &RotationRow,
-    extras: Extras,
-    tags: Tags,
-) -> Result<Option<Gathered>, StoreError> {
+async fn gather(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Option<Gathered>, StoreError> {
     if !extras.preflight {
         return Ok(None);
     }
     let Rotation { group_id, new_key, block, .. } = &row.rotation;
-    let place = &block.place;
-    let subject = Subject { group_id, credential: &row.credential, new_key, place };
-    // A project with an open rotation cannot be removed. Without its row the tags are empty, and the rest
-    // is still checked.
-    preflight::gather(engine, subject, std::future::ready(Ok(tags))).await.map(Some)
+    let subject = Subject {
+        group_id,
+        credential: &row.credential,
+        new_key,
+        place: &block.place,
+        environment: row.environment.as_deref(),
+        kms: row.kms.as_deref(),
+    };
+    preflight::gather(engine, subject).await.map(Some)
 }
 
 async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> PatchReply {

@@ -45,7 +45,6 @@ const OWNERS_BETWEEN: Sql = Sql::same(
     "SELECT group_id, mail FROM owners WHERE group_id >= $1 AND group_id <= $2 ORDER BY group_id, position",
 );
 const WATCHES: Sql = Sql::same("SELECT group_id, current_key, place, alias FROM projects ORDER BY group_id");
-const LOOKED_UP: Sql = Sql::same("SELECT environment, kms FROM projects WHERE group_id = $1");
 const ELSEWHERE: Sql = Sql {
     sqlite: "SELECT group_id, name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
              AND instr(lower(current_key), $3) > 0 ORDER BY group_id",
@@ -92,7 +91,6 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &OWNERS,
     &OWNERS_BETWEEN,
     &WATCHES,
-    &LOOKED_UP,
     &ELSEWHERE,
     &NEXT_CHECK,
     &INSERT,
@@ -298,23 +296,6 @@ impl Store {
             projects.push(row.project(own));
         }
         Ok((projects, last))
-    }
-
-    /// A project's environment and lookup, for a step that is about to change its key.
-    ///
-    /// # Errors
-    /// Fails when the database cannot be read.
-    pub async fn environment_and_kms(
-        &self,
-        group: &GroupId,
-    ) -> Result<Option<(Option<String>, Option<String>)>, StoreError> {
-        persist("project.lookup", |_| async move {
-            Ok(urgent!(self, LOOKED_UP, |pool, text| sqlx::query_as(text)
-                .bind(group.as_str())
-                .fetch_optional(pool)
-                .await)?)
-        })
-        .await
     }
 
     /// Name and environment of the projects of another environment than `environment` that hold `key`, in

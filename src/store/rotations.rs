@@ -22,7 +22,8 @@ use crate::domain::time::Timestamp;
 macro_rules! columns {
     () => {
         "id, project_name, credential, trigger_name, reason, requested_by, proposal_hash, policy_version, machine, \
-         version, lease_token"
+         version, lease_token, (SELECT environment FROM projects p WHERE p.group_id = rotations.group_id) AS environment, \
+         (SELECT kms FROM projects p WHERE p.group_id = rotations.group_id) AS kms"
     };
 }
 
@@ -152,6 +153,10 @@ pub struct RotationRow {
     pub project_name: String,
     /// The Atlas credential.
     pub credential: String,
+    /// The project's environment, when the row was read.
+    pub environment: Option<String>,
+    /// The name of the project's lookup, when the row was read.
+    pub kms: Option<String>,
     /// The claim under which it was read, when it was claimed.
     pub lease: Option<LeaseToken>,
 }
@@ -169,6 +174,8 @@ struct StoredRow {
     machine: String,
     version: i64,
     lease_token: Option<Uuid>,
+    environment: Option<String>,
+    kms: Option<String>,
 }
 
 impl TryFrom<StoredRow> for RotationRow {
@@ -185,6 +192,8 @@ impl TryFrom<StoredRow> for RotationRow {
             version: row.version,
             project_name: row.project_name,
             credential: row.credential,
+            environment: row.environment,
+            kms: row.kms,
             lease: row.lease_token.map(LeaseToken),
         })
     }

@@ -244,6 +244,8 @@ fn proposal(dice: &mut Dice, seed: u64, now: Timestamp) -> RotationRow {
         version: 1,
         project_name: dice.one(&TEXTS).to_owned(),
         credential: "default".to_owned(),
+        environment: None,
+        kms: None,
         lease: None,
     }
 }

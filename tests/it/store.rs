@@ -101,6 +101,8 @@ fn row() -> RotationRow {
         version: 1,
         project_name: "p".to_owned(),
         credential: "default".to_owned(),
+        environment: None,
+        kms: None,
         lease: None,
     }
 }
