@@ -1,6 +1,5 @@
 //! Atlas as the engine calls it: every call is counted and timed. After Atlas refused an endpoint set, no
-//! request to it leaves until the wait is over (`waits`). The answer that a login is Project Owner is kept
-//! for an hour: it seldom changes, and a PATCH without that role is refused and changes nothing.
+//! request to it leaves until the wait is over (`waits`).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -29,7 +28,8 @@ pub struct Measured {
     clock: Arc<dyn Clock>,
 }
 
-/// How long the answer that a login is Project Owner is kept.
+/// How long the answer that a login is Project Owner is kept: the role seldom changes, and Atlas refuses a PATCH
+/// without it, which changes nothing.
 const OWNER_FOR: Duration = Duration::from_hours(1);
 
 /// A call: its operation in the metrics, and the rate limit that it counts against.
@@ -52,6 +52,13 @@ impl Measured {
         *self.inner.write().unwrap_or_else(PoisonError::into_inner) = client;
         self.waits.clear();
         self.owners().clear();
+    }
+
+    /// Whether Atlas answered within the last hour that this login is Project Owner.
+    pub(super) fn was_owner(&self, credential: &str, group: &GroupId) -> bool {
+        let (login, now) = ((credential.to_owned(), group.clone()), self.clock.now());
+        // A clock that was set back proves nothing about the age of an answer.
+        self.owners().get(&login).is_some_and(|at| *at <= now && now.since(*at) < OWNER_FOR)
     }
 
     /// When each login was last seen to be Project Owner.
@@ -194,13 +201,6 @@ impl AtlasApi for Measured {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         Box::pin(async move {
-            let now = self.clock.now();
-            let login = (credential.to_owned(), group.clone());
-            // A clock that was set back proves nothing about the age of an answer.
-            let known = self.owners().get(&login).is_some_and(|at| *at <= now && now.since(*at) < OWNER_FOR);
-            if known {
-                return Ok(true);
-            }
             let client = self.client();
             let asked = Asked {
                 operation: "may_change",
@@ -209,6 +209,7 @@ impl AtlasApi for Measured {
                 of: group.as_str(),
             };
             let answer = self.patiently(asked, client.may_change(credential, group, timeout)).await;
+            let (login, now) = ((credential.to_owned(), group.clone()), self.clock.now());
             let mut owners = self.owners();
             owners.retain(|it, at| *it != login && now.since(*at) < OWNER_FOR);
             if let Ok(true) = answer {

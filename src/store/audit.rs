@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 
 use super::lanes::Lane;
-use super::{Sql, Store, StoreError, Tx, each, read, urgent};
+use super::{Sql, Store, StoreError, Tx, built, each, read, urgent};
 use crate::domain::time::Timestamp;
 
 const HEAD_LOCK: Sql = Sql {
@@ -18,9 +18,6 @@ const HEAD_LOCK: Sql = Sql {
 };
 const HEAD: Sql = Sql::same("SELECT seq, hash FROM audit_head WHERE id = 1");
 const MOVE_HEAD: Sql = Sql::same("UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1");
-const APPEND: Sql = Sql::same(
-    "INSERT INTO audit (seq, at, actor, action, subject, detail, prev_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-);
 const LIST: Sql = Sql::same(
     "SELECT seq, at, actor, action, subject, detail, prev_hash, hash FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
 );
@@ -35,8 +32,10 @@ const APPENDED: Sql = Sql::same(
     "SELECT COUNT(*) FROM audit WHERE seq > $1 AND at = $2 AND actor = $3 AND action = $4 AND subject = $5 AND detail = $6",
 );
 
-pub(super) const STATEMENTS: &[&Sql] =
-    &[&HEAD_LOCK, &HEAD, &MOVE_HEAD, &APPEND, &LIST, &ALL, &MARKS, &APPENDED];
+pub(super) const STATEMENTS: &[&Sql] = &[&HEAD_LOCK, &HEAD, &MOVE_HEAD, &LIST, &ALL, &MARKS, &APPENDED];
+
+/// Rows in one statement.
+const AT_ONCE: usize = 16;
 
 /// The rows at the end of the chain in which an own row is searched: more than all daemons append while
 /// one transaction is repeated.
@@ -111,24 +110,71 @@ fn hash(seq: i64, at: Timestamp, row: &NewAudit, prev_hash: &str) -> String {
 
 /// The end of the chain.
 #[derive(Clone, Debug, sqlx::FromRow)]
-pub(super) struct Head {
+struct Head {
     seq: i64,
     hash: String,
+}
+
+/// A row with its place in the chain.
+#[derive(Debug)]
+struct Link {
+    row: NewAudit,
+    at: Timestamp,
+    seq: i64,
+    prev: String,
+    hash: String,
+}
+
+/// The rows that a transaction appends to the audit log. Its commit writes them.
+#[derive(Debug, Default)]
+pub(super) struct Appended {
+    /// The end of the chain with these rows; `None` without a row.
+    head: Option<Head>,
+    links: Vec<Link>,
+}
+
+/// A point to which appended rows can be undone.
+pub(super) struct Mark {
+    head: Option<Head>,
+    links: usize,
+}
+
+impl Appended {
+    pub(super) fn mark(&self) -> Mark {
+        Mark { head: self.head.clone(), links: self.links.len() }
+    }
+
+    /// Drops the rows that were appended since `mark`.
+    pub(super) fn undo_to(&mut self, mark: Mark) {
+        self.head = mark.head;
+        self.links.truncate(mark.links);
+    }
 }
 
 impl Tx {
     /// The end of the chain with the rows of this transaction, and a lock on it where others write too: the
     /// lock also waits for a commit that is still under way elsewhere.
     async fn audit_head(&mut self) -> Result<Head, StoreError> {
-        if let Some(head) = &self.head {
+        if let Some(head) = &self.appended.head {
             return Ok(head.clone());
         }
         Ok(each!(self, HEAD_LOCK, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?)
     }
 
-    /// Writes the end of the chain, once for all rows that this transaction has appended.
-    pub(super) async fn write_audit_head(&mut self) -> Result<(), StoreError> {
-        let Some(Head { seq, hash }) = self.head.take() else { return Ok(()) };
+    /// Writes the appended rows and the end of the chain.
+    pub(super) async fn write_audit(&mut self) -> Result<(), StoreError> {
+        let Appended { head, links } = std::mem::take(&mut self.appended);
+        let Some(Head { seq, hash }) = head else { return Ok(()) };
+        for links in links.chunks(AT_ONCE) {
+            built!(self, |conn, query| {
+                query.push("INSERT INTO audit (seq, at, actor, action, subject, detail, prev_hash, hash) ");
+                query.push_values(links, |mut values, Link { row, at, seq, prev, hash }| {
+                    values.push_bind(seq).push_bind(at).push_bind(&row.actor).push_bind(&row.action);
+                    values.push_bind(&row.subject).push_bind(&row.detail).push_bind(prev).push_bind(hash);
+                });
+                query.build().execute(conn).await.map(drop)
+            })?;
+        }
         each!(self, MOVE_HEAD, |conn, text| sqlx::query(text)
             .bind(seq)
             .bind(hash)
@@ -138,7 +184,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Appends rows to the chain.
+    /// Appends rows to the chain. They are written by the commit.
     pub(super) async fn append_audit(&mut self, rows: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
@@ -147,21 +193,11 @@ impl Tx {
         for row in rows {
             seq += 1;
             let hash = hash(seq, now, row, &prev);
-            each!(self, APPEND, |conn, text| sqlx::query(text)
-                .bind(seq)
-                .bind(now)
-                .bind(row.actor.as_str())
-                .bind(row.action.as_str())
-                .bind(row.subject.as_str())
-                .bind(row.detail.as_str())
-                .bind(prev)
-                .bind(hash.as_str())
-                .execute(conn)
-                .await
-                .map(|_| ()))?;
+            let link = Link { row: row.clone(), at: now, seq, prev, hash: hash.clone() };
+            self.appended.links.push(link);
             prev = hash;
         }
-        self.head = Some(Head { seq, hash: prev });
+        self.appended.head = Some(Head { seq, hash: prev });
         Ok(())
     }
 

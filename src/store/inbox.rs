@@ -3,21 +3,19 @@
 //! An event waits (`next_try_at`) until it is handled. A claim is a postponement, so that the events of a
 //! daemon that died become due again. Nothing here interprets an event.
 
+use std::collections::HashSet;
+
 use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::lanes::Lane;
 use super::types::{json, storable};
-use super::{Sql, Store, StoreError, Tx, each, read};
+use super::{Sql, Store, StoreError, Tx, built, each, read};
 use crate::domain::hint::Hint;
 use crate::domain::ids::EventId;
 use crate::domain::time::Timestamp;
 
-const INSERT: Sql = Sql::same(
-    "INSERT INTO inbox (id, source, event_id, kind, body, received_at, next_try_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (source, event_id) DO NOTHING",
-);
 macro_rules! claim {
     ($lock:literal) => {
         concat!(
@@ -29,16 +27,16 @@ macro_rules! claim {
     };
 }
 const CLAIM: Sql = Sql { sqlite: claim!(""), postgres: claim!(" FOR UPDATE SKIP LOCKED") };
-const HANDLED: Sql = Sql::same(
-    "UPDATE inbox SET handled_at = $2, outcome = $3, next_try_at = NULL WHERE id = $1 AND handled_at IS NULL",
-);
-const PUT_OFF: Sql =
-    Sql::same("UPDATE inbox SET next_try_at = $2, outcome = $3 WHERE id = $1 AND handled_at IS NULL");
+const HANDLED: &str = "UPDATE inbox SET next_try_at = NULL, handled_at = ";
+const PUT_OFF: &str = "UPDATE inbox SET next_try_at = ";
 const NEXT: Sql = Sql::same("SELECT MIN(next_try_at) FROM inbox WHERE next_try_at IS NOT NULL");
 const OUTCOME: Sql =
     Sql::same("SELECT kind, received_at, handled_at, outcome FROM inbox WHERE source = $1 AND event_id = $2");
 
-pub(super) const STATEMENTS: &[&Sql] = &[&INSERT, &CLAIM, &HANDLED, &PUT_OFF, &NEXT, &OUTCOME];
+pub(super) const STATEMENTS: &[&Sql] = &[&CLAIM, &NEXT, &OUTCOME];
+
+/// Events written by one statement.
+const AT_ONCE: usize = 64;
 
 /// Events settled in one transaction: an event that arrives waits for its end.
 const SHARE: usize = 128;
@@ -211,21 +209,28 @@ impl Store {
         self.settle(PUT_OFF, ids, until, why).await
     }
 
-    async fn settle(&self, sql: Sql, ids: &[EventId], at: Timestamp, words: &str) -> Result<(), StoreError> {
+    async fn settle(
+        &self,
+        sql: &'static str,
+        ids: &[EventId],
+        at: Timestamp,
+        words: &str,
+    ) -> Result<(), StoreError> {
         let words = storable(words);
         for share in ids.chunks(SHARE) {
             let args = (share.to_vec(), words.clone().into_owned());
             self.transact("inbox.settle", Lane::Rest, args, move |tx, (ids, words), _| {
                 Box::pin(async move {
-                    for id in ids {
-                        each!(tx, sql, |conn, text| sqlx::query(text)
-                            .bind(id.0)
-                            .bind(at)
-                            .bind(words.as_str())
-                            .execute(conn)
-                            .await
-                            .map(drop))?;
-                    }
+                    built!(tx, |conn, query| {
+                        query.push(sql).push_bind(at).push(", outcome = ").push_bind(words);
+                        query.push(" WHERE handled_at IS NULL AND id IN (");
+                        let mut list = query.separated(", ");
+                        for id in ids {
+                            list.push_bind(id.0);
+                        }
+                        query.push(")");
+                        query.build().persistent(ids.len() == SHARE).execute(conn).await.map(drop)
+                    })?;
                     Ok(())
                 })
             })
@@ -269,20 +274,23 @@ impl Tx {
         unsure: bool,
     ) -> Result<Vec<bool>, StoreError> {
         let mut new = Vec::with_capacity(events.len());
-        for event in events {
-            let rows = each!(self, INSERT, |conn, text| sqlx::query(text)
-                .bind(EventId::new().0)
-                .bind(&event.source)
-                .bind(storable(&event.event_id))
-                .bind(storable(&event.kind))
-                .bind(storable(&event.body))
-                .bind(now)
-                .execute(conn)
-                .await
-                .map(|done| done.rows_affected()))?;
+        for events in events.chunks(AT_ONCE) {
+            let ids: Vec<_> = events.iter().map(|_| EventId::new().0).collect();
+            let written: Vec<(Uuid,)> = built!(self, |conn, query| {
+                query.push("INSERT INTO inbox (id, source, event_id, kind, body, received_at, next_try_at) ");
+                query.push_values(ids.iter().zip(events), |mut values, (id, event)| {
+                    values.push_bind(id).push_bind(&event.source).push_bind(storable(&event.event_id));
+                    values.push_bind(storable(&event.kind)).push_bind(storable(&event.body));
+                    values.push_bind(now).push_bind(now);
+                });
+                query.push(" ON CONFLICT (source, event_id) DO NOTHING RETURNING id");
+                // Other numbers of rows would crowd the cache of statements.
+                query.build_query_as().persistent(ids.len() == AT_ONCE).fetch_all(conn).await
+            })?;
+            let written: HashSet<_> = written.into_iter().map(|(id,)| id).collect();
             // After a commit whose answer was lost, an existing row may be this call's own, so it counts
             // as new.
-            new.push(rows == 1 || unsure);
+            new.extend(ids.iter().map(|id| unsure || written.contains(id)));
         }
         Ok(new)
     }

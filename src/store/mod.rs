@@ -134,8 +134,8 @@ pub enum Store {
 #[derive(Debug)]
 struct Tx {
     conn: TxConn,
-    /// The end of the audit chain as this transaction has moved it; its commit writes it.
-    head: Option<audit::Head>,
+    /// The rows that its commit appends to the audit log.
+    appended: audit::Appended,
 }
 
 #[derive(Debug)]
@@ -156,6 +156,22 @@ macro_rules! each {
             }
             $crate::store::TxConn::Postgres(tx) => {
                 let ($conn, $text) = (&mut **tx, $sql.postgres);
+                $body
+            }
+        }
+    };
+}
+
+/// The same for a statement whose number of rows or values is only known here.
+macro_rules! built {
+    ($tx:expr, |$conn:ident, $query:ident| $body:expr) => {
+        match &mut $tx.conn {
+            $crate::store::TxConn::Sqlite(tx) => {
+                let ($conn, mut $query) = (&mut **tx, sqlx::QueryBuilder::<sqlx::Sqlite>::default());
+                $body
+            }
+            $crate::store::TxConn::Postgres(tx) => {
+                let ($conn, mut $query) = (&mut **tx, sqlx::QueryBuilder::<sqlx::Postgres>::default());
                 $body
             }
         }
@@ -193,7 +209,7 @@ macro_rules! urgent {
         }
     };
 }
-use {each, read, urgent};
+use {built, each, read, urgent};
 
 impl Store {
     /// Whether other daemons may use this database at the same time.
