@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
-use axum::extract::Extension;
+use axum::extract::{Extension, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::ToSchema;
@@ -12,9 +12,11 @@ use utoipa::openapi::schema::{AdditionalProperties, Schema};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::Tag;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, SecurityRequirement};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::operation::TOKEN;
 use super::problem::Problem;
+use super::{API, Web, api, hooks, probes};
 use crate::api::problem::{self, Code};
 use crate::api::rotation::JournalEntry;
 use crate::domain::role::Role;
@@ -25,7 +27,7 @@ Answers may get further members. Bearer tokens come from `keywheel token create`
 in the audit log is the token's name. Each operation names the role that it needs.";
 
 /// The document without its routes.
-pub(super) fn frame() -> OpenApi {
+fn frame() -> OpenApi {
     let roles: Vec<_> = Role::ALL.iter().map(|role| format!("`{role}`: {}", role.meaning())).collect();
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -48,21 +50,16 @@ pub(super) fn frame() -> OpenApi {
         .build()
 }
 
-/// The document as it is served. It describes its own route too, so it is filled after all routes exist.
+/// The document as it is served, made at the first request: few daemons are ever asked for it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Served(Arc<OnceLock<Bytes>>);
 
-impl Served {
-    /// Takes the document of all routes.
-    pub(super) fn fill(&self, mut document: OpenApi) {
-        document.components.get_or_insert_default().schemas.values_mut().for_each(complete);
-        match serde_json::to_vec(&document) {
-            Ok(text) => drop(self.0.set(text.into())),
-            Err(error) => {
-                tracing::error!(error = %error, "the document of the API cannot be written as JSON");
-            }
-        }
-    }
+/// The document of all routes, this one included.
+fn document(web: &Web) -> OpenApi {
+    let routes = OpenApiRouter::with_openapi(frame()).nest(API, api::described(web));
+    let mut document = routes.merge(hooks::routes()).merge(probes()).into_openapi();
+    document.components.get_or_insert_default().schemas.values_mut().for_each(complete);
+    document
 }
 
 /// Marks the members of answers as required. An answer carries all of its members, null where there is no
@@ -85,12 +82,22 @@ fn complete(schema: &mut RefOr<Schema>) {
     summary = "This document",
     responses((status = 200, description = "The document.", body = Object)),
 )]
-pub(super) async fn show(Extension(served): Extension<Served>) -> Result<Response, Problem> {
-    let document = served.0.get().ok_or_else(|| {
-        Problem::new(
-            Code::Internal,
-            "the document of the API could not be written; the server's log has the reason",
-        )
-    })?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], document.clone()).into_response())
+pub(super) async fn show(
+    State(web): State<Web>,
+    Extension(Served(served)): Extension<Served>,
+) -> Result<Response, Problem> {
+    let text = match served.get() {
+        Some(text) => text.clone(),
+        None => {
+            let text = serde_json::to_vec(&document(&web)).map_err(|error| {
+                tracing::error!(error = %error, "the document of the API cannot be written as JSON");
+                Problem::new(
+                    Code::Internal,
+                    "the document of the API could not be written; the server's log has the reason",
+                )
+            })?;
+            served.get_or_init(|| text.into()).clone()
+        }
+    };
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }

@@ -54,20 +54,25 @@ pub struct Web {
     pub sweep_patience: Duration,
 }
 
-/// All routes.
-pub fn router(web: Web) -> Router {
-    let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_LIMIT);
-    let served = document::Served::default();
-    let (router, document) = OpenApiRouter::with_openapi(document::frame())
-        .nest("/api/v1", api::routes(&web).layer(timeout).merge(api::streams(&web)))
-        .merge(hooks::routes())
+/// The API's part of each URL.
+const API: &str = "/api/v1";
+
+/// The probes, and the document of all routes.
+fn probes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new()
         .routes(open(&[], routes!(alive)))
         .routes(open(&[Code::Database, Code::Sweep], routes!(ready)))
         .routes(open(&[Code::Database], routes!(metrics)))
-        .routes(open(&[], routes!(document::show)).layer(Extension(served.clone())))
-        .split_for_parts();
-    served.fill(document);
-    router
+        .routes(open(&[], routes!(document::show)).layer(Extension(document::Served::default())))
+}
+
+/// All routes.
+pub fn router(web: Web) -> Router {
+    let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_LIMIT);
+    Router::new()
+        .nest(API, api::router(&web, timeout))
+        .merge(hooks::routes())
+        .merge(probes())
         .merge(signpost::routes())
         .route("/", get(front))
         .fallback(|| async { no_such_page() })

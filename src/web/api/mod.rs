@@ -13,10 +13,12 @@ mod status;
 mod stream;
 mod views;
 
+use axum::Router;
 use axum::extract::rejection::{BytesRejection, JsonDataError, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
+use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::Web;
@@ -26,19 +28,26 @@ use crate::api::problem::Code;
 use crate::net::cause::causes;
 
 /// Everything but the streams, which outlive any time limit.
-pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
-    projects::routes(web)
-        .merge(discover::routes(web))
-        .merge(rotations::routes(web))
-        .merge(audit::routes(web))
-        .merge(status::routes(web))
-        .merge(hooks::routes(web))
-        .merge(outbox::routes(web))
+const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 7] = [
+    projects::routes,
+    discover::routes,
+    rotations::routes,
+    audit::routes,
+    status::routes,
+    hooks::routes,
+    outbox::routes,
+];
+
+/// The routes as they are served, with a time limit for all but the streams. Each resource's part of the document
+/// is dropped before the next is made: all of them together would leave megabytes of the heap unused.
+pub(super) fn router(web: &Web, limit: TimeoutLayer) -> Router<Web> {
+    let limited = RESOURCES.iter().fold(Router::new(), |all, routes| all.merge(Router::from(routes(web))));
+    limited.layer(limit).merge(Router::from(stream::routes(web)))
 }
 
-/// The server-sent events.
-pub(super) fn streams(web: &Web) -> OpenApiRouter<Web> {
-    stream::routes(web)
+/// The routes with their document.
+pub(super) fn described(web: &Web) -> OpenApiRouter<Web> {
+    RESOURCES.iter().fold(stream::routes(web), |all, routes| all.merge(routes(web)))
 }
 
 /// A request body that is a JSON object. The problem of a body that does not fit names the field.
