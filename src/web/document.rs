@@ -86,18 +86,16 @@ pub(super) async fn show(
     State(web): State<Web>,
     Extension(Served(served)): Extension<Served>,
 ) -> Result<Response, Problem> {
-    let text = match served.get() {
-        Some(text) => text.clone(),
-        None => {
-            let text = serde_json::to_vec(&document(&web)).map_err(|error| {
-                tracing::error!(error = %error, "the document of the API cannot be written as JSON");
-                Problem::new(
-                    Code::Internal,
-                    "the document of the API could not be written; the server's log has the reason",
-                )
-            })?;
-            served.get_or_init(|| text.into()).clone()
-        }
-    };
+    if served.get().is_none() {
+        let text = serde_json::to_vec(&document(&web)).map_err(|error| {
+            tracing::error!(error = %error, "the document of the API cannot be written as JSON");
+            Problem::new(
+                Code::Internal,
+                "the document of the API could not be written; the server's log has the reason",
+            )
+        })?;
+        let _ = served.set(text.into());
+    }
+    let text = served.get().cloned().unwrap_or_default();
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }

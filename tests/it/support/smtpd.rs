@@ -28,7 +28,10 @@ pub(crate) struct Accepted {
 impl Accepted {
     /// As a reader's program shows it: the soft line breaks of quoted-printable are gone.
     pub(crate) fn read(&self) -> String {
-        self.content.replace("=\n", "").replace("=3D", "=")
+        // The boundary is random, and may contain any short word.
+        let boundary = self.content.split_once("boundary=\"").and_then(|(_, rest)| rest.split_once('"'));
+        let content = boundary.map_or(self.content.clone(), |(it, _)| self.content.replace(it, ""));
+        content.replace("=\n", "").replace("=3D", "=")
     }
 
     /// The value of a header that stands on one line.
