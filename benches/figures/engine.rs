@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, join_all};
@@ -157,8 +156,14 @@ pub(super) async fn yes_to_patch() -> (Duration, Duration) {
     (ours, bare().await)
 }
 
-/// An HTTP client, the address of Atlas, and a token.
-async fn bare_client(site: &Site) -> (reqwest::Client, String, String) {
+/// A client without any of this: two commits into a file and two requests, as often at the same time.
+async fn bare() -> Duration {
+    let site = Site::new(IN_FLIGHT, Arc::new(SystemClock), |_| {}).await;
+    let Store::Sqlite { write, .. } = &site.engine.store else { unreachable!() };
+    sqlx::raw_sql("CREATE TABLE bare (id INTEGER PRIMARY KEY, what TEXT NOT NULL)")
+        .execute(write)
+        .await
+        .unwrap();
     let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
     let base = site.sim.base_url();
     let token = http
@@ -169,20 +174,7 @@ async fn bare_client(site: &Site) -> (reqwest::Client, String, String) {
         .await
         .unwrap();
     let token: serde_json::Value = token.json().await.unwrap();
-    let token = token["access_token"].as_str().unwrap().to_owned();
-    (http, base, token)
-}
-
-/// A client without any of this: two commits into a file and two requests, as often at the same time.
-async fn bare() -> Duration {
-    let site = Site::new(IN_FLIGHT, Arc::new(SystemClock), |_| {}).await;
-    let Store::Sqlite { write, .. } = &site.engine.store else { unreachable!() };
-    sqlx::raw_sql("CREATE TABLE bare (id INTEGER PRIMARY KEY, what TEXT NOT NULL)")
-        .execute(write)
-        .await
-        .unwrap();
-    let (http, base, token) = bare_client(&site).await;
-    let token = token.as_str();
+    let token = token["access_token"].as_str().unwrap();
     let all = join_all((0..IN_FLIGHT).map(|number| {
         let (http, base) = (http.clone(), base.clone());
         async move {
@@ -216,17 +208,16 @@ async fn bare() -> Duration {
     p99
 }
 
-/// A thousand rotations, 64 at a time, where each request takes 50 ms: how long they took, and the bound that
-/// their concurrency sets. The bound is the time in which a bare client makes as many requests, 64 at a time,
-/// and the waits between the readings of the rotation that begins last.
+/// A thousand rotations, 64 at a time, where each request takes 50 ms: how long they took, and how
+/// long their requests alone take when 64 are always under way.
 pub(super) async fn fleet() -> (Duration, Duration) {
     const COUNT: usize = 1000;
     const SLOTS: u32 = 64;
-    const READ_EVERY: u64 = 250;
+    const LATENCY: Duration = Duration::from_millis(50);
     let ms = Span::from_millis;
     let site = Site::new(COUNT, Arc::new(SystemClock), |settings| {
-        settings.verify.every = ms(READ_EVERY);
-        settings.verify.deploy_poll = ms(READ_EVERY);
+        settings.verify.every = ms(250);
+        settings.verify.deploy_poll = ms(250);
         settings.verify.deploy_grace = ms(1);
         settings.slots = SLOTS as usize;
     })
@@ -254,31 +245,9 @@ pub(super) async fn fleet() -> (Duration, Duration) {
     let took = started.elapsed();
     stop.cancel();
     running.await.unwrap();
-    let requests = site.sim.log().len() - before;
-    let alone = bare_requests(&site, requests, SLOTS as usize).await;
+    let requests = u32::try_from(site.sim.log().len() - before).unwrap();
     site.sim.clone().shutdown().await;
-    // Two waits between three readings, and one before the roll-out is seen.
-    (took, alone + 3 * Duration::from_millis(READ_EVERY))
-}
-
-/// How long a bare client takes for so many requests, `at_once` at a time.
-async fn bare_requests(site: &Site, count: usize, at_once: usize) -> Duration {
-    let (http, base, token) = bare_client(site).await;
-    let next = AtomicUsize::new(0);
-    let started = Instant::now();
-    join_all((0..at_once).map(|line| {
-        let (http, next, token) = (&http, &next, &token);
-        let url = format!("{base}/api/atlas/v2/groups/{}/encryptionAtRest", group(line));
-        async move {
-            while next.fetch_add(1, Ordering::Relaxed) < count {
-                let accept = "application/vnd.atlas.2023-01-01+json";
-                let look = http.get(&url).bearer_auth(token).header("accept", accept).send().await.unwrap();
-                drop(look.bytes().await);
-            }
-        }
-    }))
-    .await;
-    started.elapsed()
+    (took, LATENCY * requests / SLOTS)
 }
 
 /// One sweep with a hundred projects due among each of `counts`; the best of twenty.

@@ -1,9 +1,8 @@
 //! Atlas as the engine calls it: every call is counted and timed. After Atlas refused an endpoint set, no
 //! request to it leaves until the wait is over (`waits`).
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -24,13 +23,8 @@ pub struct Measured {
     inner: RwLock<Arc<dyn AtlasApi>>,
     metrics: Arc<Metrics>,
     waits: Waits,
-    owners: Mutex<BTreeMap<(String, GroupId), Timestamp>>,
     clock: Arc<dyn Clock>,
 }
-
-/// How long the answer that a login is Project Owner is kept: the role seldom changes, and Atlas refuses a PATCH
-/// without it, which changes nothing.
-const OWNER_FOR: Duration = Duration::from_hours(1);
 
 /// A call: its operation in the metrics, and the rate limit that it counts against.
 struct Asked<'a> {
@@ -44,26 +38,13 @@ impl Measured {
     /// Counts the calls to `inner` in `metrics`. `floor` is the first wait after a refusal without `Retry-After`.
     #[must_use]
     pub fn new(inner: Arc<dyn AtlasApi>, metrics: Arc<Metrics>, clock: Arc<dyn Clock>, floor: Span) -> Self {
-        Self { inner: RwLock::new(inner), metrics, waits: Waits::new(floor), owners: Mutex::default(), clock }
+        Self { inner: RwLock::new(inner), metrics, waits: Waits::new(floor), clock }
     }
 
     /// Directs calls to `client` from now on; calls under way end at the client where they began.
     pub fn replace(&self, client: Arc<dyn AtlasApi>) {
         *self.inner.write().unwrap_or_else(PoisonError::into_inner) = client;
         self.waits.clear();
-        self.owners().clear();
-    }
-
-    /// Whether Atlas answered within the last hour that this login is Project Owner.
-    pub(super) fn was_owner(&self, credential: &str, group: &GroupId) -> bool {
-        let (login, now) = ((credential.to_owned(), group.clone()), self.clock.now());
-        // A clock that was set back proves nothing about the age of an answer.
-        self.owners().get(&login).is_some_and(|at| *at <= now && now.since(*at) < OWNER_FOR)
-    }
-
-    /// When each login was last seen to be Project Owner.
-    fn owners(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, GroupId), Timestamp>> {
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The waits of endpoint sets that Atlas refused.
@@ -208,14 +189,7 @@ impl AtlasApi for Measured {
                 credential,
                 of: group.as_str(),
             };
-            let answer = self.patiently(asked, client.may_change(credential, group, timeout)).await;
-            let (login, now) = ((credential.to_owned(), group.clone()), self.clock.now());
-            let mut owners = self.owners();
-            owners.retain(|it, at| *it != login && now.since(*at) < OWNER_FOR);
-            if let Ok(true) = answer {
-                owners.insert(login, now);
-            }
-            answer
+            self.patiently(asked, client.may_change(credential, group, timeout)).await
         })
     }
 

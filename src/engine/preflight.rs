@@ -31,8 +31,6 @@ pub(super) struct Subject<'a> {
     pub(super) environment: Option<&'a str>,
     /// The name of the lookup for its keys.
     pub(super) kms: Option<&'a str>,
-    /// Whether the role of the login may be known from a checklist that was run lately.
-    pub(super) again: bool,
 }
 
 /// The results of calls and queries that the checklist needs.
@@ -60,7 +58,7 @@ enum KeySide {
 /// # Errors
 /// Fails when the database cannot be read.
 pub(super) async fn gather(engine: &Engine, project: Subject<'_>) -> Result<Gathered, StoreError> {
-    let Subject { group_id, credential, new_key, place, environment, kms, again } = project;
+    let Subject { group_id, credential, new_key, place, environment, kms } = project;
     let timeout = engine.settings.request_timeout.get();
     let elsewhere = async {
         match environment {
@@ -68,13 +66,11 @@ pub(super) async fn gather(engine: &Engine, project: Subject<'_>) -> Result<Gath
             None => Ok(None),
         }
     };
-    let owner = async {
-        if again && engine.atlas.was_owner(credential, group_id) {
-            return Ok(true);
-        }
-        engine.atlas.may_change(credential, group_id, timeout).await
-    };
-    let (owner, key, elsewhere) = tokio::join!(owner, key_side(engine, kms, new_key, place), elsewhere);
+    let (owner, key, elsewhere) = tokio::join!(
+        engine.atlas.may_change(credential, group_id, timeout),
+        key_side(engine, kms, new_key, place),
+        elsewhere
+    );
     Ok(Gathered { key, elsewhere: elsewhere?, owner })
 }
 

@@ -285,15 +285,7 @@ impl Engine {
     ) -> Result<Vec<Check>, CommandError> {
         let Project { group_id, credential, environment, kms, .. } = project;
         let (environment, kms) = (environment.as_deref(), kms.as_deref());
-        let subject = Subject {
-            group_id,
-            credential,
-            new_key: keys.1,
-            place: &seen.place,
-            environment,
-            kms,
-            again: false,
-        };
+        let subject = Subject { group_id, credential, new_key: keys.1, place: &seen.place, environment, kms };
         let timeout = self.settings.request_timeout.get();
         let (gathered, clusters) = tokio::join!(
             preflight::gather(self, subject),

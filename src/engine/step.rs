@@ -118,7 +118,6 @@ async fn gather(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Op
         place: &block.place,
         environment: row.environment.as_deref(),
         kms: row.kms.as_deref(),
-        again: true,
     };
     preflight::gather(engine, subject).await.map(Some)
 }

@@ -11,7 +11,7 @@ use keywheel::engine::command::{NewProject, OperatorVerb};
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{driver, metrics};
 use keywheel::sim::fault::{Fault, Kind};
-use keywheel::sim::world::{Bucket, KeyState};
+use keywheel::sim::world::{Bucket, KeyState, Role};
 use keywheel::sim::{Sim, World};
 use keywheel::store::RotationRow;
 
@@ -82,6 +82,23 @@ async fn a_drained_bucket_before_the_patch_holds_it_until_the_clusters_answer() 
 }
 
 #[tokio::test]
+async fn a_role_that_is_lost_after_the_approval_holds_the_patch_until_it_is_back() {
+    let test_app = TestApp::new().await;
+    let row = test_app.approved().await;
+    let role = |role| test_app.sim.with(|world| world.roles.insert("mdb_sa_id_demo".to_owned(), role));
+    role(Role::ReadOnly);
+    driver::run_due(&test_app.engine).await.unwrap();
+    let held = test_app.engine.rotation(row.rotation.id).await.unwrap();
+    assert_eq!((held.rotation.state, test_app.patches().len()), (State::Approved, 0));
+    assert_eq!(held.rotation.hold.unwrap().as_str(), "preflight");
+    let (result, detail) = verdict(&held, CheckName::ProjectOwner);
+    assert!(result == Verdict::Fail && detail.contains("grant it that role"), "{result} {detail}");
+    role(Role::Owner);
+    let row = test_app.settle(&row).await;
+    assert_eq!((row.rotation.state, test_app.patches()), (State::Completed, vec![new_key()]));
+}
+
+#[tokio::test]
 async fn a_drained_bucket_of_the_alerts_delays_a_rollback_and_does_not_prevent_it() {
     let test_app = TestApp::new().await;
     test_app.sim.with(|world| {
@@ -124,8 +141,10 @@ fn expected() -> Vec<Turn> {
     let reading = ["get_clusters", "get_ear"];
     vec![
         turn("proposal", &["get_clusters", "get_endpoints", "get_ear"]),
-        // The proposal was made a moment ago: that the login is Project Owner is still known.
-        turn("approved", &["get_clusters", "get_ear", "patch_ear", "get_clusters", "get_ear"]),
+        turn(
+            "approved",
+            &["get_clusters", "get_endpoints", "get_ear", "patch_ear", "get_clusters", "get_ear"],
+        ),
         turn("verifying", &reading),
         turn("verifying", &reading),
         turn("deploying", &reading),
