@@ -110,71 +110,24 @@ fn hash(seq: i64, at: Timestamp, row: &NewAudit, prev_hash: &str) -> String {
 
 /// The end of the chain.
 #[derive(Clone, Debug, sqlx::FromRow)]
-struct Head {
+pub(super) struct Head {
     seq: i64,
     hash: String,
-}
-
-/// A row with its place in the chain.
-#[derive(Debug)]
-struct Link {
-    row: NewAudit,
-    at: Timestamp,
-    seq: i64,
-    prev: String,
-    hash: String,
-}
-
-/// The rows that a transaction appends to the audit log. Its commit writes them.
-#[derive(Debug, Default)]
-pub(super) struct Appended {
-    /// The end of the chain with these rows; `None` without a row.
-    head: Option<Head>,
-    links: Vec<Link>,
-}
-
-/// A point to which appended rows can be undone.
-pub(super) struct Mark {
-    head: Option<Head>,
-    links: usize,
-}
-
-impl Appended {
-    pub(super) fn mark(&self) -> Mark {
-        Mark { head: self.head.clone(), links: self.links.len() }
-    }
-
-    /// Drops the rows that were appended since `mark`.
-    pub(super) fn undo_to(&mut self, mark: Mark) {
-        self.head = mark.head;
-        self.links.truncate(mark.links);
-    }
 }
 
 impl Tx {
     /// The end of the chain with the rows of this transaction, and a lock on it where others write too: the
     /// lock also waits for a commit that is still under way elsewhere.
     async fn audit_head(&mut self) -> Result<Head, StoreError> {
-        if let Some(head) = &self.appended.head {
+        if let Some(head) = &self.head {
             return Ok(head.clone());
         }
         Ok(each!(self, HEAD_LOCK, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?)
     }
 
-    /// Writes the appended rows and the end of the chain.
-    pub(super) async fn write_audit(&mut self) -> Result<(), StoreError> {
-        let Appended { head, links } = std::mem::take(&mut self.appended);
-        let Some(Head { seq, hash }) = head else { return Ok(()) };
-        for links in links.chunks(AT_ONCE) {
-            built!(self, |conn, query| {
-                query.push("INSERT INTO audit (seq, at, actor, action, subject, detail, prev_hash, hash) ");
-                query.push_values(links, |mut values, Link { row, at, seq, prev, hash }| {
-                    values.push_bind(seq).push_bind(at).push_bind(&row.actor).push_bind(&row.action);
-                    values.push_bind(&row.subject).push_bind(&row.detail).push_bind(prev).push_bind(hash);
-                });
-                query.build().execute(conn).await.map(drop)
-            })?;
-        }
+    /// Writes the end of the chain, once for all rows that this transaction has appended.
+    pub(super) async fn write_audit_head(&mut self) -> Result<(), StoreError> {
+        let Some(Head { seq, hash }) = self.head.take() else { return Ok(()) };
         each!(self, MOVE_HEAD, |conn, text| sqlx::query(text)
             .bind(seq)
             .bind(hash)
@@ -184,20 +137,27 @@ impl Tx {
         Ok(())
     }
 
-    /// Appends rows to the chain. They are written by the commit.
+    /// Appends rows to the chain.
     pub(super) async fn append_audit(&mut self, rows: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
         }
-        let Head { mut seq, hash: mut prev } = self.audit_head().await?;
-        for row in rows {
-            seq += 1;
-            let hash = hash(seq, now, row, &prev);
-            let link = Link { row: row.clone(), at: now, seq, prev, hash: hash.clone() };
-            self.appended.links.push(link);
-            prev = hash;
+        let mut head = self.audit_head().await?;
+        for rows in rows.chunks(AT_ONCE) {
+            built!(self, |conn, query| {
+                query.push("INSERT INTO audit (seq, at, actor, action, subject, detail, prev_hash, hash) ");
+                query.push_values(rows, |mut values, row| {
+                    let seq = head.seq + 1;
+                    let hash = hash(seq, now, row, &head.hash);
+                    values.push_bind(seq).push_bind(now).push_bind(&row.actor).push_bind(&row.action);
+                    values.push_bind(&row.subject).push_bind(&row.detail);
+                    values.push_bind(&head.hash).push_bind(&hash);
+                    head = Head { seq, hash };
+                });
+                query.build().execute(conn).await.map(drop)
+            })?;
         }
-        self.appended.head = Some(Head { seq, hash: prev });
+        self.head = Some(head);
         Ok(())
     }
 

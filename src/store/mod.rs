@@ -134,8 +134,8 @@ pub enum Store {
 #[derive(Debug)]
 struct Tx {
     conn: TxConn,
-    /// The rows that its commit appends to the audit log.
-    appended: audit::Appended,
+    /// The end of the audit chain as this transaction has moved it; its commit writes it.
+    head: Option<audit::Head>,
 }
 
 #[derive(Debug)]

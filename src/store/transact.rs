@@ -15,7 +15,7 @@ use tracing::{Instrument, Span};
 use super::lanes::Lane;
 use super::retry::persist;
 use super::writer::Piece;
-use super::{Sql, Store, StoreError, Tx, TxConn, audit, each, known_version};
+use super::{Sql, Store, StoreError, Tx, TxConn, each, known_version};
 
 /// The first statement of every transaction.
 const SCHEMA: Sql = Sql::same("SELECT MAX(version) FROM _sqlx_migrations");
@@ -149,8 +149,8 @@ impl Store {
 }
 
 impl Tx {
-    pub(super) fn new(conn: TxConn) -> Self {
-        Self { conn, appended: audit::Appended::default() }
+    pub(super) const fn new(conn: TxConn) -> Self {
+        Self { conn, head: None }
     }
 
     /// Refuses a schema that a newer program has made: this program could misread its rows.
@@ -172,7 +172,7 @@ impl Tx {
 
     /// Makes everything in it durable. Dropped instead, it is rolled back.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
-        self.write_audit().await?;
+        self.write_audit_head().await?;
         match self.conn {
             TxConn::Sqlite(tx) => tx.commit().await,
             TxConn::Postgres(tx) => tx.commit().await,

@@ -166,7 +166,7 @@ impl Queue {
                 done.push((piece, Ok(())));
                 return fail(done, || StoreError::rolled_back(&error));
             }
-            let mark = tx.appended.mark();
+            let head = tx.head.clone();
             let undone = match run(&mut tx, piece).await {
                 Ran::Kept(piece) => {
                     done.push((piece, Ok(())));
@@ -181,7 +181,7 @@ impl Queue {
                 fail(done, || StoreError::rolled_back(cause));
                 return undone.into_iter().for_each(|(piece, error)| piece.answer(Err(error)));
             }
-            tx.appended.undo_to(mark);
+            tx.head = head;
             done.extend(undone.map(|(piece, error)| (piece, Err(error))));
         }
         match tx.commit().await {

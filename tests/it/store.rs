@@ -15,7 +15,7 @@ use keywheel::domain::rotation::outcome::{Command, Observation, Outcome};
 use keywheel::domain::rotation::state::{Proposal, Rotation, State};
 use keywheel::domain::time::Timestamp;
 use keywheel::store::{
-    Access, AwaitedWitness, Drift, NewAudit, NewJournal, NewRotation, ProjectFilter, ProjectWrite,
+    Access, AwaitedWitness, Drift, NewAudit, NewEvent, NewJournal, NewRotation, ProjectFilter, ProjectWrite,
     RotationRow, StepWrite, Store, StoreError, TABLES, WitnessEnd, WitnessEvent, known_version, statements,
 };
 use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr, Statement};
@@ -159,6 +159,59 @@ async fn projects_read_back_as_written(store: &Store) {
     let filter = ProjectFilter { owner: Some("bob@example.com".to_owned()), ..ProjectFilter::default() };
     assert_eq!(store.projects(&filter, None, 10).await.unwrap().len(), 1);
     assert_eq!(store.projects(&filter, Some(&group()), 10).await.unwrap().len(), 0);
+}
+
+async fn a_group_of_events_keeps_each_once_and_settles_what_waits(store: &Store) {
+    let event = |number: usize| NewEvent {
+        source: "grid".to_owned(),
+        event_id: format!("event-{number}\0"),
+        kind: "test".to_owned(),
+        body: "not a hint".to_owned(),
+    };
+    store.insert_events(vec![event(5)], now()).await.unwrap();
+    // More than one statement holds, one of them known already, one twice.
+    let many: Vec<_> = (0..300).map(event).chain([event(7)]).collect();
+    let new = store.insert_events(many, now()).await.unwrap();
+    let again: Vec<_> = new.iter().enumerate().filter(|(_, new)| !**new).map(|(number, _)| number).collect();
+    assert_eq!((new.len(), again), (301, vec![5, 300]));
+    assert_eq!(store.insert_events(Vec::new(), now()).await.unwrap(), Vec::<bool>::new());
+    // None of them can be read, so each is settled with that.
+    let later = now() + Duration::from_secs(60);
+    assert_eq!(store.claim_events(now(), later, 1000).await.unwrap().len(), 0);
+    let outcome = store.event_outcome("grid", "event-299\u{fffd}").await.unwrap().unwrap();
+    assert!(outcome.outcome.unwrap().contains("cannot be read") && outcome.handled_at.is_some());
+    assert_eq!(store.next_event().await.unwrap(), None);
+}
+
+async fn waiting_events_are_settled_and_others_left(store: &Store) {
+    let hint = serde_json::from_value(serde_json::json!({
+        "kind": "test", "subject": { "is": "project", "group": group() }, "meaning": { "is": "look" }
+    }));
+    let hint = hint.unwrap();
+    let events = (0..150).map(|number| NewEvent::new("grid", &number.to_string(), &hint).unwrap()).collect();
+    store.insert_events(events, now()).await.unwrap();
+    let later = now() + Duration::from_secs(60);
+    let ids: Vec<_> =
+        store.claim_events(now(), later, 150).await.unwrap().into_iter().map(|event| event.id).collect();
+    assert_eq!(ids.len(), 150);
+    store.events_handled(&ids[..140], "done", now()).await.unwrap();
+    // What is settled stays so.
+    store.events_put_off(&ids[130..], "busy", later).await.unwrap();
+    assert_eq!(store.next_event().await.unwrap(), Some(later));
+    let left: Vec<_> = store.claim_events(later, later, 150).await.unwrap();
+    let left: Vec<_> = left.into_iter().map(|event| event.id).collect();
+    assert_eq!(left.len(), 10);
+    assert!(left.iter().all(|id| ids[140..].contains(id)));
+}
+
+async fn audit_rows_of_one_write_are_one_chain(store: &Store) {
+    let rows: Vec<_> = (0..40).map(|number| audit(&format!("test.{number}"))).collect();
+    store.append(&rows, now()).await.unwrap();
+    store.append(&rows[..1], now()).await.unwrap();
+    assert_eq!(store.verify_audit().await.unwrap().unwrap().rows, 41);
+    let stored = store.audit(None, 100).await.unwrap();
+    let actions: Vec<_> = stored.iter().rev().take(40).map(|row| row.action.clone()).collect();
+    assert_eq!(actions, rows.into_iter().map(|row| row.action).collect::<Vec<_>>());
 }
 
 async fn one_open_rotation_for_a_project(store: &Store) {
@@ -372,6 +425,9 @@ macro_rules! contract {
 
 contract!(
     projects_read_back_as_written,
+    a_group_of_events_keeps_each_once_and_settles_what_waits,
+    waiting_events_are_settled_and_others_left,
+    audit_rows_of_one_write_are_one_chain,
     one_open_rotation_for_a_project,
     of_many_claimers_one_wins,
     a_claim_that_ran_out_writes_nothing,

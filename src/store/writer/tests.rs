@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::store::{Access, Sql, Store, each};
+use crate::store::{Access, NewAudit, Sql, Store, each};
 
 const PUT: Sql = Sql::same("INSERT INTO meta (name, value) VALUES ($1, $2)");
 
@@ -88,6 +88,13 @@ async fn put(store: &Store, name: &'static str, end: End) -> Result<(), StoreErr
                     .execute(conn)
                     .await
                     .map(drop))?;
+                let row = NewAudit {
+                    actor: "test".to_owned(),
+                    action: name.to_owned(),
+                    subject: "test".to_owned(),
+                    detail: "{}".to_owned(),
+                };
+                tx.append_audit(&[row], "2026-03-01T12:00:00Z".parse().unwrap()).await?;
                 match end {
                     End::Well | End::TooBig => Ok(()),
                     End::Conflict => Err(StoreError::Conflict),
@@ -159,6 +166,28 @@ async fn a_piece_that_fails_or_panics_harms_no_other() {
     assert!(three.await.unwrap_err().is_panic(), "a panic is the caller's");
     four.await.unwrap().unwrap();
     assert_eq!(it.written().await, ["t1", "t4"]);
+    // The chain of the audit log goes on behind the rows that were rolled back.
+    assert_eq!(it.store.verify_audit().await.unwrap().unwrap().rows, 2);
+}
+
+#[tokio::test]
+async fn a_piece_whose_audit_row_is_refused_harms_no_other() {
+    let it = Bench::new().await;
+    let Store::Sqlite { write, .. } = &it.store else { unreachable!() };
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON audit WHEN NEW.action = 't2' \
+                  BEGIN SELECT RAISE(ABORT, 'as the test wants it'); END";
+    sqlx::query(refuse).execute(write).await.unwrap();
+    let (gate, held) = it.holding().await;
+    let callers = ["t1", "t2", "t3"].map(|name| it.put(name, End::Well));
+    settle().await;
+    gate.cancel();
+    held.await.unwrap().unwrap();
+    let [one, two, three] = callers;
+    one.await.unwrap().unwrap();
+    assert!(two.await.unwrap().is_err());
+    three.await.unwrap().unwrap();
+    assert_eq!(it.written().await, ["t1", "t3"]);
+    assert_eq!(it.store.verify_audit().await.unwrap().unwrap().rows, 2);
 }
 
 #[tokio::test]
