@@ -86,7 +86,9 @@ pub(super) async fn show(
     State(web): State<Web>,
     Extension(Served(served)): Extension<Served>,
 ) -> Result<Response, Problem> {
-    if served.get().is_none() {
+    let text = if let Some(text) = served.get() {
+        text.clone()
+    } else {
         let text = serde_json::to_vec(&document(&web)).map_err(|error| {
             tracing::error!(error = %error, "the document of the API cannot be written as JSON");
             Problem::new(
@@ -94,8 +96,7 @@ pub(super) async fn show(
                 "the document of the API could not be written; the server's log has the reason",
             )
         })?;
-        let _ = served.set(text.into());
-    }
-    let text = served.get().cloned().unwrap_or_default();
+        served.get_or_init(|| text.into()).clone()
+    };
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
