@@ -167,6 +167,7 @@ fn project(number: usize, now: Timestamp) -> Project {
         next_reminder_at: Some(now + Duration::from_secs(3600)),
         created_at: now,
         open_rotation: None,
+        holding: Vec::new(),
         version: 1,
     }
 }

@@ -19,12 +19,13 @@ use tokio::sync::watch;
 
 use crate::atlas::{Atlas, TokenBudget};
 use crate::config::{self, Config, Loaded, Sources};
+use crate::domain::condition::Limits;
 use crate::domain::role::Role;
 use crate::domain::time::{Clock, SystemClock, Timestamp};
 use crate::engine::epoch::EpochWatch;
 use crate::engine::mail_sender::MailSender;
 use crate::engine::webhook_sender::WebhookSender;
-use crate::engine::{Engine, Settings, driver, hint, intake, poll, ready, schedule, sweep};
+use crate::engine::{Engine, Settings, conditions, driver, hint, intake, poll, ready, schedule, sweep};
 use crate::lifecycle::Shutdown;
 use crate::mail::Smtp;
 use crate::sim::{Sim, World};
@@ -99,6 +100,8 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
         verify: config.verify.clone(),
         pace: config.pace.clone(),
         drift_every: config.sweep.drift_every,
+        limits: Limits { confirm_after: config.sweep.confirm_after, told_after: config.sweep.told_after },
+        operators: config.mail.operators.clone(),
         poll_every: config.sweep.poll_every,
         request_timeout: config.atlas.request_timeout,
         whole_block: config.atlas.patch_body == config::PatchBody::WholeBlock,
@@ -196,6 +199,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     shutdown.spawn_named("intake", intake::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("hints", hint::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("poll", poll::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_named("conditions", conditions::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("sweep", sweep::run(engine.clone(), shutdown.token()));
     let (smtp, present) = watch::channel(smtp);
     let mail_sender = MailSender::new(engine.clone(), present, config.mail.per_minute);

@@ -85,6 +85,11 @@ impl Site {
             verify: Verify::default(),
             pace: Pace::default(),
             drift_every: Span::from_secs(900),
+            limits: keywheel::domain::condition::Limits {
+                confirm_after: Span::from_secs(10),
+                told_after: Span::from_secs(900),
+            },
+            operators: Vec::new(),
             poll_every: Span::from_secs(6 * 3600),
             request_timeout: Span::from_secs(30),
             whole_block: false,

@@ -46,6 +46,7 @@ codes! {
     ProjectNotFound = "project-not-found" [404], "the project is not tracked";
     ProjectExists = "project-exists" [409], "the project is tracked already";
     RotationNotFound = "rotation-not-found" [404], "there is no such rotation";
+    ConditionNotFound = "condition-not-found" [404], "the condition does not hold";
     MailNotFound = "mail-not-found" [404], "there is no such message";
     KeyInvalid = "key-invalid" [422], "the new key breaks `rule`";
     KeyOtherPlace = "key-other-place" [422], "the new key lies in another region or vault than Atlas has configured";

@@ -5,6 +5,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::domain::condition::ConditionKind;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::Provider;
 use crate::domain::notice::DriftKind;
@@ -33,8 +34,11 @@ pub struct Project {
     pub valid: Option<bool>,
     /// The end of the key's cryptoperiod.
     pub due: Option<Timestamp>,
-    /// The project's condition.
+    /// The most urgent of the project's conditions.
     pub status: Status,
+    /// Everything that holds, the most urgent first.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
     /// The people responsible, by mail address.
     pub owners: Vec<String>,
     /// A tag such as `prod`.
@@ -53,6 +57,43 @@ pub struct Project {
     pub last_error: Option<String>,
     /// The rotation that is open.
     pub open_rotation: Option<OpenRotation>,
+}
+
+/// What is wrong with a project for as long as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Its kind.
+    pub kind: ConditionKind,
+    /// Its id: the notices of its start and of its end have it, too.
+    pub condition_id: String,
+    /// When it began; null for one that follows from a date or from the open rotation.
+    pub since: Option<Timestamp>,
+    /// What makes it so.
+    pub cause: Option<String>,
+    /// The key that it concerns.
+    pub key: Option<String>,
+    /// The rotation that it concerns.
+    pub rotation_id: Option<RotationId>,
+    /// How often it was told; 0 for one that is only shown, or that another condition says already.
+    pub told: u32,
+    /// When it was told last.
+    pub told_at: Option<Timestamp>,
+    /// When it is told next.
+    pub tell_at: Option<Timestamp>,
+    /// When a person acknowledged it.
+    pub acknowledged_at: Option<Timestamp>,
+    /// That person.
+    pub acknowledged_by: Option<String>,
+}
+
+/// An acknowledgement of a condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Acknowledgement {
+    /// Words for the audit log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
 }
 
 /// The rules in force for a project.

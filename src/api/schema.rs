@@ -7,6 +7,7 @@ use utoipa::openapi::schema::{
 use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::Code;
+use crate::domain::condition::ConditionKind;
 use crate::domain::event::ProofState;
 use crate::domain::ids::{GroupId, OutboxId, RotationId};
 use crate::domain::key::Provider;
@@ -35,6 +36,7 @@ words! {
     Hold: "Why an open rotation waits, for a reason that passes. The rotation goes on by itself.";
     Deployed: "How the roll-out to the clusters ended.";
     Status: "A project's condition, the most urgent one where several apply.";
+    ConditionKind: "What is wrong with a project for as long as it is.";
     SinceSource: "Where `keySince` comes from.";
     Provider: "The cloud whose key service holds the key.";
     CheckName: "A check of the pre-flight checklist.";

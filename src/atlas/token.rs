@@ -32,6 +32,9 @@ use crate::secret::Secret;
 const DEFAULT_LIFE_S: u64 = 3600;
 /// After a replacement that did not cure a 401, a 401 is final for this time.
 const VAIN: Span = Span::from_secs(60);
+/// The longest wait that a refusal can request: no key of this credential can be read meanwhile.
+const LONGEST_WAIT: Span = Span::from_secs(300);
+
 /// The wait after a failed replacement of a token that is still valid.
 const AGAIN: Span = Span::from_secs(30);
 
@@ -210,7 +213,8 @@ impl Atlas {
                 Ok(bearer)
             }
             Err(failure) => {
-                let not_before = failure.retry_after.map(|wait| self.clock.now() + wait.get());
+                let asked = failure.retry_after.map(|wait| wait.get().min(LONGEST_WAIT.get()));
+                let not_before = asked.map(|wait| self.clock.now() + wait);
                 slot.failed = Some(Failed { number, failure: failure.clone(), not_before });
                 Err(failure)
             }

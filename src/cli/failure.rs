@@ -126,6 +126,7 @@ impl Problem {
             Code::ProjectNotFound => "`keywheel project list` shows what is tracked; `keywheel project add GROUP_ID` tracks it".to_owned(),
             Code::ProjectExists => "`keywheel project show` shows its record, `keywheel project edit` changes it".to_owned(),
             Code::RotationNotFound => "`keywheel rotation list` shows them".to_owned(),
+            Code::ConditionNotFound => "`keywheel project show PROJECT` lists what holds".to_owned(),
             Code::MailNotFound => "`keywheel outbox list` shows them".to_owned(),
             Code::PreflightFailed => "fix that and propose again; `keywheel rotate PROJECT --to KEY --dry-run` runs every check".to_owned(),
             Code::AtlasNotFound => "check the group id, and that the project's credential may see it".to_owned(),

@@ -153,6 +153,9 @@ enum CliVerb {
     /// Explain why a project is in its state and what happens next
     #[command(after_help = "Example:\n  keywheel why payments-prod")]
     Why(projects::Named),
+    /// Acknowledge what holds for a project: it is not told again for twelve hours, its end is
+    #[command(after_help = "Example:\n  keywheel ack payments-prod invalid --comment \"on it\"")]
+    Ack(projects::Acknowledge),
     /// Propose a new key for a project
     #[command(after_help = rotations::ROTATE_HELP)]
     Rotate(rotations::Rotate),
@@ -239,6 +242,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         CliVerb::Due(args) => projects::due(&args, client, printer).await,
         CliVerb::History(args) => projects::history(&args, client, printer).await,
         CliVerb::Why(args) => projects::why(&args, client, printer).await,
+        CliVerb::Ack(args) => projects::acknowledge(args, client, printer).await,
         CliVerb::Rotate(args) => rotations::rotate(args, client, printer).await,
         CliVerb::Rotation(verb) => rotations::run(verb, client, printer).await,
         CliVerb::Approve(args) => decide("approve", args).say(printer).await,

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
-use crate::api::project::{Key, NewProject, Project, ProjectEdit, Why};
+use crate::api::project::{Acknowledgement, Condition, Key, NewProject, Project, ProjectEdit, Why};
 use crate::api::rotation::Rotation;
 use crate::domain::ids::GroupId;
 use crate::domain::patch::Patch;
@@ -26,10 +26,11 @@ pub(super) const ROTATIONS: [&str; 7] =
     ["createdAt", "finishedAt", "state", "cause", "requestedBy", "id", "newKey"];
 /// `left` is computed for the row; the rest are fields of the project.
 pub(super) const DUE: [&str; 7] = ["left", "due", "groupId", "name", "status", "owners", "currentKey"];
-pub(super) const FIELDS: [&str; 16] = [
+pub(super) const FIELDS: [&str; 17] = [
     "groupId",
     "name",
     "status",
+    "conditions",
     "provider",
     "currentKey",
     "valid",
@@ -49,6 +50,17 @@ pub(super) const FIELDS: [&str; 16] = [
 pub(super) struct Named {
     /// Group id, or a name that only one project has
     project: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Acknowledge {
+    #[command(flatten)]
+    named: Named,
+    /// Which condition, such as `invalid`; without it, every one that is told again and again
+    kind: Option<String>,
+    /// Words for the audit log
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -204,7 +216,28 @@ impl Fields {
 }
 
 fn show(printer: &mut Printer, project: &Project) -> std::io::Result<()> {
-    printer.object(project, &FIELDS)
+    let mut shown = serde_json::to_value(project)?;
+    shown["conditions"] = project.conditions.iter().map(condition).collect();
+    printer.object(&shown, &FIELDS)
+}
+
+/// A condition in one line.
+fn condition(it: &Condition) -> String {
+    let mut line = it.kind.to_string();
+    let mut add = |text: String| line.push_str(&text);
+    if let Some(cause) = &it.cause {
+        add(format!(" ({cause})"));
+    }
+    if let Some(since) = it.since {
+        add(format!(" since {since}"));
+    }
+    if it.told > 0 {
+        add(format!(", told {} times", it.told));
+    }
+    if let Some(by) = &it.acknowledged_by {
+        add(format!(", acknowledged by {by}"));
+    }
+    line
 }
 
 pub(super) async fn run(verb: ProjectVerb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
@@ -330,6 +363,35 @@ pub(super) async fn history(named: &Named, client: &Client, printer: &mut Printe
     } else {
         printer.line("\nrotations:")?;
         printer.list(&rotations, &ROTATIONS)?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn acknowledge(
+    args: Acknowledge,
+    client: &Client,
+    printer: &mut Printer,
+) -> Result<Exit, Failure> {
+    let id = client.project(&args.named.project).await?;
+    let kinds: Vec<String> = if let Some(kind) = args.kind {
+        vec![kind]
+    } else {
+        let project: Project = client.get(&format!("/projects/{id}"), &[]).await?.read()?;
+        let repeated = project.conditions.iter().filter(|it| it.tell_at.is_some() && it.told > 0);
+        repeated.map(|it| it.kind.to_string()).collect()
+    };
+    if kinds.is_empty() {
+        printer.note(&format!(
+            "nothing is told again about {}; `keywheel why` says what holds",
+            args.named.project
+        ));
+        return Ok(Exit::Done);
+    }
+    let body = Acknowledgement { comment: args.comment };
+    for kind in kinds {
+        let path = format!("/projects/{id}/conditions/{kind}/acknowledge");
+        let reply = client.send(Method::POST, &path, Some(&body)).await?;
+        reply.print(printer, |printer, _: Project| printer.line(&format!("acknowledged: {kind}")))?;
     }
     Ok(Exit::Done)
 }

@@ -211,11 +211,20 @@ fn check_mail(raw: &RawConfig, r: &mut Reader) -> Option<Mail> {
     if ca_file.as_ref().is_some_and(|file| !file.is_file()) {
         r.fault("mail.ca_file", "takes a file with PEM certificates; that file does not exist");
     }
+    for mail in &raw.mail_operators {
+        if mail.parse::<lettre::Address>().is_err() {
+            r.fault(
+                "mail.operators",
+                &format!("takes mail addresses such as ada@example.com, which {mail:?} is not"),
+            );
+        }
+    }
     check_smtp_url(raw, r);
     Some(Mail {
         smtp_url: raw.smtp_url.clone(),
         from: raw.mail_from.clone(),
         ca_file,
+        operators: raw.mail_operators.clone(),
         per_minute: per_minute?,
     })
 }

@@ -141,6 +141,10 @@ pub struct Sweep {
     pub cron: String,
     /// How often each project's key is read from Atlas.
     pub drift_every: Span,
+    /// How far apart the two readings are that begin or end a condition.
+    pub confirm_after: Span,
+    /// When an approved rotation that is held becomes a condition.
+    pub told_after: Span,
     /// How often each project's key service is polled for its newest key.
     pub poll_every: Span,
 }
@@ -154,6 +158,8 @@ pub struct Mail {
     pub from: String,
     /// Certificates to trust beside the system's own.
     pub ca_file: Option<PathBuf>,
+    /// Who gets every page beside the owners.
+    pub operators: Vec<String>,
     /// How many mails may leave in a minute.
     pub per_minute: NonZeroU32,
 }
@@ -346,6 +352,7 @@ struct RawConfig {
     smtp_url: Option<SecretUrl>,
     mail_from: String,
     mail_ca_file: String,
+    mail_operators: Vec<String>,
     mail_per_minute: u32,
     hooks: Vec<Hook>,
     webhooks: Vec<Webhook>,
@@ -380,12 +387,15 @@ impl RawConfig {
             verify: read_verify(r),
             sweep: Sweep {
                 cron: r.take("sweep.cron", text()),
-                drift_every: r.take("sweep.drift_every", Span::from_secs(900)),
+                drift_every: r.take("sweep.drift_every", Span::from_secs(90)),
+                confirm_after: r.take("sweep.confirm_after", Span::from_secs(10)),
+                told_after: r.take("sweep.told_after", Span::from_secs(900)),
                 poll_every: r.take("sweep.poll_every", Span::from_secs(6 * 3600)),
             },
             smtp_url: r.secret_url("mail.smtp_url"),
             mail_from: r.take("mail.from", text()),
             mail_ca_file: r.take("mail.ca_file", text()),
+            mail_operators: r.take("mail.operators", Vec::new()),
             mail_per_minute: r.take("mail.per_minute", 120),
             hooks: hooks::read(r),
             webhooks: webhooks::read(r),

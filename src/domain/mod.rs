@@ -4,6 +4,7 @@
 //! this one, and it imports none of them.
 
 pub mod address;
+pub mod condition;
 pub mod event;
 pub mod hint;
 pub mod ids;

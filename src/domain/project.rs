@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::condition::ConditionKind;
 use super::ids::{GroupId, RotationId};
 use super::key::{KeyRef, Place, Provider};
 use super::named::named;
@@ -99,6 +100,9 @@ pub struct Project {
     pub created_at: Timestamp,
     /// The open rotation, when there is one.
     pub open_rotation: Option<OpenRotation>,
+    /// The conditions on record that hold. They are not written with the project.
+    #[serde(default)]
+    pub holding: Vec<ConditionKind>,
     /// Counts writes; a write names the version it read.
     pub version: i64,
 }
@@ -183,34 +187,57 @@ impl Project {
         self.key_since.filter(|_| !versionless).map(|since| since + self.policy(defaults).interval.get())
     }
 
-    /// The project's condition at `now`.
+    /// The project's conditions at `now` that people are only shown, the most urgent first.
     #[must_use]
-    pub fn status(&self, defaults: &Policy, now: Timestamp) -> Status {
-        let Some(key) = &self.current_key else {
-            return if self.last_error.is_some() { Status::Unreachable } else { Status::Unknown };
-        };
-        match self.open_rotation {
-            Some(open) if open.state == State::NeedsOperator => return Status::NeedsOperator,
-            _ if self.valid == Some(false) => return Status::Invalid,
-            _ if self.drift_key.is_some() => return Status::Drifted,
-            Some(_) => return Status::Rotating,
-            None => {}
+    pub fn shown(&self, defaults: &Policy, now: Timestamp) -> Vec<ConditionKind> {
+        let mut shown = Vec::new();
+        if self.open_rotation.is_some() {
+            shown.push(ConditionKind::Rotating);
         }
-        if self.last_error.is_some() {
-            return Status::Unreachable;
-        }
+        let Some(key) = &self.current_key else { return shown };
         if key.is_versionless() {
-            return Status::UnmanagedVersion;
+            shown.push(ConditionKind::UnmanagedVersion);
         }
         let policy = self.policy(defaults);
         let first = policy.remind_before.iter().map(|offset| offset.days()).max().unwrap_or(0);
+        let soon = super::time::Span::from_days(u64::from(first)).get();
         match self.due(defaults) {
-            None => Status::Unknown,
-            Some(due) if now >= due => Status::Overdue,
-            Some(due) if now.until(due) <= super::time::Span::from_days(u64::from(first)).get() => {
-                Status::DueSoon
-            }
-            Some(_) => Status::Ok,
+            Some(due) if now >= due => shown.push(ConditionKind::Overdue),
+            Some(due) if now.until(due) <= soon => shown.push(ConditionKind::DueSoon),
+            _ => {}
+        }
+        shown
+    }
+
+    /// The most urgent of the project's conditions at `now`, in one word. The last reading shows at once what
+    /// becomes a condition only when it is confirmed.
+    #[must_use]
+    pub fn status(&self, defaults: &Policy, now: Timestamp) -> Status {
+        let shown = self.shown(defaults, now);
+        let holds = |kind| self.holding.contains(&kind) || shown.contains(&kind);
+        let waits = self.open_rotation.is_some_and(|open| open.state == State::NeedsOperator);
+        if waits {
+            Status::NeedsOperator
+        } else if self.valid == Some(false) || holds(ConditionKind::Invalid) {
+            Status::Invalid
+        } else if self.last_error.is_some() || holds(ConditionKind::Unreachable) {
+            Status::Unreachable
+        } else if self.current_key.is_none() || holds(ConditionKind::ValidityUnknown) {
+            Status::Unknown
+        } else if self.drift_key.is_some() {
+            Status::Drifted
+        } else if self.open_rotation.is_some() {
+            Status::Rotating
+        } else if holds(ConditionKind::Overdue) {
+            Status::Overdue
+        } else if holds(ConditionKind::DueSoon) {
+            Status::DueSoon
+        } else if holds(ConditionKind::UnmanagedVersion) {
+            Status::UnmanagedVersion
+        } else if self.due(defaults).is_none() {
+            Status::Unknown
+        } else {
+            Status::Ok
         }
     }
 }

@@ -6,11 +6,12 @@
 use sha2::{Digest, Sha256};
 
 use super::{Engine, Settings};
+use crate::domain::condition::{ConditionKind, condition_id};
 use crate::domain::ids::GroupId;
-use crate::domain::notice::{CheckedRotation, Content, CurrentKeyInvalid, Notice, RotationFacts};
+use crate::domain::notice::{CheckedRotation, Content, Notice, RotationFacts};
 use crate::domain::preflight::{Check, CheckName, Verdict, failed};
 use crate::domain::rotation::machine;
-use crate::domain::rotation::state::{Cause, Rotation};
+use crate::domain::rotation::state::{Cause, Rotation, State};
 use crate::domain::time::Timestamp;
 use crate::store::{Channel, NewOutbox, RotationRow};
 
@@ -38,7 +39,12 @@ impl News<'_> {
             recipient,
             next_try_at: now,
         };
-        let mails = addressed(owners).into_iter().map(|recipient| {
+        // A page goes to those who look after the installation, too.
+        let operators = &engine.settings.operators;
+        let pages = self.content.notice.kind().pages();
+        let more = operators.iter().filter(|mail| pages && !owners.contains(*mail));
+        let people: Vec<_> = owners.iter().chain(more).cloned().collect();
+        let mails = addressed(&people).into_iter().map(|recipient| {
             let id = message_id(&format!("{}/{recipient}", self.identity));
             row(Channel::Mail, recipient, id)
         });
@@ -124,10 +130,7 @@ fn notice(announced: machine::Announcement, before: &RotationRow, after: &Rotati
             }
             return notice;
         }
-        machine::Announcement::Page { .. } => Notice::NeedsOperator(rotation),
-        machine::Announcement::CurrentKeyInvalid => {
-            Notice::CurrentKeyInvalid(CurrentKeyInvalid::Rotation(rotation.into()))
-        }
+        machine::Announcement::Page => Notice::NeedsOperator(rotation),
         machine::Announcement::PreflightFailed => Notice::PreflightFailed(checked(before, after)),
         machine::Announcement::LateApply => Notice::LateApply(rotation),
         machine::Announcement::NotDeployed => Notice::NotDeployed(rotation),
@@ -136,15 +139,13 @@ fn notice(announced: machine::Announcement, before: &RotationRow, after: &Rotati
 
 /// The part of the identity that differs from earlier notices of the same kind and rotation.
 fn part(announced: machine::Announcement, before: &RotationRow, after: &Rotation, now: Timestamp) -> String {
-    // A problem that comes and goes is announced at most once an hour.
-    let hour = || (now.as_micros() / 3_600_000_000).to_string();
     match announced {
         // A rotation may stop again after an operator resumed it: each page is a new message.
-        machine::Announcement::Page { .. } => before.version.to_string(),
-        machine::Announcement::CurrentKeyInvalid => hour(),
+        machine::Announcement::Page => before.version.to_string(),
         machine::Announcement::PreflightFailed => {
             let which = failed(&after.observing.checks).map_or("", |check| check.name.as_str());
-            format!("{which}/{}", hour())
+            // A check that fails again and again is announced at most once an hour.
+            format!("{which}/{}", now.as_micros() / 3_600_000_000)
         }
         machine::Announcement::Finished(_)
         | machine::Announcement::LateApply
@@ -156,7 +157,7 @@ fn checked(row: &RotationRow, rotation: &Rotation) -> CheckedRotation {
     CheckedRotation { rotation: facts(row, rotation), checks: remarks(&rotation.observing.checks) }
 }
 
-fn facts(row: &RotationRow, rotation: &Rotation) -> RotationFacts {
+pub(super) fn facts(row: &RotationRow, rotation: &Rotation) -> RotationFacts {
     RotationFacts {
         group_id: rotation.group_id.clone(),
         project_name: row.project_name.clone(),
@@ -171,6 +172,8 @@ fn facts(row: &RotationRow, rotation: &Rotation) -> RotationFacts {
         atlas_error_code: rotation.observing.failure.as_ref().and_then(|it| it.code.clone()),
         atlas_detail: rotation.observing.failure.as_ref().map(|it| it.detail.clone()),
         remedy: rotation.cause.map(|cause| remedy(cause, rotation)),
+        condition_id: (rotation.state == State::NeedsOperator)
+            .then(|| condition_id(&rotation.group_id, ConditionKind::NeedsOperator)),
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::announce::News;
 use super::{Engine, announce};
 use crate::atlas::AtlasApi;
+use crate::domain::condition::{ConditionKind, condition_id};
 use crate::domain::event::{KeyEvent, SLACK, atlas_time, began, clock};
 use crate::domain::ids::GroupId;
 use crate::domain::key::KeyRef;
@@ -143,6 +144,7 @@ pub(super) async fn explain(
         undone_key: undone.map(|row| KeyText::from(&row.rotation.new_key)),
         sentences,
         terraform: undone.map(|row| key_lines(&row.rotation.new_key)),
+        condition_id: Some(condition_id(group, ConditionKind::Drifted)),
     };
     Ok(Drift { finding, since })
 }

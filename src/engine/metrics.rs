@@ -19,6 +19,7 @@ use std::sync::atomic::AtomicU64;
 use super::Engine;
 use super::fleet::Fleet;
 use crate::atlas::AtlasApi;
+use crate::domain::condition::{ConditionKind, Telling};
 use crate::domain::project::Status;
 use crate::domain::rotation::outcome::EndpointSet;
 use crate::domain::rotation::state::State;
@@ -176,6 +177,13 @@ async fn fleet(engine: &Engine, registry: &mut Registry, now: Timestamp) -> Resu
         projects.get_or_create(&[("status", status.as_str())]).set(whole(count));
     }
     registry.register("projects", "Projects by status", projects);
+    let conditions: Family<Labels<1>, Gauge> = Family::default();
+    let counts = engine.store.condition_counts().await?;
+    for kind in ConditionKind::ALL.iter().filter(|kind| kind.telling() != Telling::Shown) {
+        let count = counts.get(kind.as_str()).copied().unwrap_or_default();
+        conditions.get_or_create(&[("kind", kind.as_str())]).set(count);
+    }
+    registry.register("conditions", "Projects for which a condition holds, by kind", conditions);
     let gauge: Gauge = Gauge::default();
     gauge.set(whole(fleet.without_owner));
     registry.register(

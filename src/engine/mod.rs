@@ -4,7 +4,7 @@
 //! projects. [`epoch`] decides whether the database may be acted on. [`command`] carries out the commands
 //! of operators. [`propose`] records a proposal after `preflight` has checked it. [`intake`] stores events
 //! from hooks. [`hint`] handles these events and [`poll`] polls the key services, both through `candidate`.
-//! [`schedule`] only wakes the others. [`announce`] and [`remind`] write messages; [`mail_sender`] and
+//! [`schedule`] only wakes the others. [`conditions`] tells conditions and their ends. [`announce`] and [`remind`] write messages; [`mail_sender`] and
 //! [`webhook_sender`] send them. [`discover`] lists the projects that the credentials can see. [`witness`]
 //! reads Atlas' event feed about ended rotations, `drift` about keys that another actor has set.
 //! [`measured`] calls Atlas for all of them within its rate limits ([`waits`]). [`fleet`], [`why`] and
@@ -16,6 +16,7 @@
 pub mod announce;
 mod candidate;
 pub mod command;
+pub mod conditions;
 pub mod discover;
 mod drift;
 pub mod driver;
@@ -39,7 +40,7 @@ pub mod webhook_sender;
 pub mod why;
 pub mod witness;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,8 @@ use tokio::sync::Notify;
 
 use crate::atlas::AtlasApi;
 use crate::config::Retention;
-use crate::domain::ids::RotationId;
+use crate::domain::condition::Limits;
+use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::policy::{Pace, Policy, Rules, Verify};
 use crate::domain::project::Project;
 use crate::domain::time::{Clock, Span};
@@ -68,6 +70,10 @@ pub struct Settings {
     pub pace: Pace,
     /// How often a project is observed.
     pub drift_every: Span,
+    /// The settings of the watch.
+    pub limits: Limits,
+    /// Who gets every page beside the owners, by mail address.
+    pub operators: Vec<String>,
     /// How often a project's key service is polled for the newest key.
     pub poll_every: Span,
     /// The time limit of one request.
@@ -157,6 +163,10 @@ pub struct Engine {
     pub intake: Arc<intake::Intake>,
     /// Wakes the sweep.
     pub look_due: Arc<Notify>,
+    /// Wakes the comparison of conditions.
+    pub conditions_due: Arc<Notify>,
+    /// The projects with readings that are not good.
+    pub suspects: Arc<std::sync::Mutex<BTreeSet<GroupId>>>,
     /// Sends streams the id of each rotation with a new journal row.
     pub journal: tokio::sync::broadcast::Sender<RotationId>,
     /// Whether the database may be acted on.
@@ -192,6 +202,8 @@ impl Engine {
             events_due: Arc::default(),
             intake: Arc::default(),
             look_due: Arc::default(),
+            conditions_due: Arc::default(),
+            suspects: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
             epoch: Arc::default(),
             readiness: Arc::default(),

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::announce;
 use super::preflight::{self, Gathered, Subject};
-use super::{ENGINE, Engine};
+use super::{ENGINE, Engine, conditions};
 use crate::atlas::AtlasApi;
 use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
@@ -61,7 +61,19 @@ async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outc
         #[expect(clippy::disallowed_methods, reason = "the look has a deadline of its own")]
         let third = tokio::time::sleep(lease / 3);
         tokio::select! {
-            outcome = &mut looking => return outcome,
+            outcome = &mut looking => {
+                let outcome = outcome?;
+                match &outcome {
+                    Outcome::Looked(look) => {
+                        conditions::note_look(engine, &row.rotation.group_id, Ok(&look.seen)).await;
+                    }
+                    Outcome::Blind(failure) => {
+                        conditions::note_look(engine, &row.rotation.group_id, Err(failure)).await;
+                    }
+                    Outcome::Replied(_) | Outcome::Said(_) => {}
+                }
+                return Ok(outcome);
+            }
             () = third => engine.store.renew(row, engine.clock.now(), lease).await?,
         }
     }
@@ -213,10 +225,19 @@ pub(super) async fn commit(
         // The sweep searches the witness event of this rotation.
         engine.look_due.notify_one();
     }
+    if changes_conditions(&before.rotation, &after) {
+        engine.conditions_due.notify_one();
+    }
     report(&before.rotation, &after, &notices);
     // Sending fails when no stream listens, which is no error.
     let _ = engine.journal.send(after.id);
     Ok(RotationRow { rotation: after, version, lease: before.lease, ..before.clone() })
+}
+
+/// Whether a step may begin or end a condition. One that is missed here is found a few seconds later.
+fn changes_conditions(before: &Rotation, after: &Rotation) -> bool {
+    let waits = |it: &Rotation| (it.state == State::NeedsOperator, it.cause);
+    before.hold != after.hold || waits(before) != waits(after)
 }
 
 fn report(before: &Rotation, after: &Rotation, notices: &[Announcement]) {
@@ -230,7 +251,7 @@ fn report(before: &Rotation, after: &Rotation, notices: &[Announcement]) {
             "rotation moved"
         );
     }
-    if notices.iter().any(|notice| matches!(notice, Announcement::Page { .. } | Announcement::LateApply)) {
+    if notices.iter().any(|notice| matches!(notice, Announcement::Page | Announcement::LateApply)) {
         tracing::warn!(rotation.id = %after.id, project.id = %after.group_id, "a rotation needs an operator");
     }
 }

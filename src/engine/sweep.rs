@@ -3,7 +3,7 @@
 //! Only projects whose `next_check_at` has come are read, so the cost of a sweep grows with the due
 //! projects, not with all of them. A key that Keywheel did not record is drift: it is recorded and
 //! announced once, with the findings from Atlas' event feed (`drift.rs`). The sweep never rotates a key
-//! back. A project with an open rotation is skipped: the rotation makes its own observations.
+//! back. A project with an open rotation is read by the rotation, which is woken when it has not looked for long.
 
 use std::time::Duration;
 
@@ -12,15 +12,14 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::announce::{News, content};
-use super::{ENGINE, Engine, drift, remind, witness};
+use super::{ENGINE, Engine, conditions, drift, remind, witness};
 use crate::atlas::AtlasApi;
-use crate::domain::notice::{CurrentKeyInvalid, InvalidKey, KeyText, Notice};
-use crate::domain::project::{Project, SinceSource};
+use crate::domain::project::{OpenRotation, Project, SinceSource};
+use crate::domain::rotation::machine::LONGEST_PAUSE;
 use crate::domain::rotation::outcome::Observation;
 use crate::domain::time::Timestamp;
 use crate::lifecycle::wait;
-use crate::store::{Horizon, NewAudit, NewOutbox, StoreError};
+use crate::store::{Drift, Horizon, NewAudit, NewOutbox, StoreError};
 
 /// Projects read from the database at once.
 const BATCH: usize = 64;
@@ -99,7 +98,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
     // Projects that become due meanwhile are left to the next sweep. `LONGEST` keeps a slow Atlas from
     // delaying reminders.
     while !stop.is_cancelled() && engine.clock.now().since(begin) < LONGEST {
-        let due = engine.store.due_projects(begin, BATCH).await?;
+        let due = engine.store.due_projects(begin, begin + longest_wait(engine), BATCH).await?;
         if due.is_empty() {
             break;
         }
@@ -124,6 +123,11 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
     Ok(seen)
 }
 
+/// The longest time that a project is not read: nothing that Atlas asks for delays it further.
+fn longest_wait(engine: &Engine) -> Duration {
+    engine.settings.drift_every.get().max(LONGEST_PAUSE)
+}
+
 fn finished(engine: &Engine) {
     *engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(engine.clock.now());
 }
@@ -139,7 +143,8 @@ pub(super) struct Checked {
 /// Observes one project and records the changes, or only the instant when nothing changed. After a
 /// conflict the project stays due.
 pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, StoreError> {
-    let looked = if project.open_rotation.is_some() {
+    let looked = if let Some(open) = project.open_rotation {
+        wake(engine, open).await?;
         None
     } else {
         let timeout = engine.settings.request_timeout.get();
@@ -152,6 +157,7 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
     let mut audit = Vec::new();
     let mut outbox = Vec::new();
     let mut observed = None;
+    let mut failed = None;
     match looked {
         None => {}
         Some(Ok(seen)) => {
@@ -180,30 +186,21 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
                     subject: format!("project/{}", after.group_id),
                     detail: json!({ "key": after.current_key.as_ref().map(ToString::to_string) }).to_string(),
                 });
-                outbox.extend(invalid(engine, &after, now));
             }
         }
         Some(Err(failure)) => {
             after.last_error = Some(failure.to_string());
             let asked = failure.retry_after.map_or(Duration::ZERO, crate::domain::time::Span::get);
-            after.next_check_at = now + asked.max(engine.settings.drift_every.get());
+            after.next_check_at = now + asked.min(LONGEST_PAUSE).max(engine.settings.drift_every.get());
+            failed = Some(failure);
         }
     }
-    let store = &engine.store;
-    let seen_before = Project {
-        last_checked_at: project.last_checked_at,
-        next_check_at: project.next_check_at,
-        ..after.clone()
-    };
-    let written = if found.is_none() && audit.is_empty() && outbox.is_empty() && seen_before == project {
-        let (at, next) = (after.last_checked_at, after.next_check_at);
-        store.project_checked(&after.group_id, project.version, at, next).await
-    } else {
-        store
-            .drift_project(&after, project.version, found.as_ref(), (&audit, &outbox), now)
-            .await
-            .map(|_| true)
-    };
+    let written = write(engine, &project, &after, found.as_ref(), (&audit, &outbox)).await;
+    match (&observed, &failed) {
+        (Some(seen), _) => conditions::note_look(engine, &project.group_id, Ok(seen)).await,
+        (None, Some(failure)) => conditions::note_look(engine, &project.group_id, Err(failure)).await,
+        (None, None) => {}
+    }
     match written {
         Ok(recorded) => {
             if !outbox.is_empty() {
@@ -216,20 +213,44 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
     }
 }
 
-/// The messages about a key in force that Atlas can no longer use.
-fn invalid(engine: &Engine, project: &Project, now: Timestamp) -> Vec<NewOutbox> {
-    let notice = Notice::CurrentKeyInvalid(CurrentKeyInvalid::Project(InvalidKey {
-        group_id: project.group_id.clone(),
-        project_name: project.name.clone(),
-        provider: project.provider,
-        current_key: project.current_key.as_ref().map(KeyText::from),
-    }));
-    let news = News {
-        identity: format!("{}/{}/{}", project.group_id, notice.kind(), project.version),
-        group_id: &project.group_id,
-        content: content(&engine.settings, notice),
+/// Writes what a look has found, or only its instant when that is nothing.
+async fn write(
+    engine: &Engine,
+    project: &Project,
+    after: &Project,
+    found: Option<&Drift>,
+    (audit, outbox): (&[NewAudit], &[NewOutbox]),
+) -> Result<bool, StoreError> {
+    let (store, now) = (&engine.store, engine.clock.now());
+    let seen_before = Project {
+        last_checked_at: project.last_checked_at,
+        next_check_at: project.next_check_at,
+        ..after.clone()
     };
-    news.rows(engine, &project.owners, now)
+    if found.is_none() && audit.is_empty() && outbox.is_empty() && seen_before == *project {
+        let (at, next) = (after.last_checked_at, after.next_check_at);
+        return store.project_checked(&after.group_id, project.version, at, next).await;
+    }
+    store.drift_project(after, project.version, found, (audit, outbox), now).await.map(|_| true)
+}
+
+/// Has an open rotation look that was not read for as long as a project without one would have been. Its
+/// reading belongs to the machine, so no second one is made here.
+async fn wake(engine: &Engine, open: OpenRotation) -> Result<(), StoreError> {
+    let Some(row) = engine.store.rotation(open.id).await? else { return Ok(()) };
+    let (now, limits) = (engine.clock.now(), &engine.settings.limits);
+    let last = row.rotation.observing.last.as_ref().map(|seen| seen.at).filter(|at| *at <= now);
+    // The machine confirms the readings after a PATCH itself.
+    let every = if row.rotation.state.is_after_patch() {
+        engine.settings.drift_every.get()
+    } else {
+        engine.settings.drift_every.get().min(limits.confirm_after.get())
+    };
+    if last.is_none_or(|at| now.since(at) >= every) {
+        engine.store.wake(open.id, now).await?;
+        engine.rotations_due.notify_one();
+    }
+    Ok(())
 }
 
 /// Writes an observation into the project; returns whether its key has drifted. `served` is whether a

@@ -186,6 +186,7 @@ mod tests {
             next_reminder_at: None,
             created_at: at("2026-01-01T00:00:00Z"),
             open_rotation: None,
+            holding: Vec::new(),
             version: 1,
         }
     }

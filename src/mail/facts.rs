@@ -84,6 +84,15 @@ pub(super) fn facts(notice: &Notice) -> Vec<(String, String)> {
             facts.0
         }
         Notice::ReminderDigest(it) => it.items.iter().map(line).collect(),
+        Notice::Condition(it) => {
+            let mut facts = Facts::about(&it.project_name, &it.group_id);
+            facts.maybe("Rotation", it.rotation_id);
+            facts.maybe("Key", it.current_key.as_ref());
+            facts.maybe("Cause", it.cause.as_ref());
+            facts.add("Since", clock(it.since));
+            facts.maybe("Over at", it.over_at.map(clock));
+            facts.0
+        }
     }
 }
 
@@ -192,5 +201,6 @@ pub(super) fn commands(notice: &Notice, server: &str) -> Vec<(String, String)> {
         | Notice::Closed(_)
         | Notice::CurrentKeyInvalid(_)
         | Notice::KeyAlarm(_) => Vec::new(),
+        Notice::Condition(it) => vec![command("What is known:", format!("why {}", it.group_id))],
     }
 }

@@ -3,9 +3,11 @@
 //! The match is exhaustive, so a new kind does not compile without its sentences. Texts that come from
 //! outside pass [`visible`].
 
+use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
 use crate::domain::notice::{
-    CurrentKeyInvalid, Drifted, KeyAlarm, Notice, Overwrote, Reminder, ReminderDigest, RotationFacts,
+    ConditionFacts, CurrentKeyInvalid, Drifted, KeyAlarm, NO_LONGER_WATCHED, Notice, Overwrote, Reminder,
+    ReminderDigest, RotationFacts,
 };
 use crate::domain::text::visible;
 
@@ -44,6 +46,7 @@ pub(super) fn sentences(notice: &Notice) -> (String, Vec<String>) {
         Notice::Overwrote(it) => overwrote(it),
         Notice::Reminder(it) => reminder(it),
         Notice::ReminderDigest(it) => digest(it),
+        Notice::Condition(it) => condition(it),
     }
 }
 
@@ -256,6 +259,123 @@ fn reminder(it: &Reminder) -> (String, Vec<String>) {
         visible(&it.interval)
     );
     (format!("{project}: encryption key {when}"), with(first, it.open_note.as_ref()))
+}
+
+/// What holds, what Atlas does about it, and the way out; or that it is over.
+fn condition(it: &ConditionFacts) -> (String, Vec<String>) {
+    let project = name(&it.project_name, &it.group_id);
+    if let Some(over) = it.over_at {
+        let after = lasted(over.since(it.since).as_secs());
+        return match it.cause.as_deref().filter(|cause| *cause == NO_LONGER_WATCHED) {
+            Some(cause) => (
+                format!("{project}: {cause}"),
+                vec![format!("{project} was removed after {after}. Keywheel does not look at it any more.")],
+            ),
+            None => (
+                format!("{project}: {} after {after}", over_now(it.condition)),
+                vec![end(&project, it.condition)],
+            ),
+        };
+    }
+    let (subject, first) = start(&project, it);
+    (subject, vec![first])
+}
+
+/// A condition that is over, in a few words.
+const fn over_now(condition: ConditionKind) -> &'static str {
+    match condition {
+        ConditionKind::NeedsOperator => "no operator is needed any more",
+        ConditionKind::Invalid => "valid again",
+        ConditionKind::Unreachable => "can be read again",
+        ConditionKind::ValidityUnknown => "Atlas reports again whether the key is valid",
+        ConditionKind::NoKey => "has a customer-managed key again",
+        ConditionKind::Drifted => "the key of another actor is on record",
+        ConditionKind::Held => "the rotation is no longer held",
+        ConditionKind::Rotating
+        | ConditionKind::Overdue
+        | ConditionKind::DueSoon
+        | ConditionKind::UnmanagedVersion => "over",
+    }
+}
+
+fn end(project: &str, condition: ConditionKind) -> String {
+    match condition {
+        ConditionKind::NeedsOperator => {
+            format!("The rotation of {project} goes on, or has ended; its own notices say how.")
+        }
+        ConditionKind::Invalid => format!("Atlas reports the key in force for {project} as valid again."),
+        ConditionKind::Unreachable => {
+            format!("Atlas answers again when it is asked for the key of {project}.")
+        }
+        ConditionKind::ValidityUnknown => {
+            format!("Atlas reports again whether it can use the key in force for {project}.")
+        }
+        ConditionKind::NoKey => format!("Atlas encrypts {project} with a customer-managed key again."),
+        ConditionKind::Drifted => {
+            format!(
+                "A person has recorded the key that was set outside of Keywheel, or a rotation has replaced it in {project}."
+            )
+        }
+        ConditionKind::Held => format!("The approved rotation of {project} is no longer held."),
+        ConditionKind::Rotating
+        | ConditionKind::Overdue
+        | ConditionKind::DueSoon
+        | ConditionKind::UnmanagedVersion => String::new(),
+    }
+}
+
+fn start(project: &str, it: &ConditionFacts) -> (String, String) {
+    let cause = it.cause.as_deref().map(visible).unwrap_or_default();
+    match it.condition {
+        ConditionKind::Unreachable => (
+            format!("{project}: Keywheel cannot read its key from Atlas"),
+            format!(
+                "Keywheel has not been able to read the encryption configuration of {project} for a while, so it would \
+                 not see a key that goes bad. {}",
+                match cause.as_str() {
+                    "auth" =>
+                        "Atlas does not accept the credential: check its secret, its Project Owner role and its IP access list.",
+                    "gone" =>
+                        "Atlas reports that the project does not exist: remove it from Keywheel, or give its credential access.",
+                    _ =>
+                        "Check that Atlas can be reached from here; its own words are shown by the command below.",
+                }
+            ),
+        ),
+        ConditionKind::ValidityUnknown => (
+            format!("{project}: Atlas does not report whether the key is valid"),
+            format!(
+                "Atlas answers for {project} without saying whether it can use the key in force. Check the key and its \
+                 policy in the key service, and the project in Atlas."
+            ),
+        ),
+        ConditionKind::NoKey => (
+            format!("{project}: no customer-managed key any more"),
+            format!(
+                "Atlas no longer encrypts {project} with a customer-managed key. If that was intended, remove the project from Keywheel."
+            ),
+        ),
+        ConditionKind::Held => (
+            format!("{project}: an approved rotation waits ({cause})"),
+            format!(
+                "The rotation of {project} is approved and waits: {}. It continues by itself once that passes, until its \
+                 approval expires.",
+                cause.replace('_', " ")
+            ),
+        ),
+        other => (format!("{project}: {other}"), format!("{project}: {other} {cause}.")),
+    }
+}
+
+/// `7 minutes`, `2 hours`: how long something lasted, in whole units.
+fn lasted(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..=119 => (seconds, "second"),
+        120..=7199 => (seconds / 60, "minute"),
+        7200..=172_799 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
 }
 
 fn digest(it: &ReminderDigest) -> (String, Vec<String>) {

@@ -21,10 +21,11 @@ const OLDEST: i32 = 130_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The tables of the newest schema.
-pub const TABLES: [&str; 17] = [
+pub const TABLES: [&str; 19] = [
     "approvals",
     "audit",
     "audit_head",
+    "conditions",
     "daemons",
     "drifts",
     "inbox",
@@ -35,6 +36,7 @@ pub const TABLES: [&str; 17] = [
     "owners",
     "projects",
     "proofs",
+    "readings",
     "reminders",
     "rotations",
     "token_requests",

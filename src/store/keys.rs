@@ -1,6 +1,6 @@
 //! The ledger of keys: which key served a project when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::readable::readable;
 use super::{Sql, Store, StoreError, Tx, each, read};
@@ -15,6 +15,9 @@ const EARLIER: Sql = Sql::same(
     "SELECT k.group_id, p.provider, k.key FROM keys k JOIN projects p ON p.group_id = k.group_id \
      WHERE k.until IS NOT NULL AND p.provider IS NOT NULL ORDER BY k.group_id, k.since",
 );
+const HAD: Sql = Sql::same(
+    "SELECT group_id FROM projects p WHERE current_key IS NULL AND EXISTS (SELECT 1 FROM keys k WHERE k.group_id = p.group_id)",
+);
 const CLOSE_KEYS: Sql =
     Sql::same("UPDATE keys SET until = $2 WHERE group_id = $1 AND until IS NULL AND key <> $3");
 const OPEN_KEY: Sql = Sql::same(
@@ -22,7 +25,7 @@ const OPEN_KEY: Sql = Sql::same(
      WHERE NOT EXISTS (SELECT 1 FROM keys WHERE group_id = $1 AND key = $2 AND until IS NULL) ON CONFLICT DO NOTHING",
 );
 
-pub(super) const STATEMENTS: &[&Sql] = &[&KEYS, &EARLIER, &CLOSE_KEYS, &OPEN_KEY];
+pub(super) const STATEMENTS: &[&Sql] = &[&KEYS, &EARLIER, &HAD, &CLOSE_KEYS, &OPEN_KEY];
 
 /// A key's time in service.
 #[derive(Clone, Debug)]
@@ -65,6 +68,15 @@ impl Store {
                 Ok(KeySpan { key, since, until, source })
             })
             .collect()
+    }
+
+    /// The projects that have no key and had one before.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn lost_keys(&self) -> Result<BTreeSet<String>, StoreError> {
+        let rows: Vec<(String,)> = read!(self, HAD, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(|(group,)| group).collect())
     }
 
     /// The keys that served before, by project, without those of rows that cannot be read.

@@ -13,6 +13,7 @@
 
 mod approvals;
 mod audit;
+mod conditions;
 mod daemons;
 mod error;
 mod feed;
@@ -38,6 +39,7 @@ mod writer;
 
 pub use approvals::{Approval, NewApproval, OWN_APPROVAL, Vote};
 pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
+pub use conditions::ConditionRow;
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
 pub use feed::{AwaitedWitness, WitnessEnd, WitnessEvent};
@@ -86,6 +88,7 @@ pub fn statements() -> Vec<&'static Sql> {
     [
         approvals::STATEMENTS,
         audit::STATEMENTS,
+        conditions::STATEMENTS,
         daemons::STATEMENTS,
         inbox::STATEMENTS,
         feed::STATEMENTS,

@@ -18,7 +18,8 @@ macro_rules! columns {
     () => {
         "SELECT p.group_id, p.name, p.provider, p.current_key, p.place, p.key_since, p.key_since_source, p.valid, \
          p.private_networking, p.environment, p.credential, p.policy, p.drift_key, p.last_checked_at, p.last_error, \
-         p.next_check_at, p.next_reminder_at, p.created_at, p.version, p.kms, p.alias, r.id AS open_id, r.state AS open_state \
+         p.next_check_at, p.next_reminder_at, p.created_at, p.version, p.kms, p.alias, r.id AS open_id, r.state AS open_state, \
+         (SELECT string_agg(c.kind, ',') FROM conditions c WHERE c.group_id = p.group_id AND c.ended_at IS NULL) AS holding \
          FROM projects p LEFT JOIN rotations r ON r.group_id = p.group_id AND r.state IN ('awaiting_approval', \
          'approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') "
     };
@@ -33,11 +34,21 @@ const LIST: Sql = Sql::same(concat!(
 ));
 const DUE: Sql = Sql::same(concat!(
     columns!(),
-    "WHERE p.next_check_at <= $1 ORDER BY p.next_check_at, p.group_id LIMIT $2"
+    "WHERE p.next_check_at <= $1 OR p.next_check_at > $3 ORDER BY p.next_check_at, p.group_id LIMIT $2"
 ));
+const LOOK_SOON: Sql =
+    Sql::same("UPDATE projects SET next_check_at = $2 WHERE group_id = $1 AND next_check_at > $2");
 const DUE_REMINDERS: Sql = Sql::same(concat!(
     columns!(),
     "WHERE p.next_reminder_at <= $1 ORDER BY p.next_reminder_at, p.group_id LIMIT $2"
+));
+// Whatever is not as it should be, and whatever was told to be so.
+const SUSPECT: Sql = Sql::same(concat!(
+    columns!(),
+    "WHERE p.group_id IN (SELECT group_id FROM readings UNION SELECT group_id FROM conditions WHERE ended_at IS NULL \
+     UNION SELECT group_id FROM rotations WHERE state IN ('approved', 'applying', 'needs_operator') \
+     UNION SELECT group_id FROM projects WHERE drift_key IS NOT NULL \
+     UNION SELECT group_id FROM projects WHERE current_key IS NULL) ORDER BY p.group_id"
 ));
 const OWNERS: Sql = Sql::same("SELECT mail FROM owners WHERE group_id = $1 ORDER BY position");
 // For a page of the list, which is a range of ids: one statement instead of one for each project.
@@ -87,7 +98,9 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &GET,
     &LIST,
     &DUE,
+    &LOOK_SOON,
     &DUE_REMINDERS,
+    &SUSPECT,
     &OWNERS,
     &OWNERS_BETWEEN,
     &WATCHES,
@@ -162,6 +175,7 @@ struct ProjectRow {
     alias: Option<String>,
     open_id: Option<uuid::Uuid>,
     open_state: Option<String>,
+    holding: Option<String>,
 }
 
 impl ProjectRow {
@@ -204,6 +218,13 @@ impl ProjectRow {
             next_reminder_at: self.next_reminder_at,
             created_at: self.created_at,
             open_rotation,
+            // Conditions of a newer version are left out.
+            holding: self
+                .holding
+                .iter()
+                .flat_map(|kinds| kinds.split(','))
+                .filter_map(|kind| kind.parse().ok())
+                .collect(),
             version: self.version,
             name: self.name,
         })
@@ -364,15 +385,47 @@ impl Store {
         Ok(at)
     }
 
-    /// Projects whose observation is due. A project that cannot be read is logged and skipped, so that
+    /// Makes the observation of these projects due at once; returns whether any was not.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn look_soon(&self, groups: &[GroupId], now: Timestamp) -> Result<bool, StoreError> {
+        self.transact("project.look_soon", Lane::Step, groups.to_vec(), move |tx, groups, _| {
+            Box::pin(async move {
+                let mut changed = 0;
+                for group in groups {
+                    changed += each!(tx, LOOK_SOON, |conn, text| sqlx::query(text)
+                        .bind(group.as_str())
+                        .bind(now)
+                        .execute(conn)
+                        .await
+                        .map(|done| done.rows_affected()))?;
+                }
+                Ok(changed > 0)
+            })
+        })
+        .await
+    }
+
+    /// Projects whose observation is due, and those whose instant is after `beyond`: a clock that was wrong wrote
+    /// it. A project that cannot be read is logged and skipped, so that
     /// the others do not wait for its repair.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn due_projects(&self, now: Timestamp, limit: usize) -> Result<Vec<Project>, StoreError> {
+    pub async fn due_projects(
+        &self,
+        now: Timestamp,
+        beyond: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Project>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows =
-            read!(self, DUE, |pool, text| sqlx::query_as(text).bind(now).bind(limit).fetch_all(pool).await)?;
+        let rows = read!(self, DUE, |pool, text| sqlx::query_as(text)
+            .bind(now)
+            .bind(limit)
+            .bind(beyond)
+            .fetch_all(pool)
+            .await)?;
         self.with_all_owners(rows).await
     }
 
@@ -388,6 +441,17 @@ impl Store {
             .fetch_all(pool)
             .await)?;
         self.with_all_owners(rows).await
+    }
+
+    /// The projects about which something holds or may hold, without their owners and without those that
+    /// cannot be read.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn suspects(&self) -> Result<Vec<Project>, StoreError> {
+        let rows: Vec<ProjectRow> =
+            urgent!(self, SUSPECT, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        readable(rows.into_iter().map(|row| row.project(Vec::new())))
     }
 
     async fn with_all_owners(&self, rows: Vec<ProjectRow>) -> Result<Vec<Project>, StoreError> {
@@ -528,6 +592,7 @@ impl Store {
                 if unsure && tx.is_appended(audit, now).await? {
                     return Ok(());
                 }
+                tx.forget_readings(group).await?;
                 for sql in [DELETE_OWNERS, DELETE] {
                     each!(tx, sql, |conn, text| sqlx::query(text)
                         .bind(group.as_str())

@@ -29,12 +29,17 @@ const REPLAYS: Sql = Sql::same(
      JOIN rotations r ON r.id = j.rotation_id WHERE r.finished_at < $1 AND j.replay IS NOT NULL LIMIT $2)",
 );
 
-pub(super) const STATEMENTS: &[&Sql] = &[&MAILS, &EVENTS, &LOOKS, &REPLAYS];
+const CONDITIONS: Sql = Sql::same(
+    "DELETE FROM conditions WHERE (group_id, kind, since) IN (SELECT group_id, kind, since FROM conditions \
+     WHERE ended_at < $1 LIMIT $2)",
+);
+
+pub(super) const STATEMENTS: &[&Sql] = &[&MAILS, &EVENTS, &LOOKS, &REPLAYS, &CONDITIONS];
 
 /// Records from before each of these instants may be deleted.
 #[derive(Clone, Copy, Debug)]
 pub struct Horizon {
-    /// Messages that were sent, failed, or have no recipient.
+    /// Messages that were sent, failed, or have no recipient, and conditions that ended.
     pub mails: Timestamp,
     /// Events that were handled.
     pub events: Timestamp,
@@ -56,6 +61,7 @@ impl Store {
             (EVENTS, horizon.events),
             (LOOKS, horizon.looks),
             (REPLAYS, horizon.replays),
+            (CONDITIONS, horizon.mails),
         ] {
             for _ in 0..ROUNDS {
                 // A repetition after a lost answer counts only the rows that are left.

@@ -33,6 +33,12 @@ const LIST: Sql = Sql::same(concat!(
     columns!(),
     " FROM rotations WHERE id < $1 AND ($2 = '' OR state = $2) AND ($3 = '' OR group_id = $3) ORDER BY id DESC LIMIT $4"
 ));
+const OPEN: Sql = Sql::same(concat!(
+    "SELECT ",
+    columns!(),
+    " FROM rotations WHERE state IN ('approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') \
+     AND (state IN ('approved', 'applying', 'needs_operator') OR group_id IN (SELECT group_id FROM readings))"
+));
 const OPEN_OF: Sql = Sql::same(
     "SELECT id FROM rotations WHERE group_id = $1 AND state IN ('awaiting_approval', 'approved', 'applying', \
      'verifying', 'deploying', 'rolling_back', 'needs_operator')",
@@ -75,6 +81,7 @@ const CLAIM: Sql = Sql {
         columns!()
     ),
 };
+const WAKE: Sql = Sql::same("UPDATE rotations SET wake_at = $2 WHERE id = $1 AND wake_at > $2");
 const RELEASE: Sql = Sql::same(
     "UPDATE rotations SET lease_token = NULL, lease_until = NULL WHERE id = $1 AND lease_token = $2",
 );
@@ -114,12 +121,14 @@ const COUNTS: Sql = Sql::same("SELECT state, COUNT(*) FROM rotations GROUP BY st
 pub(super) const STATEMENTS: &[&Sql] = &[
     &GET,
     &LIST,
+    &OPEN,
     &OPEN_OF,
     &INSERT,
     &STEP,
     &STEP_ON,
     &COMMAND,
     &CLAIM,
+    &WAKE,
     &RELEASE,
     &RENEW,
     &WRITTEN,
@@ -415,6 +424,36 @@ impl Store {
             },
         )
         .await
+    }
+
+    /// Makes a rotation that rests due at once. Who has claimed it decides its next wait anew.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn wake(&self, id: RotationId, now: Timestamp) -> Result<(), StoreError> {
+        self.transact("rotation.wake", Lane::Step, (), move |tx, (), _| {
+            Box::pin(async move {
+                each!(tx, WAKE, |conn, text| sqlx::query(text)
+                    .bind(id.0)
+                    .bind(now)
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// The rotations that a condition may concern: those that wait, and those of projects with readings that
+    /// are not good.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn open_rotations(&self) -> Result<Vec<RotationRow>, StoreError> {
+        let rows: Vec<StoredRow> =
+            urgent!(self, OPEN, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        readable(rows.into_iter().map(RotationRow::try_from))
     }
 
     /// Claims due rotations, the most urgent first, for `ttl`. A rotation that cannot be read is skipped;

@@ -94,6 +94,7 @@ impl From<CommandError> for Problem {
         let code = match &error {
             E::NoProject(_) => Code::ProjectNotFound,
             E::NoRotation(_) => Code::RotationNotFound,
+            E::NoCondition { .. } => Code::ConditionNotFound,
             E::BadGroupId(_) => Code::GroupIdInvalid,
             E::ProjectExists(_) => Code::ProjectExists,
             E::Invalid { .. } => Code::Invalid,

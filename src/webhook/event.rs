@@ -169,6 +169,7 @@ pub(super) fn facts(notice: &Notice) -> Value {
         | Notice::KeyAlarm(_)
         | Notice::Overwrote(_)
         | Notice::Reminder(_)
-        | Notice::ReminderDigest(_) => notice.facts(),
+        | Notice::ReminderDigest(_)
+        | Notice::Condition(_) => notice.facts(),
     }
 }

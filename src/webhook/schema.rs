@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::event::{CutData, Data, DriftFacts, Event};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::notice::{
-    CheckedRotation, CurrentKeyInvalid, KeyAlarm, Kind, Overwrote, Reminder, ReminderDigest, RotationFacts,
+    CheckedRotation, ConditionFacts, CurrentKeyInvalid, KeyAlarm, Kind, Overwrote, Reminder, ReminderDigest,
+    RotationFacts,
 };
 use crate::domain::time::Timestamp;
 
@@ -56,6 +57,17 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         Kind::Overwrote => schemas.subschema_for::<Data<Overwrote>>(),
         Kind::Reminder => schemas.subschema_for::<Data<Reminder>>(),
         Kind::ReminderDigest => schemas.subschema_for::<Data<ReminderDigest>>(),
+        Kind::Unreachable
+        | Kind::ValidityUnknown
+        | Kind::NoKey
+        | Kind::Held
+        | Kind::NeedsOperatorOver
+        | Kind::CurrentKeyInvalidOver
+        | Kind::UnreachableOver
+        | Kind::ValidityUnknownOver
+        | Kind::NoKeyOver
+        | Kind::DriftedOver
+        | Kind::HeldOver => schemas.subschema_for::<Data<ConditionFacts>>(),
     }
 }
 

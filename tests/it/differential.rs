@@ -206,6 +206,7 @@ fn project(dice: &mut Dice, now: Timestamp) -> Project {
         next_reminder_at: dice.maybe(|dice| instant(dice, now)),
         created_at: now,
         open_rotation: None,
+        holding: Vec::new(),
         version: 1,
     }
 }
@@ -325,7 +326,10 @@ impl Side<'_> {
                 let after = dice.maybe(group);
                 let limit = usize::try_from(dice.roll(4) + 1).unwrap();
                 let listed = store.projects(&filter, after.as_ref(), limit).await?;
-                shown(&(listed, store.due_projects(now, limit).await?))
+                shown(&(
+                    listed,
+                    store.due_projects(now, now + std::time::Duration::from_secs(86_400), limit).await?,
+                ))
             }
             Kind::InsertRotation => {
                 let row = proposal(dice, seed, now);

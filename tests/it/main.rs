@@ -6,6 +6,7 @@ mod api;
 mod atlas;
 mod canary;
 mod cli;
+mod conditions;
 mod daemons;
 mod deploy;
 mod differential;

@@ -70,6 +70,7 @@ impl Fleet {
             next_reminder_at: Some(now),
             created_at: now,
             open_rotation: None,
+            holding: Vec::new(),
             version: 1,
         };
         self.engine.store.insert_project(&project, &[], now).await.unwrap();

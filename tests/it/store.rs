@@ -68,6 +68,7 @@ fn project() -> Project {
         next_reminder_at: Some(now()),
         created_at: now(),
         open_rotation: None,
+        holding: Vec::new(),
         version: 1,
     }
 }
@@ -352,6 +353,7 @@ async fn what_atlas_feed_says_is_kept(store: &Store) {
             undone_key: None,
             sentences: vec!["It is a revert.".to_owned()],
             terraform: None,
+            condition_id: None,
         },
         since: (now() + day + day, SinceSource::AtlasEvent),
     };

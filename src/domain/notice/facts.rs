@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::kind::Kind;
+use crate::domain::condition::ConditionKind;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Provider};
 use crate::domain::named::named;
@@ -22,6 +24,12 @@ use crate::domain::time::Timestamp;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct KeyText(String);
+
+impl From<String> for KeyText {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
 
 impl From<&KeyRef> for KeyText {
     fn from(key: &KeyRef) -> Self {
@@ -66,6 +74,9 @@ pub struct RotationFacts {
     pub atlas_detail: Option<String>,
     /// The remedy for the cause, for a person.
     pub remedy: Option<String>,
+    /// The condition that this starts or repeats. Its end has the same id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition_id: Option<String>,
 }
 
 /// A rotation and its pre-flight checks.
@@ -104,6 +115,43 @@ pub struct InvalidKey {
     pub provider: Option<Provider>,
     /// The key in force.
     pub current_key: Option<KeyText>,
+    /// The condition that this starts or repeats. Its end has the same id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition_id: Option<String>,
+    /// When Atlas first called the key invalid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+/// The start, a repetition or the end of a condition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ConditionFacts {
+    /// The kind of the notice.
+    pub kind: Kind,
+    /// The Atlas project.
+    pub group_id: GroupId,
+    /// The project's name in Atlas.
+    pub project_name: String,
+    /// The cloud whose key service holds the key in force.
+    pub provider: Option<Provider>,
+    /// The rotation that it concerns.
+    pub rotation_id: Option<RotationId>,
+    /// The condition. Its start, its repetitions and its end have the same `conditionId`.
+    pub condition: ConditionKind,
+    /// The id of the condition.
+    pub condition_id: String,
+    /// The key that it concerns.
+    pub current_key: Option<KeyText>,
+    /// When it began.
+    pub since: Timestamp,
+    /// When it ended; null while it holds.
+    pub over_at: Option<Timestamp>,
+    /// What makes it so.
+    pub cause: Option<String>,
+    /// 0 for the first notice of a start; repetitions count from 1.
+    pub repeat: u32,
 }
 
 named! {
@@ -148,6 +196,9 @@ pub struct Drifted {
     pub sentences: Vec<String>,
     /// The lines of a Terraform file that agree with the undone rotation.
     pub terraform: Option<Vec<String>>,
+    /// The condition that this starts. Its end has the same id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition_id: Option<String>,
 }
 
 /// An event that reports trouble with a key that a project depends on. Nothing in it is verified.

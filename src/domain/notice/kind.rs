@@ -1,5 +1,6 @@
 //! The kinds of notice, and how urgent each is.
 
+use crate::domain::condition::{ConditionKind, Telling};
 use crate::domain::named::named;
 
 named! {
@@ -48,6 +49,28 @@ named! {
         Reminder = "reminder",
         /// Several reminders for one recipient.
         ReminderDigest = "reminder_digest",
+        /// The key in force cannot be read from Atlas.
+        Unreachable = "unreachable",
+        /// Atlas does not report whether the key in force is valid.
+        ValidityUnknown = "validity_unknown",
+        /// Atlas holds no customer-managed key any more.
+        NoKey = "no_key",
+        /// An approved rotation is held.
+        Held = "held",
+        /// The end of `needs_operator`.
+        NeedsOperatorOver = "needs_operator_over",
+        /// The end of `current_key_invalid`.
+        CurrentKeyInvalidOver = "current_key_invalid_over",
+        /// The end of `unreachable`.
+        UnreachableOver = "unreachable_over",
+        /// The end of `validity_unknown`.
+        ValidityUnknownOver = "validity_unknown_over",
+        /// The end of `no_key`.
+        NoKeyOver = "no_key_over",
+        /// The end of `drifted`.
+        DriftedOver = "drifted_over",
+        /// The end of `held`.
+        HeldOver = "held_over",
     }
 }
 
@@ -76,9 +99,11 @@ impl Kind {
     #[must_use]
     pub const fn urgency(self) -> Urgency {
         match self {
-            Kind::NeedsOperator | Kind::LateApply | Kind::CurrentKeyInvalid | Kind::KeyAlarm => {
-                Urgency::Urgent
-            }
+            Kind::NeedsOperator
+            | Kind::LateApply
+            | Kind::CurrentKeyInvalid
+            | Kind::KeyAlarm
+            | Kind::Unreachable => Urgency::Urgent,
             Kind::ApprovalRequested
             | Kind::AutoApproved
             | Kind::Completed
@@ -95,8 +120,45 @@ impl Kind {
             | Kind::Drifted
             | Kind::Overwrote
             | Kind::Reminder
-            | Kind::ReminderDigest => Urgency::Normal,
+            | Kind::ReminderDigest
+            | Kind::ValidityUnknown
+            | Kind::NoKey
+            | Kind::Held
+            | Kind::NeedsOperatorOver
+            | Kind::CurrentKeyInvalidOver
+            | Kind::UnreachableOver
+            | Kind::ValidityUnknownOver
+            | Kind::NoKeyOver
+            | Kind::DriftedOver
+            | Kind::HeldOver => Urgency::Normal,
         }
+    }
+
+    /// The notice of a condition's start, or of its end; `None` when the condition is only shown.
+    #[must_use]
+    pub const fn of_condition(condition: ConditionKind, over: bool) -> Option<Self> {
+        let (start, end) = match condition {
+            ConditionKind::NeedsOperator => (Kind::NeedsOperator, Kind::NeedsOperatorOver),
+            ConditionKind::Invalid => (Kind::CurrentKeyInvalid, Kind::CurrentKeyInvalidOver),
+            ConditionKind::Unreachable => (Kind::Unreachable, Kind::UnreachableOver),
+            ConditionKind::ValidityUnknown => (Kind::ValidityUnknown, Kind::ValidityUnknownOver),
+            ConditionKind::NoKey => (Kind::NoKey, Kind::NoKeyOver),
+            ConditionKind::Drifted => (Kind::Drifted, Kind::DriftedOver),
+            ConditionKind::Held => (Kind::Held, Kind::HeldOver),
+            ConditionKind::Rotating
+            | ConditionKind::Overdue
+            | ConditionKind::DueSoon
+            | ConditionKind::UnmanagedVersion => return None,
+        };
+        Some(if over { end } else { start })
+    }
+
+    /// Whether it pages: people who look after the installation get it too.
+    #[must_use]
+    pub fn pages(self) -> bool {
+        let repeated = |it: &&ConditionKind| it.telling() == Telling::Repeated;
+        let mut paging = ConditionKind::ALL.iter().filter(repeated);
+        self.urgency() == Urgency::Urgent || paging.any(|it| Kind::of_condition(*it, true) == Some(self))
     }
 
     /// The type of a CloudEvent of this kind.

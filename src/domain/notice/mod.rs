@@ -13,10 +13,13 @@ mod facts;
 mod kind;
 
 pub use facts::{
-    CheckedRotation, CurrentKeyInvalid, DriftKind, Drifted, InvalidKey, KeyAlarm, KeyText, Overwrote,
-    Reminder, ReminderDigest, RotationFacts,
+    CheckedRotation, ConditionFacts, CurrentKeyInvalid, DriftKind, Drifted, InvalidKey, KeyAlarm, KeyText,
+    Overwrote, Reminder, ReminderDigest, RotationFacts,
 };
 pub use kind::{Kind, Urgency};
+
+/// The cause of an end that no reading has shown.
+pub const NO_LONGER_WATCHED: &str = "no longer watched";
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -50,6 +53,7 @@ pub enum Notice {
     Overwrote(Overwrote),
     Reminder(Reminder),
     ReminderDigest(ReminderDigest),
+    Condition(ConditionFacts),
 }
 
 /// The project and the rotation that a notice concerns. A digest concerns several projects and names none.
@@ -110,6 +114,7 @@ impl Notice {
             Self::Overwrote(_) => Kind::Overwrote,
             Self::Reminder(_) => Kind::Reminder,
             Self::ReminderDigest(_) => Kind::ReminderDigest,
+            Self::Condition(it) => it.kind,
         }
     }
 
@@ -151,6 +156,7 @@ impl Notice {
             Self::Overwrote(it) => About { project: Some(&it.group_id), rotation: Some(it.rotation_id) },
             Self::Reminder(it) => of_project(&it.group_id),
             Self::ReminderDigest(_) => About { project: None, rotation: None },
+            Self::Condition(it) => About { project: Some(&it.group_id), rotation: it.rotation_id },
         }
     }
 
@@ -177,6 +183,7 @@ impl Notice {
             Self::Overwrote(it) => json!(it),
             Self::Reminder(it) => json!(it),
             Self::ReminderDigest(it) => json!(it),
+            Self::Condition(it) => json!(it),
         }
     }
 
@@ -203,6 +210,17 @@ impl Notice {
             Kind::Overwrote => Self::Overwrote(read(model)?),
             Kind::Reminder => Self::Reminder(read(model)?),
             Kind::ReminderDigest => Self::ReminderDigest(read(model)?),
+            Kind::Unreachable
+            | Kind::ValidityUnknown
+            | Kind::NoKey
+            | Kind::Held
+            | Kind::NeedsOperatorOver
+            | Kind::CurrentKeyInvalidOver
+            | Kind::UnreachableOver
+            | Kind::ValidityUnknownOver
+            | Kind::NoKeyOver
+            | Kind::DriftedOver
+            | Kind::HeldOver => Self::Condition(read(model)?),
         })
     }
 }

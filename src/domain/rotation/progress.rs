@@ -107,6 +107,8 @@ pub struct Patching {
     pub tries: u32,
     /// When the next PATCH may leave, after a backoff.
     pub retry_at: Option<Timestamp>,
+    /// When the first PATCH(new) was sent of those that Atlas all put off.
+    pub put_off_since: Option<Timestamp>,
     /// When Atlas first showed the new key after our PATCH.
     pub patched_at: Option<Timestamp>,
     /// A PATCH of the old key was sent at some time.
@@ -124,6 +126,8 @@ pub struct Readings {
     pub false_since: Option<Timestamp>,
     /// Since when the alerts that tell a bad key from a bad network were requested and not answered.
     pub alerts_unanswered_since: Option<Timestamp>,
+    /// Since when `valid` is absent.
+    pub absent_since: Option<Timestamp>,
     /// How often `valid` fell from true to false.
     pub flaps: u32,
     /// Consecutive observations without a gap longer than two cadences.
@@ -192,9 +196,9 @@ pub struct Rollback {
 /// The pages to operators, and their answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Operator {
-    /// When the last page was sent.
+    /// When the page was sent.
     pub paged_at: Option<Timestamp>,
-    /// Pages sent for the present cause.
+    /// 1 once it was. Earlier versions repeated pages here and counted them.
     pub pages: u32,
     /// An operator gave `resume`: the next observation decides the next state.
     pub resuming: bool,

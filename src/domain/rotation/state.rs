@@ -56,6 +56,12 @@ named! {
 }
 
 impl State {
+    /// Whether a PATCH of this rotation may be in force or under way, and its end is open.
+    #[must_use]
+    pub const fn is_after_patch(self) -> bool {
+        matches!(self, State::Applying | State::Verifying | State::Deploying | State::RollingBack)
+    }
+
     /// Whether the rotation has ended; only observations follow.
     #[must_use]
     pub const fn is_final(self) -> bool {
@@ -133,6 +139,8 @@ named! {
         AtlasUnreachable = "atlas_unreachable",
         /// Atlas does not accept the project's credential at the moment.
         AtlasAuth = "atlas_auth",
+        /// Atlas puts every PATCH off.
+        RateLimited = "rate_limited",
         /// Atlas no longer encrypts this project with the provider of the proposal.
         ConfigChanged = "config_changed",
         /// With `patch_body = "whole-block"`: the block differs from the one seen at proposal.

@@ -77,6 +77,10 @@ struct Stored {
     late_apply: bool,
     failure: Option<Failure>,
     wake_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    put_off_since: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    absent_since: Option<Timestamp>,
 }
 
 impl Serialize for Rotation {
@@ -119,6 +123,7 @@ impl From<Rotation> for Stored {
                     first_at: first_patch_at,
                     guard_deadline,
                     retry_at,
+                    put_off_since,
                     tries,
                     patched_at,
                     sent_old,
@@ -129,6 +134,7 @@ impl From<Rotation> for Stored {
                     trues,
                     false_since,
                     alerts_unanswered_since,
+                    absent_since,
                     flaps,
                     round,
                     gaps,
@@ -201,6 +207,8 @@ impl From<Rotation> for Stored {
             late_apply,
             failure,
             wake_at,
+            put_off_since,
+            absent_since,
         }
     }
 }
@@ -263,6 +271,8 @@ impl From<Stored> for Rotation {
             late_apply,
             failure,
             wake_at,
+            put_off_since,
+            absent_since,
         } = it;
         Self {
             id,
@@ -286,6 +296,7 @@ impl From<Stored> for Rotation {
                 first_at: first_patch_at,
                 guard_deadline,
                 retry_at,
+                put_off_since,
                 tries,
                 patched_at,
                 sent_old,
@@ -295,6 +306,7 @@ impl From<Stored> for Rotation {
                 trues,
                 false_since,
                 alerts_unanswered_since,
+                absent_since,
                 flaps,
                 round,
                 gaps,

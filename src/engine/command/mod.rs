@@ -3,6 +3,7 @@
 //! Every command is checked against a fresh read of its subject and written by compare-and-swap. When
 //! another writer was first, the command is decided again on the new row. The API checks roles.
 
+mod conditions;
 mod decisions;
 mod projects;
 mod votes;
@@ -12,6 +13,7 @@ pub use projects::{NewProject, ProjectEdit};
 
 use super::Engine;
 use crate::atlas::AtlasApi;
+use crate::domain::condition::ConditionKind;
 use crate::domain::ids::{BadGroupId, GroupId, RotationId};
 use crate::domain::key::{KeyError, KeyRef};
 use crate::domain::rotation::outcome::{Failure, Observation};
@@ -30,6 +32,16 @@ pub enum CommandError {
     /// No such rotation.
     #[error("there is no rotation {0}")]
     NoRotation(RotationId),
+    /// The condition does not hold, or is not told.
+    #[error(
+        "{kind} does not hold for project {group}, or is not told; `keywheel project show {group}` lists what holds"
+    )]
+    NoCondition {
+        /// The project.
+        group: GroupId,
+        /// The condition.
+        kind: ConditionKind,
+    },
     /// Not a group id.
     #[error(transparent)]
     BadGroupId(#[from] BadGroupId),

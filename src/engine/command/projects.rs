@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use super::super::sweep::note;
-use super::super::{Engine, drift};
+use super::super::{Engine, conditions, drift};
 use super::{CommandError, TRIES};
 use crate::atlas::AtlasApi;
+use crate::domain::condition::Reading;
 use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
 use crate::domain::patch::Patch;
@@ -77,6 +78,8 @@ impl Engine {
         });
         let audit = [record(actor, "project.added", &project.group_id, &detail)];
         self.store.insert_project(&project, &audit, now).await?;
+        let reading = Reading::Seen { key: project.current_key.as_ref(), valid: project.valid };
+        conditions::note(self, &project.group_id, &reading, project.last_checked_at.unwrap_or(now)).await;
         // The key may be due already.
         self.look_due.notify_one();
         Ok(project)
@@ -124,6 +127,7 @@ impl Engine {
             next_reminder_at: Some(now),
             created_at: now,
             open_rotation: None,
+            holding: Vec::new(),
             version: 1,
         };
         let unseen = project.clone();

@@ -8,15 +8,16 @@ use utoipa_axum::routes;
 
 use super::{Object, Paging, Path, Query, views, word};
 use crate::api::problem::Code;
-use crate::api::project::{NewProject, Project, ProjectEdit, ProjectQuery, Why};
+use crate::api::project::{Acknowledgement, NewProject, Project, ProjectEdit, ProjectQuery, Why};
 use crate::api::{KeyPage, Page, ProjectPage};
+use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
 use crate::domain::project::{self, PolicyOverride, Status};
 use crate::domain::role::Role;
 use crate::engine::command::{self, CommandError};
 use crate::engine::why;
-use crate::store::ProjectFilter;
+use crate::store::{ConditionRow, ProjectFilter};
 use crate::web::Web;
 use crate::web::auth::Caller;
 use crate::web::operation::{ATLAS, BODY, QUERY, needs};
@@ -37,6 +38,7 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
         .routes(write(&[&PROJECT, &[Code::RotationOpen, Code::Conflict]], routes!(remove)))
         .routes(read(&[&PROJECT, &[Code::RotationNotFound]], routes!(explain)))
         .routes(read(&[&PROJECT], routes!(keys)))
+        .routes(write(&[&PROJECT, &BODY, &[Code::ConditionNotFound, Code::Conflict]], routes!(acknowledge)))
 }
 
 #[utoipa::path(
@@ -63,11 +65,12 @@ async fn list(
     // A status is computed, so the database cannot filter on it: read on until the page is full.
     loop {
         let batch = engine.store.projects(&rows, after.as_ref(), limit).await?;
+        let on_record = conditions(&web, &batch).await?;
         let last = batch.len() < limit;
         for project in batch {
             after = Some(project.group_id.clone());
             if status.is_none_or(|wanted| project.status(&engine.settings.policy, now) == wanted) {
-                items.push(views::project(&project, &engine.settings.policy, now));
+                items.push(views::project(&project, &on_record, &engine.settings.policy, now));
             }
             if items.len() == limit {
                 return Ok(Json(Page { items, next: after.map(|id| id.to_string()) }));
@@ -106,10 +109,10 @@ async fn add(
         policy: body.policy,
     };
     if body.dry_run {
-        return Ok((StatusCode::OK, shown(&web, &web.engine.check_project(new).await?)));
+        return Ok((StatusCode::OK, shown(&web, &web.engine.check_project(new).await?).await?));
     }
     let project = web.engine.add_project(&caller.name, new).await?;
-    Ok((StatusCode::CREATED, shown(&web, &project)))
+    Ok((StatusCode::CREATED, shown(&web, &project).await?))
 }
 
 #[utoipa::path(
@@ -138,7 +141,7 @@ async fn edit(
         policy,
     };
     let project = web.engine.edit_project(&caller.name, &group(&id)?, edit).await?;
-    Ok(shown(&web, &project))
+    shown(&web, &project).await
 }
 
 /// A policy that can never be met is refused where it is given, not when it is needed.
@@ -170,7 +173,7 @@ fn camel(name: &str) -> String {
     responses((status = 200, description = "The project.", body = Project)),
 )]
 async fn show(State(web): State<Web>, Path(id): Path<String>) -> Result<Json<Project>, Problem> {
-    Ok(shown(&web, &find(&web, &id).await?))
+    shown(&web, &find(&web, &id).await?).await
 }
 
 #[utoipa::path(
@@ -224,6 +227,41 @@ async fn find(web: &Web, id: &str) -> Result<project::Project, Problem> {
     web.engine.store.project(&id).await?.ok_or_else(|| CommandError::NoProject(id).into())
 }
 
-fn shown(web: &Web, project: &project::Project) -> Json<Project> {
-    Json(views::project(project, &web.engine.settings.policy, web.engine.clock.now()))
+async fn shown(web: &Web, project: &project::Project) -> Result<Json<Project>, Problem> {
+    let on_record = conditions(web, std::slice::from_ref(project)).await?;
+    let (defaults, now) = (&web.engine.settings.policy, web.engine.clock.now());
+    Ok(Json(views::project(project, &on_record, defaults, now)))
+}
+
+/// The conditions on record of these projects, which are in the order of their ids.
+async fn conditions(web: &Web, projects: &[project::Project]) -> Result<Vec<ConditionRow>, Problem> {
+    let mut held = projects.iter().filter(|it| !it.holding.is_empty()).map(|it| &it.group_id);
+    let Some(first) = held.next() else { return Ok(Vec::new()) };
+    let last = held.next_back().unwrap_or(first);
+    Ok(web.engine.store.conditions_of(first, last).await?)
+}
+
+#[utoipa::path(
+    post, path = "/projects/{groupId}/conditions/{kind}/acknowledge", tag = "projects",
+    operation_id = "acknowledgeCondition",
+    summary = "Stop the repetitions of a condition",
+    description = "For this start only, and for at most twelve hours. Its end is told all the same. Another cause or key \
+                   tells it anew.",
+    params(
+        ("groupId" = GroupId, Path, description = "Atlas' id of the project."),
+        ("kind" = ConditionKind, Path, description = "The condition."),
+    ),
+    request_body = Acknowledgement,
+    responses((status = 200, description = "The project with its conditions.", body = Project)),
+)]
+async fn acknowledge(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path((id, kind)): Path<(String, String)>,
+    Object(body): Object<Acknowledgement>,
+) -> Result<Json<Project>, Problem> {
+    let id = group(&id)?;
+    let kind = kind.parse::<ConditionKind>().map_err(|error| Problem::invalid("kind", error))?;
+    web.engine.acknowledge(&caller.name, &id, kind, body.comment.as_deref()).await?;
+    shown(&web, &find(&web, id.as_str()).await?).await
 }

@@ -32,7 +32,14 @@ async fn show(State(web): State<Web>) -> Result<Json<FleetStatus>, Problem> {
         group_id: project.group_id.clone(),
         project_name: project.name.clone(),
     });
-    let urgent = fleet.urgent.iter().map(|(_, it)| views::project(it, &engine.settings.policy, now));
+    let mut on_record = Vec::new();
+    for (_, it) in &fleet.urgent {
+        if !it.holding.is_empty() {
+            on_record.extend(engine.store.conditions_of(&it.group_id, &it.group_id).await?);
+        }
+    }
+    let urgent =
+        fleet.urgent.iter().map(|(_, it)| views::project(it, &on_record, &engine.settings.policy, now));
     let mails = engine.store.mail_counts().await?;
     Ok(Json(FleetStatus {
         at: now,

@@ -1,10 +1,11 @@
 //! Rows as the API answers them: names from Atlas unchanged, keys as plain texts.
 
-use crate::api::project::{Drift, Found, FoundOwner, Key, Project, Tag};
+use crate::api::project::{Condition, Drift, Found, FoundOwner, Key, Project, Tag};
 use crate::api::record::{AuditEntry, ClockSkew, DatabaseStatus, Difference, Doubt, Hook, Mail};
 use crate::api::rotation::{
     Approval, Approvals, Cluster, JournalEntry, LastObservation, Overwritten, Rotation,
 };
+use crate::domain::condition::{ConditionKind, condition_id};
 use crate::domain::notice::Drifted;
 use crate::domain::policy::Policy;
 use crate::domain::project;
@@ -12,10 +13,21 @@ use crate::domain::time::Timestamp;
 use crate::engine::discover;
 use crate::engine::epoch;
 use crate::engine::intake::Tally;
-use crate::store::{self, KeySpan, MessageState, OutboxRow, RotationRow, WitnessEvent};
+use crate::store::{self, ConditionRow, KeySpan, MessageState, OutboxRow, RotationRow, WitnessEvent};
 
-pub(super) fn project(it: &project::Project, defaults: &Policy, now: Timestamp) -> Project {
+/// `on_record` are the conditions on record, of this project and of others.
+pub(super) fn project(
+    it: &project::Project,
+    on_record: &[ConditionRow],
+    defaults: &Policy,
+    now: Timestamp,
+) -> Project {
+    let mut conditions: Vec<_> =
+        on_record.iter().filter(|row| row.group_id == it.group_id).map(condition).collect();
+    conditions.extend(it.shown(defaults, now).into_iter().map(|kind| shown(it, kind)));
+    conditions.sort_by_key(|it| it.kind);
     Project {
+        conditions,
         group_id: it.group_id.clone(),
         name: it.name.clone(),
         provider: it.provider,
@@ -34,6 +46,39 @@ pub(super) fn project(it: &project::Project, defaults: &Policy, now: Timestamp) 
         last_checked_at: it.last_checked_at,
         last_error: it.last_error.clone(),
         open_rotation: it.open_rotation,
+    }
+}
+
+fn condition(row: &ConditionRow) -> Condition {
+    Condition {
+        kind: row.kind,
+        condition_id: condition_id(&row.group_id, row.kind),
+        since: Some(row.since),
+        cause: row.cause.clone(),
+        key: row.key.clone(),
+        rotation_id: row.rotation_id,
+        told: row.told,
+        told_at: row.told_at,
+        tell_at: row.tell_at,
+        acknowledged_at: row.acknowledged_at,
+        acknowledged_by: row.acknowledged_by.clone(),
+    }
+}
+
+/// A condition that is only shown.
+fn shown(it: &project::Project, kind: ConditionKind) -> Condition {
+    Condition {
+        kind,
+        condition_id: condition_id(&it.group_id, kind),
+        since: None,
+        cause: None,
+        key: it.current_key.as_ref().map(ToString::to_string),
+        rotation_id: it.open_rotation.filter(|_| kind == ConditionKind::Rotating).map(|open| open.id),
+        told: 0,
+        told_at: None,
+        tell_at: None,
+        acknowledged_at: None,
+        acknowledged_by: None,
     }
 }
 

@@ -170,7 +170,7 @@ fn sent_back(reply: Option<PatchReply>) -> Rotation {
 fn stuck(cause: Cause) -> Rotation {
     let mut it = verifying();
     (it.state, it.cause) = (State::NeedsOperator, Some(cause));
-    (it.operator.paged_at, it.operator.pages) = (Some(t(0)), 1);
+    it.operator.paged_at = Some(t(0));
     it
 }
 

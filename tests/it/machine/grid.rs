@@ -124,7 +124,7 @@ pub(super) fn play(decide: Decide, scenario: Scenario, crashes: &[At]) -> Result
             durable = step.rotation;
             visited.push(durable.clone());
             notices.extend(step.notices);
-            check(&durable, &world, notices.contains(&Announcement::Page { repeat: 0 }))?;
+            check(&durable, &world, notices.contains(&Announcement::Page))?;
             if crash(At::AfterCommit) {
                 world.pass(Duration::from_secs(20));
                 break;
@@ -170,7 +170,7 @@ pub(super) fn check_end(run: &Run) -> Result<(), String> {
         State::Completed => held == NEW || world.human_done,
         State::RolledBack | State::Failed => held == OLD,
         State::Superseded => world.human_done,
-        State::NeedsOperator => run.notices.contains(&Announcement::Page { repeat: 0 }),
+        State::NeedsOperator => run.notices.contains(&Announcement::Page),
         _ => false,
     };
     if !agrees {

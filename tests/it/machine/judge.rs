@@ -68,7 +68,6 @@ pub(super) struct Judge {
     returns: u32,
     heals: u32,
     pages: u32,
-    paged_at: Option<Timestamp>,
     stuck_since: Option<Timestamp>,
     late_told: bool,
 }
@@ -100,7 +99,6 @@ impl Judge {
             returns: 0,
             heals: 0,
             pages: 0,
-            paged_at: None,
             stuck_since: None,
             late_told: false,
         }
@@ -218,7 +216,6 @@ impl Judge {
             Command::Rollback => {
                 self.ordered = true;
                 self.guard = Some(now + before.rules.verify.guard.get());
-                self.paged_at = None;
             }
             _ => {}
         }

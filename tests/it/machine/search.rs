@@ -116,6 +116,7 @@ pub(super) fn play(decide: Decide, seed: u64) -> Result<State, String> {
                 }
                 (None, Effect::Patch(target)) => {
                     before_call(&world)?;
+                    world.sent = true;
                     if world.dice.chance(deaths) {
                         break died(&mut world);
                     }

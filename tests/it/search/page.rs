@@ -29,7 +29,7 @@ const INVARIANTS: &[(&str, &str)] = &[
     ("I11", "One vote for each person, or none."),
     (
         "I13",
-        "No endpoint set is asked before its own `Retry-After` is over, and only that of the configuration blinds a rotation.",
+        "No endpoint set is asked before its own `Retry-After` is over, and only that of the configuration blinds a rotation: for five minutes at most, and while a key is proven for less.",
     ),
     ("I14", "Due dates and deadlines come from recorded instants."),
     ("I16", "When the faults stop, the rotation ends, and what is recorded is what Atlas holds."),

@@ -58,6 +58,7 @@ pub(crate) fn notice(about: &str, kind: fn(RotationFacts) -> Notice) -> Content 
         atlas_error_code: None,
         atlas_detail: None,
         remedy: None,
+        condition_id: None,
     };
     Content { server: "https://kw.example".to_owned(), notice: kind(facts) }
 }
@@ -244,6 +245,11 @@ pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engin
             ..Pace::default()
         },
         drift_every: Span::from_secs(60),
+        limits: keywheel::domain::condition::Limits {
+            confirm_after: ms(100),
+            told_after: Span::from_secs(900),
+        },
+        operators: Vec::new(),
         poll_every: Span::from_secs(6 * 3600),
         request_timeout: ms(2000),
         whole_block: false,

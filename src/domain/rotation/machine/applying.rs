@@ -3,7 +3,7 @@
 use super::sight::{Sight, sight};
 use super::turn::Turn;
 use crate::domain::rotation::outcome::{Look, PatchReply};
-use crate::domain::rotation::state::{Cause, State, Target};
+use crate::domain::rotation::state::{Cause, Hold, State, Target};
 
 impl Turn {
     pub(super) fn applying(&mut self, look: &Look) {
@@ -41,7 +41,16 @@ impl Turn {
         }
         let retry_at = self.r.patching.retry_at.unwrap_or(self.now);
         if self.now < retry_at {
-            return self.rest(self.before_guard(retry_at));
+            let guard = self.r.rules.verify.guard.get();
+            if self.r.patching.put_off_since.is_some_and(|since| self.now.since(since) >= guard) {
+                // Nothing was sent that Atlas took, so nobody is paged: the rotation waits as it did before.
+                self.r.state = State::Approved;
+                self.r.hold = Some(Hold::RateLimited);
+                return self.rest(self.now);
+            }
+            // The key is read meanwhile: a PATCH may be put off for a day.
+            let look = self.now + self.r.rules.verify.deploy_poll.get();
+            return self.rest(self.before_guard(retry_at.min(look)));
         }
         // Votes, permission, window and clocks may have changed since the first attempt. They are checked
         // in the step that records this attempt. Otherwise a PATCH could leave after an approval was

@@ -77,16 +77,16 @@ impl Turn {
         if look.checks.as_deref().is_some_and(|checks| failed(checks).is_some()) {
             return Some(Hold::Preflight);
         }
+        let put_off = self.r.state == State::Approved && self.r.patching.put_off_since.is_some();
+        if put_off && self.r.patching.retry_at.is_some_and(|at| self.now < at) {
+            return Some(Hold::RateLimited);
+        }
         if self.r.rules.policy.window_open(self.now) { None } else { Some(Hold::Window) }
     }
 
     fn hold(&mut self, hold: Hold) {
-        if self.r.hold != Some(hold) {
-            match hold {
-                Hold::CurrentKeyInvalid => self.notices.push(Announcement::CurrentKeyInvalid),
-                Hold::Preflight => self.notices.push(Announcement::PreflightFailed),
-                _ => {}
-            }
+        if hold == Hold::Preflight && self.r.hold != Some(hold) {
+            self.notices.push(Announcement::PreflightFailed);
         }
         self.r.hold = Some(hold);
         let opens = self.r.rules.policy.next_open(self.now).filter(|_| hold == Hold::Window);

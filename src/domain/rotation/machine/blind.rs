@@ -17,7 +17,7 @@ impl Turn {
         // A worker that takes over during a wait reports the same failure without a call. Counted from
         // now, the wait would grow with each such report.
         let running = self.r.observing.not_before.filter(|until| self.now < *until);
-        let until = running.unwrap_or(self.now + wait);
+        let until = running.unwrap_or(self.now + wait.min(self.longest_pause()));
         if failure.asks_to_wait() {
             self.r.observing.not_before = Some(until);
         }
@@ -25,7 +25,7 @@ impl Turn {
             State::AwaitingApproval | State::Approved => self.blind_before(failure, until),
             State::Applying => self.blind_applying(failure, until),
             State::Verifying | State::Deploying | State::RollingBack => self.blind_after(failure, until),
-            State::NeedsOperator => self.page_again(),
+            State::NeedsOperator => self.look_on(),
             _ => self.watch_on(),
         }
     }
@@ -58,6 +58,14 @@ impl Turn {
         self.rest(self.before_guard(until));
     }
 
+    /// Whether a round of readings has failed, and the last one that did not is older than a verification may take.
+    fn unread_for_too_long(&self) -> bool {
+        let verify = &self.r.rules.verify;
+        let last = self.r.observing.last.as_ref();
+        self.r.observing.failures >= verify.readings
+            && last.is_none_or(|last| self.now.since(last.at) >= verify.timeout.get())
+    }
+
     /// Atlas holds a key of ours that is not verified yet, or not deployed.
     fn blind_after(&mut self, failure: &Failure, until: Timestamp) {
         match failure.class {
@@ -67,12 +75,10 @@ impl Turn {
         }
         // The end of the guard alone is no reason to page: while the last observation is fresh, the next
         // one decides better than a failed one. In `deploying` the key is verified, so the guard has no
-        // meaning there. The timeout of the roll-out counts instead.
-        let deploying = self.r.state == State::Deploying;
-        let deployment_over = deploying
-            && self.now.since(self.r.rollout.since.unwrap_or(self.now))
-                >= self.r.rules.verify.deploy_timeout.get();
-        if self.last_is_old() && (deployment_over || (!deploying && self.guard_over())) {
+        // meaning there. It may go unread for as long as a verification may take.
+        let over =
+            if self.r.state == State::Deploying { self.unread_for_too_long() } else { self.guard_over() };
+        if over && self.last_is_old() {
             let cause =
                 if self.r.state == State::RollingBack { Cause::RollbackUnproven } else { Cause::Unreachable };
             return self.need_operator(cause);

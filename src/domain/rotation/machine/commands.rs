@@ -30,6 +30,7 @@ impl Turn {
             Command::Cancel if before => self.finish(State::Cancelled, None),
             Command::Resume if self.r.state == State::NeedsOperator => {
                 self.r.operator.resuming = true;
+                self.r.observing.not_before = None;
                 self.rest(self.now);
             }
             Command::Rollback if self.r.state == State::NeedsOperator && self.r.patching.attempts > 0 => {
@@ -37,6 +38,7 @@ impl Turn {
                 self.r.operator.paged_at = None;
                 self.r.operator.resuming = false;
                 self.r.rollback.ordered = true;
+                self.r.observing.not_before = None;
                 self.renew_deadlines();
                 self.begin_rolling_back();
                 self.rest(self.now);

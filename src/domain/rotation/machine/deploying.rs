@@ -11,7 +11,7 @@ impl Turn {
         self.r.state = State::Deploying;
         self.r.readings.valid_at = Some(self.now);
         self.r.rollout.since = Some(self.now);
-        self.r.readings.false_since = None;
+        (self.r.readings.false_since, self.r.readings.flaps) = (None, 0);
         // The observation that verified the key has recorded the clusters too; a second one at once would
         // add nothing.
         self.roll_out(look.clusters.is_some());
@@ -28,8 +28,14 @@ impl Turn {
         self.count(look.seen.valid);
         // The key went bad after it was verified, perhaps hours later. Clusters may have taken it up, and
         // the old key may be gone by now: an automatic rollback is as likely to harm as to help.
-        if self.false_for() > self.r.rules.verify.false_grace.get() {
+        let verify = &self.r.rules.verify;
+        let flaps = self.r.readings.flaps > verify.max_flaps;
+        if self.false_for() > verify.false_grace.get() || flaps {
             return self.need_operator(Cause::NewKeyInvalid);
+        }
+        let absent = self.r.readings.absent_since.map(|since| self.now.since(since));
+        if absent.is_some_and(|span| span >= verify.timeout.get()) {
+            return self.need_operator(Cause::Unproven);
         }
         if let Some(clusters) = &look.clusters {
             note_clusters(&mut self.r.rollout.clusters, clusters);

@@ -23,6 +23,8 @@
 //! machine stops in `needs_operator`. It never assumes the better of two possible states, and never rolls
 //! back on a missing reading. It never PATCHes over a key that is neither old nor new.
 
+use std::time::Duration;
+
 mod applying;
 mod approving;
 mod blind;
@@ -58,11 +60,17 @@ pub enum Resume {
     Blind(Failure),
 }
 
-/// The first action of a worker that has just claimed `rotation`.
+/// The longest pause between two readings of a key that Atlas can request.
+pub const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+
+/// The first action of a worker that has just claimed `rotation`. A pause that is longer than any that is kept was
+/// written by a clock that was wrong.
 #[must_use]
 pub fn resume(rotation: &Rotation, now: Timestamp) -> Resume {
     match (rotation.observing.not_before, &rotation.observing.failure) {
-        (Some(until), Some(failure)) if now < until => Resume::Blind(failure.clone()),
+        (Some(until), Some(failure)) if now < until && until <= now + LONGEST_PAUSE => {
+            Resume::Blind(failure.clone())
+        }
         _ => Resume::Look(extras(rotation)),
     }
 }

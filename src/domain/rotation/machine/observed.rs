@@ -39,6 +39,7 @@ impl Turn {
         let readings = &mut self.r.readings;
         if gap {
             (readings.round, readings.trues, readings.false_since) = (0, 0, None);
+            readings.absent_since = None;
             readings.gaps += 1;
         }
         readings.round += 1;

@@ -1,7 +1,5 @@
 //! `needs_operator`: the key in force cannot be verified, so an operator decides. Until then Atlas is
-//! observed and the page is repeated.
-
-use std::time::Duration;
+//! observed.
 
 use super::sight::{Sight, sight};
 use super::step::{Announcement, Effect};
@@ -17,7 +15,7 @@ impl Turn {
         self.r.operator.paged_at = Some(self.now);
         self.r.operator.pages = 1;
         self.r.readings.trues = 0;
-        self.notices.push(Announcement::Page { repeat: 0 });
+        self.notices.push(Announcement::Page);
         self.effect = Effect::Rest;
         self.rest(self.now + self.cadence());
     }
@@ -47,7 +45,7 @@ impl Turn {
             self.r.cause = None;
             return self.rest_for_reading();
         }
-        self.page_again();
+        self.look_on();
     }
 
     /// `resume`: the key that Atlas holds decides the next state, not the state before the page. Days may
@@ -75,16 +73,8 @@ impl Turn {
         }
     }
 
-    /// Repeats the page 15 minutes, 1 hour and then every 4 hours after the one before.
-    pub(super) fn page_again(&mut self) {
-        const REPEATS: [u64; 3] = [15 * 60, 3600, 4 * 3600];
-        let since = self.r.operator.paged_at.unwrap_or(self.now);
-        let wait = REPEATS[(self.r.operator.pages.saturating_sub(1) as usize).min(REPEATS.len() - 1)];
-        if self.now >= since + Duration::from_secs(wait) {
-            self.notices.push(Announcement::Page { repeat: self.r.operator.pages });
-            self.r.operator.pages += 1;
-            self.r.operator.paged_at = Some(self.now);
-        }
+    /// The page is repeated as a condition (`domain/condition.rs`); here only the readings go on.
+    pub(super) fn look_on(&mut self) {
         let wake = self.now + self.cadence();
         self.rest(self.r.observing.not_before.map_or(wake, |until| until.max(wake)));
     }

@@ -21,7 +21,7 @@ impl Turn {
     pub(super) fn start_readings(&mut self) {
         let readings = &mut self.r.readings;
         (readings.trues, readings.flaps, readings.round, readings.false_since) = (0, 0, 1, None);
-        readings.alerts_unanswered_since = None;
+        (readings.alerts_unanswered_since, readings.absent_since) = (None, None);
     }
 
     /// Atlas showed the configuration of before the latest PATCH. The readings that verify the new key follow
@@ -40,6 +40,10 @@ impl Turn {
 
     pub(super) fn count(&mut self, valid: Option<bool>) {
         let readings = &mut self.r.readings;
+        readings.absent_since = match valid {
+            None => readings.absent_since.or(Some(self.now)),
+            Some(_) => None,
+        };
         match valid {
             Some(true) => {
                 readings.trues = readings.trues.saturating_add(1);

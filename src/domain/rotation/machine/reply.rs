@@ -22,6 +22,12 @@ impl Turn {
             (self.r.patching.first_at, self.r.patching.guard_deadline) = (None, None);
         }
         match reply {
+            PatchReply::NotTaken(_) if target == Target::New && self.r.patching.first_at.is_none() => {
+                self.r.patching.put_off_since.get_or_insert(sent_at);
+            }
+            _ => self.r.patching.put_off_since = None,
+        }
+        match reply {
             PatchReply::Accepted => self.observe_at_once(),
             PatchReply::Unknown(failure) => {
                 if target == Target::New {
@@ -38,12 +44,15 @@ impl Turn {
             }
             PatchReply::NotTaken(failure) => {
                 self.r.observing.failure = Some(failure.clone());
-                let until = self.now + retry::wait_after(failure, tries, &pace, self.r.salt());
-                self.r.patching.retry_at = Some(until);
+                let wait = retry::wait_after(failure, tries, &pace, self.r.salt());
+                let pause = wait.min(self.longest_pause());
+                // PATCH(new) waits in full. The old key is needed, and the readings are, whatever Atlas asks for.
+                let patch_in = if target == Target::New { wait } else { pause };
+                self.r.patching.retry_at = Some(self.now + patch_in);
                 if failure.asks_to_wait() {
-                    self.r.observing.not_before = Some(until);
+                    self.r.observing.not_before = Some(self.now + pause);
                 }
-                self.rest(self.before_guard(until));
+                self.rest(self.before_guard(self.now + pause));
             }
             PatchReply::Auth(failure) | PatchReply::Gone(failure) => {
                 self.r.observing.failure = Some(failure.clone());

@@ -20,12 +20,7 @@ pub enum Announcement {
     /// The rotation reached this final state.
     Finished(State),
     /// An operator is paged for the rotation's cause.
-    Page {
-        /// 0 for the first page of a cause; repeats count from 1.
-        repeat: u32,
-    },
-    /// The project's current key is invalid, so Atlas would refuse any change.
-    CurrentKeyInvalid,
+    Page,
     /// The quorum is met, and a line of the pre-flight checklist fails.
     PreflightFailed,
     /// A PATCH took effect after the rotation had ended.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::LONGEST_PAUSE;
 use super::sight::{extras, skewed};
 use super::step::{Announcement, Effect};
 use crate::domain::rotation::state::{Attempt, Rotation, State, Target};
@@ -47,6 +48,20 @@ impl Turn {
         match self.r.patching.guard_deadline {
             Some(deadline) if deadline > self.now => until.min(deadline),
             _ => until,
+        }
+    }
+
+    /// The longest pause between two readings that Atlas can request in this state: while a key is proven, a
+    /// third of what is left of the guard.
+    pub(super) fn longest_pause(&self) -> Duration {
+        let verify = &self.r.rules.verify;
+        match (self.r.state, self.r.patching.guard_deadline) {
+            (State::Verifying | State::Deploying | State::RollingBack, Some(deadline)) => {
+                let left = self.now.until(deadline);
+                let pause = if left.is_zero() { verify.deploy_poll.get() } else { left / 3 };
+                pause.max(verify.every.get())
+            }
+            _ => LONGEST_PAUSE,
         }
     }
 

@@ -166,3 +166,27 @@ fn an_attempt_without_a_reply_is_unknown_once_somebody_observes() {
     it.patching.retry_at = Some(t(40));
     assert_eq!(sees(&it, OLD, Some(true), t(1)).rotation.patching.retry_at, Some(t(40)));
 }
+
+#[test]
+fn a_patch_that_is_only_ever_put_off_goes_back_to_wait_and_pages_nobody() {
+    let mut it = applying(None);
+    it.patching.first_at = Some(t(0));
+    let put_off = next(&it, &Outcome::Replied(PatchReply::NotTaken(limited(86_400))), t(1)).rotation;
+    assert_eq!((put_off.state, put_off.patching.put_off_since), (State::Applying, Some(t(0))));
+    // PATCH(new) waits in full, the readings for five minutes.
+    assert!(put_off.patching.retry_at.unwrap() >= t(86_400), "{:?}", put_off.patching.retry_at);
+    assert_eq!(put_off.observing.not_before, Some(t(301)));
+    let early = sees(&put_off, OLD, Some(true), t(780) - TICK);
+    assert_eq!((ends(&early), early.rotation.hold), ((State::Applying, None), None));
+    let back = sees(&put_off, OLD, Some(true), t(780));
+    assert_eq!((ends(&back), back.rotation.hold), ((State::Approved, None), Some(Hold::RateLimited)));
+    assert_eq!(back.notices, []);
+    let waits = sees(&back.rotation, OLD, Some(true), t(800)).rotation;
+    assert_eq!((waits.state, waits.hold), (State::Approved, Some(Hold::RateLimited)));
+    // What else holds it is told instead.
+    let invalid = sees(&back.rotation, OLD, Some(false), t(800)).rotation;
+    assert_eq!(invalid.hold, Some(Hold::CurrentKeyInvalid));
+    // An answer of another kind begins anew.
+    let unknown = next(&it, &Outcome::Replied(PatchReply::Unknown(unknown())), t(1)).rotation;
+    assert_eq!(unknown.patching.put_off_since, None);
+}

@@ -2,7 +2,6 @@
 
 use super::*;
 use keywheel::domain::policy::Window;
-use keywheel::domain::rotation::machine::Announcement;
 use keywheel::domain::rotation::state::Hold;
 
 fn awaiting() -> Rotation {
@@ -156,14 +155,14 @@ fn a_hold_waits_for_its_window_half_a_minute_otherwise_and_never_past_the_lapse(
 }
 
 #[test]
-fn a_hold_is_announced_when_it_begins_and_not_again() {
+fn a_key_that_is_invalid_is_told_by_the_watch_and_not_by_the_hold() {
     let told = |held: Option<Hold>, valid| {
         let mut it = approved();
         it.hold = held;
         sees(&it, OLD, valid, t(0)).notices
     };
-    assert_eq!(told(None, Some(false)), [Announcement::CurrentKeyInvalid]);
-    assert_eq!(told(Some(Hold::Window), Some(false)), [Announcement::CurrentKeyInvalid]);
+    assert_eq!(told(None, Some(false)), []);
+    assert_eq!(told(Some(Hold::Window), Some(false)), []);
     assert_eq!(told(Some(Hold::CurrentKeyInvalid), Some(false)), []);
     assert_eq!(told(None, None), []);
 }

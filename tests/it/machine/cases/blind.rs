@@ -143,16 +143,22 @@ fn the_guard_pages_blind_only_when_the_last_observation_is_old() {
 }
 
 #[test]
-fn a_roll_out_that_nobody_sees_pages_at_the_end_of_its_own_wait() {
-    let it = deploying();
-    let six_hours = 6 * 3600;
-    let slow = Duration::from_secs(61);
+fn a_roll_out_that_nobody_sees_pages_after_as_long_as_a_verification() {
+    let mut it = deploying();
+    it.observing.failures = 2;
+    let (unread, less) = (Duration::from_secs(600), Duration::from_millis(599_999));
     // The guard is over, and means nothing any more.
-    assert_eq!(ends(&fails(&it, unknown(), t(780), slow)), (State::Deploying, None));
-    assert_eq!(ends(&fails(&it, unknown(), t(six_hours) - TICK, slow)), (State::Deploying, None));
+    assert_eq!(ends(&fails(&it, unknown(), t(780), less)), (State::Deploying, None));
     let paged = (State::NeedsOperator, Some(Cause::Unreachable));
-    assert_eq!(ends(&fails(&it, unknown(), t(six_hours), slow)), paged);
-    assert_eq!(ends(&fails(&it, unknown(), t(six_hours), FRESH)), (State::Deploying, None));
+    assert_eq!(ends(&fails(&it, unknown(), t(780), unread)), paged);
+    assert_eq!(ends(&fails(&it, unknown(), t(6 * 3600), FRESH)), (State::Deploying, None));
+    // After a restart, one failed reading says nothing.
+    it.observing.failures = 0;
+    assert_eq!(ends(&fails(&it, unknown(), t(780), unread)), (State::Deploying, None));
+}
+
+fn deploying_since(it: &Rotation) -> Rotation {
+    Rotation { state: State::Deploying, ..it.clone() }
 }
 
 #[test]
@@ -165,9 +171,16 @@ fn a_reading_that_is_due_is_not_put_off_by_backoff_but_by_atlas() {
     assert!(soon < t(3), "{soon}");
     let asked = rests(&fails(&it, limited(45), t(1), FRESH)).unwrap();
     assert!(asked >= t(46), "{asked}");
+    // While a key is proven, for a third of what is left of the guard at most.
+    it.patching.guard_deadline = Some(t(301));
+    assert_eq!(rests(&fails(&it, limited(86_400), t(1), FRESH)), Some(t(101)));
+    // After the guard as often as a roll-out is read; before a PATCH for five minutes.
+    it.patching.guard_deadline = Some(t(0));
+    assert_eq!(rests(&fails(&deploying_since(&it), limited(86_400), t(1), FRESH)), Some(t(31)));
+    assert_eq!(rests(&fails(&approved(), limited(86_400), t(1), FRESH)), Some(t(301)));
     // The guard wakes it all the same.
     it.patching.guard_deadline = Some(t(20));
-    assert_eq!(rests(&fails(&it, limited(45), t(1), FRESH)), Some(t(20)));
+    assert_eq!(rests(&fails(&it, limited(45), t(1), FRESH)), Some(t(16)));
     // A roll-out is read less often.
     it = deploying();
     it.observing.failures = 9;

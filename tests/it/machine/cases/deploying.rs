@@ -128,19 +128,30 @@ fn a_verified_key_that_turns_bad_pages_after_its_grace() {
 }
 
 #[test]
-fn a_key_that_is_never_verified_again_pages_a_timeout_after_the_roll_out() {
+fn a_verified_key_that_flaps_pages() {
     let mut it = deploying();
-    it.readings.trues = 0;
-    let limit = 6 * 3600 + 600;
-    let seen = |at| {
-        ends(&looks(
-            &it,
-            Look { seen: observation(Some(NEW), None, at), ..with(vec![cluster("a", "UPDATING")], at) },
-        ))
-    };
-    assert_eq!(seen(t(6 * 3600)), (State::Deploying, None));
-    assert_eq!(seen(t(limit) - TICK), (State::Deploying, None));
-    assert_eq!(seen(t(limit)), (State::NeedsOperator, Some(Cause::Unproven)));
+    it.readings.flaps = 2;
+    let flapped = sees(&it, NEW, Some(false), t(1));
+    assert_eq!(ends(&flapped), (State::NeedsOperator, Some(Cause::NewKeyInvalid)));
+    it.readings.flaps = 1;
+    assert_eq!(ends(&sees(&it, NEW, Some(false), t(1))), (State::Deploying, None));
+    // What happened before the roll-out is not counted, and `resume` begins anew.
+    let mut it = verifying();
+    (it.readings.trues, it.readings.round, it.readings.flaps) = (2, 9, 2);
+    let begun = sees(&it, NEW, Some(true), t(1)).rotation;
+    assert_eq!((begun.state, begun.readings.flaps), (State::Deploying, 0));
+}
+
+#[test]
+fn a_verified_key_of_which_atlas_says_nothing_pages() {
+    let mut it = deploying();
+    let silent = |it: &Rotation, at| sees(it, NEW, None, at);
+    assert_eq!(silent(&it, t(0)).rotation.readings.absent_since, Some(t(0)));
+    it.readings.absent_since = Some(t(0));
+    it.observing.last = Some(observation(Some(NEW), None, t(599)));
+    assert_eq!(ends(&silent(&it, t(600) - TICK)), (State::Deploying, None));
+    assert_eq!(ends(&silent(&it, t(600))), (State::NeedsOperator, Some(Cause::Unproven)));
+    assert_eq!(sees(&it, NEW, Some(true), t(600)).rotation.readings.absent_since, None);
 }
 
 #[test]

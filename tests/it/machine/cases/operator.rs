@@ -5,33 +5,27 @@ use keywheel::domain::rotation::machine::Announcement;
 use keywheel::domain::rotation::state::ClusterProgress;
 
 #[test]
-fn pages_are_repeated_after_a_quarter_of_an_hour_an_hour_and_each_four_hours() {
-    let mut it = stuck(Cause::Unproven);
-    for (repeat, minutes) in [(1, 15), (2, 60), (3, 240), (4, 240), (5, 240)] {
-        let due = it.operator.paged_at.unwrap() + Duration::from_secs(minutes * 60);
-        let early = sees(&it, NEW, None, due - TICK);
-        assert_eq!((early.notices.len(), early.rotation.operator), (0, it.operator));
-        let step = sees(&it, NEW, None, due);
-        assert_eq!(step.notices, [Announcement::Page { repeat }]);
-        let operator = step.rotation.operator;
-        assert_eq!((operator.pages, operator.paged_at), (repeat + 1, Some(due)));
-        assert_eq!(rests(&step), Some(due + Duration::from_secs(30)));
-        // Atlas need not answer for that.
-        assert_eq!(fails(&it, unknown(), due, Duration::from_secs(30)).notices, step.notices);
-        it = step.rotation;
+fn a_page_leaves_the_machine_once_and_the_readings_go_on() {
+    let it = stuck(Cause::Unproven);
+    for minutes in [1, 15, 60, 1440] {
+        let at = t(minutes * 60);
+        let step = sees(&it, NEW, None, at);
+        assert_eq!((&step.notices[..], step.rotation.operator), (&[][..], it.operator));
+        assert_eq!(rests(&step), Some(at + Duration::from_secs(30)));
+        assert_eq!(fails(&it, unknown(), at, Duration::from_secs(30)).notices, []);
     }
 }
 
 #[test]
 fn a_page_begins_the_count_and_takes_every_hold_away() {
     let mut it = verifying();
-    (it.readings.trues, it.operator.pages) = (2, 7);
+    it.readings.trues = 2;
     it.hold = Some(keywheel::domain::rotation::state::Hold::Window);
     let step = sees(&it, NEW, None, t(600));
     let after = &step.rotation;
-    assert_eq!(step.notices, [Announcement::Page { repeat: 0 }]);
+    assert_eq!(step.notices, [Announcement::Page]);
     assert_eq!((after.hold, after.readings.trues), (None, 0));
-    assert_eq!((after.operator.pages, after.operator.paged_at), (1, Some(t(600))));
+    assert_eq!(after.operator.paged_at, Some(t(600)));
     assert_eq!(rests(&step), Some(t(630)));
 }
 

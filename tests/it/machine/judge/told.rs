@@ -12,7 +12,7 @@ use super::super::world::{NEW, OLD, key};
 use super::{Judge, Shown};
 
 impl Judge {
-    /// Each end, page and repeat is announced once.
+    /// Each end and page is announced once.
     pub(super) fn announces(
         &mut self,
         before: &Rotation,
@@ -31,24 +31,14 @@ impl Judge {
             rule!(after.ending.finished_at == Some(now), "finished at {:?}", after.ending.finished_at);
         }
         if moved && after.state == State::NeedsOperator {
-            due.push(Announcement::Page { repeat: 0 });
-            (self.pages, self.paged_at, self.stuck_since) = (1, Some(now), Some(now));
-        } else if before.state == State::NeedsOperator && !moved && !matches!(outcome, Outcome::Said(_)) {
-            let minutes = [15, 60, 240][(self.pages as usize - 1).min(2)];
-            if self.paged_at.is_some_and(|at| now.since(at) >= Duration::from_secs(minutes * 60)) {
-                due.push(Announcement::Page { repeat: self.pages });
-                self.pages += 1;
-                self.paged_at = Some(now);
-            }
+            due.push(Announcement::Page);
+            (self.pages, self.stuck_since) = (1, Some(now));
         } else if before.state == State::NeedsOperator && moved {
-            (self.paged_at, self.stuck_since) = (None, None);
+            self.stuck_since = None;
         }
-        if after.state == State::Approved && !moved && after.hold != before.hold {
-            match after.hold {
-                Some(Hold::CurrentKeyInvalid) => due.push(Announcement::CurrentKeyInvalid),
-                Some(Hold::Preflight) => due.push(Announcement::PreflightFailed),
-                _ => {}
-            }
+        let held_anew = after.state == State::Approved && !moved && after.hold != before.hold;
+        if held_anew && after.hold == Some(Hold::Preflight) {
+            due.push(Announcement::PreflightFailed);
         }
         if before.state.is_final() && matches!(outcome, Outcome::Looked(_)) && !self.late_told {
             let shown = self.last().shown;

@@ -149,6 +149,8 @@ pub(in super::super) struct World {
     patch_faults: u64,
     /// No call may come before this instant.
     pub(in super::super) closed_until: Timestamp,
+    /// Whether a PATCH has left.
+    pub(in super::super) sent: bool,
     /// When a PATCH of the new key first was, or may have been, applied.
     pub(in super::super) exposed_since: Option<Timestamp>,
 }
@@ -201,6 +203,7 @@ impl World {
             block_changes_at: dice.chance(10).then(|| now + dice.secs(0, 400)),
             patch_faults: dice.one(&[0, 0, 30, 60]),
             closed_until: now,
+            sent: false,
             exposed_since: None,
             rules,
             dice,
@@ -290,7 +293,9 @@ impl World {
             (None, Some(429)) => self.rules.pace.rate_limit_floor.get(),
             _ => return,
         };
-        self.closed_until = self.closed_until.max(self.now + wait);
+        // A key is read after five minutes whatever Atlas asks for, and while it is proven sooner.
+        let longest = if self.sent { self.rules.verify.every.get() } else { Duration::from_secs(300) };
+        self.closed_until = self.closed_until.max(self.now + wait.min(longest));
     }
 
     pub(super) fn look(&mut self, extras: Extras) -> Result<Look, Failure> {

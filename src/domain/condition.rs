@@ -1,0 +1,430 @@
+//! Conditions: what is wrong with a project, for as long as it is.
+//!
+//! A notice that hangs on a change is lost when the writer of the change does not announce it. So nothing
+//! here looks at changes. [`Readings`] holds the last readings of a project's key as far as they are not
+//! good, [`of_project`] derives from all facts the conditions that hold, and the engine compares those with
+//! the ones it has told. A reading that fails, and an absent `valid`, end nothing: only a reading that says
+//! the opposite does.
+//!
+//! Not here: storage, recipients, and the texts for people.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{GroupId, RotationId};
+use super::key::KeyRef;
+use super::named::named;
+use super::rotation::outcome::Class;
+use super::rotation::state::{Cause, Hold, Rotation, State};
+use super::time::{Span, Timestamp};
+
+named! {
+    /// A condition of a project, the most urgent first.
+    ConditionKind, "condition" {
+        /// A rotation waits for an operator.
+        NeedsOperator = "needs_operator",
+        /// Atlas cannot use the key in force.
+        Invalid = "invalid",
+        /// The key in force cannot be read from Atlas.
+        Unreachable = "unreachable",
+        /// Atlas does not report whether the key in force is valid.
+        ValidityUnknown = "validity_unknown",
+        /// Atlas holds no customer-managed key, and held one before.
+        NoKey = "no_key",
+        /// Atlas holds a key that Keywheel did not set and no operator recorded.
+        Drifted = "drifted",
+        /// An approved rotation is held for longer than `sweep.told_after`.
+        Held = "held",
+        /// A rotation is open.
+        Rotating = "rotating",
+        /// The cryptoperiod is over.
+        Overdue = "overdue",
+        /// Due within the first reminder threshold.
+        DueSoon = "due_soon",
+        /// The key is an Azure identifier without a version, so its age is unknown.
+        UnmanagedVersion = "unmanaged_version",
+    }
+}
+
+/// How people hear of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// At its start, again until it is over or acknowledged, and at its end.
+    Repeated,
+    /// At its start and at its end.
+    Once,
+    /// Never: reminders and the notices of rotations tell it.
+    Shown,
+}
+
+/// A page is repeated so long after the telling before, the last one for ever.
+const REPEATS: [Duration; 3] = [Duration::from_mins(5), Duration::from_mins(10), Duration::from_secs(3600)];
+
+/// The longest time from one telling to the next. A stored instant further ahead comes from a clock that was wrong.
+pub const LONGEST_REPEAT: Duration = REPEATS[2];
+
+/// An acknowledgement of a repeated condition lasts so long.
+pub const LONGEST_ACKNOWLEDGED: Duration = Duration::from_secs(12 * 3600);
+
+/// The span within which a condition that starts again and again is damped, and the rest it then needs to end.
+pub const DAMPED: Duration = Duration::from_mins(10);
+
+/// From this start within [`DAMPED`] on, a condition ends only after a rest.
+pub const DAMPED_AT: usize = 3;
+
+/// `unreachable` and `validity_unknown` take so many readings in a row, or [`LONG`].
+const ROW: u32 = 3;
+
+/// See [`ROW`].
+const LONG: Duration = Duration::from_mins(5);
+
+impl ConditionKind {
+    /// How people hear of it.
+    #[must_use]
+    pub const fn telling(self) -> Telling {
+        match self {
+            Self::NeedsOperator | Self::Invalid | Self::Unreachable => Telling::Repeated,
+            Self::ValidityUnknown | Self::NoKey | Self::Drifted | Self::Held => Telling::Once,
+            Self::Rotating | Self::Overdue | Self::DueSoon | Self::UnmanagedVersion => Telling::Shown,
+        }
+    }
+
+    /// When it is told again, after it was told `told` times, last at `at`.
+    #[must_use]
+    pub fn repeat_at(self, told: u32, at: Timestamp) -> Option<Timestamp> {
+        let after = REPEATS[(told.max(1) as usize - 1).min(REPEATS.len() - 1)];
+        (self.telling() == Telling::Repeated).then(|| at + after)
+    }
+}
+
+/// One reading of a project's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading<'a> {
+    /// Atlas answered.
+    Seen {
+        /// The key, when a customer-managed one is enabled.
+        key: Option<&'a KeyRef>,
+        /// Atlas' `valid`.
+        valid: Option<bool>,
+    },
+    /// It did not, or not with the configuration.
+    Failed {
+        /// The class of the failure.
+        class: Class,
+        /// The failure in Atlas' words.
+        words: &'a str,
+    },
+}
+
+/// Equal readings, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The first of them.
+    pub first: Timestamp,
+    /// The last.
+    pub last: Timestamp,
+    /// How many.
+    pub count: u32,
+}
+
+impl Run {
+    /// One more at `at`. After a clock that was ahead, the run begins anew.
+    fn more(run: Option<Self>, at: Timestamp) -> Self {
+        match run.filter(|run| run.last <= at) {
+            Some(run) => Self { last: at, count: run.count.saturating_add(1), ..run },
+            None => Self { first: at, last: at, count: 1 },
+        }
+    }
+
+    fn lasts(&self) -> Duration {
+        self.last.since(self.first)
+    }
+
+    fn is_long(&self) -> bool {
+        self.count >= ROW || self.lasts() >= LONG
+    }
+}
+
+/// Readings that failed in a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// How long they have.
+    pub run: Run,
+    /// The class of the last one.
+    pub class: Class,
+    /// Its words.
+    pub words: String,
+}
+
+/// The last readings of a project's key, as far as they are not good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readings {
+    /// `valid: false`, until two true readings far enough apart refute it.
+    pub bad: Option<Run>,
+    /// The key that was called invalid last.
+    pub bad_key: Option<String>,
+    /// `valid: true` since the last bad one.
+    pub good: Option<Run>,
+    /// `valid` absent, until it is there.
+    pub absent: Option<Run>,
+    /// No answer, until one comes.
+    pub failed: Option<Failed>,
+}
+
+impl Readings {
+    /// Adds a reading. `confirm_after` is how far apart the two true readings must be that end a bad run.
+    pub fn note(&mut self, reading: &Reading<'_>, at: Timestamp, confirm_after: Duration) {
+        match *reading {
+            Reading::Failed { class, words } => {
+                let run = Run::more(self.failed.as_ref().map(|it| it.run), at);
+                self.failed = Some(Failed { run, class, words: words.to_owned() });
+            }
+            Reading::Seen { key, valid } => {
+                self.failed = None;
+                match valid.filter(|_| key.is_some()) {
+                    Some(false) => {
+                        self.bad = Some(Run::more(self.bad, at));
+                        self.bad_key = key.map(ToString::to_string);
+                        (self.good, self.absent) = (None, None);
+                    }
+                    Some(true) => {
+                        self.absent = None;
+                        let good = Run::more(self.good, at);
+                        self.good = self.bad.map(|_| good);
+                        if good.count >= 2 && good.lasts() >= confirm_after {
+                            (self.bad, self.bad_key, self.good) = (None, None, None);
+                        }
+                    }
+                    // Without a key nothing can be invalid: `no_key` says that.
+                    None if key.is_none() => *self = Self::default(),
+                    None => (self.absent, self.good) = (Some(Run::more(self.absent, at)), None),
+                }
+            }
+        }
+    }
+
+    /// Nothing in it is worth keeping.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// A second reading is to confirm or to refute the last one soon.
+    #[must_use]
+    pub fn is_unconfirmed(&self, confirm_after: Duration) -> bool {
+        self.bad.is_some_and(|bad| bad.lasts() < confirm_after) || self.good.is_some()
+    }
+
+    /// Whether `after` says more than this and is to be written down: the first reading of its kind, each failed
+    /// one and each success after one, and what decides about a condition.
+    #[must_use]
+    pub fn is_news(&self, after: &Self, confirm_after: Duration) -> bool {
+        let decides =
+            |run: Option<Run>| run.is_some_and(|run| run.count <= ROW || run.lasts() < confirm_after + LONG);
+        (self.is_calm() != after.is_calm())
+            || self.bad_key != after.bad_key
+            || after.failed.is_some()
+            || self.failed.is_some()
+            || self.good != after.good
+            || (self.bad != after.bad && decides(after.bad))
+            || (self.absent != after.absent && decides(after.absent))
+    }
+}
+
+/// A condition that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Its kind.
+    pub kind: ConditionKind,
+    /// When it began.
+    pub since: Timestamp,
+    /// What makes it so, in one word or in Atlas' words. A change of it is news.
+    pub cause: Option<String>,
+    /// The key that it concerns. A change of it is news.
+    pub key: Option<String>,
+    /// The rotation that it concerns.
+    pub rotation: Option<RotationId>,
+    /// Another condition of the project says it already.
+    pub covered: bool,
+    /// The notice of its start was written by the step or the look that found it.
+    pub told: bool,
+    /// Its start is not told before.
+    pub tell_at: Timestamp,
+}
+
+/// What is known of a project.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The key on record.
+    pub current_key: Option<&'a KeyRef>,
+    /// A key that was found as drift and that no operator has recorded yet.
+    pub drift_key: Option<&'a KeyRef>,
+    /// When Atlas was last read.
+    pub checked_at: Option<Timestamp>,
+    /// When the project was added.
+    pub created_at: Timestamp,
+    /// Its open rotation.
+    pub open: Option<&'a Rotation>,
+    /// Its last readings.
+    pub readings: &'a Readings,
+    /// Whether it had a key before.
+    pub had_key: bool,
+    /// The conditions that hold so far: a reading begins one later than it keeps one.
+    pub holding: &'a [ConditionKind],
+}
+
+/// The settings of the watch.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `sweep.confirm_after`.
+    pub confirm_after: Span,
+    /// `sweep.told_after`.
+    pub told_after: Span,
+}
+
+/// The conditions that hold at `now` and that people hear of; those that are only shown are computed by
+/// [`Project::shown`](super::project::Project::shown).
+#[must_use]
+pub fn of_project(facts: &Facts<'_>, limits: &Limits, now: Timestamp) -> Vec<Condition> {
+    let open = facts.open;
+    let mut found = Vec::new();
+    let waits = open.filter(|it| it.state == State::NeedsOperator);
+    if let Some(it) = waits {
+        found.push(Condition {
+            cause: it.cause.map(|cause| cause.as_str().to_owned()),
+            key: Some(in_force(it)),
+            rotation: Some(it.id),
+            told: true,
+            ..plain(facts, ConditionKind::NeedsOperator, it.operator.paged_at.unwrap_or(now), now)
+        });
+    }
+    found.extend(of_readings(facts, waits, limits, now));
+    if facts.current_key.is_none()
+        && facts.had_key
+        && let Some(at) = facts.checked_at
+    {
+        // A key that goes away while it is watched is told as drift.
+        found.push(Condition { told: at > facts.created_at, ..plain(facts, ConditionKind::NoKey, at, now) });
+    }
+    if let Some(key) = facts.drift_key {
+        let since = facts.checked_at.unwrap_or(now);
+        found.push(Condition {
+            key: Some(key.to_string()),
+            told: true,
+            ..plain(facts, ConditionKind::Drifted, since, now)
+        });
+    }
+    if let Some(it) = open
+        && let Some(hold) = hold(it, now)
+    {
+        found.push(Condition {
+            cause: Some(hold.as_str().to_owned()),
+            rotation: Some(it.id),
+            // The key that cannot be used is told as that.
+            covered: matches!(hold, Hold::CurrentKeyInvalid) && facts.readings.bad.is_some(),
+            tell_at: now + limits.told_after.get(),
+            ..plain(facts, ConditionKind::Held, now, now)
+        });
+    }
+    found
+}
+
+/// The conditions that follow from the last readings. `waits` is the open rotation when it waits for an operator.
+fn of_readings(
+    facts: &Facts<'_>,
+    waits: Option<&Rotation>,
+    limits: &Limits,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let Facts { open, readings, holding, .. } = *facts;
+    let held = |kind| holding.contains(&kind);
+    let mut found = Vec::new();
+    if let Some(bad) = readings.bad {
+        // Between a PATCH and its end the machine bears a false reading for as long, and acts on it then.
+        let patched = open.is_some_and(|it| it.state.is_after_patch());
+        let bears = match open {
+            Some(it) if patched => it.rules.verify.false_grace.get(),
+            _ => limits.confirm_after.get(),
+        };
+        if held(ConditionKind::Invalid) || (bad.count >= 2 && bad.lasts() >= bears) {
+            let about = |it: &Rotation| readings.bad_key.as_deref() == Some(in_force(it).as_str());
+            found.push(Condition {
+                key: readings.bad_key.clone(),
+                covered: waits.is_some_and(about),
+                ..plain(facts, ConditionKind::Invalid, bad.first, now)
+            });
+        }
+    }
+    if let Some(failed) = &readings.failed
+        && (held(ConditionKind::Unreachable) || failed.run.is_long())
+    {
+        let covered =
+            matches!(waits.and_then(|it| it.cause), Some(Cause::Auth | Cause::Gone | Cause::Unreachable));
+        found.push(Condition {
+            cause: Some(class(failed.class).to_owned()),
+            covered,
+            ..plain(facts, ConditionKind::Unreachable, failed.run.first, now)
+        });
+    }
+    if let Some(absent) = readings.absent
+        && (held(ConditionKind::ValidityUnknown) || absent.is_long())
+    {
+        let unproven = waits.and_then(|it| it.cause) == Some(Cause::Unproven);
+        found.push(Condition {
+            covered: unproven,
+            ..plain(facts, ConditionKind::ValidityUnknown, absent.first, now)
+        });
+    }
+    found
+}
+
+/// A condition with nothing special about it.
+fn plain(facts: &Facts<'_>, kind: ConditionKind, since: Timestamp, now: Timestamp) -> Condition {
+    Condition {
+        kind,
+        since: since.min(now),
+        cause: None,
+        key: facts.current_key.map(ToString::to_string),
+        rotation: None,
+        covered: false,
+        told: false,
+        tell_at: now,
+    }
+}
+
+/// The key that Atlas holds, as far as the rotation has seen.
+#[must_use]
+pub fn in_force(it: &Rotation) -> String {
+    let seen = it.observing.last.as_ref().and_then(|seen| seen.key.as_ref());
+    seen.unwrap_or(&it.old_key).to_string()
+}
+
+/// Why an approved rotation waits: not for a window that opens before the approval expires.
+fn hold(it: &Rotation, now: Timestamp) -> Option<Hold> {
+    match it.state {
+        State::Applying => it.patching.put_off_since.map(|_| Hold::RateLimited),
+        State::Approved => it.hold.filter(|hold| {
+            let opens = || it.rules.policy.next_open(now);
+            *hold != Hold::Window || opens().is_none_or(|opens| opens >= it.permission.expires_at)
+        }),
+        _ => None,
+    }
+}
+
+/// A class of failure as a condition names it.
+#[must_use]
+pub const fn class(class: Class) -> &'static str {
+    match class {
+        Class::Auth => "auth",
+        Class::Gone => "gone",
+        Class::Transient | Class::Unknown => "unanswered",
+        Class::BadKey | Class::Refused | Class::Config => "refused",
+    }
+}
+
+/// The id of a condition: the same from its start to its end, and for each later start.
+#[must_use]
+pub fn condition_id(group: &GroupId, kind: ConditionKind) -> String {
+    format!("{group}/{kind}")
+}

@@ -1,0 +1,420 @@
+//! Compares what holds with what was told, and writes the start, the repetition and the end of each condition.
+//!
+//! [`once`] is the only place that tells conditions. It reads the facts themselves, not their changes.
+//! Whatever is untold is told now, by whom and when ever it was written, and whatever is told and does not hold is
+//! ended. So no writer can forget to announce anything, and a crash between a fact and its telling loses nothing.
+//!
+//! Facts come from the tables of projects and rotations, and from the readings that [`note`] keeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::announce::{self, News, content};
+use super::{Engine, Settings};
+use crate::domain::condition::{
+    Condition, ConditionKind, DAMPED, DAMPED_AT, Facts, LONGEST_ACKNOWLEDGED, LONGEST_REPEAT, Reading,
+    Readings, Telling, condition_id, of_project,
+};
+use crate::domain::ids::GroupId;
+use crate::domain::notice::{ConditionFacts, CurrentKeyInvalid, InvalidKey, Kind, NO_LONGER_WATCHED, Notice};
+use crate::domain::project::Project;
+use crate::domain::rotation::outcome::{Failure, Observation};
+use crate::domain::time::Timestamp;
+use crate::lifecycle::wait;
+use crate::store::{ConditionRow, NewOutbox, RotationRow, StoreError};
+
+/// The longest sleep before the facts are compared again.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+
+/// The shortest one: notices of news that come together are told together.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(50);
+
+/// How often a comparison is repeated when another daemon was faster.
+const RACES: usize = 4;
+
+/// Compares and tells until `stop`.
+pub async fn run(engine: Engine, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let longest = once(&engine).await.unwrap_or_else(|error| {
+            tracing::error!(error = %error, "conditions not compared; they are told at the next attempt");
+            LONGEST_SLEEP
+        });
+        wait(engine.conditions_due.notified(), longest, &stop).await;
+        wait(std::future::pending(), SHORTEST_SLEEP, &stop).await;
+    }
+}
+
+/// Compares what holds with what was told, and tells the difference; returns the time until a repetition is due.
+///
+/// # Errors
+/// Fails when the database cannot be read or written. Nothing was told then.
+pub async fn once(engine: &Engine) -> Result<Duration, StoreError> {
+    let mut raced = 0;
+    loop {
+        match compare(engine, raced > 0).await {
+            Err(StoreError::Conflict) if raced < RACES => raced += 1,
+            done => return done,
+        }
+    }
+}
+
+/// Adds a reading of a project's key. A good one of a project without bad ones is not written down.
+pub(super) async fn note(engine: &Engine, group: &GroupId, reading: &Reading<'_>, at: Timestamp) {
+    let good = matches!(reading, Reading::Seen { key: Some(_), valid: Some(true) });
+    if good && !suspects(engine).contains(group) {
+        return;
+    }
+    if let Err(error) = add(engine, group, reading, at).await {
+        tracing::error!(project.id = %group, error = %error, "reading not written down; the next one counts");
+    }
+}
+
+/// Adds the result of a look.
+pub(super) async fn note_look(engine: &Engine, group: &GroupId, seen: Result<&Observation, &Failure>) {
+    match seen {
+        Ok(seen) => {
+            let reading = Reading::Seen { key: seen.key.as_ref(), valid: seen.valid };
+            note(engine, group, &reading, seen.at).await;
+        }
+        Err(failure) => {
+            let reading = Reading::Failed { class: failure.class, words: &failure.to_string() };
+            note(engine, group, &reading, engine.clock.now()).await;
+        }
+    }
+}
+
+async fn add(
+    engine: &Engine,
+    group: &GroupId,
+    reading: &Reading<'_>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let before = engine.store.readings(group).await?;
+    let mut after = before.clone();
+    let confirm_after = engine.settings.limits.confirm_after.get();
+    after.note(reading, at, confirm_after);
+    if before.is_news(&after, confirm_after) {
+        engine.store.write_readings(group, &after).await?;
+        if after.is_calm() {
+            suspects(engine).remove(group);
+        } else {
+            suspects(engine).insert(group.clone());
+        }
+        engine.conditions_due.notify_one();
+    }
+    Ok(())
+}
+
+fn suspects(engine: &Engine) -> std::sync::MutexGuard<'_, BTreeSet<GroupId>> {
+    engine.suspects.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// What is known, as [`compare`] has read it.
+struct Known {
+    rows: Vec<ConditionRow>,
+    open: BTreeMap<GroupId, RotationRow>,
+    now: Timestamp,
+    /// A row that was to begin is there already: this start gets another instant.
+    raced: bool,
+}
+
+impl Known {
+    fn holding(&self, group: &GroupId) -> Vec<ConditionKind> {
+        self.of(group).map(|row| row.kind).collect()
+    }
+
+    fn of<'a>(&'a self, group: &'a GroupId) -> impl Iterator<Item = &'a ConditionRow> {
+        self.rows.iter().filter(move |row| row.group_id == *group && row.ended_at.is_none())
+    }
+
+    /// How often this condition has started within [`DAMPED`].
+    fn starts(&self, group: &GroupId, kind: ConditionKind) -> usize {
+        let same = |it: &&ConditionRow| it.group_id == *group && it.kind == kind;
+        self.rows.iter().filter(same).filter(|it| self.now.since(it.since) < DAMPED).count()
+    }
+}
+
+async fn compare(engine: &Engine, raced: bool) -> Result<Duration, StoreError> {
+    let store = &engine.store;
+    let now = engine.clock.now();
+    let readings = store.all_readings().await?;
+    *suspects(engine) = readings.keys().cloned().collect();
+    let next = confirm(engine, &readings, now).await?;
+    let projects = store.suspects().await?;
+    let open = store.open_rotations().await?;
+    let open = open.into_iter().map(|row| (row.rotation.group_id.clone(), row)).collect();
+    let keyless = projects.iter().any(|project| project.current_key.is_none());
+    let lost = if keyless { store.lost_keys().await? } else { BTreeSet::new() };
+    let known = Known { rows: store.conditions(now - DAMPED).await?, open, now, raced };
+    let mut changes = Changes { next, ..Changes::default() };
+    let none = Readings::default();
+    for project in &projects {
+        let group = &project.group_id;
+        let facts = Facts {
+            current_key: project.current_key.as_ref(),
+            drift_key: project.drift_key.as_ref(),
+            checked_at: project.last_checked_at,
+            created_at: project.created_at,
+            open: known.open.get(group).map(|row| &row.rotation),
+            readings: readings.get(group).unwrap_or(&none),
+            had_key: lost.contains(group.as_str()),
+            holding: &known.holding(group),
+        };
+        let found = of_project(&facts, &engine.settings.limits, now);
+        changes.of_project(&engine.settings, &known, project, &found);
+    }
+    for row in known.rows.iter().filter(|row| row.ended_at.is_none()) {
+        if projects.iter().all(|project| project.group_id != row.group_id) {
+            changes.removed(engine, row, now).await?;
+        }
+    }
+    changes.write(engine, &known, &projects).await
+}
+
+/// Has the projects read again whose last reading waits for a second one; returns when the next is to be.
+async fn confirm(
+    engine: &Engine,
+    readings: &BTreeMap<GroupId, Readings>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
+    let confirm_after = engine.settings.limits.confirm_after.get();
+    let waiting = readings.iter().filter(|(_, it)| it.is_unconfirmed(confirm_after));
+    let mut next = None;
+    let mut due = Vec::new();
+    for (group, it) in waiting {
+        let last = it.good.or(it.bad).map_or(now, |run| run.last);
+        match last + confirm_after {
+            at if at <= now || last > now => due.push(group.clone()),
+            at => next = [next, Some(at)].into_iter().flatten().min(),
+        }
+    }
+    if !due.is_empty() && engine.store.look_soon(&due, now).await? {
+        engine.look_due.notify_one();
+    }
+    Ok(next)
+}
+
+/// The rows to write and the notices to send.
+#[derive(Default)]
+struct Changes {
+    rows: Vec<ConditionRow>,
+    tell: Vec<(GroupId, Notice, String)>,
+    /// When the next repetition is due.
+    next: Option<Timestamp>,
+}
+
+impl Changes {
+    fn of_project(&mut self, settings: &Settings, known: &Known, project: &Project, found: &[Condition]) {
+        let now = known.now;
+        let before = |kind| known.of(&project.group_id).find(|row| row.kind == kind);
+        for it in found {
+            let old = before(it.kind);
+            let mut row = match old {
+                Some(old) => held_on(old, it, now),
+                None => begun(known, project, it),
+            };
+            row.name.clone_from(&project.name);
+            if is_due(&row, settings.limits.told_after.get(), now)
+                && let Some(notice) = notice(known, project, &row)
+            {
+                let identity =
+                    format!("{}/{}/{}", condition_id(&row.group_id, row.kind), row.since, row.told);
+                self.tell.push((row.group_id.clone(), notice, identity));
+                row.told += 1;
+                row.told_at = Some(now);
+                row.tell_at = row.kind.repeat_at(row.told, now);
+            }
+            self.next = [self.next, row.tell_at].into_iter().flatten().min();
+            if old != Some(&row) {
+                self.rows.push(row);
+            }
+        }
+        for row in known.of(&project.group_id) {
+            if found.iter().all(|it| it.kind != row.kind) {
+                self.not_found(known, project, row);
+            }
+        }
+    }
+
+    /// The condition holds no more. One that started again and again ends only after a rest.
+    fn not_found(&mut self, known: &Known, project: &Project, row: &ConditionRow) {
+        let (mut after, now) = (row.clone(), known.now);
+        let calm_since = row.calm_since.filter(|at| *at <= now);
+        if row.damped {
+            let since = *after.calm_since.insert(calm_since.unwrap_or(now));
+            if now.since(since) < DAMPED {
+                if after != *row {
+                    self.rows.push(after);
+                }
+                return;
+            }
+        }
+        self.end(after, Some(project), None, now);
+    }
+
+    fn end(&mut self, mut row: ConditionRow, project: Option<&Project>, why: Option<&str>, now: Timestamp) {
+        row.ended_at = Some(now);
+        row.tell_at = None;
+        if row.told > 0
+            && let Some(kind) = Kind::of_condition(row.kind, true)
+        {
+            let facts = facts(kind, project, &row, Some(now), why.map(ToOwned::to_owned));
+            let identity = format!("{}/{}/over", facts.condition_id, row.since);
+            self.tell.push((row.group_id.clone(), Notice::Condition(facts), identity));
+        }
+        self.rows.push(row);
+    }
+
+    /// The project of `row` is not among those that can be read.
+    async fn removed(
+        &mut self,
+        engine: &Engine,
+        row: &ConditionRow,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        match engine.store.project(&row.group_id).await {
+            Ok(None) => self.end(row.clone(), None, Some(NO_LONGER_WATCHED), now),
+            // It ends in the next comparison, when it is no longer among the suspects.
+            Ok(Some(_)) | Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn write(
+        self,
+        engine: &Engine,
+        known: &Known,
+        projects: &[Project],
+    ) -> Result<Duration, StoreError> {
+        let now = known.now;
+        let wait = self.next.map_or(LONGEST_SLEEP, |at| now.until(at).clamp(SHORTEST_SLEEP, LONGEST_SLEEP));
+        if self.rows.is_empty() {
+            return Ok(wait);
+        }
+        let mut outbox: Vec<NewOutbox> = Vec::new();
+        for (group, notice, identity) in self.tell {
+            let owners = engine.store.owners(&group).await?;
+            let news = News { identity, group_id: &group, content: content(&engine.settings, notice) };
+            let removed = owners.is_empty() && projects.iter().all(|project| project.group_id != group);
+            let rows = news.rows(engine, &owners, now);
+            // Nobody owns a project that is gone.
+            outbox.extend(rows.into_iter().filter(|row| !(removed && row.recipient == announce::NO_OWNER)));
+        }
+        let told = !outbox.is_empty();
+        engine.store.tell(self.rows, outbox, Vec::new(), now).await?;
+        if told {
+            engine.mail_due.notify_one();
+        }
+        Ok(wait)
+    }
+}
+
+fn begun(known: &Known, project: &Project, it: &Condition) -> ConditionRow {
+    let now = known.now;
+    ConditionRow {
+        group_id: project.group_id.clone(),
+        kind: it.kind,
+        since: if known.raced { now } else { it.since },
+        name: project.name.clone(),
+        cause: it.cause.clone(),
+        key: it.key.clone(),
+        rotation_id: it.rotation,
+        told: u32::from(it.told),
+        told_at: it.told.then_some(it.since),
+        tell_at: if it.told {
+            it.kind.repeat_at(1, it.since)
+        } else {
+            Some(it.tell_at).filter(|_| !it.covered)
+        },
+        damped: known.starts(&project.group_id, it.kind) + 1 >= DAMPED_AT,
+        calm_since: None,
+        acknowledged_at: None,
+        acknowledged_by: None,
+        ended_at: None,
+        version: 0,
+    }
+}
+
+/// A condition that holds on. Another key or cause is news at once.
+fn held_on(old: &ConditionRow, it: &Condition, now: Timestamp) -> ConditionRow {
+    let mut row = old.clone();
+    row.calm_since = None;
+    let stopped_again =
+        it.kind == ConditionKind::NeedsOperator && old.told_at.is_some_and(|at| at < it.since);
+    let news = row.cause != it.cause || row.key != it.key || (stopped_again && old.since < it.since);
+    let paged_anew = stopped_again && row.rotation_id != it.rotation;
+    (row.cause, row.key, row.rotation_id) = (it.cause.clone(), it.key.clone(), it.rotation);
+    if news || paged_anew {
+        (row.acknowledged_at, row.acknowledged_by) = (None, None);
+        if it.told {
+            // The step or the look that found it has told it.
+            row.told += 1;
+            row.told_at = Some(now);
+            row.tell_at = it.kind.repeat_at(1, now);
+        } else if row.told > 0 {
+            row.tell_at = Some(now);
+        }
+    }
+    if it.covered {
+        row.tell_at = None;
+    } else if row.tell_at.is_none() && (row.told == 0 || it.kind.telling() == Telling::Repeated) {
+        row.tell_at = Some(now);
+    }
+    row
+}
+
+/// Whether `row` is to be told now. An instant further ahead than any that is written comes from a clock that was
+/// wrong.
+fn is_due(row: &ConditionRow, told_after: Duration, now: Timestamp) -> bool {
+    let longest =
+        if row.acknowledged_at.is_some() { LONGEST_ACKNOWLEDGED } else { LONGEST_REPEAT.max(told_after) };
+    row.tell_at.is_some_and(|at| at <= now || at > now + longest)
+}
+
+/// The notice of a start or a repetition.
+fn notice(known: &Known, project: &Project, row: &ConditionRow) -> Option<Notice> {
+    let kind = Kind::of_condition(row.kind, false)?;
+    match row.kind {
+        ConditionKind::NeedsOperator => {
+            let open = known.open.get(&row.group_id)?;
+            Some(Notice::NeedsOperator(announce::facts(open, &open.rotation)))
+        }
+        ConditionKind::Invalid => Some(Notice::CurrentKeyInvalid(CurrentKeyInvalid::Project(InvalidKey {
+            group_id: row.group_id.clone(),
+            project_name: project.name.clone(),
+            provider: project.provider,
+            current_key: row.key.clone().map(Into::into),
+            condition_id: Some(condition_id(&row.group_id, row.kind)),
+            since: Some(row.since),
+        }))),
+        // The look that found it has told it, with the findings.
+        ConditionKind::Drifted => None,
+        _ => Some(Notice::Condition(facts(kind, Some(project), row, None, row.cause.clone()))),
+    }
+}
+
+fn facts(
+    kind: Kind,
+    project: Option<&Project>,
+    row: &ConditionRow,
+    over_at: Option<Timestamp>,
+    cause: Option<String>,
+) -> ConditionFacts {
+    ConditionFacts {
+        kind,
+        group_id: row.group_id.clone(),
+        project_name: row.name.clone(),
+        provider: project.and_then(|project| project.provider),
+        rotation_id: row.rotation_id,
+        condition: row.kind,
+        condition_id: condition_id(&row.group_id, row.kind),
+        current_key: row.key.clone().map(Into::into),
+        since: row.since,
+        over_at,
+        cause,
+        repeat: if over_at.is_some() { 0 } else { row.told },
+    }
+}

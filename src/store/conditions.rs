@@ -1,0 +1,305 @@
+//! Conditions as they were told, and the readings that are not good.
+//!
+//! A row is written by the version that was read, so of two daemons that compare at the same time one tells.
+//! Nothing here decides what holds.
+
+use std::collections::BTreeMap;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::lanes::Lane;
+use super::readable::readable;
+use super::types::{json, storable};
+use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, urgent};
+use crate::domain::condition::{ConditionKind, Readings};
+use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::time::Timestamp;
+
+macro_rules! columns {
+    () => {
+        "group_id, kind, since, name, cause, key, rotation_id, told, told_at, tell_at, damped, calm_since, \
+         acknowledged_at, acknowledged_by, ended_at, version"
+    };
+}
+
+const RECENT: Sql = Sql::same(concat!(
+    "SELECT ",
+    columns!(),
+    " FROM conditions WHERE ended_at IS NULL OR ended_at > $1 ORDER BY group_id, kind, since"
+));
+const OF_PROJECTS: Sql = Sql::same(concat!(
+    "SELECT ",
+    columns!(),
+    " FROM conditions WHERE ended_at IS NULL AND group_id >= $1 AND group_id <= $2 ORDER BY group_id, kind"
+));
+const BEGIN: Sql = Sql::same(concat!(
+    "INSERT INTO conditions (",
+    columns!(),
+    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1) ON CONFLICT DO NOTHING"
+));
+const CHANGE: Sql = Sql::same(
+    "UPDATE conditions SET name = $4, cause = $5, key = $6, rotation_id = $7, told = $8, told_at = $9, tell_at = $10, \
+     damped = $11, calm_since = $12, acknowledged_at = $13, acknowledged_by = $14, ended_at = $15, version = version + 1 \
+     WHERE group_id = $1 AND kind = $2 AND since = $3 AND version = $16",
+);
+const COUNTS: Sql =
+    Sql::same("SELECT kind, COUNT(*) FROM conditions WHERE ended_at IS NULL GROUP BY kind ORDER BY kind");
+const READINGS: Sql = Sql::same("SELECT group_id, readings FROM readings ORDER BY group_id");
+const READINGS_OF: Sql = Sql::same("SELECT group_id, readings FROM readings WHERE group_id = $1");
+const WRITE_READINGS: Sql = Sql::same(
+    "INSERT INTO readings (group_id, readings) SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM projects WHERE group_id = $1) \
+     ON CONFLICT (group_id) DO UPDATE SET readings = $2",
+);
+const CALM: Sql = Sql::same("DELETE FROM readings WHERE group_id = $1");
+
+pub(super) const STATEMENTS: &[&Sql] =
+    &[&RECENT, &OF_PROJECTS, &BEGIN, &CHANGE, &COUNTS, &READINGS, &READINGS_OF, &WRITE_READINGS, &CALM];
+
+/// A start of a condition, and how far it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConditionRow {
+    /// The project.
+    pub group_id: GroupId,
+    /// The condition.
+    pub kind: ConditionKind,
+    /// When it began.
+    pub since: Timestamp,
+    /// The project's name: the project may be gone when it ends.
+    pub name: String,
+    /// What makes it so.
+    pub cause: Option<String>,
+    /// The key that it concerns.
+    pub key: Option<String>,
+    /// The rotation that it concerns.
+    pub rotation_id: Option<RotationId>,
+    /// How often it was told.
+    pub told: u32,
+    /// When it was told last.
+    pub told_at: Option<Timestamp>,
+    /// When it is told next; `None` when it is not.
+    pub tell_at: Option<Timestamp>,
+    /// It had started too often: it ends only after a rest.
+    pub damped: bool,
+    /// Since when it does not hold, while it is damped.
+    pub calm_since: Option<Timestamp>,
+    /// When a person acknowledged this start.
+    pub acknowledged_at: Option<Timestamp>,
+    /// That person.
+    pub acknowledged_by: Option<String>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Counts writes; 0 before the first.
+    pub version: i64,
+}
+
+#[derive(FromRow)]
+struct Stored {
+    group_id: String,
+    kind: String,
+    since: Timestamp,
+    name: String,
+    cause: Option<String>,
+    key: Option<String>,
+    rotation_id: Option<Uuid>,
+    told: i64,
+    told_at: Option<Timestamp>,
+    tell_at: Option<Timestamp>,
+    damped: bool,
+    calm_since: Option<Timestamp>,
+    acknowledged_at: Option<Timestamp>,
+    acknowledged_by: Option<String>,
+    ended_at: Option<Timestamp>,
+    version: i64,
+}
+
+impl TryFrom<Stored> for ConditionRow {
+    type Error = StoreError;
+    fn try_from(row: Stored) -> Result<Self, StoreError> {
+        let bad = |column| {
+            StoreError::corrupt(
+                "conditions",
+                column,
+                format_args!("{}/{}/{}", row.group_id, row.kind, row.since),
+            )
+        };
+        Ok(Self {
+            group_id: row.group_id.parse().map_err(|_| bad("group_id"))?,
+            kind: row.kind.parse().map_err(|_| bad("kind"))?,
+            told: row.told.try_into().map_err(|_| bad("told"))?,
+            since: row.since,
+            name: row.name,
+            cause: row.cause,
+            key: row.key,
+            rotation_id: row.rotation_id.map(RotationId),
+            told_at: row.told_at,
+            tell_at: row.tell_at,
+            damped: row.damped,
+            calm_since: row.calm_since,
+            acknowledged_at: row.acknowledged_at,
+            acknowledged_by: row.acknowledged_by,
+            ended_at: row.ended_at,
+            version: row.version,
+        })
+    }
+}
+
+impl Store {
+    /// The conditions that hold, and those that ended after `since`.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn conditions(&self, since: Timestamp) -> Result<Vec<ConditionRow>, StoreError> {
+        let rows: Vec<Stored> =
+            urgent!(self, RECENT, |pool, text| sqlx::query_as(text).bind(since).fetch_all(pool).await)?;
+        readable(rows.into_iter().map(ConditionRow::try_from))
+    }
+
+    /// The conditions that hold of the projects from `first` to `last`.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn conditions_of(
+        &self,
+        first: &GroupId,
+        last: &GroupId,
+    ) -> Result<Vec<ConditionRow>, StoreError> {
+        let rows: Vec<Stored> = urgent!(self, OF_PROJECTS, |pool, text| sqlx::query_as(text)
+            .bind(first.as_str())
+            .bind(last.as_str())
+            .fetch_all(pool)
+            .await)?;
+        readable(rows.into_iter().map(ConditionRow::try_from))
+    }
+
+    /// How many projects each condition holds for.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn condition_counts(&self) -> Result<BTreeMap<String, i64>, StoreError> {
+        let rows: Vec<(String, i64)> =
+            urgent!(self, COUNTS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        Ok(rows.into_iter().collect())
+    }
+
+    /// Writes conditions with the messages that tell them, all or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when another daemon was faster with one of them.
+    pub async fn tell(
+        &self,
+        rows: Vec<ConditionRow>,
+        outbox: Vec<NewOutbox>,
+        audit: Vec<NewAudit>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.transact(
+            "condition.tell",
+            Lane::Step,
+            (rows, outbox, audit),
+            move |tx, (rows, outbox, audit), unsure| {
+                Box::pin(async move {
+                    for row in rows {
+                        // Written by an earlier attempt whose answer was lost: the messages were written with it, and
+                        // their ids are the same.
+                        if !tx.write_condition(row).await? && !unsure {
+                            return Err(StoreError::Conflict);
+                        }
+                    }
+                    tx.write_outbox(outbox, now).await?;
+                    if unsure && tx.is_appended(audit, now).await? {
+                        return Ok(());
+                    }
+                    tx.append_audit(audit, now).await
+                })
+            },
+        )
+        .await
+    }
+
+    /// The readings that are not good, by project, without those that cannot be read.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn all_readings(&self) -> Result<BTreeMap<GroupId, Readings>, StoreError> {
+        let rows: Vec<(String, String)> =
+            urgent!(self, READINGS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        Ok(readable(rows.iter().map(readings))?.into_iter().collect())
+    }
+
+    /// The readings of one project that are not good.
+    ///
+    /// # Errors
+    /// Fails when the database or the row cannot be read.
+    pub async fn readings(&self, group: &GroupId) -> Result<Readings, StoreError> {
+        let row: Option<(String, String)> = urgent!(self, READINGS_OF, |pool, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .fetch_optional(pool)
+            .await)?;
+        row.as_ref().map_or_else(|| Ok(Readings::default()), |row| Ok(readings(row)?.1))
+    }
+
+    /// Writes the readings of a project that is tracked.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn write_readings(&self, group: &GroupId, it: &Readings) -> Result<(), StoreError> {
+        let text = (!it.is_calm()).then(|| json("readings", "readings", group, it)).transpose()?;
+        self.transact("readings.write", Lane::Step, (group.clone(), text), |tx, (group, text), _| {
+            Box::pin(async move {
+                match text {
+                    Some(text) => each!(tx, WRITE_READINGS, |conn, sql| sqlx::query(sql)
+                        .bind(group.as_str())
+                        .bind(storable(text))
+                        .execute(conn)
+                        .await
+                        .map(drop))?,
+                    None => tx.forget_readings(group).await?,
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+fn readings((group, text): &(String, String)) -> Result<(GroupId, Readings), StoreError> {
+    let bad = |column| StoreError::corrupt("readings", column, group);
+    Ok((
+        group.parse().map_err(|_| bad("group_id"))?,
+        serde_json::from_str(text).map_err(|_| bad("readings"))?,
+    ))
+}
+
+impl Tx {
+    /// False when the row has another version than the one that was read.
+    async fn write_condition(&mut self, row: &ConditionRow) -> Result<bool, StoreError> {
+        let sql = if row.version == 0 { BEGIN } else { CHANGE };
+        let done = each!(self, sql, |conn, text| {
+            let query = sqlx::query(text)
+                .bind(row.group_id.as_str())
+                .bind(row.kind.as_str())
+                .bind(row.since)
+                .bind(storable(&row.name))
+                .bind(row.cause.as_deref().map(storable))
+                .bind(row.key.as_deref().map(storable))
+                .bind(row.rotation_id.map(|id| id.0))
+                .bind(i64::from(row.told))
+                .bind(row.told_at)
+                .bind(row.tell_at)
+                .bind(row.damped)
+                .bind(row.calm_since)
+                .bind(row.acknowledged_at)
+                .bind(row.acknowledged_by.as_deref())
+                .bind(row.ended_at);
+            let query = if row.version == 0 { query } else { query.bind(row.version) };
+            query.execute(conn).await.map(|done| done.rows_affected())
+        })?;
+        Ok(done > 0)
+    }
+
+    pub(super) async fn forget_readings(&mut self, group: &GroupId) -> Result<(), StoreError> {
+        each!(self, CALM, |conn, text| sqlx::query(text).bind(group.as_str()).execute(conn).await.map(drop))?;
+        Ok(())
+    }
+}

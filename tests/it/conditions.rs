@@ -1,0 +1,400 @@
+//! Conditions over real HTTP: people hear of a danger, whichever part has written it
+//! and whatever happens to the daemon; they hear of it again, and of its end.
+
+use std::time::Duration;
+
+use keywheel::domain::condition::ConditionKind;
+use keywheel::domain::project::{Project, Status};
+use keywheel::domain::rotation::state::{Cause, Hold, State};
+use keywheel::domain::time::Span;
+use keywheel::engine::command::{OperatorVerb, ProjectEdit};
+use keywheel::engine::{conditions, driver, sweep};
+use keywheel::sim::World;
+use keywheel::sim::fault::{Fault, Kind};
+use keywheel::sim::world::KeyState;
+use keywheel::store::{ConditionRow, OutboxRow};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::db::Backend;
+use crate::support::{TestApp, group, new_key, old_key};
+
+const THIRD: &str = "33333333-3333-4333-8333-333333333333";
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn failing(operation: &str, times: Option<u32>, status: u16, retry_after: Option<u64>) -> Fault {
+    let kind = Kind::Status { status, code: None, retry_after };
+    Fault { operation: operation.to_owned(), group_id: Some(group(1)), skip: 0, times, kind }
+}
+
+impl TestApp {
+    /// Lets time pass, with everything that the daemon does meanwhile.
+    async fn live_for(&self, span: Duration) {
+        let end = self.engine.clock.now() + span;
+        loop {
+            let stop = CancellationToken::new();
+            sweep::once(&self.engine, &stop).await.unwrap();
+            driver::run_due(&self.engine).await.unwrap();
+            conditions::once(&self.engine).await.unwrap();
+            if self.engine.clock.now() >= end {
+                return;
+            }
+            self.pass_until((self.engine.clock.now() + SECOND * 5).min(end));
+        }
+    }
+
+    fn make(&self, key: &str, state: KeyState) {
+        self.sim.with(|world| world.keys.insert(key.to_owned(), state));
+    }
+
+    fn break_with(&self, fault: Fault) {
+        self.sim.with(|world| world.faults.push(fault));
+    }
+
+    fn cure(&self) {
+        self.sim.with(|world| world.faults.clear());
+    }
+
+    /// The mails of this kind, the oldest first.
+    async fn told(&self, kind: &str) -> Vec<OutboxRow> {
+        let all = self.engine.store.outbox(None, 500).await.unwrap();
+        all.into_iter().rev().filter(|mail| mail.kind == kind).collect()
+    }
+
+    async fn counts(&self, kind: &str) -> (usize, usize) {
+        (self.told(kind).await.len(), self.told(&format!("{kind}_over")).await.len())
+    }
+
+    async fn watched(&self) -> Project {
+        self.engine.store.project(&group(1).parse().unwrap()).await.unwrap().unwrap()
+    }
+
+    async fn holding(&self) -> Vec<ConditionRow> {
+        let group = group(1).parse().unwrap();
+        self.engine.store.conditions_of(&group, &group).await.unwrap()
+    }
+}
+
+async fn app(backend: Backend) -> TestApp {
+    let mut app = TestApp::on(backend, World::demo()).await;
+    app.rule(|settings| {
+        settings.drift_every = Span::from_secs(90);
+        settings.limits.confirm_after = Span::from_secs(10);
+        settings.limits.told_after = Span::from_secs(900);
+    });
+    app.live_for(SECOND).await;
+    app
+}
+
+async fn an_invalid_key_is_told_repeated_and_ended_on(backend: Backend) {
+    let app = app(backend).await;
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 120).await;
+    let mails = app.told("current_key_invalid").await;
+    assert_eq!(mails.len(), 1);
+    let id = format!("{}/invalid", group(1));
+    assert_eq!(mails[0].model["conditionId"], id);
+    assert_eq!(app.watched().await.holding, [ConditionKind::Invalid]);
+    // 5 minutes, 10 minutes, then each hour.
+    app.live_for(SECOND * 290).await;
+    assert_eq!(app.told("current_key_invalid").await.len(), 2);
+    app.live_for(SECOND * 600).await;
+    assert_eq!(app.told("current_key_invalid").await.len(), 3);
+    app.live_for(SECOND * 3600).await;
+    assert_eq!(app.counts("current_key_invalid").await, (4, 0));
+    app.make(&old_key(), KeyState::Enabled);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (4, 1));
+    let over = app.told("current_key_invalid_over").await.remove(0);
+    assert_eq!((&over.model["conditionId"], over.model["overAt"].is_string()), (&id.into(), true));
+    let letter = crate::support::letter(&over);
+    assert!(letter.subject.contains("valid again after"), "{}", letter.subject);
+    assert_eq!(app.watched().await.holding, []);
+    app.live_for(SECOND * 7200).await;
+    assert_eq!(app.counts("current_key_invalid").await, (4, 1));
+}
+
+#[tokio::test]
+async fn an_invalid_key_is_told_repeated_and_ended() {
+    an_invalid_key_is_told_repeated_and_ended_on(Backend::Sqlite).await;
+}
+
+#[tokio::test]
+async fn an_invalid_key_is_told_repeated_and_ended_on_postgres() {
+    an_invalid_key_is_told_repeated_and_ended_on(Backend::Postgres).await;
+}
+
+#[tokio::test]
+async fn one_false_reading_is_no_news() {
+    let app = app(Backend::Sqlite).await;
+    app.make(&old_key(), KeyState::Disabled);
+    app.pass(SECOND * 90);
+    sweep::once(&app.engine, &CancellationToken::new()).await.unwrap();
+    conditions::once(&app.engine).await.unwrap();
+    assert_eq!(
+        app.watched().await.status(&app.engine.settings.policy, app.engine.clock.now()),
+        Status::Invalid
+    );
+    app.make(&old_key(), KeyState::Enabled);
+    app.live_for(SECOND * 300).await;
+    assert_eq!(app.counts("current_key_invalid").await, (0, 0));
+    assert!(app.engine.store.all_readings().await.unwrap().is_empty());
+}
+
+/// Somebody else's write of `valid: false` swallows no notice.
+#[tokio::test]
+async fn people_hear_of_an_invalid_key_whichever_part_has_written_it() {
+    // Disabled while the proposal waits, then cancelled.
+    let app = app(Backend::Sqlite).await;
+    let id = app.proposed().await;
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 30).await;
+    app.engine.say("ada", id, OperatorVerb::Cancel, None, None).await.unwrap();
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0));
+
+    // The proposal expires.
+    let app = self::app(Backend::Sqlite).await;
+    app.proposed().await;
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0), "an open proposal blinds nothing");
+
+    // A third key that is disabled.
+    let app = self::app(Backend::Sqlite).await;
+    app.proposed().await;
+    app.set_by_hand(THIRD);
+    app.make(THIRD, KeyState::Disabled);
+    app.live_for(SECOND * 240).await;
+    assert_eq!(app.told("superseded").await.len(), 1);
+    let mails = app.told("current_key_invalid").await;
+    assert_eq!(mails.len(), 1);
+    assert_eq!(mails[0].model["currentKey"], THIRD);
+
+    // A project that is added with a disabled key.
+    let app = self::app(Backend::Sqlite).await;
+    let second = app.sim.with(|world| world.projects[&group(2)].key());
+    app.make(&second, KeyState::Disabled);
+    app.track(2).await;
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.told("current_key_invalid").await.len(), 1);
+}
+
+#[tokio::test]
+async fn another_invalid_key_is_news_and_an_acknowledgement_ends() {
+    let app = app(Backend::Sqlite).await;
+    let id = group(1).parse().unwrap();
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 120).await;
+    app.engine.acknowledge("grace", &id, ConditionKind::Invalid, Some("on it")).await.unwrap();
+    app.live_for(SECOND * 4000).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0));
+    assert_eq!(app.holding().await[0].acknowledged_by.as_deref(), Some("grace"));
+    app.set_by_hand(THIRD);
+    app.make(THIRD, KeyState::Disabled);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (2, 0));
+    let row = app.holding().await.into_iter().find(|row| row.kind == ConditionKind::Invalid).unwrap();
+    assert_eq!((row.key.as_deref(), row.acknowledged_by), (Some(THIRD), None));
+    let audit = app.engine.store.audit(None, 10).await.unwrap();
+    assert!(audit.iter().any(|row| row.action == "condition.acknowledged" && row.detail.contains("on it")));
+    // What does not hold cannot be acknowledged.
+    let refused = app.engine.acknowledge("grace", &id, ConditionKind::Held, None).await.unwrap_err();
+    assert!(refused.to_string().contains("held does not hold"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_project_that_cannot_be_read_is_told_and_so_is_its_end() {
+    for status in [401, 404, 503] {
+        let app = app(Backend::Sqlite).await;
+        app.break_with(failing("get_ear", None, status, None));
+        app.live_for(SECOND * 360).await;
+        assert_eq!(app.told("unreachable").await.len(), 1, "{status}");
+        assert_eq!(app.counts("unreachable").await.1, 0);
+        let now = app.engine.clock.now();
+        assert_eq!(app.watched().await.status(&app.engine.settings.policy, now), Status::Unreachable);
+        app.cure();
+        app.live_for(SECOND * 120).await;
+        assert_eq!(app.counts("unreachable").await.1, 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn one_retry_after_blinds_for_five_minutes_and_not_for_a_day() {
+    let app = app(Backend::Sqlite).await;
+    app.break_with(failing("get_ear", Some(1), 429, Some(86_400)));
+    app.live_for(SECOND * 100).await;
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 420).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0));
+}
+
+#[tokio::test]
+async fn a_clock_that_was_a_day_ahead_blinds_for_one_look() {
+    let app = app(Backend::Sqlite).await;
+    let mut project = app.watched().await;
+    let ahead = app.engine.clock.now() + Duration::from_secs(86_400);
+    (project.next_check_at, project.last_checked_at) = (ahead, Some(ahead));
+    let version = project.version;
+    app.engine.store.update_project(&project, version, &[], &[], app.engine.clock.now()).await.unwrap();
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0));
+}
+
+#[tokio::test]
+async fn a_validity_that_atlas_does_not_state_is_told() {
+    let app = app(Backend::Sqlite).await;
+    let state = |valid: &[Option<bool>]| {
+        let sequence = valid.to_vec();
+        app.sim.with(|world| world.projects.get_mut(&group(1)).unwrap().valid_sequence = sequence);
+    };
+    state(&[None]);
+    app.live_for(SECOND * 360).await;
+    assert_eq!(app.counts("validity_unknown").await, (1, 0));
+    let now = app.engine.clock.now();
+    assert_eq!(app.watched().await.status(&app.engine.settings.policy, now), Status::Unknown);
+    state(&[]);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("validity_unknown").await, (1, 1));
+}
+
+#[tokio::test]
+async fn an_approved_rotation_that_is_held_is_told() {
+    let app = app(Backend::Sqlite).await;
+    let row = app.proposed().await;
+    app.break_with(failing("get_clusters", None, 503, None));
+    app.engine.say("grace", row, OperatorVerb::Approve, None, None).await.unwrap();
+    app.live_for(SECOND * 600).await;
+    assert_eq!(app.told("held").await.len(), 0);
+    app.live_for(SECOND * 400).await;
+    let mails = app.told("held").await;
+    assert_eq!((mails.len(), &mails[0].model["cause"]), (1, &"clusters_unknown".into()));
+    app.cure();
+    app.live_for(SECOND * 60).await;
+    assert_eq!(app.counts("held").await, (1, 1));
+}
+
+#[tokio::test]
+async fn a_page_is_repeated_whatever_atlas_asks_for_and_its_end_is_told() {
+    let app = app(Backend::Sqlite).await;
+    let id = app.proposed().await;
+    app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
+    let row = app.engine.rotation(id).await.unwrap();
+    let row = app.until(&row, |state| state == State::Verifying).await;
+    app.break_with(failing("get_ear", None, 401, None));
+    let row = app.settle(&row).await;
+    assert_eq!((row.rotation.state, row.rotation.cause), (State::NeedsOperator, Some(Cause::Auth)));
+    conditions::once(&app.engine).await.unwrap();
+    assert_eq!(app.told("needs_operator").await.len(), 1);
+    app.cure();
+    app.break_with(failing("get_ear", Some(1), 429, Some(86_400)));
+    app.live_for(SECOND * 1000).await;
+    let pages = app.told("needs_operator").await;
+    assert_eq!(pages.len(), 3);
+    assert_eq!(pages[0].model["conditionId"], pages[2].model["conditionId"]);
+    app.engine.say("grace", id, OperatorVerb::Close, None, None).await.unwrap();
+    app.live_for(SECOND * 10).await;
+    assert_eq!(app.counts("needs_operator").await, (3, 1));
+}
+
+#[tokio::test]
+async fn a_put_off_patch_keeps_the_notice_of_the_key_in_force() {
+    let app = app(Backend::Sqlite).await;
+    let id = app.proposed().await;
+    app.break_with(failing("patch_ear", Some(1), 429, Some(3600)));
+    app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
+    app.live_for(SECOND * 20).await;
+    assert_eq!(app.engine.rotation(id).await.unwrap().rotation.state, State::Applying);
+    app.make(&old_key(), KeyState::Disabled);
+    // The PATCH and the reading share one endpoint set: for five minutes no call leaves.
+    app.live_for(SECOND * 420).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0));
+    app.live_for(SECOND * 3600).await;
+    let rotation = app.engine.rotation(id).await.unwrap().rotation;
+    assert_eq!((rotation.state, rotation.hold), (State::Approved, Some(Hold::CurrentKeyInvalid)));
+}
+
+#[tokio::test]
+async fn what_held_when_a_project_is_removed_ends_as_no_longer_watched() {
+    let app = app(Backend::Sqlite).await;
+    app.break_with(failing("get_ear", None, 404, None));
+    app.live_for(SECOND * 360).await;
+    assert_eq!(app.told("unreachable").await.len(), 1);
+    app.engine.remove_project("ada", &group(1).parse().unwrap()).await.unwrap();
+    app.live_for(SECOND * 10).await;
+    assert!(app.engine.store.conditions(app.engine.clock.now()).await.unwrap().is_empty());
+    assert!(app.engine.store.all_readings().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_page_goes_to_the_operators_too() {
+    let mut app = app(Backend::Sqlite).await;
+    app.rule(|settings| {
+        settings.operators = vec!["oncall@example.com".to_owned(), "ada@example.com".to_owned()];
+    });
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 120).await;
+    app.make(&old_key(), KeyState::Enabled);
+    app.live_for(SECOND * 120).await;
+    for kind in ["current_key_invalid", "current_key_invalid_over"] {
+        let mut to: Vec<_> = app.told(kind).await.into_iter().map(|mail| mail.recipient).collect();
+        to.sort();
+        assert_eq!(to, ["ada@example.com", "oncall@example.com"], "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_flaps_does_not_flood() {
+    let app = app(Backend::Sqlite).await;
+    for _ in 0..12 {
+        app.make(&old_key(), KeyState::Disabled);
+        app.live_for(SECOND * 105).await;
+        app.make(&old_key(), KeyState::Enabled);
+        app.live_for(SECOND * 105).await;
+    }
+    let (starts, ends) = app.counts("current_key_invalid").await;
+    assert!(starts <= 8 && ends <= 3, "{starts} {ends}");
+    app.live_for(SECOND * 1200).await;
+    assert_eq!(app.watched().await.holding, []);
+}
+
+#[tokio::test]
+async fn a_drift_and_its_settlement_are_start_and_end() {
+    let app = app(Backend::Sqlite).await;
+    app.set_by_hand(THIRD);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("drifted").await, (1, 0));
+    let edit = ProjectEdit { key_since: Some(app.engine.clock.now()), ..ProjectEdit::default() };
+    app.engine.edit_project("ada", &group(1).parse().unwrap(), edit).await.unwrap();
+    app.live_for(SECOND * 10).await;
+    assert_eq!(app.counts("drifted").await, (1, 1));
+    let both = [app.told("drifted").await.remove(0), app.told("drifted_over").await.remove(0)];
+    assert_eq!(both[0].model["conditionId"], both[1].model["conditionId"]);
+}
+
+#[tokio::test]
+async fn a_restart_between_the_fact_and_its_notice_loses_and_repeats_nothing() {
+    let mut app = app(Backend::Sqlite).await;
+    app.make(&old_key(), KeyState::Disabled);
+    for _ in 0..3 {
+        app.pass(SECOND * 90);
+        sweep::once(&app.engine, &CancellationToken::new()).await.unwrap();
+        app.restart();
+    }
+    assert_eq!(app.counts("current_key_invalid").await, (0, 0));
+    conditions::once(&app.engine).await.unwrap();
+    app.restart();
+    conditions::once(&app.engine).await.unwrap();
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0));
+}
+
+impl TestApp {
+    async fn proposed(&self) -> keywheel::domain::ids::RotationId {
+        let group = group(1).parse().unwrap();
+        let key = new_key().parse().unwrap();
+        let proposed = self.engine.propose("ada", &group, key, None, false).await.unwrap();
+        let keywheel::engine::propose::Proposed::Created(row) = proposed else { panic!("not new") };
+        row.rotation.id
+    }
+}
