@@ -102,6 +102,10 @@ pub struct Watch {
     pub alias: Option<String>,
     /// Keys that served before.
     pub earlier: Vec<KeyRef>,
+    /// The keys of the open rotation.
+    pub in_play: Vec<KeyRef>,
+    /// Whether that rotation has sent a PATCH: any of its keys may be in force.
+    pub patched: bool,
 }
 
 /// How a project is concerned.
@@ -109,6 +113,8 @@ pub struct Watch {
 pub enum Concern {
     /// Its key in force, or the project itself.
     Now,
+    /// The key that the open rotation is to bring.
+    Proposed,
     /// A key that served before and that old backups still need.
     Earlier,
 }
@@ -129,6 +135,13 @@ impl Hint {
         };
         if now {
             return Some(Concern::Now);
+        }
+        let in_play = |key: &KeyRef| match &self.subject {
+            Subject::Key { key: named } => key.is_same(named, &watch.place),
+            subject => subject.covers(key),
+        };
+        if watch.in_play.iter().any(in_play) {
+            return Some(if watch.patched { Concern::Now } else { Concern::Proposed });
         }
         let Subject::Key { key: named } = &self.subject else { return None };
         watch.earlier.iter().any(|it| it.is_same(named, &watch.place)).then_some(Concern::Earlier)
@@ -218,6 +231,39 @@ mod tests {
         assert!(Subject::GcpKey { path: path.to_owned() }.covers(&version));
         assert!(!Subject::GcpKey { path: format!("{path}2") }.covers(&version));
         assert!(!Subject::GcpKey { path: path.to_owned() }.covers(&v1));
+    }
+
+    #[test]
+    fn the_keys_of_an_open_rotation_are_concerned() {
+        let arn = |end: &str| {
+            key(
+                Provider::Aws,
+                &format!("arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890{end}"),
+            )
+        };
+        let watch = |patched| Watch {
+            group: "0123456789abcdef01234567".parse().unwrap(),
+            key: Some(arn("ab")),
+            place: Place::default(),
+            alias: None,
+            earlier: vec![arn("00")],
+            in_play: vec![arn("ab"), arn("cd")],
+            patched,
+        };
+        let about = |end: &str, patched| {
+            let hint = Hint {
+                kind: "DisableKey".to_owned(),
+                subject: Subject::Key { key: arn(end) },
+                meaning: Meaning::Look,
+                new_key: None,
+                by: None,
+                words: None,
+            };
+            hint.concerns(&watch(patched))
+        };
+        assert_eq!((about("ab", false), about("ab", true)), (Some(Concern::Now), Some(Concern::Now)));
+        assert_eq!((about("cd", false), about("cd", true)), (Some(Concern::Proposed), Some(Concern::Now)));
+        assert_eq!((about("00", true), about("ee", true)), (Some(Concern::Earlier), None));
     }
 
     #[test]

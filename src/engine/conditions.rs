@@ -4,7 +4,7 @@
 //! Whatever is untold is told now, by whom and when ever it was written, and whatever is told and does not hold is
 //! ended. So no writer can forget to announce anything, and a crash between a fact and its telling loses nothing.
 //!
-//! Facts come from the tables of projects and rotations, and from the readings that [`note`] keeps.
+//! Facts come from the tables of projects and rotations, and from the readings that are noted here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

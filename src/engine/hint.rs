@@ -335,6 +335,7 @@ fn alarm_facts(project: &Project, concern: Concern, event: &ClaimedEvent) -> Key
         words,
         hook: event.source.clone(),
         earlier: concern == Concern::Earlier,
+        proposed: concern == Concern::Proposed,
     }
 }
 

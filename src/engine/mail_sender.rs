@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use crate::domain::notice::Urgency;
 use crate::domain::time::Timestamp;
 use crate::lifecycle::{pause, wait};
 use crate::mail::{Letter, Smtp, Trouble};
@@ -28,7 +29,7 @@ const GIVE_UP: Duration = Duration::from_secs(5 * 86_400);
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// The wait after a failure that every other mail would meet too.
-const PAUSE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// The wait after a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub enum Rest {
     /// Nothing is due for this long, unless a mail is written.
     Until(Duration),
     /// No server is configured, the server or the database failed, or the database is in doubt: wait for
-    /// half a minute.
+    /// ten seconds.
     Pause,
 }
 
@@ -49,8 +50,11 @@ pub struct MailSender {
 }
 
 /// The wait before attempt `attempts + 1`. Greylisting needs a quick second try; later attempts follow
-/// every half hour.
-fn backoff(attempts: i64) -> Duration {
+/// every half hour, of urgent mails every five minutes.
+fn backoff(urgency: Urgency, attempts: i64) -> Duration {
+    if let Some(wait) = urgency.wait_after(attempts) {
+        return wait;
+    }
     match attempts {
         ..=1 => Duration::from_mins(1),
         2 => Duration::from_mins(5),
@@ -149,8 +153,11 @@ impl MailSender {
         let (kind, newer) = (&mail.row.kind, why.is_of_a_newer_version());
         tracing::error!(mail.id = %mail.row.id, mail.kind = %kind, again = newer, "a mail cannot be rendered: {why}");
         self.engine.metrics.mail(if newer { "put_off" } else { "failed" });
-        let end =
-            if newer { MessageEnd::Again(now + backoff(mail.row.attempts)) } else { MessageEnd::Failed };
+        let end = if newer {
+            MessageEnd::Again(now + backoff(mail.row.urgency(), mail.row.attempts))
+        } else {
+            MessageEnd::Failed
+        };
         self.engine.store.mail_ended(mail, &end, &why.to_string(), now).await
     }
 
@@ -163,7 +170,7 @@ impl MailSender {
             );
             return (MessageEnd::Failed, said, true);
         }
-        let at = self.engine.clock.now() + backoff(row.attempts);
+        let at = self.engine.clock.now() + backoff(row.urgency(), row.attempts);
         tracing::warn!(
             mail.id = %row.id, mail.kind = %row.kind, attempt = row.attempts, next = %at,
             "a mail was not sent: {said}; {}", trouble.way_out()

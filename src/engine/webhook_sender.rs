@@ -26,7 +26,7 @@ const CLAIM: Duration = Duration::from_mins(1);
 /// Attempts to one target at the same time.
 const AT_ONCE: usize = 4;
 
-/// The waits after each attempt but the last.
+/// The waits after each attempt but the last, of webhooks that are not urgent.
 pub const WAITS: [Duration; 9] = [
     Duration::from_secs(5),
     Duration::from_mins(5),
@@ -260,8 +260,10 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage
             if let Some(wait) = asked {
                 target.rest(now + wait);
             }
-            let wait = usize::try_from(row.attempts - 1).ok().and_then(|tried| WAITS.get(tried));
-            let next = wait.map(|wait| now + (*wait).max(asked.unwrap_or_default()));
+            // A page is tried again soon, for as long as it may matter.
+            let page = row.urgency().wait_after(row.attempts);
+            let plain = usize::try_from(row.attempts - 1).ok().and_then(|tried| WAITS.get(tried).copied());
+            let next = page.or(plain).map(|wait| now + wait.max(asked.unwrap_or_default()));
             match next.filter(|next| next.since(row.created_at) <= GIVE_UP) {
                 None => give_up(engine, claimed, &said).await,
                 Some(next) => {

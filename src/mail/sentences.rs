@@ -217,6 +217,8 @@ fn key_alarm(it: &KeyAlarm) -> (String, Vec<String>) {
     let after = if it.earlier {
         "That key served this project before, and older backup snapshots still need it. Undo it in the key service before \
          the key is gone for good."
+    } else if it.proposed {
+        "An open rotation is to bring that key into force. Undo it in the key service, or cancel the rotation."
     } else {
         "Atlas shuts the clusters down within 15 minutes of finding a key that it cannot use. Undo it in the key service at \
          once, or rotate to another key."

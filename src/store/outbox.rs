@@ -11,12 +11,12 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::lanes::Lane as Urgency;
+use super::lanes::Lane as WriteLane;
 use super::types::storable;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{GroupId, OutboxId, RotationId};
 use crate::domain::named::named;
-use crate::domain::notice::{Content, UnreadableNotice};
+use crate::domain::notice::{Content, Kind, UnreadableNotice, Urgency};
 use crate::domain::time::Timestamp;
 
 const MAIL: Sql = Sql::same(
@@ -103,6 +103,11 @@ const WEBHOOK_COUNTS: Sql = Sql::same(
      GROUP BY recipient, state ORDER BY recipient, state",
 );
 
+// The holder of the claim is gone, and the attempt with it.
+pub(super) const CLEAR_CLAIMS: Sql = Sql::same(
+    "UPDATE outbox SET lease = NULL, next_try_at = last_tried_at WHERE state = 'waiting' AND lease IS NOT NULL",
+);
+
 const HAS: Sql = Sql::same("SELECT COUNT(*) FROM outbox WHERE message_id = $1");
 
 pub(super) const STATEMENTS: &[&Sql] = &[
@@ -118,6 +123,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &LANES,
     &END_TARGET,
     &WEBHOOK_COUNTS,
+    &CLEAR_CLAIMS,
     &HAS,
 ];
 
@@ -213,6 +219,12 @@ impl UnreadableMessage {
 }
 
 impl OutboxRow {
+    /// How soon it is sent and tried again. A kind of a newer version is not urgent.
+    #[must_use]
+    pub fn urgency(&self) -> Urgency {
+        self.kind.parse().map_or(Urgency::Normal, Kind::urgency)
+    }
+
     /// The notice and its server.
     ///
     /// # Errors
@@ -418,7 +430,7 @@ impl Store {
         patience: Duration,
     ) -> Result<Option<ClaimedMessage>, StoreError> {
         let token = Uuid::now_v7();
-        let row = self.transact("mail.claim", Urgency::Rest, (), move |tx, (), unsure| {
+        let row = self.transact("mail.claim", WriteLane::Rest, (), move |tx, (), unsure| {
             Box::pin(async move {
                 if unsure && let Some(row) = tx.claimed_mail(token).await? {
                     return Ok(Some(row));
@@ -455,7 +467,7 @@ impl Store {
         let sent_at = Some(now).filter(|_| *end == MessageEnd::Sent);
         let (id, token) = (mail.row.id.0, mail.token);
         let reply = storable(reply).into_owned();
-        self.transact("mail.ended", Urgency::Rest, reply, move |tx, reply, _| {
+        self.transact("mail.ended", WriteLane::Rest, reply, move |tx, reply, _| {
             Box::pin(async move {
                 each!(tx, ENDED, |conn, text| sqlx::query(text)
                     .bind(id)
@@ -517,7 +529,7 @@ impl Store {
     ) -> Result<Option<ClaimedMessage>, StoreError> {
         let token = Uuid::now_v7();
         let row =
-            self.transact("webhook.claim", Urgency::Rest, target.to_owned(), move |tx, target, unsure| {
+            self.transact("webhook.claim", WriteLane::Rest, target.to_owned(), move |tx, target, unsure| {
                 Box::pin(async move {
                     if unsure && let Some(row) = tx.claimed_mail(token).await? {
                         return Ok(Some(row));
@@ -559,7 +571,7 @@ impl Store {
     ) -> Result<u64, StoreError> {
         // A repetition after a lost answer counts only the rows that are left.
         let args = (target.to_owned(), why.to_owned());
-        self.transact("webhook.end", Urgency::Rest, args, move |tx, (target, why), _| {
+        self.transact("webhook.end", WriteLane::Rest, args, move |tx, (target, why), _| {
             Box::pin(tx.end_target(target, why, written_by, now))
         })
         .await
@@ -581,26 +593,31 @@ impl Store {
         let (id, token) = (webhook.row.id.0, webhook.token);
         let reply = storable(reply).into_owned();
         let args = (webhook.row.recipient.clone(), reply, why.to_owned(), audit.to_vec());
-        self.transact("webhook.gone", Urgency::Rest, args, move |tx, (target, reply, why, audit), unsure| {
-            Box::pin(async move {
-                each!(tx, ENDED, |conn, text| sqlx::query(text)
-                    .bind(id)
-                    .bind(token)
-                    .bind(MessageState::Failed.as_str())
-                    .bind(reply.as_str())
-                    .bind(now)
-                    .bind(None::<Timestamp>)
-                    .execute(conn)
-                    .await
-                    .map(drop))?;
-                // A repetition after a lost answer counts only the rows that are left.
-                let ended = tx.end_target(target, why, now, now).await?;
-                if !(unsure && tx.is_appended(audit, now).await?) {
-                    tx.append_audit(audit, now).await?;
-                }
-                Ok(ended)
-            })
-        })
+        self.transact(
+            "webhook.gone",
+            WriteLane::Rest,
+            args,
+            move |tx, (target, reply, why, audit), unsure| {
+                Box::pin(async move {
+                    each!(tx, ENDED, |conn, text| sqlx::query(text)
+                        .bind(id)
+                        .bind(token)
+                        .bind(MessageState::Failed.as_str())
+                        .bind(reply.as_str())
+                        .bind(now)
+                        .bind(None::<Timestamp>)
+                        .execute(conn)
+                        .await
+                        .map(drop))?;
+                    // A repetition after a lost answer counts only the rows that are left.
+                    let ended = tx.end_target(target, why, now, now).await?;
+                    if !(unsure && tx.is_appended(audit, now).await?) {
+                        tx.append_audit(audit, now).await?;
+                    }
+                    Ok(ended)
+                })
+            },
+        )
         .await
     }
 

@@ -12,6 +12,7 @@ use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::notice::Drifted;
 use crate::domain::project::{OpenRotation, Project, SinceSource};
+use crate::domain::rotation::state::State;
 use crate::domain::time::Timestamp;
 
 macro_rules! columns {
@@ -55,7 +56,11 @@ const OWNERS: Sql = Sql::same("SELECT mail FROM owners WHERE group_id = $1 ORDER
 const OWNERS_BETWEEN: Sql = Sql::same(
     "SELECT group_id, mail FROM owners WHERE group_id >= $1 AND group_id <= $2 ORDER BY group_id, position",
 );
-const WATCHES: Sql = Sql::same("SELECT group_id, current_key, place, alias FROM projects ORDER BY group_id");
+const WATCHES: Sql = Sql::same(
+    "SELECT p.group_id, p.current_key, p.place, p.alias, p.provider, r.old_key, r.new_key, r.state FROM projects p \
+     LEFT JOIN rotations r ON r.group_id = p.group_id AND r.state IN ('awaiting_approval', 'approved', 'applying', \
+     'verifying', 'deploying', 'rolling_back', 'needs_operator') ORDER BY p.group_id",
+);
 const ELSEWHERE: Sql = Sql {
     sqlite: "SELECT group_id, name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
              AND instr(lower(current_key), $3) > 0 ORDER BY group_id",
@@ -176,6 +181,41 @@ struct ProjectRow {
     open_id: Option<uuid::Uuid>,
     open_state: Option<String>,
     holding: Option<String>,
+}
+
+#[derive(FromRow)]
+struct WatchRow {
+    group_id: String,
+    current_key: Option<String>,
+    place: String,
+    alias: Option<String>,
+    provider: Option<String>,
+    old_key: Option<String>,
+    new_key: Option<String>,
+    state: Option<String>,
+}
+
+impl WatchRow {
+    fn watch(self) -> Result<Watch, StoreError> {
+        let bad = |column| StoreError::corrupt("projects", column, &self.group_id);
+        let provider: Option<Provider> =
+            self.provider.map(|text| text.parse().map_err(|_| bad("provider"))).transpose()?;
+        let state: Option<State> =
+            self.state.map(|text| text.parse().map_err(|_| bad("state"))).transpose()?;
+        let keys = [self.old_key, self.new_key].into_iter().flatten();
+        Ok(Watch {
+            key: self
+                .current_key
+                .map(|text| serde_json::from_str(&text).map_err(|_| bad("current_key")))
+                .transpose()?,
+            place: serde_json::from_str(&self.place).map_err(|_| bad("place"))?,
+            alias: self.alias,
+            earlier: Vec::new(),
+            in_play: keys.filter_map(|key| Some(KeyRef::observed(provider?, &key))).collect(),
+            patched: state.is_some_and(|it| it.is_after_patch() || it == State::NeedsOperator),
+            group: self.group_id.parse().map_err(|_| bad("group_id"))?,
+        })
+    }
 }
 
 impl ProjectRow {
@@ -358,21 +398,9 @@ impl Store {
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn watches(&self) -> Result<Vec<Watch>, StoreError> {
-        type ProjectRow = (String, Option<String>, String, Option<String>);
-        let rows: Vec<ProjectRow> =
+        let rows: Vec<WatchRow> =
             read!(self, WATCHES, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
-        readable(rows.into_iter().map(|(group, key, place, alias)| {
-            let bad = |column| StoreError::corrupt("projects", column, &group);
-            Ok(Watch {
-                key: key
-                    .map(|text| serde_json::from_str(&text).map_err(|_| bad("current_key")))
-                    .transpose()?,
-                place: serde_json::from_str(&place).map_err(|_| bad("place"))?,
-                alias,
-                earlier: Vec::new(),
-                group: group.parse().map_err(|_| bad("group_id"))?,
-            })
-        }))
+        readable(rows.into_iter().map(WatchRow::watch))
     }
 
     /// When the next observation of a project is due.

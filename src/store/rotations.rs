@@ -9,6 +9,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::lanes::Lane;
+use super::outbox::CLEAR_CLAIMS;
 use super::readable::readable;
 use super::retry::persist;
 use super::types::{json, storable};
@@ -548,7 +549,9 @@ impl Store {
     pub async fn clear_leases(&self) -> Result<(), StoreError> {
         self.transact("rotation.clear_leases", Lane::Step, (), |tx, (), _| {
             Box::pin(async move {
-                each!(tx, CLEAR_LEASES, |conn, text| sqlx::query(text).execute(conn).await.map(drop))?;
+                for sql in [CLEAR_LEASES, CLEAR_CLAIMS] {
+                    each!(tx, sql, |conn, text| sqlx::query(text).execute(conn).await.map(drop))?;
+                }
                 Ok(())
             })
         })

@@ -393,6 +393,37 @@ async fn a_killed_mail_sender_sends_the_same_mail_again_under_the_same_id() {
     assert_eq!(server.mails()[0].header("Message-ID"), Some(claimed.row.message_id.as_str()));
 }
 
+#[tokio::test]
+async fn a_page_is_tried_again_soon_and_after_a_restart_at_once() {
+    let it = MailFixture::new(&["ada@example.com"]).await;
+    let content = notice(&group(1), Notice::NeedsOperator);
+    let now = it.clock.now();
+    let page = keywheel::store::NewOutbox {
+        channel: keywheel::store::Channel::Mail,
+        content,
+        group_id: group(1).parse().unwrap(),
+        recipient: "ada@example.com".to_owned(),
+        message_id: "<page@keywheel>".to_owned(),
+        next_try_at: now,
+    };
+    it.engine.store.tell(Vec::new(), vec![page], Vec::new(), now).await.unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{free}"));
+    for wait in [10, 30, 60, 120, 300, 300, 300] {
+        round(&mail_sender).await;
+        let next = it.row().await.next_try_at;
+        assert_eq!(next.since(it.clock.now()), Duration::from_secs(wait));
+        it.clock.advance(Duration::from_secs(wait));
+    }
+    // The process dies in the middle of an attempt; on SQLite the next one knows that it is gone.
+    let claimed = it.engine.store.claim_mail(it.clock.now(), Duration::from_secs(300)).await.unwrap();
+    assert!(claimed.is_some() && it.row().await.next_try_at > it.clock.now());
+    it.engine.store.clear_leases().await.unwrap();
+    let server = Smtpd::start(json!({ "port": free }));
+    round(&mail_sender).await;
+    assert_eq!((it.row().await.state.as_str(), server.mails().len()), ("sent", 1));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_stops_nothing_but_mail() {
     // It takes connections and never says a word.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use keywheel::config::Webhook;
 use keywheel::config::hooks::SigningKey;
 use keywheel::config::webhooks::Format;
-use keywheel::domain::notice::Kind;
+use keywheel::domain::notice::{Kind, Notice};
 use keywheel::domain::time::{Clock, ManualClock, SystemClock};
 use keywheel::engine::command::{NewProject, OperatorVerb, ProjectEdit};
 use keywheel::engine::epoch::{EpochMark, EpochWatch, present_mark, write_mark};
@@ -19,7 +19,7 @@ use keywheel::mail::Smtp;
 use keywheel::secret::{Secret, SecretUrl};
 use keywheel::sim::world::KeyState;
 use keywheel::sim::{Sim, World};
-use keywheel::store::{Channel, MessageState, OutboxRow};
+use keywheel::store::{Channel, MessageState, NewOutbox, OutboxRow};
 use keywheel::webhook::Target;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use crate::support::db::{Backend, TestDb};
 use crate::support::receiver::{Received, Receiver, reply};
 use crate::support::smtpd::{Certificates, Smtpd};
 use crate::support::wait::{LIMIT, eventually};
-use crate::support::{engine_at, group, new_key, old_key};
+use crate::support::{engine_at, group, new_key, notice, old_key};
 
 const SECRET: [u8; 32] = [7; 32];
 const PREVIOUS: [u8; 24] = [9; 24];
@@ -190,6 +190,33 @@ async fn slack_and_teams_get_their_own_form() {
     let card = &teams.json()["attachments"][0]["content"];
     assert_eq!(card["type"], "AdaptiveCard");
     assert!(card["actions"][0]["url"].as_str().unwrap().starts_with("http://127.0.0.1/rotations/"), "{card}");
+}
+
+#[tokio::test]
+async fn a_page_is_tried_again_soon_and_for_five_days() {
+    let receiver = Receiver::start().await;
+    receiver.always(reply(503, "not today"));
+    let it = WebhookFixture::on(Backend::Sqlite, &[options("ops", &receiver.url())]).await;
+    let now = it.clock.now();
+    let page = NewOutbox {
+        channel: Channel::Webhook,
+        content: notice(&group(1), Notice::NeedsOperator),
+        group_id: group(1).parse().unwrap(),
+        recipient: "ops".to_owned(),
+        message_id: "msg_page".to_owned(),
+        next_try_at: now,
+    };
+    it.engine.store.tell(Vec::new(), vec![page], Vec::new(), now).await.unwrap();
+    let mut dispatch = it.dispatch();
+    for wait in [10, 30, 60, 120, 300, 300, 300, 300, 300, 300, 300, 300] {
+        dispatch.round().await.unwrap();
+        let row = it.row().await;
+        assert_eq!((row.state.as_str(), row.next_try_at.since(it.clock.now()).as_secs()), ("waiting", wait));
+        it.clock.advance(Duration::from_secs(wait));
+    }
+    it.clock.advance(5 * DAY);
+    dispatch.round().await.unwrap();
+    assert_eq!(it.row().await.state.as_str(), "failed");
 }
 
 #[tokio::test]

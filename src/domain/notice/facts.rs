@@ -226,6 +226,9 @@ pub struct KeyAlarm {
     pub hook: String,
     /// True: the key served before, and older backup snapshots need it. False: the key is in force.
     pub earlier: bool,
+    /// True: the key is not in force yet; the open rotation is to bring it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proposed: bool,
 }
 
 /// A rotation that replaced a change which another actor made between the last observation and the PATCH.

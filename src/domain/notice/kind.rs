@@ -1,5 +1,7 @@
 //! The kinds of notice, and how urgent each is.
 
+use std::time::Duration;
+
 use crate::domain::condition::{ConditionKind, Telling};
 use crate::domain::named::named;
 
@@ -83,7 +85,23 @@ pub enum Urgency {
     Normal,
 }
 
+/// The waits after each attempt at an urgent message; the last one repeats.
+pub const URGENT_WAITS: [Duration; 5] = [
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_mins(1),
+    Duration::from_mins(2),
+    Duration::from_mins(5),
+];
+
 impl Urgency {
+    /// The wait after this many attempts at an urgent message; `None` for the others.
+    #[must_use]
+    pub fn wait_after(self, attempts: i64) -> Option<Duration> {
+        let tried = usize::try_from(attempts.max(1) - 1).unwrap_or(usize::MAX);
+        (self == Urgency::Urgent).then(|| URGENT_WAITS[tried.min(URGENT_WAITS.len() - 1)])
+    }
+
     /// The value of the outbox's column: the lower, the earlier.
     #[must_use]
     pub const fn rank(self) -> i64 {

@@ -16,7 +16,7 @@ pub use facts::{
     CheckedRotation, ConditionFacts, CurrentKeyInvalid, DriftKind, Drifted, InvalidKey, KeyAlarm, KeyText,
     Overwrote, Reminder, ReminderDigest, RotationFacts,
 };
-pub use kind::{Kind, Urgency};
+pub use kind::{Kind, URGENT_WAITS, Urgency};
 
 /// The cause of an end that no reading has shown.
 pub const NO_LONGER_WATCHED: &str = "no longer watched";

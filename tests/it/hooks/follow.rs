@@ -12,6 +12,8 @@ use crate::support::{group, new_key};
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::ManualClock;
 use keywheel::engine::command::OperatorVerb;
+use keywheel::engine::driver;
+use keywheel::engine::propose::Proposed;
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::{KeyState, demo_key};
 use keywheel::store::{OutboxRow, RotationRow};
@@ -199,6 +201,33 @@ async fn what_may_take_a_key_away_is_told_at_once_and_once() {
     server.bus(&trail("DisableKey", &json!({ "keyId": "99999999-aaaa-4aaa-8aaa-000000000001" }), "6")).await;
     assert_eq!(server.mails("key_alarm").await.len(), 3);
     assert_eq!(server.engine.store.verify_audit().await.unwrap().unwrap().rows, 3 + 3 + 1);
+}
+
+/// The proposed key, then the one that is being verified: both are in play.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trouble_with_a_key_of_the_open_rotation_is_told() {
+    let server = HookServer::open(HOOKS).await;
+    let id = group(1).parse().unwrap();
+    let proposed = server.engine.propose("ada", &id, new_key().parse().unwrap(), None, false).await.unwrap();
+    let Proposed::Created(row) = proposed else { panic!("not new") };
+    server.bus(&trail("DisableKey", &json!({ "keyId": new_key() }), "1")).await;
+    let mails = server.mails("key_alarm").await;
+    assert_eq!((mails.len(), &mails[0].model["proposed"]), (1, &json!(true)));
+    let text = crate::support::letter(&mails[0]).text();
+    assert!(text.contains("or cancel the rotation"), "{text}");
+    server.engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
+    for _ in 0..100 {
+        driver::run_due(&server.engine).await.unwrap();
+        if server.engine.rotation(row.rotation.id).await.unwrap().rotation.state == State::Verifying {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let event = trail("ScheduleKeyDeletion", &json!({ "keyId": new_key(), "pendingWindowInDays": 7 }), "2");
+    server.bus(&event).await;
+    let mails = server.mails("key_alarm").await;
+    assert_eq!((mails.len(), mails[0].model.get("proposed")), (2, None));
+    assert_eq!(mails[0].model["earlier"], false);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -138,6 +138,11 @@ pub(super) fn play(decide: Decide, seed: u64) -> Result<State, String> {
             judge.step(&durable, &happened, &step, &mut world).map_err(|why| {
                 format!("{why}\n  {} -> {} by {happened:?}", durable.state, step.rotation.state)
             })?;
+            // An operator has the key read at once.
+            let impatient = matches!(happened, Outcome::Said(Command::Resume | Command::Rollback));
+            if impatient && !step.illegal {
+                world.closed_until = world.now;
+            }
             durable = step.rotation;
             // A command is committed by who serves it; a worker takes over from there.
             effect = if matches!(happened, Outcome::Said(_)) { Effect::Rest } else { step.effect };
