@@ -23,6 +23,7 @@ use crate::domain::condition::Limits;
 use crate::domain::role::Role;
 use crate::domain::time::{Clock, SystemClock, Timestamp};
 use crate::engine::epoch::EpochWatch;
+use crate::engine::heartbeat::Heartbeat;
 use crate::engine::mail_sender::MailSender;
 use crate::engine::webhook_sender::WebhookSender;
 use crate::engine::{Engine, Settings, conditions, driver, hint, intake, poll, ready, schedule, sweep};
@@ -34,7 +35,7 @@ use crate::telemetry::Telemetry;
 use crate::web::auth::{Origin, new_token, token_hash, user_name};
 use crate::web::hooks::{Hooks, LiveHooks};
 use crate::web::{Web, router};
-use crate::webhook::Target;
+use crate::webhook::{Switch, Target};
 
 mod demo;
 mod doctor;
@@ -199,6 +200,11 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     shutdown.spawn_named("intake", intake::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("hints", hint::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("poll", poll::run(engine.clone(), shutdown.token()));
+    if let Some(heartbeat) = &config.heartbeat {
+        let url = heartbeat.url.expose().parse().context("heartbeat.url is not an address")?;
+        let heartbeat = Heartbeat::new(Switch::new(url)?, heartbeat.every.get());
+        shutdown.spawn_named("heartbeat", heartbeat.run(engine.clone(), shutdown.token()));
+    }
     shutdown.spawn_named("conditions", conditions::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("sweep", sweep::run(engine.clone(), shutdown.token()));
     let (smtp, present) = watch::channel(smtp);

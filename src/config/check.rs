@@ -16,7 +16,7 @@ use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
 use super::reader::Reader;
-use super::{Atlas, Config, Credential, Database, Mail, RawConfig, RawCredential, Server, below};
+use super::{Atlas, Config, Credential, Database, Heartbeat, Mail, RawConfig, RawCredential, Server, below};
 use crate::domain::address::is_loopback;
 use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::time::{Span, Timestamp};
@@ -39,6 +39,8 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
     check_pace(&raw.pace, r);
     check_auto_approve(&raw, r);
     check_cron(&raw.sweep.cron, r, now);
+    check_drift_every(raw.sweep.drift_every, r);
+    let heartbeat = check_heartbeat(&raw, r);
     let mail = check_mail(&raw, r);
     if !is_log_level(&raw.log.level) {
         r.fault(
@@ -68,6 +70,7 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
         verify: raw.verify,
         pace: raw.pace,
         sweep: raw.sweep,
+        heartbeat,
         mail: mail?,
         hooks: raw.hooks,
         webhooks: raw.webhooks,
@@ -181,6 +184,18 @@ fn check_pace(pace: &Pace, r: &mut Reader) {
     }
 }
 
+/// The longest time from one reading of a key to the next that keeps the promise of two minutes.
+const LONGEST_DRIFT: Duration = Duration::from_secs(100);
+
+fn check_drift_every(every: Span, r: &mut Reader) {
+    if every.get() > LONGEST_DRIFT {
+        r.warnings.push(format!(
+            "sweep.drift_every is {every}: a key that Atlas cannot use is found up to {every} later, and Atlas shuts clusters \
+             down after about 15 minutes; production value 90s"
+        ));
+    }
+}
+
 fn check_cron(cron: &str, r: &mut Reader, now: Timestamp) {
     let parsed = CronParser::builder().seconds(Seconds::Required).build().parse(cron);
     let wrong = match parsed {
@@ -196,6 +211,18 @@ fn check_cron(cron: &str, r: &mut Reader, now: Timestamp) {
             &format!("{wrong}; it takes six fields in UTC, seconds first, such as \"0 */5 * * * *\""),
         );
     }
+}
+
+fn check_heartbeat(raw: &RawConfig, r: &mut Reader) -> Option<Heartbeat> {
+    let url = raw.heartbeat_url.clone()?;
+    let is_web =
+        Url::parse(url.expose()).is_ok_and(|it| matches!(it.scheme(), "http" | "https") && it.has_host());
+    if !is_web {
+        // The address is a secret, so it is not shown.
+        r.fault("heartbeat.url", "takes the https address of a dead-man's switch");
+        return None;
+    }
+    Some(Heartbeat { url, every: raw.heartbeat_every })
 }
 
 fn check_mail(raw: &RawConfig, r: &mut Reader) -> Option<Mail> {

@@ -60,6 +60,8 @@ pub struct Config {
     pub pace: Pace,
     /// When to check for due work.
     pub sweep: Sweep,
+    /// The dead-man's switch, if one is set.
+    pub heartbeat: Option<Heartbeat>,
     /// Mail.
     pub mail: Mail,
     /// The hooks, one for each sender of events.
@@ -147,6 +149,15 @@ pub struct Sweep {
     pub told_after: Span,
     /// How often each project's key service is polled for its newest key.
     pub poll_every: Span,
+}
+
+/// A dead-man's switch.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    /// Its address, which is a secret.
+    pub url: Secret,
+    /// The shortest time between two requests.
+    pub every: Span,
 }
 
 /// Mail.
@@ -349,6 +360,8 @@ struct RawConfig {
     verify: Verify,
     pace: Pace,
     sweep: Sweep,
+    heartbeat_url: Option<Secret>,
+    heartbeat_every: Span,
     smtp_url: Option<SecretUrl>,
     mail_from: String,
     mail_ca_file: String,
@@ -392,6 +405,8 @@ impl RawConfig {
                 told_after: r.take("sweep.told_after", Span::from_secs(900)),
                 poll_every: r.take("sweep.poll_every", Span::from_secs(6 * 3600)),
             },
+            heartbeat_url: r.secret("heartbeat.url"),
+            heartbeat_every: r.take("heartbeat.every", Span::from_secs(60)),
             smtp_url: r.secret_url("mail.smtp_url"),
             mail_from: r.take("mail.from", text()),
             mail_ca_file: r.take("mail.ca_file", text()),

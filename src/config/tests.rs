@@ -106,7 +106,7 @@ fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
         "did you mean verify.readings?",
         "did you mean policy.approvals?",
         "keyservice (",
-        "known here: atlas, data_dir, database, hooks, kms, log, mail, pace, policy, retention, server, sweep, verify, webhooks",
+        "known here: atlas, data_dir, database, heartbeat, hooks, kms, log, mail, pace, policy, retention, server, sweep, verify, webhooks",
         "atlas.credentials.default.secret (",
         "policy.interval is a value and has nothing below it",
     ] {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::Engine;
+use super::{Engine, conditions};
 use crate::atlas::AtlasApi;
 use crate::domain::ids::GroupId;
 use crate::domain::rotation::machine::MAX_SKEW;
@@ -345,6 +345,13 @@ impl EpochWatch {
         }
     }
 
+    /// The messages that may be sent: all, or in doubt those that were written since. What a restored copy of the
+    /// database still holds may have been sent long ago.
+    #[must_use]
+    pub fn sendable_from(&self) -> Timestamp {
+        locked(&self.doubt).as_ref().map_or(Timestamp::from_micros(0), |doubt| doubt.since)
+    }
+
     /// Whether the database was in doubt at the last check.
     #[must_use]
     pub fn in_doubt(&self) -> bool {
@@ -432,6 +439,8 @@ impl Engine {
             for project in batch {
                 let timeout = self.settings.request_timeout.get();
                 let looked = self.atlas.observe(&project.credential, &project.group_id, timeout).await;
+                // In doubt, too, people hear of a key that Atlas cannot use or that cannot be read.
+                conditions::note_look(self, &project.group_id, looked.as_ref()).await;
                 let recorded = project.current_key.as_ref();
                 let mut it = Difference {
                     group_id: project.group_id.clone(),

@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 pub enum Rest {
     /// Nothing is due for this long, unless a mail is written.
     Until(Duration),
-    /// No server is configured, the server or the database failed, or the database is in doubt: wait for
+    /// No server is configured, or the server or the database failed: wait for
     /// ten seconds.
     Pause,
 }
@@ -92,22 +92,22 @@ impl MailSender {
     pub async fn round(&self, stop: &CancellationToken) -> Result<Rest, StoreError> {
         let (store, clock) = (&self.engine.store, &self.engine.clock);
         let smtp = self.smtp.borrow().clone();
-        // A restored database would send mails again that were sent long ago.
-        let Some(smtp) = smtp.filter(|_| !self.engine.epoch.in_doubt()) else { return Ok(Rest::Pause) };
+        let Some(smtp) = smtp else { return Ok(Rest::Pause) };
+        let from = self.engine.epoch.sendable_from();
         while !stop.is_cancelled() {
-            let due = store.next_mail().await?.filter(|at| *at <= clock.now());
+            let due = store.next_mail(from).await?.filter(|at| *at <= clock.now());
             if due.is_none() {
                 break;
             }
             if self.pace.check().is_err() {
                 return Ok(Rest::Until(Duration::from_secs(1)));
             }
-            let Some(mail) = store.claim_mail(clock.now(), CLAIM).await? else { break };
+            let Some(mail) = store.claim_mail(clock.now(), CLAIM, from).await? else { break };
             if !self.deliver(&smtp, &mail).await? {
                 return Ok(Rest::Pause);
             }
         }
-        let next = store.next_mail().await?;
+        let next = store.next_mail(from).await?;
         let wait = next.map_or(LONGEST_SLEEP, |at| clock.now().until(at));
         Ok(Rest::Until(wait.clamp(Duration::from_millis(50), LONGEST_SLEEP)))
     }

@@ -8,7 +8,7 @@
 //! [`webhook_sender`] send them. [`discover`] lists the projects that the credentials can see. [`witness`]
 //! reads Atlas' event feed about ended rotations, `drift` about keys that another actor has set.
 //! [`measured`] calls Atlas for all of them within its rate limits ([`waits`]). [`fleet`], [`why`] and
-//! [`metrics`] only read.
+//! [`metrics`] only read. [`heartbeat`] requests a dead-man's switch.
 //!
 //! All decisions about a rotation are made by [`next`](crate::domain::rotation::machine::next). No code
 //! here waits for a due time while it holds a claim, and no transaction is open during a call to Atlas.
@@ -22,6 +22,7 @@ mod drift;
 pub mod driver;
 pub mod epoch;
 pub mod fleet;
+pub mod heartbeat;
 pub mod hint;
 pub mod intake;
 pub mod mail_sender;

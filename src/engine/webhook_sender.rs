@@ -52,7 +52,7 @@ const UNKNOWN_FOR: Duration = Duration::from_mins(10);
 /// The longest sleep before the database is read again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// The wait while the database cannot be read or is in doubt.
+/// The wait while the database cannot be read.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// The targets as they are configured now.
@@ -149,13 +149,10 @@ impl WebhookSender {
 
     /// Begins the attempts that may begin now; returns the wait until more may begin.
     async fn fill(&mut self, under_way: &mut UnderWay) -> Result<Duration, StoreError> {
-        // A restored database would send webhooks again that were sent long ago.
-        if self.engine.epoch.in_doubt() {
-            return Ok(PAUSE);
-        }
+        let from = self.engine.epoch.sendable_from();
         let targets = self.engine.webhooks.all();
         let mut wait = LONGEST_SLEEP;
-        for lane in self.engine.store.webhook_lanes().await? {
+        for lane in self.engine.store.webhook_lanes(from).await? {
             let Some(target) = targets.iter().find(|it| it.name() == lane.target) else {
                 let why =
                     format!("there is no webhook target {:?} in the configuration any more", lane.target);
@@ -187,7 +184,9 @@ impl WebhookSender {
         }
         let mut begun = false;
         while !self.lanes.full(&lane.target) {
-            let Some(claimed) = self.engine.store.claim_webhook(&lane.target, now, CLAIM).await? else {
+            let from = self.engine.epoch.sendable_from();
+            let claimed = self.engine.store.claim_webhook(&lane.target, now, CLAIM, from).await?;
+            let Some(claimed) = claimed else {
                 // Another daemon was faster; the rest of this lane is read again in a second.
                 return Ok((!begun).then_some(Duration::from_secs(1)));
             };

@@ -11,8 +11,10 @@ use crate::domain::notice::Drifted;
 use crate::domain::policy::Policy;
 use crate::domain::preflight::{CheckName, failed};
 use crate::domain::project::{Project, SinceSource};
+use crate::domain::rotation::outcome::Observation;
 use crate::domain::rotation::state::{Hold, Rotation};
 use crate::domain::time::Timestamp;
+use crate::store::ConditionRow;
 
 /// Why a project has the status it has.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +31,7 @@ struct Beside<'a> {
     drift: Option<&'a Drifted>,
     looked_up: Option<(Timestamp, String)>,
     rotation: Option<&'a Rotation>,
+    conditions: Vec<ConditionRow>,
 }
 
 impl Engine {
@@ -50,22 +53,34 @@ impl Engine {
             None => None,
         };
         let rotation = row.as_ref().map(|row| &row.rotation);
-        let beside = Beside { drift: drift.as_ref(), looked_up, rotation };
+        let conditions = self.store.conditions_of(&project.group_id, &project.group_id).await?;
+        let beside = Beside { drift: drift.as_ref(), looked_up, rotation, conditions };
         let sentences = sentences(project, &self.settings.policy, &beside, self.clock.now());
         Ok(Why { sentences, drift })
     }
 }
 
 fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Timestamp) -> Vec<String> {
-    let mut told = vec![match &project.current_key {
-        Some(key) => format!("Atlas holds the key {key}."),
-        None => "Atlas holds no customer-managed key, as far as Keywheel has seen.".to_owned(),
+    let seen = beside.rotation.and_then(|it| it.observing.last.as_ref());
+    let mut told = vec![match (seen, &project.current_key) {
+        (Some(seen), _) if seen.key.as_ref() != project.current_key.as_ref() => elsewhere(project, seen),
+        (_, Some(key)) => format!("Atlas holds the key {key}."),
+        (_, None) => "Atlas holds no customer-managed key, as far as Keywheel has seen.".to_owned(),
     }];
     told.extend(age(project, now));
     told.extend(due(project, defaults, now));
-    if project.valid == Some(false) {
-        told.push("Atlas reports the key as invalid and will shut the clusters down; re-enable the key in its key service.".to_owned());
+    // What an open rotation has read is newer than the record.
+    let (valid, held) = match seen {
+        Some(seen) => (seen.valid, seen.key.as_ref()),
+        None => (project.valid, project.current_key.as_ref()),
+    };
+    if valid == Some(false) {
+        let key = held.map_or_else(|| "the key".to_owned(), |key| format!("the key {key}"));
+        told.push(format!(
+            "Atlas reports {key} as invalid and will shut the clusters down; re-enable that key in its key service."
+        ));
     }
+    told.extend(beside.conditions.iter().map(|row| condition(row, project)));
     if let Some(key) = &project.drift_key {
         told.push(format!("Another actor set the key {key}. If the change was intended, give its date with `keywheel project edit --since`."));
         told.extend(beside.drift.iter().flat_map(|it| it.sentences.clone()));
@@ -95,6 +110,40 @@ fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Tim
     }
     told.extend(beside.rotation.map(open).unwrap_or_default());
     told
+}
+
+/// Atlas holds another key than the one on record: a rotation is under way, or another actor has set it.
+fn elsewhere(project: &Project, seen: &Observation) -> String {
+    let text =
+        |key: Option<&KeyRef>| key.map_or("no customer-managed key".to_owned(), |it| format!("the key {it}"));
+    format!(
+        "Atlas holds {} (read at {}); {} is on record until the rotation has ended.",
+        text(seen.key.as_ref()),
+        seen.at,
+        text(project.current_key.as_ref())
+    )
+}
+
+/// A condition on record: since when, and how far people have heard of it.
+fn condition(row: &ConditionRow, project: &Project) -> String {
+    let cause = row.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+    let told = match (row.told, row.told_at) {
+        (0, _) | (_, None) => "nobody was told yet".to_owned(),
+        (1, Some(at)) => format!("told at {at}"),
+        (times, Some(at)) => format!("told {times} times, last at {at}"),
+    };
+    let next = match (&row.acknowledged_by, row.tell_at) {
+        (Some(by), _) => format!("; acknowledged by {by}"),
+        (None, Some(at)) if row.told > 0 => {
+            format!(
+                "; told again at {at}, unless it is over or `keywheel ack {} {}`",
+                project.group_id, row.kind
+            )
+        }
+        (None, Some(at)) => format!("; told at {at} if it still holds"),
+        (None, None) => String::new(),
+    };
+    format!("It is {}{cause} since {}: {told}{next}.", row.kind.as_str().replace('_', " "), row.since)
 }
 
 /// The age of the key, and the source of that date.

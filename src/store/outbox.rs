@@ -45,7 +45,7 @@ macro_rules! first {
     () => {
         concat!(
             "SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $1 AND recipient <> 'nobody' AND channel = 'mail' \
-             ORDER BY ",
+             AND created_at > $4 ORDER BY ",
             urgent_first!()
         )
     };
@@ -68,7 +68,8 @@ const ENDED: Sql = Sql::same(
 );
 const CLAIMED: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE lease = $1"));
 const NEXT: Sql = Sql::same(
-    "SELECT MIN(next_try_at) FROM outbox WHERE state = 'waiting' AND recipient <> 'nobody' AND channel = 'mail'",
+    "SELECT MIN(next_try_at) FROM outbox WHERE state = 'waiting' AND recipient <> 'nobody' AND channel = 'mail' \
+     AND created_at > $1",
 );
 const COUNTS: Sql = Sql::same(
     "SELECT state, recipient = 'nobody' AS unaddressed, COUNT(*) AS mails, MIN(created_at) AS oldest FROM outbox \
@@ -79,7 +80,7 @@ macro_rules! claim_webhook {
         concat!(
             "UPDATE outbox SET attempts = attempts + 1, last_tried_at = $1, next_try_at = $2, lease = $3 WHERE id = (\
              SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $1 AND channel = 'webhook' AND recipient = $4 \
-             ORDER BY ",
+             AND created_at > $5 ORDER BY ",
             urgent_first!(),
             $lock,
             ") RETURNING ",
@@ -91,7 +92,7 @@ const CLAIM_WEBHOOK: Sql =
     Sql { sqlite: claim_webhook!(""), postgres: claim_webhook!(" FOR UPDATE SKIP LOCKED") };
 const LANES: Sql = Sql::same(
     "SELECT recipient AS target, MIN(next_try_at) AS next, MIN(created_at) AS oldest, COUNT(*) AS waiting FROM outbox \
-     WHERE channel = 'webhook' AND state = 'waiting' GROUP BY recipient ORDER BY recipient",
+     WHERE channel = 'webhook' AND state = 'waiting' AND created_at > $1 GROUP BY recipient ORDER BY recipient",
 );
 // A claimed row is left to its holder.
 const END_TARGET: Sql = Sql::same(
@@ -420,7 +421,8 @@ impl Store {
         Ok(count > 0)
     }
 
-    /// Claims the most urgent due mail for this process alone, until `patience` is over.
+    /// Claims the most urgent due mail that was written after `from` for this process alone, until `patience` is
+    /// over.
     ///
     /// # Errors
     /// Fails when the database cannot be written.
@@ -428,6 +430,7 @@ impl Store {
         &self,
         now: Timestamp,
         patience: Duration,
+        from: Timestamp,
     ) -> Result<Option<ClaimedMessage>, StoreError> {
         let token = Uuid::now_v7();
         let row = self.transact("mail.claim", WriteLane::Rest, (), move |tx, (), unsure| {
@@ -439,6 +442,7 @@ impl Store {
                     .bind(now)
                     .bind(now + patience)
                     .bind(token)
+                    .bind(from)
                     .fetch_optional(conn)
                     .await)?;
                 Ok(row)
@@ -485,13 +489,13 @@ impl Store {
         .await
     }
 
-    /// When the next mail is due.
+    /// When the next mail that was written after `from` is due.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn next_mail(&self) -> Result<Option<Timestamp>, StoreError> {
+    pub async fn next_mail(&self, from: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let (at,): (Option<Timestamp>,) =
-            urgent!(self, NEXT, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
+            urgent!(self, NEXT, |pool, text| sqlx::query_as(text).bind(from).fetch_one(pool).await)?;
         Ok(at)
     }
 
@@ -517,7 +521,7 @@ impl Store {
         Ok(counts)
     }
 
-    /// Claims the most urgent due webhook for `target` for this process alone, until `patience` is over.
+    /// Claims the most urgent due webhook for `target` that was written after `from` for this process alone, until `patience` is over.
     ///
     /// # Errors
     /// Fails when the database cannot be written.
@@ -526,6 +530,7 @@ impl Store {
         target: &str,
         now: Timestamp,
         patience: Duration,
+        from: Timestamp,
     ) -> Result<Option<ClaimedMessage>, StoreError> {
         let token = Uuid::now_v7();
         let row =
@@ -540,6 +545,7 @@ impl Store {
                             .bind(now + patience)
                             .bind(token)
                             .bind(target.as_str())
+                            .bind(from)
                             .fetch_optional(conn)
                             .await)?;
                     Ok(row)
@@ -549,12 +555,12 @@ impl Store {
         Ok(row.map(|row| ClaimedMessage { row, token }))
     }
 
-    /// The waiting webhooks, by target.
+    /// The waiting webhooks that were written after `from`, by target.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn webhook_lanes(&self) -> Result<Vec<Lane>, StoreError> {
-        Ok(urgent!(self, LANES, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?)
+    pub async fn webhook_lanes(&self, from: Timestamp) -> Result<Vec<Lane>, StoreError> {
+        Ok(urgent!(self, LANES, |pool, text| sqlx::query_as(text).bind(from).fetch_all(pool).await)?)
     }
 
     /// Fails the webhooks that wait for `target` and were written until `written_by`, with the reason

@@ -8,14 +8,17 @@ use keywheel::domain::project::{Project, Status};
 use keywheel::domain::rotation::state::{Cause, Hold, State};
 use keywheel::domain::time::Span;
 use keywheel::engine::command::{OperatorVerb, ProjectEdit};
+use keywheel::engine::heartbeat::Heartbeat;
 use keywheel::engine::{conditions, driver, sweep};
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::KeyState;
 use keywheel::store::{ConditionRow, OutboxRow};
+use keywheel::webhook::Switch;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::db::Backend;
+use crate::support::receiver::{Receiver, reply};
 use crate::support::{TestApp, group, new_key, old_key};
 
 const THIRD: &str = "33333333-3333-4333-8333-333333333333";
@@ -293,6 +296,9 @@ async fn a_page_is_repeated_whatever_atlas_asks_for_and_its_end_is_told() {
     let pages = app.told("needs_operator").await;
     assert_eq!(pages.len(), 3);
     assert_eq!(pages[0].model["conditionId"], pages[2].model["conditionId"]);
+    let why = app.engine.why(&app.watched().await).await.unwrap().sentences.join("\n");
+    let holds = format!("Atlas holds the key {}", new_key());
+    assert!(why.starts_with(&holds) && why.contains("It is needs operator (auth) since"), "{why}");
     app.engine.say("grace", id, OperatorVerb::Close, None, None).await.unwrap();
     app.live_for(SECOND * 10).await;
     assert_eq!(app.counts("needs_operator").await, (3, 1));
@@ -397,4 +403,35 @@ impl TestApp {
         let keywheel::engine::propose::Proposed::Created(row) = proposed else { panic!("not new") };
         row.rotation.id
     }
+}
+
+/// A switch that hears nothing raises the alarm, so silence is the message.
+#[tokio::test]
+async fn the_heartbeat_stays_away_when_nobody_watches() {
+    let app = app(Backend::Sqlite).await;
+    let stop = CancellationToken::new();
+    let ready = crate::support::wait::spawn(keywheel::engine::ready::run(app.engine.clone(), stop.clone()));
+    let receiver = Receiver::start().await;
+    let switch = Heartbeat::new(Switch::new(receiver.url().parse().unwrap()).unwrap(), SECOND);
+    let first = switch.beat(&app.engine, None).await.unwrap();
+    assert_eq!(receiver.received().len(), 1);
+    let missed = async |beaten| switch.beat(&app.engine, beaten).await.unwrap_err().to_string();
+    assert!(missed(Some(first)).await.contains("no sweep has finished"));
+    app.live_for(SECOND * 5).await;
+    let second = switch.beat(&app.engine, Some(first)).await.unwrap();
+    // The projects are not read in time, whatever the reason.
+    app.pass(SECOND * 300);
+    *app.engine.last_sweep.lock().unwrap() = Some(app.engine.clock.now());
+    assert!(missed(Some(second)).await.contains("read late"));
+    app.live_for(SECOND * 5).await;
+    for (status, said) in [(302, "redirects (302)"), (500, "answered 500")] {
+        receiver.always(reply(status, "no"));
+        let missed = missed(None).await;
+        assert!(missed.contains(said) && !missed.contains("127.0.0.1"), "{missed}");
+    }
+    stop.cancel();
+    ready.await.unwrap();
+    let dead = Heartbeat::new(Switch::new("http://127.0.0.1:9/secret".parse().unwrap()).unwrap(), SECOND);
+    let why = dead.beat(&app.engine, None).await.unwrap_err().to_string();
+    assert!(!why.contains("secret"), "{why}");
 }

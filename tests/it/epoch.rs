@@ -13,7 +13,8 @@ use keywheel::domain::time::{Clock, ManualClock, SystemClock};
 use keywheel::engine::command::{NewProject, OperatorVerb};
 use keywheel::engine::epoch::EpochWatch;
 use keywheel::engine::propose::Proposed;
-use keywheel::engine::{driver, sweep};
+use keywheel::engine::{conditions, driver, sweep};
+use keywheel::sim::world::KeyState;
 use keywheel::sim::{Sim, World};
 use keywheel::store::{Access, RotationRow, Store};
 use serde_json::Value;
@@ -189,6 +190,30 @@ async fn a_database_that_goes_back_under_a_running_daemon_is_noticed() {
     it.raw("DELETE FROM audit WHERE seq = (SELECT MAX(seq) FROM audit); UPDATE audit_head SET seq = seq - 1, hash = (SELECT hash FROM audit ORDER BY seq DESC LIMIT 1)".to_owned()).await;
     assert_eq!(driver::run_due(&it.test_app.engine).await.unwrap(), 0);
     assert_eq!(it.shown()["doubt"]["kind"], "restored");
+    assert!(it.test_app.patches().is_empty());
+}
+
+#[tokio::test]
+async fn in_doubt_people_still_hear_of_a_key_that_atlas_cannot_use() {
+    let mut it = Guarded::new().await;
+    it.test_app.approved().await;
+    it.raw("UPDATE audit SET actor = 'eve' WHERE seq = 2".to_owned()).await;
+    it.start().await;
+    assert_eq!(it.shown()["sending"], false);
+    it.test_app.sim.with(|world| world.keys.insert(old_key(), KeyState::Disabled));
+    for _ in 0..3 {
+        it.test_app.pass(Duration::from_secs(15));
+        it.sweep().await;
+        conditions::once(&it.test_app.engine).await.unwrap();
+    }
+    let (store, now) = (&it.test_app.engine.store, it.test_app.engine.clock.now());
+    let mails = store.outbox(None, 50).await.unwrap();
+    assert_eq!(mails.iter().filter(|mail| mail.kind == "current_key_invalid").count(), 1, "{mails:?}");
+    // What was written before the doubt may have been sent long ago; what is written in it leaves.
+    let from = it.test_app.engine.epoch.sendable_from();
+    let claimed = store.claim_mail(now, Duration::from_secs(60), from).await.unwrap().unwrap();
+    assert_eq!(claimed.row.kind, "current_key_invalid");
+    assert!(store.claim_mail(now, Duration::from_secs(60), from).await.unwrap().is_none());
     assert!(it.test_app.patches().is_empty());
 }
 

@@ -381,8 +381,17 @@ async fn a_killed_mail_sender_sends_the_same_mail_again_under_the_same_id() {
     let it = MailFixture::new(&["ada@example.com"]).await;
     it.propose().await;
     // Claimed, and its process is gone before anything is written.
-    let claimed =
-        it.engine.store.claim_mail(it.clock.now(), Duration::from_secs(300)).await.unwrap().unwrap();
+    let claimed = it
+        .engine
+        .store
+        .claim_mail(
+            it.clock.now(),
+            Duration::from_secs(300),
+            keywheel::domain::time::Timestamp::from_micros(0),
+        )
+        .await
+        .unwrap()
+        .unwrap();
     let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
     round(&mail_sender).await;
     assert!(server.mails().is_empty(), "another one may still be at it");
@@ -416,7 +425,16 @@ async fn a_page_is_tried_again_soon_and_after_a_restart_at_once() {
         it.clock.advance(Duration::from_secs(wait));
     }
     // The process dies in the middle of an attempt; on SQLite the next one knows that it is gone.
-    let claimed = it.engine.store.claim_mail(it.clock.now(), Duration::from_secs(300)).await.unwrap();
+    let claimed = it
+        .engine
+        .store
+        .claim_mail(
+            it.clock.now(),
+            Duration::from_secs(300),
+            keywheel::domain::time::Timestamp::from_micros(0),
+        )
+        .await
+        .unwrap();
     assert!(claimed.is_some() && it.row().await.next_try_at > it.clock.now());
     it.engine.store.clear_leases().await.unwrap();
     let server = Smtpd::start(json!({ "port": free }));

@@ -189,7 +189,16 @@ async fn rows_stored_before_the_column_are_claimed_by_their_urgency() {
         }
         raw(&db.store, migration.to_owned()).await;
         let mut claimed = Vec::new();
-        while let Some(mail) = db.store.claim_mail(at, std::time::Duration::from_secs(60)).await.unwrap() {
+        while let Some(mail) = db
+            .store
+            .claim_mail(
+                at,
+                std::time::Duration::from_secs(60),
+                keywheel::domain::time::Timestamp::from_micros(0),
+            )
+            .await
+            .unwrap()
+        {
             claimed.push(mail.row.kind.parse::<Kind>().unwrap().urgency());
         }
         assert_eq!(claimed.len(), rows.len(), "{backend:?}");

@@ -211,8 +211,15 @@ async fn what_is_over_is_forgotten_and_what_counts_stays() {
         // Nothing is old enough.
         assert_eq!(sweep::forget(&test_app.engine).await.unwrap(), 0);
         // One was sent, one is still on its way.
-        let claimed =
-            store.claim_mail(test_app.engine.clock.now(), Duration::from_secs(60)).await.unwrap().unwrap();
+        let claimed = store
+            .claim_mail(
+                test_app.engine.clock.now(),
+                Duration::from_secs(60),
+                keywheel::domain::time::Timestamp::from_micros(0),
+            )
+            .await
+            .unwrap()
+            .unwrap();
         store.mail_ended(&claimed, &MessageEnd::Sent, "250 ok", test_app.engine.clock.now()).await.unwrap();
         let later = test_app.engine.clock.now() + Duration::from_secs(1);
         store.forget(Horizon { mails: later, events: later, looks: later, replays: later }).await.unwrap();

@@ -385,6 +385,8 @@ impl Search {
         if said.is_ok() && matches!(verb, OperatorVerb::Resume | OperatorVerb::Rollback) {
             let now = self.world.clock.now();
             self.world.inner().commanded = Some(now);
+            // An operator has the key read at once, whatever Atlas asks for.
+            self.world.impatient();
         }
         self.note(format!("{actor} says {}: {:?}", verb.as_str(), said.map_err(|it| it.to_string())));
     }

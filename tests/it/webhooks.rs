@@ -716,14 +716,36 @@ async fn mails_and_webhooks_are_claimed_apart() {
         it.propose().await;
         let (store, now) = (&it.engine.store, it.clock.now());
         let minute = Duration::from_mins(1);
-        assert_eq!(store.next_mail().await.unwrap(), None);
-        assert!(store.claim_mail(now, minute).await.unwrap().is_none());
+        assert_eq!(store.next_mail(keywheel::domain::time::Timestamp::from_micros(0)).await.unwrap(), None);
+        assert!(
+            store
+                .claim_mail(now, minute, keywheel::domain::time::Timestamp::from_micros(0))
+                .await
+                .unwrap()
+                .is_none()
+        );
         assert_eq!(store.mail_counts().await.unwrap().unaddressed, 1);
-        let claimed = store.claim_webhook("ops", now, minute).await.unwrap().unwrap();
+        let claimed = store
+            .claim_webhook("ops", now, minute, keywheel::domain::time::Timestamp::from_micros(0))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!((claimed.row.recipient.as_str(), claimed.row.channel), ("ops", Channel::Webhook));
-        assert!(store.claim_webhook("ops", now, minute).await.unwrap().is_none());
-        assert!(store.claim_webhook("nobody", now, minute).await.unwrap().is_none());
-        let lanes = store.webhook_lanes().await.unwrap();
+        assert!(
+            store
+                .claim_webhook("ops", now, minute, keywheel::domain::time::Timestamp::from_micros(0))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            store
+                .claim_webhook("nobody", now, minute, keywheel::domain::time::Timestamp::from_micros(0))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        let lanes = store.webhook_lanes(keywheel::domain::time::Timestamp::from_micros(0)).await.unwrap();
         let lanes: Vec<_> = lanes.iter().map(|it| (it.target.as_str(), it.waiting, it.next > now)).collect();
         assert_eq!(lanes, [("b", 1, false), ("ops", 1, true)]);
         let counts = store.webhook_counts().await.unwrap();
