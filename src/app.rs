@@ -21,7 +21,7 @@ use crate::atlas::{Atlas, TokenBudget};
 use crate::config::{self, Config, Loaded, Sources};
 use crate::domain::condition::Limits;
 use crate::domain::role::Role;
-use crate::domain::time::{Clock, SystemClock, Timestamp};
+use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
 use crate::engine::epoch::EpochWatch;
 use crate::engine::heartbeat::Heartbeat;
 use crate::engine::mail_sender::MailSender;
@@ -101,7 +101,11 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
         verify: config.verify.clone(),
         pace: config.pace.clone(),
         drift_every: config.sweep.drift_every,
-        limits: Limits { confirm_after: config.sweep.confirm_after, told_after: config.sweep.told_after },
+        limits: Limits {
+            confirm_after: config.sweep.confirm_after,
+            told_after: config.sweep.told_after,
+            gather: GATHER,
+        },
         operators: config.mail.operators.clone(),
         poll_every: config.sweep.poll_every,
         request_timeout: config.atlas.request_timeout,
@@ -219,6 +223,9 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     });
     Ok(Running { engine, address, smtp, hooks, lookups })
 }
+
+/// How long a mail about a condition waits for others like it, which then become one list.
+const GATHER: Span = Span::from_secs(20);
 
 /// The admin socket, for this user only. One left by a dead daemon is replaced.
 fn local_socket(path: &Path) -> anyhow::Result<UnixListener> {

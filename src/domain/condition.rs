@@ -281,6 +281,8 @@ pub struct Limits {
     pub confirm_after: Span,
     /// `sweep.told_after`.
     pub told_after: Span,
+    /// How long a mail waits for others like it.
+    pub gather: Span,
 }
 
 /// The conditions that hold at `now` and that people hear of; those that are only shown are computed by

@@ -23,7 +23,7 @@ use crate::domain::project::Project;
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::time::Timestamp;
 use crate::lifecycle::wait;
-use crate::store::{ConditionRow, NewOutbox, RotationRow, StoreError};
+use crate::store::{Channel, ConditionRow, NewOutbox, RotationRow, StoreError};
 
 /// The longest sleep before the facts are compared again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -299,7 +299,10 @@ impl Changes {
             let owners = engine.store.owners(&group).await?;
             let news = News { identity, group_id: &group, content: content(&engine.settings, notice) };
             let removed = owners.is_empty() && projects.iter().all(|project| project.group_id != group);
-            let rows = news.rows(engine, &owners, now);
+            let mut rows = news.rows(engine, &owners, now);
+            for mail in rows.iter_mut().filter(|row| row.channel == Channel::Mail) {
+                mail.next_try_at = now + engine.settings.limits.gather.get();
+            }
             // Nobody owns a project that is gone.
             outbox.extend(rows.into_iter().filter(|row| !(removed && row.recipient == announce::NO_OWNER)));
         }

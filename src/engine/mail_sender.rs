@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use crate::domain::notice::Urgency;
+use crate::domain::notice::{Content, Urgency};
 use crate::domain::time::Timestamp;
 use crate::lifecycle::{pause, wait};
 use crate::mail::{Letter, Smtp, Trouble};
@@ -27,6 +27,12 @@ const GIVE_UP: Duration = Duration::from_secs(5 * 86_400);
 
 /// The longest sleep before the database is read again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// Mails about conditions of one kind that one recipient gets by themselves in [`LIST_EVERY`]; more become a list.
+const SINGLES: i64 = 3;
+
+/// See [`SINGLES`].
+const LIST_EVERY: Duration = Duration::from_mins(10);
 
 /// The wait after a failure that every other mail would meet too.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -126,6 +132,11 @@ impl MailSender {
             Ok(content) => content,
             Err(why) => return self.unreadable(mail, &why, now).await.map(|()| true),
         };
+        if content.notice.kind().tells_condition()
+            && let Some(go_on) = self.deliver_like(smtp, mail, &content).await?
+        {
+            return Ok(go_on);
+        }
         let letter = Letter::new(&content);
         let sent = smtp.send(&letter, &row.recipient, &row.message_id, now).await;
         let now = self.engine.clock.now();
@@ -140,6 +151,57 @@ impl MailSender {
         };
         self.engine.store.mail_ended(mail, &end, &said, now).await?;
         Ok(go_on)
+    }
+
+    /// Sends mails about several conditions as one list, or puts them off after [`SINGLES`]; `None` when this mail is
+    /// to be sent by itself.
+    async fn deliver_like(
+        &self,
+        smtp: &Smtp,
+        mail: &ClaimedMessage,
+        content: &Content,
+    ) -> Result<Option<bool>, StoreError> {
+        let (store, now, from) =
+            (&self.engine.store, self.engine.clock.now(), self.engine.epoch.sendable_from());
+        let (projects, first) = store.sent_like(&mail.row, now - LIST_EVERY).await?;
+        if projects >= SINGLES
+            && let Some(first) = first
+        {
+            let until = first + LIST_EVERY;
+            let said = format!(
+                "{SINGLES} mails of this kind have left within ten minutes; the next is one list at {until}"
+            );
+            store.mail_ended(mail, &MessageEnd::Again(until), &said, now).await?;
+            return Ok(Some(true));
+        }
+        if store.waiting_like(&mail.row, now, from).await? < SINGLES {
+            return Ok(None);
+        }
+        let mut claimed = store.claim_like(&mail.row, now, CLAIM, from).await?;
+        claimed.sort_by_key(|mail| mail.row.id);
+        let more = claimed.iter().filter_map(|mail| mail.row.content().ok());
+        let contents: Vec<_> = std::iter::once(content.clone()).chain(more).collect();
+        let Some(letter) = Letter::list(&contents) else { return Ok(None) };
+        let sent = smtp.send(&letter, &mail.row.recipient, &mail.row.message_id, now).await;
+        let mut go_on = true;
+        for mail in std::iter::once(mail).chain(&claimed) {
+            let (end, said, again) = match &sent {
+                // One that cannot be read is found by itself at its next attempt.
+                Ok(_) if mail.row.content().is_err() => {
+                    (MessageEnd::Again(now), "not in the list".to_owned(), true)
+                }
+                Ok(said) => (MessageEnd::Sent, said.clone(), true),
+                Err(trouble) => self.failed(mail, trouble),
+            };
+            go_on &= again;
+            self.engine.metrics.mail(match &end {
+                MessageEnd::Sent => "sent",
+                MessageEnd::Failed => "failed",
+                MessageEnd::Again(_) => "put_off",
+            });
+            store.mail_ended(mail, &end, &said, self.engine.clock.now()).await?;
+        }
+        Ok(Some(go_on))
     }
 
     /// Sets a mail aside that cannot be rendered. A mail of a kind that only a newer version can render is

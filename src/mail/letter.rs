@@ -68,6 +68,40 @@ impl Letter {
         }
     }
 
+    /// One mail for several notices of one kind, the oldest first; `None` without any.
+    #[must_use]
+    pub fn list(contents: &[Content]) -> Option<Self> {
+        let first = contents.first()?;
+        let letters: Vec<_> = contents.iter().map(Self::new).collect();
+        // A subject is the project's name and what is said of it.
+        let said =
+            |subject: &str| subject.split_once(": ").map_or(subject.to_owned(), |(_, said)| said.to_owned());
+        let urgent = letters.iter().any(|letter| letter.urgent);
+        let plain = |letter: &Self| {
+            letter.subject.strip_prefix("ACTION NEEDED: ").unwrap_or(&letter.subject).to_owned()
+        };
+        let subject = format!("{} projects: {}", letters.len(), said(&plain(&letters[0])));
+        let mut paragraphs =
+            vec![format!("{} Atlas projects, the one that was found first at the top.", letters.len())];
+        paragraphs.extend(letters[0].paragraphs.iter().skip(1).cloned());
+        let facts = contents.iter().zip(&letters).map(|(content, letter)| {
+            let name = plain(letter).split(": ").next().unwrap_or_default().to_owned();
+            let group = content.notice.about().project.map(ToString::to_string).unwrap_or_default();
+            (name, format!("{group}  {}", said(&plain(letter))))
+        });
+        let server = visible(&first.server);
+        let why = format!("keywheel --server {server} --token-file TOKEN_FILE why PROJECT");
+        Some(Self {
+            subject: if urgent { format!("ACTION NEEDED: {subject}") } else { subject },
+            urgent,
+            thread: None,
+            paragraphs,
+            facts: facts.collect(),
+            commands: vec![("What is known of each:".to_owned(), why)],
+            server,
+        })
+    }
+
     /// The plain text, complete in itself.
     #[must_use]
     pub fn text(&self) -> String {

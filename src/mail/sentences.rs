@@ -330,7 +330,7 @@ fn start(project: &str, it: &ConditionFacts) -> (String, String) {
     let cause = it.cause.as_deref().map(visible).unwrap_or_default();
     match it.condition {
         ConditionKind::Unreachable => (
-            format!("{project}: Keywheel cannot read its key from Atlas"),
+            format!("{project}: Keywheel cannot read the key from Atlas"),
             format!(
                 "Keywheel has not been able to read the encryption configuration of {project} for a while, so it would \
                  not see a key that goes bad. {}",

@@ -104,6 +104,29 @@ const WEBHOOK_COUNTS: Sql = Sql::same(
      GROUP BY recipient, state ORDER BY recipient, state",
 );
 
+// When a mail was sent, its `next_try_at` is that instant, which has an index.
+const SENT_LIKE: Sql = Sql::same(
+    "SELECT COUNT(DISTINCT group_id), MIN(next_try_at) FROM outbox WHERE state = 'sent' AND next_try_at > $3 \
+     AND channel = 'mail' AND recipient = $1 AND kind = $2",
+);
+macro_rules! claim_like {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE outbox SET attempts = attempts + 1, last_tried_at = $3, next_try_at = $4, lease = $5 WHERE id IN (\
+             SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $3 AND channel = 'mail' AND recipient = $1 \
+             AND kind = $2 AND created_at > $6 ORDER BY id LIMIT 500",
+            $lock,
+            ") RETURNING ",
+            columns!()
+        )
+    };
+}
+const CLAIM_LIKE: Sql = Sql { sqlite: claim_like!(""), postgres: claim_like!(" FOR UPDATE SKIP LOCKED") };
+const WAITING_LIKE: Sql = Sql::same(
+    "SELECT COUNT(*) FROM outbox WHERE state = 'waiting' AND next_try_at <= $3 AND channel = 'mail' AND recipient = $1 \
+     AND kind = $2 AND created_at > $4",
+);
+
 // The holder of the claim is gone, and the attempt with it.
 pub(super) const CLEAR_CLAIMS: Sql = Sql::same(
     "UPDATE outbox SET lease = NULL, next_try_at = last_tried_at WHERE state = 'waiting' AND lease IS NOT NULL",
@@ -125,6 +148,9 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &END_TARGET,
     &WEBHOOK_COUNTS,
     &CLEAR_CLAIMS,
+    &SENT_LIKE,
+    &WAITING_LIKE,
+    &CLAIM_LIKE,
     &HAS,
 ];
 
@@ -487,6 +513,77 @@ impl Store {
             })
         })
         .await
+    }
+
+    /// About how many projects mails like this one were sent after `since`, and when the first was: to the same
+    /// recipient, of the same kind.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn sent_like(
+        &self,
+        mail: &OutboxRow,
+        since: Timestamp,
+    ) -> Result<(i64, Option<Timestamp>), StoreError> {
+        Ok(urgent!(self, SENT_LIKE, |pool, text| sqlx::query_as(text)
+            .bind(mail.recipient.as_str())
+            .bind(mail.kind.as_str())
+            .bind(since)
+            .fetch_one(pool)
+            .await)?)
+    }
+
+    /// How many mails like this one, written after `from`, are due and not claimed.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn waiting_like(
+        &self,
+        mail: &OutboxRow,
+        now: Timestamp,
+        from: Timestamp,
+    ) -> Result<i64, StoreError> {
+        let (count,): (i64,) = urgent!(self, WAITING_LIKE, |pool, text| sqlx::query_as(text)
+            .bind(mail.recipient.as_str())
+            .bind(mail.kind.as_str())
+            .bind(now)
+            .bind(from)
+            .fetch_one(pool)
+            .await)?;
+        Ok(count)
+    }
+
+    /// Claims the due mails like this one that were written after `from`, until `patience` is over.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn claim_like(
+        &self,
+        mail: &OutboxRow,
+        now: Timestamp,
+        patience: Duration,
+        from: Timestamp,
+    ) -> Result<Vec<ClaimedMessage>, StoreError> {
+        let token = Uuid::now_v7();
+        let args = (mail.recipient.clone(), mail.kind.clone());
+        // What an unanswered attempt has claimed becomes due again by itself.
+        let rows =
+            self.transact("mail.claim_like", WriteLane::Rest, args, move |tx, (recipient, kind), _| {
+                Box::pin(async move {
+                    let rows: Vec<MessageRow> = each!(tx, CLAIM_LIKE, |conn, text| sqlx::query_as(text)
+                        .bind(recipient.as_str())
+                        .bind(kind.as_str())
+                        .bind(now)
+                        .bind(now + patience)
+                        .bind(token)
+                        .bind(from)
+                        .fetch_all(conn)
+                        .await)?;
+                    Ok(rows)
+                })
+            });
+        let rows = rows.await?.into_iter().map(OutboxRow::try_from);
+        rows.map(|row| Ok(ClaimedMessage { row: row?, token })).collect()
     }
 
     /// When the next mail that was written after `from` is due.

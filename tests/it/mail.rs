@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use keywheel::app::{Accept, doctor};
 use keywheel::config::{Config, Sources};
-use keywheel::domain::notice::Notice;
+use keywheel::domain::condition::ConditionKind;
+use keywheel::domain::notice::{ConditionFacts, Content, Kind, Notice};
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::{Clock, ManualClock, SystemClock, Timestamp};
 use keywheel::engine::Engine;
@@ -400,6 +401,99 @@ async fn a_killed_mail_sender_sends_the_same_mail_again_under_the_same_id() {
     let row = it.row().await;
     assert_eq!((row.state.as_str(), row.attempts), ("sent", 2));
     assert_eq!(server.mails()[0].header("Message-ID"), Some(claimed.row.message_id.as_str()));
+}
+
+/// Writes that the keys of these projects cannot be read.
+async fn unreachable(it: &MailFixture, projects: std::ops::Range<u64>) {
+    let now = it.clock.now();
+    let row = |number| {
+        let facts = ConditionFacts {
+            kind: Kind::Unreachable,
+            group_id: group(number).parse().unwrap(),
+            project_name: format!("payments-{number}"),
+            provider: None,
+            rotation_id: None,
+            condition: ConditionKind::Unreachable,
+            condition_id: format!("{}/unreachable", group(number)),
+            current_key: None,
+            since: now,
+            over_at: None,
+            cause: Some("auth".to_owned()),
+            repeat: 0,
+        };
+        keywheel::store::NewOutbox {
+            channel: keywheel::store::Channel::Mail,
+            content: Content { server: "https://kw.example".to_owned(), notice: Notice::Condition(facts) },
+            group_id: group(number).parse().unwrap(),
+            recipient: "ada@example.com".to_owned(),
+            message_id: format!("<unreachable-{number}@keywheel>"),
+            next_try_at: now,
+        }
+    };
+    it.engine.store.tell(Vec::new(), projects.map(row).collect(), Vec::new(), now).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_projects_in_one_condition_are_one_list() {
+    let server = Smtpd::start(json!({}));
+    let it = MailFixture::new(&["ada@example.com"]).await;
+    let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
+    unreachable(&it, 10..150).await;
+    round(&mail_sender).await;
+    let mails = server.mails();
+    let [mail] = mails.as_slice() else { panic!("{} mails", mails.len()) };
+    let subject = mail.header("Subject").unwrap();
+    // The rest of it is on the next line of the header.
+    assert!(subject.starts_with("ACTION NEEDED: 140 projects: Keywheel cannot read the key"), "{subject}");
+    for number in [10, 99, 149] {
+        assert!(mail.content.contains(&group(number)), "{number}");
+    }
+    assert!(it.rows().await.iter().all(|row| row.state == MessageState::Sent));
+    // What comes within ten minutes waits for their end, and is one list again.
+    it.clock.advance(Duration::from_secs(300));
+    unreachable(&it, 150..160).await;
+    for _ in 0..12 {
+        round(&mail_sender).await;
+    }
+    assert_eq!(server.mails().len(), 1);
+    it.clock.advance(Duration::from_secs(301));
+    round(&mail_sender).await;
+    assert_eq!(server.mails().len(), 2);
+    assert!(server.mails()[1].header("Subject").unwrap().contains("10 projects"));
+}
+
+#[tokio::test]
+async fn three_mails_in_ten_minutes_are_single_ones() {
+    let server = Smtpd::start(json!({}));
+    let it = MailFixture::new(&["ada@example.com"]).await;
+    let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
+    unreachable(&it, 10..13).await;
+    round(&mail_sender).await;
+    assert_eq!(server.mails().len(), 3);
+    unreachable(&it, 13..14).await;
+    round(&mail_sender).await;
+    assert_eq!(server.mails().len(), 3);
+    let waits = it.rows().await.into_iter().find(|row| row.state == MessageState::Waiting).unwrap();
+    assert_eq!(waits.next_try_at.since(it.clock.now()), Duration::from_secs(600));
+    assert!(waits.last_reply.unwrap().contains("the next is one list"));
+    it.clock.advance(Duration::from_secs(601));
+    round(&mail_sender).await;
+    assert_eq!(server.mails().len(), 4);
+}
+
+#[tokio::test]
+async fn a_list_that_is_refused_is_tried_again_with_all_its_mails() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let it = MailFixture::new(&["ada@example.com"]).await;
+    let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{port}"));
+    unreachable(&it, 10..20).await;
+    round(&mail_sender).await;
+    assert!(it.rows().await.iter().all(|row| row.state == MessageState::Waiting && row.attempts == 1));
+    it.clock.advance(Duration::from_secs(10));
+    let server = Smtpd::start(json!({ "port": port }));
+    round(&mail_sender).await;
+    assert_eq!(server.mails().len(), 1);
+    assert!(it.rows().await.iter().all(|row| row.state == MessageState::Sent));
 }
 
 #[tokio::test]

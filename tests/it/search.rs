@@ -75,6 +75,7 @@ fn settings(world: &World) -> Settings {
         limits: keywheel::domain::condition::Limits {
             confirm_after: Span::from_secs(10),
             told_after: Span::from_secs(900),
+            gather: Span::from_millis(0),
         },
         operators: Vec::new(),
         poll_every: Span::from_secs(6 * 3600),

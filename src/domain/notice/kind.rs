@@ -171,6 +171,13 @@ impl Kind {
         Some(if over { end } else { start })
     }
 
+    /// Whether it tells a condition: several to one recipient become one list.
+    #[must_use]
+    pub fn tells_condition(self) -> bool {
+        let told = |it: &ConditionKind| [false, true].map(|over| Kind::of_condition(*it, over));
+        ConditionKind::ALL.iter().any(|it| told(it).contains(&Some(self)))
+    }
+
     /// Whether it pages: people who look after the installation get it too.
     #[must_use]
     pub fn pages(self) -> bool {

@@ -248,6 +248,7 @@ pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engin
         limits: keywheel::domain::condition::Limits {
             confirm_after: ms(100),
             told_after: Span::from_secs(900),
+            gather: Span::from_millis(0),
         },
         operators: Vec::new(),
         poll_every: Span::from_secs(6 * 3600),
