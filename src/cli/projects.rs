@@ -231,8 +231,10 @@ fn condition(it: &Condition) -> String {
     if let Some(since) = it.since {
         add(format!(" since {since}"));
     }
-    if it.told > 0 {
-        add(format!(", told {} times", it.told));
+    match it.told {
+        0 => {}
+        1 => add(", told once".to_owned()),
+        times => add(format!(", told {times} times")),
     }
     if let Some(by) = &it.acknowledged_by {
         add(format!(", acknowledged by {by}"));

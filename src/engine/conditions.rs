@@ -31,6 +31,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 /// The shortest one: notices of news that come together are told together.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(50);
 
+/// Conditions that are written in one transaction: a step must not wait behind thousands. The others follow at
+/// once.
+const AT_ONCE: usize = 256;
+
 /// How often a comparison is repeated when another daemon was faster.
 const RACES: usize = 4;
 
@@ -113,7 +117,8 @@ fn suspects(engine: &Engine) -> std::sync::MutexGuard<'_, BTreeSet<GroupId>> {
 
 /// What is known, as [`compare`] has read it.
 struct Known {
-    rows: Vec<ConditionRow>,
+    /// The conditions that hold, and those that ended within [`DAMPED`], by project.
+    rows: BTreeMap<GroupId, Vec<ConditionRow>>,
     open: BTreeMap<GroupId, RotationRow>,
     now: Timestamp,
     /// A row that was to begin is there already: this start gets another instant.
@@ -126,13 +131,13 @@ impl Known {
     }
 
     fn of<'a>(&'a self, group: &'a GroupId) -> impl Iterator<Item = &'a ConditionRow> {
-        self.rows.iter().filter(move |row| row.group_id == *group && row.ended_at.is_none())
+        self.rows.get(group).into_iter().flatten().filter(|row| row.ended_at.is_none())
     }
 
     /// How often this condition has started within [`DAMPED`].
     fn starts(&self, group: &GroupId, kind: ConditionKind) -> usize {
-        let same = |it: &&ConditionRow| it.group_id == *group && it.kind == kind;
-        self.rows.iter().filter(same).filter(|it| self.now.since(it.since) < DAMPED).count()
+        let rows = self.rows.get(group).into_iter().flatten();
+        rows.filter(|it| it.kind == kind && self.now.since(it.since) < DAMPED).count()
     }
 }
 
@@ -147,10 +152,18 @@ async fn compare(engine: &Engine, raced: bool) -> Result<Duration, StoreError> {
     let open = open.into_iter().map(|row| (row.rotation.group_id.clone(), row)).collect();
     let keyless = projects.iter().any(|project| project.current_key.is_none());
     let lost = if keyless { store.lost_keys().await? } else { BTreeSet::new() };
-    let known = Known { rows: store.conditions(now - DAMPED).await?, open, now, raced };
+    let mut rows: BTreeMap<GroupId, Vec<ConditionRow>> = BTreeMap::new();
+    for row in store.conditions(now - DAMPED).await? {
+        rows.entry(row.group_id.clone()).or_default().push(row);
+    }
+    let known = Known { rows, open, now, raced };
     let mut changes = Changes { next, ..Changes::default() };
     let none = Readings::default();
     for project in &projects {
+        if changes.rows.len() >= AT_ONCE {
+            changes.next = Some(now);
+            break;
+        }
         let group = &project.group_id;
         let facts = Facts {
             current_key: project.current_key.as_ref(),
@@ -165,12 +178,13 @@ async fn compare(engine: &Engine, raced: bool) -> Result<Duration, StoreError> {
         let found = of_project(&facts, &engine.settings.limits, now);
         changes.of_project(&engine.settings, &known, project, &found);
     }
-    for row in known.rows.iter().filter(|row| row.ended_at.is_none()) {
-        if projects.iter().all(|project| project.group_id != row.group_id) {
+    let watched: BTreeSet<_> = projects.iter().map(|project| &project.group_id).collect();
+    for group in known.rows.keys().filter(|group| !watched.contains(group)) {
+        for row in known.of(group) {
             changes.removed(engine, row, now).await?;
         }
     }
-    changes.write(engine, &known, &projects).await
+    changes.write(engine, &known, &watched).await
 }
 
 /// Has the projects read again whose last reading waits for a second one; returns when the next is to be.
@@ -287,7 +301,7 @@ impl Changes {
         self,
         engine: &Engine,
         known: &Known,
-        projects: &[Project],
+        watched: &BTreeSet<&GroupId>,
     ) -> Result<Duration, StoreError> {
         let now = known.now;
         let wait = self.next.map_or(LONGEST_SLEEP, |at| now.until(at).clamp(SHORTEST_SLEEP, LONGEST_SLEEP));
@@ -298,7 +312,7 @@ impl Changes {
         for (group, notice, identity) in self.tell {
             let owners = engine.store.owners(&group).await?;
             let news = News { identity, group_id: &group, content: content(&engine.settings, notice) };
-            let removed = owners.is_empty() && projects.iter().all(|project| project.group_id != group);
+            let removed = owners.is_empty() && !watched.contains(&group);
             let mut rows = news.rows(engine, &owners, now);
             for mail in rows.iter_mut().filter(|row| row.channel == Channel::Mail) {
                 mail.next_try_at = now + engine.settings.limits.gather.get();

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use keywheel::domain::condition::ConditionKind;
+use keywheel::domain::condition::{ConditionKind, Reading, Readings};
+use keywheel::domain::ids::GroupId;
 use keywheel::domain::project::{Project, Status};
+use keywheel::domain::rotation::outcome::Class;
 use keywheel::domain::rotation::state::{Cause, Hold, State};
 use keywheel::domain::time::Span;
 use keywheel::engine::command::{OperatorVerb, ProjectEdit};
@@ -331,6 +333,29 @@ async fn what_held_when_a_project_is_removed_ends_as_no_longer_watched() {
     app.live_for(SECOND * 10).await;
     assert!(app.engine.store.conditions(app.engine.clock.now()).await.unwrap().is_empty());
     assert!(app.engine.store.all_readings().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_fleet_that_cannot_be_read_is_told_a_part_at_a_time() {
+    let app = app(Backend::Sqlite).await;
+    let now = app.engine.clock.now();
+    let one = app.watched().await;
+    let mut readings = Readings::default();
+    for seconds in 0..3 {
+        let failed = Reading::Failed { class: Class::Auth, words: "no" };
+        readings.note(&failed, now - SECOND * (10 - seconds), SECOND);
+    }
+    for number in 100..700 {
+        let group: GroupId = group(number).parse().unwrap();
+        let project = Project { group_id: group.clone(), ..one.clone() };
+        app.engine.store.insert_project(&project, &[], now).await.unwrap();
+        app.engine.store.write_readings(&group, &readings).await.unwrap();
+    }
+    let held = async || app.engine.store.condition_counts().await.unwrap().remove("unreachable").unwrap_or(0);
+    for told in [256, 512, 600, 600] {
+        let wait = conditions::once(&app.engine).await.unwrap();
+        assert_eq!((held().await, wait < SECOND), (told, told < 600));
+    }
 }
 
 #[tokio::test]
