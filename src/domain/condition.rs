@@ -79,6 +79,9 @@ const ROW: u32 = 3;
 /// See [`ROW`].
 const LONG: Duration = Duration::from_mins(5);
 
+/// A run that goes on is written down so often.
+const AGAIN: Duration = Duration::from_mins(1);
+
 impl ConditionKind {
     /// How people hear of it.
     #[must_use]
@@ -213,22 +216,27 @@ impl Readings {
     /// A second reading is to confirm or to refute the last one soon.
     #[must_use]
     pub fn is_unconfirmed(&self, confirm_after: Duration) -> bool {
-        self.bad.is_some_and(|bad| bad.lasts() < confirm_after) || self.good.is_some()
+        // After a reading that failed or said nothing, the schedule decides about the next one.
+        let last_counts = self.failed.is_none() && self.absent.is_none();
+        last_counts && (self.good.is_some() || self.bad.is_some_and(|bad| bad.lasts() < confirm_after))
     }
 
-    /// Whether `after` says more than this and is to be written down: the first reading of its kind, each failed
-    /// one and each success after one, and what decides about a condition.
+    /// Whether `after` says more than this and is to be written down: each failed reading and each success after
+    /// one, the first of a run, and then one in a minute, so that a run grows as long as it lasts.
     #[must_use]
-    pub fn is_news(&self, after: &Self, confirm_after: Duration) -> bool {
-        let decides =
-            |run: Option<Run>| run.is_some_and(|run| run.count <= ROW || run.lasts() < confirm_after + LONG);
-        (self.is_calm() != after.is_calm())
-            || self.bad_key != after.bad_key
+    pub fn is_news(&self, after: &Self) -> bool {
+        let grows = |before: Option<Run>, after: Option<Run>| match (before, after) {
+            (Some(before), Some(after)) => {
+                after.count <= ROW || after.last.since(before.last) >= AGAIN || after.first != before.first
+            }
+            (before, after) => before.is_some() != after.is_some(),
+        };
+        self.bad_key != after.bad_key
             || after.failed.is_some()
             || self.failed.is_some()
             || self.good != after.good
-            || (self.bad != after.bad && decides(after.bad))
-            || (self.absent != after.absent && decides(after.absent))
+            || grows(self.bad, after.bad)
+            || grows(self.absent, after.absent)
     }
 }
 

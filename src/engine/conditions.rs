@@ -21,6 +21,7 @@ use crate::domain::ids::GroupId;
 use crate::domain::notice::{ConditionFacts, CurrentKeyInvalid, InvalidKey, Kind, NO_LONGER_WATCHED, Notice};
 use crate::domain::project::Project;
 use crate::domain::rotation::outcome::{Failure, Observation};
+use crate::domain::rotation::state::State;
 use crate::domain::time::Timestamp;
 use crate::lifecycle::wait;
 use crate::store::{Channel, ConditionRow, NewOutbox, RotationRow, StoreError};
@@ -34,9 +35,6 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(50);
 /// Conditions that are written in one transaction: a step must not wait behind thousands. The others follow at
 /// once.
 const AT_ONCE: usize = 256;
-
-/// How often a comparison is repeated when another daemon was faster.
-const RACES: usize = 4;
 
 /// Compares and tells until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
@@ -53,15 +51,54 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 /// Compares what holds with what was told, and tells the difference; returns the time until a repetition is due.
 ///
 /// # Errors
-/// Fails when the database cannot be read or written. Nothing was told then.
+/// Fails when the database cannot be read or written; the next comparison tells what was not told.
 pub async fn once(engine: &Engine) -> Result<Duration, StoreError> {
-    let mut raced = 0;
-    loop {
-        match compare(engine, raced > 0).await {
-            Err(StoreError::Conflict) if raced < RACES => raced += 1,
-            done => return done,
+    let store = &engine.store;
+    let now = engine.clock.now();
+    let readings = store.all_readings().await?;
+    *suspects(engine) = readings.keys().cloned().collect();
+    let mut next = confirm(engine, &readings, now).await?;
+    let projects = store.suspects().await?;
+    let open = store.open_rotations().await?;
+    let open = open.into_iter().map(|row| (row.rotation.group_id.clone(), row)).collect();
+    let keyless = projects.iter().any(|project| project.current_key.is_none());
+    let lost = if keyless { store.lost_keys().await? } else { BTreeSet::new() };
+    let mut rows: BTreeMap<GroupId, Vec<ConditionRow>> = BTreeMap::new();
+    for row in store.conditions(now - DAMPED).await? {
+        rows.entry(row.group_id.clone()).or_default().push(row);
+    }
+    let known = Known { rows, open, now };
+    let (mut changes, mut count) = (Vec::new(), 0);
+    let none = Readings::default();
+    for project in &projects {
+        let group = &project.group_id;
+        let facts = Facts {
+            current_key: project.current_key.as_ref(),
+            drift_key: project.drift_key.as_ref(),
+            checked_at: project.last_checked_at,
+            created_at: project.created_at,
+            open: known.open.get(group).map(|row| &row.rotation),
+            readings: readings.get(group).unwrap_or(&none),
+            had_key: lost.contains(group.as_str()),
+            holding: &known.holding(group),
+        };
+        let found = of_project(&facts, &engine.settings.limits, now);
+        let change = Change::of(&engine.settings, &known, project, &found);
+        next = [next, change.next].into_iter().flatten().min();
+        count += change.rows.len();
+        changes.push(change);
+        if count >= AT_ONCE {
+            next = Some(now);
+            break;
         }
     }
+    let watched: BTreeSet<_> = projects.iter().map(|project| &project.group_id).collect();
+    for group in known.rows.keys().filter(|group| !watched.contains(group)) {
+        changes.extend(removed(engine, &known, group).await?);
+    }
+    changes.retain(|change| !change.rows.is_empty());
+    write(engine, &changes, now).await?;
+    Ok(next.map_or(LONGEST_SLEEP, |at| now.until(at).clamp(SHORTEST_SLEEP, LONGEST_SLEEP)))
 }
 
 /// Adds a reading of a project's key. A good one of a project without bad ones is not written down.
@@ -95,11 +132,18 @@ async fn add(
     reading: &Reading<'_>,
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    let before = engine.store.readings(group).await?;
+    // What cannot be read is written anew: it must not keep the project mute.
+    let before = match engine.store.readings(group).await {
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(project.id = %group, error = %error, "the last readings cannot be read; they begin anew");
+            Readings::default()
+        }
+        read => read?,
+    };
     let mut after = before.clone();
     let confirm_after = engine.settings.limits.confirm_after.get();
     after.note(reading, at, confirm_after);
-    if before.is_news(&after, confirm_after) {
+    if before.is_news(&after) {
         engine.store.write_readings(group, &after).await?;
         if after.is_calm() {
             suspects(engine).remove(group);
@@ -115,14 +159,12 @@ fn suspects(engine: &Engine) -> std::sync::MutexGuard<'_, BTreeSet<GroupId>> {
     engine.suspects.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// What is known, as [`compare`] has read it.
+/// What is known, as [`once`] has read it.
 struct Known {
     /// The conditions that hold, and those that ended within [`DAMPED`], by project.
     rows: BTreeMap<GroupId, Vec<ConditionRow>>,
     open: BTreeMap<GroupId, RotationRow>,
     now: Timestamp,
-    /// A row that was to begin is there already: this start gets another instant.
-    raced: bool,
 }
 
 impl Known {
@@ -134,57 +176,25 @@ impl Known {
         self.rows.get(group).into_iter().flatten().filter(|row| row.ended_at.is_none())
     }
 
+    /// The instant of a start: no two of one condition have the same.
+    fn start(&self, group: &GroupId, it: &Condition) -> Timestamp {
+        let mut rows = self.rows.get(group).into_iter().flatten();
+        if rows.any(|row| row.kind == it.kind && row.since == it.since) { self.now } else { it.since }
+    }
+
+    /// The rotation that would say whether this holds cannot be read, or has just moved on.
+    fn is_unsure(&self, project: &Project, kind: ConditionKind) -> bool {
+        let told = |state| matches!(state, State::Approved | State::Applying | State::NeedsOperator);
+        matches!(kind, ConditionKind::NeedsOperator | ConditionKind::Held)
+            && project.open_rotation.is_some_and(|open| told(open.state))
+            && !self.open.contains_key(&project.group_id)
+    }
+
     /// How often this condition has started within [`DAMPED`].
     fn starts(&self, group: &GroupId, kind: ConditionKind) -> usize {
         let rows = self.rows.get(group).into_iter().flatten();
         rows.filter(|it| it.kind == kind && self.now.since(it.since) < DAMPED).count()
     }
-}
-
-async fn compare(engine: &Engine, raced: bool) -> Result<Duration, StoreError> {
-    let store = &engine.store;
-    let now = engine.clock.now();
-    let readings = store.all_readings().await?;
-    *suspects(engine) = readings.keys().cloned().collect();
-    let next = confirm(engine, &readings, now).await?;
-    let projects = store.suspects().await?;
-    let open = store.open_rotations().await?;
-    let open = open.into_iter().map(|row| (row.rotation.group_id.clone(), row)).collect();
-    let keyless = projects.iter().any(|project| project.current_key.is_none());
-    let lost = if keyless { store.lost_keys().await? } else { BTreeSet::new() };
-    let mut rows: BTreeMap<GroupId, Vec<ConditionRow>> = BTreeMap::new();
-    for row in store.conditions(now - DAMPED).await? {
-        rows.entry(row.group_id.clone()).or_default().push(row);
-    }
-    let known = Known { rows, open, now, raced };
-    let mut changes = Changes { next, ..Changes::default() };
-    let none = Readings::default();
-    for project in &projects {
-        if changes.rows.len() >= AT_ONCE {
-            changes.next = Some(now);
-            break;
-        }
-        let group = &project.group_id;
-        let facts = Facts {
-            current_key: project.current_key.as_ref(),
-            drift_key: project.drift_key.as_ref(),
-            checked_at: project.last_checked_at,
-            created_at: project.created_at,
-            open: known.open.get(group).map(|row| &row.rotation),
-            readings: readings.get(group).unwrap_or(&none),
-            had_key: lost.contains(group.as_str()),
-            holding: &known.holding(group),
-        };
-        let found = of_project(&facts, &engine.settings.limits, now);
-        changes.of_project(&engine.settings, &known, project, &found);
-    }
-    let watched: BTreeSet<_> = projects.iter().map(|project| &project.group_id).collect();
-    for group in known.rows.keys().filter(|group| !watched.contains(group)) {
-        for row in known.of(group) {
-            changes.removed(engine, row, now).await?;
-        }
-    }
-    changes.write(engine, &known, &watched).await
 }
 
 /// Has the projects read again whose last reading waits for a second one; returns when the next is to be.
@@ -210,18 +220,23 @@ async fn confirm(
     Ok(next)
 }
 
-/// The rows to write and the notices to send.
-#[derive(Default)]
-struct Changes {
+/// What changes for one project: the rows to write and the notices to send.
+struct Change {
+    group: GroupId,
     rows: Vec<ConditionRow>,
-    tell: Vec<(GroupId, Notice, String)>,
+    tell: Vec<(Notice, String)>,
     /// When the next repetition is due.
     next: Option<Timestamp>,
 }
 
-impl Changes {
-    fn of_project(&mut self, settings: &Settings, known: &Known, project: &Project, found: &[Condition]) {
+impl Change {
+    const fn none(group: GroupId) -> Self {
+        Self { group, rows: Vec::new(), tell: Vec::new(), next: None }
+    }
+
+    fn of(settings: &Settings, known: &Known, project: &Project, found: &[Condition]) -> Self {
         let now = known.now;
+        let mut change = Self::none(project.group_id.clone());
         let before = |kind| known.of(&project.group_id).find(|row| row.kind == kind);
         for it in found {
             let old = before(it.kind);
@@ -235,29 +250,29 @@ impl Changes {
             {
                 let identity =
                     format!("{}/{}/{}", condition_id(&row.group_id, row.kind), row.since, row.told);
-                self.tell.push((row.group_id.clone(), notice, identity));
-                row.told += 1;
+                change.tell.push((notice, identity));
+                row.told = row.told.saturating_add(1);
                 row.told_at = Some(now);
                 row.tell_at = row.kind.repeat_at(row.told, now);
             }
-            self.next = [self.next, row.tell_at].into_iter().flatten().min();
+            change.next = [change.next, row.tell_at].into_iter().flatten().min();
             if old != Some(&row) {
-                self.rows.push(row);
+                change.rows.push(row);
             }
         }
         for row in known.of(&project.group_id) {
-            if found.iter().all(|it| it.kind != row.kind) {
-                self.not_found(known, project, row);
+            if found.iter().all(|it| it.kind != row.kind) && !known.is_unsure(project, row.kind) {
+                change.not_found(project, row, now);
             }
         }
+        change
     }
 
     /// The condition holds no more. One that started again and again ends only after a rest.
-    fn not_found(&mut self, known: &Known, project: &Project, row: &ConditionRow) {
-        let (mut after, now) = (row.clone(), known.now);
-        let calm_since = row.calm_since.filter(|at| *at <= now);
+    fn not_found(&mut self, project: &Project, row: &ConditionRow, now: Timestamp) {
+        let mut after = row.clone();
         if row.damped {
-            let since = *after.calm_since.insert(calm_since.unwrap_or(now));
+            let since = *after.calm_since.insert(row.calm_since.filter(|at| *at <= now).unwrap_or(now));
             if now.since(since) < DAMPED {
                 if after != *row {
                     self.rows.push(after);
@@ -276,65 +291,108 @@ impl Changes {
         {
             let facts = facts(kind, project, &row, Some(now), why.map(ToOwned::to_owned));
             let identity = format!("{}/{}/over", facts.condition_id, row.since);
-            self.tell.push((row.group_id.clone(), Notice::Condition(facts), identity));
+            self.tell.push((Notice::Condition(facts), identity));
         }
         self.rows.push(row);
     }
 
-    /// The project of `row` is not among those that can be read.
-    async fn removed(
-        &mut self,
-        engine: &Engine,
-        row: &ConditionRow,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        match engine.store.project(&row.group_id).await {
-            Ok(None) => self.end(row.clone(), None, Some(NO_LONGER_WATCHED), now),
-            // It ends in the next comparison, when it is no longer among the suspects.
-            Ok(Some(_)) | Err(StoreError::Corrupt { .. }) => {}
-            Err(error) => return Err(error),
+    /// The messages: mails wait for others like them.
+    async fn messages(&self, engine: &Engine, now: Timestamp) -> Result<Vec<NewOutbox>, StoreError> {
+        if self.tell.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(())
-    }
-
-    async fn write(
-        self,
-        engine: &Engine,
-        known: &Known,
-        watched: &BTreeSet<&GroupId>,
-    ) -> Result<Duration, StoreError> {
-        let now = known.now;
-        let wait = self.next.map_or(LONGEST_SLEEP, |at| now.until(at).clamp(SHORTEST_SLEEP, LONGEST_SLEEP));
-        if self.rows.is_empty() {
-            return Ok(wait);
+        let owners = engine.store.owners(&self.group).await?;
+        // Nobody owns a project that is gone.
+        let gone = owners.is_empty() && self.rows.iter().all(|row| row.ended_at.is_some());
+        let mut messages = Vec::new();
+        for (notice, identity) in &self.tell {
+            let content = content(&engine.settings, notice.clone());
+            let news = News { identity: identity.clone(), group_id: &self.group, content };
+            messages.extend(news.rows(engine, &owners, now));
         }
-        let mut outbox: Vec<NewOutbox> = Vec::new();
-        for (group, notice, identity) in self.tell {
-            let owners = engine.store.owners(&group).await?;
-            let news = News { identity, group_id: &group, content: content(&engine.settings, notice) };
-            let removed = owners.is_empty() && !watched.contains(&group);
-            let mut rows = news.rows(engine, &owners, now);
-            for mail in rows.iter_mut().filter(|row| row.channel == Channel::Mail) {
-                mail.next_try_at = now + engine.settings.limits.gather.get();
-            }
-            // Nobody owns a project that is gone.
-            outbox.extend(rows.into_iter().filter(|row| !(removed && row.recipient == announce::NO_OWNER)));
+        messages.retain(|row| !(gone && row.recipient == announce::NO_OWNER));
+        for mail in messages.iter_mut().filter(|row| row.channel == Channel::Mail) {
+            mail.next_try_at = now + engine.settings.limits.gather.get();
         }
-        let told = !outbox.is_empty();
-        engine.store.tell(self.rows, outbox, Vec::new(), now).await?;
-        if told {
-            engine.mail_due.notify_one();
-        }
-        Ok(wait)
+        Ok(messages)
     }
 }
 
+/// The ends of what holds for a project that is not among those that can be read.
+async fn removed(engine: &Engine, known: &Known, group: &GroupId) -> Result<Option<Change>, StoreError> {
+    if known.of(group).next().is_none() {
+        return Ok(None);
+    }
+    match engine.store.project(group).await {
+        Ok(None) => {}
+        // It is compared when it can be read again, or was not among the suspects a moment ago.
+        Ok(Some(_)) | Err(StoreError::Corrupt { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let mut change = Change::none(group.clone());
+    for row in known.of(group) {
+        change.end(row.clone(), None, Some(NO_LONGER_WATCHED), known.now);
+    }
+    Ok(Some(change))
+}
+
+/// Writes all changes in one transaction; when that is refused, those of each project by themselves, so that one
+/// project keeps nothing from the others.
+async fn write(engine: &Engine, changes: &[Change], now: Timestamp) -> Result<(), StoreError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let (mut rows, mut outbox) = (Vec::new(), Vec::new());
+    for change in changes {
+        rows.extend(change.rows.iter().cloned());
+        outbox.extend(change.messages(engine, now).await?);
+    }
+    match engine.store.tell(rows, outbox, Vec::new(), now).await {
+        Err(error) if is_of_a_row(&error) => {
+            for change in changes {
+                match write_alone(engine, change, now).await {
+                    Err(error) if is_of_a_row(&error) => tracing::error!(
+                        project.id = %change.group, error = %error,
+                        "conditions of a project not written; they are told at the next attempt"
+                    ),
+                    done => done?,
+                }
+            }
+        }
+        done => done?,
+    }
+    engine.mail_due.notify_one();
+    Ok(())
+}
+
+/// Whether the fault is one of a row, and other rows can be written.
+const fn is_of_a_row(error: &StoreError) -> bool {
+    matches!(error, StoreError::Conflict | StoreError::Corrupt { .. } | StoreError::Unwritable { .. })
+}
+
+/// Writes the changes of one project. Another daemon may have been faster: then nothing is left to do. A row that
+/// cannot be read and stands in the way is set aside.
+async fn write_alone(engine: &Engine, change: &Change, now: Timestamp) -> Result<(), StoreError> {
+    let store = &engine.store;
+    let messages = change.messages(engine, now).await?;
+    match store.tell(change.rows.clone(), messages, Vec::new(), now).await {
+        Err(StoreError::Conflict) => {}
+        done => return done,
+    }
+    let held = store.conditions_of(&change.group, &change.group).await?;
+    for row in change.rows.iter().filter(|row| row.version == 0) {
+        if held.iter().all(|it| it.kind != row.kind) {
+            store.set_condition_aside(&row.group_id, row.kind, row.since).await?;
+        }
+    }
+    Ok(())
+}
+
 fn begun(known: &Known, project: &Project, it: &Condition) -> ConditionRow {
-    let now = known.now;
     ConditionRow {
         group_id: project.group_id.clone(),
         kind: it.kind,
-        since: if known.raced { now } else { it.since },
+        since: known.start(&project.group_id, it),
         name: project.name.clone(),
         cause: it.cause.clone(),
         key: it.key.clone(),
@@ -368,7 +426,7 @@ fn held_on(old: &ConditionRow, it: &Condition, now: Timestamp) -> ConditionRow {
         (row.acknowledged_at, row.acknowledged_by) = (None, None);
         if it.told {
             // The step or the look that found it has told it.
-            row.told += 1;
+            row.told = row.told.saturating_add(1);
             row.told_at = Some(now);
             row.tell_at = it.kind.repeat_at(1, now);
         } else if row.told > 0 {

@@ -108,7 +108,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
                 if stop.is_cancelled() {
                     return Ok(0);
                 }
-                check(engine, project).await.map(|_| 1)
+                look(engine, project).await.map(|()| 1)
             }));
         }
         let looks: Vec<_> = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
@@ -140,15 +140,35 @@ pub(super) struct Checked {
     pub(super) recorded: bool,
 }
 
+/// Observes one project. A row of it that cannot be read is logged and keeps nothing from the other projects: this
+/// one is read again in its turn.
+async fn look(engine: &Engine, project: Project) -> Result<(), StoreError> {
+    let (group, version, at) = (project.group_id.clone(), project.version, project.last_checked_at);
+    match check(engine, project).await {
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(project.id = %group, error = %error, "a row about this project cannot be read; its key is read all the same");
+            let next = engine.clock.now() + engine.settings.drift_every.get();
+            engine.store.project_checked(&group, version, at, next).await.map(drop)
+        }
+        done => done.map(drop),
+    }
+}
+
 /// Observes one project and records the changes, or only the instant when nothing changed. After a
 /// conflict the project stays due.
 pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, StoreError> {
-    let looked = if let Some(open) = project.open_rotation {
-        wake(engine, open).await?;
-        None
-    } else {
-        let timeout = engine.settings.request_timeout.get();
-        Some(engine.atlas.observe(&project.credential, &project.group_id, timeout).await)
+    let timeout = engine.settings.request_timeout.get();
+    let looking = engine.atlas.observe(&project.credential, &project.group_id, timeout);
+    let looked = match project.open_rotation {
+        None => Some(looking.await),
+        Some(open) => {
+            if let Err(error) = wake(engine, open).await {
+                // The rotation cannot look, so its key is read without it.
+                conditions::note_look(engine, &project.group_id, looking.await.as_ref()).await;
+                return Err(error);
+            }
+            None
+        }
     };
     let now = engine.clock.now();
     let mut found = None;

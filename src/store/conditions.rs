@@ -43,6 +43,9 @@ const CHANGE: Sql = Sql::same(
      damped = $11, calm_since = $12, acknowledged_at = $13, acknowledged_by = $14, ended_at = $15, version = version + 1 \
      WHERE group_id = $1 AND kind = $2 AND since = $3 AND version = $16",
 );
+const SET_ASIDE: Sql = Sql::same(
+    "DELETE FROM conditions WHERE group_id = $1 AND kind = $2 AND (ended_at IS NULL OR since = $3)",
+);
 const COUNTS: Sql =
     Sql::same("SELECT kind, COUNT(*) FROM conditions WHERE ended_at IS NULL GROUP BY kind ORDER BY kind");
 const READINGS: Sql = Sql::same("SELECT group_id, readings FROM readings ORDER BY group_id");
@@ -53,8 +56,18 @@ const WRITE_READINGS: Sql = Sql::same(
 );
 const CALM: Sql = Sql::same("DELETE FROM readings WHERE group_id = $1");
 
-pub(super) const STATEMENTS: &[&Sql] =
-    &[&RECENT, &OF_PROJECTS, &BEGIN, &CHANGE, &COUNTS, &READINGS, &READINGS_OF, &WRITE_READINGS, &CALM];
+pub(super) const STATEMENTS: &[&Sql] = &[
+    &RECENT,
+    &OF_PROJECTS,
+    &BEGIN,
+    &CHANGE,
+    &SET_ASIDE,
+    &COUNTS,
+    &READINGS,
+    &READINGS_OF,
+    &WRITE_READINGS,
+    &CALM,
+];
 
 /// A start of a condition, and how far it was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,6 +227,31 @@ impl Store {
                 })
             },
         )
+        .await
+    }
+
+    /// Removes a row that cannot be read and keeps a start at `since` from being written.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn set_condition_aside(
+        &self,
+        group: &GroupId,
+        kind: ConditionKind,
+        since: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.transact("condition.set_aside", Lane::Step, group.clone(), move |tx, group, _| {
+            Box::pin(async move {
+                each!(tx, SET_ASIDE, |conn, text| sqlx::query(text)
+                    .bind(group.as_str())
+                    .bind(kind.as_str())
+                    .bind(since)
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
+            })
+        })
         .await
     }
 

@@ -114,7 +114,7 @@ macro_rules! claim_like {
         concat!(
             "UPDATE outbox SET attempts = attempts + 1, last_tried_at = $3, next_try_at = $4, lease = $5 WHERE id IN (\
              SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $3 AND channel = 'mail' AND recipient = $1 \
-             AND kind = $2 AND created_at > $6 ORDER BY id LIMIT 500",
+             AND kind = $2 AND created_at > $6 ORDER BY id LIMIT 5000",
             $lock,
             ") RETURNING ",
             columns!()

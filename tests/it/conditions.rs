@@ -15,7 +15,7 @@ use keywheel::engine::{conditions, driver, sweep};
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::KeyState;
-use keywheel::store::{ConditionRow, OutboxRow};
+use keywheel::store::{ConditionRow, OutboxRow, Store};
 use keywheel::webhook::Switch;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,11 @@ impl TestApp {
             }
             self.pass_until((self.engine.clock.now() + SECOND * 5).min(end));
         }
+    }
+
+    async fn raw(&self, text: String) {
+        let Store::Sqlite { write, .. } = &self.db.store else { panic!("not SQLite") };
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(write).await.unwrap();
     }
 
     fn make(&self, key: &str, state: KeyState) {
@@ -356,6 +361,79 @@ async fn a_fleet_that_cannot_be_read_is_told_a_part_at_a_time() {
         let wait = conditions::once(&app.engine).await.unwrap();
         assert_eq!((held().await, wait < SECOND), (told, told < 600));
     }
+}
+
+/// One unreadable row is one project's trouble, and not even there does it keep a danger from being told.
+#[tokio::test]
+async fn no_unreadable_row_makes_anybody_mute_or_blind() {
+    let danger = async |spoil: String| {
+        let app = app(Backend::Sqlite).await;
+        let second = app.sim.with(|world| world.projects[&group(2)].key());
+        app.track(2).await;
+        app.proposed().await;
+        app.raw(spoil.clone()).await;
+        app.make(&old_key(), KeyState::Disabled);
+        app.make(&second, KeyState::Disabled);
+        app.live_for(SECOND * 150).await;
+        let mut told: Vec<_> =
+            app.told("current_key_invalid").await.into_iter().map(|mail| mail.group_id).collect();
+        told.sort();
+        assert_eq!(told, [group(1), group(2)], "{spoil}");
+    };
+    let one = group(1);
+    danger(format!("UPDATE rotations SET machine = '{{}}' WHERE group_id = '{one}'")).await;
+    danger(format!("INSERT INTO readings VALUES ('{one}', 'no JSON')")).await;
+    danger(format!(
+        "INSERT INTO conditions SELECT '{one}', 'invalid', created_at, '', NULL, NULL, NULL, -1, NULL, NULL, 0, NULL, NULL, \
+         NULL, NULL, 1 FROM projects WHERE group_id = '{one}'"
+    ))
+    .await;
+}
+
+/// The rotation that waits for an operator cannot be read any more: nobody may hear that it is over.
+#[tokio::test]
+async fn an_unreadable_rotation_ends_no_page() {
+    let app = app(Backend::Sqlite).await;
+    let id = app.proposed().await;
+    app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
+    let row = app.engine.rotation(id).await.unwrap();
+    let row = app.until(&row, |state| state == State::Verifying).await;
+    app.break_with(failing("get_ear", None, 401, None));
+    app.settle(&row).await;
+    conditions::once(&app.engine).await.unwrap();
+    app.raw("UPDATE rotations SET machine = '{}'".to_owned()).await;
+    app.live_for(SECOND * 20).await;
+    assert_eq!(app.counts("needs_operator").await, (1, 0));
+    assert!(app.watched().await.holding.contains(&ConditionKind::NeedsOperator));
+}
+
+/// A confirmation is waited for, not hammered at: when Atlas stops to answer, its own pause counts.
+#[tokio::test]
+async fn an_unconfirmed_reading_does_not_hammer_at_atlas() {
+    let app = app(Backend::Sqlite).await;
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 95).await;
+    app.break_with(failing("get_ear", None, 429, Some(300)));
+    app.make(&old_key(), KeyState::Enabled);
+    app.live_for(SECOND * 60).await;
+    let reads = || app.sim.log().iter().filter(|it| it.operation == "get_ear").count();
+    let before = reads();
+    app.live_for(SECOND * 240).await;
+    assert!(reads() - before <= 2, "{} reads", reads() - before);
+}
+
+#[tokio::test]
+async fn what_was_not_told_cannot_be_acknowledged() {
+    let app = app(Backend::Sqlite).await;
+    let id = app.proposed().await;
+    app.break_with(failing("get_clusters", None, 503, None));
+    app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
+    app.live_for(SECOND * 60).await;
+    assert_eq!(app.watched().await.holding, [ConditionKind::Held]);
+    let group = group(1).parse().unwrap();
+    assert!(app.engine.acknowledge("grace", &group, ConditionKind::Held, None).await.is_err());
+    app.live_for(SECOND * 60).await;
+    assert_eq!(app.told("held").await.len(), 0, "an acknowledgement tells nothing");
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ impl Engine {
                 return Err(CommandError::NoProject(group.clone()));
             }
             let rows = self.store.conditions_of(group, group).await?;
-            let Some(mut row) = rows.into_iter().find(|row| row.kind == kind) else {
+            let Some(mut row) = rows.into_iter().find(|row| row.kind == kind && row.told > 0) else {
                 return Err(CommandError::NoCondition { group: group.clone(), kind });
             };
             let now = self.clock.now();
