@@ -154,13 +154,20 @@ async fn no_secret_leaves_the_program() {
     std::fs::write(folder.join("secret"), secret).unwrap();
     let mail = Smtpd::start(json!({ "user": "mailer", "password": MAIL_PASSWORD }));
     let receiver = Receiver::start().await;
+    // A dead-man's switch that redirects, fails and then takes it.
+    let switch = Receiver::start().await;
+    switch.then([reply(302, SWITCH_PATH), reply(500, SWITCH_PATH)]);
     // A server that repeats what it was asked for, as many do, and then takes it.
     let echo = format!("no {HOOK_PATH}?key={HOOK_KEY} for Bearer {HOOK_TOKEN} here");
     receiver.then([reply(404, &echo), reply(500, &echo)]);
     receiver.always(reply(200, &echo));
     let text = settings(folder, port, &sim.base_url(), secret)
         + &mail_settings(mail.port)
-        + &webhook_settings(receiver.port);
+        + &webhook_settings(receiver.port)
+        + &format!(
+            "[heartbeat]\nurl = \"http://127.0.0.1:{}/{SWITCH_PATH}\"\nevery = \"100ms\"\n",
+            switch.port
+        );
     std::fs::write(folder.join("keywheel.toml"), text).unwrap();
 
     let token = |name: &str, role: &str| {
@@ -250,12 +257,15 @@ async fn no_secret_leaves_the_program() {
     });
     let said = said.await.expect("an answer was not kept").to_string();
     assert!(said.contains("*** for Bearer *** here"), "{said}");
+    let beaten = eventually(LIMIT, async || (switch.received().len() > 2).then_some(()));
+    beaten.await.expect("the switch was not requested");
     for (name, it) in [
         ("the path of a webhook", HOOK_PATH),
         ("the key of a webhook", HOOK_KEY),
         ("the token of a webhook", HOOK_TOKEN),
         ("the secret of a webhook", HOOK_SECRET),
         ("the previous secret of a webhook", HOOK_PREVIOUS),
+        ("the address of the dead-man's switch", SWITCH_PATH),
     ] {
         canaries.push(Canary::new(name, it, None));
     }
@@ -315,6 +325,7 @@ fn mail_settings(port: u16) -> String {
     )
 }
 
+const SWITCH_PATH: &str = "Canary-7-Lantern";
 const HOOK_PATH: &str = "T0-Canary-7-Harbour";
 const HOOK_KEY: &str = "Canary-7-Anchor";
 const HOOK_TOKEN: &str = "Canary-7-Lighthouse";
