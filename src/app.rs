@@ -24,6 +24,7 @@ use crate::domain::role::Role;
 use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
 use crate::engine::epoch::EpochWatch;
 use crate::engine::heartbeat::Heartbeat;
+use crate::engine::last_resort::LastResort;
 use crate::engine::mail_sender::MailSender;
 use crate::engine::webhook_sender::WebhookSender;
 use crate::engine::{Engine, Settings, conditions, driver, hint, intake, poll, ready, schedule, sweep};
@@ -105,8 +106,10 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
             confirm_after: config.sweep.confirm_after,
             told_after: config.sweep.told_after,
             gather: GATHER,
+            daily: config.mail.daily,
         },
         operators: config.mail.operators.clone(),
+        daemon: presence::name(config),
         poll_every: config.sweep.poll_every,
         request_timeout: config.atlas.request_timeout,
         whole_block: config.atlas.patch_body == config::PatchBody::WholeBlock,
@@ -199,6 +202,12 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
             let _ = std::fs::remove_file(path);
         });
     }
+    let reserved = engine.store.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = reserved.make_reserve() {
+            tracing::warn!(error = %error, "no room for the reserve of 16 MiB beside the database; make room");
+        }
+    });
     shutdown.spawn_named("readiness", ready::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("driver", driver::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("intake", intake::run(engine.clone(), shutdown.token()));
@@ -212,6 +221,8 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     shutdown.spawn_named("conditions", conditions::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("sweep", sweep::run(engine.clone(), shutdown.token()));
     let (smtp, present) = watch::channel(smtp);
+    let last_resort = LastResort::new(engine.clone(), present.clone());
+    shutdown.spawn_named("last_resort", last_resort.run(shutdown.token()));
     let mail_sender = MailSender::new(engine.clone(), present, config.mail.per_minute);
     shutdown.spawn_named("mail_sender", mail_sender.run(shutdown.token()));
     shutdown.spawn_named("dispatch", WebhookSender::new(engine.clone()).run(shutdown.token()));

@@ -63,6 +63,8 @@ pub type JournalPage = Page<rotation::JournalEntry>;
 pub type KeyPage = Page<project::Key>;
 /// A page of the outbox.
 pub type MailPage = Page<record::Mail>;
+/// The conditions of the installation.
+pub type ConditionPage = Page<project::Condition>;
 /// A page of projects.
 pub type ProjectPage = Page<project::Project>;
 /// A page of rotations.

@@ -59,7 +59,7 @@ pub struct Project {
     pub open_rotation: Option<OpenRotation>,
 }
 
-/// What is wrong with a project for as long as it is.
+/// What is wrong with a project or with the installation, for as long as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
@@ -67,6 +67,9 @@ pub struct Condition {
     pub kind: ConditionKind,
     /// Its id: the notices of its start and of its end have it, too.
     pub condition_id: String,
+    /// A project's id, or `credential/NAME`, `daemon/HOST:PORT` or `installation`.
+    #[serde(default)]
+    pub subject: String,
     /// When it began; null for one that follows from a date or from the open rotation.
     pub since: Option<Timestamp>,
     /// What makes it so.

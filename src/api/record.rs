@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::project::Project;
+use super::project::{Condition, Project};
 use crate::domain::ids::{GroupId, OutboxId, RotationId};
 use crate::domain::rotation::state::State;
 use crate::domain::time::Timestamp;
@@ -44,9 +44,9 @@ pub struct Mail {
     pub channel: String,
     /// The kind of the event.
     pub kind: String,
-    /// The project of the event; of several, the first.
-    #[schema(value_type = GroupId)]
-    pub group_id: String,
+    /// The project of the event; of several, the first. Null for an event of the installation.
+    #[schema(value_type = Option<GroupId>)]
+    pub group_id: Option<String>,
     /// The rotation of the event.
     pub rotation_id: Option<RotationId>,
     /// A mail address, or the name of a webhook target.
@@ -113,6 +113,9 @@ pub struct FleetStatus {
     pub at: Timestamp,
     /// Whether Keywheel acts on the database.
     pub database: DatabaseStatus,
+    /// What holds for the installation, the most urgent first.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
     /// How many projects are tracked.
     pub projects: u64,
     /// How many projects are in each status.

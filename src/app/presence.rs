@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::{Config, Credential, PatchBody};
+use crate::domain::subject::Subject;
 use crate::domain::time::{Clock, SystemClock};
 use crate::lifecycle::pause;
 use crate::store::{GONE_AFTER, Other, Presence, Store};
@@ -24,16 +25,25 @@ fn matters(path: &str) -> bool {
     matches!(path, "atlas.base_url" | "atlas.patch_body") || path.starts_with("verify.")
 }
 
+fn host() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Some(host.trim()).filter(|host| !host.is_empty()).unwrap_or("this-host").to_owned()
+}
+
+/// Names this daemon, the same after a restart: its host and its port.
+pub(super) fn name(config: &Config) -> String {
+    format!("{}:{}", host(), config.server.listen.port())
+}
+
 /// Announces this daemon, unless another one runs under settings that must not differ.
 ///
 /// # Errors
 /// Fails when such a daemon runs, with its name and the settings, or the database cannot be written.
 pub(super) async fn join(config: &Config, store: &Store) -> anyhow::Result<Presence> {
-    let host =
-        std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "this host".to_owned());
     let it = Presence {
         id: Uuid::now_v7(),
-        name: format!("{} (pid {})", host.trim(), std::process::id()),
+        name: format!("{} (pid {})", host(), std::process::id()),
+        subject: Subject::Daemon(name(config)),
         settings: settings(config),
     };
     let welcome = |it: &Presence, others: &[Other]| {

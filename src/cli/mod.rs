@@ -154,7 +154,9 @@ enum CliVerb {
     #[command(after_help = "Example:\n  keywheel why payments-prod")]
     Why(projects::Named),
     /// Acknowledge what holds for a project: it is not told again for twelve hours, its end is
-    #[command(after_help = "Example:\n  keywheel ack payments-prod invalid --comment \"on it\"")]
+    #[command(
+        after_help = "Example:\n  keywheel ack payments-prod invalid --comment \"on it\"\n  keywheel ack --installation not_sending"
+    )]
     Ack(projects::Acknowledge),
     /// Propose a new key for a project
     #[command(after_help = rotations::ROTATE_HELP)]

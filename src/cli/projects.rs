@@ -11,6 +11,7 @@ use serde_json::json;
 use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
+use crate::api::ConditionPage;
 use crate::api::project::{Acknowledgement, Condition, Key, NewProject, Project, ProjectEdit, Why};
 use crate::api::rotation::Rotation;
 use crate::domain::ids::GroupId;
@@ -54,10 +55,14 @@ pub(super) struct Named {
 
 #[derive(Debug, Args)]
 pub(super) struct Acknowledge {
-    #[command(flatten)]
-    named: Named,
+    /// Group id, or a name that only one project has
+    #[arg(required_unless_present = "installation")]
+    project: Option<String>,
     /// Which condition, such as `invalid`; without it, every one that is told again and again
     kind: Option<String>,
+    /// A condition of the installation, such as `not_sending`, instead of a project's
+    #[arg(long, value_name = "KIND", conflicts_with_all = ["project", "kind"])]
+    installation: Option<String>,
     /// Words for the audit log
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
@@ -374,7 +379,15 @@ pub(super) async fn acknowledge(
     client: &Client,
     printer: &mut Printer,
 ) -> Result<Exit, Failure> {
-    let id = client.project(&args.named.project).await?;
+    let body = Acknowledgement { comment: args.comment };
+    let Some(project) = args.project else {
+        let kind = args.installation.unwrap_or_default();
+        let reply =
+            client.send(Method::POST, &format!("/conditions/{kind}/acknowledge"), Some(&body)).await?;
+        reply.print(printer, |printer, _: ConditionPage| printer.line(&format!("acknowledged: {kind}")))?;
+        return Ok(Exit::Done);
+    };
+    let id = client.project(&project).await?;
     let kinds: Vec<String> = if let Some(kind) = args.kind {
         vec![kind]
     } else {
@@ -383,13 +396,9 @@ pub(super) async fn acknowledge(
         repeated.map(|it| it.kind.to_string()).collect()
     };
     if kinds.is_empty() {
-        printer.note(&format!(
-            "nothing is told again about {}; `keywheel why` says what holds",
-            args.named.project
-        ));
+        printer.note(&format!("nothing is told again about {project}; `keywheel why` says what holds"));
         return Ok(Exit::Done);
     }
-    let body = Acknowledgement { comment: args.comment };
     for kind in kinds {
         let path = format!("/projects/{id}/conditions/{kind}/acknowledge");
         let reply = client.send(Method::POST, &path, Some(&body)).await?;

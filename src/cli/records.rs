@@ -14,6 +14,7 @@ use super::printer::Printer;
 use super::reply::ApiResponse;
 use crate::api::record::{AuditEntry, DatabaseStatus, Doubt, FleetStatus, Mail, MailCounts};
 use crate::domain::ids::OutboxId;
+use crate::domain::text::visible;
 
 pub(super) const AUDIT: [&str; 6] = ["seq", "at", "actor", "action", "subject", "detail"];
 pub(super) const OUTBOX: [&str; 8] =
@@ -127,6 +128,17 @@ fn show_status(reply: &ApiResponse, printer: &mut Printer) -> Result<(), Failure
 
 /// The fleet in one line, then the open rotations, then the projects due next.
 fn fleet(printer: &mut Printer, status: &FleetStatus) -> std::io::Result<()> {
+    for it in &status.conditions {
+        let cause = it.cause.as_ref().map(|cause| format!(" ({})", visible(cause))).unwrap_or_default();
+        let since = it.since.map(|at| format!(" since {at}")).unwrap_or_default();
+        let by = it.acknowledged_by.as_ref().map(|by| format!(", acknowledged by {}", visible(by)));
+        printer.line(&format!(
+            "{}: {}{cause}{since}{}",
+            visible(&it.subject),
+            it.kind.as_str().replace('_', " "),
+            by.unwrap_or_default()
+        ))?;
+    }
     let count = status.projects;
     if count == 0 {
         printer.line("0 projects")?;

@@ -18,6 +18,7 @@ use url::Url;
 use super::reader::Reader;
 use super::{Atlas, Config, Credential, Database, Heartbeat, Mail, RawConfig, RawCredential, Server, below};
 use crate::domain::address::is_loopback;
+use crate::domain::condition::Daily;
 use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::time::{Span, Timestamp};
 use crate::secret::{Secret, SecretUrl};
@@ -247,13 +248,27 @@ fn check_mail(raw: &RawConfig, r: &mut Reader) -> Option<Mail> {
         }
     }
     check_smtp_url(raw, r);
+    let daily = check_daily(raw, r);
     Some(Mail {
         smtp_url: raw.smtp_url.clone(),
         from: raw.mail_from.clone(),
         ca_file,
         operators: raw.mail_operators.clone(),
+        daily: daily?,
         per_minute: per_minute?,
     })
+}
+
+fn check_daily(raw: &RawConfig, r: &mut Reader) -> Option<Daily> {
+    let at = chrono::NaiveTime::parse_from_str(&raw.mail_daily_at, "%H:%M");
+    if at.is_err() {
+        r.fault("mail.daily_at", "takes a time of day such as \"08:00\"");
+    }
+    let zone = raw.mail_timezone.parse();
+    if zone.is_err() {
+        r.fault("mail.timezone", "takes a name of the IANA database such as \"Europe/Berlin\"");
+    }
+    Some(Daily { at: at.ok()?, zone: zone.ok()? })
 }
 
 fn check_smtp_url(raw: &RawConfig, r: &mut Reader) {

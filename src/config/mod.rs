@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::domain::condition::Daily;
 use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::time::{Clock, Span, SystemClock};
 use crate::secret::{Secret, SecretUrl};
@@ -169,8 +170,10 @@ pub struct Mail {
     pub from: String,
     /// Certificates to trust beside the system's own.
     pub ca_file: Option<PathBuf>,
-    /// Who gets every page beside the owners.
+    /// Who gets every page beside the owners, and what concerns the installation.
     pub operators: Vec<String>,
+    /// When daily notices leave.
+    pub daily: Daily,
     /// How many mails may leave in a minute.
     pub per_minute: NonZeroU32,
 }
@@ -366,6 +369,8 @@ struct RawConfig {
     mail_from: String,
     mail_ca_file: String,
     mail_operators: Vec<String>,
+    mail_daily_at: String,
+    mail_timezone: String,
     mail_per_minute: u32,
     hooks: Vec<Hook>,
     webhooks: Vec<Webhook>,
@@ -411,6 +416,8 @@ impl RawConfig {
             mail_from: r.take("mail.from", text()),
             mail_ca_file: r.take("mail.ca_file", text()),
             mail_operators: r.take("mail.operators", Vec::new()),
+            mail_daily_at: r.take("mail.daily_at", text()),
+            mail_timezone: r.take("mail.timezone", text()),
             mail_per_minute: r.take("mail.per_minute", 120),
             hooks: hooks::read(r),
             webhooks: webhooks::read(r),

@@ -1,4 +1,4 @@
-//! Conditions: what is wrong with a project, for as long as it is.
+//! Conditions: what is wrong with a project or with the installation, for as long as it is.
 //!
 //! A notice that hangs on a change is lost when the writer of the change does not announce it. So nothing
 //! here looks at changes. [`Readings`] holds the last readings of a project's key as far as they are not
@@ -6,21 +6,29 @@
 //! the ones it has told. A reading that fails, and an absent `valid`, end nothing: only a reading that says
 //! the opposite does.
 //!
+//! [`installation`] does the same for what concerns no single project.
+//!
 //! Not here: storage, recipients, and the texts for people.
+
+mod installation;
 
 use std::time::Duration;
 
+use chrono::{TimeZone, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::ids::{GroupId, RotationId};
+use super::ids::RotationId;
 use super::key::KeyRef;
 use super::named::named;
 use super::rotation::outcome::Class;
 use super::rotation::state::{Cause, Hold, Rotation, State};
+use super::subject::Subject;
 use super::time::{Span, Timestamp};
 
+pub use installation::{CredentialFacts, DaemonFacts, InstallationFacts, of_credential, of_installation};
+
 named! {
-    /// A condition of a project, the most urgent first.
+    /// A condition: those of a project, the most urgent first, then those of the installation.
     ConditionKind, "condition" {
         /// A rotation waits for an operator.
         NeedsOperator = "needs_operator",
@@ -44,6 +52,22 @@ named! {
         DueSoon = "due_soon",
         /// The key is an Azure identifier without a version, so its age is unknown.
         UnmanagedVersion = "unmanaged_version",
+        /// This daemon sends no new key to Atlas: its database is in doubt, or its clock is wrong.
+        NotSending = "not_sending",
+        /// The database cannot be written.
+        DatabaseUnwritable = "database_unwritable",
+        /// Most projects of a credential cannot be read.
+        AtlasUnreachable = "atlas_unreachable",
+        /// Atlas does not accept a credential.
+        CredentialRefused = "credential_refused",
+        /// No mail leaves.
+        MailFailing = "mail_failing",
+        /// A webhook target has answered that it is gone, and gets nothing any more.
+        WebhookDisabled = "webhook_disabled",
+        /// Projects are read later than promised.
+        SweepLate = "sweep_late",
+        /// Rows of the database cannot be read.
+        RowUnreadable = "row_unreadable",
     }
 }
 
@@ -52,6 +76,8 @@ named! {
 pub enum Telling {
     /// At its start, again until it is over or acknowledged, and at its end.
     Repeated,
+    /// At its start, again each day, and at its end.
+    Daily,
     /// At its start and at its end.
     Once,
     /// Never: reminders and the notices of rotations tell it.
@@ -87,17 +113,87 @@ impl ConditionKind {
     #[must_use]
     pub const fn telling(self) -> Telling {
         match self {
-            Self::NeedsOperator | Self::Invalid | Self::Unreachable => Telling::Repeated,
-            Self::ValidityUnknown | Self::NoKey | Self::Drifted | Self::Held => Telling::Once,
+            Self::NeedsOperator
+            | Self::Invalid
+            | Self::Unreachable
+            | Self::NotSending
+            | Self::AtlasUnreachable => Telling::Repeated,
+            Self::CredentialRefused => Telling::Daily,
+            Self::ValidityUnknown
+            | Self::NoKey
+            | Self::Drifted
+            | Self::Held
+            | Self::DatabaseUnwritable
+            | Self::MailFailing
+            | Self::WebhookDisabled
+            | Self::SweepLate
+            | Self::RowUnreadable => Telling::Once,
             Self::Rotating | Self::Overdue | Self::DueSoon | Self::UnmanagedVersion => Telling::Shown,
         }
     }
 
-    /// When it is told again, after it was told `told` times, last at `at`.
+    /// Whether it concerns the installation and no single project.
     #[must_use]
-    pub fn repeat_at(self, told: u32, at: Timestamp) -> Option<Timestamp> {
-        let after = REPEATS[(told.max(1) as usize - 1).min(REPEATS.len() - 1)];
-        (self.telling() == Telling::Repeated).then(|| at + after)
+    pub const fn is_of_installation(self) -> bool {
+        match self {
+            Self::NotSending
+            | Self::DatabaseUnwritable
+            | Self::AtlasUnreachable
+            | Self::CredentialRefused
+            | Self::MailFailing
+            | Self::WebhookDisabled
+            | Self::SweepLate
+            | Self::RowUnreadable => true,
+            Self::NeedsOperator
+            | Self::Invalid
+            | Self::Unreachable
+            | Self::ValidityUnknown
+            | Self::NoKey
+            | Self::Drifted
+            | Self::Held
+            | Self::Rotating
+            | Self::Overdue
+            | Self::DueSoon
+            | Self::UnmanagedVersion => false,
+        }
+    }
+}
+
+impl Telling {
+    /// When a condition is told again, after it was told `told` times, last at `at`.
+    #[must_use]
+    pub fn repeat_at(self, told: u32, at: Timestamp, daily: &Daily) -> Option<Timestamp> {
+        match self {
+            Self::Repeated => Some(at + REPEATS[(told.max(1) as usize - 1).min(REPEATS.len() - 1)]),
+            Self::Daily => Some(daily.next(at)),
+            Self::Once | Self::Shown => None,
+        }
+    }
+}
+
+/// The time of day at which daily notices leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Daily {
+    /// `mail.daily_at`.
+    pub at: chrono::NaiveTime,
+    /// `mail.timezone`.
+    pub zone: chrono_tz::Tz,
+}
+
+impl Default for Daily {
+    fn default() -> Self {
+        Self { at: chrono::NaiveTime::from_hms_opt(8, 0, 0).unwrap_or_default(), zone: chrono_tz::UTC }
+    }
+}
+
+impl Daily {
+    /// The first such instant after `at`; a day on which the clocks skip it is passed over.
+    fn next(&self, at: Timestamp) -> Timestamp {
+        let today = at.as_chrono().with_timezone(&self.zone).date_naive();
+        let days = today.iter_days().take(3);
+        let found = days.filter_map(|day| self.zone.from_local_datetime(&day.and_time(self.at)).earliest());
+        let mut found = found.map(|local| Timestamp::from_chrono(local.with_timezone(&Utc)));
+        found.find(|next| *next > at).unwrap_or(at + Duration::from_hours(24))
     }
 }
 
@@ -117,6 +213,8 @@ pub enum Reading<'a> {
         class: Class,
         /// The failure in Atlas' words.
         words: &'a str,
+        /// Atlas refused the credential itself, not this project.
+        refused: bool,
     },
 }
 
@@ -158,6 +256,9 @@ pub struct Failed {
     pub class: Class,
     /// Its words.
     pub words: String,
+    /// Atlas refused the credential itself.
+    #[serde(default)]
+    pub refused: bool,
 }
 
 /// The last readings of a project's key, as far as they are not good.
@@ -179,9 +280,9 @@ impl Readings {
     /// Adds a reading. `confirm_after` is how far apart the two true readings must be that end a bad run.
     pub fn note(&mut self, reading: &Reading<'_>, at: Timestamp, confirm_after: Duration) {
         match *reading {
-            Reading::Failed { class, words } => {
+            Reading::Failed { class, words, refused } => {
                 let run = Run::more(self.failed.as_ref().map(|it| it.run), at);
-                self.failed = Some(Failed { run, class, words: words.to_owned() });
+                self.failed = Some(Failed { run, class, words: words.to_owned(), refused });
             }
             Reading::Seen { key, valid } => {
                 self.failed = None;
@@ -253,8 +354,12 @@ pub struct Condition {
     pub key: Option<String>,
     /// The rotation that it concerns.
     pub rotation: Option<RotationId>,
-    /// Another condition of the project says it already.
+    /// Another condition says it already.
     pub covered: bool,
+    /// How people hear of it.
+    pub telling: Telling,
+    /// What is known beyond the cause, for people. A change of it is no news.
+    pub detail: Option<String>,
     /// The notice of its start was written by the step or the look that found it.
     pub told: bool,
     /// Its start is not told before.
@@ -278,6 +383,8 @@ pub struct Facts<'a> {
     pub readings: &'a Readings,
     /// Whether it had a key before.
     pub had_key: bool,
+    /// A condition of its credential says why it cannot be read.
+    pub credential: Option<ConditionKind>,
     /// The conditions that hold so far: a reading begins one later than it keeps one.
     pub holding: &'a [ConditionKind],
 }
@@ -291,6 +398,8 @@ pub struct Limits {
     pub told_after: Span,
     /// How long a mail waits for others like it.
     pub gather: Span,
+    /// When daily notices leave.
+    pub daily: Daily,
 }
 
 /// The conditions that hold at `now` and that people hear of; those that are only shown are computed by
@@ -369,8 +478,13 @@ fn of_readings(
     if let Some(failed) = &readings.failed
         && (held(ConditionKind::Unreachable) || failed.run.is_long())
     {
-        let covered =
+        let waits =
             matches!(waits.and_then(|it| it.cause), Some(Cause::Auth | Cause::Gone | Cause::Unreachable));
+        let covered = match facts.credential {
+            Some(ConditionKind::CredentialRefused) => waits || failed.class == Class::Auth,
+            Some(_) => true,
+            None => waits,
+        };
         found.push(Condition {
             cause: Some(class(failed.class).to_owned()),
             covered,
@@ -391,15 +505,25 @@ fn of_readings(
 
 /// A condition with nothing special about it.
 fn plain(facts: &Facts<'_>, kind: ConditionKind, since: Timestamp, now: Timestamp) -> Condition {
-    Condition {
-        kind,
-        since: since.min(now),
-        cause: None,
-        key: facts.current_key.map(ToString::to_string),
-        rotation: None,
-        covered: false,
-        told: false,
-        tell_at: now,
+    Condition { key: facts.current_key.map(ToString::to_string), ..Condition::new(kind, since.min(now), now) }
+}
+
+impl Condition {
+    /// A condition without anything special about it, told at `now`.
+    #[must_use]
+    pub const fn new(kind: ConditionKind, since: Timestamp, now: Timestamp) -> Self {
+        Self {
+            kind,
+            since,
+            cause: None,
+            key: None,
+            rotation: None,
+            covered: false,
+            telling: kind.telling(),
+            detail: None,
+            told: false,
+            tell_at: now,
+        }
     }
 }
 
@@ -435,6 +559,6 @@ pub const fn class(class: Class) -> &'static str {
 
 /// The id of a condition: the same from its start to its end, and for each later start.
 #[must_use]
-pub fn condition_id(group: &GroupId, kind: ConditionKind) -> String {
-    format!("{group}/{kind}")
+pub fn condition_id(subject: &Subject, kind: ConditionKind) -> String {
+    format!("{subject}/{kind}")
 }

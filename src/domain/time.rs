@@ -136,6 +136,18 @@ impl FromStr for Timestamp {
     }
 }
 
+/// `7 minutes`, `2 hours`: how long something lasted, in whole units.
+#[must_use]
+pub fn lasted(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..=119 => (seconds, "second"),
+        120..=7199 => (seconds / 60, "minute"),
+        7200..=172_799 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
+}
+
 /// A span of time that reads and prints as people write it: `15s`, `90d`, `1h30m`.
 ///
 /// Units are `ms s m h d w`; a span is more than zero. `0d` is legal only as a [`DayOffset`].

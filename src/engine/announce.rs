@@ -7,11 +7,11 @@ use sha2::{Digest, Sha256};
 
 use super::{Engine, Settings};
 use crate::domain::condition::{ConditionKind, condition_id};
-use crate::domain::ids::GroupId;
 use crate::domain::notice::{CheckedRotation, Content, Notice, RotationFacts};
 use crate::domain::preflight::{Check, CheckName, Verdict, failed};
 use crate::domain::rotation::machine;
 use crate::domain::rotation::state::{Cause, Rotation, State};
+use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 use crate::store::{Channel, NewOutbox, RotationRow};
 
@@ -20,21 +20,21 @@ pub const NO_OWNER: &str = "nobody";
 
 /// A notice to announce.
 #[derive(Debug)]
-pub(super) struct News<'a> {
+pub(super) struct News {
     /// Identifies this news and no other, in every process and at every time, so that no recipient gets
     /// it twice.
     pub(super) identity: String,
-    pub(super) group_id: &'a GroupId,
+    pub(super) subject: Subject,
     pub(super) content: Content,
 }
 
-impl News<'_> {
+impl News {
     /// The messages to `owners` and to every target that subscribes to this kind.
     pub(super) fn rows(&self, engine: &Engine, owners: &[String], now: Timestamp) -> Vec<NewOutbox> {
         let row = |channel, recipient: String, message_id| NewOutbox {
             channel,
             content: self.content.clone(),
-            group_id: self.group_id.clone(),
+            subject: self.subject.clone(),
             message_id,
             recipient,
             next_try_at: now,
@@ -77,7 +77,7 @@ pub fn rows(
         .flat_map(|(it, notice)| {
             let news = News {
                 identity: format!("{}/{}/{}", after.id, notice.kind(), part(*it, before, after, now)),
-                group_id: &after.group_id,
+                subject: (&after.group_id).into(),
                 content: content(&engine.settings, notice),
             };
             news.rows(engine, owners, now)
@@ -96,7 +96,7 @@ pub(super) fn proposal_rows(
     let notice = notice(checked(row, &row.rotation));
     let news = News {
         identity: format!("{}/{}", row.rotation.id, notice.kind()),
-        group_id: &row.rotation.group_id,
+        subject: (&row.rotation.group_id).into(),
         content: content(&engine.settings, notice),
     };
     news.rows(engine, owners, now)
@@ -173,7 +173,7 @@ pub(super) fn facts(row: &RotationRow, rotation: &Rotation) -> RotationFacts {
         atlas_detail: rotation.observing.failure.as_ref().map(|it| it.detail.clone()),
         remedy: rotation.cause.map(|cause| remedy(cause, rotation)),
         condition_id: (rotation.state == State::NeedsOperator)
-            .then(|| condition_id(&rotation.group_id, ConditionKind::NeedsOperator)),
+            .then(|| condition_id(&(&rotation.group_id).into(), ConditionKind::NeedsOperator)),
     }
 }
 

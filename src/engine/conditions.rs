@@ -12,16 +12,20 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::{self, News, content};
-use super::{Engine, Settings};
+use super::{Engine, Settings, installation};
 use crate::domain::condition::{
-    Condition, ConditionKind, DAMPED, DAMPED_AT, Facts, LONGEST_ACKNOWLEDGED, LONGEST_REPEAT, Reading,
-    Readings, Telling, condition_id, of_project,
+    Condition, ConditionKind, CredentialFacts, DAMPED, DAMPED_AT, Daily, Facts, Failed, LONGEST_ACKNOWLEDGED,
+    LONGEST_REPEAT, Reading, Readings, Telling, condition_id, of_credential, of_installation, of_project,
 };
 use crate::domain::ids::GroupId;
-use crate::domain::notice::{ConditionFacts, CurrentKeyInvalid, InvalidKey, Kind, NO_LONGER_WATCHED, Notice};
+use crate::domain::notice::{
+    ConditionFacts, CurrentKeyInvalid, InstallationCondition, InvalidKey, Kind, NO_LONGER_RUNS,
+    NO_LONGER_WATCHED, Notice,
+};
 use crate::domain::project::Project;
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::rotation::state::State;
+use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 use crate::lifecycle::wait;
 use crate::store::{Channel, ConditionRow, NewOutbox, RotationRow, StoreError};
@@ -63,15 +67,18 @@ pub async fn once(engine: &Engine) -> Result<Duration, StoreError> {
     let open = open.into_iter().map(|row| (row.rotation.group_id.clone(), row)).collect();
     let keyless = projects.iter().any(|project| project.current_key.is_none());
     let lost = if keyless { store.lost_keys().await? } else { BTreeSet::new() };
-    let mut rows: BTreeMap<GroupId, Vec<ConditionRow>> = BTreeMap::new();
+    let mut rows: BTreeMap<Subject, Vec<ConditionRow>> = BTreeMap::new();
     for row in store.conditions(now - DAMPED).await? {
-        rows.entry(row.group_id.clone()).or_default().push(row);
+        rows.entry(row.subject.clone()).or_default().push(row);
     }
     let known = Known { rows, open, now };
-    let (mut changes, mut count) = (Vec::new(), 0);
+    let (mut changes, said) = of_all(engine, &known, &projects, &readings).await?;
+    next = [next, changes.iter().filter_map(|change| change.next).min()].into_iter().flatten().min();
+    let mut count = changes.iter().map(|change| change.rows.len()).sum::<usize>();
     let none = Readings::default();
     for project in &projects {
         let group = &project.group_id;
+        let subject = Subject::from(group);
         let facts = Facts {
             current_key: project.current_key.as_ref(),
             drift_key: project.drift_key.as_ref(),
@@ -80,10 +87,11 @@ pub async fn once(engine: &Engine) -> Result<Duration, StoreError> {
             open: known.open.get(group).map(|row| &row.rotation),
             readings: readings.get(group).unwrap_or(&none),
             had_key: lost.contains(group.as_str()),
-            holding: &known.holding(group),
+            credential: said.get(&project.credential).copied(),
+            holding: &known.holding(&subject),
         };
         let found = of_project(&facts, &engine.settings.limits, now);
-        let change = Change::of(&engine.settings, &known, project, &found);
+        let change = Change::of(&engine.settings, &known, &subject, Some(project), &found);
         next = [next, change.next].into_iter().flatten().min();
         count += change.rows.len();
         changes.push(change);
@@ -93,12 +101,72 @@ pub async fn once(engine: &Engine) -> Result<Duration, StoreError> {
         }
     }
     let watched: BTreeSet<_> = projects.iter().map(|project| &project.group_id).collect();
-    for group in known.rows.keys().filter(|group| !watched.contains(group)) {
+    for group in known.rows.keys().filter_map(Subject::project).filter(|group| !watched.contains(group)) {
         changes.extend(removed(engine, &known, group).await?);
     }
     changes.retain(|change| !change.rows.is_empty());
     write(engine, &changes, now).await?;
     Ok(next.map_or(LONGEST_SLEEP, |at| now.until(at).clamp(SHORTEST_SLEEP, LONGEST_SLEEP)))
+}
+
+/// The changes of everything but projects, and the credentials whose projects cannot be read because of them.
+async fn of_all(
+    engine: &Engine,
+    known: &Known,
+    projects: &[Project],
+    readings: &BTreeMap<GroupId, Readings>,
+) -> Result<(Vec<Change>, BTreeMap<String, ConditionKind>), StoreError> {
+    let (now, limits) = (known.now, &engine.settings.limits);
+    let (mut failed, mut verifying): (BTreeMap<&str, Vec<&Failed>>, BTreeSet<&str>) = Default::default();
+    for project in projects {
+        let credential = project.credential.as_str();
+        let readings = readings.get(&project.group_id);
+        failed.entry(credential).or_default().extend(readings.and_then(|it| it.failed.as_ref()));
+        let open = known.open.get(&project.group_id);
+        let state = open.map(|row| row.rotation.state);
+        if state.is_some_and(|state| state.is_after_patch() || state == State::NeedsOperator) {
+            verifying.insert(credential);
+        }
+    }
+    failed.retain(|_, failed| !failed.is_empty());
+    let counts = if failed.is_empty() { BTreeMap::new() } else { engine.store.credential_counts().await? };
+    let mut found: BTreeMap<Subject, Vec<Condition>> = BTreeMap::new();
+    let mut said = BTreeMap::new();
+    for (name, failed) in failed {
+        let subject = Subject::Credential(name.to_owned());
+        let facts = CredentialFacts {
+            name,
+            projects: counts.get(name).copied().unwrap_or_default(),
+            failed,
+            is_verifying: verifying.contains(name),
+            holding: &known.holding(&subject),
+        };
+        let conditions = of_credential(&facts, now);
+        said.extend(conditions.first().map(|first| (name.to_owned(), first.kind)));
+        found.insert(subject, conditions);
+    }
+    let facts = installation::facts(engine, now).await?;
+    for (subject, condition) in of_installation(&facts, limits.told_after, now) {
+        found.entry(subject).or_default().push(condition);
+    }
+    let mut changes: Vec<_> = found
+        .iter()
+        .map(|(subject, found)| Change::of(&engine.settings, known, subject, None, found))
+        .collect();
+    engine.watched.compared(found.values().flatten().map(|it| it.kind).collect());
+    let own = Subject::Daemon(facts.daemon.name.clone());
+    for subject in known.rows.keys().filter(|it| it.project().is_none() && !found.contains_key(it)) {
+        if !matches!(subject, Subject::Daemon(_)) || *subject == own {
+            changes.push(Change::of(&engine.settings, known, subject, None, &[]));
+        } else if known.of(subject).next().is_some() && !engine.store.is_alive(subject, now).await? {
+            let mut change = Change::none(subject.clone());
+            for row in known.of(subject) {
+                change.end(row.clone(), None, Some(NO_LONGER_RUNS), now);
+            }
+            changes.push(change);
+        }
+    }
+    Ok((changes, said))
 }
 
 /// Adds a reading of a project's key. A good one of a project without bad ones is not written down.
@@ -120,7 +188,8 @@ pub(super) async fn note_look(engine: &Engine, group: &GroupId, seen: Result<&Ob
             note(engine, group, &reading, seen.at).await;
         }
         Err(failure) => {
-            let reading = Reading::Failed { class: failure.class, words: &failure.to_string() };
+            let (words, refused) = (failure.to_string(), failure.is_of_the_credential());
+            let reading = Reading::Failed { class: failure.class, words: &words, refused };
             note(engine, group, &reading, engine.clock.now()).await;
         }
     }
@@ -161,24 +230,24 @@ fn suspects(engine: &Engine) -> std::sync::MutexGuard<'_, BTreeSet<GroupId>> {
 
 /// What is known, as [`once`] has read it.
 struct Known {
-    /// The conditions that hold, and those that ended within [`DAMPED`], by project.
-    rows: BTreeMap<GroupId, Vec<ConditionRow>>,
+    /// The conditions that hold, and those that ended within [`DAMPED`], by subject.
+    rows: BTreeMap<Subject, Vec<ConditionRow>>,
     open: BTreeMap<GroupId, RotationRow>,
     now: Timestamp,
 }
 
 impl Known {
-    fn holding(&self, group: &GroupId) -> Vec<ConditionKind> {
-        self.of(group).map(|row| row.kind).collect()
+    fn holding(&self, subject: &Subject) -> Vec<ConditionKind> {
+        self.of(subject).map(|row| row.kind).collect()
     }
 
-    fn of<'a>(&'a self, group: &'a GroupId) -> impl Iterator<Item = &'a ConditionRow> {
-        self.rows.get(group).into_iter().flatten().filter(|row| row.ended_at.is_none())
+    fn of<'a>(&'a self, subject: &'a Subject) -> impl Iterator<Item = &'a ConditionRow> {
+        self.rows.get(subject).into_iter().flatten().filter(|row| row.ended_at.is_none())
     }
 
     /// The instant of a start: no two of one condition have the same.
-    fn start(&self, group: &GroupId, it: &Condition) -> Timestamp {
-        let mut rows = self.rows.get(group).into_iter().flatten();
+    fn start(&self, subject: &Subject, it: &Condition) -> Timestamp {
+        let mut rows = self.rows.get(subject).into_iter().flatten();
         if rows.any(|row| row.kind == it.kind && row.since == it.since) { self.now } else { it.since }
     }
 
@@ -191,8 +260,8 @@ impl Known {
     }
 
     /// How often this condition has started within [`DAMPED`].
-    fn starts(&self, group: &GroupId, kind: ConditionKind) -> usize {
-        let rows = self.rows.get(group).into_iter().flatten();
+    fn starts(&self, subject: &Subject, kind: ConditionKind) -> usize {
+        let rows = self.rows.get(subject).into_iter().flatten();
         rows.filter(|it| it.kind == kind && self.now.since(it.since) < DAMPED).count()
     }
 }
@@ -220,9 +289,9 @@ async fn confirm(
     Ok(next)
 }
 
-/// What changes for one project: the rows to write and the notices to send.
+/// What changes for one subject: the rows to write and the notices to send.
 struct Change {
-    group: GroupId,
+    subject: Subject,
     rows: Vec<ConditionRow>,
     tell: Vec<(Notice, String)>,
     /// When the next repetition is due.
@@ -230,38 +299,44 @@ struct Change {
 }
 
 impl Change {
-    const fn none(group: GroupId) -> Self {
-        Self { group, rows: Vec::new(), tell: Vec::new(), next: None }
+    const fn none(subject: Subject) -> Self {
+        Self { subject, rows: Vec::new(), tell: Vec::new(), next: None }
     }
 
-    fn of(settings: &Settings, known: &Known, project: &Project, found: &[Condition]) -> Self {
-        let now = known.now;
-        let mut change = Self::none(project.group_id.clone());
-        let before = |kind| known.of(&project.group_id).find(|row| row.kind == kind);
+    fn of(
+        settings: &Settings,
+        known: &Known,
+        subject: &Subject,
+        project: Option<&Project>,
+        found: &[Condition],
+    ) -> Self {
+        let (now, daily) = (known.now, &settings.limits.daily);
+        let mut change = Self::none(subject.clone());
+        let before = |kind| known.of(subject).find(|row| row.kind == kind);
         for it in found {
             let old = before(it.kind);
             let mut row = match old {
-                Some(old) => held_on(old, it, now),
-                None => begun(known, project, it),
+                Some(old) => held_on(old, it, daily, now),
+                None => begun(known, subject, it, daily),
             };
-            row.name.clone_from(&project.name);
-            if is_due(&row, settings.limits.told_after.get(), now)
-                && let Some(notice) = notice(known, project, &row)
+            row.name = project.map(|project| project.name.clone()).unwrap_or_default();
+            if is_due(&row, it.telling, settings.limits.told_after.get(), now)
+                && let Some(notice) = notice(known, project, &row, it)
             {
-                let identity =
-                    format!("{}/{}/{}", condition_id(&row.group_id, row.kind), row.since, row.told);
+                let identity = format!("{}/{}/{}", condition_id(&row.subject, row.kind), row.since, row.told);
                 change.tell.push((notice, identity));
                 row.told = row.told.saturating_add(1);
                 row.told_at = Some(now);
-                row.tell_at = row.kind.repeat_at(row.told, now);
+                row.tell_at = it.telling.repeat_at(row.told, now, daily);
             }
             change.next = [change.next, row.tell_at].into_iter().flatten().min();
             if old != Some(&row) {
                 change.rows.push(row);
             }
         }
-        for row in known.of(&project.group_id) {
-            if found.iter().all(|it| it.kind != row.kind) && !known.is_unsure(project, row.kind) {
+        for row in known.of(subject) {
+            let unsure = project.is_some_and(|project| known.is_unsure(project, row.kind));
+            if found.iter().all(|it| it.kind != row.kind) && !unsure {
                 change.not_found(project, row, now);
             }
         }
@@ -269,7 +344,7 @@ impl Change {
     }
 
     /// The condition holds no more. One that started again and again ends only after a rest.
-    fn not_found(&mut self, project: &Project, row: &ConditionRow, now: Timestamp) {
+    fn not_found(&mut self, project: Option<&Project>, row: &ConditionRow, now: Timestamp) {
         let mut after = row.clone();
         if row.damped {
             let since = *after.calm_since.insert(row.calm_since.filter(|at| *at <= now).unwrap_or(now));
@@ -280,7 +355,7 @@ impl Change {
                 return;
             }
         }
-        self.end(after, Some(project), None, now);
+        self.end(after, project, None, now);
     }
 
     fn end(&mut self, mut row: ConditionRow, project: Option<&Project>, why: Option<&str>, now: Timestamp) {
@@ -289,9 +364,9 @@ impl Change {
         if row.told > 0
             && let Some(kind) = Kind::of_condition(row.kind, true)
         {
-            let facts = facts(kind, project, &row, Some(now), why.map(ToOwned::to_owned));
-            let identity = format!("{}/{}/over", facts.condition_id, row.since);
-            self.tell.push((Notice::Condition(facts), identity));
+            let identity = format!("{}/{}/over", condition_id(&row.subject, row.kind), row.since);
+            let why = why.map(ToOwned::to_owned);
+            self.tell.push((plain(kind, project, &row, Some(now), why, None), identity));
         }
         self.rows.push(row);
     }
@@ -301,13 +376,16 @@ impl Change {
         if self.tell.is_empty() {
             return Ok(Vec::new());
         }
-        let owners = engine.store.owners(&self.group).await?;
+        let owners = match &self.subject {
+            Subject::Project(group) => engine.store.owners(group).await?,
+            _ => engine.responsible().await?,
+        };
         // Nobody owns a project that is gone.
         let gone = owners.is_empty() && self.rows.iter().all(|row| row.ended_at.is_some());
         let mut messages = Vec::new();
         for (notice, identity) in &self.tell {
             let content = content(&engine.settings, notice.clone());
-            let news = News { identity: identity.clone(), group_id: &self.group, content };
+            let news = News { identity: identity.clone(), subject: self.subject.clone(), content };
             messages.extend(news.rows(engine, &owners, now));
         }
         messages.retain(|row| !(gone && row.recipient == announce::NO_OWNER));
@@ -320,7 +398,8 @@ impl Change {
 
 /// The ends of what holds for a project that is not among those that can be read.
 async fn removed(engine: &Engine, known: &Known, group: &GroupId) -> Result<Option<Change>, StoreError> {
-    if known.of(group).next().is_none() {
+    let subject = Subject::from(group);
+    if known.of(&subject).next().is_none() {
         return Ok(None);
     }
     match engine.store.project(group).await {
@@ -329,8 +408,8 @@ async fn removed(engine: &Engine, known: &Known, group: &GroupId) -> Result<Opti
         Ok(Some(_)) | Err(StoreError::Corrupt { .. }) => return Ok(None),
         Err(error) => return Err(error),
     }
-    let mut change = Change::none(group.clone());
-    for row in known.of(group) {
+    let mut change = Change::none(subject.clone());
+    for row in known.of(&subject) {
         change.end(row.clone(), None, Some(NO_LONGER_WATCHED), known.now);
     }
     Ok(Some(change))
@@ -352,8 +431,8 @@ async fn write(engine: &Engine, changes: &[Change], now: Timestamp) -> Result<()
             for change in changes {
                 match write_alone(engine, change, now).await {
                     Err(error) if is_of_a_row(&error) => tracing::error!(
-                        project.id = %change.group, error = %error,
-                        "conditions of a project not written; they are told at the next attempt"
+                        subject = %change.subject, error = %error,
+                        "conditions not written; they are told at the next attempt"
                     ),
                     done => done?,
                 }
@@ -379,42 +458,34 @@ async fn write_alone(engine: &Engine, change: &Change, now: Timestamp) -> Result
         Err(StoreError::Conflict) => {}
         done => return done,
     }
-    let held = store.conditions_of(&change.group, &change.group).await?;
+    let held = store.conditions_of(&change.subject, &change.subject).await?;
     for row in change.rows.iter().filter(|row| row.version == 0) {
         if held.iter().all(|it| it.kind != row.kind) {
-            store.set_condition_aside(&row.group_id, row.kind, row.since).await?;
+            store.set_condition_aside(&row.subject, row.kind, row.since).await?;
         }
     }
     Ok(())
 }
 
-fn begun(known: &Known, project: &Project, it: &Condition) -> ConditionRow {
+fn begun(known: &Known, subject: &Subject, it: &Condition, daily: &Daily) -> ConditionRow {
     ConditionRow {
-        group_id: project.group_id.clone(),
-        kind: it.kind,
-        since: known.start(&project.group_id, it),
-        name: project.name.clone(),
         cause: it.cause.clone(),
         key: it.key.clone(),
         rotation_id: it.rotation,
         told: u32::from(it.told),
         told_at: it.told.then_some(it.since),
         tell_at: if it.told {
-            it.kind.repeat_at(1, it.since)
+            it.telling.repeat_at(1, it.since, daily)
         } else {
             Some(it.tell_at).filter(|_| !it.covered)
         },
-        damped: known.starts(&project.group_id, it.kind) + 1 >= DAMPED_AT,
-        calm_since: None,
-        acknowledged_at: None,
-        acknowledged_by: None,
-        ended_at: None,
-        version: 0,
+        damped: known.starts(subject, it.kind) + 1 >= DAMPED_AT,
+        ..ConditionRow::in_memory(subject.clone(), it.kind, known.start(subject, it))
     }
 }
 
 /// A condition that holds on. Another key or cause is news at once.
-fn held_on(old: &ConditionRow, it: &Condition, now: Timestamp) -> ConditionRow {
+fn held_on(old: &ConditionRow, it: &Condition, daily: &Daily, now: Timestamp) -> ConditionRow {
     let mut row = old.clone();
     row.calm_since = None;
     let stopped_again =
@@ -428,68 +499,97 @@ fn held_on(old: &ConditionRow, it: &Condition, now: Timestamp) -> ConditionRow {
             // The step or the look that found it has told it.
             row.told = row.told.saturating_add(1);
             row.told_at = Some(now);
-            row.tell_at = it.kind.repeat_at(1, now);
+            row.tell_at = it.telling.repeat_at(1, now, daily);
         } else if row.told > 0 {
             row.tell_at = Some(now);
         }
     }
     if it.covered {
         row.tell_at = None;
-    } else if row.tell_at.is_none() && (row.told == 0 || it.kind.telling() == Telling::Repeated) {
+    } else if row.tell_at.is_none() && (row.told == 0 || it.telling == Telling::Repeated) {
         row.tell_at = Some(now);
+    } else if let (Telling::Repeated, None, Some(at)) = (it.telling, &row.acknowledged_at, row.told_at) {
+        // One that was told once a day may page by now.
+        let sooner = it.telling.repeat_at(row.told, at, daily);
+        row.tell_at = [row.tell_at, sooner].into_iter().flatten().min();
     }
     row
 }
 
+/// A day, with the longest hour by which clocks are changed.
+const LONGEST_DAY: Duration = Duration::from_hours(26);
+
 /// Whether `row` is to be told now. An instant further ahead than any that is written comes from a clock that was
 /// wrong.
-fn is_due(row: &ConditionRow, told_after: Duration, now: Timestamp) -> bool {
-    let longest =
-        if row.acknowledged_at.is_some() { LONGEST_ACKNOWLEDGED } else { LONGEST_REPEAT.max(told_after) };
+fn is_due(row: &ConditionRow, telling: Telling, told_after: Duration, now: Timestamp) -> bool {
+    let longest = match telling {
+        _ if row.acknowledged_at.is_some() => LONGEST_ACKNOWLEDGED,
+        Telling::Daily => LONGEST_DAY,
+        _ => LONGEST_REPEAT.max(told_after),
+    };
     row.tell_at.is_some_and(|at| at <= now || at > now + longest)
 }
 
 /// The notice of a start or a repetition.
-fn notice(known: &Known, project: &Project, row: &ConditionRow) -> Option<Notice> {
+fn notice(known: &Known, project: Option<&Project>, row: &ConditionRow, it: &Condition) -> Option<Notice> {
     let kind = Kind::of_condition(row.kind, false)?;
-    match row.kind {
-        ConditionKind::NeedsOperator => {
-            let open = known.open.get(&row.group_id)?;
+    match (row.kind, project) {
+        (ConditionKind::NeedsOperator, Some(project)) => {
+            let open = known.open.get(&project.group_id)?;
             Some(Notice::NeedsOperator(announce::facts(open, &open.rotation)))
         }
-        ConditionKind::Invalid => Some(Notice::CurrentKeyInvalid(CurrentKeyInvalid::Project(InvalidKey {
-            group_id: row.group_id.clone(),
-            project_name: project.name.clone(),
-            provider: project.provider,
-            current_key: row.key.clone().map(Into::into),
-            condition_id: Some(condition_id(&row.group_id, row.kind)),
-            since: Some(row.since),
-        }))),
+        (ConditionKind::Invalid, Some(project)) => {
+            Some(Notice::CurrentKeyInvalid(CurrentKeyInvalid::Project(InvalidKey {
+                group_id: project.group_id.clone(),
+                project_name: project.name.clone(),
+                provider: project.provider,
+                current_key: row.key.clone().map(Into::into),
+                condition_id: Some(condition_id(&row.subject, row.kind)),
+                since: Some(row.since),
+            })))
+        }
         // The look that found it has told it, with the findings.
-        ConditionKind::Drifted => None,
-        _ => Some(Notice::Condition(facts(kind, Some(project), row, None, row.cause.clone()))),
+        (ConditionKind::Drifted, _) => None,
+        _ => Some(plain(kind, project, row, None, row.cause.clone(), it.detail.clone())),
     }
 }
 
-fn facts(
+/// The notice of a condition that has no facts of its own.
+fn plain(
     kind: Kind,
     project: Option<&Project>,
     row: &ConditionRow,
     over_at: Option<Timestamp>,
     cause: Option<String>,
-) -> ConditionFacts {
-    ConditionFacts {
-        kind,
-        group_id: row.group_id.clone(),
-        project_name: row.name.clone(),
-        provider: project.and_then(|project| project.provider),
-        rotation_id: row.rotation_id,
-        condition: row.kind,
-        condition_id: condition_id(&row.group_id, row.kind),
-        current_key: row.key.clone().map(Into::into),
-        since: row.since,
-        over_at,
-        cause,
-        repeat: if over_at.is_some() { 0 } else { row.told },
+    detail: Option<String>,
+) -> Notice {
+    let (condition, condition_id) = (row.kind, condition_id(&row.subject, row.kind));
+    let repeat = if over_at.is_some() { 0 } else { row.told };
+    match &row.subject {
+        Subject::Project(group) => Notice::Condition(ConditionFacts {
+            kind,
+            group_id: group.clone(),
+            project_name: row.name.clone(),
+            provider: project.and_then(|project| project.provider),
+            rotation_id: row.rotation_id,
+            condition,
+            condition_id,
+            current_key: row.key.clone().map(Into::into),
+            since: row.since,
+            over_at,
+            cause,
+            repeat,
+        }),
+        subject => Notice::Installation(InstallationCondition {
+            kind,
+            subject: subject.to_string(),
+            condition,
+            condition_id,
+            since: row.since,
+            over_at,
+            cause,
+            detail,
+            repeat,
+        }),
     }
 }

@@ -144,7 +144,7 @@ pub(super) async fn explain(
         undone_key: undone.map(|row| KeyText::from(&row.rotation.new_key)),
         sentences,
         terraform: undone.map(|row| key_lines(&row.rotation.new_key)),
-        condition_id: Some(condition_id(group, ConditionKind::Drifted)),
+        condition_id: Some(condition_id(&group.into(), ConditionKind::Drifted)),
     };
     Ok(Drift { finding, since })
 }
@@ -233,6 +233,6 @@ pub(super) fn rows(engine: &Engine, project: &Project, finding: &Drifted, now: T
     // The project's version, not the key: the same key may drift in twice. Of two daemons that observe
     // one drift, only one can write this version.
     let identity = format!("{}/drifted/{}", project.group_id, project.version);
-    let news = News { identity, group_id: &project.group_id, content: content(engine, finding) };
+    let news = News { identity, subject: (&project.group_id).into(), content: content(engine, finding) };
     news.rows(engine, &project.owners, now)
 }

@@ -7,13 +7,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Engine;
+use super::{Engine, installation};
 use crate::domain::time::Timestamp;
 use crate::lifecycle::pause;
 use crate::webhook::Switch;
-
-/// Projects that are read later than this are read late: the promise is two minutes.
-const LATE: Duration = Duration::from_mins(2);
 
 /// The requests to a dead-man's switch.
 #[derive(Debug)]
@@ -88,8 +85,8 @@ async fn watches(engine: &Engine, beaten: Option<Timestamp>) -> Result<Timestamp
     let Some(sweep) = last.filter(|last| beaten.is_none_or(|beaten| *last > beaten)) else {
         return Err("no sweep has finished since the last one");
     };
-    let next = engine.store.next_check().await.map_err(|_| "the database cannot be read")?;
-    if next.is_some_and(|at| engine.clock.now().since(at) > LATE) {
+    let late = installation::late_since(engine, engine.clock.now()).await;
+    if late.map_err(|_| "the database cannot be read")?.is_some() {
         return Err("projects are read late");
     }
     Ok(sweep)

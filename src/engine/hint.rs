@@ -298,7 +298,7 @@ async fn alarm(
         let now = engine.clock.now();
         let content = content(&engine.settings, Notice::KeyAlarm(alarm_facts(&project, concern, event)));
         let model = content.model();
-        let news = News { identity: identity.clone(), group_id: group, content };
+        let news = News { identity: identity.clone(), subject: group.into(), content };
         let rows = news.rows(engine, &project.owners, now);
         // The first row is a mail, to an owner or to `NO_OWNER`.
         if let Some(first) = rows.first()

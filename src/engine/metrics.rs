@@ -183,7 +183,11 @@ async fn fleet(engine: &Engine, registry: &mut Registry, now: Timestamp) -> Resu
         let count = counts.get(kind.as_str()).copied().unwrap_or_default();
         conditions.get_or_create(&[("kind", kind.as_str())]).set(count);
     }
-    registry.register("conditions", "Projects for which a condition holds, by kind", conditions);
+    registry.register(
+        "conditions",
+        "Projects, credentials and daemons for which a condition holds, by kind",
+        conditions,
+    );
     let gauge: Gauge = Gauge::default();
     gauge.set(whole(fleet.without_owner));
     registry.register(

@@ -8,7 +8,8 @@
 //! [`webhook_sender`] send them. [`discover`] lists the projects that the credentials can see. [`witness`]
 //! reads Atlas' event feed about ended rotations, `drift` about keys that another actor has set.
 //! [`measured`] calls Atlas for all of them within its rate limits ([`waits`]). [`fleet`], [`why`] and
-//! [`metrics`] only read. [`heartbeat`] requests a dead-man's switch.
+//! [`metrics`] only read. [`heartbeat`] requests a dead-man's switch. `installation` gathers what is known of
+//! the installation, and [`last_resort`] tells without the database that it cannot be written.
 //!
 //! All decisions about a rotation are made by [`next`](crate::domain::rotation::machine::next). No code
 //! here waits for a due time while it holds a claim, and no transaction is open during a call to Atlas.
@@ -24,7 +25,9 @@ pub mod epoch;
 pub mod fleet;
 pub mod heartbeat;
 pub mod hint;
+mod installation;
 pub mod intake;
+pub mod last_resort;
 pub mod mail_sender;
 pub mod measured;
 pub mod metrics;
@@ -73,8 +76,10 @@ pub struct Settings {
     pub drift_every: Span,
     /// The settings of the watch.
     pub limits: Limits,
-    /// Who gets every page beside the owners, by mail address.
+    /// Who gets every page beside the owners, and what concerns the installation; by mail address.
     pub operators: Vec<String>,
+    /// Names this daemon, the same after a restart: `HOST:PORT`.
+    pub daemon: String,
     /// How often a project's key service is polled for the newest key.
     pub poll_every: Span,
     /// The time limit of one request.
@@ -166,6 +171,8 @@ pub struct Engine {
     pub look_due: Arc<Notify>,
     /// Wakes the comparison of conditions.
     pub conditions_due: Arc<Notify>,
+    /// What this daemon remembers of the installation.
+    pub watched: Arc<installation::Watched>,
     /// The projects with readings that are not good.
     pub suspects: Arc<std::sync::Mutex<BTreeSet<GroupId>>>,
     /// Sends streams the id of each rotation with a new journal row.
@@ -204,6 +211,7 @@ impl Engine {
             intake: Arc::default(),
             look_due: Arc::default(),
             conditions_due: Arc::default(),
+            watched: Arc::default(),
             suspects: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
             epoch: Arc::default(),

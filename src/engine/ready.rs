@@ -4,7 +4,7 @@
 //! at most once a second, so any number of requests costs one small write a second, and without requests
 //! there are no writes. A probe that hangs makes every request fail at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -33,6 +33,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Readiness {
     probes: watch::Sender<Probes>,
     asked: Notify,
+    /// Why the last probe could not write.
+    error: Mutex<Option<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,6 +66,11 @@ impl Readiness {
         }
     }
 
+    /// Why the last probe could not write; `None` when it could.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     async fn probe(&self, store: &Store, clock: &dyn Clock) {
         self.probes.send_modify(|it| it.began = Some(Instant::now()));
         let error = match tokio::time::timeout(TIMEOUT, store.check_writable(clock.now())).await {
@@ -80,6 +87,7 @@ impl Readiness {
             _ => {}
         }
         let last = Some((Instant::now(), error.is_none()));
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
         self.probes.send_modify(|it| *it = Probes { began: None, last });
     }
 }

@@ -167,7 +167,7 @@ fn identity(due: &[Project], item: &Item) -> String {
 fn single(settings: &Settings, due: &[Project], reader: &Reader, item: Item, now: Timestamp) -> NewOutbox {
     NewOutbox {
         channel: reader.channel,
-        group_id: due[item.project].group_id.clone(),
+        subject: (&due[item.project].group_id).into(),
         message_id: reader.id(&format!("reminder/{}", identity(due, &item))),
         recipient: reader.recipient.clone(),
         content: content(settings, Notice::Reminder(item.facts)),
@@ -187,7 +187,7 @@ fn digest(
     let identities: Vec<_> = items.iter().map(|item| identity(due, item)).collect();
     NewOutbox {
         channel: reader.channel,
-        group_id: due[items[0].project].group_id.clone(),
+        subject: (&due[items[0].project].group_id).into(),
         message_id: reader.id(&format!("digest/{}", identities.join("/"))),
         recipient: reader.recipient.clone(),
         content: content(

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ENGINE, Engine};
 use crate::domain::notice::Content;
+use crate::domain::time::Timestamp;
 use crate::lifecycle::wait;
 use crate::mail::Letter;
-use crate::store::{ClaimedMessage, Lane, MessageEnd, NewAudit, OutboxRow, StoreError};
+use crate::store::{ClaimedMessage, Lane, MessageEnd, NewAudit, StoreError};
 use crate::webhook::{Note, Target, TargetResponse, body};
 
 /// How long a claim lasts; longer than one attempt can take.
@@ -233,7 +234,10 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage
         return give_up(engine, claimed, &format!("not delivered within five days; last: {last}")).await;
     }
     let answer = match row.content() {
-        Ok(content) => target.post(&row.message_id, rendered(target, row, &content), now).await,
+        Ok(content) => {
+            let body = body_for(target, &row.message_id, row.created_at, &content);
+            target.post(&row.message_id, body, now).await
+        }
         // Retried like a failure, for a daemon of a newer version.
         Err(why) if why.is_of_a_newer_version() => {
             TargetResponse::Failed { said: why.to_string(), retry_after: None }
@@ -279,11 +283,11 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage
 }
 
 /// The body for `target`, with the text of the mail about the same notice.
-fn rendered(target: &Target, row: &OutboxRow, content: &Content) -> String {
+pub(super) fn body_for(target: &Target, id: &str, at: Timestamp, content: &Content) -> String {
     let letter = Letter::new(content);
     let note = Note {
-        id: &row.message_id,
-        at: row.created_at,
+        id,
+        at,
         server: &content.server,
         notice: &content.notice,
         title: &letter.subject,

@@ -53,7 +53,8 @@ impl Engine {
             None => None,
         };
         let rotation = row.as_ref().map(|row| &row.rotation);
-        let conditions = self.store.conditions_of(&project.group_id, &project.group_id).await?;
+        let subject = (&project.group_id).into();
+        let conditions = self.store.conditions_of(&subject, &subject).await?;
         let beside = Beside { drift: drift.as_ref(), looked_up, rotation, conditions };
         let sentences = sentences(project, &self.settings.policy, &beside, self.clock.now());
         Ok(Why { sentences, drift })

@@ -194,7 +194,7 @@ fn told(
     });
     let news = News {
         identity: format!("{}/overwrote/{}", rotation.id, event.id),
-        group_id: &rotation.group_id,
+        subject: (&rotation.group_id).into(),
         content: content(&engine.settings, notice),
     };
     news.rows(engine, owners, now)

@@ -93,6 +93,15 @@ pub(super) fn facts(notice: &Notice) -> Vec<(String, String)> {
             facts.maybe("Over at", it.over_at.map(clock));
             facts.0
         }
+        Notice::Installation(it) => {
+            let mut facts = Facts::default();
+            facts.add("Concerns", &it.subject);
+            facts.maybe("Cause", it.cause.as_ref());
+            facts.maybe("Details", it.detail.as_ref());
+            facts.add("Since", clock(it.since));
+            facts.maybe("Over at", it.over_at.map(clock));
+            facts.0
+        }
     }
 }
 
@@ -202,5 +211,6 @@ pub(super) fn commands(notice: &Notice, server: &str) -> Vec<(String, String)> {
         | Notice::CurrentKeyInvalid(_)
         | Notice::KeyAlarm(_) => Vec::new(),
         Notice::Condition(it) => vec![command("What is known:", format!("why {}", it.group_id))],
+        Notice::Installation(_) => vec![command("What holds now:", "status".to_owned())],
     }
 }

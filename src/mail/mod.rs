@@ -5,6 +5,7 @@
 //! database are not handled here.
 
 mod facts;
+mod installation;
 pub mod letter;
 mod sentences;
 pub mod smtp;

@@ -3,6 +3,7 @@
 //! The match is exhaustive, so a new kind does not compile without its sentences. Texts that come from
 //! outside pass [`visible`].
 
+use super::installation;
 use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
 use crate::domain::notice::{
@@ -10,6 +11,7 @@ use crate::domain::notice::{
     ReminderDigest, RotationFacts,
 };
 use crate::domain::text::visible;
+use crate::domain::time::lasted;
 
 /// The project's name as a subject shows it; the id where Atlas has no name.
 pub(super) fn name(name: &str, group: &GroupId) -> String {
@@ -47,6 +49,7 @@ pub(super) fn sentences(notice: &Notice) -> (String, Vec<String>) {
         Notice::Reminder(it) => reminder(it),
         Notice::ReminderDigest(it) => digest(it),
         Notice::Condition(it) => condition(it),
+        Notice::Installation(it) => installation::sentences(it),
     }
 }
 
@@ -296,7 +299,15 @@ const fn over_now(condition: ConditionKind) -> &'static str {
         ConditionKind::Rotating
         | ConditionKind::Overdue
         | ConditionKind::DueSoon
-        | ConditionKind::UnmanagedVersion => "over",
+        | ConditionKind::UnmanagedVersion
+        | ConditionKind::NotSending
+        | ConditionKind::DatabaseUnwritable
+        | ConditionKind::AtlasUnreachable
+        | ConditionKind::CredentialRefused
+        | ConditionKind::MailFailing
+        | ConditionKind::WebhookDisabled
+        | ConditionKind::SweepLate
+        | ConditionKind::RowUnreadable => "over",
     }
 }
 
@@ -322,7 +333,15 @@ fn end(project: &str, condition: ConditionKind) -> String {
         ConditionKind::Rotating
         | ConditionKind::Overdue
         | ConditionKind::DueSoon
-        | ConditionKind::UnmanagedVersion => String::new(),
+        | ConditionKind::UnmanagedVersion
+        | ConditionKind::NotSending
+        | ConditionKind::DatabaseUnwritable
+        | ConditionKind::AtlasUnreachable
+        | ConditionKind::CredentialRefused
+        | ConditionKind::MailFailing
+        | ConditionKind::WebhookDisabled
+        | ConditionKind::SweepLate
+        | ConditionKind::RowUnreadable => String::new(),
     }
 }
 
@@ -367,17 +386,6 @@ fn start(project: &str, it: &ConditionFacts) -> (String, String) {
         ),
         other => (format!("{project}: {other}"), format!("{project}: {other} {cause}.")),
     }
-}
-
-/// `7 minutes`, `2 hours`: how long something lasted, in whole units.
-fn lasted(seconds: u64) -> String {
-    let (count, unit) = match seconds {
-        0..=119 => (seconds, "second"),
-        120..=7199 => (seconds / 60, "minute"),
-        7200..=172_799 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
 }
 
 fn digest(it: &ReminderDigest) -> (String, Vec<String>) {

@@ -14,11 +14,12 @@ use super::types::{json, storable};
 use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, urgent};
 use crate::domain::condition::{ConditionKind, Readings};
 use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 
 macro_rules! columns {
     () => {
-        "group_id, kind, since, name, cause, key, rotation_id, told, told_at, tell_at, damped, calm_since, \
+        "subject, kind, since, name, cause, key, rotation_id, told, told_at, tell_at, damped, calm_since, \
          acknowledged_at, acknowledged_by, ended_at, version"
     };
 }
@@ -26,12 +27,18 @@ macro_rules! columns {
 const RECENT: Sql = Sql::same(concat!(
     "SELECT ",
     columns!(),
-    " FROM conditions WHERE ended_at IS NULL OR ended_at > $1 ORDER BY group_id, kind, since"
+    " FROM conditions WHERE ended_at IS NULL OR ended_at > $1 ORDER BY subject, kind, since"
 ));
-const OF_PROJECTS: Sql = Sql::same(concat!(
+const OF_SUBJECTS: Sql = Sql::same(concat!(
     "SELECT ",
     columns!(),
-    " FROM conditions WHERE ended_at IS NULL AND group_id >= $1 AND group_id <= $2 ORDER BY group_id, kind"
+    " FROM conditions WHERE ended_at IS NULL AND subject >= $1 AND subject <= $2 ORDER BY subject, kind"
+));
+// Ids of projects have no slash.
+const OF_INSTALLATION: Sql = Sql::same(concat!(
+    "SELECT ",
+    columns!(),
+    " FROM conditions WHERE ended_at IS NULL AND (subject LIKE '%/%' OR subject = 'installation') ORDER BY subject, kind"
 ));
 const BEGIN: Sql = Sql::same(concat!(
     "INSERT INTO conditions (",
@@ -41,11 +48,10 @@ const BEGIN: Sql = Sql::same(concat!(
 const CHANGE: Sql = Sql::same(
     "UPDATE conditions SET name = $4, cause = $5, key = $6, rotation_id = $7, told = $8, told_at = $9, tell_at = $10, \
      damped = $11, calm_since = $12, acknowledged_at = $13, acknowledged_by = $14, ended_at = $15, version = version + 1 \
-     WHERE group_id = $1 AND kind = $2 AND since = $3 AND version = $16",
+     WHERE subject = $1 AND kind = $2 AND since = $3 AND version = $16",
 );
-const SET_ASIDE: Sql = Sql::same(
-    "DELETE FROM conditions WHERE group_id = $1 AND kind = $2 AND (ended_at IS NULL OR since = $3)",
-);
+const SET_ASIDE: Sql =
+    Sql::same("DELETE FROM conditions WHERE subject = $1 AND kind = $2 AND (ended_at IS NULL OR since = $3)");
 const COUNTS: Sql =
     Sql::same("SELECT kind, COUNT(*) FROM conditions WHERE ended_at IS NULL GROUP BY kind ORDER BY kind");
 const READINGS: Sql = Sql::same("SELECT group_id, readings FROM readings ORDER BY group_id");
@@ -58,7 +64,8 @@ const CALM: Sql = Sql::same("DELETE FROM readings WHERE group_id = $1");
 
 pub(super) const STATEMENTS: &[&Sql] = &[
     &RECENT,
-    &OF_PROJECTS,
+    &OF_SUBJECTS,
+    &OF_INSTALLATION,
     &BEGIN,
     &CHANGE,
     &SET_ASIDE,
@@ -72,13 +79,13 @@ pub(super) const STATEMENTS: &[&Sql] = &[
 /// A start of a condition, and how far it was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionRow {
-    /// The project.
-    pub group_id: GroupId,
+    /// What it is about.
+    pub subject: Subject,
     /// The condition.
     pub kind: ConditionKind,
     /// When it began.
     pub since: Timestamp,
-    /// The project's name: the project may be gone when it ends.
+    /// The project's name: the project may be gone when it ends. Empty for the installation.
     pub name: String,
     /// What makes it so.
     pub cause: Option<String>,
@@ -106,9 +113,34 @@ pub struct ConditionRow {
     pub version: i64,
 }
 
+impl ConditionRow {
+    /// A start that was not written down and not told.
+    #[must_use]
+    pub const fn in_memory(subject: Subject, kind: ConditionKind, since: Timestamp) -> Self {
+        Self {
+            subject,
+            kind,
+            since,
+            name: String::new(),
+            cause: None,
+            key: None,
+            rotation_id: None,
+            told: 0,
+            told_at: None,
+            tell_at: None,
+            damped: false,
+            calm_since: None,
+            acknowledged_at: None,
+            acknowledged_by: None,
+            ended_at: None,
+            version: 0,
+        }
+    }
+}
+
 #[derive(FromRow)]
 struct Stored {
-    group_id: String,
+    subject: String,
     kind: String,
     since: Timestamp,
     name: String,
@@ -133,11 +165,11 @@ impl TryFrom<Stored> for ConditionRow {
             StoreError::corrupt(
                 "conditions",
                 column,
-                format_args!("{}/{}/{}", row.group_id, row.kind, row.since),
+                format_args!("{}/{}/{}", row.subject, row.kind, row.since),
             )
         };
         Ok(Self {
-            group_id: row.group_id.parse().map_err(|_| bad("group_id"))?,
+            subject: row.subject.parse().map_err(|_| bad("subject"))?,
             kind: row.kind.parse().map_err(|_| bad("kind"))?,
             told: row.told.try_into().map_err(|_| bad("told"))?,
             since: row.since,
@@ -168,24 +200,34 @@ impl Store {
         readable(rows.into_iter().map(ConditionRow::try_from))
     }
 
-    /// The conditions that hold of the projects from `first` to `last`.
+    /// The conditions that hold of the subjects from `first` to `last`, in the order of their texts.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn conditions_of(
         &self,
-        first: &GroupId,
-        last: &GroupId,
+        first: &Subject,
+        last: &Subject,
     ) -> Result<Vec<ConditionRow>, StoreError> {
-        let rows: Vec<Stored> = urgent!(self, OF_PROJECTS, |pool, text| sqlx::query_as(text)
-            .bind(first.as_str())
-            .bind(last.as_str())
+        let rows: Vec<Stored> = urgent!(self, OF_SUBJECTS, |pool, text| sqlx::query_as(text)
+            .bind(first.to_string())
+            .bind(last.to_string())
             .fetch_all(pool)
             .await)?;
         readable(rows.into_iter().map(ConditionRow::try_from))
     }
 
-    /// How many projects each condition holds for.
+    /// The conditions of the installation that hold.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn conditions_of_installation(&self) -> Result<Vec<ConditionRow>, StoreError> {
+        let rows: Vec<Stored> =
+            urgent!(self, OF_INSTALLATION, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        readable(rows.into_iter().map(ConditionRow::try_from))
+    }
+
+    /// How many subjects each condition holds for.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
@@ -236,14 +278,14 @@ impl Store {
     /// Fails when the database cannot be written.
     pub async fn set_condition_aside(
         &self,
-        group: &GroupId,
+        subject: &Subject,
         kind: ConditionKind,
         since: Timestamp,
     ) -> Result<(), StoreError> {
-        self.transact("condition.set_aside", Lane::Step, group.clone(), move |tx, group, _| {
+        self.transact("condition.set_aside", Lane::Step, subject.to_string(), move |tx, subject, _| {
             Box::pin(async move {
                 each!(tx, SET_ASIDE, |conn, text| sqlx::query(text)
-                    .bind(group.as_str())
+                    .bind(subject.as_str())
                     .bind(kind.as_str())
                     .bind(since)
                     .execute(conn)
@@ -313,9 +355,10 @@ impl Tx {
     /// False when the row has another version than the one that was read.
     async fn write_condition(&mut self, row: &ConditionRow) -> Result<bool, StoreError> {
         let sql = if row.version == 0 { BEGIN } else { CHANGE };
+        let subject = row.subject.to_string();
         let done = each!(self, sql, |conn, text| {
             let query = sqlx::query(text)
-                .bind(row.group_id.as_str())
+                .bind(subject.as_str())
                 .bind(row.kind.as_str())
                 .bind(row.since)
                 .bind(storable(&row.name))

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::lanes::Lane;
 use super::types::json;
-use super::{Sql, Store, StoreError, Tx, each, read};
+use super::{Sql, Store, StoreError, Tx, each, read, urgent};
+use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 
 /// A daemon whose row was not refreshed for this long is gone. This is six times the refresh interval,
@@ -21,15 +22,16 @@ pub const GONE_AFTER: Duration = Duration::from_mins(3);
 const OTHERS: Sql = Sql::same(
     "SELECT name, settings, seen_at FROM daemons WHERE id <> $1 AND seen_at > $2 ORDER BY seen_at DESC",
 );
+const ALIVE: Sql = Sql::same("SELECT COUNT(*) FROM daemons WHERE subject = $1 AND seen_at > $2");
 const FORGET: Sql = Sql::same("DELETE FROM daemons WHERE seen_at <= $1");
 const SEEN: Sql = Sql::same(
-    "INSERT INTO daemons (id, name, settings, started_at, seen_at) VALUES ($1, $2, $3, $4, $4) \
+    "INSERT INTO daemons (id, name, settings, started_at, seen_at, subject) VALUES ($1, $2, $3, $4, $4, $5) \
      ON CONFLICT (id) DO UPDATE SET seen_at = $4",
 );
 const LEAVE: Sql = Sql::same("DELETE FROM daemons WHERE id = $1");
 const TIME: Sql = Sql { sqlite: "SELECT NULL", postgres: "SELECT clock_timestamp()" };
 
-pub(super) const STATEMENTS: &[&Sql] = &[&OTHERS, &FORGET, &SEEN, &LEAVE, &TIME];
+pub(super) const STATEMENTS: &[&Sql] = &[&ALIVE, &OTHERS, &FORGET, &SEEN, &LEAVE, &TIME];
 
 /// A daemon as it announces itself.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub struct Presence {
     pub id: Uuid,
     /// Host and process, for people.
     pub name: String,
+    /// Its subject in conditions, the same after a restart.
+    pub subject: Subject,
     /// Settings that all daemons should share, by path; no secret among them.
     pub settings: BTreeMap<String, String>,
 }
@@ -84,6 +88,19 @@ impl Store {
             })
         })
         .await
+    }
+
+    /// Whether the daemon with this subject runs. On SQLite no daemon runs but the one that asks.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn is_alive(&self, subject: &Subject, now: Timestamp) -> Result<bool, StoreError> {
+        let (count,): (i64,) = urgent!(self, ALIVE, |pool, text| sqlx::query_as(text)
+            .bind(subject.to_string())
+            .bind(now - GONE_AFTER)
+            .fetch_one(pool)
+            .await)?;
+        Ok(self.is_shared() && count > 0)
     }
 
     /// Refreshes the presence of `it`.
@@ -151,6 +168,7 @@ impl Tx {
             .bind(it.name.as_str())
             .bind(settings)
             .bind(now)
+            .bind(it.subject.to_string())
             .execute(conn)
             .await
             .map(|_| ()))?;

@@ -27,6 +27,7 @@ mod outbox;
 mod projects;
 mod readable;
 mod reminders;
+mod reserve;
 mod retention;
 mod retry;
 mod rotations;
@@ -53,6 +54,7 @@ pub use outbox::{
 };
 pub use projects::{Drift, ProjectFilter, ProjectWrite};
 pub use reminders::Reminder;
+pub use reserve::Reserve;
 pub use retention::Horizon;
 pub use rotations::{JournalEntry, NewJournal, NewRotation, RotationRow, StepWrite};
 pub use schema::known_version;
@@ -121,6 +123,8 @@ pub enum Store {
         lock: Option<Arc<File>>,
         /// The task that writes.
         writer: Writer,
+        /// The room that is kept for roll-backs and pages.
+        reserve: Arc<Reserve>,
     },
     /// A server, any number of daemons.
     Postgres {

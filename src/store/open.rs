@@ -15,7 +15,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::schema::{POSTGRES, SQLITE, known_version};
-use super::{Store, StoreError, Writer, inspect};
+use super::{Reserve, Store, StoreError, Writer, inspect};
 
 /// The process that opens the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,8 @@ impl Store {
         let writer = Writer::start(write.clone()).map_err(|error| {
             StoreError::Unusable(format!("the writer's thread cannot be started: {error}"))
         })?;
-        Ok(Store::Sqlite { write, read, urgent, lock, writer })
+        let reserve = if lock.is_some() { Reserve::of_daemon(&path) } else { Reserve::none() };
+        Ok(Store::Sqlite { write, read, urgent, lock, writer, reserve: Arc::new(reserve) })
     }
 
     /// Brings the schema up to date.

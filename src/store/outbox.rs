@@ -14,9 +14,10 @@ use uuid::Uuid;
 use super::lanes::Lane as WriteLane;
 use super::types::storable;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read, urgent};
-use crate::domain::ids::{GroupId, OutboxId, RotationId};
+use crate::domain::ids::{OutboxId, RotationId};
 use crate::domain::named::named;
 use crate::domain::notice::{Content, Kind, UnreadableNotice, Urgency};
+use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 
 const MAIL: Sql = Sql::same(
@@ -132,6 +133,14 @@ pub(super) const CLEAR_CLAIMS: Sql = Sql::same(
     "UPDATE outbox SET lease = NULL, next_try_at = last_tried_at WHERE state = 'waiting' AND lease IS NOT NULL",
 );
 
+// Nothing has left since it was written.
+const STUCK: Sql = Sql::same(
+    "SELECT state, COUNT(*), MIN(created_at), MAX(last_reply) FROM outbox o WHERE channel = 'mail' \
+     AND recipient <> 'nobody' AND attempts > 0 AND (state = 'waiting' OR (state = 'failed' AND next_try_at > $1)) \
+     AND NOT EXISTS (SELECT 1 FROM outbox s WHERE s.state = 'sent' AND s.channel = 'mail' AND s.next_try_at > o.created_at) \
+     GROUP BY state",
+);
+
 const HAS: Sql = Sql::same("SELECT COUNT(*) FROM outbox WHERE message_id = $1");
 
 pub(super) const STATEMENTS: &[&Sql] = &[
@@ -151,6 +160,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &SENT_LIKE,
     &WAITING_LIKE,
     &CLAIM_LIKE,
+    &STUCK,
     &HAS,
 ];
 
@@ -176,6 +186,9 @@ named! {
     }
 }
 
+/// So many mails that were refused for good, one after the other, are no fault of their recipients.
+const REFUSED_OFTEN: i64 = 3;
+
 /// A mail or a webhook to write.
 #[derive(Clone, Debug)]
 pub struct NewOutbox {
@@ -183,8 +196,8 @@ pub struct NewOutbox {
     pub channel: Channel,
     /// The notice and its server; no secret.
     pub content: Content,
-    /// The project; of several, the first.
-    pub group_id: GroupId,
+    /// The project; of several, the first. Or the part of the installation that it concerns.
+    pub subject: Subject,
     /// The recipient: an address, or the name of a target.
     pub recipient: String,
     /// The same text for the same logical mail or webhook, so that it is written once.
@@ -202,8 +215,8 @@ pub struct OutboxRow {
     pub channel: Channel,
     /// The kind of the notice.
     pub kind: String,
-    /// The project; of several, the first.
-    pub group_id: String,
+    /// The project; of several, the first. Or the part of the installation that it concerns.
+    pub subject: String,
     /// The rotation.
     pub rotation_id: Option<RotationId>,
     /// The recipient: an address, or the name of a target.
@@ -346,7 +359,7 @@ impl TryFrom<MessageRow> for OutboxRow {
             channel: row.channel.parse().map_err(|_| StoreError::corrupt("outbox", "channel", row.id))?,
             id: OutboxId(row.id),
             kind: row.kind,
-            group_id: row.group_id,
+            subject: row.group_id,
             rotation_id: row.rotation_id.map(RotationId),
             recipient: row.recipient,
             message_id: row.message_id,
@@ -372,7 +385,7 @@ impl Tx {
             each!(self, MAIL, |conn, text| sqlx::query(text)
                 .bind(OutboxId::new().0)
                 .bind(notice.kind().as_str())
-                .bind(row.group_id.as_str())
+                .bind(row.subject.to_string())
                 .bind(notice.about().rotation.map(|id| id.0))
                 .bind(row.recipient.as_str())
                 .bind(row.message_id.as_str())
@@ -435,6 +448,24 @@ impl Store {
         let row: Option<MessageRow> =
             read!(self, ONE, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
         row.map(OutboxRow::try_from).transpose()
+    }
+
+    /// Since when mails wait that were tried and none has left, with what the server said: some still wait, or
+    /// three were refused for good after `failed_since`.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn stuck_mail(
+        &self,
+        failed_since: Timestamp,
+    ) -> Result<Option<(Timestamp, Option<String>)>, StoreError> {
+        type Row = (String, i64, Timestamp, Option<String>);
+        let rows: Vec<Row> =
+            urgent!(self, STUCK, |pool, text| sqlx::query_as(text).bind(failed_since).fetch_all(pool).await)?;
+        let stuck = rows
+            .into_iter()
+            .filter(|(state, count, ..)| *state == MessageState::Waiting.as_str() || *count >= REFUSED_OFTEN);
+        Ok(stuck.map(|(_, _, since, words)| (since, words)).min())
     }
 
     /// Whether a mail with this Message-ID was written.

@@ -1,5 +1,7 @@
 //! Projects and their owners.
 
+use std::collections::BTreeMap;
+
 use sqlx::FromRow;
 
 use super::lanes::Lane;
@@ -20,7 +22,7 @@ macro_rules! columns {
         "SELECT p.group_id, p.name, p.provider, p.current_key, p.place, p.key_since, p.key_since_source, p.valid, \
          p.private_networking, p.environment, p.credential, p.policy, p.drift_key, p.last_checked_at, p.last_error, \
          p.next_check_at, p.next_reminder_at, p.created_at, p.version, p.kms, p.alias, r.id AS open_id, r.state AS open_state, \
-         (SELECT string_agg(c.kind, ',') FROM conditions c WHERE c.group_id = p.group_id AND c.ended_at IS NULL) AS holding \
+         (SELECT string_agg(c.kind, ',') FROM conditions c WHERE c.subject = p.group_id AND c.ended_at IS NULL) AS holding \
          FROM projects p LEFT JOIN rotations r ON r.group_id = p.group_id AND r.state IN ('awaiting_approval', \
          'approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') "
     };
@@ -46,7 +48,7 @@ const DUE_REMINDERS: Sql = Sql::same(concat!(
 // Whatever is not as it should be, and whatever was told to be so.
 const SUSPECT: Sql = Sql::same(concat!(
     columns!(),
-    "WHERE p.group_id IN (SELECT group_id FROM readings UNION SELECT group_id FROM conditions WHERE ended_at IS NULL \
+    "WHERE p.group_id IN (SELECT group_id FROM readings UNION SELECT subject FROM conditions WHERE ended_at IS NULL \
      UNION SELECT group_id FROM rotations WHERE state IN ('approved', 'applying', 'needs_operator') \
      UNION SELECT group_id FROM projects WHERE drift_key IS NOT NULL \
      UNION SELECT group_id FROM projects WHERE current_key IS NULL) ORDER BY p.group_id"
@@ -56,6 +58,8 @@ const OWNERS: Sql = Sql::same("SELECT mail FROM owners WHERE group_id = $1 ORDER
 const OWNERS_BETWEEN: Sql = Sql::same(
     "SELECT group_id, mail FROM owners WHERE group_id >= $1 AND group_id <= $2 ORDER BY group_id, position",
 );
+const ALL_OWNERS: Sql = Sql::same("SELECT DISTINCT mail FROM owners ORDER BY mail");
+const BY_CREDENTIAL: Sql = Sql::same("SELECT credential, COUNT(*) FROM projects GROUP BY credential");
 const WATCHES: Sql = Sql::same(
     "SELECT p.group_id, p.current_key, p.place, p.alias, p.provider, r.old_key, r.new_key, r.state FROM projects p \
      LEFT JOIN rotations r ON r.group_id = p.group_id AND r.state IN ('awaiting_approval', 'approved', 'applying', \
@@ -100,6 +104,8 @@ const NEW_KEY: Sql = Sql::same(
      next_reminder_at = $3, version = version + 1 WHERE group_id = $1",
 );
 pub(super) const STATEMENTS: &[&Sql] = &[
+    &ALL_OWNERS,
+    &BY_CREDENTIAL,
     &GET,
     &LIST,
     &DUE,
@@ -480,6 +486,26 @@ impl Store {
         let rows: Vec<ProjectRow> =
             urgent!(self, SUSPECT, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         readable(rows.into_iter().map(|row| row.project(Vec::new())))
+    }
+
+    /// Everybody who owns a project.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn all_owners(&self) -> Result<Vec<String>, StoreError> {
+        let rows: Vec<(String,)> =
+            urgent!(self, ALL_OWNERS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(|(mail,)| mail).collect())
+    }
+
+    /// How many projects each credential reads.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn credential_counts(&self) -> Result<BTreeMap<String, usize>, StoreError> {
+        let rows: Vec<(String, i64)> =
+            urgent!(self, BY_CREDENTIAL, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(|(name, count)| (name, usize::try_from(count).unwrap_or_default())).collect())
     }
 
     async fn with_all_owners(&self, rows: Vec<ProjectRow>) -> Result<Vec<Project>, StoreError> {

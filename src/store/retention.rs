@@ -30,7 +30,7 @@ const REPLAYS: Sql = Sql::same(
 );
 
 const CONDITIONS: Sql = Sql::same(
-    "DELETE FROM conditions WHERE (group_id, kind, since) IN (SELECT group_id, kind, since FROM conditions \
+    "DELETE FROM conditions WHERE (subject, kind, since) IN (SELECT subject, kind, since FROM conditions \
      WHERE ended_at < $1 LIMIT $2)",
 );
 

@@ -40,6 +40,15 @@ const OPEN: Sql = Sql::same(concat!(
     " FROM rotations WHERE state IN ('approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') \
      AND (state IN ('approved', 'applying', 'needs_operator') OR group_id IN (SELECT group_id FROM readings))"
 ));
+const ALL_OPEN: Sql = Sql::same(concat!(
+    "SELECT ",
+    columns!(),
+    " FROM rotations WHERE state IN ('awaiting_approval', 'approved', 'applying', 'verifying', 'deploying', 'rolling_back', \
+     'needs_operator')"
+));
+const AFTER_PATCH: Sql = Sql::same(
+    "SELECT COUNT(*) FROM rotations WHERE state IN ('applying', 'verifying', 'deploying', 'rolling_back')",
+);
 const OPEN_OF: Sql = Sql::same(
     "SELECT id FROM rotations WHERE group_id = $1 AND state IN ('awaiting_approval', 'approved', 'applying', \
      'verifying', 'deploying', 'rolling_back', 'needs_operator')",
@@ -123,6 +132,8 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &GET,
     &LIST,
     &OPEN,
+    &ALL_OPEN,
+    &AFTER_PATCH,
     &OPEN_OF,
     &INSERT,
     &STEP,
@@ -455,6 +466,26 @@ impl Store {
         let rows: Vec<StoredRow> =
             urgent!(self, OPEN, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         readable(rows.into_iter().map(RotationRow::try_from))
+    }
+
+    /// Whether a rotation is between its PATCH and its end.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn has_rotation_after_patch(&self) -> Result<bool, StoreError> {
+        let (count,): (i64,) =
+            urgent!(self, AFTER_PATCH, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
+        Ok(count > 0)
+    }
+
+    /// Those of them that cannot be read.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub(super) async fn unreadable_open_rotations(&self) -> Result<Vec<StoreError>, StoreError> {
+        let rows: Vec<StoredRow> =
+            urgent!(self, ALL_OPEN, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(RotationRow::try_from).filter_map(Result::err).collect())
     }
 
     /// Claims due rotations, the most urgent first, for `ttl`. A rotation that cannot be read is skipped;

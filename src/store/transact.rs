@@ -82,7 +82,7 @@ impl Store {
             + 'static,
     {
         let work = Arc::new((work, args));
-        persist(name, |unsure| self.attempt(name, lane, &work, unsure)).await
+        persist(name, |unsure| self.admitted(name, lane, &work, unsure)).await
     }
 
     /// The same, once. Only for work whose caller has a better repetition of its own; a comment there
@@ -102,7 +102,32 @@ impl Store {
             + Sync
             + 'static,
     {
-        self.attempt(name, lane, &Arc::new((work, args)), false).await
+        self.admitted(name, lane, &Arc::new((work, args)), false).await
+    }
+
+    /// One attempt; when the disk is full, another one with the reserve given up.
+    async fn admitted<A, T, F>(
+        &self,
+        name: &'static str,
+        lane: Lane,
+        work: &Arc<(F, A)>,
+        unsure: bool,
+    ) -> Result<T, StoreError>
+    where
+        A: Send + Sync + 'static,
+        T: Send + 'static,
+        F: for<'a> Fn(&'a mut Tx, &'a A, bool) -> BoxFuture<'a, Result<T, StoreError>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.admit(name)?;
+        match self.attempt(name, lane, work, unsure).await {
+            Err(StoreError::Full) if self.give_up_reserve() && self.admit(name).is_ok() => {
+                self.attempt(name, lane, work, unsure).await
+            }
+            done => done,
+        }
     }
 
     async fn attempt<A, T, F>(

@@ -139,6 +139,7 @@ async fn metrics(State(web): State<Web>) -> Result<Response, Problem> {
 #[utoipa::path(
     get, path = "/readyz", tag = "probes", operation_id = "isReady",
     summary = "Whether the database is writable and the sweep runs",
+    description = "The second line names what holds for the installation, if anything does.",
     responses((status = 200, description = "The database is writable and the sweep runs.", body = String, content_type = "text/plain")),
 )]
 async fn ready(State(web): State<Web>) -> Response {
@@ -147,7 +148,14 @@ async fn ready(State(web): State<Web>) -> Response {
     }
     let last = *web.engine.last_sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     match last {
-        Some(at) if web.engine.clock.now().since(at) <= web.sweep_patience => "ready\n".into_response(),
+        Some(at) if web.engine.clock.now().since(at) <= web.sweep_patience => {
+            let holding: Vec<_> = web.engine.watched.holding().iter().map(|it| it.as_str()).collect();
+            if holding.is_empty() {
+                "ready\n".into_response()
+            } else {
+                format!("ready\nholds: {}\n", holding.join(", ")).into_response()
+            }
+        }
         _ => Problem::new(Code::Sweep, "no sweep has finished lately").into_response(),
     }
 }

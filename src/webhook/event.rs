@@ -170,6 +170,7 @@ pub(super) fn facts(notice: &Notice) -> Value {
         | Notice::Overwrote(_)
         | Notice::Reminder(_)
         | Notice::ReminderDigest(_)
-        | Notice::Condition(_) => notice.facts(),
+        | Notice::Condition(_)
+        | Notice::Installation(_) => notice.facts(),
     }
 }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::event::{CutData, Data, DriftFacts, Event};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::notice::{
-    CheckedRotation, ConditionFacts, CurrentKeyInvalid, KeyAlarm, Kind, Overwrote, Reminder, ReminderDigest,
-    RotationFacts,
+    CheckedRotation, ConditionFacts, CurrentKeyInvalid, InstallationCondition, KeyAlarm, Kind, Overwrote,
+    Reminder, ReminderDigest, RotationFacts,
 };
 use crate::domain::time::Timestamp;
 
@@ -68,6 +68,22 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         | Kind::NoKeyOver
         | Kind::DriftedOver
         | Kind::HeldOver => schemas.subschema_for::<Data<ConditionFacts>>(),
+        Kind::NotSending
+        | Kind::DatabaseUnwritable
+        | Kind::AtlasUnreachable
+        | Kind::CredentialRefused
+        | Kind::MailFailing
+        | Kind::WebhookDisabled
+        | Kind::SweepLate
+        | Kind::RowUnreadable
+        | Kind::NotSendingOver
+        | Kind::DatabaseUnwritableOver
+        | Kind::AtlasUnreachableOver
+        | Kind::CredentialRefusedOver
+        | Kind::MailFailingOver
+        | Kind::WebhookDisabledOver
+        | Kind::SweepLateOver
+        | Kind::RowUnreadableOver => schemas.subschema_for::<Data<InstallationCondition>>(),
     }
 }
 

@@ -172,7 +172,7 @@ fn mails(dice: &mut Dice, now: Timestamp) -> Vec<NewOutbox> {
         .map(|_| NewOutbox {
             channel: keywheel::store::Channel::Mail,
             content: notice(group(dice).as_str(), Notice::Completed),
-            group_id: group(dice),
+            subject: (&group(dice)).into(),
             recipient: "ada@example.com".to_owned(),
             // The same logical mail comes more than once.
             message_id: format!("<{}@keywheel>", dice.roll(40)),

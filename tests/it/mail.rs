@@ -424,7 +424,7 @@ async fn unreachable(it: &MailFixture, projects: std::ops::Range<u64>) {
         keywheel::store::NewOutbox {
             channel: keywheel::store::Channel::Mail,
             content: Content { server: "https://kw.example".to_owned(), notice: Notice::Condition(facts) },
-            group_id: group(number).parse().unwrap(),
+            subject: group(number).parse().unwrap(),
             recipient: "ada@example.com".to_owned(),
             message_id: format!("<unreachable-{number}@keywheel>"),
             next_try_at: now,
@@ -504,7 +504,7 @@ async fn a_page_is_tried_again_soon_and_after_a_restart_at_once() {
     let page = keywheel::store::NewOutbox {
         channel: keywheel::store::Channel::Mail,
         content,
-        group_id: group(1).parse().unwrap(),
+        subject: group(1).parse().unwrap(),
         recipient: "ada@example.com".to_owned(),
         message_id: "<page@keywheel>".to_owned(),
         next_try_at: now,
@@ -588,7 +588,7 @@ async fn what_needs_a_person_goes_first() {
     let page = keywheel::store::NewOutbox {
         channel: keywheel::store::Channel::Mail,
         content: notice(&group(1), Notice::NeedsOperator),
-        group_id: group(1).parse().unwrap(),
+        subject: group(1).parse().unwrap(),
         recipient: "ada@example.com".to_owned(),
         message_id: "<page@keywheel>".to_owned(),
         next_try_at: it.clock.now(),

@@ -14,6 +14,7 @@ mod document;
 mod engine;
 mod epoch;
 mod hooks;
+mod installation;
 mod inventory;
 mod kill;
 #[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]

@@ -111,7 +111,9 @@ async fn a_stored_row_of_each_kind_still_reads_and_renders() {
             let (text, html) = (letter.text(), letter.html().unwrap());
             assert_eq!(letter.urgent, content.notice.urgency() == Urgency::Urgent, "{name}");
             assert_eq!(letter.subject.starts_with("ACTION NEEDED: "), letter.urgent, "{name}");
-            let project = old.model["projectName"].as_str().unwrap_or("projects need a new");
+            let subject = old.model["subject"].as_str().map(|it| it.split('/').next_back().unwrap());
+            let subject = subject.map(|it| if it == "installation" { "Keywheel" } else { it });
+            let project = old.model["projectName"].as_str().or(subject).unwrap_or("projects need a new");
             assert!(letter.subject.contains(project), "{name}: {}", letter.subject);
             let group = old.model["groupId"].as_str().unwrap_or(&old.group_id);
             for part in [&text, &html] {
@@ -138,7 +140,7 @@ fn the_schema_of_the_events_refuses_what_is_no_event() {
         id: OutboxId::new(),
         channel: keywheel::store::Channel::Webhook,
         kind: row.kind.clone(),
-        group_id: row.group_id.clone(),
+        subject: row.group_id.clone(),
         rotation_id: None,
         recipient: "ops".to_owned(),
         message_id: "msg_1".to_owned(),

@@ -201,7 +201,7 @@ async fn a_page_is_tried_again_soon_and_for_five_days() {
     let page = NewOutbox {
         channel: Channel::Webhook,
         content: notice(&group(1), Notice::NeedsOperator),
-        group_id: group(1).parse().unwrap(),
+        subject: group(1).parse().unwrap(),
         recipient: "ops".to_owned(),
         message_id: "msg_page".to_owned(),
         next_try_at: now,

@@ -154,6 +154,31 @@ pub struct ConditionFacts {
     pub repeat: u32,
 }
 
+/// The start, a repetition or the end of a condition of the installation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct InstallationCondition {
+    /// The kind of the notice.
+    pub kind: Kind,
+    /// `credential/NAME`, `daemon/HOST:PORT`, or `installation`.
+    pub subject: String,
+    /// The condition. Its start, its repetitions and its end have the same `conditionId`.
+    pub condition: ConditionKind,
+    /// The id of the condition.
+    pub condition_id: String,
+    /// When it began.
+    pub since: Timestamp,
+    /// When it ended; null while it holds.
+    pub over_at: Option<Timestamp>,
+    /// What makes it so.
+    pub cause: Option<String>,
+    /// What is known beyond the cause, such as Atlas' or the mail server's own words.
+    pub detail: Option<String>,
+    /// 0 for the first notice of a start; repetitions count from 1.
+    pub repeat: u32,
+}
+
 named! {
     /// The way in which a key was changed outside of Keywheel.
     DriftKind, "kind of drift" {

@@ -73,6 +73,38 @@ named! {
         DriftedOver = "drifted_over",
         /// The end of `held`.
         HeldOver = "held_over",
+        /// This daemon sends no new key to Atlas.
+        NotSending = "not_sending",
+        /// The database cannot be written.
+        DatabaseUnwritable = "database_unwritable",
+        /// Most projects of a credential cannot be read.
+        AtlasUnreachable = "atlas_unreachable",
+        /// Atlas does not accept a credential.
+        CredentialRefused = "credential_refused",
+        /// No mail leaves.
+        MailFailing = "mail_failing",
+        /// A webhook target has answered that it is gone.
+        WebhookDisabled = "webhook_disabled",
+        /// Projects are read later than promised.
+        SweepLate = "sweep_late",
+        /// Rows of the database cannot be read.
+        RowUnreadable = "row_unreadable",
+        /// The end of `not_sending`.
+        NotSendingOver = "not_sending_over",
+        /// The end of `database_unwritable`.
+        DatabaseUnwritableOver = "database_unwritable_over",
+        /// The end of `atlas_unreachable`.
+        AtlasUnreachableOver = "atlas_unreachable_over",
+        /// The end of `credential_refused`.
+        CredentialRefusedOver = "credential_refused_over",
+        /// The end of `mail_failing`.
+        MailFailingOver = "mail_failing_over",
+        /// The end of `webhook_disabled`.
+        WebhookDisabledOver = "webhook_disabled_over",
+        /// The end of `sweep_late`.
+        SweepLateOver = "sweep_late_over",
+        /// The end of `row_unreadable`.
+        RowUnreadableOver = "row_unreadable_over",
     }
 }
 
@@ -121,7 +153,12 @@ impl Kind {
             | Kind::LateApply
             | Kind::CurrentKeyInvalid
             | Kind::KeyAlarm
-            | Kind::Unreachable => Urgency::Urgent,
+            | Kind::Unreachable
+            | Kind::NotSending
+            | Kind::DatabaseUnwritable
+            | Kind::AtlasUnreachable
+            | Kind::CredentialRefused
+            | Kind::SweepLate => Urgency::Urgent,
             Kind::ApprovalRequested
             | Kind::AutoApproved
             | Kind::Completed
@@ -148,7 +185,18 @@ impl Kind {
             | Kind::ValidityUnknownOver
             | Kind::NoKeyOver
             | Kind::DriftedOver
-            | Kind::HeldOver => Urgency::Normal,
+            | Kind::HeldOver
+            | Kind::MailFailing
+            | Kind::WebhookDisabled
+            | Kind::RowUnreadable
+            | Kind::NotSendingOver
+            | Kind::DatabaseUnwritableOver
+            | Kind::AtlasUnreachableOver
+            | Kind::CredentialRefusedOver
+            | Kind::MailFailingOver
+            | Kind::WebhookDisabledOver
+            | Kind::SweepLateOver
+            | Kind::RowUnreadableOver => Urgency::Normal,
         }
     }
 
@@ -163,6 +211,14 @@ impl Kind {
             ConditionKind::NoKey => (Kind::NoKey, Kind::NoKeyOver),
             ConditionKind::Drifted => (Kind::Drifted, Kind::DriftedOver),
             ConditionKind::Held => (Kind::Held, Kind::HeldOver),
+            ConditionKind::NotSending => (Kind::NotSending, Kind::NotSendingOver),
+            ConditionKind::DatabaseUnwritable => (Kind::DatabaseUnwritable, Kind::DatabaseUnwritableOver),
+            ConditionKind::AtlasUnreachable => (Kind::AtlasUnreachable, Kind::AtlasUnreachableOver),
+            ConditionKind::CredentialRefused => (Kind::CredentialRefused, Kind::CredentialRefusedOver),
+            ConditionKind::MailFailing => (Kind::MailFailing, Kind::MailFailingOver),
+            ConditionKind::WebhookDisabled => (Kind::WebhookDisabled, Kind::WebhookDisabledOver),
+            ConditionKind::SweepLate => (Kind::SweepLate, Kind::SweepLateOver),
+            ConditionKind::RowUnreadable => (Kind::RowUnreadable, Kind::RowUnreadableOver),
             ConditionKind::Rotating
             | ConditionKind::Overdue
             | ConditionKind::DueSoon

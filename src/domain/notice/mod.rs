@@ -13,13 +13,16 @@ mod facts;
 mod kind;
 
 pub use facts::{
-    CheckedRotation, ConditionFacts, CurrentKeyInvalid, DriftKind, Drifted, InvalidKey, KeyAlarm, KeyText,
-    Overwrote, Reminder, ReminderDigest, RotationFacts,
+    CheckedRotation, ConditionFacts, CurrentKeyInvalid, DriftKind, Drifted, InstallationCondition,
+    InvalidKey, KeyAlarm, KeyText, Overwrote, Reminder, ReminderDigest, RotationFacts,
 };
 pub use kind::{Kind, URGENT_WAITS, Urgency};
 
 /// The cause of an end that no reading has shown.
 pub const NO_LONGER_WATCHED: &str = "no longer watched";
+
+/// The cause of the end of what only a daemon that is gone could see.
+pub const NO_LONGER_RUNS: &str = "the daemon no longer runs";
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -54,6 +57,7 @@ pub enum Notice {
     Reminder(Reminder),
     ReminderDigest(ReminderDigest),
     Condition(ConditionFacts),
+    Installation(InstallationCondition),
 }
 
 /// The project and the rotation that a notice concerns. A digest concerns several projects and names none.
@@ -115,6 +119,7 @@ impl Notice {
             Self::Reminder(_) => Kind::Reminder,
             Self::ReminderDigest(_) => Kind::ReminderDigest,
             Self::Condition(it) => it.kind,
+            Self::Installation(it) => it.kind,
         }
     }
 
@@ -155,7 +160,7 @@ impl Notice {
             Self::KeyAlarm(it) => of_project(&it.group_id),
             Self::Overwrote(it) => About { project: Some(&it.group_id), rotation: Some(it.rotation_id) },
             Self::Reminder(it) => of_project(&it.group_id),
-            Self::ReminderDigest(_) => About { project: None, rotation: None },
+            Self::ReminderDigest(_) | Self::Installation(_) => About { project: None, rotation: None },
             Self::Condition(it) => About { project: Some(&it.group_id), rotation: it.rotation_id },
         }
     }
@@ -184,6 +189,7 @@ impl Notice {
             Self::Reminder(it) => json!(it),
             Self::ReminderDigest(it) => json!(it),
             Self::Condition(it) => json!(it),
+            Self::Installation(it) => json!(it),
         }
     }
 
@@ -221,6 +227,22 @@ impl Notice {
             | Kind::NoKeyOver
             | Kind::DriftedOver
             | Kind::HeldOver => Self::Condition(read(model)?),
+            Kind::NotSending
+            | Kind::DatabaseUnwritable
+            | Kind::AtlasUnreachable
+            | Kind::CredentialRefused
+            | Kind::MailFailing
+            | Kind::WebhookDisabled
+            | Kind::SweepLate
+            | Kind::RowUnreadable
+            | Kind::NotSendingOver
+            | Kind::DatabaseUnwritableOver
+            | Kind::AtlasUnreachableOver
+            | Kind::CredentialRefusedOver
+            | Kind::MailFailingOver
+            | Kind::WebhookDisabledOver
+            | Kind::SweepLateOver
+            | Kind::RowUnreadableOver => Self::Installation(read(model)?),
         })
     }
 }

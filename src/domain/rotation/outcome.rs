@@ -68,6 +68,14 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Whether the credential itself was refused: not a project, a role or an address.
+    #[must_use]
+    pub fn is_of_the_credential(&self) -> bool {
+        self.class == Class::Auth
+            && self.status != Some(403)
+            && self.code.as_deref() != Some("USER_CANNOT_ACCESS_GROUP")
+    }
+
     /// Whether Atlas requested a pause before the next call.
     #[must_use]
     pub fn asks_to_wait(&self) -> bool {

@@ -33,12 +33,10 @@ pub enum CommandError {
     #[error("there is no rotation {0}")]
     NoRotation(RotationId),
     /// The condition does not hold, or is not told.
-    #[error(
-        "{kind} does not hold for project {group}, or is not told; `keywheel project show {group}` lists what holds"
-    )]
+    #[error("{kind} does not hold, or is not told; {} lists what holds", listed(group.as_ref()))]
     NoCondition {
-        /// The project.
-        group: GroupId,
+        /// The project; `None` for the installation.
+        group: Option<GroupId>,
         /// The condition.
         kind: ConditionKind,
     },
@@ -112,6 +110,10 @@ pub enum CommandError {
     /// The database refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+fn listed(group: Option<&GroupId>) -> String {
+    group.map_or("`keywheel status`".to_owned(), |group| format!("`keywheel project show {group}`"))
 }
 
 impl Engine {

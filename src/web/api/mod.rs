@@ -4,6 +4,7 @@
 //! [`operation`](super::operation) enforces and documents them.
 
 mod audit;
+mod conditions;
 mod discover;
 mod hooks;
 mod outbox;
@@ -28,12 +29,13 @@ use crate::api::problem::Code;
 use crate::net::cause::causes;
 
 /// Everything but the streams, which outlive any time limit.
-const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 7] = [
+const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 8] = [
     projects::routes,
     discover::routes,
     rotations::routes,
     audit::routes,
     status::routes,
+    conditions::routes,
     hooks::routes,
     outbox::routes,
 ];

@@ -238,7 +238,7 @@ async fn conditions(web: &Web, projects: &[project::Project]) -> Result<Vec<Cond
     let mut held = projects.iter().filter(|it| !it.holding.is_empty()).map(|it| &it.group_id);
     let Some(first) = held.next() else { return Ok(Vec::new()) };
     let last = held.next_back().unwrap_or(first);
-    Ok(web.engine.store.conditions_of(first, last).await?)
+    Ok(web.engine.store.conditions_of(&first.into(), &last.into()).await?)
 }
 
 #[utoipa::path(

@@ -35,7 +35,8 @@ async fn show(State(web): State<Web>) -> Result<Json<FleetStatus>, Problem> {
     let mut on_record = Vec::new();
     for (_, it) in &fleet.urgent {
         if !it.holding.is_empty() {
-            on_record.extend(engine.store.conditions_of(&it.group_id, &it.group_id).await?);
+            on_record
+                .extend(engine.store.conditions_of(&(&it.group_id).into(), &(&it.group_id).into()).await?);
         }
     }
     let urgent =
@@ -44,6 +45,7 @@ async fn show(State(web): State<Web>) -> Result<Json<FleetStatus>, Problem> {
     Ok(Json(FleetStatus {
         at: now,
         database: views::database(engine.epoch.shown()),
+        conditions: engine.installation().await?.iter().map(views::condition).collect(),
         projects: fleet.projects(),
         by_status: fleet.by_status.iter().map(|(it, count)| (it.to_string(), *count)).collect(),
         without_owner: fleet.without_owner,

@@ -6,6 +6,7 @@ use crate::api::rotation::{
     Approval, Approvals, Cluster, JournalEntry, LastObservation, Overwritten, Rotation,
 };
 use crate::domain::condition::{ConditionKind, condition_id};
+use crate::domain::ids::GroupId;
 use crate::domain::notice::Drifted;
 use crate::domain::policy::Policy;
 use crate::domain::project;
@@ -23,7 +24,7 @@ pub(super) fn project(
     now: Timestamp,
 ) -> Project {
     let mut conditions: Vec<_> =
-        on_record.iter().filter(|row| row.group_id == it.group_id).map(condition).collect();
+        on_record.iter().filter(|row| row.subject.project() == Some(&it.group_id)).map(condition).collect();
     conditions.extend(it.shown(defaults, now).into_iter().map(|kind| shown(it, kind)));
     conditions.sort_by_key(|it| it.kind);
     Project {
@@ -49,10 +50,12 @@ pub(super) fn project(
     }
 }
 
-fn condition(row: &ConditionRow) -> Condition {
+/// A condition on record.
+pub(super) fn condition(row: &ConditionRow) -> Condition {
     Condition {
         kind: row.kind,
-        condition_id: condition_id(&row.group_id, row.kind),
+        condition_id: condition_id(&row.subject, row.kind),
+        subject: row.subject.to_string(),
         since: Some(row.since),
         cause: row.cause.clone(),
         key: row.key.clone(),
@@ -69,7 +72,8 @@ fn condition(row: &ConditionRow) -> Condition {
 fn shown(it: &project::Project, kind: ConditionKind) -> Condition {
     Condition {
         kind,
-        condition_id: condition_id(&it.group_id, kind),
+        condition_id: condition_id(&(&it.group_id).into(), kind),
+        subject: it.group_id.to_string(),
         since: None,
         cause: None,
         key: it.current_key.as_ref().map(ToString::to_string),
@@ -210,7 +214,7 @@ pub(super) fn mail(it: OutboxRow) -> Mail {
         id: it.id,
         channel: it.channel.to_string(),
         kind: it.kind,
-        group_id: it.group_id,
+        group_id: it.subject.parse::<GroupId>().ok().map(String::from),
         rotation_id: it.rotation_id,
         recipient: it.recipient,
         message_id: it.message_id,

@@ -255,7 +255,7 @@ async fn amazon_sns_speaks_for_one_topic_and_one_authority() {
     assert_eq!(server.counts("sns")[3], 1);
     server.follow().await;
     let mails = server.engine.store.outbox(None, 100).await.unwrap();
-    assert!(mails.iter().any(|row| row.kind == "key_alarm" && row.group_id == group(1)), "{mails:?}");
+    assert!(mails.iter().any(|row| row.kind == "key_alarm" && row.subject == group(1)), "{mails:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,273 @@
+//! Conditions of the installation over real HTTP: what concerns no single project is told once to those who
+//! look after it, for as long as it holds, and covers the projects behind it.
+
+use std::time::Duration;
+
+use keywheel::domain::condition::ConditionKind;
+use keywheel::domain::rotation::state::State;
+use keywheel::domain::subject::Subject;
+use keywheel::engine::conditions;
+use keywheel::engine::epoch::EpochWatch;
+use keywheel::sim::fault::{Fault, Kind};
+use keywheel::sim::world::KeyState;
+use keywheel::store::{ConditionRow, OutboxRow, Presence};
+use uuid::Uuid;
+
+use crate::conditions::app;
+use crate::support::db::Backend;
+use crate::support::{TestApp, group, old_key};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Every project of every credential answers this.
+fn all(operation: &str, status: u16) -> Fault {
+    let kind = Kind::Status { status, code: None, retry_after: None };
+    Fault { operation: operation.to_owned(), group_id: None, skip: 0, times: None, kind }
+}
+
+fn one(number: u64, status: u16) -> Fault {
+    Fault { group_id: Some(group(number)), ..all("get_ear", status) }
+}
+
+impl TestApp {
+    async fn installed(&self) -> Vec<ConditionRow> {
+        self.engine.installation().await.unwrap()
+    }
+
+    /// The mails about the installation and about projects that cannot be read.
+    async fn notices(&self) -> Vec<OutboxRow> {
+        let mut all = self.engine.store.outbox(None, 500).await.unwrap();
+        all.retain(|mail| {
+            mail.subject.contains('/') || mail.subject == "installation" || mail.kind.starts_with("unreach")
+        });
+        all.reverse();
+        all
+    }
+
+    async fn kinds(&self) -> Vec<String> {
+        self.notices().await.into_iter().map(|mail| mail.kind).collect()
+    }
+}
+
+async fn fleet(projects: u64) -> TestApp {
+    let mut app = app(Backend::Sqlite).await;
+    app.rule(|settings| settings.operators = vec!["night@example.com".to_owned()]);
+    for number in 2..=projects {
+        app.track(number).await;
+    }
+    app.live_for(SECOND).await;
+    app
+}
+
+#[tokio::test]
+async fn an_atlas_that_cannot_be_reached_is_one_page_and_covers_its_projects() {
+    let app = fleet(4).await;
+    app.break_with(all("get_ear", 503));
+    app.live_for(SECOND * 360).await;
+    let told = app.notices().await;
+    assert_eq!(told.iter().map(|it| it.kind.as_str()).collect::<Vec<_>>(), ["atlas_unreachable"]);
+    assert_eq!(told[0].subject, "credential/default");
+    assert_eq!(told[0].recipient, "night@example.com");
+    assert_eq!(told[0].model["conditionId"], "credential/default/atlas_unreachable");
+    let letter = crate::support::letter(&told[0]);
+    assert!(letter.subject.contains("Credential default"), "{}", letter.subject);
+    assert!(letter.text().contains("503"), "Atlas' own words are missing: {}", letter.text());
+    // The projects are shown as what they are, and are not told.
+    let held = app.holding().await;
+    assert_eq!((held[0].kind, held[0].told), (ConditionKind::Unreachable, 0));
+    app.live_for(SECOND * 900).await;
+    assert_eq!(app.kinds().await, ["atlas_unreachable"; 3]);
+    // What is still unread when it ends is told by itself.
+    app.cure();
+    app.break_with(one(2, 503));
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.kinds().await[3..], ["atlas_unreachable_over", "unreachable"]);
+    assert_eq!(app.notices().await[4].subject, group(2));
+    app.cure();
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.kinds().await[5..], ["unreachable_over"]);
+}
+
+#[tokio::test]
+async fn a_few_projects_that_cannot_be_read_are_told_by_themselves() {
+    let app = fleet(4).await;
+    app.break_with(one(2, 503));
+    app.break_with(one(3, 503));
+    app.live_for(SECOND * 360).await;
+    assert_eq!(app.kinds().await, ["unreachable"; 2]);
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_told_once_and_then_each_day() {
+    let app = fleet(4).await;
+    app.break_with(all("get_ear", 401));
+    app.live_for(SECOND * 360).await;
+    assert_eq!(app.kinds().await, ["credential_refused"]);
+    app.live_for(SECOND * 7200).await;
+    assert_eq!(app.kinds().await, ["credential_refused"]);
+    app.live_for(SECOND * 86_400).await;
+    assert_eq!(app.kinds().await, ["credential_refused"; 2]);
+    let held = app.installed().await;
+    let row = held.iter().find(|row| row.kind == ConditionKind::CredentialRefused).unwrap();
+    let next = row.tell_at.unwrap().to_string();
+    assert!(next.ends_with("T08:00:00.000000Z"), "{next}");
+    app.cure();
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.kinds().await[2..], ["credential_refused_over"]);
+}
+
+#[tokio::test]
+async fn a_refused_credential_pages_while_a_key_is_being_verified() {
+    let app = fleet(1).await;
+    let row = app.approved().await;
+    let row = app.until(&row, |state| state == State::Verifying).await;
+    app.break_with(all("get_ear", 401));
+    app.settle(&row).await;
+    app.live_for(SECOND * 700).await;
+    assert!(app.told("needs_operator").await.len() >= 2);
+    let told = app.told("credential_refused").await.len();
+    assert!(told >= 2, "told {told} times while a rotation is after its PATCH");
+}
+
+#[tokio::test]
+async fn a_database_in_doubt_is_paged_until_it_is_accepted() {
+    let mut app = fleet(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("epoch");
+    std::fs::write(&file, r#"{"database":"other","seq":1,"hash":"none"}"#).unwrap();
+    let mark = keywheel::engine::epoch::present_mark(&app.engine.store).await.unwrap().unwrap();
+    std::fs::write(
+        &file,
+        serde_json::json!({ "database": mark.database, "seq": mark.seq + 5, "hash": "0" }).to_string(),
+    )
+    .unwrap();
+    let guard = EpochWatch::new(file.clone()).unwrap();
+    guard.start(&app.engine.store, app.engine.clock.now()).await.unwrap();
+    app.engine = app.engine.clone().with_guard(guard);
+    app.live_for(SECOND * 400).await;
+    assert_eq!(app.kinds().await, ["not_sending"; 2]);
+    let told = app.notices().await.remove(0);
+    assert_eq!((told.subject.as_str(), &told.model["cause"]), ("daemon/here:8440", &"restored".into()));
+    assert!(told.model["detail"].as_str().unwrap().contains("doctor"), "{}", told.model);
+    // A key that goes bad meanwhile is told all the same.
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 120).await;
+    let told = app.told("current_key_invalid").await.into_iter().map(|mail| mail.recipient);
+    assert_eq!(told.collect::<Vec<_>>(), ["ada@example.com", "night@example.com"]);
+    keywheel::engine::epoch::write_mark(&file, &mark).unwrap();
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.kinds().await.last().unwrap(), "not_sending_over");
+    assert!(app.installed().await.is_empty());
+}
+
+#[tokio::test]
+async fn mail_that_does_not_leave_is_told_and_ends_when_it_does() {
+    let app = fleet(1).await;
+    let now = app.engine.clock.now();
+    app.proposed().await;
+    let mut claimed = Vec::new();
+    while let Some(mail) =
+        app.engine.store.claim_mail(now, SECOND, "2000-01-01".parse().unwrap()).await.unwrap()
+    {
+        let later = keywheel::store::MessageEnd::Again(now + SECOND * 86_400);
+        app.engine.store.mail_ended(&mail, &later, "451 4.7.1 not now", now).await.unwrap();
+        claimed.push(mail);
+    }
+    assert!(!claimed.is_empty());
+    app.live_for(SECOND * 800).await;
+    assert_eq!(app.kinds().await, [""; 0]);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.kinds().await, ["mail_failing"]);
+    assert_eq!(app.notices().await[0].model["detail"], "451 4.7.1 not now");
+    let now = app.engine.clock.now();
+    let mail =
+        app.engine.store.claim_mail(now, SECOND, "2000-01-01".parse().unwrap()).await.unwrap().unwrap();
+    app.engine.store.mail_ended(&mail, &keywheel::store::MessageEnd::Sent, "250 ok", now).await.unwrap();
+    app.live_for(SECOND * 10).await;
+    assert_eq!(app.kinds().await, ["mail_failing", "mail_failing_over"]);
+}
+
+#[tokio::test]
+async fn projects_that_are_read_late_are_told() {
+    let app = fleet(1).await;
+    // Nothing sweeps.
+    for _ in 0..60 {
+        app.pass(SECOND * 5);
+        conditions::once(&app.engine).await.unwrap();
+    }
+    assert_eq!(app.kinds().await, ["sweep_late"]);
+    app.live_for(SECOND * 10).await;
+    assert_eq!(app.kinds().await, ["sweep_late", "sweep_late_over"]);
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_read_are_told_and_named() {
+    let app = fleet(2).await;
+    app.raw(format!("UPDATE projects SET policy = '{{' WHERE group_id = '{}'", group(2))).await;
+    app.live_for(SECOND * 70).await;
+    assert_eq!(app.kinds().await, ["row_unreadable"]);
+    let cause = app.notices().await[0].model["cause"].as_str().unwrap().to_owned();
+    assert!(cause.contains("projects.policy") && cause.contains(&group(2)), "{cause}");
+    app.raw(format!("UPDATE projects SET policy = '{{}}' WHERE group_id = '{}'", group(2))).await;
+    app.live_for(SECOND * 70).await;
+    assert_eq!(app.kinds().await, ["row_unreadable", "row_unreadable_over"]);
+}
+
+#[tokio::test]
+async fn an_acknowledged_condition_of_the_installation_is_told_again_after_twelve_hours() {
+    let app = fleet(4).await;
+    let none = app.engine.acknowledge_installation("grace", ConditionKind::AtlasUnreachable, None).await;
+    assert!(none.unwrap_err().to_string().contains("keywheel status"));
+    app.break_with(all("get_ear", 503));
+    app.live_for(SECOND * 360).await;
+    app.engine
+        .acknowledge_installation("grace", ConditionKind::AtlasUnreachable, Some("on it"))
+        .await
+        .unwrap();
+    app.live_for(SECOND * 11 * 3600).await;
+    assert_eq!(app.kinds().await, ["atlas_unreachable"]);
+    app.live_for(SECOND * 2 * 3600).await;
+    assert_eq!(app.kinds().await[..2], ["atlas_unreachable"; 2]);
+}
+
+/// What another daemon alone could see is its own to end, until it is gone.
+#[tokio::test]
+async fn what_a_daemon_sees_ends_with_the_daemon() {
+    let app = app(Backend::Postgres).await;
+    let now = app.engine.clock.now();
+    let subject = Subject::Daemon("there:8440".to_owned());
+    let presence = Presence {
+        id: Uuid::now_v7(),
+        name: "there".to_owned(),
+        subject: subject.clone(),
+        settings: std::collections::BTreeMap::new(),
+    };
+    let welcome = |_: &Presence, _: &[keywheel::store::Other]| Ok::<(), ()>(());
+    app.engine.store.join(&presence, now, welcome).await.unwrap().unwrap();
+    let row = ConditionRow {
+        subject,
+        kind: ConditionKind::NotSending,
+        since: now,
+        name: String::new(),
+        cause: Some("restored".to_owned()),
+        key: None,
+        rotation_id: None,
+        told: 1,
+        told_at: Some(now),
+        tell_at: None,
+        damped: false,
+        calm_since: None,
+        acknowledged_at: None,
+        acknowledged_by: None,
+        ended_at: None,
+        version: 0,
+    };
+    app.engine.store.tell(vec![row], Vec::new(), Vec::new(), now).await.unwrap();
+    for (passed, kinds) in [(120, vec![]), (120, vec!["not_sending_over"])] {
+        app.pass(SECOND * passed);
+        conditions::once(&app.engine).await.unwrap();
+        assert_eq!(app.kinds().await, kinds);
+    }
+    let letter = crate::support::letter(&app.notices().await[0]);
+    assert!(letter.subject.contains("no longer runs"), "{}", letter.subject);
+}
