@@ -27,7 +27,9 @@ use crate::engine::heartbeat::Heartbeat;
 use crate::engine::last_resort::LastResort;
 use crate::engine::mail_sender::MailSender;
 use crate::engine::webhook_sender::WebhookSender;
-use crate::engine::{Engine, Settings, conditions, driver, hint, intake, poll, ready, schedule, sweep};
+use crate::engine::{
+    Engine, Settings, conditions, driver, hint, intake, poll, ready, resend, schedule, sweep,
+};
 use crate::lifecycle::Shutdown;
 use crate::mail::Smtp;
 use crate::sim::{Sim, World};
@@ -225,6 +227,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     shutdown.spawn_named("last_resort", last_resort.run(shutdown.token()));
     let mail_sender = MailSender::new(engine.clone(), present, config.mail.per_minute);
     shutdown.spawn_named("mail_sender", mail_sender.run(shutdown.token()));
+    shutdown.spawn_named("resend", resend::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("dispatch", WebhookSender::new(engine.clone()).run(shutdown.token()));
     let (heart, cron, token) = (engine.clone(), config.sweep.cron.clone(), shutdown.token());
     shutdown.spawn_named("schedule", async move {

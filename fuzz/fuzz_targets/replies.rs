@@ -29,6 +29,7 @@ static TARGET: LazyLock<Target> = LazyLock::new(|| {
         url: Secret::new(format!("https://hooks.example.com/{}/x?key={}", SECRETS[0], SECRETS[1])),
         format: Format::Slack,
         keys: Vec::new(),
+        service_key: None,
         token: Some(Secret::new(SECRETS[2])),
         kinds: Vec::new(),
         allow_private: false,

@@ -456,7 +456,10 @@ fn what_is_wrong_with_a_webhook_is_named_without_its_secrets() {
         (format!("{url}secret = \"whsec_Y2FuYXJ5Y2FuYXJ5\"\n"), "at least 24 random bytes"),
         (format!("{url}secret = \"canary?\"\n"), "webhooks.ops.secret"),
         (format!("{url}{SIGNED}previous_secret = \"whsec_Y2FuYXJ5\"\n"), "webhooks.ops.previous_secret"),
-        (format!("{url}{SIGNED}format = \"xml\"\n"), "\"cloudevents\", \"slack\" or \"teams\""),
+        (
+            format!("{url}{SIGNED}format = \"xml\"\n"),
+            "\"teams\", \"pagerduty\", \"opsgenie\" or \"alertmanager\"",
+        ),
         (
             format!("{url}{SIGNED}types = [\"complete\"]\n"),
             "there is no type \"complete\"; there are approval_requested, auto_approved",
@@ -479,6 +482,75 @@ fn what_is_wrong_with_a_webhook_is_named_without_its_secrets() {
     assert!(folder.faults(&twice)[0].contains("two webhooks named \"a\""), "{:?}", folder.faults(&twice));
     let nameless = folder.faults(&format!("[[webhooks]]\n{url}{SIGNED}"));
     assert!(nameless.len() == 1 && nameless[0].starts_with("webhooks.0: name is missing"), "{nameless:?}");
+}
+
+#[test]
+fn a_target_for_incidents_is_read_and_shows_no_secret() {
+    let folder = ConfigFolder::new();
+    let key = folder.write("key", "canary-key\n", 0o600);
+    let loaded = folder
+        .load(&format!(
+            "[[webhooks]]\nname = \"a\"\nformat = \"pagerduty\"\nrouting_key = \"canary-route\"\ntypes = [\"needs_operator\", \"held_over\"]\n\n[[webhooks]]\nname = \"b\"\nformat = \"opsgenie\"\napi_key_file = {key:?}\n\n[[webhooks]]\nname = \"c\"\nformat = \"alertmanager\"\nurl = \"http://10.0.0.1:9093/canary/api/v2/alerts\"\ntoken = \"canary-token\"\nallow_private = true\n"
+        ))
+        .unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let [a, b, c] = &loaded.config.webhooks[..] else { panic!("{:?}", loaded.config.webhooks) };
+    assert_eq!(a.url.expose(), "https://events.pagerduty.com/v2/enqueue");
+    assert_eq!(b.url.expose(), "https://api.opsgenie.com/v2/alerts");
+    assert_eq!(a.service_key.as_ref().unwrap().expose(), "canary-route");
+    assert_eq!(b.service_key.as_ref().unwrap().expose(), "canary-key");
+    assert!(c.service_key.is_none() && c.token.is_some());
+    // A start comes with its end, and an end with its start.
+    assert_eq!(a.kinds, [Kind::NeedsOperator, Kind::Held, Kind::NeedsOperatorOver, Kind::HeldOver]);
+    for shown in [format!("{loaded:?}"), loaded.to_text(), loaded.to_json().to_string()] {
+        assert!(!shown.contains("canary"), "{shown}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_target_for_incidents_is_named_with_the_way_out() {
+    let folder = ConfigFolder::new();
+    for (more, wanted) in [
+        (
+            "format = \"pagerduty\"\n",
+            "webhooks.ops: routing_key or routing_key_file is missing: PagerDuty shows it",
+        ),
+        ("format = \"opsgenie\"\n", "webhooks.ops: api_key or api_key_file is missing: Opsgenie shows it"),
+        ("format = \"alertmanager\"\n", "such as https://alertmanager.example/api/v2/alerts"),
+        (
+            "format = \"pagerduty\"\nrouting_key = \"\"\n",
+            "webhooks.ops.routing_key (k.toml:4): the secret is empty",
+        ),
+        (
+            "format = \"pagerduty\"\nrouting_key = \"canary\"\nurl = \"https://events.eu.pagerduty.com/canary\"\n",
+            "webhooks.ops.url (k.toml:5): the path of its URL must end in /v2/enqueue",
+        ),
+        (
+            "format = \"alertmanager\"\nurl = \"https://am.example\"\n",
+            "the path of its URL must end in /api/v2/alerts",
+        ),
+        (
+            "format = \"opsgenie\"\napi_key = \"canary\"\ntoken = \"canary\"\n",
+            "webhooks.ops.token (k.toml:5): this format is sent with api_key and no token; remove it",
+        ),
+        (
+            "format = \"pagerduty\"\nrouting_key = \"canary\"\ntypes = [\"completed\"]\n",
+            "\"completed\" has no end, so nothing would close its incident; send it to a target of another format",
+        ),
+        (
+            "format = \"teams\"\nurl = \"https://hooks.example/canary\"\nrouting_key = \"canary\"\n",
+            "webhooks.ops.routing_key",
+        ),
+        (
+            "format = \"pager\"\nrouting_key = \"canary\"\nurl = \"https://hooks.example/canary\"\n",
+            "takes \"cloudevents\"",
+        ),
+    ] {
+        let faults = folder.faults(&format!("[[webhooks]]\nname = \"ops\"\n{more}")).join("\n");
+        let all = faults.replace(&format!("{}/", folder.0.path().display()), "");
+        assert!(all.contains(wanted) && all.lines().count() == 1, "{more}\n{wanted:?} not alone in:\n{all}");
+        assert!(!all.contains("canary"), "{all}");
+    }
 }
 
 #[test]

@@ -24,7 +24,9 @@ pub struct Webhook {
     pub keys: Vec<SigningKey>,
     /// Sent as `Authorization: Bearer …`.
     pub token: Option<Secret>,
-    /// The kinds of notice it is sent; all, when empty.
+    /// `PagerDuty`'s routing key or Opsgenie's API key; `None` for the other formats.
+    pub service_key: Option<Secret>,
+    /// The kinds of notice it is sent; all that its format can express, when empty.
     pub kinds: Vec<Kind>,
     /// Whether it may have an address that is not public, and use plain http.
     pub allow_private: bool,
@@ -41,6 +43,65 @@ pub enum Format {
     Slack,
     /// A card for a workflow of Microsoft Teams.
     Teams,
+    /// An event for the Events API v2 of `PagerDuty`.
+    PagerDuty,
+    /// An alert for the Alert API of Opsgenie.
+    Opsgenie,
+    /// An alert for Alertmanager.
+    Alertmanager,
+}
+
+impl Format {
+    /// The format as it is written in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CloudEvents => "cloudevents",
+            Self::Slack => "slack",
+            Self::Teams => "teams",
+            Self::PagerDuty => "pagerduty",
+            Self::Opsgenie => "opsgenie",
+            Self::Alertmanager => "alertmanager",
+        }
+    }
+
+    /// Whether it opens and closes incidents: it can express conditions and nothing else.
+    #[must_use]
+    pub const fn has_incidents(self) -> bool {
+        matches!(self, Self::PagerDuty | Self::Opsgenie | Self::Alertmanager)
+    }
+
+    /// The URL that the service documents.
+    const fn usual_url(self) -> Option<&'static str> {
+        match self {
+            Self::PagerDuty => Some("https://events.pagerduty.com/v2/enqueue"),
+            Self::Opsgenie => Some("https://api.opsgenie.com/v2/alerts"),
+            Self::CloudEvents | Self::Slack | Self::Teams | Self::Alertmanager => None,
+        }
+    }
+
+    /// The end of every URL that the service takes such bodies at.
+    const fn path(self) -> Option<&'static str> {
+        match self {
+            Self::PagerDuty => Some("/v2/enqueue"),
+            Self::Opsgenie => Some("/v2/alerts"),
+            Self::Alertmanager => Some("/api/v2/alerts"),
+            Self::CloudEvents | Self::Slack | Self::Teams => None,
+        }
+    }
+
+    /// The setting of the service's key, and where the service shows it.
+    pub(crate) const fn service_key(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::PagerDuty => {
+                Some(("routing_key", "PagerDuty shows it under the service's integration \"Events API V2\""))
+            }
+            Self::Opsgenie => {
+                Some(("api_key", "Opsgenie shows it under the team's integration of the type \"API\""))
+            }
+            Self::CloudEvents | Self::Slack | Self::Teams | Self::Alertmanager => None,
+        }
+    }
 }
 
 /// All targets; the reader collects the faults.
@@ -68,15 +129,26 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Webhook> {
     }
     let format = read_format(r, &at);
     let allow_private = r.take(&format!("{at}.allow_private"), false);
-    let url = read_url(r, &at, allow_private);
+    let url = read_url(r, &at, format, allow_private);
     let keys = read_keys(r, &at, format);
-    let token = r.secret(&format!("{at}.token"));
-    let kinds = read_kinds(r, &at);
+    let token = read_token(r, &at, format);
+    let service_key = read_service_key(r, &at, format);
+    let kinds = read_kinds(r, &at, format);
     let ca_file = r.optional::<PathBuf>(&format!("{at}.ca_file")).filter(|it| !it.as_os_str().is_empty());
     if ca_file.as_ref().is_some_and(|file| !file.is_file()) {
         r.fault(&format!("{at}.ca_file"), "takes a file with PEM certificates; that file does not exist");
     }
-    Some(Webhook { name, url: url?, format: format?, keys: keys?, token, kinds, allow_private, ca_file })
+    Some(Webhook {
+        name,
+        url: url?,
+        format: format?,
+        keys: keys?,
+        token,
+        service_key: service_key?,
+        kinds,
+        allow_private,
+        ca_file,
+    })
 }
 
 fn read_format(r: &mut Reader, at: &str) -> Option<Format> {
@@ -85,24 +157,41 @@ fn read_format(r: &mut Reader, at: &str) -> Option<Format> {
         "cloudevents" => Some(Format::CloudEvents),
         "slack" => Some(Format::Slack),
         "teams" => Some(Format::Teams),
+        "pagerduty" => Some(Format::PagerDuty),
+        "opsgenie" => Some(Format::Opsgenie),
+        "alertmanager" => Some(Format::Alertmanager),
         _ => {
-            r.fault(&path, "takes \"cloudevents\", \"slack\" or \"teams\"");
+            r.fault(
+                &path,
+                "takes \"cloudevents\", \"slack\", \"teams\", \"pagerduty\", \"opsgenie\" or \"alertmanager\"",
+            );
             None
         }
     }
 }
 
-fn read_url(r: &mut Reader, at: &str, allow_private: bool) -> Option<Secret> {
+fn read_url(r: &mut Reader, at: &str, format: Option<Format>, allow_private: bool) -> Option<Secret> {
     let path = format!("{at}.url");
-    let Some(url) = r.secret(&path) else {
-        // A URL that is set but cannot be read has its own message already.
-        if !r.is_faulty(&path) {
+    let set = r.secret(&path);
+    // A URL that is set but cannot be read has its own message already.
+    if set.is_none() && r.is_faulty(&path) {
+        return None;
+    }
+    let Some(url) = set.or_else(|| format?.usual_url().map(Secret::new)) else {
+        if format == Some(Format::Alertmanager) {
+            r.fault(at, "url or url_file is missing: it takes Alertmanager's address, such as https://alertmanager.example/api/v2/alerts");
+        } else {
             r.fault(at, "url or url_file is missing");
         }
         return None;
     };
     match check_url(url.expose(), allow_private) {
-        Ok(_) => Some(url),
+        Ok(parsed) => {
+            if let Some(end) = format.and_then(Format::path).filter(|end| !parsed.path().ends_with(end)) {
+                r.fault(&path, &format!("the path of its URL must end in {end}"));
+            }
+            Some(url)
+        }
         Err(why) => {
             r.fault(&path, &why.to_string());
             None
@@ -130,17 +219,63 @@ fn read_keys(r: &mut Reader, at: &str, format: Option<Format>) -> Option<Vec<Sig
     (r.fault_count() == told).then_some(keys)
 }
 
-fn read_kinds(r: &mut Reader, at: &str) -> Vec<Kind> {
+/// The bearer token. A service with a key of its own takes no other.
+fn read_token(r: &mut Reader, at: &str, format: Option<Format>) -> Option<Secret> {
+    let path = format!("{at}.token");
+    let token = r.secret(&path);
+    if let (Some(_), Some((name, _))) = (&token, format.and_then(Format::service_key)) {
+        r.fault(&path, &format!("this format is sent with {name} and no token; remove it"));
+    }
+    token
+}
+
+/// The key of the service, where the format has one; `None` after a fault.
+#[expect(clippy::option_option, reason = "a fault, no key, a key")]
+fn read_service_key(r: &mut Reader, at: &str, format: Option<Format>) -> Option<Option<Secret>> {
+    let Some(format) = format else {
+        // Neither is unknown; which one is right depends on the format.
+        for name in ["routing_key", "api_key"] {
+            r.secret(&format!("{at}.{name}"));
+        }
+        return None;
+    };
+    let Some((name, where_from)) = format.service_key() else { return Some(None) };
+    let path = format!("{at}.{name}");
+    let key = r.secret(&path);
+    if key.is_none() && !r.is_faulty(&path) {
+        r.fault(at, &format!("{name} or {name}_file is missing: {where_from}"));
+    }
+    key.map(Some)
+}
+
+fn read_kinds(r: &mut Reader, at: &str, format: Option<Format>) -> Vec<Kind> {
     let path = format!("{at}.types");
     let types: Vec<String> = r.take(&path, Vec::new());
     let mut kinds = Vec::new();
     for text in types {
         if let Some(kind) = Kind::choice(&text) {
             kinds.push(kind);
+            if format.is_some_and(Format::has_incidents) && !kind.tells_condition() {
+                let all: Vec<_> =
+                    Kind::choices().filter(|it| it.tells_condition()).map(Kind::as_str).collect();
+                r.fault(
+                    &path,
+                    &format!(
+                        "{text:?} has no end, so nothing would close its incident; send it to a target of another format, or choose among {}",
+                        all.join(", ")
+                    ),
+                );
+            }
         } else {
             let all: Vec<_> = Kind::choices().map(Kind::as_str).collect();
             r.fault(&path, &format!("there is no type {text:?}; there are {}", all.join(", ")));
         }
+    }
+    if format.is_some_and(Format::has_incidents) {
+        let others: Vec<_> = kinds.iter().filter_map(|kind| kind.counterpart()).collect();
+        kinds.extend(others);
+        kinds.sort();
+        kinds.dedup();
     }
     kinds
 }

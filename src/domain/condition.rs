@@ -562,3 +562,10 @@ pub const fn class(class: Class) -> &'static str {
 pub fn condition_id(subject: &Subject, kind: ConditionKind) -> String {
     format!("{subject}/{kind}")
 }
+
+/// The subject and the kind in the id of a condition.
+#[must_use]
+pub fn parts_of_id(id: &str) -> Option<(&str, ConditionKind)> {
+    let (subject, kind) = id.rsplit_once('/')?;
+    Some((subject, kind.parse().ok()?))
+}

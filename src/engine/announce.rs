@@ -48,8 +48,8 @@ impl News {
             let id = message_id(&format!("{}/{recipient}", self.identity));
             row(Channel::Mail, recipient, id)
         });
-        let (kind, targets) = (self.content.notice.kind(), engine.webhooks.all());
-        let webhooks = targets.iter().filter(|target| target.wants(kind)).map(|target| {
+        let targets = engine.webhooks.all();
+        let webhooks = targets.iter().filter(|target| target.takes(&self.content.notice)).map(|target| {
             row(Channel::Webhook, target.name().to_owned(), webhook_id(&self.identity, target.name()))
         });
         mails.chain(webhooks).collect()

@@ -555,7 +555,7 @@ fn notice(known: &Known, project: Option<&Project>, row: &ConditionRow, it: &Con
 }
 
 /// The notice of a condition that has no facts of its own.
-fn plain(
+pub(super) fn plain(
     kind: Kind,
     project: Option<&Project>,
     row: &ConditionRow,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::announce::{self, content};
-use super::webhook_sender::body_for;
+use super::webhook_sender;
 use crate::domain::condition::{ConditionKind, condition_id};
 use crate::domain::notice::{Content, InstallationCondition, Kind, Notice};
 use crate::domain::subject::Subject;
@@ -151,10 +151,10 @@ impl LastResort {
             let targets = self.engine.webhooks.all();
             let Some(target) = targets.iter().find(|it| it.name() == recipient) else { return false };
             let id = announce::webhook_id(&format!("last/{identity}"), recipient);
-            let body = body_for(target, &id, now, &content);
-            match target.post(&id, body, now).await {
-                TargetResponse::Taken(said) => Ok(said),
-                TargetResponse::Gone(said) | TargetResponse::Failed { said, .. } => Err(said),
+            match webhook_sender::send(target, &id, now, &content, now).await {
+                Some(TargetResponse::Taken(said)) => Ok(said),
+                Some(TargetResponse::Gone(said) | TargetResponse::Failed { said, .. }) => Err(said),
+                None => Err("it takes no such notice".to_owned()),
             }
         };
         match said {

@@ -195,7 +195,7 @@ impl MailSender {
             };
             go_on &= again;
             self.engine.metrics.mail(match &end {
-                MessageEnd::Sent => "sent",
+                MessageEnd::Sent | MessageEnd::Unneeded => "sent",
                 MessageEnd::Failed => "failed",
                 MessageEnd::Again(_) => "put_off",
             });

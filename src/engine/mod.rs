@@ -36,6 +36,7 @@ mod preflight;
 pub mod propose;
 pub mod ready;
 pub mod remind;
+pub mod resend;
 pub mod schedule;
 pub mod step;
 pub mod sweep;

@@ -4,6 +4,9 @@
 //! one id on the schedule that Standard Webhooks publish. It is given up after the last attempt or after
 //! five days. A target that answers 410 gets no webhooks until the configuration is read again. Webhooks
 //! to a target that is no longer configured end with that reason. Nothing here writes webhooks.
+//!
+//! To a service for incidents webhooks go one after another, and a late one that would open what is over, or close
+//! what holds again, is not sent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,12 +17,13 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{ENGINE, Engine};
+use crate::domain::condition::parts_of_id;
 use crate::domain::notice::Content;
 use crate::domain::time::Timestamp;
 use crate::lifecycle::wait;
 use crate::mail::Letter;
-use crate::store::{ClaimedMessage, Lane, MessageEnd, NewAudit, StoreError};
-use crate::webhook::{Note, Target, TargetResponse, body};
+use crate::store::{ClaimedMessage, Lane, MessageEnd, NewAudit, OutboxRow, StoreError};
+use crate::webhook::{Note, Target, TargetResponse};
 
 /// How long a claim lasts; longer than one attempt can take.
 const CLAIM: Duration = Duration::from_mins(1);
@@ -80,8 +84,10 @@ struct Lanes {
 }
 
 impl Lanes {
-    fn full(&self, target: &str) -> bool {
-        self.under_way.values().filter(|it| *it == target).count() >= AT_ONCE
+    fn full(&self, target: &Target) -> bool {
+        // An end must not overtake its start.
+        let at_once = if target.format().has_incidents() { 1 } else { AT_ONCE };
+        self.under_way.values().filter(|it| *it == target.name()).count() >= at_once
     }
 
     fn ended(&mut self, done: Result<(Id, ()), JoinError>) {
@@ -184,7 +190,7 @@ impl WebhookSender {
             return Ok(Some(now.until(next)));
         }
         let mut begun = false;
-        while !self.lanes.full(&lane.target) {
+        while !self.lanes.full(target) {
             let from = self.engine.epoch.sendable_from();
             let claimed = self.engine.store.claim_webhook(&lane.target, now, CLAIM, from).await?;
             let Some(claimed) = claimed else {
@@ -235,8 +241,13 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage
     }
     let answer = match row.content() {
         Ok(content) => {
-            let body = body_for(target, &row.message_id, row.created_at, &content);
-            target.post(&row.message_id, body, now).await
+            if let Some(why) = outdated(engine, target, row, &content).await? {
+                return engine.store.mail_ended(claimed, &MessageEnd::Unneeded, why, now).await;
+            }
+            let Some(answer) = send(target, &row.message_id, row.created_at, &content, now).await else {
+                return give_up(engine, claimed, NO_CONDITION).await;
+            };
+            answer
         }
         // Retried like a failure, for a daemon of a newer version.
         Err(why) if why.is_of_a_newer_version() => {
@@ -282,8 +293,40 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage
     }
 }
 
-/// The body for `target`, with the text of the mail about the same notice.
-pub(super) fn body_for(target: &Target, id: &str, at: Timestamp, content: &Content) -> String {
+/// The reason not to send a late webhook to a service for incidents: nothing would close what it opens, or it
+/// would close what holds again.
+async fn outdated(
+    engine: &Engine,
+    target: &Target,
+    row: &OutboxRow,
+    content: &Content,
+) -> Result<Option<&'static str>, StoreError> {
+    let told = content.notice.condition().filter(|_| target.format().has_incidents());
+    let Some((told, (subject, kind))) = told.and_then(|told| Some((told, parts_of_id(told.id)?))) else {
+        return Ok(None);
+    };
+    let starts = engine.store.starts_of_condition(subject, kind, row.created_at).await?;
+    let mut holding = starts.iter().filter(|it| it.ended_at.is_none());
+    Ok(match told.over_at {
+        // One that was not told anew has no end of its own.
+        Some(_) => holding.any(|it| it.told > 0).then_some(HOLDS_AGAIN),
+        // The first page of a rotation is written before its condition.
+        None => (!starts.is_empty() && holding.next().is_none()).then_some(OVER),
+    })
+}
+
+const OVER: &str = "not sent: the condition ended before, and nothing would close the incident";
+const HOLDS_AGAIN: &str = "not sent: the condition holds again, and its incident stays open";
+const NO_CONDITION: &str = "the target opens and closes incidents, and this message tells no condition; send it to a target of another format (keywheel outbox list shows it)";
+
+/// Sends to `target`, with the text of the mail about the same notice; `None` when the target takes no such notice.
+pub(super) async fn send(
+    target: &Target,
+    id: &str,
+    at: Timestamp,
+    content: &Content,
+    now: Timestamp,
+) -> Option<TargetResponse> {
     let letter = Letter::new(content);
     let note = Note {
         id,
@@ -294,7 +337,7 @@ pub(super) fn body_for(target: &Target, id: &str, at: Timestamp, content: &Conte
         paragraphs: &letter.paragraphs,
         facts: &letter.facts,
     };
-    body::body(target.format(), &note)
+    target.send(&note, now).await
 }
 
 async fn give_up(engine: &Engine, claimed: &ClaimedMessage, said: &str) -> Result<(), StoreError> {

@@ -384,6 +384,17 @@ fn start(project: &str, it: &ConditionFacts) -> (String, String) {
                 cause.replace('_', " ")
             ),
         ),
+        ConditionKind::NeedsOperator => (
+            format!("{project}: rotation stopped ({cause})"),
+            format!("The rotation of {project} stopped, and an operator must decide."),
+        ),
+        ConditionKind::Invalid => current_key_invalid(project),
+        ConditionKind::Drifted => (
+            format!("{project}: the key was changed outside of Keywheel"),
+            format!(
+                "Atlas holds a key in {project} that Keywheel did not put there, and no person has recorded it."
+            ),
+        ),
         other => (format!("{project}: {other}"), format!("{project}: {other} {cause}.")),
     }
 }

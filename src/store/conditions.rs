@@ -40,6 +40,11 @@ const OF_INSTALLATION: Sql = Sql::same(concat!(
     columns!(),
     " FROM conditions WHERE ended_at IS NULL AND (subject LIKE '%/%' OR subject = 'installation') ORDER BY subject, kind"
 ));
+const OF_KIND: Sql = Sql::same(concat!(
+    "SELECT ",
+    columns!(),
+    " FROM conditions WHERE subject = $1 AND kind = $2 AND (ended_at IS NULL OR ended_at > $3) ORDER BY since"
+));
 const BEGIN: Sql = Sql::same(concat!(
     "INSERT INTO conditions (",
     columns!(),
@@ -66,6 +71,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &RECENT,
     &OF_SUBJECTS,
     &OF_INSTALLATION,
+    &OF_KIND,
     &BEGIN,
     &CHANGE,
     &SET_ASIDE,
@@ -224,6 +230,25 @@ impl Store {
     pub async fn conditions_of_installation(&self) -> Result<Vec<ConditionRow>, StoreError> {
         let rows: Vec<Stored> =
             urgent!(self, OF_INSTALLATION, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        readable(rows.into_iter().map(ConditionRow::try_from))
+    }
+
+    /// The starts of one condition of a subject that hold, and those that ended after `since`.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn starts_of_condition(
+        &self,
+        subject: &str,
+        kind: ConditionKind,
+        since: Timestamp,
+    ) -> Result<Vec<ConditionRow>, StoreError> {
+        let rows: Vec<Stored> = urgent!(self, OF_KIND, |pool, text| sqlx::query_as(text)
+            .bind(subject)
+            .bind(kind.as_str())
+            .bind(since)
+            .fetch_all(pool)
+            .await)?;
         readable(rows.into_iter().map(ConditionRow::try_from))
     }
 

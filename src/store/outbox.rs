@@ -108,7 +108,7 @@ const WEBHOOK_COUNTS: Sql = Sql::same(
 // When a mail was sent, its `next_try_at` is that instant, which has an index.
 const SENT_LIKE: Sql = Sql::same(
     "SELECT COUNT(DISTINCT group_id), MIN(next_try_at) FROM outbox WHERE state = 'sent' AND next_try_at > $3 \
-     AND channel = 'mail' AND recipient = $1 AND kind = $2",
+     AND channel = 'mail' AND recipient = $1 AND kind = $2 AND sent_at IS NOT NULL",
 );
 macro_rules! claim_like {
     ($lock:literal) => {
@@ -179,7 +179,7 @@ named! {
     MessageState, "state of a message" {
         /// It is to be sent.
         Waiting = "waiting",
-        /// The recipient's server has accepted it.
+        /// The recipient's server has accepted it, or nobody needs it any more; then `sent_at` is absent.
         Sent = "sent",
         /// It was refused for good, or given up.
         Failed = "failed",
@@ -289,6 +289,8 @@ pub enum MessageEnd {
     Sent,
     /// It was refused for good, or its tries or its time are over.
     Failed,
+    /// Nobody needs it any more, and it was not sent.
+    Unneeded,
     /// It is tried again.
     Again(Timestamp),
 }
@@ -521,7 +523,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let (state, next) = match end {
-            MessageEnd::Sent => (MessageState::Sent, now),
+            // Nothing is left to do; without an instant of its sending it counts as no mail that left.
+            MessageEnd::Sent | MessageEnd::Unneeded => (MessageState::Sent, now),
             MessageEnd::Failed => (MessageState::Failed, now),
             MessageEnd::Again(at) => (MessageState::Waiting, *at),
         };

@@ -1,4 +1,5 @@
-//! The body of a webhook: a CloudEvent for programs, or a message for a channel of Slack or Teams.
+//! The body of a webhook: a CloudEvent for programs, a message for a channel of Slack or Teams, or what a
+//! service for incidents takes (`incident.rs`).
 //!
 //! Every body stays below 20 KB: long texts are cut, with a mark. Text from outside is escaped for Slack
 //! and plain for Teams, so that no name of a project becomes a link or mentions a whole channel.
@@ -8,8 +9,13 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::event::{self, CutData, Data, Event};
+use super::incident;
 use super::note::Note;
 use crate::config::webhooks::Format;
+use crate::domain::condition::Telling;
+use crate::domain::notice::ToldCondition;
+use crate::domain::time::Timestamp;
+use crate::secret::Secret;
 
 /// Bodies are shorter than this, in bytes, as Standard Webhooks ask for.
 pub const LARGEST: usize = 20_000;
@@ -21,28 +27,20 @@ const LONGEST_TEXT: usize = 2000;
 const SHORTEST_CUT: usize = 40;
 
 /// The most entries of a list in a body.
-const MOST: usize = 20;
+pub(super) const MOST: usize = 20;
 
 /// Stands where a text was cut.
 const CUT: &str = "… (cut)";
 
 impl Format {
-    /// The format as it is written in the configuration.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Format::CloudEvents => "cloudevents",
-            Format::Slack => "slack",
-            Format::Teams => "teams",
-        }
-    }
-
     /// The type of its bodies.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
             Format::CloudEvents => "application/cloudevents+json",
-            Format::Slack | Format::Teams => "application/json",
+            Format::Slack | Format::Teams | Format::PagerDuty | Format::Opsgenie | Format::Alertmanager => {
+                "application/json"
+            }
         }
     }
 
@@ -53,27 +51,58 @@ impl Format {
     }
 }
 
-/// The body of `note` in `format`; always the same for the same note.
+/// What a body for a service for incidents has besides the note.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending<'a> {
+    /// The instant of this attempt.
+    pub now: Timestamp,
+    /// The routing key of `PagerDuty`.
+    pub key: Option<&'a Secret>,
+}
+
+/// The body of `note` in `format`; the same for the same note, but for the instants that Alertmanager needs.
+/// `None` when a format for incidents has no body for it, because it tells no condition.
 #[must_use]
-pub fn body(format: Format, note: &Note<'_>) -> String {
+pub fn body(format: Format, note: &Note<'_>, sending: Sending<'_>) -> Option<String> {
+    let told = note.notice.condition();
+    if format.has_incidents() && told.is_none() {
+        return None;
+    }
+    let incident = |make: &dyn Fn(&ToldCondition<'_>) -> Value| told.as_ref().map_or(Value::Null, make);
     let make = |limit| match format {
         Format::CloudEvents => event(note, limit),
         Format::Slack => slack(note, limit),
         Format::Teams => teams(note, limit),
+        Format::PagerDuty => incident(&|told| incident::pagerduty(note, told, sending.key, limit)),
+        Format::Opsgenie => incident(&|told| incident::opsgenie(note, told, limit)),
+        Format::Alertmanager => incident(&|told| json!([incident::alert(note, told, sending.now, limit)])),
     };
     let mut limit = LONGEST_TEXT;
     while limit >= SHORTEST_CUT {
         let text = make(limit).to_string();
         if text.len() < LARGEST {
-            return text;
+            return Some(text);
         }
         limit /= 2;
     }
-    match format {
+    Some(match format {
         Format::CloudEvents => short_event(note).to_string(),
         Format::Slack => json!({ "text": escaped(&note.link(), LONGEST_TEXT) }).to_string(),
         Format::Teams => card(&[plain(&note.link())], &note.link()).to_string(),
-    }
+        // These take more than 20 KB: what they cannot do without is always sent.
+        Format::PagerDuty | Format::Opsgenie | Format::Alertmanager => make(SHORTEST_CUT).to_string(),
+    })
+}
+
+/// The title, and before it a mark that tells a start from an end.
+fn marked(note: &Note<'_>) -> String {
+    let mark = match note.notice.condition() {
+        None => return note.title.to_owned(),
+        Some(it) if it.over_at.is_some() => "\u{2705}",
+        Some(it) if it.kind.telling() == Telling::Repeated => "\u{1f534}",
+        Some(_) => "\u{1f7e0}",
+    };
+    format!("{mark} {}", note.title)
 }
 
 fn event(note: &Note<'_>, limit: usize) -> Value {
@@ -89,10 +118,11 @@ fn short_event(note: &Note<'_>) -> Value {
 fn slack(note: &Note<'_>, limit: usize) -> Value {
     // Verbatim: nothing becomes a link by looking like one.
     let section = |text: String| json!({ "type": "section", "text": { "type": "mrkdwn", "text": text, "verbatim": true } });
-    let mut blocks = vec![section(format!("*{}*", escaped(note.title, limit)))];
+    let title = marked(note);
+    let mut blocks = vec![section(format!("*{}*", escaped(&title, limit)))];
     // Slack takes 3000 characters in one section.
     blocks.extend(note.paragraphs.iter().take(MOST).map(|it| section(escaped(it, limit))));
-    let facts = shown(note.facts, limit);
+    let facts = shown(&note.all_facts(), limit);
     for some in facts.chunks(5) {
         let mut text = String::new();
         for (name, value) in some {
@@ -101,7 +131,7 @@ fn slack(note: &Note<'_>, limit: usize) -> Value {
         blocks.push(section(text.trim_end().to_owned()));
     }
     blocks.push(section(format!("<{}|Open in Keywheel>", escaped(&note.link(), LONGEST_TEXT))));
-    json!({ "text": escaped(note.title, limit), "blocks": blocks, "unfurl_links": false })
+    json!({ "text": escaped(&title, limit), "blocks": blocks, "unfurl_links": false })
 }
 
 /// The text with `&`, `<` and `>` escaped, of which Slack's links and mentions are made, and cut to at
@@ -133,12 +163,12 @@ fn code(text: &str, limit: usize) -> String {
 }
 
 fn teams(note: &Note<'_>, limit: usize) -> Value {
-    let title = cut(note.title, limit);
+    let title = cut(&marked(note), limit);
     let mut body = vec![
         json!({ "type": "RichTextBlock", "inlines": [{ "type": "TextRun", "text": title, "weight": "Bolder", "size": "Medium" }] }),
     ];
     body.extend(note.paragraphs.iter().take(MOST).map(|it| plain(&cut(it, limit))));
-    for (name, value) in shown(note.facts, limit) {
+    for (name, value) in shown(&note.all_facts(), limit) {
         body.push(json!({ "type": "RichTextBlock", "spacing": "Small", "inlines": [
             { "type": "TextRun", "text": format!("{name}: "), "weight": "Bolder" },
             { "type": "TextRun", "text": cut(&value, limit), "fontType": "Monospace" },
@@ -173,7 +203,7 @@ fn card(body: &[Value], link: &str) -> Value {
 }
 
 /// As many facts as fit into one message.
-fn shown(facts: &[(String, String)], limit: usize) -> Vec<(String, String)> {
+pub(super) fn shown(facts: &[(String, String)], limit: usize) -> Vec<(String, String)> {
     let mut shown: Vec<_> =
         facts.iter().take(MOST).map(|(name, value)| (cut(name, limit), value.clone())).collect();
     if facts.len() > MOST {
@@ -183,7 +213,7 @@ fn shown(facts: &[(String, String)], limit: usize) -> Vec<(String, String)> {
 }
 
 /// The first `limit` characters, with a mark when there were more.
-fn cut(text: &str, limit: usize) -> String {
+pub(super) fn cut(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         Some((at, _)) => format!("{}{CUT}", &text[..at]),
         None => text.to_owned(),
@@ -233,7 +263,7 @@ mod tests {
             paragraphs: &[text("remedy"), "Second.".to_owned()],
             facts: &facts,
         };
-        let body = body(format, &note);
+        let body = body(format, &note, Sending { now: note.at, key: None }).unwrap();
         assert!(body.len() < LARGEST, "{format:?}: {}", body.len());
         let body: Value = serde_json::from_str(&body).unwrap();
         for section in body["blocks"].as_array().into_iter().flatten() {
@@ -354,6 +384,55 @@ mod tests {
             body["data"],
             json!({ "groupId": null, "rotationId": null, "link": "https://kw.example", "cut": true })
         );
+    }
+
+    #[test]
+    fn a_start_an_end_and_a_notice_without_a_condition_are_told_apart() {
+        let mut start = model();
+        start["conditionId"] = "32b6e34b3d91647abb20e7b8/needs_operator".into();
+        let over = json!({
+            "kind": "held_over", "groupId": "32b6e34b3d91647abb20e7b8", "projectName": "p", "condition": "held",
+            "conditionId": "32b6e34b3d91647abb20e7b8/held", "since": "2026-03-01T12:00:00Z",
+            "overAt": "2026-03-01T12:30:00Z", "repeat": 0, "server": "https://kw.example",
+        });
+        for (kind, model, mark, id) in [
+            ("needs_operator", &start, "\u{1f534} ", Some("needs_operator")),
+            ("held_over", &over, "\u{2705} ", Some("held")),
+            ("needs_operator", &model(), "", None),
+        ] {
+            let wanted = format!("{mark}{}: stopped", model["projectName"].as_str().unwrap());
+            let [slack, teams] = [Format::Slack, Format::Teams].map(|format| of(format, kind, model));
+            assert_eq!(slack["text"], escaped(&wanted, LONGEST_TEXT));
+            assert_eq!(teams["summary"], wanted);
+            for message in [slack, teams] {
+                let shown = message.to_string().contains("32b6e34b3d91647abb20e7b8/");
+                assert_eq!(shown, id.is_some(), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_the_texts_services_for_incidents_get_no_longer_ones_than_they_take() {
+        for text in ["a", "ü", "\u{1}", "😀", "\u{202e}"].map(|text| text.repeat(20_000)) {
+            let mut model = model();
+            model["conditionId"] = "32b6e34b3d91647abb20e7b8/needs_operator".into();
+            for name in ["projectName", "oldKey", "newKey", "atlasDetail", "remedy", "reason"] {
+                model[name] = text.clone().into();
+            }
+            let long = |value: &Value| value.as_str().unwrap().chars().count();
+            let event = of(Format::PagerDuty, "needs_operator", &model);
+            assert_eq!(event["dedup_key"], model["conditionId"], "an id is never cut");
+            assert!(long(&event["payload"]["summary"]) <= 1024 && long(&event["payload"]["source"]) <= 1024);
+            let alert = of(Format::Opsgenie, "needs_operator", &model);
+            assert_eq!((long(&alert["message"]), &alert["alias"]), (130, &model["conditionId"]));
+            assert!(alert["message"].as_str().unwrap().ends_with('…'));
+            assert!(long(&alert["description"]) <= 15_000 && long(&alert["entity"]) <= 512);
+            let details = alert["details"].as_object().unwrap();
+            assert!(details.iter().map(|(name, it)| name.chars().count() + long(it)).sum::<usize>() <= 8000);
+            let alert = &of(Format::Alertmanager, "needs_operator", &model)[0];
+            assert_eq!(alert["labels"]["condition_id"], model["conditionId"]);
+            assert_eq!(long(&alert["labels"]["project"]), 200);
+        }
     }
 
     #[test]

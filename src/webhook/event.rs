@@ -124,6 +124,9 @@ pub(super) struct DriftFacts<'a> {
     sentences: &'a [String],
     /// The lines of a Terraform file that agree with the undone rotation.
     terraform: Option<&'a [String]>,
+    /// The condition that this starts. Its end has the same id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    condition_id: Option<&'a str>,
 }
 
 impl<'a> From<&'a Drifted> for DriftFacts<'a> {
@@ -142,6 +145,7 @@ impl<'a> From<&'a Drifted> for DriftFacts<'a> {
             undone_key: it.undone_key.as_ref(),
             sentences: &it.sentences,
             terraform: it.terraform.as_deref(),
+            condition_id: it.condition_id.as_deref(),
         }
     }
 }

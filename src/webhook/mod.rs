@@ -9,6 +9,7 @@ pub mod body;
 mod event;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod incident;
 mod note;
 #[cfg(test)]
 mod schema;

@@ -23,6 +23,12 @@ pub struct Note<'a> {
 }
 
 impl Note<'_> {
+    /// The names and values, with the id that joins a start with its end.
+    pub(super) fn all_facts(&self) -> Vec<(String, String)> {
+        let id = self.notice.condition().map(|it| ("Condition".to_owned(), it.id.to_owned()));
+        self.facts.iter().cloned().chain(id).collect()
+    }
+
     /// The page about the project or the rotation.
     pub(super) fn link(&self) -> String {
         let (server, about) = (self.server, self.notice.about());

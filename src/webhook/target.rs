@@ -13,21 +13,25 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Response};
+use reqwest::{Certificate, RequestBuilder, Response};
 use url::Url;
 
+use super::body::{Sending, body};
+use super::incident;
+use super::note::Note;
 use super::sign::signatures;
 use crate::config::Webhook;
 use crate::config::hooks::SigningKey;
 use crate::config::webhooks::Format;
 use crate::domain::address::{AddressError, check_url};
-use crate::domain::notice::Kind;
+use crate::domain::notice::{Kind, Notice};
 use crate::domain::text::visible;
 use crate::domain::time::Timestamp;
+use crate::net::body::fill;
 use crate::net::cause::root_cause;
 use crate::net::client::BuildError;
 use crate::net::resolver::Public;
-use crate::net::{body, client, header};
+use crate::net::{client, header};
 use crate::secret::Secret;
 
 /// How long one attempt may take, the reply included.
@@ -48,7 +52,8 @@ pub struct Target {
     host: String,
     format: Format,
     keys: Vec<SigningKey>,
-    token: Option<HeaderValue>,
+    authorization: Option<HeaderValue>,
+    service_key: Option<Secret>,
     kinds: Vec<Kind>,
     secret_parts: Vec<String>,
     client: reqwest::Client,
@@ -94,8 +99,10 @@ enum TargetFault {
     Url(#[from] AddressError),
     #[error("is missing: a CloudEvent is always signed")]
     NoSecret,
+    #[error("is missing: without it the service takes nothing")]
+    NoServiceKey(&'static str),
     #[error("holds a character that no header can carry")]
-    Token,
+    Header(&'static str),
     #[error("{} cannot be read: {source}", file.display())]
     CaFile { file: PathBuf, source: std::io::Error },
     #[error("{} holds no PEM certificate", file.display())]
@@ -105,14 +112,15 @@ enum TargetFault {
 }
 
 impl TargetFault {
-    const fn setting(&self) -> &'static str {
-        match self {
-            Self::Url(_) => ".url",
-            Self::NoSecret => ".secret",
-            Self::Token => ".token",
-            Self::CaFile { .. } | Self::NoCertificate { .. } => ".ca_file",
-            Self::Client(_) => "",
-        }
+    fn setting(&self) -> String {
+        let name = match self {
+            Self::NoServiceKey(name) | Self::Header(name) => name,
+            Self::Url(_) => "url",
+            Self::NoSecret => "secret",
+            Self::CaFile { .. } | Self::NoCertificate { .. } => "ca_file",
+            Self::Client(_) => return String::new(),
+        };
+        format!(".{name}")
     }
 }
 
@@ -130,20 +138,24 @@ impl Target {
         if options.format == Format::CloudEvents && options.keys.is_empty() {
             return Err(TargetFault::NoSecret);
         }
-        let token = options.token.as_ref().map(|token| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-                .map_err(|_| TargetFault::Token)?;
-            value.set_sensitive(true);
-            Ok::<_, TargetFault>(value)
-        });
+        let service_key = options.format.service_key().map(|(name, _)| (name, options.service_key.as_ref()));
+        let authorization = match (service_key, &options.token) {
+            (Some((name, None)), _) => return Err(TargetFault::NoServiceKey(name)),
+            (Some((name, Some(key))), _) if options.format == Format::Opsgenie => {
+                Some(secret_header(name, &format!("GenieKey {}", key.expose()))?)
+            }
+            (None, Some(token)) => Some(secret_header("token", &format!("Bearer {}", token.expose()))?),
+            (Some(_), _) | (None, None) => None,
+        };
         Ok(Self {
             client: connections(options, &url)?,
             host: url.host_str().unwrap_or_default().to_owned(),
-            secret_parts: secret_parts(&url, options.token.as_ref()),
+            secret_parts: secret_parts(&url, &[options.token.as_ref(), options.service_key.as_ref()]),
             name: options.name.clone(),
             format: options.format,
             keys: options.keys.clone(),
-            token: token.transpose()?,
+            authorization,
+            service_key: options.service_key.clone(),
             kinds: options.kinds.clone(),
             url,
             retired: AtomicBool::new(false),
@@ -166,7 +178,14 @@ impl Target {
     /// Whether it is sent notices of this kind.
     #[must_use]
     pub fn wants(&self, kind: Kind) -> bool {
-        self.kinds.is_empty() || self.kinds.contains(&kind)
+        let expressible = !self.format.has_incidents() || kind.tells_condition();
+        expressible && (self.kinds.is_empty() || self.kinds.contains(&kind))
+    }
+
+    /// Whether it is sent this notice: a format for incidents takes only one that tells a condition.
+    #[must_use]
+    pub fn takes(&self, notice: &Notice) -> bool {
+        self.wants(notice.kind()) && (!self.format.has_incidents() || notice.condition().is_some())
     }
 
     /// Whether it answered 410 since it was configured.
@@ -205,27 +224,60 @@ impl Target {
             _ => "signed by two secrets",
         };
         let kinds: Vec<_> = self.kinds.iter().map(|kind| kind.as_str()).collect();
-        let kinds = if kinds.is_empty() { "everything".to_owned() } else { kinds.join(", ") };
+        let kinds = match kinds[..] {
+            [] if self.format.has_incidents() => "every condition".to_owned(),
+            [] => "everything".to_owned(),
+            _ => kinds.join(", "),
+        };
         format!("{} to {}, {signed}: {kinds}", self.format.as_str(), self.host)
     }
 
-    /// Sends `body` once under `id`, at the instant `now`.
-    pub async fn post(&self, id: &str, body: String, now: Timestamp) -> TargetResponse {
+    /// Sends `note` once, at the instant `now`; `None` when its format has no body for this notice.
+    pub async fn send(&self, note: &Note<'_>, now: Timestamp) -> Option<TargetResponse> {
+        let body = body(self.format, note, Sending { now, key: self.service_key.as_ref() })?;
         let seconds = now.as_chrono().timestamp();
         let mut request = self
-            .client
-            .post(self.url.clone())
-            .header(CONTENT_TYPE, self.format.content_type())
-            .header("webhook-id", id)
+            .request(self.url_for(note.notice))
+            .header("webhook-id", note.id)
             .header("webhook-timestamp", seconds);
         if !self.keys.is_empty() {
-            let signatures = signatures(&self.keys, id, seconds, body.as_bytes());
+            let signatures = signatures(&self.keys, note.id, seconds, body.as_bytes());
             request = request.header("webhook-signature", signatures);
         }
-        if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, token.clone());
+        Some(self.answer(request.body(body), now).await)
+    }
+
+    /// Sends these alerts to Alertmanager, at the instant `now`: conditions that hold on or have just ended.
+    pub async fn send_alerts(&self, notes: &[Note<'_>], now: Timestamp) -> TargetResponse {
+        let body = incident::alerts(notes, now).to_string();
+        self.answer(self.request(self.url.clone()).body(body), now).await
+    }
+
+    fn request(&self, url: Url) -> RequestBuilder {
+        let request = self.client.post(url).header(CONTENT_TYPE, self.format.content_type());
+        match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value.clone()),
+            None => request,
         }
-        match request.body(body).send().await {
+    }
+
+    /// The URL for this notice. Opsgenie closes an alert at a URL of its own.
+    fn url_for(&self, notice: &Notice) -> Url {
+        let mut url = self.url.clone();
+        if self.format == Format::Opsgenie
+            && let Some(over) = notice.condition().filter(|it| it.over_at.is_some())
+        {
+            if let Ok(mut path) = url.path_segments_mut() {
+                // The id holds a "/", which is encoded here.
+                path.push(over.id).push("close");
+            }
+            url.query_pairs_mut().append_pair("identifierType", "alias");
+        }
+        url
+    }
+
+    async fn answer(&self, request: RequestBuilder, now: Timestamp) -> TargetResponse {
+        match request.send().await {
             Ok(response) => self.read(response, now).await,
             Err(error) => TargetResponse::Failed { said: self.broken(error), retry_after: None },
         }
@@ -237,7 +289,7 @@ impl Target {
         let retry_after = retry_after.and_then(|text| header::retry_after(text, now));
         let mut bytes = Vec::new();
         // The status decides, even when the body cannot be read.
-        let _ = body::fill(&mut response, READ, &mut bytes).await;
+        let _ = fill(&mut response, READ, &mut bytes).await;
         let words = self.cleaned(&String::from_utf8_lossy(&bytes));
         let said = format!("{} {words}", status.as_u16());
         let said = said.trim_end().to_owned();
@@ -283,9 +335,16 @@ impl Target {
     }
 }
 
+/// A header's value that is never logged; `name` is the setting that it is made of.
+fn secret_header(name: &'static str, text: &str) -> Result<HeaderValue, TargetFault> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| TargetFault::Header(name))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 /// Everything in a URL beyond its host, in the forms in which servers repeat it: whole, in parts,
 /// decoded. The longest comes first, so that no part hides a whole.
-fn secret_parts(url: &Url, token: Option<&Secret>) -> Vec<String> {
+fn secret_parts(url: &Url, secrets: &[Option<&Secret>]) -> Vec<String> {
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let path = url.path().trim_matches('/');
     let query = url.query().unwrap_or_default();
@@ -293,7 +352,7 @@ fn secret_parts(url: &Url, token: Option<&Secret>) -> Vec<String> {
     parts.extend(path.split('/').map(ToOwned::to_owned));
     parts.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
     parts.extend(query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value.to_owned()));
-    parts.extend(token.map(|it| it.expose().to_owned()));
+    parts.extend(secrets.iter().flatten().map(|it| it.expose().to_owned()));
     let plain: Vec<_> = parts.iter().map(|part| decoded(part)).collect();
     parts.extend(plain);
     parts.retain(|part| part.len() >= SECRET_PART);
@@ -331,6 +390,7 @@ mod tests {
             format: Format::CloudEvents,
             keys: vec![SigningKey::new(&[7; 32]).unwrap()],
             token: Some(Secret::new("canary-token")),
+            service_key: None,
             kinds: Vec::new(),
             allow_private: false,
             ca_file: None,
@@ -392,6 +452,29 @@ mod tests {
             "Cannot POST /services/canary-path?key=canary-key\r\n\x1b[31m canary-key Bearer canary-token";
         assert_eq!(target.cleaned(echo), "Cannot POST /*** \\u{1b}[31m *** Bearer ***");
         assert_eq!(target.cleaned(&"é".repeat(1000)).chars().count(), KEPT + 1);
+    }
+
+    #[test]
+    fn a_target_for_incidents_needs_its_key_and_shows_it_nowhere() {
+        let opsgenie = |key: Option<&str>| Webhook {
+            format: Format::Opsgenie,
+            keys: Vec::new(),
+            token: None,
+            service_key: key.map(Secret::new),
+            ..options("https://api.opsgenie.com/v2/alerts")
+        };
+        let target = Target::new(&opsgenie(Some("canary-key"))).unwrap();
+        assert_eq!(target.described(), "opsgenie to api.opsgenie.com, not signed: every condition");
+        assert!(!format!("{target:?}").contains("canary"));
+        assert_eq!(target.cleaned("Key [canary-key] is not valid"), "Key [***] is not valid");
+        assert!(target.wants(Kind::Held) && target.wants(Kind::HeldOver) && !target.wants(Kind::Completed));
+        for (key, wanted) in [
+            (None, "webhooks.ops.api_key: is missing"),
+            (Some("canary\n"), "webhooks.ops.api_key: holds a character"),
+        ] {
+            let refused = Target::new(&opsgenie(key)).unwrap_err().to_string();
+            assert!(refused.starts_with(wanted) && !refused.contains("canary"), "{refused}");
+        }
     }
 
     #[test]

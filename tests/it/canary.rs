@@ -10,10 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use keywheel::domain::time::SystemClock;
 use keywheel::sim::fault::{Fault, Kind};
+use keywheel::sim::world::KeyState;
 use keywheel::sim::{Sim, World};
 use serde_json::{Value, json};
 
-use crate::support::receiver::{Receiver, reply};
+use crate::support::receiver::{Received, Receiver, reply};
 use crate::support::smtpd::Smtpd;
 use crate::support::wait::{LIMIT, eventually};
 use crate::support::{group, new_key};
@@ -156,6 +157,11 @@ async fn no_secret_leaves_the_program() {
     let receiver = Receiver::start().await;
     // A dead-man's switch that redirects, fails and then takes it.
     let switch = Receiver::start().await;
+    // Services for incidents that repeat the keys they get, and then take them.
+    let service = Receiver::start().await;
+    let echo = format!("no {ROUTING_KEY}, no {API_KEY}, no {ALERT_TOKEN}");
+    service.then([reply(403, &echo), reply(403, &echo), reply(403, &echo)]);
+    service.always(reply(202, &echo));
     switch.then([reply(302, SWITCH_PATH), reply(500, SWITCH_PATH)]);
     // A server that repeats what it was asked for, as many do, and then takes it.
     let echo = format!("no {HOOK_PATH}?key={HOOK_KEY} for Bearer {HOOK_TOKEN} here");
@@ -164,6 +170,7 @@ async fn no_secret_leaves_the_program() {
     let text = settings(folder, port, &sim.base_url(), secret)
         + &mail_settings(mail.port)
         + &webhook_settings(receiver.port)
+        + &service_settings(service.port)
         + &format!(
             "[heartbeat]\nurl = \"http://127.0.0.1:{}/{SWITCH_PATH}\"\nevery = \"100ms\"\n",
             switch.port
@@ -225,6 +232,31 @@ async fn no_secret_leaves_the_program() {
     let row = until_final(&read, &format!("/rotations/{rotation}")).await;
     assert_eq!(row["state"], "completed", "{row}");
 
+    // A key that another actor sets opens incidents.
+    let body = json!({ "groupId": group(2), "credential": "filed" });
+    assert_eq!(send("/projects", &ada, body).await.unwrap().status(), 201);
+    sim.with(|world| {
+        world.keys.insert(DRIFT_KEY.to_owned(), KeyState::Enabled);
+        let second = world.projects.get_mut(&group(2)).unwrap();
+        second.block.insert("customerMasterKeyID".to_owned(), DRIFT_KEY.into());
+    });
+    let told = eventually(LIMIT, async || {
+        let paths: Vec<_> = service.received().into_iter().map(|it| it.path).collect();
+        ["/v2/enqueue", "/v2/alerts", "/api/v2/alerts"]
+            .iter()
+            .all(|path| paths.iter().any(|it| it == path))
+            .then_some(())
+    });
+    told.await.expect("no incident was opened");
+    let asked = service.received();
+    let bearer = |it: &&Received| it.header("authorization").is_some();
+    let mut used: Vec<_> =
+        asked.iter().filter(bearer).map(|it| it.header("authorization").unwrap()).collect();
+    used.sort_unstable();
+    used.dedup();
+    assert_eq!(used, [format!("Bearer {ALERT_TOKEN}"), format!("GenieKey {API_KEY}")]);
+    assert!(asked.iter().any(|it| it.json()["routing_key"] == ROUTING_KEY));
+
     let live = sim.with(|world| world.live_tokens());
     assert!(!live.is_empty());
     let mut canaries = vec![
@@ -266,6 +298,9 @@ async fn no_secret_leaves_the_program() {
         ("the secret of a webhook", HOOK_SECRET),
         ("the previous secret of a webhook", HOOK_PREVIOUS),
         ("the address of the dead-man's switch", SWITCH_PATH),
+        ("PagerDuty's routing key", ROUTING_KEY),
+        ("Opsgenie's API key", API_KEY),
+        ("Alertmanager's token", ALERT_TOKEN),
     ] {
         canaries.push(Canary::new(name, it, None));
     }
@@ -326,6 +361,10 @@ fn mail_settings(port: u16) -> String {
 }
 
 const SWITCH_PATH: &str = "Canary-7-Lantern";
+const DRIFT_KEY: &str = "44444444-4444-4444-8444-444444444444";
+const ROUTING_KEY: &str = "Canary-7-Foghorn";
+const API_KEY: &str = "Canary-7-Breakwater";
+const ALERT_TOKEN: &str = "Canary-7-Semaphore";
 const HOOK_PATH: &str = "T0-Canary-7-Harbour";
 const HOOK_KEY: &str = "Canary-7-Anchor";
 const HOOK_TOKEN: &str = "Canary-7-Lighthouse";
@@ -337,6 +376,17 @@ fn webhook_settings(port: u16) -> String {
     format!(
         "[[webhooks]]\nname = \"ops\"\nurl = \"http://127.0.0.1:{port}/{HOOK_PATH}?key={HOOK_KEY}\"\nsecret = \"whsec_{HOOK_SECRET}\"\nprevious_secret = \"whsec_{HOOK_PREVIOUS}\"\ntoken = \"{HOOK_TOKEN}\"\nallow_private = true\n"
     )
+}
+
+fn service_settings(port: u16) -> String {
+    let of = |name: &str, path: &str, secret: &str| {
+        format!(
+            "[[webhooks]]\nname = \"{name}\"\nformat = \"{name}\"\nurl = \"http://127.0.0.1:{port}{path}\"\n{secret}\nallow_private = true\n"
+        )
+    };
+    of("pagerduty", "/v2/enqueue", &format!("routing_key = \"{ROUTING_KEY}\""))
+        + &of("opsgenie", "/v2/alerts", &format!("api_key = \"{API_KEY}\""))
+        + &of("alertmanager", "/api/v2/alerts", &format!("token = \"{ALERT_TOKEN}\""))
 }
 
 fn settings(folder: &Path, port: u16, atlas: &str, secret: &str) -> String {
@@ -367,6 +417,9 @@ private_network_hold = "31s"
 deploy_poll = "60ms"
 deploy_grace = "1500ms"
 deploy_timeout = "20s"
+[sweep]
+cron = "* * * * * *"
+drift_every = "2s"
 [pace]
 backoff_min = "50ms"
 backoff_max = "300ms"

@@ -14,6 +14,7 @@ mod document;
 mod engine;
 mod epoch;
 mod hooks;
+mod incidents;
 mod installation;
 mod inventory;
 mod kill;

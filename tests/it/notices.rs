@@ -87,7 +87,8 @@ fn rendered(row: &OutboxRow, format: Format) -> Value {
         paragraphs: &letter.paragraphs,
         facts: &letter.facts,
     };
-    serde_json::from_str(&body::body(format, &note)).unwrap()
+    serde_json::from_str(&body::body(format, &note, body::Sending { now: note.at, key: None }).unwrap())
+        .unwrap()
 }
 
 #[tokio::test]

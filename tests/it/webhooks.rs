@@ -41,6 +41,7 @@ fn options(name: &str, url: &str) -> Webhook {
         format: Format::CloudEvents,
         keys: vec![SigningKey::new(&SECRET).unwrap()],
         token: None,
+        service_key: None,
         kinds: Vec::new(),
         allow_private: true,
         ca_file: None,

@@ -234,6 +234,19 @@ impl Kind {
         ConditionKind::ALL.iter().any(|it| told(it).contains(&Some(self)))
     }
 
+    /// The end of a start, and the start of an end; `None` for a kind that tells no condition.
+    #[must_use]
+    pub fn counterpart(self) -> Option<Kind> {
+        ConditionKind::ALL.iter().find_map(|it| {
+            let [start, end] = [false, true].map(|over| Kind::of_condition(*it, over));
+            match Some(self) {
+                me if me == start => end,
+                me if me == end => start,
+                _ => None,
+            }
+        })
+    }
+
     /// Whether it pages: people who look after the installation get it too.
     #[must_use]
     pub fn pages(self) -> bool {

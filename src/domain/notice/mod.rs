@@ -28,8 +28,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::condition::ConditionKind;
 use super::ids::{GroupId, RotationId};
 use super::rotation::state::State;
+use super::time::Timestamp;
 
 /// A notice with its facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,21 @@ pub struct About<'a> {
     pub project: Option<&'a GroupId>,
     /// The rotation.
     pub rotation: Option<RotationId>,
+}
+
+/// The condition of which a notice tells the start, a repetition or the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldCondition<'a> {
+    /// The same from the start to the end.
+    pub id: &'a str,
+    /// The condition.
+    pub kind: ConditionKind,
+    /// The project's name.
+    pub name: &'a str,
+    /// When it began, where the notice states it.
+    pub since: Option<Timestamp>,
+    /// When it ended; `None` while it holds.
+    pub over_at: Option<Timestamp>,
 }
 
 impl Notice {
@@ -163,6 +180,48 @@ impl Notice {
             Self::ReminderDigest(_) | Self::Installation(_) => About { project: None, rotation: None },
             Self::Condition(it) => About { project: Some(&it.group_id), rotation: it.rotation_id },
         }
+    }
+
+    /// The condition of which it tells the start, a repetition or the end.
+    #[must_use]
+    pub fn condition(&self) -> Option<ToldCondition<'_>> {
+        let (id, kind, name, since, over_at) = match self {
+            Self::NeedsOperator(it) => {
+                (it.condition_id.as_deref()?, ConditionKind::NeedsOperator, &it.project_name, None, None)
+            }
+            Self::CurrentKeyInvalid(CurrentKeyInvalid::Project(it)) => {
+                (it.condition_id.as_deref()?, ConditionKind::Invalid, &it.project_name, it.since, None)
+            }
+            Self::Drifted(it) => {
+                (it.condition_id.as_deref()?, ConditionKind::Drifted, &it.project_name, None, None)
+            }
+            Self::Condition(it) => {
+                (it.condition_id.as_str(), it.condition, &it.project_name, Some(it.since), it.over_at)
+            }
+            Self::Installation(it) => {
+                (it.condition_id.as_str(), it.condition, &it.subject, Some(it.since), it.over_at)
+            }
+            Self::ApprovalRequested(_)
+            | Self::AutoApproved(_)
+            | Self::Completed(_)
+            | Self::RolledBack(_)
+            | Self::Failed(_)
+            | Self::Rejected(_)
+            | Self::Cancelled(_)
+            | Self::Expired(_)
+            | Self::Superseded(_)
+            | Self::Accepted(_)
+            | Self::Closed(_)
+            | Self::CurrentKeyInvalid(CurrentKeyInvalid::Rotation(_))
+            | Self::PreflightFailed(_)
+            | Self::LateApply(_)
+            | Self::NotDeployed(_)
+            | Self::KeyAlarm(_)
+            | Self::Overwrote(_)
+            | Self::Reminder(_)
+            | Self::ReminderDigest(_) => return None,
+        };
+        Some(ToldCondition { id, kind, name, since, over_at })
     }
 
     /// The notice's facts, as JSON.

@@ -150,6 +150,13 @@ impl Receiver {
         received
     }
 
+    /// What came since the last call.
+    pub(crate) fn take(&self) -> Vec<Received> {
+        let received = self.received();
+        self.endpoint.received.lock().unwrap().drain(..received.len());
+        received
+    }
+
     /// The only request there was.
     pub(crate) fn only(&self) -> Received {
         let mut all = self.received();
