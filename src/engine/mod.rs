@@ -28,6 +28,7 @@ pub mod hint;
 mod installation;
 pub mod intake;
 pub mod last_resort;
+mod looks;
 pub mod mail_sender;
 pub mod measured;
 pub mod metrics;

@@ -7,29 +7,23 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::looks::{GIVES_WAY, Look, Looks, next_look};
 use super::{ENGINE, Engine, conditions, drift, remind, witness};
 use crate::atlas::AtlasApi;
+use crate::domain::ids::GroupId;
 use crate::domain::project::{OpenRotation, Project, SinceSource};
 use crate::domain::rotation::machine::LONGEST_PAUSE;
 use crate::domain::rotation::outcome::Observation;
 use crate::domain::time::Timestamp;
-use crate::lifecycle::wait;
+use crate::lifecycle::{pause, wait};
 use crate::store::{Drift, Horizon, NewAudit, NewOutbox, StoreError};
 
-/// Projects read from the database at once.
-const BATCH: usize = 64;
-
-/// Projects that are observed at the same time.
-const AT_ONCE: usize = 8;
-
-/// After this time a sweep ends, so that reminders are not delayed. The next sweep takes the projects
-/// that are left.
-const LONGEST: Duration = Duration::from_mins(4);
+/// The longest time from one reading of the schedule to the next, whatever `sweep.cron` says.
+pub const LONGEST_BEAT: Duration = Duration::from_secs(20);
 
 /// How often finished records are deleted.
 const FORGET_EVERY: Duration = Duration::from_secs(86_400);
@@ -49,78 +43,137 @@ pub async fn forget(engine: &Engine) -> Result<u64, StoreError> {
     engine.store.forget(horizon).await
 }
 
-/// Sweeps at each wake-up until `stop`.
+/// Sweeps at each wake-up until `stop`. Looks and the work after a sweep run side by side, so that a look that
+/// hangs delays neither reminders nor the next sweep.
 pub async fn run(engine: Engine, stop: CancellationToken) {
-    let mut forgotten: Option<Timestamp> = None;
-    while !stop.is_cancelled() {
-        if let Err(error) = once(&engine, &stop).await {
-            tracing::error!(error = %error, "sweep not finished; the projects stay due");
+    let swept = Notify::new();
+    let watching = async {
+        let mut watch = Watch::new(&engine);
+        while !stop.is_cancelled() {
+            if let Err(error) = watch.sweep().await {
+                tracing::error!(error = %error, "sweep not finished; the projects stay due");
+            }
+            swept.notify_one();
+            watch.look_until(wait(engine.look_due.notified(), LONGEST_BEAT, &stop)).await;
         }
-        if let Err(error) = remind::once(&engine).await {
-            tracing::error!(error = %error, "reminders not written; they stay due");
+    };
+    let following = async {
+        let mut forgotten: Option<Timestamp> = None;
+        while !stop.is_cancelled() {
+            wait(swept.notified(), Duration::MAX, &stop).await;
+            follow(&engine, &mut forgotten, &stop).await;
         }
-        if let Err(error) = witness::once(&engine, &stop).await {
-            tracing::error!(error = %error, "witness events not recorded; their rotations stay due");
-        }
-        let now = engine.clock.now();
-        // With a wrong clock or a database in doubt, records could be deleted too early.
-        let sure = !engine.epoch.clocks_differ() && !engine.epoch.in_doubt();
-        if sure && forgotten.is_none_or(|at| now.since(at) >= FORGET_EVERY) {
-            match forget(&engine).await {
-                Ok(rows) => {
-                    forgotten = Some(now);
-                    if rows > 0 {
-                        tracing::info!(rows, "old messages, events and observations deleted");
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(error = %error, "old messages, events and observations not deleted; the next sweep tries again");
+    };
+    tokio::join!(watching, following);
+}
+
+/// The work after a sweep.
+async fn follow(engine: &Engine, forgotten: &mut Option<Timestamp>, stop: &CancellationToken) {
+    if let Err(error) = remind::once(engine).await {
+        tracing::error!(error = %error, "reminders not written; they stay due");
+    }
+    if let Err(error) = witness::once(engine, stop).await {
+        tracing::error!(error = %error, "witness events not recorded; their rotations stay due");
+    }
+    let now = engine.clock.now();
+    // With a wrong clock or a database in doubt, records could be deleted too early.
+    let sure = !engine.epoch.clocks_differ() && !engine.epoch.in_doubt();
+    if sure && forgotten.is_none_or(|at| now.since(at) >= FORGET_EVERY) {
+        match forget(engine).await {
+            Ok(rows) => {
+                *forgotten = Some(now);
+                if rows > 0 {
+                    tracing::info!(rows, "old messages, events and observations deleted");
                 }
             }
+            Err(error) => {
+                tracing::error!(error = %error, "old messages, events and observations not deleted; the next sweep tries again");
+            }
         }
-        wait(engine.look_due.notified(), Duration::MAX, &stop).await;
     }
 }
 
-/// Observes every project that is due now; returns how many were due.
+/// Observes every project that is due now; returns how many were observed.
 ///
 /// # Errors
 /// Fails when the database cannot be read or written.
 pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, StoreError> {
-    engine.epoch.compare_clocks(&engine.store, engine.clock.as_ref()).await?;
-    let begin = engine.clock.now();
-    if engine.epoch.doubts(&engine.store, begin).await? {
-        engine.list_differences().await?;
-        finished(engine);
-        return Ok(0);
-    }
-    let mut seen = 0;
-    // Projects that become due meanwhile are left to the next sweep. `LONGEST` keeps a slow Atlas from
-    // delaying reminders.
-    while !stop.is_cancelled() && engine.clock.now().since(begin) < LONGEST {
-        let due = engine.store.due_projects(begin, begin + longest_wait(engine), BATCH).await?;
-        if due.is_empty() {
-            break;
-        }
-        let mut looks: Vec<BoxFuture<'_, Result<usize, StoreError>>> = Vec::with_capacity(due.len());
-        for project in due {
-            looks.push(Box::pin(async move {
-                if stop.is_cancelled() {
-                    return Ok(0);
-                }
-                look(engine, project).await.map(|()| 1)
-            }));
-        }
-        let looks: Vec<_> = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
-        // Ends the sweep: a project that cannot be written would be the first of the next batch again.
-        seen += looks.into_iter().sum::<Result<usize, _>>()?;
-        finished(engine);
-    }
-    if let Err(why) = engine.epoch.record(&engine.store, engine.clock.now()).await {
-        tracing::warn!("epoch file not updated: {why}");
+    let mut watch = Watch::new(engine);
+    watch.sweep().await?;
+    tokio::select! {
+        () = watch.look_at_all() => {}
+        () = stop.cancelled() => {}
     }
     finished(engine);
-    Ok(seen)
+    watch.fault.map_or(Ok(watch.seen), Err)
+}
+
+/// The looks of this daemon.
+struct Watch<'a> {
+    engine: &'a Engine,
+    looks: Looks<'a>,
+    /// The looks that were made.
+    seen: usize,
+    /// The first error of a look.
+    fault: Option<StoreError>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(engine: &'a Engine) -> Self {
+        Self { engine, looks: Looks::new(), seen: 0, fault: None }
+    }
+
+    /// Reads which projects are due. The looks that run go on.
+    async fn sweep(&mut self) -> Result<(), StoreError> {
+        let engine = self.engine;
+        engine.epoch.compare_clocks(&engine.store, engine.clock.as_ref()).await?;
+        let now = engine.clock.now();
+        if engine.epoch.doubts(&engine.store, now).await? {
+            self.looks.await_all(Vec::new());
+            engine.list_differences().await?;
+        } else {
+            self.looks.await_all(engine.store.due_looks(now, now + longest_wait(engine)).await?);
+            if let Err(why) = engine.epoch.record(&engine.store, engine.clock.now()).await {
+                tracing::warn!("epoch file not updated: {why}");
+            }
+        }
+        finished(engine);
+        Ok(())
+    }
+
+    /// Makes looks until `end` completes.
+    async fn look_until(&mut self, end: impl Future<Output = ()>) {
+        tokio::select! {
+            () = end => {}
+            () = async {
+                self.look_at_all().await;
+                std::future::pending().await
+            } => {}
+        }
+    }
+
+    /// Makes every look that waits.
+    async fn look_at_all(&mut self) {
+        let (engine, unstopped) = (self.engine, CancellationToken::new());
+        while !self.looks.is_empty() {
+            self.looks
+                .start(engine.clock.now(), |group| -> Look<'a> { Box::pin(look(engine, group.clone())) });
+            // A look that lasts gives way to one that waits.
+            let gives_way = if self.looks.is_waiting() { GIVES_WAY } else { Duration::MAX };
+            let ended = tokio::select! {
+                ended = self.looks.ended(|| engine.clock.now()) => ended,
+                () = pause(gives_way, &unstopped) => None,
+            };
+            match ended {
+                Some((_, Ok(made))) => self.seen += usize::from(made),
+                Some((group, Err(error))) => {
+                    tracing::error!(project.id = %group, error = %error, "observation not recorded; the project stays due");
+                    self.fault.get_or_insert(error);
+                }
+                None => {}
+            }
+        }
+    }
 }
 
 /// The longest time that a project is not read: nothing that Atlas asks for delays it further.
@@ -140,18 +193,33 @@ pub(super) struct Checked {
     pub(super) recorded: bool,
 }
 
-/// Observes one project. A row of it that cannot be read is logged and keeps nothing from the other projects: this
-/// one is read again in its turn.
-async fn look(engine: &Engine, project: Project) -> Result<(), StoreError> {
-    let (group, version, at) = (project.group_id.clone(), project.version, project.last_checked_at);
+/// Observes one project; returns whether it was still due. A row of it that cannot be read is logged and keeps
+/// nothing from the other projects: this one is read again in its turn.
+async fn look(engine: &Engine, group: GroupId) -> Result<bool, StoreError> {
+    let project = match engine.store.project(&group).await {
+        Ok(Some(project)) => project,
+        Ok(None) => return Ok(false),
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(project.id = %group, error = %error, "this project cannot be read, so its key is not observed");
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    let now = engine.clock.now();
+    if now < project.next_check_at && project.next_check_at <= now + longest_wait(engine) {
+        // Another daemon was faster.
+        return Ok(false);
+    }
+    let (version, at) = (project.version, project.last_checked_at);
     match check(engine, project).await {
         Err(error @ StoreError::Corrupt { .. }) => {
             tracing::error!(project.id = %group, error = %error, "a row about this project cannot be read; its key is read all the same");
-            let next = engine.clock.now() + engine.settings.drift_every.get();
+            let next = next_look(&group, engine.clock.now(), engine.settings.drift_every.get());
             engine.store.project_checked(&group, version, at, next).await.map(drop)
         }
         done => done.map(drop),
-    }
+    }?;
+    Ok(true)
 }
 
 /// Observes one project and records the changes, or only the instant when nothing changed. After a
@@ -173,7 +241,8 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
     let now = engine.clock.now();
     let mut found = None;
     let mut after = project.clone();
-    after.next_check_at = now + engine.settings.drift_every.get();
+    let every = engine.settings.drift_every.get();
+    after.next_check_at = next_look(&project.group_id, now, every);
     let mut audit = Vec::new();
     let mut outbox = Vec::new();
     let mut observed = None;
@@ -211,7 +280,7 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
         Some(Err(failure)) => {
             after.last_error = Some(failure.to_string());
             let asked = failure.retry_after.map_or(Duration::ZERO, crate::domain::time::Span::get);
-            after.next_check_at = now + asked.min(LONGEST_PAUSE).max(engine.settings.drift_every.get());
+            after.next_check_at = after.next_check_at.max(now + asked.min(LONGEST_PAUSE));
             failed = Some(failure);
         }
     }

@@ -35,10 +35,10 @@ const LIST: Sql = Sql::same(concat!(
      AND ($4 = '' OR EXISTS (SELECT 1 FROM owners o WHERE o.group_id = p.group_id AND o.mail = $4)) \
      ORDER BY p.group_id LIMIT $5"
 ));
-const DUE: Sql = Sql::same(concat!(
-    columns!(),
-    "WHERE p.next_check_at <= $1 OR p.next_check_at > $3 ORDER BY p.next_check_at, p.group_id LIMIT $2"
-));
+const DUE: Sql = Sql::same(
+    "SELECT group_id, credential, next_check_at, version FROM projects WHERE next_check_at <= $1 OR next_check_at > $2 \
+     ORDER BY next_check_at, group_id",
+);
 const LOOK_SOON: Sql =
     Sql::same("UPDATE projects SET next_check_at = $2 WHERE group_id = $1 AND next_check_at > $2");
 const DUE_REMINDERS: Sql = Sql::same(concat!(
@@ -159,6 +159,41 @@ pub struct Drift {
     /// The start of its present service, and the source; the project keeps the start of its first
     /// service.
     pub since: (Timestamp, SinceSource),
+}
+
+/// A project whose observation is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueLook {
+    /// The project.
+    pub group_id: GroupId,
+    /// The credential that reads it.
+    pub credential: String,
+    /// Since when it is due.
+    pub next_check_at: Timestamp,
+    /// The project's version.
+    pub version: i64,
+}
+
+#[derive(FromRow)]
+struct DueRow {
+    group_id: String,
+    credential: String,
+    next_check_at: Timestamp,
+    version: i64,
+}
+
+impl DueRow {
+    fn due(self) -> Result<DueLook, StoreError> {
+        Ok(DueLook {
+            group_id: self
+                .group_id
+                .parse()
+                .map_err(|_| StoreError::corrupt("projects", "group_id", &self.group_id))?,
+            credential: self.credential,
+            next_check_at: self.next_check_at,
+            version: self.version,
+        })
+    }
 }
 
 #[derive(FromRow)]
@@ -441,26 +476,15 @@ impl Store {
         .await
     }
 
-    /// Projects whose observation is due, and those whose instant is after `beyond`: a clock that was wrong wrote
-    /// it. A project that cannot be read is logged and skipped, so that
-    /// the others do not wait for its repair.
+    /// The observations that are due, the most overdue first, and those whose instant is after `beyond`: a clock
+    /// that was wrong wrote it.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn due_projects(
-        &self,
-        now: Timestamp,
-        beyond: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Project>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = read!(self, DUE, |pool, text| sqlx::query_as(text)
-            .bind(now)
-            .bind(limit)
-            .bind(beyond)
-            .fetch_all(pool)
-            .await)?;
-        self.with_all_owners(rows).await
+    pub async fn due_looks(&self, now: Timestamp, beyond: Timestamp) -> Result<Vec<DueLook>, StoreError> {
+        let rows: Vec<DueRow> =
+            read!(self, DUE, |pool, text| sqlx::query_as(text).bind(now).bind(beyond).fetch_all(pool).await)?;
+        readable(rows.into_iter().map(DueRow::due))
     }
 
     /// Projects whose reminders are due for a check, without those that cannot be read.

@@ -326,10 +326,7 @@ impl Side<'_> {
                 let after = dice.maybe(group);
                 let limit = usize::try_from(dice.roll(4) + 1).unwrap();
                 let listed = store.projects(&filter, after.as_ref(), limit).await?;
-                shown(&(
-                    listed,
-                    store.due_projects(now, now + std::time::Duration::from_secs(86_400), limit).await?,
-                ))
+                shown(&(listed, store.due_looks(now, now + std::time::Duration::from_secs(86_400)).await?))
             }
             Kind::InsertRotation => {
                 let row = proposal(dice, seed, now);

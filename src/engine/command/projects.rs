@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::super::looks::next_look;
 use super::super::sweep::note;
 use super::super::{Engine, conditions, drift};
 use super::{CommandError, TRIES};
@@ -123,7 +124,7 @@ impl Engine {
             drift_key: None,
             last_checked_at: None,
             last_error: None,
-            next_check_at: now + self.settings.drift_every.get(),
+            next_check_at: next_look(&group, now, self.settings.drift_every.get()),
             next_reminder_at: Some(now),
             created_at: now,
             open_rotation: None,
