@@ -224,7 +224,7 @@ async fn add(
     Ok(())
 }
 
-fn suspects(engine: &Engine) -> std::sync::MutexGuard<'_, BTreeSet<GroupId>> {
+pub(super) fn suspects(engine: &Engine) -> std::sync::MutexGuard<'_, BTreeSet<GroupId>> {
     engine.suspects.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -283,7 +283,8 @@ async fn confirm(
             at => next = [next, Some(at)].into_iter().flatten().min(),
         }
     }
-    if !due.is_empty() && engine.store.look_soon(&due, now).await? {
+    // A look that is not written yet must not hide that these are due.
+    if !due.is_empty() && engine.quiet.forget(&due) | engine.store.look_soon(&due, now).await? {
         engine.look_due.notify_one();
     }
     Ok(next)

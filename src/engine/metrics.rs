@@ -112,7 +112,7 @@ pub async fn scrape(engine: &Engine) -> Result<String, StoreError> {
     fleet(engine, &mut registry, now).await?;
     mails(engine, &mut registry, now).await?;
     webhooks(engine, &mut registry).await?;
-    let lag = engine.store.next_check().await?.map_or(Duration::ZERO, |at| now.since(at));
+    let lag = super::due::lag(engine).await?;
     number(
         &mut registry,
         "sweep_lag_seconds",

@@ -1,7 +1,7 @@
 //! The engine: claims rotations, carries out one effect at a time, and records its outcome.
 //!
 //! [`driver`] claims due rotations, and [`step`] runs a claimed rotation until it rests. [`sweep`] observes
-//! projects. [`epoch`] decides whether the database may be acted on. [`command`] carries out the commands
+//! projects, as many at the same time as `looks` allows, when [`due`] says. [`epoch`] decides whether the database may be acted on. [`command`] carries out the commands
 //! of operators. [`propose`] records a proposal after `preflight` has checked it. [`intake`] stores events
 //! from hooks. [`hint`] handles these events and [`poll`] polls the key services, both through `candidate`.
 //! [`schedule`] only wakes the others. [`conditions`] tells conditions and their ends. [`announce`] and [`remind`] write messages; [`mail_sender`] and
@@ -21,6 +21,7 @@ pub mod conditions;
 pub mod discover;
 mod drift;
 pub mod driver;
+pub mod due;
 pub mod epoch;
 pub mod fleet;
 pub mod heartbeat;
@@ -177,6 +178,8 @@ pub struct Engine {
     pub watched: Arc<installation::Watched>,
     /// The projects with readings that are not good.
     pub suspects: Arc<std::sync::Mutex<BTreeSet<GroupId>>>,
+    /// The looks without news that are not written yet.
+    pub quiet: Arc<due::QuietLooks>,
     /// Sends streams the id of each rotation with a new journal row.
     pub journal: tokio::sync::broadcast::Sender<RotationId>,
     /// Whether the database may be acted on.
@@ -215,6 +218,7 @@ impl Engine {
             conditions_due: Arc::default(),
             watched: Arc::default(),
             suspects: Arc::default(),
+            quiet: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
             epoch: Arc::default(),
             readiness: Arc::default(),

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::due::{WRITE_EVERY, due, is_due, with_last_look, write_quiet_looks};
 use super::looks::{GIVES_WAY, Look, Looks, next_look};
 use super::{ENGINE, Engine, conditions, drift, remind, witness};
 use crate::atlas::AtlasApi;
@@ -20,7 +21,7 @@ use crate::domain::rotation::machine::LONGEST_PAUSE;
 use crate::domain::rotation::outcome::Observation;
 use crate::domain::time::Timestamp;
 use crate::lifecycle::{pause, wait};
-use crate::store::{Drift, Horizon, NewAudit, NewOutbox, StoreError};
+use crate::store::{Horizon, NewAudit, QuietLook, StoreError};
 
 /// The longest time from one reading of the schedule to the next, whatever `sweep.cron` says.
 pub const LONGEST_BEAT: Duration = Duration::from_secs(20);
@@ -64,7 +65,15 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
             follow(&engine, &mut forgotten, &stop).await;
         }
     };
-    tokio::join!(watching, following);
+    let writing = async {
+        while !stop.is_cancelled() {
+            pause(WRITE_EVERY, &stop).await;
+            if let Err(error) = write_quiet_looks(&engine).await {
+                tracing::warn!(error = %error, "observations without news not written; they are kept for the next attempt");
+            }
+        }
+    };
+    tokio::join!(watching, following, writing);
 }
 
 /// The work after a sweep.
@@ -93,7 +102,7 @@ async fn follow(engine: &Engine, forgotten: &mut Option<Timestamp>, stop: &Cance
     }
 }
 
-/// Observes every project that is due now; returns how many were observed.
+/// Observes every project that is due now, and writes all of it; returns how many were observed.
 ///
 /// # Errors
 /// Fails when the database cannot be read or written.
@@ -104,12 +113,13 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<usize, St
         () = watch.look_at_all() => {}
         () = stop.cancelled() => {}
     }
+    write_quiet_looks(engine).await?;
     finished(engine);
     watch.fault.map_or(Ok(watch.seen), Err)
 }
 
 /// The looks of this daemon.
-struct Watch<'a> {
+pub struct Watch<'a> {
     engine: &'a Engine,
     looks: Looks<'a>,
     /// The looks that were made.
@@ -119,12 +129,17 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(engine: &'a Engine) -> Self {
+    /// No look runs yet.
+    #[must_use]
+    pub fn new(engine: &'a Engine) -> Self {
         Self { engine, looks: Looks::new(), seen: 0, fault: None }
     }
 
     /// Reads which projects are due. The looks that run go on.
-    async fn sweep(&mut self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn sweep(&mut self) -> Result<(), StoreError> {
         let engine = self.engine;
         engine.epoch.compare_clocks(&engine.store, engine.clock.as_ref()).await?;
         let now = engine.clock.now();
@@ -132,7 +147,7 @@ impl<'a> Watch<'a> {
             self.looks.await_all(Vec::new());
             engine.list_differences().await?;
         } else {
-            self.looks.await_all(engine.store.due_looks(now, now + longest_wait(engine)).await?);
+            self.looks.await_all(due(engine, now).await?);
             if let Err(why) = engine.epoch.record(&engine.store, engine.clock.now()).await {
                 tracing::warn!("epoch file not updated: {why}");
             }
@@ -153,7 +168,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Makes every look that waits.
-    async fn look_at_all(&mut self) {
+    pub async fn look_at_all(&mut self) {
         let (engine, unstopped) = (self.engine, CancellationToken::new());
         while !self.looks.is_empty() {
             self.looks
@@ -174,11 +189,6 @@ impl<'a> Watch<'a> {
             }
         }
     }
-}
-
-/// The longest time that a project is not read: nothing that Atlas asks for delays it further.
-fn longest_wait(engine: &Engine) -> Duration {
-    engine.settings.drift_every.get().max(LONGEST_PAUSE)
 }
 
 fn finished(engine: &Engine) {
@@ -205,13 +215,13 @@ async fn look(engine: &Engine, group: GroupId) -> Result<bool, StoreError> {
         }
         Err(error) => return Err(error),
     };
-    let now = engine.clock.now();
-    if now < project.next_check_at && project.next_check_at <= now + longest_wait(engine) {
+    let (project, next) = with_last_look(engine, project);
+    if !is_due(engine, next, engine.clock.now()) {
         // Another daemon was faster.
         return Ok(false);
     }
     let (version, at) = (project.version, project.last_checked_at);
-    match check(engine, project).await {
+    match observe(engine, project, Record::News).await {
         Err(error @ StoreError::Corrupt { .. }) => {
             tracing::error!(project.id = %group, error = %error, "a row about this project cannot be read; its key is read all the same");
             let next = next_look(&group, engine.clock.now(), engine.settings.drift_every.get());
@@ -225,6 +235,18 @@ async fn look(engine: &Engine, group: GroupId) -> Result<bool, StoreError> {
 /// Observes one project and records the changes, or only the instant when nothing changed. After a
 /// conflict the project stays due.
 pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, StoreError> {
+    observe(engine, project, Record::All).await
+}
+
+/// What of an observation is written at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Record {
+    All,
+    /// Only what is new; that nothing is new is written later, with that of other projects.
+    News,
+}
+
+async fn observe(engine: &Engine, project: Project, record: Record) -> Result<Checked, StoreError> {
     let timeout = engine.settings.request_timeout.get();
     let looking = engine.atlas.observe(&project.credential, &project.group_id, timeout);
     let looked = match project.open_rotation {
@@ -284,12 +306,20 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
             failed = Some(failure);
         }
     }
-    let written = write(engine, &project, &after, found.as_ref(), (&audit, &outbox)).await;
+    let quiet = found.is_none() && audit.is_empty() && outbox.is_empty() && is_quiet(&project, &after);
+    let written = if quiet {
+        Ok(true)
+    } else {
+        let store = &engine.store;
+        let (version, now) = (project.version, engine.clock.now());
+        store.drift_project(&after, version, found.as_ref(), (&audit, &outbox), now).await.map(|_| true)
+    };
     match (&observed, &failed) {
         (Some(seen), _) => conditions::note_look(engine, &project.group_id, Ok(seen)).await,
         (None, Some(failure)) => conditions::note_look(engine, &project.group_id, Err(failure)).await,
         (None, None) => {}
     }
+    let written = if quiet { write_quiet(engine, &project, &after, record).await } else { written };
     match written {
         Ok(recorded) => {
             if !outbox.is_empty() {
@@ -302,25 +332,27 @@ pub(super) async fn check(engine: &Engine, project: Project) -> Result<Checked, 
     }
 }
 
-/// Writes what a look has found, or only its instant when that is nothing.
-async fn write(
+/// Whether nothing but the instants of a project has changed.
+fn is_quiet(before: &Project, after: &Project) -> bool {
+    let (last_checked_at, next_check_at) = (before.last_checked_at, before.next_check_at);
+    Project { last_checked_at, next_check_at, ..after.clone() } == *before
+}
+
+/// Records a look without news. The schedule of a project whose readings are not good is always written at once:
+/// its next observation may be pulled forward in the database.
+async fn write_quiet(
     engine: &Engine,
-    project: &Project,
+    before: &Project,
     after: &Project,
-    found: Option<&Drift>,
-    (audit, outbox): (&[NewAudit], &[NewOutbox]),
+    record: Record,
 ) -> Result<bool, StoreError> {
-    let (store, now) = (&engine.store, engine.clock.now());
-    let seen_before = Project {
-        last_checked_at: project.last_checked_at,
-        next_check_at: project.next_check_at,
-        ..after.clone()
-    };
-    if found.is_none() && audit.is_empty() && outbox.is_empty() && seen_before == *project {
-        let (at, next) = (after.last_checked_at, after.next_check_at);
-        return store.project_checked(&after.group_id, project.version, at, next).await;
+    let (group_id, version) = (before.group_id.clone(), before.version);
+    let (was, at, next) = (before.next_check_at, after.last_checked_at, after.next_check_at);
+    if record == Record::All || conditions::suspects(engine).contains(&group_id) {
+        return engine.store.project_checked(&group_id, version, at, next).await;
     }
-    store.drift_project(after, project.version, found, (audit, outbox), now).await.map(|_| true)
+    engine.quiet.note(QuietLook { group_id, version, was, at, next });
+    Ok(true)
 }
 
 /// Has an open rotation look that was not read for as long as a project without one would have been. Its

@@ -52,7 +52,7 @@ pub use outbox::{
     Channel, ClaimedMessage, Lane, MailCounts, MessageEnd, MessageState, NewOutbox, OutboxRow,
     UnreadableMessage, WebhookCount,
 };
-pub use projects::{Drift, DueLook, ProjectFilter, ProjectWrite};
+pub use projects::{Drift, DueLook, ProjectFilter, ProjectWrite, QuietLook};
 pub use reminders::Reminder;
 pub use reserve::Reserve;
 pub use retention::Horizon;

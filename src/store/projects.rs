@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use sqlx::FromRow;
 
 use super::lanes::Lane;
@@ -71,7 +72,6 @@ const ELSEWHERE: Sql = Sql {
     postgres: "SELECT group_id, name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
                AND strpos(lower(current_key), $3) > 0 ORDER BY group_id",
 };
-const NEXT_CHECK: Sql = Sql::same("SELECT MIN(next_check_at) FROM projects");
 const INSERT: Sql = Sql::same(
     "INSERT INTO projects (group_id, name, provider, current_key, place, key_since, key_since_source, valid, \
      private_networking, environment, credential, policy, drift_key, last_checked_at, last_error, next_check_at, \
@@ -91,6 +91,19 @@ const UPDATE: Sql = Sql::same(
 const CHECKED: Sql = Sql::same(
     "UPDATE projects SET last_checked_at = $3, next_check_at = $4 WHERE group_id = $1 AND version = $2",
 );
+// Only rows that are as the looks have read them: another writer's instant stays.
+const QUIET: Sql = Sql {
+    sqlite: "UPDATE projects SET last_checked_at = CASE WHEN last_checked_at > q.at AND last_checked_at <= $2 \
+             THEN last_checked_at ELSE COALESCE(q.at, last_checked_at) END, next_check_at = q.next FROM (SELECT \
+             value ->> 'group_id' AS observed, value ->> 'version' AS seen, value ->> 'was' AS was, value ->> 'at' AS at, \
+             value ->> 'next' AS next FROM json_each($1)) AS q WHERE group_id = q.observed AND version = q.seen \
+             AND next_check_at = q.was",
+    postgres: "UPDATE projects SET last_checked_at = CASE WHEN last_checked_at > q.at AND last_checked_at <= $2 \
+               THEN last_checked_at ELSE COALESCE(q.at, last_checked_at) END, next_check_at = q.next \
+               FROM json_to_recordset($1::text::json) AS q(group_id text, version bigint, was timestamptz, at timestamptz, \
+               next timestamptz) WHERE projects.group_id = q.group_id AND projects.version = q.version \
+               AND next_check_at = q.was",
+};
 const DELETE: Sql = Sql::same("DELETE FROM projects WHERE group_id = $1");
 const DELETE_OWNERS: Sql = Sql::same("DELETE FROM owners WHERE group_id = $1");
 const INSERT_OWNER: Sql =
@@ -116,10 +129,10 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &OWNERS_BETWEEN,
     &WATCHES,
     &ELSEWHERE,
-    &NEXT_CHECK,
     &INSERT,
     &UPDATE,
     &CHECKED,
+    &QUIET,
     &DELETE,
     &DELETE_OWNERS,
     &INSERT_OWNER,
@@ -159,6 +172,21 @@ pub struct Drift {
     /// The start of its present service, and the source; the project keeps the start of its first
     /// service.
     pub since: (Timestamp, SinceSource),
+}
+
+/// An observation that found nothing new.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QuietLook {
+    /// The project.
+    pub group_id: GroupId,
+    /// The version that was observed.
+    pub version: i64,
+    /// Since when the observation was due.
+    pub was: Timestamp,
+    /// The instant of the last observation.
+    pub at: Option<Timestamp>,
+    /// When the next one is due.
+    pub next: Timestamp,
 }
 
 /// A project whose observation is due.
@@ -444,16 +472,6 @@ impl Store {
         readable(rows.into_iter().map(WatchRow::watch))
     }
 
-    /// When the next observation of a project is due.
-    ///
-    /// # Errors
-    /// Fails when the database cannot be read.
-    pub async fn next_check(&self) -> Result<Option<Timestamp>, StoreError> {
-        let (at,): (Option<Timestamp>,) =
-            read!(self, NEXT_CHECK, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
-        Ok(at)
-    }
-
     /// Makes the observation of these projects due at once; returns whether any was not.
     ///
     /// # Errors
@@ -649,6 +667,27 @@ impl Store {
                     .await
                     .map(|done| done.rows_affected()))?;
                 Ok(done > 0)
+            })
+        })
+        .await
+    }
+
+    /// Records observations that found nothing new, in one statement. A project that another writer has changed
+    /// meanwhile, or whose next observation was pulled forward, is left as it is.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn write_quiet_looks(&self, looks: &[QuietLook], now: Timestamp) -> Result<(), StoreError> {
+        let looks = json("projects", "next_check_at", "quiet looks", &looks)?;
+        self.transact("project.quiet_looks", Lane::Rest, looks, move |tx, looks, _| {
+            Box::pin(async move {
+                each!(tx, QUIET, |conn, text| sqlx::query(text)
+                    .bind(looks.as_str())
+                    .bind(now)
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
             })
         })
         .await

@@ -1,0 +1,117 @@
+//! Which projects this daemon observes next, and the looks that found nothing new until they are written.
+//!
+//! The database holds the schedule. A look without news is only remembered, and written with the others at most
+//! once in [`WRITE_EVERY`]. What is remembered counts only while the database holds the instant that the look has
+//! read: whoever pulls the next observation forward there is obeyed at once. After a crash, what was not
+//! written is due again.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Engine;
+use crate::domain::ids::GroupId;
+use crate::domain::project::Project;
+use crate::domain::rotation::machine::LONGEST_PAUSE;
+use crate::domain::time::Timestamp;
+use crate::store::{DueLook, QuietLook, StoreError};
+
+/// How often looks without news are written.
+pub(super) const WRITE_EVERY: Duration = Duration::from_mins(1);
+
+/// The looks without news that are not written yet.
+#[derive(Debug, Default)]
+pub struct QuietLooks(Mutex<BTreeMap<GroupId, QuietLook>>);
+
+impl QuietLooks {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, QuietLook>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note(&self, look: QuietLook) {
+        self.lock().insert(look.group_id.clone(), look);
+    }
+
+    /// The look after which a row with this version and this instant is still as the look has read it.
+    fn of(&self, group: &GroupId, version: i64, next_check_at: Timestamp) -> Option<QuietLook> {
+        let looks = self.lock();
+        looks.get(group).filter(|it| it.version == version && it.was == next_check_at).cloned()
+    }
+
+    /// Forgets the looks at these projects, so that those are due as the database says; returns whether there were
+    /// any.
+    pub(super) fn forget(&self, groups: &[GroupId]) -> bool {
+        let mut looks = self.lock();
+        groups.iter().fold(false, |any, group| looks.remove(group).is_some() || any)
+    }
+}
+
+/// The project with its last look, whether that is written or not, and when it is observed next.
+pub(super) fn with_last_look(engine: &Engine, mut project: Project) -> (Project, Timestamp) {
+    match engine.quiet.of(&project.group_id, project.version, project.next_check_at) {
+        Some(look) => {
+            project.last_checked_at = look.at;
+            (project, look.next)
+        }
+        None => {
+            let next = project.next_check_at;
+            (project, next)
+        }
+    }
+}
+
+/// Whether an observation that is due at `next` is due at `now`. An instant further ahead than any that is
+/// written comes from a clock that was wrong.
+pub(super) fn is_due(engine: &Engine, next: Timestamp, now: Timestamp) -> bool {
+    next <= now || next > now + longest_wait(engine)
+}
+
+/// The longest time that a project is not read: nothing that Atlas asks for delays it further.
+fn longest_wait(engine: &Engine) -> Duration {
+    engine.settings.drift_every.get().max(LONGEST_PAUSE)
+}
+
+/// The projects that are due, the most overdue first.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(super) async fn due(engine: &Engine, now: Timestamp) -> Result<Vec<DueLook>, StoreError> {
+    let mut due = engine.store.due_looks(now, now + longest_wait(engine)).await?;
+    for it in &mut due {
+        if let Some(look) = engine.quiet.of(&it.group_id, it.version, it.next_check_at) {
+            it.next_check_at = look.next;
+        }
+    }
+    due.retain(|it| is_due(engine, it.next_check_at, now));
+    Ok(due)
+}
+
+/// For how long the most overdue observation is due.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn lag(engine: &Engine) -> Result<Duration, StoreError> {
+    let now = engine.clock.now();
+    let due = due(engine, now).await?;
+    Ok(due.iter().map(|it| now.since(it.next_check_at)).max().unwrap_or_default())
+}
+
+/// Writes the looks that found nothing new, all in one statement.
+///
+/// # Errors
+/// Fails when the database cannot be written; the looks are kept for the next attempt.
+pub async fn write_quiet_looks(engine: &Engine) -> Result<(), StoreError> {
+    let looks: Vec<_> = engine.quiet.lock().values().cloned().collect();
+    // In doubt, nothing is written about projects.
+    if looks.is_empty() || engine.epoch.in_doubt() {
+        return Ok(());
+    }
+    engine.store.write_quiet_looks(&looks, engine.clock.now()).await?;
+    let mut kept = engine.quiet.lock();
+    for look in &looks {
+        if kept.get(&look.group_id) == Some(look) {
+            kept.remove(&look.group_id);
+        }
+    }
+    Ok(())
+}
