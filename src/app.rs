@@ -183,7 +183,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
         format!("server.listen {} cannot be used; choose a free port", config.server.listen)
     })?;
     let address = listener.local_addr()?;
-    let present = presence::join(config, &engine.store).await?;
+    let present = presence::join(config, &engine.store, engine.presence).await?;
     shutdown.spawn_named("presence", presence::run(engine.store.clone(), present, shutdown.token()));
     let web = Web {
         engine: engine.clone(),

@@ -17,7 +17,7 @@ use crate::lifecycle::pause;
 use crate::store::{GONE_AFTER, Other, Presence, Store};
 
 /// How often a daemon renews its announcement.
-const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(10);
 
 /// Settings in which daemons on one database must agree: readings of one would not verify a key for the
 /// other.
@@ -39,9 +39,9 @@ pub(super) fn name(config: &Config) -> String {
 ///
 /// # Errors
 /// Fails when such a daemon runs, with its name and the settings, or the database cannot be written.
-pub(super) async fn join(config: &Config, store: &Store) -> anyhow::Result<Presence> {
+pub(super) async fn join(config: &Config, store: &Store, id: Uuid) -> anyhow::Result<Presence> {
     let it = Presence {
-        id: Uuid::now_v7(),
+        id,
         name: format!("{} (pid {})", host(), std::process::id()),
         subject: Subject::Daemon(name(config)),
         settings: settings(config),

@@ -2,14 +2,20 @@
 //!
 //! The database holds the schedule. A look without news is only remembered, and written with the others at most
 //! once in [`WRITE_EVERY`]. What is remembered counts only while the database holds the instant that the look has
-//! read: whoever pulls the next observation forward there is obeyed at once. After a crash, what was not
+//! read: an observation that is pulled forward there is made at once. After a crash, what was not
 //! written is due again.
+//!
+//! Daemons that share a database divide the projects among them. A daemon that is gone, hangs or reaches no Atlas
+//! leaves none of its projects unread: the others observe what it leaves overdue, and what it could not read.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::Engine;
+use super::looks::hash;
 use crate::domain::ids::GroupId;
 use crate::domain::project::Project;
 use crate::domain::rotation::machine::LONGEST_PAUSE;
@@ -18,6 +24,13 @@ use crate::store::{DueLook, QuietLook, StoreError};
 
 /// How often looks without news are written.
 pub(super) const WRITE_EVERY: Duration = Duration::from_mins(1);
+
+/// A daemon that was not seen for this long has no share: three times the refresh interval, and some clock skew.
+const ABSENT_AFTER: Duration = Duration::from_secs(35);
+
+/// A project that is overdue for this long is observed by any daemon. What its own daemon has observed is
+/// written within [`WRITE_EVERY`].
+const LEFT_AFTER: Duration = Duration::from_secs(90);
 
 /// The looks without news that are not written yet.
 #[derive(Debug, Default)]
@@ -82,8 +95,25 @@ pub(super) async fn due(engine: &Engine, now: Timestamp) -> Result<Vec<DueLook>,
             it.next_check_at = look.next;
         }
     }
-    due.retain(|it| is_due(engine, it.next_check_at, now));
+    let daemons = engine.store.living(now - ABSENT_AFTER).await?;
+    due.retain(|it| {
+        let left = it.failed || now.since(it.next_check_at) > LEFT_AFTER || it.next_check_at > now;
+        is_due(engine, it.next_check_at, now) && (left || is_own(engine.presence, &daemons, &it.group_id))
+    });
     Ok(due)
+}
+
+/// Whether this daemon observes `group`: of the living ones, the one with the highest hash. When a daemon comes or
+/// goes, only its share moves.
+fn is_own(own: Uuid, daemons: &[Uuid], group: &GroupId) -> bool {
+    let first = daemons.iter().max_by_key(|id| hash(&format!("{id}/{group}")));
+    !daemons.contains(&own) || first == Some(&own)
+}
+
+/// Whether another daemon is to try what this one could not read.
+pub(super) async fn leaves(engine: &Engine, group: &GroupId, now: Timestamp) -> Result<bool, StoreError> {
+    let daemons = engine.store.living(now - ABSENT_AFTER).await?;
+    Ok(daemons.len() > 1 && daemons.contains(&engine.presence) && is_own(engine.presence, &daemons, group))
 }
 
 /// For how long the most overdue observation is due.

@@ -6,14 +6,11 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Engine, due};
+use super::Engine;
 use crate::domain::condition::{ConditionKind, DaemonFacts, InstallationFacts};
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 use crate::store::{ConditionRow, StoreError};
-
-/// How often it is looked how late projects are read.
-const LATE_EVERY: Duration = Duration::from_secs(15);
 
 const UNWRITABLE: ConditionKind = ConditionKind::DatabaseUnwritable;
 
@@ -40,8 +37,6 @@ struct State {
     /// When rows were searched last, since when some cannot be read, and which.
     searched: Option<Timestamp>,
     unreadable: Option<(Timestamp, Vec<String>)>,
-    /// Since when projects are read late, as it was found at that instant.
-    late: Option<(Timestamp, Option<Timestamp>)>,
     /// Since when the disk is full, and since when nothing can be written.
     disk_full: Option<Timestamp>,
     unwritable: Option<Timestamp>,
@@ -92,7 +87,7 @@ pub(super) async fn facts(engine: &Engine, now: Timestamp) -> Result<Installatio
             doubt,
             clock_skew: skew,
             disk_full_since: disk_full(engine, now),
-            late_since: seldom(engine, now).await?,
+            late_since: late_since(engine, now).await?,
             gone_targets: gone.collect(),
         },
         mail_stuck_since,
@@ -107,17 +102,6 @@ fn disk_full(engine: &Engine, now: Timestamp) -> Option<Timestamp> {
     state.disk_full =
         engine.store.is_short_of_room().then(|| state.disk_full.filter(|at| *at <= now).unwrap_or(now));
     state.disk_full
-}
-
-/// [`late_since`], asked of the database at most once in [`LATE_EVERY`].
-async fn seldom(engine: &Engine, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-    let known = engine.watched.state().late;
-    if let Some((_, late)) = known.filter(|(at, _)| *at <= now && now.since(*at) < LATE_EVERY) {
-        return Ok(late);
-    }
-    let late = late_since(engine, now).await?;
-    engine.watched.state().late = Some((now, late));
-    Ok(late)
 }
 
 /// Since when projects are read later than promised.
@@ -135,7 +119,7 @@ pub(super) async fn late_since(engine: &Engine, now: Timestamp) -> Result<Option
         // Every sweep reads every project then, and writes no schedule.
         *engine.last_sweep.lock().unwrap_or_else(PoisonError::into_inner)
     } else {
-        Some(now - due::lag(engine).await?)
+        engine.store.next_check().await?
     };
     Ok(next.map(|at| at.max(began) + LATE).filter(|late| *late < now))
 }

@@ -41,7 +41,7 @@ pub(super) fn next_look(group: &GroupId, now: Timestamp, every: Duration) -> Tim
 }
 
 /// A hash that is the same in every daemon.
-fn hash(text: &str) -> u64 {
+pub(super) fn hash(text: &str) -> u64 {
     Sha256::digest(text).iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
@@ -186,7 +186,13 @@ mod tests {
 
     fn due(number: usize, credential: &str) -> DueLook {
         let next_check_at = "2026-03-01T12:00:00Z".parse().unwrap();
-        DueLook { group_id: group(number), credential: credential.to_owned(), next_check_at, version: 1 }
+        DueLook {
+            group_id: group(number),
+            credential: credential.to_owned(),
+            next_check_at,
+            version: 1,
+            failed: false,
+        }
     }
 
     fn hangs(_: &GroupId) -> Look<'static> {
@@ -253,7 +259,7 @@ mod tests {
         looks.await_all((0..FEWEST).map(|number| due(number, "default")).collect());
         looks.start(start, |_| Box::pin(async { Ok(true) }));
         for _ in 0..FEWEST {
-            looks.ended(|| start + HANGS).await.unwrap();
+            assert!(looks.ended(|| start + HANGS).await.unwrap().1.unwrap());
         }
         assert!(looks.is_empty());
         looks.await_all((0..2 * FEWEST).map(|number| due(number, "default")).collect());
@@ -269,7 +275,8 @@ mod tests {
         for round in 0..20 {
             looks.await_all(vec![due(round, "default")]);
             looks.start(start, |_| Box::pin(async { Ok(true) }));
-            looks.ended(|| start + Duration::from_millis(200)).await.unwrap();
+            let ended = looks.ended(|| start + Duration::from_millis(200)).await.unwrap();
+            assert!(ended.1.unwrap());
         }
         looks.await_all((0..1700).map(|number| due(number, "default")).collect());
         assert!((38..=46).contains(&looks.slots), "{}", looks.slots);

@@ -52,6 +52,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::atlas::AtlasApi;
 use crate::config::Retention;
@@ -178,6 +179,8 @@ pub struct Engine {
     pub watched: Arc<installation::Watched>,
     /// The projects with readings that are not good.
     pub suspects: Arc<std::sync::Mutex<BTreeSet<GroupId>>>,
+    /// The id of this daemon's presence among those that share the database.
+    pub presence: Uuid,
     /// The looks without news that are not written yet.
     pub quiet: Arc<due::QuietLooks>,
     /// Sends streams the id of each rotation with a new journal row.
@@ -218,6 +221,7 @@ impl Engine {
             conditions_due: Arc::default(),
             watched: Arc::default(),
             suspects: Arc::default(),
+            presence: Uuid::now_v7(),
             quiet: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
             epoch: Arc::default(),

@@ -11,20 +11,20 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::due::{WRITE_EVERY, due, is_due, with_last_look, write_quiet_looks};
+use super::due::{WRITE_EVERY, due, is_due, leaves, with_last_look, write_quiet_looks};
 use super::looks::{GIVES_WAY, Look, Looks, next_look};
 use super::{ENGINE, Engine, conditions, drift, remind, witness};
 use crate::atlas::AtlasApi;
 use crate::domain::ids::GroupId;
 use crate::domain::project::{OpenRotation, Project, SinceSource};
 use crate::domain::rotation::machine::LONGEST_PAUSE;
-use crate::domain::rotation::outcome::Observation;
+use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::time::Timestamp;
 use crate::lifecycle::{pause, wait};
 use crate::store::{Horizon, NewAudit, QuietLook, StoreError};
 
 /// The longest time from one reading of the schedule to the next, whatever `sweep.cron` says.
-pub const LONGEST_BEAT: Duration = Duration::from_secs(20);
+const LONGEST_BEAT: Duration = Duration::from_secs(15);
 
 /// How often finished records are deleted.
 const FORGET_EVERY: Duration = Duration::from_secs(86_400);
@@ -260,6 +260,17 @@ async fn observe(engine: &Engine, project: Project, record: Record) -> Result<Ch
             None
         }
     };
+    take(engine, &project, looked, record).await
+}
+
+/// Records what an observation of a project has found. `looked` is `None` where a rotation is open, which observes
+/// the project itself.
+async fn take(
+    engine: &Engine,
+    project: &Project,
+    looked: Option<Result<Observation, Failure>>,
+    record: Record,
+) -> Result<Checked, StoreError> {
     let now = engine.clock.now();
     let mut found = None;
     let mut after = project.clone();
@@ -269,6 +280,7 @@ async fn observe(engine: &Engine, project: Project, record: Record) -> Result<Ch
     let mut outbox = Vec::new();
     let mut observed = None;
     let mut failed = None;
+    let mut own_next = None;
     match looked {
         None => {}
         Some(Ok(seen)) => {
@@ -278,7 +290,7 @@ async fn observe(engine: &Engine, project: Project, record: Record) -> Result<Ch
             let asks = project.current_key.is_none() && seen.key.is_some();
             let served = asks && !engine.store.keys(&project.group_id).await?.is_empty();
             if note(&mut after, seen, served) {
-                let drift = drift::explain(engine, &project, &mut after, seen).await?;
+                let drift = drift::explain(engine, project, &mut after, seen).await?;
                 audit.push(NewAudit {
                     actor: ENGINE.to_owned(),
                     action: "project.drifted".to_owned(),
@@ -288,7 +300,7 @@ async fn observe(engine: &Engine, project: Project, record: Record) -> Result<Ch
                 outbox = drift::rows(engine, &after, &drift.finding, engine.clock.now());
                 found = Some(drift);
             } else if project.current_key.is_none() {
-                drift::date(engine, &project, &mut after, seen).await;
+                drift::date(engine, project, &mut after, seen).await;
             }
             if project.valid != Some(false) && after.valid == Some(false) {
                 audit.push(NewAudit {
@@ -303,25 +315,39 @@ async fn observe(engine: &Engine, project: Project, record: Record) -> Result<Ch
             after.last_error = Some(failure.to_string());
             let asked = failure.retry_after.map_or(Duration::ZERO, crate::domain::time::Span::get);
             after.next_check_at = after.next_check_at.max(now + asked.min(LONGEST_PAUSE));
+            if !failure.asks_to_wait() && leaves(engine, &project.group_id, now).await? {
+                // The row is due for the other daemons, and not for this one.
+                own_next = Some(std::mem::replace(&mut after.next_check_at, now));
+            }
             failed = Some(failure);
         }
     }
-    let quiet = found.is_none() && audit.is_empty() && outbox.is_empty() && is_quiet(&project, &after);
+    let quiet = found.is_none() && audit.is_empty() && outbox.is_empty() && is_quiet(project, &after);
     let written = if quiet {
-        Ok(true)
+        Ok(project.version)
     } else {
         let store = &engine.store;
         let (version, now) = (project.version, engine.clock.now());
-        store.drift_project(&after, version, found.as_ref(), (&audit, &outbox), now).await.map(|_| true)
+        store.drift_project(&after, version, found.as_ref(), (&audit, &outbox), now).await
     };
     match (&observed, &failed) {
         (Some(seen), _) => conditions::note_look(engine, &project.group_id, Ok(seen)).await,
         (None, Some(failure)) => conditions::note_look(engine, &project.group_id, Err(failure)).await,
         (None, None) => {}
     }
-    let written = if quiet { write_quiet(engine, &project, &after, record).await } else { written };
-    match written {
-        Ok(recorded) => {
+    let recorded = match written {
+        Ok(version) if quiet => {
+            write_quiet(engine, project, &after, record).await.map(|done| (done, version))
+        }
+        done => done.map(|version| (true, version)),
+    };
+    match recorded {
+        Ok((recorded, version)) => {
+            if let Some(next) = own_next {
+                let (group_id, was, at) =
+                    (project.group_id.clone(), after.next_check_at, after.last_checked_at);
+                engine.quiet.note(QuietLook { group_id, version, was, at, next });
+            }
             if !outbox.is_empty() {
                 engine.mail_due.notify_one();
             }

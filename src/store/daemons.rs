@@ -15,7 +15,7 @@ use super::{Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 
-/// A daemon whose row was not refreshed for this long is gone. This is six times the refresh interval,
+/// A daemon whose row was not refreshed for this long is gone. This is many times the refresh interval,
 /// and more than the tolerated clock skew.
 pub const GONE_AFTER: Duration = Duration::from_mins(3);
 
@@ -28,10 +28,11 @@ const SEEN: Sql = Sql::same(
     "INSERT INTO daemons (id, name, settings, started_at, seen_at, subject) VALUES ($1, $2, $3, $4, $4, $5) \
      ON CONFLICT (id) DO UPDATE SET seen_at = $4",
 );
+const LIVING: Sql = Sql::same("SELECT id FROM daemons WHERE seen_at > $1 ORDER BY id");
 const LEAVE: Sql = Sql::same("DELETE FROM daemons WHERE id = $1");
 const TIME: Sql = Sql { sqlite: "SELECT NULL", postgres: "SELECT clock_timestamp()" };
 
-pub(super) const STATEMENTS: &[&Sql] = &[&ALIVE, &OTHERS, &FORGET, &SEEN, &LEAVE, &TIME];
+pub(super) const STATEMENTS: &[&Sql] = &[&ALIVE, &OTHERS, &FORGET, &SEEN, &LIVING, &LEAVE, &TIME];
 
 /// A daemon as it announces itself.
 #[derive(Clone, Debug)]
@@ -112,6 +113,19 @@ impl Store {
             Box::pin(tx.write_presence(it, now))
         })
         .await
+    }
+
+    /// The daemons whose rows were refreshed after `since`; none on SQLite, where no other one runs.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn living(&self, since: Timestamp) -> Result<Vec<Uuid>, StoreError> {
+        if !self.is_shared() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<(Uuid,)> =
+            read!(self, LIVING, |pool, text| sqlx::query_as(text).bind(since).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(|(id,)| id).collect())
     }
 
     /// Deletes the presence of `it`.

@@ -37,7 +37,7 @@ const LIST: Sql = Sql::same(concat!(
      ORDER BY p.group_id LIMIT $5"
 ));
 const DUE: Sql = Sql::same(
-    "SELECT group_id, credential, next_check_at, version FROM projects WHERE next_check_at <= $1 OR next_check_at > $2 \
+    "SELECT group_id, credential, next_check_at, version, last_error IS NOT NULL AS failed FROM projects WHERE next_check_at <= $1 OR next_check_at > $2 \
      ORDER BY next_check_at, group_id",
 );
 const LOOK_SOON: Sql =
@@ -72,6 +72,7 @@ const ELSEWHERE: Sql = Sql {
     postgres: "SELECT group_id, name, environment, current_key FROM projects WHERE group_id <> $1 AND environment <> $2 \
                AND strpos(lower(current_key), $3) > 0 ORDER BY group_id",
 };
+const NEXT_CHECK: Sql = Sql::same("SELECT MIN(next_check_at) FROM projects");
 const INSERT: Sql = Sql::same(
     "INSERT INTO projects (group_id, name, provider, current_key, place, key_since, key_since_source, valid, \
      private_networking, environment, credential, policy, drift_key, last_checked_at, last_error, next_check_at, \
@@ -129,6 +130,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &OWNERS_BETWEEN,
     &WATCHES,
     &ELSEWHERE,
+    &NEXT_CHECK,
     &INSERT,
     &UPDATE,
     &CHECKED,
@@ -200,6 +202,8 @@ pub struct DueLook {
     pub next_check_at: Timestamp,
     /// The project's version.
     pub version: i64,
+    /// Whether its last observation failed.
+    pub failed: bool,
 }
 
 #[derive(FromRow)]
@@ -208,6 +212,7 @@ struct DueRow {
     credential: String,
     next_check_at: Timestamp,
     version: i64,
+    failed: bool,
 }
 
 impl DueRow {
@@ -220,6 +225,7 @@ impl DueRow {
             credential: self.credential,
             next_check_at: self.next_check_at,
             version: self.version,
+            failed: self.failed,
         })
     }
 }
@@ -470,6 +476,16 @@ impl Store {
         let rows: Vec<WatchRow> =
             read!(self, WATCHES, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         readable(rows.into_iter().map(WatchRow::watch))
+    }
+
+    /// When the next observation of a project is due, without the looks that are not written yet.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn next_check(&self) -> Result<Option<Timestamp>, StoreError> {
+        let (at,): (Option<Timestamp>,) =
+            read!(self, NEXT_CHECK, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
+        Ok(at)
     }
 
     /// Makes the observation of these projects due at once; returns whether any was not.
