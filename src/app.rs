@@ -103,7 +103,9 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
         policy: config.policy.clone(),
         verify: config.verify.clone(),
         pace: config.pace.clone(),
-        drift_every: config.sweep.drift_every,
+        drift_every: config.sweep.drift_every.min(config.sweep.longest_drift()),
+        watch_every: config.sweep.watch_every,
+        watch_for: config.sweep.watch_for,
         limits: Limits {
             confirm_after: config.sweep.confirm_after,
             told_after: config.sweep.told_after,
@@ -272,7 +274,7 @@ fn local_socket(path: &Path) -> anyhow::Result<UnixListener> {
 /// # Errors
 /// Fails when a part of the daemon cannot be started; the error names it.
 pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::Result<ExitCode> {
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&loaded.unkept) {
         tracing::warn!("{warning}");
     }
     if loaded.config.mail.smtp_url.is_none() {

@@ -43,8 +43,8 @@ const SLOW: [(&str, &str); 14] = [
     ("pace.backoff_min", "500ms"),
     ("pace.backoff_max", "3s"),
     ("pace.settle", "3s"),
-    ("pace.watch_every", "2s"),
-    ("pace.watch_for", "10s"),
+    ("sweep.watch_every", "2s"),
+    ("sweep.watch_for", "10s"),
     ("sweep.drift_every", "30s"),
 ];
 
@@ -61,8 +61,8 @@ const FAST: [(&str, &str); 14] = [
     ("pace.backoff_min", "100ms"),
     ("pace.backoff_max", "1s"),
     ("pace.settle", "1s"),
-    ("pace.watch_every", "500ms"),
-    ("pace.watch_for", "1s"),
+    ("sweep.watch_every", "500ms"),
+    ("sweep.watch_for", "1s"),
     ("sweep.drift_every", "30s"),
 ];
 

@@ -86,7 +86,7 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     live.engine.webhooks.replace(targets);
     live.hooks.replace(endpoints);
     live.engine.mail_due.notify_one();
-    for warning in &fresh.warnings {
+    for warning in fresh.warnings.iter().chain(&fresh.unkept) {
         tracing::warn!("{warning}");
     }
     let (now, later): (Vec<_>, Vec<_>) = changed(old, fresh).into_iter().partition(|path| is_live(path));

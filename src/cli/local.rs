@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::Global;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
-use crate::config::{Config, Loaded, Log, LogFormat, Sources};
+use crate::config::{Config, ConfigError, Loaded, Log, LogFormat, Sources};
 use crate::domain::role::Role;
 use crate::{app, telemetry};
 
@@ -168,6 +168,14 @@ pub(super) fn config(verb: &ConfigVerb, global: &Global, printer: &mut Printer) 
             Ok(Exit::Failed)
         }
         (Err(error), _) => Err(error.into()),
+        (Ok(loaded), ConfigVerb::Check) if !loaded.unkept.is_empty() => {
+            if printer.is_json() {
+                let (errors, warnings) = (&loaded.unkept, &loaded.warnings);
+                printer.json(&json!({ "ok": false, "errors": errors, "warnings": warnings }))?;
+                return Ok(Exit::Failed);
+            }
+            Err(ConfigError(loaded.unkept).into())
+        }
         (Ok(loaded), ConfigVerb::Check) => {
             checked(&loaded, &sources, printer)?;
             Ok(Exit::Done)

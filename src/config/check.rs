@@ -10,13 +10,17 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use croner::Cron;
 use croner::parser::{CronParser, Seconds};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
 use super::reader::Reader;
-use super::{Atlas, Config, Credential, Database, Heartbeat, Mail, RawConfig, RawCredential, Server, below};
+use super::{
+    Atlas, Config, Credential, Database, Heartbeat, LONGEST_BEAT, Mail, RawConfig, RawCredential, Server,
+    Sweep, below,
+};
 use crate::domain::address::is_loopback;
 use crate::domain::condition::Daily;
 use crate::domain::policy::{Pace, Policy, Verify};
@@ -39,8 +43,7 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
     check_verify(&raw.verify, r);
     check_pace(&raw.pace, r);
     check_auto_approve(&raw, r);
-    check_cron(&raw.sweep.cron, r, now);
-    check_drift_every(raw.sweep.drift_every, r);
+    check_sweep(&raw.sweep, r, now);
     let heartbeat = check_heartbeat(&raw, r);
     let mail = check_mail(&raw, r);
     if !is_log_level(&raw.log.level) {
@@ -185,31 +188,69 @@ fn check_pace(pace: &Pace, r: &mut Reader) {
     }
 }
 
-/// The longest time from one reading of a key to the next that keeps the promise of two minutes.
-const LONGEST_DRIFT: Duration = Duration::from_secs(100);
-
-fn check_drift_every(every: Span, r: &mut Reader) {
-    if every.get() > LONGEST_DRIFT {
-        r.warnings.push(format!(
-            "sweep.drift_every is {every}: a key that Atlas cannot use is found up to {every} later, and Atlas shuts clusters \
-             down after about 15 minutes; production value 90s"
+fn check_sweep(sweep: &Sweep, r: &mut Reader, now: Timestamp) {
+    check_cron(&sweep.cron, r, now);
+    if sweep.told_after.get().is_zero() {
+        r.fault(
+            "sweep.told_after",
+            "must be more than 0, or each approved rotation would be told as held; production value 15m",
+        );
+    }
+    for (path, span, normal) in [
+        ("sweep.drift_every", sweep.drift_every, "90s"),
+        ("sweep.watch_every", sweep.watch_every, "30s"),
+        ("sweep.confirm_after", sweep.confirm_after, "10s"),
+    ] {
+        if span.get().is_zero() {
+            r.fault(path, &format!("must be more than 0; production value {normal}"));
+        }
+    }
+    let longest = sweep.longest_drift();
+    if sweep.drift_every > longest {
+        r.unkept.push(format!(
+            "sweep.drift_every is {}: an unusable key must be told within two minutes, which takes {longest} or less beside \
+             sweep.confirm_after = {}; production value 90s. The daemon uses {longest}",
+            sweep.drift_every, sweep.confirm_after
         ));
     }
+}
+
+/// Whether `cron` has an occurrence in every [`LONGEST_BEAT`]. One that names hours or days has none at other ones.
+fn beats_often(text: &str, cron: &Cron, now: Timestamp) -> bool {
+    let whole = text.split_whitespace().skip(2).all(|field| matches!(field, "*" | "?" | "*/1"));
+    let hour =
+        cron.iter_after(now.as_chrono()).take_while(|at| *at <= (now + Duration::from_hours(1)).as_chrono());
+    let mut last = now;
+    for at in hour.map(Timestamp::from_chrono) {
+        if last != now && last.until(at) > LONGEST_BEAT {
+            return false;
+        }
+        last = at;
+    }
+    whole && last > now + Duration::from_mins(59)
 }
 
 fn check_cron(cron: &str, r: &mut Reader, now: Timestamp) {
     let parsed = CronParser::builder().seconds(Seconds::Required).build().parse(cron);
     let wrong = match parsed {
         Err(error) => error.to_string(),
-        Ok(cron) => match cron.find_next_occurrence(&now.as_chrono(), false) {
-            Ok(_) => return,
+        Ok(parsed) => match parsed.find_next_occurrence(&now.as_chrono(), false) {
+            Ok(_) => {
+                if !beats_often(cron, &parsed, now) {
+                    r.unkept.push(format!(
+                        "sweep.cron is {cron:?}: an unusable key must be told within two minutes, which takes a beat each 15 \
+                         seconds or more often; production value \"*/15 * * * * *\". The daemon sweeps every 15 s all the same"
+                    ));
+                }
+                return;
+            }
             Err(_) => "it matches no time".to_owned(),
         },
     };
     if !cron.is_empty() || r.is_clean() {
         r.fault(
             "sweep.cron",
-            &format!("{wrong}; it takes six fields in UTC, seconds first, such as \"0 */5 * * * *\""),
+            &format!("{wrong}; it takes six fields in UTC, seconds first, such as \"*/15 * * * * *\""),
         );
     }
 }

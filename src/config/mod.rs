@@ -19,6 +19,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -144,6 +145,10 @@ pub struct Sweep {
     pub cron: String,
     /// How often each project's key is read from Atlas.
     pub drift_every: Span,
+    /// How often a project is observed after the end of a rotation that sent a PATCH.
+    pub watch_every: Span,
+    /// For how long.
+    pub watch_for: Span,
     /// How far apart the two readings are that begin or end a condition.
     pub confirm_after: Span,
     /// When an approved rotation that is held becomes a condition.
@@ -151,6 +156,25 @@ pub struct Sweep {
     /// How often each project's key service is polled for its newest key.
     pub poll_every: Span,
 }
+
+/// A danger is told within two minutes; this much of them is left for looks themselves.
+const LOOKS: Duration = Duration::from_secs(5);
+
+impl Sweep {
+    /// The longest `drift_every` that keeps the promise of two minutes: what is left of them after the longest time
+    /// between two beats of the sweep, the second reading and the looks.
+    #[must_use]
+    pub fn longest_drift(&self) -> Span {
+        let left = (PROMISE - LOOKS - LONGEST_BEAT).saturating_sub(self.confirm_after.get());
+        Span::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).max(Span::from_secs(15))
+    }
+}
+
+/// A danger to a key that can be read is told within this time.
+const PROMISE: Duration = Duration::from_mins(2);
+
+/// The longest time between two beats of the sweep, whatever `cron` says.
+pub const LONGEST_BEAT: Duration = Duration::from_secs(15);
 
 /// A dead-man's switch.
 #[derive(Clone, Debug)]
@@ -270,6 +294,9 @@ pub struct Loaded {
     pub config: Config,
     /// Values that are legal but unwise, one sentence each.
     pub warnings: Vec<String>,
+    /// Settings that break the promise of two minutes, one sentence each. `config check` refuses them; the
+    /// daemon uses the bound instead.
+    pub unkept: Vec<String>,
     /// Every setting in force with its origin, secrets masked.
     pub entries: Vec<Entry>,
 }
@@ -304,7 +331,8 @@ impl Config {
         let config = check::check(raw, &mut reader, SystemClock.now());
         match config {
             Some(config) if reader.is_clean() => {
-                Ok(Loaded { config, warnings: reader.warnings, entries: reader.entries })
+                let (warnings, unkept) = (reader.warnings, reader.unkept);
+                Ok(Loaded { config, warnings, unkept, entries: reader.entries })
             }
             _ => Err(ConfigError(reader.into_messages())),
         }
@@ -406,6 +434,8 @@ impl RawConfig {
             sweep: Sweep {
                 cron: r.take("sweep.cron", text()),
                 drift_every: r.take("sweep.drift_every", Span::from_secs(90)),
+                watch_every: r.take("sweep.watch_every", Span::from_secs(30)),
+                watch_for: r.take("sweep.watch_for", Span::from_secs(3600)),
                 confirm_after: r.take("sweep.confirm_after", Span::from_secs(10)),
                 told_after: r.take("sweep.told_after", Span::from_secs(900)),
                 poll_every: r.take("sweep.poll_every", Span::from_secs(6 * 3600)),
@@ -506,9 +536,10 @@ fn read_pace(r: &mut Reader) -> Pace {
         settle: r.take("pace.settle", d.settle),
         fresh: r.take("pace.fresh", d.fresh),
         idle_every: r.take("pace.idle_every", d.idle_every),
-        watch_every: r.take("pace.watch_every", d.watch_every),
-        watch_for: r.take("pace.watch_for", d.watch_for),
         lease: r.take("pace.lease", d.lease),
+        // The settings of the watch after an end are those of the sweep.
+        watch_every: d.watch_every,
+        watch_for: d.watch_for,
     }
 }
 

@@ -52,7 +52,9 @@ enum SecretFileError {
 }
 
 /// Settings that have another name now: the old one is still taken, with a warning.
-const RENAMED: [(&str, &str); 3] = [
+const RENAMED: [(&str, &str); 5] = [
+    ("pace.watch_every", "sweep.watch_every"),
+    ("pace.watch_for", "sweep.watch_for"),
     ("sweep.discover_every", "sweep.poll_every"),
     ("retention.mails", "retention.messages"),
     ("retention.looks", "retention.observations"),
@@ -65,6 +67,8 @@ pub(super) struct Reader {
     pub(super) entries: Vec<Entry>,
     faults: Vec<Fault>,
     pub(super) warnings: Vec<String>,
+    /// Settings that break the promise of two minutes.
+    pub(super) unkept: Vec<String>,
     inline: BTreeMap<PathBuf, String>,
 }
 
@@ -77,6 +81,7 @@ impl Reader {
             entries: Vec::new(),
             faults: Vec::new(),
             warnings: Vec::new(),
+            unkept: Vec::new(),
             inline: BTreeMap::new(),
         };
         reader.take_old_names();

@@ -44,7 +44,7 @@ fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
 #[test]
 fn the_defaults_are_legal_quiet_and_equal_to_the_domains() {
     let loaded = Config::load(&Sources::default()).unwrap();
-    assert_eq!(loaded.warnings, Vec::<String>::new());
+    assert_eq!((loaded.warnings, loaded.unkept), (Vec::new(), Vec::<String>::new()));
     let config = loaded.config;
     assert_eq!(config.policy, Policy::default());
     assert_eq!(config.verify, Verify::default());
@@ -692,6 +692,8 @@ fn an_old_name_of_a_setting_is_taken_with_a_warning_and_refused_beside_the_new_o
     let folder = ConfigFolder::new();
     for (old, new, value) in [
         ("[sweep]\ndiscover_every = \"1h\"", "poll_every = \"2h\"", "sweep.poll_every"),
+        ("[pace]\nwatch_every = \"1h\"", "[sweep]\nwatch_every = \"2h\"", "sweep.watch_every"),
+        ("[pace]\nwatch_for = \"1h\"", "[sweep]\nwatch_for = \"2h\"", "sweep.watch_for"),
         ("[retention]\nmails = \"1d\"", "messages = \"2d\"", "retention.messages"),
         ("[retention]\nlooks = \"1d\"", "observations = \"2d\"", "retention.observations"),
     ] {
@@ -702,5 +704,45 @@ fn an_old_name_of_a_setting_is_taken_with_a_warning_and_refused_beside_the_new_o
         assert!(matches!(entry.value.as_str(), Some("1h" | "1d")), "{entry:?}");
         let faults = folder.faults(&format!("{old}\n{new}\n"));
         assert!(faults.len() == 1 && faults[0].contains(&format!("is {value} now")), "{faults:?}");
+    }
+}
+
+/// What breaks the promise of two minutes is told with the bound that the daemon uses.
+#[test]
+fn settings_that_break_the_promise_are_named_with_the_way_out() {
+    let folder = ConfigFolder::new();
+    for (text, wanted) in [
+        ("drift_every = \"91s\"", Some("sweep.drift_every is 91s")),
+        ("drift_every = \"15m\"", Some("takes 1m30s or less beside sweep.confirm_after = 10s")),
+        ("drift_every = \"61s\"\nconfirm_after = \"40s\"", Some("takes 1m or less")),
+        ("drift_every = \"60s\"\nconfirm_after = \"40s\"", None),
+        ("cron = \"0 */5 * * * *\"", Some("sweep.cron is \"0 */5 * * * *\"")),
+        ("cron = \"*/16 * * * * *\"", Some("a beat each 15 seconds")),
+        ("cron = \"*/15 * 8-18 * * *\"", Some("production value \"*/15 * * * * *\"")),
+        ("cron = \"*/15 1 * * * *\"", Some("sweep.cron")),
+        ("cron = \"0,15,30,45 * * * * *\"", None),
+        ("cron = \"*/7 * * * * *\"", None),
+        ("cron = \"* * * * * *\"", None),
+    ] {
+        let loaded = folder.load(&format!("[sweep]\n{text}\n")).unwrap();
+        match wanted {
+            Some(wanted) => {
+                assert!(
+                    loaded.unkept.len() == 1 && loaded.unkept[0].contains(wanted),
+                    "{text} {:?}",
+                    loaded.unkept
+                );
+            }
+            None => assert_eq!(loaded.unkept, Vec::<String>::new(), "{text}"),
+        }
+    }
+    for (text, wanted) in [
+        ("told_after = \"0s\"", "sweep.told_after"),
+        ("drift_every = \"0s\"", "sweep.drift_every"),
+        ("watch_every = \"0s\"", "sweep.watch_every"),
+        ("confirm_after = \"0s\"", "sweep.confirm_after"),
+    ] {
+        let faults = folder.faults(&format!("[sweep]\n{text}\n")).join("\n");
+        assert!(faults.contains(wanted) && faults.contains("production value"), "{faults}");
     }
 }

@@ -78,6 +78,10 @@ pub struct Settings {
     pub pace: Pace,
     /// How often a project is observed.
     pub drift_every: Span,
+    /// How often a project is observed after the end of a rotation that sent a PATCH.
+    pub watch_every: Span,
+    /// For how long.
+    pub watch_for: Span,
     /// The settings of the watch.
     pub limits: Limits,
     /// Who gets every page beside the owners, and what concerns the installation; by mail address.

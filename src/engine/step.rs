@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::announce;
 use super::preflight::{self, Gathered, Subject};
-use super::{ENGINE, Engine, conditions};
+use super::{ENGINE, Engine, conditions, sweep};
 use crate::atlas::AtlasApi;
 use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
@@ -21,6 +21,7 @@ use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::{self, Announcement, Effect, Resume, Sight, Step, next};
 use crate::domain::rotation::outcome::{Class, EndpointSet, Extras, Failure, Look, Outcome, PatchReply};
 use crate::domain::rotation::state::{Cause, Rotation, State, Target};
+use crate::domain::time::Timestamp;
 use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError, Vote};
 
 /// Runs `row` until it rests, is final, or its claim is lost. `slot` is taken and dropped before the last commit,
@@ -44,7 +45,11 @@ pub async fn run<S: Send>(
         if effect == Effect::Rest {
             drop(slot.take());
         }
+        let watched = row.rotation.state.is_final();
         row = commit(engine, &row, step, &outcome, Said::by(ENGINE)).await?;
+        if let (true, Outcome::Looked(look)) = (watched, &outcome) {
+            sweep::hand_over(engine, &row.rotation.group_id, &look.seen).await?;
+        }
         outcome = match effect {
             Effect::Rest => return Ok(()),
             Effect::Look(extras) => look(engine, &row, extras).await?,
@@ -64,6 +69,8 @@ async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outc
             outcome = &mut looking => {
                 let outcome = outcome?;
                 match &outcome {
+                    // The sweep takes these over.
+                    Outcome::Looked(_) if row.rotation.state.is_final() => {}
                     Outcome::Looked(look) => {
                         conditions::note_look(engine, &row.rotation.group_id, Ok(&look.seen)).await;
                     }
@@ -191,7 +198,8 @@ pub(super) async fn commit(
     said: Said<'_>,
 ) -> Result<RotationRow, StoreError> {
     let now = engine.clock.now();
-    let Step { rotation: after, effect, notices, .. } = step;
+    let Step { rotation: mut after, effect, notices, .. } = step;
+    watch(engine, &mut after, now);
     let entry = journal(&before.rotation, &after, outcome, &said, effect);
     let audit = audit(&before.rotation, &after, outcome, &said, effect);
     let project = project(&before.rotation, &after);
@@ -232,6 +240,15 @@ pub(super) async fn commit(
     // Sending fails when no stream listens, which is no error.
     let _ = engine.journal.send(after.id);
     Ok(RotationRow { rotation: after, version, lease: before.lease, ..before.clone() })
+}
+
+/// How often and for how long an ended rotation is observed follows the settings in force, not the rules that the
+/// rotation is bound to.
+fn watch(engine: &Engine, it: &mut Rotation, now: Timestamp) {
+    let (Some(ended), Some(_)) = (it.ending.finished_at, it.ending.watch_until) else { return };
+    let until = ended + engine.settings.watch_for.get();
+    it.ending.watch_until = Some(until);
+    it.wake_at = Some(now + engine.settings.watch_every.get()).filter(|_| now < until);
 }
 
 /// Whether a step may begin or end a condition. One that is missed here is found a few seconds later.

@@ -15,6 +15,7 @@ use super::due::{WRITE_EVERY, due, is_due, leaves, with_last_look, write_quiet_l
 use super::looks::{GIVES_WAY, Look, Looks, next_look};
 use super::{ENGINE, Engine, conditions, drift, remind, witness};
 use crate::atlas::AtlasApi;
+use crate::config::LONGEST_BEAT;
 use crate::domain::ids::GroupId;
 use crate::domain::project::{OpenRotation, Project, SinceSource};
 use crate::domain::rotation::machine::LONGEST_PAUSE;
@@ -22,9 +23,6 @@ use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::time::Timestamp;
 use crate::lifecycle::{pause, wait};
 use crate::store::{Horizon, NewAudit, QuietLook, StoreError};
-
-/// The longest time from one reading of the schedule to the next, whatever `sweep.cron` says.
-const LONGEST_BEAT: Duration = Duration::from_secs(15);
 
 /// How often finished records are deleted.
 const FORGET_EVERY: Duration = Duration::from_secs(86_400);
@@ -356,6 +354,25 @@ async fn take(
         Err(StoreError::Conflict) => Ok(Checked { seen: observed, recorded: false }),
         Err(error) => Err(error),
     }
+}
+
+/// Takes over what the watch after the end of a rotation has observed, as if the sweep had observed it.
+///
+/// # Errors
+/// Fails when the database cannot be read or written.
+pub(super) async fn hand_over(
+    engine: &Engine,
+    group: &GroupId,
+    seen: &Observation,
+) -> Result<(), StoreError> {
+    let Some(project) = engine.store.project(group).await? else { return Ok(()) };
+    let (project, _) = with_last_look(engine, project);
+    let newest = project.last_checked_at.is_none_or(|at| at <= seen.at || at > engine.clock.now());
+    if project.open_rotation.is_some() || !newest {
+        conditions::note_look(engine, group, Ok(seen)).await;
+        return Ok(());
+    }
+    take(engine, &project, Some(Ok(seen.clone())), Record::News).await.map(drop)
 }
 
 /// Whether nothing but the instants of a project has changed.

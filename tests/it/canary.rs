@@ -424,6 +424,7 @@ drift_every = "2s"
 backoff_min = "50ms"
 backoff_max = "300ms"
 settle = "400ms"
+[sweep]
 watch_every = "200ms"
 watch_for = "1s"
 [log]

@@ -442,7 +442,7 @@ async fn a_patch_that_takes_effect_after_its_rotation_failed_is_no_drift() {
     let mut test_app = TestApp::new().await;
     test_app.rule(|settings| {
         settings.verify.guard = Span::from_millis(300);
-        settings.pace.watch_for = Span::from_secs(60);
+        settings.watch_for = Span::from_secs(60);
     });
     test_app.sim.with(|world| world.faults = vec![fault("patch_ear", None, 99, Kind::DropRequest)]);
     let row = test_app.approved().await;

@@ -72,6 +72,8 @@ fn settings(world: &World) -> Settings {
             ..Pace::default()
         },
         drift_every: Span::from_secs(90),
+        watch_every: Span::from_secs(240),
+        watch_for: Span::from_secs(900),
         limits: keywheel::domain::condition::Limits {
             confirm_after: Span::from_secs(10),
             told_after: Span::from_secs(900),

@@ -88,11 +88,11 @@ backoff_min = "50ms"
 backoff_max = "300ms"
 rate_limit_floor = "200ms"
 settle = "400ms"
-watch_every = "1s"
-watch_for = "1s"
 [sweep]
 cron = "* * * * * *"
 drift_every = "1h"
+watch_every = "1s"
+watch_for = "1s"
 [kms.aws]
 kind = "aws"
 endpoint = "{base_url}/kms/aws"

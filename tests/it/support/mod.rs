@@ -245,6 +245,8 @@ pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engin
             ..Pace::default()
         },
         drift_every: Span::from_secs(60),
+        watch_every: ms(200),
+        watch_for: ms(600),
         limits: keywheel::domain::condition::Limits {
             confirm_after: ms(100),
             told_after: Span::from_secs(900),
