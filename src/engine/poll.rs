@@ -48,14 +48,15 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration,
         if engine.epoch.doubts(&engine.store, now).await? {
             return Ok(LONGEST_SLEEP);
         }
-        match engine.store.next_look_up(now).await? {
+        let beyond = now + engine.settings.poll_every.get().max(CLAIM);
+        match engine.store.next_look_up(now, beyond).await? {
             None => return Ok(LONGEST_SLEEP),
             Some(at) if at > now => {
                 return Ok(now.until(at).clamp(Duration::from_millis(50), LONGEST_SLEEP));
             }
             Some(_) => {}
         }
-        let groups = engine.store.claim_look_ups(now, CLAIM, BATCH).await?;
+        let groups = engine.store.claim_look_ups(now, beyond, CLAIM, BATCH).await?;
         if groups.is_empty() {
             // Another daemon has claimed them.
             return Ok(Duration::from_secs(1));

@@ -60,7 +60,9 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
         let mut forgotten: Option<Timestamp> = None;
         while !stop.is_cancelled() {
             wait(swept.notified(), Duration::MAX, &stop).await;
-            follow(&engine, &mut forgotten, &stop).await;
+            if !stop.is_cancelled() {
+                follow(&engine, &mut forgotten, &stop).await;
+            }
         }
     };
     let writing = async {
@@ -76,6 +78,11 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 
 /// The work after a sweep.
 async fn follow(engine: &Engine, forgotten: &mut Option<Timestamp>, stop: &CancellationToken) {
+    match engine.store.recall_messages(engine.clock.now()).await {
+        Ok(true) => engine.mail_due.notify_one(),
+        Ok(false) => {}
+        Err(error) => tracing::error!(error = %error, "messages of a clock that was ahead not found"),
+    }
     if let Err(error) = remind::once(engine).await {
         tracing::error!(error = %error, "reminders not written; they stay due");
     }

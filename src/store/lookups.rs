@@ -11,16 +11,17 @@ use super::{Sql, Store, StoreError, each, read};
 use crate::domain::ids::GroupId;
 use crate::domain::time::Timestamp;
 
-// NULL means "at once". The two databases sort it to different ends, so the statement sorts it first.
+// NULL means "at once", and so does an instant further ahead than any that is written: a clock that was wrong wrote
+// it, or the interval is shorter now. The two databases sort NULL to different ends, so the statement sorts it first.
 const NEXT: Sql = Sql::same(
     "SELECT next_look_up_at FROM projects WHERE kms IS NOT NULL \
-     ORDER BY CASE WHEN next_look_up_at IS NULL THEN 0 ELSE 1 END, next_look_up_at LIMIT 1",
+     ORDER BY CASE WHEN next_look_up_at IS NULL OR next_look_up_at > $1 THEN 0 ELSE 1 END, next_look_up_at LIMIT 1",
 );
 const CLAIM: Sql = Sql {
     sqlite: "UPDATE projects SET next_look_up_at = $2 WHERE group_id IN (SELECT group_id FROM projects \
-             WHERE kms IS NOT NULL AND (next_look_up_at IS NULL OR next_look_up_at <= $1) LIMIT $3) RETURNING group_id",
+             WHERE kms IS NOT NULL AND (next_look_up_at IS NULL OR next_look_up_at <= $1 OR next_look_up_at > $4) LIMIT $3) RETURNING group_id",
     postgres: "UPDATE projects SET next_look_up_at = $2 WHERE group_id IN (SELECT group_id FROM projects \
-               WHERE kms IS NOT NULL AND (next_look_up_at IS NULL OR next_look_up_at <= $1) LIMIT $3 \
+               WHERE kms IS NOT NULL AND (next_look_up_at IS NULL OR next_look_up_at <= $1 OR next_look_up_at > $4) LIMIT $3 \
                FOR UPDATE SKIP LOCKED) RETURNING group_id",
 };
 const DONE: Sql = Sql::same(
@@ -35,23 +36,28 @@ pub(super) const STATEMENTS: &[&Sql] = &[&NEXT, &CLAIM, &DONE, &SOON, &LAST];
 
 impl Store {
     /// When the next lookup is due; `None` when no project names a lookup. A project without any lookup
-    /// yet is due at `now`.
+    /// yet is due at `now`, and so is one whose instant is after `beyond`.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn next_look_up(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    pub async fn next_look_up(
+        &self,
+        now: Timestamp,
+        beyond: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
         let row: Option<(Option<Timestamp>,)> =
-            read!(self, NEXT, |pool, text| sqlx::query_as(text).fetch_optional(pool).await)?;
-        Ok(row.map(|(at,)| at.unwrap_or(now)))
+            read!(self, NEXT, |pool, text| sqlx::query_as(text).bind(beyond).fetch_optional(pool).await)?;
+        Ok(row.map(|(at,)| at.filter(|at| *at <= beyond).unwrap_or(now)))
     }
 
-    /// Claims projects whose lookup is due; they are due again after `claim`.
+    /// Claims projects whose lookup is due, or whose instant is after `beyond`; they are due again after `claim`.
     ///
     /// # Errors
     /// Fails when the database cannot be written.
     pub async fn claim_look_ups(
         &self,
         now: Timestamp,
+        beyond: Timestamp,
         claim: Duration,
         limit: i64,
     ) -> Result<Vec<GroupId>, StoreError> {
@@ -63,6 +69,7 @@ impl Store {
                         .bind(now)
                         .bind(now + claim)
                         .bind(limit)
+                        .bind(beyond)
                         .fetch_all(conn)
                         .await)?;
                     Ok(rows)

@@ -11,6 +11,7 @@
 //! commits pieces that wait together in one transaction. On PostgreSQL each lane has a share of the
 //! connections.
 
+mod ahead;
 mod approvals;
 mod audit;
 mod conditions;
@@ -98,6 +99,7 @@ pub fn statements() -> Vec<&'static Sql> {
         keys::STATEMENTS,
         lookups::STATEMENTS,
         outbox::STATEMENTS,
+        ahead::STATEMENTS,
         projects::STATEMENTS,
         reminders::STATEMENTS,
         retention::STATEMENTS,

@@ -22,6 +22,7 @@ mod kill;
 mod kms;
 mod layers;
 mod limits;
+mod looks;
 mod machine;
 mod mail;
 mod messages;
