@@ -12,6 +12,8 @@ mod engine;
 mod flood;
 #[path = "figures/hooks.rs"]
 mod hooks;
+#[path = "figures/watch.rs"]
+mod watch;
 
 use std::io::Write;
 use std::path::Path;
@@ -74,7 +76,7 @@ fn main() {
         let on_disk = |name: &str| wanted.is_empty() || wanted == name;
         let asked = |name: &str| !slow && on_disk(name);
         for (count, memory) in [(0, 20), (10_000, 40)].into_iter().filter(|_| asked("memory")) {
-            let house = House::start(count, world(count.min(DUE)), "").await;
+            let house = House::start(count, world(count), "").await;
             row(
                 &format!("resident memory, {count} projects, after a sweep"),
                 &format!("{:.1} MiB", house.resident()),
@@ -118,6 +120,9 @@ fn main() {
         }
         if asked("hooks") {
             hooks::figures().await;
+        }
+        if asked("watch") {
+            watch::figures().await;
         }
     });
     let wanted = std::env::var("KEYWHEEL_FIGURE").unwrap_or_default();
@@ -198,6 +203,15 @@ struct House {
 impl House {
     /// Starts it on `count` projects and with `more` settings; returns once it is ready.
     async fn start(count: usize, world: World, more: &str) -> Self {
+        Self::begin(count, world, more, false).await
+    }
+
+    /// The same, with Atlas behind TLS.
+    async fn start_over_tls(count: usize, world: World) -> Self {
+        Self::begin(count, world, "", true).await
+    }
+
+    async fn begin(count: usize, world: World, more: &str, tls: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         let now = SystemClock.now();
@@ -212,17 +226,27 @@ impl House {
         store.close().await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sim = Sim::start(listener, world, Arc::new(SystemClock)).unwrap();
+        let base_url = if tls {
+            watch::tls(sim.base_url().trim_start_matches("http://").parse().unwrap(), path).await
+        } else {
+            sim.base_url()
+        };
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = format!(
             "data_dir = \"{}\"\n[server]\nlisten = \"127.0.0.1:{port}\"\n[database]\nurl = \"sqlite:kw.db\"\n\
              [atlas]\nbase_url = \"{}\"\n[atlas.credentials.default]\nkind = \"service-account\"\n\
              client_id = \"mdb_sa_id_demo\"\nclient_secret = \"mdb_sa_sk_demo\"\n[log]\nlevel = \"warn\"\n{more}",
             path.display(),
-            sim.base_url(),
+            base_url,
         );
         std::fs::write(path.join("keywheel.toml"), config).unwrap();
         let started = Instant::now();
-        let child = binary(path, &["serve"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let authority = path.join(watch::AUTHORITY);
+        let mut command = binary(path, &["serve"]);
+        if tls {
+            command.env("SSL_CERT_FILE", authority);
+        }
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let daemon = Daemon(child);
         let mut serving = None;
         let limit = Instant::now() + Duration::from_secs(120);
