@@ -34,8 +34,12 @@ named! {
         NeedsOperator = "needs_operator",
         /// Atlas cannot use the key in force.
         Invalid = "invalid",
+        /// A key in play was disabled, is to be deleted or expires, as an event or a lookup says.
+        KeyEnding = "key_ending",
         /// The key in force cannot be read from Atlas.
         Unreachable = "unreachable",
+        /// The credential is not Project Owner, so Atlas would refuse a change of the key.
+        NotOwner = "not_owner",
         /// Atlas does not report whether the key in force is valid.
         ValidityUnknown = "validity_unknown",
         /// Atlas holds no customer-managed key, and held one before.
@@ -115,11 +119,13 @@ impl ConditionKind {
         match self {
             Self::NeedsOperator
             | Self::Invalid
+            | Self::KeyEnding
             | Self::Unreachable
             | Self::NotSending
             | Self::AtlasUnreachable => Telling::Repeated,
             Self::CredentialRefused => Telling::Daily,
-            Self::ValidityUnknown
+            Self::NotOwner
+            | Self::ValidityUnknown
             | Self::NoKey
             | Self::Drifted
             | Self::Held
@@ -146,7 +152,9 @@ impl ConditionKind {
             | Self::RowUnreadable => true,
             Self::NeedsOperator
             | Self::Invalid
+            | Self::KeyEnding
             | Self::Unreachable
+            | Self::NotOwner
             | Self::ValidityUnknown
             | Self::NoKey
             | Self::Drifted
@@ -274,6 +282,54 @@ pub struct Readings {
     pub absent: Option<Run>,
     /// No answer, until one comes.
     pub failed: Option<Failed>,
+    /// Atlas said that the credential is not Project Owner, until it says the opposite.
+    #[serde(default)]
+    pub not_owner: Option<Run>,
+    /// What was heard of keys that end.
+    #[serde(default)]
+    pub endings: Vec<Ending>,
+}
+
+/// A key that was disabled, is to be deleted or expires.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// The key.
+    pub key: String,
+    /// The sender's name of the event.
+    pub event: String,
+    /// The hook or the lookup that reported it.
+    pub from: String,
+    /// When it was heard of.
+    pub at: Timestamp,
+    /// From when on the key cannot be used; `None` when it cannot be already.
+    pub ends_at: Option<Timestamp>,
+    /// Readings that call the key valid all the same.
+    pub good: Option<Run>,
+}
+
+/// Atlas checks each key about every 15 minutes: what it says until so long after the end of a key proves nothing.
+const STALE: Duration = Duration::from_mins(16);
+
+/// A key that ends within this time pages.
+const SOON: Duration = Duration::from_hours(72);
+
+/// What was heard of a key is forgotten so long after its end.
+const FORGOTTEN: Duration = Duration::from_hours(45 * 24);
+
+impl Ending {
+    fn date(&self) -> Timestamp {
+        self.ends_at.unwrap_or(self.at)
+    }
+
+    /// Adds a reading that calls the key valid or not; returns whether the readings refute the end.
+    fn is_refuted(&mut self, valid: bool, at: Timestamp, confirm_after: Duration) -> bool {
+        if at < self.date() + STALE {
+            return false;
+        }
+        let run = Run::more(self.good, at);
+        self.good = valid.then_some(run);
+        valid && run.count >= 2 && run.lasts() >= confirm_after
+    }
 }
 
 impl Readings {
@@ -286,6 +342,11 @@ impl Readings {
             }
             Reading::Seen { key, valid } => {
                 self.failed = None;
+                if let (Some(key), Some(valid)) = (key, valid) {
+                    let key = key.to_string();
+                    self.endings.retain_mut(|it| it.key != key || !it.is_refuted(valid, at, confirm_after));
+                }
+                self.endings.retain(|it| at < it.date() + FORGOTTEN);
                 match valid.filter(|_| key.is_some()) {
                     Some(false) => {
                         self.bad = Some(Run::more(self.bad, at));
@@ -301,11 +362,30 @@ impl Readings {
                         }
                     }
                     // Without a key nothing can be invalid: `no_key` says that.
-                    None if key.is_none() => *self = Self::default(),
+                    None if key.is_none() => {
+                        let Self { not_owner, endings, .. } = std::mem::take(self);
+                        *self = Self { not_owner, endings, ..Self::default() };
+                    }
                     None => (self.absent, self.good) = (Some(Run::more(self.absent, at)), None),
                 }
             }
         }
+    }
+
+    /// Adds what Atlas said of the credential's role.
+    pub fn note_role(&mut self, is_owner: bool, at: Timestamp) {
+        self.not_owner = (!is_owner).then(|| Run::more(self.not_owner, at));
+    }
+
+    /// Adds what was heard of a key.
+    pub fn note_ending(&mut self, ending: Ending) {
+        self.endings.retain(|it| (&it.key, &it.event) != (&ending.key, &ending.event));
+        self.endings.push(ending);
+    }
+
+    /// The key can be used again: an event or a lookup said so.
+    pub fn forget_endings(&mut self, key: &str) {
+        self.endings.retain(|it| it.key != key);
     }
 
     /// Nothing in it is worth keeping.
@@ -336,6 +416,8 @@ impl Readings {
             || after.failed.is_some()
             || self.failed.is_some()
             || self.good != after.good
+            || self.not_owner != after.not_owner
+            || self.endings != after.endings
             || grows(self.bad, after.bad)
             || grows(self.absent, after.absent)
     }
@@ -419,6 +501,10 @@ pub fn of_project(facts: &Facts<'_>, limits: &Limits, now: Timestamp) -> Vec<Con
         });
     }
     found.extend(of_readings(facts, waits, limits, now));
+    found.extend(of_endings(facts, now));
+    if let Some(run) = facts.readings.not_owner {
+        found.push(plain(facts, ConditionKind::NotOwner, run.first, now));
+    }
     if facts.current_key.is_none()
         && facts.had_key
         && let Some(at) = facts.checked_at
@@ -501,6 +587,27 @@ fn of_readings(
         });
     }
     found
+}
+
+/// The most urgent of the keys in play that end.
+fn of_endings(facts: &Facts<'_>, now: Timestamp) -> Option<Condition> {
+    let keys =
+        facts.current_key.into_iter().chain(facts.open.into_iter().flat_map(|it| [&it.old_key, &it.new_key]));
+    let keys: Vec<_> = keys.map(ToString::to_string).collect();
+    let endings = facts.readings.endings.iter().filter(|it| keys.contains(&it.key));
+    let it = endings.min_by_key(|it| (it.date(), it.at))?;
+    let pages = it.date() <= now + SOON;
+    Some(Condition {
+        cause: Some(it.event.clone()),
+        key: Some(it.key.clone()),
+        detail: Some(it.from.clone()),
+        covered: facts.readings.bad_key.as_ref() == Some(&it.key)
+            && facts.holding.contains(&ConditionKind::Invalid),
+        telling: if pages { Telling::Repeated } else { Telling::Once },
+        // The event that was heard is told with its words.
+        told: true,
+        ..plain(facts, ConditionKind::KeyEnding, it.at, now)
+    })
 }
 
 /// A condition with nothing special about it.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::GroupId;
 use super::key::{KeyRef, Place};
+use super::time::Timestamp;
 
 /// One event in that form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub struct Hint {
     /// The sender's explanation, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<String>,
+    /// Of an alarm: from when on the key cannot be used, when it still can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
 }
 
 /// The subject of an event.
@@ -83,6 +87,8 @@ pub enum Meaning {
         /// The identity of the trouble: the same text in every report of it.
         once: String,
     },
+    /// A key can be used again: what was reported about it is over.
+    Usable,
     /// AWS replaced the material inside a key; Atlas needs no change.
     InPlace,
     /// Another system requests a rotation.
@@ -145,6 +151,20 @@ impl Hint {
         }
         let Subject::Key { key: named } = &self.subject else { return None };
         watch.earlier.iter().any(|it| it.is_same(named, &watch.place)).then_some(Concern::Earlier)
+    }
+}
+
+impl Watch {
+    /// The keys in force and in play that `subject` names.
+    #[must_use]
+    pub fn named_by(&self, subject: &Subject) -> Vec<&KeyRef> {
+        let keys = self.key.iter().chain(&self.in_play);
+        let named = |key: &&KeyRef| match subject {
+            Subject::Project { .. } | Subject::Alias { .. } => self.key.as_ref() == Some(*key),
+            Subject::Key { key: named } => key.is_same(named, &self.place),
+            subject => subject.covers(key),
+        };
+        keys.filter(named).collect()
     }
 }
 
@@ -258,6 +278,7 @@ mod tests {
                 new_key: None,
                 by: None,
                 words: None,
+                ends_at: None,
             };
             hint.concerns(&watch(patched))
         };

@@ -218,9 +218,15 @@ impl Project {
         let waits = self.open_rotation.is_some_and(|open| open.state == State::NeedsOperator);
         if waits {
             Status::NeedsOperator
-        } else if self.valid == Some(false) || holds(ConditionKind::Invalid) {
+        } else if self.valid == Some(false)
+            || holds(ConditionKind::Invalid)
+            || holds(ConditionKind::KeyEnding)
+        {
             Status::Invalid
-        } else if self.last_error.is_some() || holds(ConditionKind::Unreachable) {
+        } else if self.last_error.is_some()
+            || holds(ConditionKind::Unreachable)
+            || holds(ConditionKind::NotOwner)
+        {
             Status::Unreachable
         } else if self.current_key.is_none() || holds(ConditionKind::ValidityUnknown) {
             Status::Unknown

@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::announce::{self, News, content};
 use super::{Engine, Settings, installation};
 use crate::domain::condition::{
-    Condition, ConditionKind, CredentialFacts, DAMPED, DAMPED_AT, Daily, Facts, Failed, LONGEST_ACKNOWLEDGED,
-    LONGEST_REPEAT, Reading, Readings, Telling, condition_id, of_credential, of_installation, of_project,
+    Condition, ConditionKind, CredentialFacts, DAMPED, DAMPED_AT, Daily, Ending, Facts, Failed,
+    LONGEST_ACKNOWLEDGED, LONGEST_REPEAT, Reading, Readings, Telling, condition_id, of_credential,
+    of_installation, of_project,
 };
 use crate::domain::ids::GroupId;
 use crate::domain::notice::{
-    ConditionFacts, CurrentKeyInvalid, InstallationCondition, InvalidKey, Kind, NO_LONGER_RUNS,
+    ConditionFacts, CurrentKeyInvalid, InstallationCondition, InvalidKey, KeyAlarm, Kind, NO_LONGER_RUNS,
     NO_LONGER_WATCHED, Notice,
 };
 use crate::domain::project::Project;
@@ -195,11 +196,39 @@ pub(super) async fn note_look(engine: &Engine, group: &GroupId, seen: Result<&Ob
     }
 }
 
+/// Adds what Atlas said of the credential's role.
+pub(super) async fn note_role(engine: &Engine, group: &GroupId, is_owner: bool) -> Result<(), StoreError> {
+    if is_owner && !suspects(engine).contains(group) {
+        return Ok(());
+    }
+    let now = engine.clock.now();
+    change(engine, group, |readings| readings.note_role(is_owner, now)).await
+}
+
+/// Adds what was heard of a key in play.
+pub(super) async fn note_ending(engine: &Engine, group: &GroupId, ending: Ending) -> Result<(), StoreError> {
+    change(engine, group, |readings| readings.note_ending(ending)).await
+}
+
+/// The key can be used again.
+pub(super) async fn forget_endings(engine: &Engine, group: &GroupId, key: &str) -> Result<(), StoreError> {
+    change(engine, group, |readings| readings.forget_endings(key)).await
+}
+
 async fn add(
     engine: &Engine,
     group: &GroupId,
     reading: &Reading<'_>,
     at: Timestamp,
+) -> Result<(), StoreError> {
+    let confirm_after = engine.settings.limits.confirm_after.get();
+    change(engine, group, |readings| readings.note(reading, at, confirm_after)).await
+}
+
+async fn change(
+    engine: &Engine,
+    group: &GroupId,
+    change: impl FnOnce(&mut Readings),
 ) -> Result<(), StoreError> {
     // What cannot be read is written anew: it must not keep the project mute.
     let before = match engine.store.readings(group).await {
@@ -210,8 +239,7 @@ async fn add(
         read => read?,
     };
     let mut after = before.clone();
-    let confirm_after = engine.settings.limits.confirm_after.get();
-    after.note(reading, at, confirm_after);
+    change(&mut after);
     if before.is_news(&after) {
         engine.store.write_readings(group, &after).await?;
         if after.is_calm() {
@@ -507,6 +535,9 @@ fn held_on(old: &ConditionRow, it: &Condition, daily: &Daily, now: Timestamp) ->
     }
     if it.covered {
         row.tell_at = None;
+    } else if row.tell_at.is_none() && row.told == 0 && it.kind == ConditionKind::Unreachable {
+        // The credential's condition is over: the projects are read one after the other.
+        row.tell_at = Some(now + UNCOVERED);
     } else if row.tell_at.is_none() && (row.told == 0 || it.telling == Telling::Repeated) {
         row.tell_at = Some(now);
     } else if let (Telling::Repeated, None, Some(at)) = (it.telling, &row.acknowledged_at, row.told_at) {
@@ -516,6 +547,9 @@ fn held_on(old: &ConditionRow, it: &Condition, daily: &Daily, now: Timestamp) ->
     }
     row
 }
+
+/// A round of looks, with a margin.
+const UNCOVERED: Duration = Duration::from_secs(100);
 
 /// A day, with the longest hour by which clocks are changed.
 const LONGEST_DAY: Duration = Duration::from_hours(26);
@@ -551,6 +585,24 @@ fn notice(known: &Known, project: Option<&Project>, row: &ConditionRow, it: &Con
         }
         // The look that found it has told it, with the findings.
         (ConditionKind::Drifted, _) => None,
+        (ConditionKind::KeyEnding, Some(project)) => {
+            let current = project.current_key.as_ref().map(ToString::to_string);
+            let key = row.key.clone().unwrap_or_default();
+            Some(Notice::KeyAlarm(KeyAlarm {
+                group_id: project.group_id.clone(),
+                project_name: project.name.clone(),
+                provider: project.provider,
+                event: row.cause.clone().unwrap_or_default(),
+                subject: format!("key {key}"),
+                by: None,
+                words: None,
+                hook: it.detail.clone().unwrap_or_default(),
+                earlier: false,
+                proposed: current.as_ref() != Some(&key),
+                current_key: current.map(Into::into),
+                condition_id: Some(condition_id(&row.subject, row.kind)),
+            }))
+        }
         _ => Some(plain(kind, project, row, None, row.cause.clone(), it.detail.clone())),
     }
 }

@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::announce::{News, content};
 use super::candidate::{Ask, Deferred, Finding, Settled, consider};
-use super::{ENGINE, Engine};
+use super::{ENGINE, Engine, conditions};
+use crate::domain::condition::{ConditionKind, Ending, condition_id};
 use crate::domain::hint::{Concern, Hint, Meaning, Subject, Watch};
 use crate::domain::ids::{EventId, GroupId};
 use crate::domain::notice::{KeyAlarm, KeyText, Notice};
@@ -134,15 +135,18 @@ async fn handle(engine: &Engine, events: Vec<ClaimedEvent>) -> Result<(), StoreE
     }
     // Before any observation, which may take as long as Atlas does.
     for (group, events) in &by_project {
-        if let Err(error) = alarms(engine, group, events).await {
+        let watch = watches.iter().find(|watch| watch.group == *group);
+        if let Err(error) = alarms(engine, group, watch, events).await {
             tracing::error!(project.id = %group, error = %error, "alarm not written; next attempt with the observation of the project");
         }
     }
     engine.store.events_handled(&nobody, "no tracked project is concerned", engine.clock.now()).await?;
     let mut looks: Vec<BoxFuture<'_, _>> = Vec::with_capacity(by_project.len());
     for (group, events) in &by_project {
+        let watches = &watches;
         looks.push(Box::pin(async move {
-            let found = look(engine, group, events).await.unwrap_or_else(|error| {
+            let watch = watches.iter().find(|watch| watch.group == *group);
+            let found = look(engine, group, watch, events).await.unwrap_or_else(|error| {
                 tracing::error!(project.id = %group, error = %error, "hint deferred: the database refused");
                 Err(Deferred::Store)
             });
@@ -210,20 +214,53 @@ async fn watches(engine: &Engine, events: &[ClaimedEvent]) -> Result<Vec<Watch>,
     Ok(watches)
 }
 
-/// Announces the alarms among the events about one project.
-async fn alarms(engine: &Engine, group: &GroupId, events: &Concerned<'_>) -> Result<(), StoreError> {
+/// Announces the alarms among the events about one project, and keeps in mind which of its keys end.
+async fn alarms(
+    engine: &Engine,
+    group: &GroupId,
+    watch: Option<&Watch>,
+    events: &Concerned<'_>,
+) -> Result<(), StoreError> {
     for (concern, event) in events {
-        if let Meaning::Alarm { once } = &event.hint.meaning {
-            alarm(engine, group, *concern, event, once).await?;
+        let keys: Vec<_> = watch
+            .filter(|_| *concern != Concern::Earlier)
+            .map(|watch| watch.named_by(&event.hint.subject))
+            .unwrap_or_default();
+        match &event.hint.meaning {
+            Meaning::Alarm { once } => {
+                for key in keys {
+                    let ending = Ending {
+                        key: key.to_string(),
+                        event: event.hint.kind.clone(),
+                        from: event.source.clone(),
+                        at: event.received_at,
+                        ends_at: event.hint.ends_at,
+                        good: None,
+                    };
+                    conditions::note_ending(engine, group, ending).await?;
+                }
+                alarm(engine, group, *concern, event, once).await?;
+            }
+            Meaning::Usable => {
+                for key in keys {
+                    conditions::forget_endings(engine, group, &key.to_string()).await?;
+                }
+            }
+            Meaning::Look | Meaning::InPlace | Meaning::Requested => {}
         }
     }
     Ok(())
 }
 
 /// Handles the events about one project.
-async fn look(engine: &Engine, group: &GroupId, events: &Concerned<'_>) -> Result<Found, StoreError> {
+async fn look(
+    engine: &Engine,
+    group: &GroupId,
+    watch: Option<&Watch>,
+    events: &Concerned<'_>,
+) -> Result<Found, StoreError> {
     // Again, in case a write failed before; an alarm that was written is not written twice.
-    alarms(engine, group, events).await?;
+    alarms(engine, group, watch, events).await?;
     let inside = |event: &&ClaimedEvent| matches!(event.hint.meaning, Meaning::InPlace);
     let (inside, asking): (Vec<_>, Vec<_>) = events.iter().map(|(_, event)| *event).partition(inside);
     let found = if asking.is_empty() {
@@ -336,6 +373,8 @@ fn alarm_facts(project: &Project, concern: Concern, event: &ClaimedEvent) -> Key
         hook: event.source.clone(),
         earlier: concern == Concern::Earlier,
         proposed: concern == Concern::Proposed,
+        condition_id: (concern != Concern::Earlier)
+            .then(|| condition_id(&(&project.group_id).into(), ConditionKind::KeyEnding)),
     }
 }
 

@@ -39,6 +39,7 @@ pub mod propose;
 pub mod ready;
 pub mod remind;
 pub mod resend;
+mod roles;
 pub mod schedule;
 pub mod step;
 pub mod sweep;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::due::{WRITE_EVERY, due, is_due, leaves, with_last_look, write_quiet_looks};
 use super::looks::{GIVES_WAY, Look, Looks, next_look};
-use super::{ENGINE, Engine, conditions, drift, remind, witness};
+use super::{ENGINE, Engine, conditions, drift, remind, roles, witness};
 use crate::atlas::AtlasApi;
 use crate::config::LONGEST_BEAT;
 use crate::domain::ids::GroupId;
@@ -226,6 +226,7 @@ async fn look(engine: &Engine, group: GroupId) -> Result<bool, StoreError> {
         return Ok(false);
     }
     let (version, at) = (project.version, project.last_checked_at);
+    roles::ask(engine, &project).await?;
     match observe(engine, project, Record::News).await {
         Err(error @ StoreError::Corrupt { .. }) => {
             tracing::error!(project.id = %group, error = %error, "a row about this project cannot be read; its key is read all the same");

@@ -291,6 +291,8 @@ const fn over_now(condition: ConditionKind) -> &'static str {
     match condition {
         ConditionKind::NeedsOperator => "no operator is needed any more",
         ConditionKind::Invalid => "valid again",
+        ConditionKind::KeyEnding => "the key is to stay",
+        ConditionKind::NotOwner => "the credential is Project Owner again",
         ConditionKind::Unreachable => "can be read again",
         ConditionKind::ValidityUnknown => "Atlas reports again whether the key is valid",
         ConditionKind::NoKey => "has a customer-managed key again",
@@ -317,6 +319,10 @@ fn end(project: &str, condition: ConditionKind) -> String {
             format!("The rotation of {project} goes on, or has ended; its own notices say how.")
         }
         ConditionKind::Invalid => format!("Atlas reports the key in force for {project} as valid again."),
+        ConditionKind::KeyEnding => format!(
+            "What was reported about a key of {project} is over: the key is enabled again, is not used any more, or Atlas calls it valid."
+        ),
+        ConditionKind::NotOwner => format!("The credential may change the key of {project} again."),
         ConditionKind::Unreachable => {
             format!("Atlas answers again when it is asked for the key of {project}.")
         }
@@ -361,6 +367,13 @@ fn start(project: &str, it: &ConditionFacts) -> (String, String) {
                     _ =>
                         "Check that Atlas can be reached from here; its own words are shown by the command below.",
                 }
+            ),
+        ),
+        ConditionKind::NotOwner => (
+            format!("{project}: the credential is not Project Owner any more"),
+            format!(
+                "Atlas would refuse a rotation of {project}, and a roll-back, too. Grant the credential the role Project Owner in \
+                 the project's settings in Atlas."
             ),
         ),
         ConditionKind::ValidityUnknown => (

@@ -37,8 +37,8 @@ const LIST: Sql = Sql::same(concat!(
 const OPEN: Sql = Sql::same(concat!(
     "SELECT ",
     columns!(),
-    " FROM rotations WHERE state IN ('approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') \
-     AND (state IN ('approved', 'applying', 'needs_operator') OR group_id IN (SELECT group_id FROM readings))"
+    " FROM rotations WHERE state IN ('awaiting_approval', 'approved', 'applying', 'verifying', 'deploying', 'rolling_back', \
+     'needs_operator') AND (state IN ('approved', 'applying', 'needs_operator') OR group_id IN (SELECT group_id FROM readings))"
 ));
 const ALL_OPEN: Sql = Sql::same(concat!(
     "SELECT ",

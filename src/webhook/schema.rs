@@ -67,7 +67,10 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         | Kind::ValidityUnknownOver
         | Kind::NoKeyOver
         | Kind::DriftedOver
-        | Kind::HeldOver => schemas.subschema_for::<Data<ConditionFacts>>(),
+        | Kind::HeldOver
+        | Kind::NotOwner
+        | Kind::NotOwnerOver
+        | Kind::KeyAlarmOver => schemas.subschema_for::<Data<ConditionFacts>>(),
         Kind::NotSending
         | Kind::DatabaseUnwritable
         | Kind::AtlasUnreachable

@@ -11,6 +11,7 @@ mod daemons;
 mod deploy;
 mod differential;
 mod document;
+mod endings;
 mod engine;
 mod epoch;
 mod hooks;

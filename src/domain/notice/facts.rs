@@ -254,6 +254,9 @@ pub struct KeyAlarm {
     /// True: the key is not in force yet; the open rotation is to bring it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub proposed: bool,
+    /// The condition that this starts or repeats. Its end has the same id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition_id: Option<String>,
 }
 
 /// A rotation that replaced a change which another actor made between the last observation and the PATCH.

@@ -59,6 +59,12 @@ named! {
         NoKey = "no_key",
         /// An approved rotation is held.
         Held = "held",
+        /// The credential is not Project Owner any more.
+        NotOwner = "not_owner",
+        /// The end of `not_owner`.
+        NotOwnerOver = "not_owner_over",
+        /// The end of `key_alarm`.
+        KeyAlarmOver = "key_alarm_over",
         /// The end of `needs_operator`.
         NeedsOperatorOver = "needs_operator_over",
         /// The end of `current_key_invalid`.
@@ -186,6 +192,9 @@ impl Kind {
             | Kind::NoKeyOver
             | Kind::DriftedOver
             | Kind::HeldOver
+            | Kind::NotOwner
+            | Kind::NotOwnerOver
+            | Kind::KeyAlarmOver
             | Kind::MailFailing
             | Kind::WebhookDisabled
             | Kind::RowUnreadable
@@ -206,7 +215,9 @@ impl Kind {
         let (start, end) = match condition {
             ConditionKind::NeedsOperator => (Kind::NeedsOperator, Kind::NeedsOperatorOver),
             ConditionKind::Invalid => (Kind::CurrentKeyInvalid, Kind::CurrentKeyInvalidOver),
+            ConditionKind::KeyEnding => (Kind::KeyAlarm, Kind::KeyAlarmOver),
             ConditionKind::Unreachable => (Kind::Unreachable, Kind::UnreachableOver),
+            ConditionKind::NotOwner => (Kind::NotOwner, Kind::NotOwnerOver),
             ConditionKind::ValidityUnknown => (Kind::ValidityUnknown, Kind::ValidityUnknownOver),
             ConditionKind::NoKey => (Kind::NoKey, Kind::NoKeyOver),
             ConditionKind::Drifted => (Kind::Drifted, Kind::DriftedOver),

@@ -195,6 +195,9 @@ impl Notice {
             Self::Drifted(it) => {
                 (it.condition_id.as_deref()?, ConditionKind::Drifted, &it.project_name, None, None)
             }
+            Self::KeyAlarm(it) => {
+                (it.condition_id.as_deref()?, ConditionKind::KeyEnding, &it.project_name, None, None)
+            }
             Self::Condition(it) => {
                 (it.condition_id.as_str(), it.condition, &it.project_name, Some(it.since), it.over_at)
             }
@@ -216,7 +219,6 @@ impl Notice {
             | Self::PreflightFailed(_)
             | Self::LateApply(_)
             | Self::NotDeployed(_)
-            | Self::KeyAlarm(_)
             | Self::Overwrote(_)
             | Self::Reminder(_)
             | Self::ReminderDigest(_) => return None,
@@ -285,7 +287,10 @@ impl Notice {
             | Kind::ValidityUnknownOver
             | Kind::NoKeyOver
             | Kind::DriftedOver
-            | Kind::HeldOver => Self::Condition(read(model)?),
+            | Kind::HeldOver
+            | Kind::NotOwner
+            | Kind::NotOwnerOver
+            | Kind::KeyAlarmOver => Self::Condition(read(model)?),
             Kind::NotSending
             | Kind::DatabaseUnwritable
             | Kind::AtlasUnreachable

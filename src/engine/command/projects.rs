@@ -9,7 +9,7 @@ use super::{CommandError, TRIES};
 use crate::atlas::AtlasApi;
 use crate::domain::condition::Reading;
 use crate::domain::ids::GroupId;
-use crate::domain::key::Provider;
+use crate::domain::key::{KeyRef, Provider};
 use crate::domain::patch::Patch;
 use crate::domain::project::{PolicyOverride, Project, SinceSource};
 use crate::domain::time::Timestamp;
@@ -139,9 +139,30 @@ impl Engine {
                 project.key_since = Some(since);
                 project.key_since_source = Some(SinceSource::Operator);
             }
-            None => drift::date(self, &unseen, &mut project, &seen).await,
+            None => {
+                drift::date(self, &unseen, &mut project, &seen).await;
+                self.as_last_recorded(&mut project).await?;
+            }
         }
         Ok(project)
+    }
+
+    /// A project that was tracked before keeps its last recorded key: another one is found as drift by the first
+    /// look, with its findings, and does not pass for the first key.
+    async fn as_last_recorded(&self, project: &mut Project) -> Result<(), CommandError> {
+        let (Some(provider), keys) = (project.provider, self.store.keys(&project.group_id).await?) else {
+            return Ok(());
+        };
+        let Some(last) = keys.into_iter().rfind(|key| key.until.is_none()) else { return Ok(()) };
+        let recorded = KeyRef::observed(provider, &last.key);
+        if project.current_key.as_ref().is_none_or(|key| !key.is_same(&recorded, &project.place)) {
+            project.key_since = Some(last.since);
+            project.key_since_source = Some(last.source);
+            project.current_key = Some(recorded);
+            project.valid = None;
+            project.next_check_at = project.created_at;
+        }
+        Ok(())
     }
 
     /// Changes a project.
@@ -184,6 +205,10 @@ impl Engine {
                 after.drift_key = None;
             }
             self.check_fields(edit.name.as_deref(), &after.owners, &after.credential, edit.key_since)?;
+            if after.credential != before.credential {
+                // One that cannot read the key would make the project blind.
+                self.observe(&after.credential, group).await?;
+            }
             let now = self.clock.now();
             after.next_reminder_at = Some(now);
             let detail = json!({ "owners": after.owners, "credential": after.credential, "environment": after.environment, "kms": after.kms, "alias": after.alias, "keySince": after.key_since, "policy": after.policy });

@@ -35,11 +35,21 @@ pub(super) fn read(body: &[u8]) -> Received {
         // The same alert is reported again every few minutes while it is open.
         let alert = text_of(&alert, "id").unwrap_or(&id);
         Meaning::Alarm { once: format!("atlas/{alert}") }
+    } else if is_alarm(&kind) || is_restored(&kind) {
+        Meaning::Usable
     } else {
         Meaning::Look
     };
     let words = text_of(&alert, "humanReadable").map(words_of);
-    let hint = Hint { kind, subject: Subject::Project { group }, meaning, new_key: None, by: None, words };
+    let hint = Hint {
+        kind,
+        subject: Subject::Project { group },
+        meaning,
+        new_key: None,
+        by: None,
+        words,
+        ends_at: None,
+    };
     Received { id, hint: Some(hint) }
 }
 
@@ -54,6 +64,11 @@ fn is_alarm(kind: &str) -> bool {
     let fine = ["_RESTORED", "_IS_VALID", "_NEEDS_ROTATION", "_KEY_ROTATED", "_KEY_VALID"];
     kind.ends_with("_ENCRYPTION_KEY_INVALID")
         || (kind.starts_with("ENCRYPTION_AT_REST_") && !fine.iter().any(|end| kind.ends_with(end)))
+}
+
+/// Whether the event reports a key that Atlas can use again.
+fn is_restored(kind: &str) -> bool {
+    ["_RESTORED", "_IS_VALID", "_KEY_VALID"].iter().any(|end| kind.ends_with(end))
 }
 
 /// The first word anywhere in `value` that `pick` accepts.

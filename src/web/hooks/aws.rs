@@ -71,7 +71,9 @@ fn call(event: &Value, detail: &Value, id: &str) -> Option<Hint> {
         "DisableKey" | "ScheduleKeyDeletion" | "DeleteImportedKeyMaterial" => {
             about_key(Meaning::Alarm { once: format!("{name}/{id}") })
         }
-        "PutKeyPolicy" | "EnableKey" | "CancelKeyDeletion" | "RevokeGrant" => about_key(Meaning::Look),
+        // A key whose deletion is cancelled is disabled until it is enabled.
+        "PutKeyPolicy" | "CancelKeyDeletion" | "RevokeGrant" => about_key(Meaning::Look),
+        "EnableKey" => about_key(Meaning::Usable),
         "RotateKeyOnDemand" => about_key(Meaning::InPlace),
         _ => None,
     }?;
@@ -79,7 +81,7 @@ fn call(event: &Value, detail: &Value, id: &str) -> Option<Hint> {
 }
 
 fn hint(kind: &str, subject: Subject, meaning: Meaning) -> Hint {
-    Hint { kind: words_of(kind), subject, meaning, new_key: None, by: None, words: None }
+    Hint { kind: words_of(kind), subject, meaning, new_key: None, by: None, words: None, ends_at: None }
 }
 
 /// An id or ARN as the ARN that the event's region and account make of it.

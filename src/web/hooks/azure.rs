@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{HookReply, Received, Refusal, name_of, objects, text_of, verification, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::{KeyRef, Provider};
+use crate::domain::time::Timestamp;
 
 /// Reads the events of an authenticated delivery.
 pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<HookReply, Refusal> {
@@ -80,5 +81,7 @@ fn about(short: &str, kind: &str, source: &str, data: &Value, id: &str) -> Optio
         _ => return None,
     };
     let new_key = key.filter(|key| short == "KeyNewVersionCreated" && !key.is_versionless());
-    Some(Hint { kind: words_of(kind), subject, meaning, new_key, by: None, words: None })
+    let ends_at = data.get("EXP").and_then(Value::as_i64).filter(|_| short == "KeyNearExpiry");
+    let ends_at = ends_at.map(|seconds| Timestamp::from_micros(seconds.saturating_mul(1_000_000)));
+    Some(Hint { kind: words_of(kind), subject, meaning, new_key, by: None, words: None, ends_at })
 }

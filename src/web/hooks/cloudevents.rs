@@ -118,6 +118,7 @@ fn requested(kind: &str, data: Option<&Value>) -> Result<Hint, Refusal> {
         new_key,
         by: None,
         words,
+        ends_at: None,
     })
 }
 

@@ -60,6 +60,7 @@ fn about(entry: &Value, id: &str) -> Option<Hint> {
         new_key: None,
         by,
         words: None,
+        ends_at: None,
     };
     let stopped = match method {
         Some("UpdateCryptoKeyPrimaryVersion") => {
@@ -73,6 +74,12 @@ fn about(entry: &Value, id: &str) -> Option<Hint> {
         }
         _ => None,
     };
+    let state = call.pointer("/response/state").and_then(Value::as_str);
+    let usable = matches!(method, Some("UpdateCryptoKeyVersion" | "RestoreCryptoKeyVersion"))
+        && state == Some("ENABLED");
+    if usable && let Some(key) = version("/response/name").or_else(|| version("/resourceName")) {
+        return Some(Hint { subject: Subject::Key { key }, meaning: Meaning::Usable, ..look });
+    }
     Some(match stopped {
         Some(key) => Hint {
             subject: Subject::Key { key },
