@@ -155,7 +155,7 @@ impl Two {
         let it = Presence {
             id: engine.presence,
             name: engine.presence.to_string(),
-            subject: keywheel::domain::subject::Subject::Daemon("other:8440".to_owned()),
+            subject: keywheel::domain::subject::Subject::Daemon(engine.presence.to_string()),
             settings: std::collections::BTreeMap::new(),
         };
         engine.store.stay(&it, self.app.now()).await.unwrap();
