@@ -70,7 +70,7 @@ pub(super) async fn figures() {
     let (asked, used, wrote, started) = (looks(), busy(&house), written(&house), Instant::now());
     tokio::time::sleep(MEASURED).await;
     let took = started.elapsed().as_secs_f64();
-    let share = (busy(&house) - used).as_secs_f64() / took * 100.0;
+    let share = busy(&house).saturating_sub(used).as_secs_f64() / took * 100.0;
     let (made, wrote) = (looks() - asked, (written(&house) - wrote) / took * 60.0);
     row("10,000 projects at 90 s over TLS: processor", &format!("{share:.0} %"), "of one core");
     row("the same: resident memory", &format!("{:.1} MiB", house.resident()), "");

@@ -165,7 +165,8 @@ impl Sweep {
     /// between two beats of the sweep, the second reading and the looks.
     #[must_use]
     pub fn longest_drift(&self) -> Span {
-        let left = (PROMISE - LOOKS - LONGEST_BEAT).saturating_sub(self.confirm_after.get());
+        let taken = LOOKS + LONGEST_BEAT + self.confirm_after.get();
+        let left = PROMISE.saturating_sub(taken);
         Span::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).max(Span::from_secs(15))
     }
 }

@@ -712,7 +712,7 @@ fn an_old_name_of_a_setting_is_taken_with_a_warning_and_refused_beside_the_new_o
 fn settings_that_break_the_promise_are_named_with_the_way_out() {
     let folder = ConfigFolder::new();
     for (text, wanted) in [
-        ("drift_every = \"91s\"", Some("sweep.drift_every is 91s")),
+        ("drift_every = \"91s\"", Some("sweep.drift_every is 1m31s")),
         ("drift_every = \"15m\"", Some("takes 1m30s or less beside sweep.confirm_after = 10s")),
         ("drift_every = \"61s\"\nconfirm_after = \"40s\"", Some("takes 1m or less")),
         ("drift_every = \"60s\"\nconfirm_after = \"40s\"", None),

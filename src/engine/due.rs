@@ -34,43 +34,55 @@ const LEFT_AFTER: Duration = Duration::from_secs(90);
 
 /// The looks without news that are not written yet.
 #[derive(Debug, Default)]
-pub struct QuietLooks(Mutex<BTreeMap<GroupId, QuietLook>>);
+pub struct QuietLooks(Mutex<BTreeMap<GroupId, Remembered>>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Remembered {
+    look: QuietLook,
+    /// It failed, and the row is left due for the other daemons.
+    is_left: bool,
+}
 
 impl QuietLooks {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, QuietLook>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, Remembered>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note(&self, look: QuietLook) {
-        self.lock().insert(look.group_id.clone(), look);
+        self.lock().insert(look.group_id.clone(), Remembered { look, is_left: false });
+    }
+
+    /// A look that failed, whose row is left due for the other daemons.
+    pub(super) fn leave(&self, look: QuietLook) {
+        self.lock().insert(look.group_id.clone(), Remembered { look, is_left: true });
     }
 
     /// The look after which a row with this version and this instant is still as the look has read it.
     fn of(&self, group: &GroupId, version: i64, next_check_at: Timestamp) -> Option<QuietLook> {
         let looks = self.lock();
-        looks.get(group).filter(|it| it.version == version && it.was == next_check_at).cloned()
+        let look = &looks.get(group)?.look;
+        (look.version == version && look.was == next_check_at).then(|| look.clone())
+    }
+
+    fn unwritten(&self) -> Vec<QuietLook> {
+        self.lock().values().filter(|it| !it.is_left).map(|it| it.look.clone()).collect()
     }
 
     /// Forgets the looks at these projects, so that those are due as the database says; returns whether there were
     /// any.
     pub(super) fn forget(&self, groups: &[GroupId]) -> bool {
         let mut looks = self.lock();
-        groups.iter().fold(false, |any, group| looks.remove(group).is_some() || any)
+        groups.iter().filter(|group| looks.remove(*group).is_some()).count() > 0
     }
 }
 
 /// The project with its last look, whether that is written or not, and when it is observed next.
 pub(super) fn with_last_look(engine: &Engine, mut project: Project) -> (Project, Timestamp) {
-    match engine.quiet.of(&project.group_id, project.version, project.next_check_at) {
-        Some(look) => {
-            project.last_checked_at = look.at;
-            (project, look.next)
-        }
-        None => {
-            let next = project.next_check_at;
-            (project, next)
-        }
+    let mut next = project.next_check_at;
+    if let Some(look) = engine.quiet.of(&project.group_id, project.version, next) {
+        (project.last_checked_at, next) = (look.at, look.next);
     }
+    (project, next)
 }
 
 /// Whether an observation that is due at `next` is due at `now`. An instant further ahead than any that is
@@ -131,7 +143,7 @@ pub async fn lag(engine: &Engine) -> Result<Duration, StoreError> {
 /// # Errors
 /// Fails when the database cannot be written; the looks are kept for the next attempt.
 pub async fn write_quiet_looks(engine: &Engine) -> Result<(), StoreError> {
-    let looks: Vec<_> = engine.quiet.lock().values().cloned().collect();
+    let looks = engine.quiet.unwritten();
     // In doubt, nothing is written about projects.
     if looks.is_empty() || engine.epoch.in_doubt() {
         return Ok(());
@@ -139,7 +151,7 @@ pub async fn write_quiet_looks(engine: &Engine) -> Result<(), StoreError> {
     engine.store.write_quiet_looks(&looks, engine.clock.now()).await?;
     let mut kept = engine.quiet.lock();
     for look in &looks {
-        if kept.get(&look.group_id) == Some(look) {
+        if kept.get(&look.group_id).is_some_and(|it| it.look == *look) {
             kept.remove(&look.group_id);
         }
     }

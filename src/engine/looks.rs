@@ -52,7 +52,7 @@ pub(super) type Look<'a> = BoxFuture<'a, Result<bool, StoreError>>;
 pub(super) struct Looks<'a> {
     waiting: BTreeMap<String, Waiting>,
     running: BTreeMap<GroupId, Running>,
-    looks: FuturesUnordered<BoxFuture<'a, (GroupId, Result<bool, StoreError>)>>,
+    ends: FuturesUnordered<BoxFuture<'a, (GroupId, Result<bool, StoreError>)>>,
     /// Projects whose last look hung.
     hung: BTreeSet<GroupId>,
     /// The mean time of a look.
@@ -78,7 +78,7 @@ impl<'a> Looks<'a> {
         Self {
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
-            looks: FuturesUnordered::new(),
+            ends: FuturesUnordered::new(),
             hung: BTreeSet::new(),
             mean: Duration::ZERO,
             slots: FEWEST,
@@ -123,7 +123,7 @@ impl<'a> Looks<'a> {
             let Some((credential, group, hung)) = self.next() else { break };
             let looking = look(&group);
             let of = group.clone();
-            self.looks.push(Box::pin(async move { (of, looking.await) }));
+            self.ends.push(Box::pin(async move { (of, looking.await) }));
             self.running.insert(group, Running { credential, since: now, hung });
             taken += 1;
         }
@@ -134,7 +134,7 @@ impl<'a> Looks<'a> {
         &mut self,
         now: impl Fn() -> Timestamp,
     ) -> Option<(GroupId, Result<bool, StoreError>)> {
-        let (group, result) = self.looks.next().await?;
+        let (group, result) = self.ends.next().await?;
         if let Some(run) = self.running.remove(&group) {
             let took = now().since(run.since);
             self.mean = (self.mean * 7 + took) / 8;

@@ -167,7 +167,7 @@ impl<'a> Watch<'a> {
             () = end => {}
             () = async {
                 self.look_at_all().await;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             } => {}
         }
     }
@@ -308,14 +308,7 @@ async fn take(
             } else if project.current_key.is_none() {
                 drift::date(engine, project, &mut after, seen).await;
             }
-            if project.valid != Some(false) && after.valid == Some(false) {
-                audit.push(NewAudit {
-                    actor: ENGINE.to_owned(),
-                    action: "project.key_invalid".to_owned(),
-                    subject: format!("project/{}", after.group_id),
-                    detail: json!({ "key": after.current_key.as_ref().map(ToString::to_string) }).to_string(),
-                });
-            }
+            audit.extend(key_invalid(project, &after));
         }
         Some(Err(failure)) => {
             after.last_error = Some(failure.to_string());
@@ -352,7 +345,7 @@ async fn take(
             if let Some(next) = own_next {
                 let (group_id, was, at) =
                     (project.group_id.clone(), after.next_check_at, after.last_checked_at);
-                engine.quiet.note(QuietLook { group_id, version, was, at, next });
+                engine.quiet.leave(QuietLook { group_id, version, was, at, next });
             }
             if !outbox.is_empty() {
                 engine.mail_due.notify_one();
@@ -362,6 +355,17 @@ async fn take(
         Err(StoreError::Conflict) => Ok(Checked { seen: observed, recorded: false }),
         Err(error) => Err(error),
     }
+}
+
+/// The audit row of a key that has become invalid.
+fn key_invalid(before: &Project, after: &Project) -> Option<NewAudit> {
+    let begins = before.valid != Some(false) && after.valid == Some(false);
+    begins.then(|| NewAudit {
+        actor: ENGINE.to_owned(),
+        action: "project.key_invalid".to_owned(),
+        subject: format!("project/{}", after.group_id),
+        detail: json!({ "key": after.current_key.as_ref().map(ToString::to_string) }).to_string(),
+    })
 }
 
 /// Takes over what the watch after the end of a rotation has observed, as if the sweep had observed it.
