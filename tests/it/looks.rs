@@ -10,7 +10,7 @@ use keywheel::engine::sweep::{self, Watch};
 use keywheel::engine::{Engine, conditions, driver, due};
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
-use keywheel::store::{Presence, Store};
+use keywheel::store::{Presence, ProjectFilter, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::db::Backend;
@@ -200,7 +200,7 @@ async fn what_one_daemon_cannot_read_another_reads_at_once() {
     two.app.sim.with(|world| world.faults.clear());
     assert_eq!(swept(other).await, two.all);
     assert!(own > 0);
-    for project in one.store.projects(&Default::default(), None, 100).await.unwrap() {
+    for project in one.store.projects(&ProjectFilter::default(), None, 100).await.unwrap() {
         assert_eq!(project.last_error, None);
     }
 }
@@ -243,7 +243,7 @@ async fn a_clock_that_was_a_day_ahead_delays_nothing() {
     let now = app.now();
     assert!(!store.recall_messages(now).await.unwrap());
     for (urgency, ahead, recalled) in [
-        (0, DAY - SECOND * 60, true),
+        (0, SECOND * 86_340, true),
         (1, DAY + SECOND * 60, true),
         (0, SECOND * 300, false),
         (1, SECOND * 80_000, false),
