@@ -5,8 +5,8 @@
 //! five days. A target that answers 410 gets no webhooks until the configuration is read again. Webhooks
 //! to a target that is no longer configured end with that reason. Nothing here writes webhooks.
 //!
-//! To a service for incidents webhooks go one after another, and a late one that would open what is over, or close
-//! what holds again, is not sent.
+//! To a service for incidents webhooks go one after another. A late start of a condition that has ended is not sent,
+//! and neither is a late end of one that holds again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

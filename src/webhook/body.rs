@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use super::cut::{CUT, MOST, cut, shown};
 use super::event::{self, CutData, Data, Event};
 use super::incident;
 use super::note::Note;
@@ -25,12 +26,6 @@ const LONGEST_TEXT: usize = 2000;
 
 /// No text is cut to fewer characters: ids, instants and names of states are shorter and stay whole.
 const SHORTEST_CUT: usize = 40;
-
-/// The most entries of a list in a body.
-pub(super) const MOST: usize = 20;
-
-/// Stands where a text was cut.
-const CUT: &str = "… (cut)";
 
 impl Format {
     /// The type of its bodies.
@@ -200,24 +195,6 @@ fn card(body: &[Value], link: &str) -> Value {
             },
         }],
     })
-}
-
-/// As many facts as fit into one message.
-pub(super) fn shown(facts: &[(String, String)], limit: usize) -> Vec<(String, String)> {
-    let mut shown: Vec<_> =
-        facts.iter().take(MOST).map(|(name, value)| (cut(name, limit), value.clone())).collect();
-    if facts.len() > MOST {
-        shown.push(("and more".to_owned(), (facts.len() - MOST).to_string()));
-    }
-    shown
-}
-
-/// The first `limit` characters, with a mark when there were more.
-pub(super) fn cut(text: &str, limit: usize) -> String {
-    match text.char_indices().nth(limit) {
-        Some((at, _)) => format!("{}{CUT}", &text[..at]),
-        None => text.to_owned(),
-    }
 }
 
 fn shortened(value: &Value, limit: usize) -> Value {

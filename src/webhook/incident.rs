@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::body::{MOST, cut, shown};
+use super::cut::{MOST, cut, shown};
 use super::note::Note;
 use crate::domain::condition::{ConditionKind, Telling};
 use crate::domain::notice::ToldCondition;

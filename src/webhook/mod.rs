@@ -6,6 +6,7 @@
 //! handled here.
 
 pub mod body;
+mod cut;
 mod event;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;

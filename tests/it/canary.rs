@@ -14,7 +14,7 @@ use keywheel::sim::world::KeyState;
 use keywheel::sim::{Sim, World};
 use serde_json::{Value, json};
 
-use crate::support::receiver::{Received, Receiver, reply};
+use crate::support::receiver::{Receiver, reply};
 use crate::support::smtpd::Smtpd;
 use crate::support::wait::{LIMIT, eventually};
 use crate::support::{group, new_key};
@@ -158,10 +158,13 @@ async fn no_secret_leaves_the_program() {
     // A dead-man's switch that redirects, fails and then takes it.
     let switch = Receiver::start().await;
     // Services for incidents that repeat the keys they get, and then take them.
-    let service = Receiver::start().await;
-    let echo = format!("no {ROUTING_KEY}, no {API_KEY}, no {ALERT_TOKEN}");
-    service.then([reply(403, &echo), reply(403, &echo), reply(403, &echo)]);
-    service.always(reply(202, &echo));
+    let mut services = Vec::new();
+    for key in [ROUTING_KEY, API_KEY, ALERT_TOKEN] {
+        let service = Receiver::start().await;
+        service.then([reply(403, &format!("no such key: {key}"))]);
+        service.always(reply(202, &format!("thank you, {key}")));
+        services.push(service);
+    }
     switch.then([reply(302, SWITCH_PATH), reply(500, SWITCH_PATH)]);
     // A server that repeats what it was asked for, as many do, and then takes it.
     let echo = format!("no {HOOK_PATH}?key={HOOK_KEY} for Bearer {HOOK_TOKEN} here");
@@ -170,7 +173,7 @@ async fn no_secret_leaves_the_program() {
     let text = settings(folder, port, &sim.base_url(), secret)
         + &mail_settings(mail.port)
         + &webhook_settings(receiver.port)
-        + &service_settings(service.port)
+        + &service_settings(&services)
         + &format!(
             "[heartbeat]\nurl = \"http://127.0.0.1:{}/{SWITCH_PATH}\"\nevery = \"100ms\"\n",
             switch.port
@@ -240,22 +243,14 @@ async fn no_secret_leaves_the_program() {
         let second = world.projects.get_mut(&group(2)).unwrap();
         second.block.insert("customerMasterKeyID".to_owned(), DRIFT_KEY.into());
     });
-    let told = eventually(LIMIT, async || {
-        let paths: Vec<_> = service.received().into_iter().map(|it| it.path).collect();
-        ["/v2/enqueue", "/v2/alerts", "/api/v2/alerts"]
-            .iter()
-            .all(|path| paths.iter().any(|it| it == path))
-            .then_some(())
-    });
-    told.await.expect("no incident was opened");
-    let asked = service.received();
-    let bearer = |it: &&Received| it.header("authorization").is_some();
-    let mut used: Vec<_> =
-        asked.iter().filter(bearer).map(|it| it.header("authorization").unwrap()).collect();
-    used.sort_unstable();
-    used.dedup();
-    assert_eq!(used, [format!("Bearer {ALERT_TOKEN}"), format!("GenieKey {API_KEY}")]);
-    assert!(asked.iter().any(|it| it.json()["routing_key"] == ROUTING_KEY));
+    let told =
+        eventually(LIMIT, async || services.iter().all(|service| service.received().len() > 1).then_some(()));
+    told.await.expect("a service for incidents did not hear of it");
+    let asked = services.iter().map(|service| service.received().remove(0)).collect::<Vec<_>>();
+    let [pagerduty, opsgenie, alertmanager] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(pagerduty.json()["routing_key"], ROUTING_KEY);
+    assert_eq!(opsgenie.header("authorization"), Some(&*format!("GenieKey {API_KEY}")));
+    assert_eq!(alertmanager.header("authorization"), Some(&*format!("Bearer {ALERT_TOKEN}")));
 
     let live = sim.with(|world| world.live_tokens());
     assert!(!live.is_empty());
@@ -378,15 +373,16 @@ fn webhook_settings(port: u16) -> String {
     )
 }
 
-fn service_settings(port: u16) -> String {
-    let of = |name: &str, path: &str, secret: &str| {
+fn service_settings(services: &[Receiver]) -> String {
+    let of = |place: usize, name: &str, path: &str, secret: &str| {
+        let port = services[place].port;
         format!(
             "[[webhooks]]\nname = \"{name}\"\nformat = \"{name}\"\nurl = \"http://127.0.0.1:{port}{path}\"\n{secret}\nallow_private = true\n"
         )
     };
-    of("pagerduty", "/v2/enqueue", &format!("routing_key = \"{ROUTING_KEY}\""))
-        + &of("opsgenie", "/v2/alerts", &format!("api_key = \"{API_KEY}\""))
-        + &of("alertmanager", "/api/v2/alerts", &format!("token = \"{ALERT_TOKEN}\""))
+    of(0, "pagerduty", "/v2/enqueue", &format!("routing_key = \"{ROUTING_KEY}\""))
+        + &of(1, "opsgenie", "/v2/alerts", &format!("api_key = \"{API_KEY}\""))
+        + &of(2, "alertmanager", "/api/v2/alerts", &format!("token = \"{ALERT_TOKEN}\""))
 }
 
 fn settings(folder: &Path, port: u16, atlas: &str, secret: &str) -> String {

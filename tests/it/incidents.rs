@@ -6,6 +6,7 @@ use std::time::Duration;
 use keywheel::config::Webhook;
 use keywheel::config::webhooks::Format;
 use keywheel::domain::time::{Span, Timestamp};
+use keywheel::engine::command::{OperatorVerb, ProjectEdit};
 use keywheel::engine::webhook_sender::WebhookSender;
 use keywheel::engine::{conditions, driver, resend, sweep};
 use keywheel::secret::Secret;
@@ -108,12 +109,14 @@ impl Service {
         rows.reverse();
         rows
     }
-
-    fn link(&self) -> String {
-        format!("http://127.0.0.1/projects/{}", group(1))
-    }
 }
 
+/// The page about the project.
+fn link() -> String {
+    format!("http://127.0.0.1/projects/{}", group(1))
+}
+
+/// The id of a condition of the project.
 fn id(kind: &str) -> String {
     format!("{}/{kind}", group(1))
 }
@@ -136,17 +139,17 @@ async fn pagerduty_on(backend: Backend) {
     assert_eq!((got.path.as_str(), got.header("authorization")), ("/v2/enqueue", None));
     assert_eq!((got.header("webhook-signature"), got.id()), (None, row.message_id.as_str()));
     let description = got.json()["payload"]["custom_details"]["Description"].clone();
-    assert!(description.as_str().unwrap().contains("15 minutes"), "{description}");
+    assert!(description.as_str().unwrap().contains("Re-enable it"), "{description}");
     let wanted = json!({
         "routing_key": "service-key-canary", "event_action": "trigger", "dedup_key": id("invalid"),
-        "client": "Keywheel", "client_url": it.link(),
-        "links": [{ "href": it.link(), "text": "Open in Keywheel" }],
+        "client": "Keywheel", "client_url": link(),
+        "links": [{ "href": link(), "text": "Open in Keywheel" }],
         "payload": {
             "summary": "payments-prod: Atlas cannot use the current key", "source": "payments-prod",
             "severity": "critical", "timestamp": row.created_at, "component": "encryption at rest",
             "group": group(1), "class": "invalid",
             "custom_details": {
-                "Project": "payments-prod", "Project id": group(1), "Key": old_key(),
+                "Project": "payments-prod", "Atlas project id": group(1), "Key in force": old_key(),
                 "Condition": id("invalid"), "Description": description,
             },
         },
@@ -198,7 +201,7 @@ async fn opsgenie_opens_and_closes_one_alert_at_its_encoded_address() {
     );
     let body = got.json();
     let description = body["description"].as_str().unwrap();
-    assert!(description.starts_with(&format!("{}\n\nAtlas", it.link())), "{description}");
+    assert!(description.starts_with(&format!("{}\n\nAtlas", link())), "{description}");
     assert_eq!(
         body,
         json!({
@@ -206,7 +209,7 @@ async fn opsgenie_opens_and_closes_one_alert_at_its_encoded_address() {
             "description": description, "priority": "P1", "source": "http://127.0.0.1",
             "entity": "payments-prod", "tags": ["keywheel", "invalid"], "user": "Keywheel",
             "details": {
-                "Project": "payments-prod", "Project id": group(1), "Key": old_key(),
+                "Project": "payments-prod", "Atlas project id": group(1), "Key in force": old_key(),
                 "Condition": id("invalid"),
             },
         })
@@ -234,7 +237,7 @@ async fn opsgenie_opens_and_closes_one_alert_at_its_encoded_address() {
 /// Sends again, and returns what came.
 async fn resent(it: &Service) -> Vec<Value> {
     for (target, answer) in resend::once(&it.app.engine).await.unwrap() {
-        assert_eq!((target.as_str(), answer), ("oncall", TargetResponse::Taken("202".to_owned())));
+        assert!(target == "oncall" && matches!(answer, TargetResponse::Taken(_)), "{answer:?}");
     }
     it.came().iter().flat_map(|it| it.json().as_array().unwrap().clone()).collect()
 }
@@ -258,12 +261,12 @@ async fn alertmanager_is_told_again_each_minute_while_it_holds() {
     let minutes = |count: u32| now + Duration::from_mins(count.into());
     let annotations = &start["annotations"];
     assert_eq!(annotations["summary"], "payments-prod: Atlas cannot use the current key");
-    assert!(annotations["description"].as_str().unwrap().contains("15 minutes"), "{annotations}");
+    assert!(annotations["description"].as_str().unwrap().contains("Re-enable it"), "{annotations}");
     assert_eq!(
         start,
         &json!({
             "labels": labels, "annotations": annotations, "startsAt": held.since, "endsAt": minutes(5),
-            "generatorURL": it.link(),
+            "generatorURL": link(),
         })
     );
 
@@ -320,15 +323,16 @@ async fn a_drift_and_a_rotation_that_stopped_have_incidents_with_an_end() {
         (&drifted["dedup_key"], &drifted["payload"]["severity"]),
         (&json!(id("drifted")), &json!("warning"))
     );
-    it.app.set_by_hand(&old_key());
-    it.live_for(SECOND * 200).await;
+    let edit = ProjectEdit { key_since: Some(it.app.engine.clock.now()), ..ProjectEdit::default() };
+    it.app.engine.edit_project("ada", &group(1).parse().unwrap(), edit).await.unwrap();
+    it.live_for(SECOND * 10).await;
     let over = only(it.came()).json();
     assert_eq!((&over["dedup_key"], &over["event_action"]), (&json!(id("drifted")), &json!("resolve")));
 
     // Both keys go bad under way: an operator is needed.
     let row = it.app.approved().await;
     it.app.until(&row, |state| state.as_str() == "verifying").await;
-    it.make(&old_key(), KeyState::Disabled);
+    it.make(THIRD, KeyState::Disabled);
     it.make(&new_key(), KeyState::Disabled);
     let row = it.app.settle(&row).await;
     assert_eq!(row.rotation.state.as_str(), "needs_operator");
@@ -389,28 +393,36 @@ async fn a_late_start_opens_nothing_and_a_late_end_closes_nothing_that_holds_aga
 #[tokio::test]
 async fn deliveries_to_a_service_go_one_after_another_and_only_conditions_go() {
     let it = Service::new(Format::PagerDuty).await;
+    let target = |format| {
+        let key = (format == Format::PagerDuty).then(|| Secret::new("service-key-canary"));
+        let options = Webhook { format, service_key: key, ..options(Format::PagerDuty, it.receiver.port) };
+        it.app.engine.webhooks.replace(vec![Target::new(&options).unwrap()]);
+    };
     // A proposal has no end: no incident.
-    it.app.approved().await;
+    let row = it.app.approved().await;
     it.deliver().await;
     assert!(it.came().is_empty() && it.rows("approval_requested").await.is_empty());
     // A message that was written for another format has no body here.
-    let slack =
-        Webhook { format: Format::Slack, service_key: None, ..options(Format::PagerDuty, it.receiver.port) };
-    it.app.engine.webhooks.replace(vec![Target::new(&slack).unwrap()]);
+    target(Format::Slack);
+    it.app.engine.say("ada", row.rotation.id, OperatorVerb::Cancel, None, None).await.unwrap();
+    target(Format::PagerDuty);
+    it.deliver().await;
+    let cancelled = it.rows("cancelled").await.remove(0);
+    assert_eq!((cancelled.state.as_str(), it.came().len()), ("failed", 0));
+    assert!(cancelled.last_reply.unwrap().contains("tells no condition"));
+
     it.app.track(2).await;
     let second = it.app.sim.with(|world| world.projects[&group(2)].key());
     it.make(&old_key(), KeyState::Disabled);
     it.make(&second, KeyState::Disabled);
     it.wait_for(SECOND * 120).await;
-    let target = Target::new(&options(Format::PagerDuty, it.receiver.port)).unwrap();
-    it.app.engine.webhooks.replace(vec![target]);
     it.receiver.shut();
     let mut sender = WebhookSender::new(it.app.engine.clone());
     tokio::select! {
         () = it.receiver.arrived() => {}
         _ = sender.round() => panic!("nobody had answered"),
     }
-    let waiting = it.app.engine.store.outbox(None, 500).await.unwrap();
-    let tried = waiting.iter().filter(|row| row.recipient == "oncall" && row.attempts > 0).count();
-    assert_eq!((it.came().len(), tried), (1, 1));
+    let rows = it.rows("current_key_invalid").await;
+    let tried = rows.iter().filter(|row| row.attempts > 0).count();
+    assert_eq!((rows.len(), it.came().len(), tried), (2, 1, 1));
 }
