@@ -173,6 +173,7 @@ fn project(number: usize, now: Timestamp) -> Project {
         created_at: now,
         open_rotation: None,
         holding: Vec::new(),
+        silence: None,
         version: 1,
     }
 }

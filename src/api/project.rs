@@ -39,6 +39,9 @@ pub struct Project {
     /// Everything that holds, the most urgent first.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+    /// The silence that lasts; its mails wait.
+    #[serde(default)]
+    pub silence: Option<Silence>,
     /// The people responsible, by mail address.
     pub owners: Vec<String>,
     /// A tag such as `prod`.
@@ -94,6 +97,30 @@ pub struct Condition {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Acknowledgement {
+    /// Words for the audit log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// A silence of a project's mails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Silence {
+    /// When it began.
+    pub since: Timestamp,
+    /// When it ends.
+    pub until: Timestamp,
+    /// The person who asked for it.
+    pub by: String,
+}
+
+/// A request for a silence, or for its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NewSilence {
+    /// For how long from now on the mails wait, at most 24 hours; without it, the silence that lasts ends.
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    pub span: Option<Span>,
     /// Words for the audit log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,

@@ -158,6 +158,11 @@ enum CliVerb {
         after_help = "Example:\n  keywheel ack payments-prod invalid --comment \"on it\"\n  keywheel ack --installation not_sending"
     )]
     Ack(projects::Acknowledge),
+    /// Let the mails of a project wait; what still holds afterwards is mailed then
+    #[command(
+        after_help = "Example:\n  keywheel silence payments-prod --for 4h --comment \"key service moves\""
+    )]
+    Silence(projects::Silencing),
     /// Propose a new key for a project
     #[command(after_help = rotations::ROTATE_HELP)]
     Rotate(rotations::Rotate),
@@ -245,6 +250,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         CliVerb::History(args) => projects::history(&args, client, printer).await,
         CliVerb::Why(args) => projects::why(&args, client, printer).await,
         CliVerb::Ack(args) => projects::acknowledge(args, client, printer).await,
+        CliVerb::Silence(args) => projects::silence(args, client, printer).await,
         CliVerb::Rotate(args) => rotations::rotate(args, client, printer).await,
         CliVerb::Rotation(verb) => rotations::run(verb, client, printer).await,
         CliVerb::Approve(args) => decide("approve", args).say(printer).await,

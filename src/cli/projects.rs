@@ -12,7 +12,9 @@ use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use crate::api::ConditionPage;
-use crate::api::project::{Acknowledgement, Condition, Key, NewProject, Project, ProjectEdit, Why};
+use crate::api::project::{
+    Acknowledgement, Condition, Key, NewProject, NewSilence, Project, ProjectEdit, Why,
+};
 use crate::api::rotation::Rotation;
 use crate::domain::ids::GroupId;
 use crate::domain::patch::Patch;
@@ -27,11 +29,12 @@ pub(super) const ROTATIONS: [&str; 7] =
     ["createdAt", "finishedAt", "state", "cause", "requestedBy", "id", "newKey"];
 /// `left` is computed for the row; the rest are fields of the project.
 pub(super) const DUE: [&str; 7] = ["left", "due", "groupId", "name", "status", "owners", "currentKey"];
-pub(super) const FIELDS: [&str; 17] = [
+pub(super) const FIELDS: [&str; 18] = [
     "groupId",
     "name",
     "status",
     "conditions",
+    "silence",
     "provider",
     "currentKey",
     "valid",
@@ -63,6 +66,22 @@ pub(super) struct Acknowledge {
     /// A condition of the installation, such as `not_sending`, instead of a project's
     #[arg(long, value_name = "KIND", conflicts_with_all = ["project", "kind"])]
     installation: Option<String>,
+    /// Words for the audit log
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "how long", required = true, multiple = false, args = ["span", "end"])]
+pub(super) struct Silencing {
+    #[command(flatten)]
+    named: Named,
+    /// For how long from now on, such as 4h; at most 24h
+    #[arg(long = "for", value_name = "SPAN", value_parser = span)]
+    span: Option<Span>,
+    /// End the silence
+    #[arg(long)]
+    end: bool,
     /// Words for the audit log
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
@@ -223,6 +242,9 @@ impl Fields {
 fn show(printer: &mut Printer, project: &Project) -> std::io::Result<()> {
     let mut shown = serde_json::to_value(project)?;
     shown["conditions"] = project.conditions.iter().map(condition).collect();
+    if let Some(it) = &project.silence {
+        shown["silence"] = format!("mails wait until {} by {}", it.until, it.by).into();
+    }
     printer.object(&shown, &FIELDS)
 }
 
@@ -404,6 +426,23 @@ pub(super) async fn acknowledge(
         let reply = client.send(Method::POST, &path, Some(&body)).await?;
         reply.print(printer, |printer, _: Project| printer.line(&format!("acknowledged: {kind}")))?;
     }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn silence(
+    args: Silencing,
+    client: &Client,
+    printer: &mut Printer,
+) -> Result<Exit, Failure> {
+    let id = client.project(&args.named.project).await?;
+    let body = NewSilence { span: args.span, comment: args.comment };
+    let reply = client.send(Method::POST, &format!("/projects/{id}/silence"), Some(&body)).await?;
+    reply.print(printer, |printer, project: Project| match project.silence {
+        Some(it) => {
+            printer.line(&format!("mails of {} wait until {}; webhooks go on", project.name, it.until))
+        }
+        None => printer.line(&format!("mails of {} are sent again", project.name)),
+    })?;
     Ok(Exit::Done)
 }
 

@@ -18,6 +18,7 @@ pub mod project;
 pub mod reminder;
 pub mod role;
 pub mod rotation;
+pub mod silence;
 pub mod subject;
 pub mod terraform;
 pub mod text;

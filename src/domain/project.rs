@@ -11,6 +11,7 @@ use super::key::{KeyRef, Place, Provider};
 use super::named::named;
 use super::policy::Policy;
 use super::rotation::state::State;
+use super::silence::Silence;
 use super::time::Timestamp;
 
 named! {
@@ -103,6 +104,9 @@ pub struct Project {
     /// The conditions on record that hold. They are not written with the project.
     #[serde(default)]
     pub holding: Vec<ConditionKind>,
+    /// Its last silence. It is not written with the project.
+    #[serde(default)]
+    pub silence: Option<Silence>,
     /// Counts writes; a write names the version it read.
     pub version: i64,
 }

@@ -80,7 +80,7 @@ pub(super) async fn facts(engine: &Engine, now: Timestamp) -> Result<Installatio
     });
     let targets = engine.webhooks.all();
     let gone = targets.iter().filter(|target| target.is_retired()).map(|target| target.name().to_owned());
-    let (mail_stuck_since, mail_words) = engine.store.stuck_mail(now - FAILED_FOR).await?.unzip();
+    let (mail_stuck_since, mail_words) = engine.store.stuck_mail(now - FAILED_FOR, now).await?.unzip();
     Ok(InstallationFacts {
         daemon: DaemonFacts {
             name: engine.settings.daemon.clone(),

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::late::{Leave, leave};
 use crate::domain::notice::{Content, Urgency};
 use crate::domain::time::Timestamp;
 use crate::lifecycle::{pause, wait};
@@ -132,6 +133,9 @@ impl MailSender {
             Ok(content) => content,
             Err(why) => return self.unreadable(mail, &why, now).await.map(|()| true),
         };
+        if !self.leaves(mail, &content).await? {
+            return Ok(true);
+        }
         if content.notice.kind().tells_condition()
             && let Some(go_on) = self.deliver_like(smtp, mail, &content).await?
         {
@@ -151,6 +155,20 @@ impl MailSender {
         };
         self.engine.store.mail_ended(mail, &end, &said, now).await?;
         Ok(go_on)
+    }
+
+    /// Whether this mail leaves now; puts it off while its project is silenced, and ends one that nobody needs after.
+    async fn leaves(&self, mail: &ClaimedMessage, content: &Content) -> Result<bool, StoreError> {
+        let (store, now) = (&self.engine.store, self.engine.clock.now());
+        match leave(&self.engine, &mail.row, content, now).await? {
+            Leave::Now => Ok(true),
+            Leave::At(at, said) => {
+                store.mail_ended(mail, &MessageEnd::Again(at), &said, now).await.map(|()| false)
+            }
+            Leave::Never(why) => {
+                store.mail_ended(mail, &MessageEnd::Unneeded, why, now).await.map(|()| false)
+            }
+        }
     }
 
     /// Sends mails about several conditions as one list, or puts them off after [`SINGLES`]; `None` when this mail is
@@ -177,8 +195,20 @@ impl MailSender {
         if store.waiting_like(&mail.row, now, from).await? < SINGLES {
             return Ok(None);
         }
-        let mut claimed = store.claim_like(&mail.row, now, CLAIM, from).await?;
+        let mut claimed = Vec::new();
+        for other in store.claim_like(&mail.row, now, CLAIM, from).await? {
+            let leaves = match other.row.content() {
+                Ok(content) => self.leaves(&other, &content).await?,
+                Err(_) => true,
+            };
+            if leaves {
+                claimed.push(other);
+            }
+        }
         claimed.sort_by_key(|mail| mail.row.id);
+        if claimed.is_empty() {
+            return Ok(None);
+        }
         let more = claimed.iter().filter_map(|mail| mail.row.content().ok());
         let contents: Vec<_> = std::iter::once(content.clone()).chain(more).collect();
         let Some(letter) = Letter::list(&contents) else { return Ok(None) };

@@ -29,6 +29,7 @@ pub mod hint;
 mod installation;
 pub mod intake;
 pub mod last_resort;
+mod late;
 mod looks;
 pub mod mail_sender;
 pub mod measured;

@@ -16,8 +16,8 @@ use serde_json::json;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::late::{Standing, standing};
 use super::{ENGINE, Engine};
-use crate::domain::condition::parts_of_id;
 use crate::domain::notice::Content;
 use crate::domain::time::Timestamp;
 use crate::lifecycle::wait;
@@ -301,17 +301,13 @@ async fn outdated(
     row: &OutboxRow,
     content: &Content,
 ) -> Result<Option<&'static str>, StoreError> {
-    let told = content.notice.condition().filter(|_| target.format().has_incidents());
-    let Some((told, (subject, kind))) = told.and_then(|told| Some((told, parts_of_id(told.id)?))) else {
+    if !target.format().has_incidents() {
         return Ok(None);
-    };
-    let starts = engine.store.starts_of_condition(subject, kind, row.created_at).await?;
-    let mut holding = starts.iter().filter(|it| it.ended_at.is_none());
-    Ok(match told.over_at {
-        // One that was not told anew has no end of its own.
-        Some(_) => holding.any(|it| it.told > 0).then_some(HOLDS_AGAIN),
-        // The first page of a rotation is written before its condition.
-        None => (!starts.is_empty() && holding.next().is_none()).then_some(OVER),
+    }
+    Ok(match standing(engine, &content.notice, row.created_at).await? {
+        Standing::Current => None,
+        Standing::Over => Some(OVER),
+        Standing::HoldsAgain => Some(HOLDS_AGAIN),
     })
 }
 

@@ -13,6 +13,7 @@ use crate::domain::preflight::{CheckName, failed};
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::Observation;
 use crate::domain::rotation::state::{Hold, Rotation};
+use crate::domain::silence::Silence;
 use crate::domain::time::Timestamp;
 use crate::store::ConditionRow;
 
@@ -82,6 +83,7 @@ fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Tim
         ));
     }
     told.extend(beside.conditions.iter().map(|row| condition(row, project)));
+    told.extend(project.silence.as_ref().filter(|it| it.lasts(now)).map(|it| silenced(it, project)));
     if let Some(key) = &project.drift_key {
         told.push(format!("Another actor set the key {key}. If the change was intended, give its date with `keywheel project edit --since`."));
         told.extend(beside.drift.iter().flat_map(|it| it.sentences.clone()));
@@ -145,6 +147,15 @@ fn condition(row: &ConditionRow, project: &Project) -> String {
         (None, None) => String::new(),
     };
     format!("It is {}{cause} since {}: {told}{next}.", row.kind.as_str().replace('_', " "), row.since)
+}
+
+/// The mails wait.
+fn silenced(it: &Silence, project: &Project) -> String {
+    format!(
+        "Its mails are silenced until {} by {}; what still holds is mailed then. Webhooks go on. \
+         `keywheel silence {} --end` ends it.",
+        it.ends_at, it.by, project.group_id
+    )
 }
 
 /// The age of the key, and the source of that date.
@@ -237,6 +248,7 @@ mod tests {
             created_at: at("2026-01-01T00:00:00Z"),
             open_rotation: None,
             holding: Vec::new(),
+            silence: None,
             version: 1,
         }
     }

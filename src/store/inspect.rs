@@ -21,7 +21,7 @@ const OLDEST: i32 = 130_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The tables of the newest schema.
-pub const TABLES: [&str; 19] = [
+pub const TABLES: [&str; 20] = [
     "approvals",
     "audit",
     "audit_head",
@@ -39,6 +39,7 @@ pub const TABLES: [&str; 19] = [
     "readings",
     "reminders",
     "rotations",
+    "silences",
     "token_requests",
     "tokens",
 ];

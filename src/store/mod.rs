@@ -33,6 +33,7 @@ mod retention;
 mod retry;
 mod rotations;
 mod schema;
+mod silences;
 mod tokens;
 mod transact;
 mod types;
@@ -92,6 +93,7 @@ pub fn statements() -> Vec<&'static Sql> {
         approvals::STATEMENTS,
         audit::STATEMENTS,
         conditions::STATEMENTS,
+        silences::STATEMENTS,
         daemons::STATEMENTS,
         inbox::STATEMENTS,
         feed::STATEMENTS,

@@ -138,6 +138,7 @@ const STUCK: Sql = Sql::same(
     "SELECT state, COUNT(*), MIN(created_at), MAX(last_reply) FROM outbox o WHERE channel = 'mail' \
      AND recipient <> 'nobody' AND attempts > 0 AND (state = 'waiting' OR (state = 'failed' AND next_try_at > $1)) \
      AND NOT EXISTS (SELECT 1 FROM outbox s WHERE s.state = 'sent' AND s.channel = 'mail' AND s.next_try_at > o.created_at) \
+     AND NOT EXISTS (SELECT 1 FROM silences s WHERE s.group_id = o.group_id AND s.ends_at > $2) \
      GROUP BY state",
 );
 
@@ -452,7 +453,7 @@ impl Store {
         row.map(OutboxRow::try_from).transpose()
     }
 
-    /// Since when mails wait that were tried and none has left, with what the server said: some still wait, or
+    /// Since when mails wait that were tried, of no silenced project, and none has left, with what the server said: some still wait, or
     /// three were refused for good after `failed_since`.
     ///
     /// # Errors
@@ -460,10 +461,14 @@ impl Store {
     pub async fn stuck_mail(
         &self,
         failed_since: Timestamp,
+        now: Timestamp,
     ) -> Result<Option<(Timestamp, Option<String>)>, StoreError> {
         type Row = (String, i64, Timestamp, Option<String>);
-        let rows: Vec<Row> =
-            urgent!(self, STUCK, |pool, text| sqlx::query_as(text).bind(failed_since).fetch_all(pool).await)?;
+        let rows: Vec<Row> = urgent!(self, STUCK, |pool, text| sqlx::query_as(text)
+            .bind(failed_since)
+            .bind(now)
+            .fetch_all(pool)
+            .await)?;
         let stuck = rows
             .into_iter()
             .filter(|(state, count, ..)| *state == MessageState::Waiting.as_str() || *count >= REFUSED_OFTEN);

@@ -16,6 +16,7 @@ use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::notice::Drifted;
 use crate::domain::project::{OpenRotation, Project, SinceSource};
 use crate::domain::rotation::state::State;
+use crate::domain::silence::Silence;
 use crate::domain::time::Timestamp;
 
 macro_rules! columns {
@@ -23,9 +24,11 @@ macro_rules! columns {
         "SELECT p.group_id, p.name, p.provider, p.current_key, p.place, p.key_since, p.key_since_source, p.valid, \
          p.private_networking, p.environment, p.credential, p.policy, p.drift_key, p.last_checked_at, p.last_error, \
          p.next_check_at, p.next_reminder_at, p.created_at, p.version, p.kms, p.alias, r.id AS open_id, r.state AS open_state, \
-         (SELECT string_agg(c.kind, ',') FROM conditions c WHERE c.subject = p.group_id AND c.ended_at IS NULL) AS holding \
+         (SELECT string_agg(c.kind, ',') FROM conditions c WHERE c.subject = p.group_id AND c.ended_at IS NULL) AS holding, \
+         s.began_at AS silence_began, s.ends_at AS silence_ends, s.silenced_by \
          FROM projects p LEFT JOIN rotations r ON r.group_id = p.group_id AND r.state IN ('awaiting_approval', \
-         'approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') "
+         'approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') \
+         LEFT JOIN silences s ON s.group_id = p.group_id "
     };
 }
 
@@ -256,6 +259,9 @@ struct ProjectRow {
     open_id: Option<uuid::Uuid>,
     open_state: Option<String>,
     holding: Option<String>,
+    silence_began: Option<Timestamp>,
+    silence_ends: Option<Timestamp>,
+    silenced_by: Option<String>,
 }
 
 #[derive(FromRow)]
@@ -340,6 +346,10 @@ impl ProjectRow {
                 .flat_map(|kinds| kinds.split(','))
                 .filter_map(|kind| kind.parse().ok())
                 .collect(),
+            silence: match (self.silence_began, self.silence_ends, self.silenced_by) {
+                (Some(began_at), Some(ends_at), Some(by)) => Some(Silence { began_at, ends_at, by }),
+                _ => None,
+            },
             version: self.version,
             name: self.name,
         })
@@ -726,6 +736,7 @@ impl Store {
                     return Ok(());
                 }
                 tx.forget_readings(group).await?;
+                tx.forget_silence(group).await?;
                 for sql in [DELETE_OWNERS, DELETE] {
                     each!(tx, sql, |conn, text| sqlx::query(text)
                         .bind(group.as_str())

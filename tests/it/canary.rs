@@ -416,13 +416,12 @@ deploy_timeout = "20s"
 [sweep]
 cron = "* * * * * *"
 drift_every = "2s"
+watch_every = "200ms"
+watch_for = "1s"
 [pace]
 backoff_min = "50ms"
 backoff_max = "300ms"
 settle = "400ms"
-[sweep]
-watch_every = "200ms"
-watch_for = "1s"
 [log]
 level = "trace"
 "#,

@@ -207,6 +207,7 @@ fn project(dice: &mut Dice, now: Timestamp) -> Project {
         created_at: now,
         open_rotation: None,
         holding: Vec::new(),
+        silence: None,
         version: 1,
     }
 }

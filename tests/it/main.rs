@@ -34,6 +34,7 @@ mod reminders;
 mod screens;
 mod search;
 mod senders;
+mod silence;
 mod sim;
 mod store;
 mod support;

@@ -71,6 +71,7 @@ impl Fleet {
             created_at: now,
             open_rotation: None,
             holding: Vec::new(),
+            silence: None,
             version: 1,
         };
         self.engine.store.insert_project(&project, &[], now).await.unwrap();

@@ -103,7 +103,7 @@ struct Database {
     _folder: tempfile::TempDir,
 }
 
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "journal",
     "proofs",
     "drifts",
@@ -117,6 +117,7 @@ const TABLES: [&str; 14] = [
     "keys",
     "rotations",
     "owners",
+    "silences",
     "projects",
 ];
 

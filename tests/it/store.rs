@@ -69,6 +69,7 @@ fn project() -> Project {
         created_at: now(),
         open_rotation: None,
         holding: Vec::new(),
+        silence: None,
         version: 1,
     }
 }

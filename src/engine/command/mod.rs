@@ -6,6 +6,7 @@
 mod conditions;
 mod decisions;
 mod projects;
+mod silence;
 mod votes;
 
 pub use decisions::OperatorVerb;

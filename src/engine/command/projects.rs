@@ -129,6 +129,7 @@ impl Engine {
             created_at: now,
             open_rotation: None,
             holding: Vec::new(),
+            silence: None,
             version: 1,
         };
         let unseen = project.clone();

@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 
 use super::{Object, Paging, Path, Query, views, word};
 use crate::api::problem::Code;
-use crate::api::project::{Acknowledgement, NewProject, Project, ProjectEdit, ProjectQuery, Why};
+use crate::api::project::{Acknowledgement, NewProject, NewSilence, Project, ProjectEdit, ProjectQuery, Why};
 use crate::api::{KeyPage, Page, ProjectPage};
 use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
@@ -39,6 +39,7 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
         .routes(read(&[&PROJECT, &[Code::RotationNotFound]], routes!(explain)))
         .routes(read(&[&PROJECT], routes!(keys)))
         .routes(write(&[&PROJECT, &BODY, &[Code::ConditionNotFound, Code::Conflict]], routes!(acknowledge)))
+        .routes(write(&[&PROJECT, &BODY], routes!(silence)))
 }
 
 #[utoipa::path(
@@ -263,5 +264,25 @@ async fn acknowledge(
     let id = group(&id)?;
     let kind = kind.parse::<ConditionKind>().map_err(|error| Problem::invalid("kind", error))?;
     web.engine.acknowledge(&caller.name, &id, kind, body.comment.as_deref()).await?;
+    shown(&web, &find(&web, id.as_str()).await?).await
+}
+
+#[utoipa::path(
+    post, path = "/projects/{groupId}/silence", tag = "projects", operation_id = "silenceProject",
+    summary = "Let the mails of a project wait",
+    description = "Webhooks, the API and metrics go on. What still holds at the end is mailed then; what began and ended \
+                   meanwhile is not. Without `for`, the silence that lasts ends.",
+    params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
+    request_body = NewSilence,
+    responses((status = 200, description = "The project with its silence.", body = Project)),
+)]
+async fn silence(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Object(body): Object<NewSilence>,
+) -> Result<Json<Project>, Problem> {
+    let id = group(&id)?;
+    web.engine.silence(&caller.name, &id, body.span, body.comment.as_deref()).await?;
     shown(&web, &find(&web, id.as_str()).await?).await
 }

@@ -1,6 +1,6 @@
 //! Rows as the API answers them: names from Atlas unchanged, keys as plain texts.
 
-use crate::api::project::{Condition, Drift, Found, FoundOwner, Key, Project, Tag};
+use crate::api::project::{Condition, Drift, Found, FoundOwner, Key, Project, Silence, Tag};
 use crate::api::record::{AuditEntry, ClockSkew, DatabaseStatus, Difference, Doubt, Hook, Mail};
 use crate::api::rotation::{
     Approval, Approvals, Cluster, JournalEntry, LastObservation, Overwritten, Rotation,
@@ -38,6 +38,11 @@ pub(super) fn project(
         valid: it.valid,
         due: it.due(defaults),
         status: it.status(defaults, now),
+        silence: it.silence.as_ref().filter(|it| it.lasts(now)).map(|it| Silence {
+            since: it.began_at,
+            until: it.ends_at,
+            by: it.by.clone(),
+        }),
         owners: it.owners.clone(),
         environment: it.environment.clone(),
         credential: it.credential.clone(),

@@ -1,0 +1,86 @@
+//! Messages that leave late: whether what they say is still so.
+//!
+//! A message may wait for a silence, for a mail server or for a target, and its condition may end or begin anew
+//! meanwhile. What no longer helps is not sent, and its row says why.
+
+use super::Engine;
+use crate::domain::condition::parts_of_id;
+use crate::domain::notice::{Content, Notice};
+use crate::domain::time::Timestamp;
+use crate::store::{OutboxRow, StoreError};
+
+/// Whether a notice is still true of its condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is, or it tells no condition.
+    Current,
+    /// It tells a start or a repetition, and the condition has ended.
+    Over,
+    /// It tells an end, and the condition holds again.
+    HoldsAgain,
+}
+
+/// Whether `notice`, written at `at`, is still true.
+pub(super) async fn standing(
+    engine: &Engine,
+    notice: &Notice,
+    at: Timestamp,
+) -> Result<Standing, StoreError> {
+    let told = notice.condition();
+    let Some((told, (subject, kind))) = told.and_then(|told| Some((told, parts_of_id(told.id)?))) else {
+        return Ok(Standing::Current);
+    };
+    let starts = engine.store.starts_of_condition(subject, kind, at).await?;
+    let mut holding = starts.iter().filter(|it| it.ended_at.is_none());
+    Ok(match told.over_at {
+        // One that was not told anew has no end of its own.
+        Some(_) if holding.any(|it| it.told > 0) => Standing::HoldsAgain,
+        // The first page of a rotation is written before its condition.
+        None if !starts.is_empty() && holding.next().is_none() => Standing::Over,
+        _ => Standing::Current,
+    })
+}
+
+/// Whether a mail leaves now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It does.
+    Now,
+    /// Not before this instant: its project is silenced.
+    At(Timestamp, String),
+    /// It does not, for this reason.
+    Never(&'static str),
+}
+
+/// Whether the mail `row` leaves at `now`. What began and ended within a silence is not mailed; of what still holds
+/// after it, the last mail leaves.
+pub(super) async fn leave(
+    engine: &Engine,
+    row: &OutboxRow,
+    content: &Content,
+    now: Timestamp,
+) -> Result<Leave, StoreError> {
+    // A list of reminders concerns several projects.
+    let Some(group) = content.notice.about().project else { return Ok(Leave::Now) };
+    let Some(silence) = engine.store.silence(group).await? else { return Ok(Leave::Now) };
+    if silence.lasts(now) {
+        let said = format!("silenced until {} by {}", silence.ends_at, silence.by);
+        return Ok(Leave::At(silence.ends_at, said));
+    }
+    // Written after it, or it comes from a clock that was wrong.
+    if row.created_at >= silence.ends_at || silence.ends_at > now {
+        return Ok(Leave::Now);
+    }
+    let Some(told) = content.notice.condition() else { return Ok(Leave::Now) };
+    Ok(match (standing(engine, &content.notice, row.created_at).await?, told.over_at) {
+        (Standing::Over, _) => Leave::Never("not sent: it ended while the project was silenced"),
+        (Standing::HoldsAgain, _) => Leave::Never("not sent: it holds again; a later mail says so"),
+        (Standing::Current, Some(_)) if told.since.is_some_and(|since| since >= silence.began_at) => {
+            Leave::Never("not sent: it began and ended while the project was silenced")
+        }
+        (Standing::Current, None) if engine.store.has_later_mail(row).await? => Leave::Never(
+            "not sent: it was repeated while the project was silenced; the last mail says the same",
+        ),
+        (Standing::Current, _) => Leave::Now,
+    })
+}
