@@ -206,12 +206,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
             let _ = std::fs::remove_file(path);
         });
     }
-    let reserved = engine.store.clone();
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = reserved.make_reserve() {
-            tracing::warn!(error = %error, "no room for the reserve of 16 MiB beside the database; make room");
-        }
-    });
+    make_reserve(engine.store.clone());
     shutdown.spawn_named("readiness", ready::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("driver", driver::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("intake", intake::run(engine.clone(), shutdown.token()));
@@ -238,6 +233,15 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
         }
     });
     Ok(Running { engine, address, smtp, hooks, lookups })
+}
+
+/// Makes the room that is kept for roll-backs and pages.
+fn make_reserve(store: Store) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = store.make_reserve() {
+            tracing::warn!(error = %error, "no room for the reserve of 16 MiB beside the database; make room");
+        }
+    });
 }
 
 /// How long a mail about a condition waits for others like it, which then become one list.

@@ -135,15 +135,12 @@ impl Engine {
         let unseen = project.clone();
         note(&mut project, &seen, false);
         self.check_look_up(&project)?;
-        match new.key_since.filter(|_| project.current_key.is_some()) {
-            Some(since) => {
-                project.key_since = Some(since);
-                project.key_since_source = Some(SinceSource::Operator);
-            }
-            None => {
-                drift::date(self, &unseen, &mut project, &seen).await;
-                self.as_last_recorded(&mut project).await?;
-            }
+        if let Some(since) = new.key_since.filter(|_| project.current_key.is_some()) {
+            project.key_since = Some(since);
+            project.key_since_source = Some(SinceSource::Operator);
+        } else {
+            drift::date(self, &unseen, &mut project, &seen).await;
+            self.as_last_recorded(&mut project).await?;
         }
         Ok(project)
     }
