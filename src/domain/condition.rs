@@ -444,7 +444,7 @@ pub struct Condition {
     pub detail: Option<String>,
     /// The notice of its start was written by the step or the look that found it.
     pub told: bool,
-    /// Its start is not told before.
+    /// Its start is not told before; or when it was told, by the step or the look that found it.
     pub tell_at: Timestamp,
 }
 
@@ -492,12 +492,14 @@ pub fn of_project(facts: &Facts<'_>, limits: &Limits, now: Timestamp) -> Vec<Con
     let mut found = Vec::new();
     let waits = open.filter(|it| it.state == State::NeedsOperator);
     if let Some(it) = waits {
+        let paged_at = it.operator.paged_at.unwrap_or(now);
         found.push(Condition {
             cause: it.cause.map(|cause| cause.as_str().to_owned()),
             key: Some(in_force(it)),
             rotation: Some(it.id),
             told: true,
-            ..plain(facts, ConditionKind::NeedsOperator, it.operator.paged_at.unwrap_or(now), now)
+            tell_at: paged_at,
+            ..plain(facts, ConditionKind::NeedsOperator, paged_at, now)
         });
     }
     found.extend(of_readings(facts, waits, limits, now));

@@ -502,9 +502,9 @@ fn begun(known: &Known, subject: &Subject, it: &Condition, daily: &Daily) -> Con
         key: it.key.clone(),
         rotation_id: it.rotation,
         told: u32::from(it.told),
-        told_at: it.told.then_some(it.since),
+        told_at: it.told.then_some(it.tell_at),
         tell_at: if it.told {
-            it.telling.repeat_at(1, it.since, daily)
+            it.telling.repeat_at(1, it.tell_at, daily)
         } else {
             Some(it.tell_at).filter(|_| !it.covered)
         },
@@ -517,6 +517,15 @@ fn begun(known: &Known, subject: &Subject, it: &Condition, daily: &Daily) -> Con
 fn held_on(old: &ConditionRow, it: &Condition, daily: &Daily, now: Timestamp) -> ConditionRow {
     let mut row = old.clone();
     row.calm_since = None;
+    if row.told_at.is_some_and(|at| at > now) {
+        // A clock that was ahead has told it: a moment ago, as far as anybody knows.
+        row.told_at = Some(now);
+        row.acknowledged_at = row.acknowledged_at.map(|at| at.min(now));
+        row.tell_at = match row.acknowledged_at {
+            Some(at) => row.tell_at.map(|_| at + LONGEST_ACKNOWLEDGED),
+            None => it.telling.repeat_at(row.told, now, daily),
+        };
+    }
     let stopped_again =
         it.kind == ConditionKind::NeedsOperator && old.told_at.is_some_and(|at| at < it.since);
     let news = row.cause != it.cause || row.key != it.key || (stopped_again && old.since < it.since);

@@ -23,6 +23,9 @@ const SEARCH_EVERY: Duration = Duration::from_mins(1);
 /// The most unreadable rows that are named.
 const NAMED: usize = 5;
 
+/// Mails of a project that was silenced leave within this time after the silence.
+const AFTER_SILENCE: Duration = Duration::from_mins(10);
+
 /// Mails that were refused for good count for this long.
 const FAILED_FOR: Duration = Duration::from_hours(24);
 
@@ -80,7 +83,8 @@ pub(super) async fn facts(engine: &Engine, now: Timestamp) -> Result<Installatio
     });
     let targets = engine.webhooks.all();
     let gone = targets.iter().filter(|target| target.is_retired()).map(|target| target.name().to_owned());
-    let (mail_stuck_since, mail_words) = engine.store.stuck_mail(now - FAILED_FOR, now).await?.unzip();
+    let (mail_stuck_since, mail_words) =
+        engine.store.stuck_mail(now - FAILED_FOR, now - AFTER_SILENCE).await?.unzip();
     Ok(InstallationFacts {
         daemon: DaemonFacts {
             name: engine.settings.daemon.clone(),

@@ -18,11 +18,15 @@ const DAY: i64 = 86_400_000_000;
 /// A credential that is not Project Owner is asked for so often.
 const AGAIN: Duration = Duration::from_mins(15);
 
-/// Asks for the role when that is due since `project` was observed last. An answer that does not come says nothing.
-///
-/// # Errors
-/// Fails when the database cannot be read or written.
-pub(super) async fn ask(engine: &Engine, project: &Project) -> Result<(), StoreError> {
+/// Asks for the role when that is due since `project` was observed last. An answer that does not come says nothing,
+/// and no fault here keeps the key from being read.
+pub(super) async fn ask(engine: &Engine, project: &Project) {
+    if let Err(error) = try_ask(engine, project).await {
+        tracing::warn!(project.id = %project.group_id, error = %error, "the role of the credential was not asked for or not written down");
+    }
+}
+
+async fn try_ask(engine: &Engine, project: &Project) -> Result<(), StoreError> {
     let (group, now) = (&project.group_id, engine.clock.now());
     if !is_due(group, project.last_checked_at, now) && !is_again(engine, group, now).await? {
         return Ok(());

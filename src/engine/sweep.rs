@@ -226,7 +226,7 @@ async fn look(engine: &Engine, group: GroupId) -> Result<bool, StoreError> {
         return Ok(false);
     }
     let (version, at) = (project.version, project.last_checked_at);
-    roles::ask(engine, &project).await?;
+    roles::ask(engine, &project).await;
     match observe(engine, project, Record::News).await {
         Err(error @ StoreError::Corrupt { .. }) => {
             tracing::error!(project.id = %group, error = %error, "a row about this project cannot be read; its key is read all the same");

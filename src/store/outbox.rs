@@ -453,7 +453,7 @@ impl Store {
         row.map(OutboxRow::try_from).transpose()
     }
 
-    /// Since when mails wait that were tried, of no silenced project, and none has left, with what the server said: some still wait, or
+    /// Since when mails wait that were tried, of no project that was silenced after `silenced_since`, and none has left, with what the server said: some still wait, or
     /// three were refused for good after `failed_since`.
     ///
     /// # Errors
@@ -461,12 +461,12 @@ impl Store {
     pub async fn stuck_mail(
         &self,
         failed_since: Timestamp,
-        now: Timestamp,
+        silenced_since: Timestamp,
     ) -> Result<Option<(Timestamp, Option<String>)>, StoreError> {
         type Row = (String, i64, Timestamp, Option<String>);
         let rows: Vec<Row> = urgent!(self, STUCK, |pool, text| sqlx::query_as(text)
             .bind(failed_since)
-            .bind(now)
+            .bind(silenced_since)
             .fetch_all(pool)
             .await)?;
         let stuck = rows

@@ -6,6 +6,7 @@
 
 mod grid;
 mod page;
+mod watch;
 mod world;
 
 use std::future::Future;
@@ -58,8 +59,12 @@ fn settings(world: &World) -> Settings {
         Vec::new()
     };
     let approvals = if !scripted && world.inner().dice.chance(20) { 2 } else { 1 };
+    Settings { policy: Policy { windows, approvals, ..Policy::default() }, ..plain() }
+}
+
+fn plain() -> Settings {
     Settings {
-        policy: Policy { windows, approvals, ..Policy::default() },
+        policy: Policy::default(),
         verify: Verify {
             deploy_poll: Span::from_secs(60),
             deploy_grace: Span::from_secs(180),
@@ -103,7 +108,9 @@ struct Database {
     _folder: tempfile::TempDir,
 }
 
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 17] = [
+    "conditions",
+    "readings",
     "journal",
     "proofs",
     "drifts",

