@@ -413,6 +413,8 @@ struct Watched {
     /// Conditions that were told and not ended, with when, and with what they said.
     open: BTreeMap<(String, String), (Timestamp, String)>,
     since: Since,
+    /// Dangers whose notice is counted among the latencies.
+    counted: BTreeSet<(&'static str, usize)>,
     latencies: Vec<(&'static str, Duration)>,
     story: Vec<String>,
 }
@@ -451,6 +453,7 @@ impl Watched {
             last_row: 0,
             open: BTreeMap::new(),
             since: Since::new(),
+            counted: BTreeSet::new(),
             latencies: Vec::new(),
             story: Vec::new(),
         };
@@ -471,86 +474,11 @@ impl Watched {
         for _ in 0..3 + self.dice.roll(5) {
             let number = usize::try_from(self.dice.roll(PROJECTS as u64)).unwrap();
             let lasts = SECOND * u32::try_from(5 + self.dice.roll(1500)).unwrap();
-            let pair = |one: Event, other: Event| vec![(at, one), (at + lasts, other)];
-            let more = match self.dice.roll(18) {
-                0..=2 => pair(Event::Valid(number, Some(false)), Event::Valid(number, Some(true))),
-                3 => pair(Event::Valid(number, None), Event::Valid(number, Some(true))),
-                4 => pair(Event::SetByHand(number, true), Event::Edit(number)),
-                5 => pair(Event::SetByHand(number, false), Event::Valid(number, Some(true))),
-                6 | 7 => {
-                    let status = [404, 500, 503][usize::try_from(self.dice.roll(3)).unwrap()];
-                    pair(Event::Status(number, Some(status)), Event::Status(number, None))
-                }
-                8 => {
-                    let name = credential(number);
-                    pair(Event::Refused(name, true), Event::Refused(name, false))
-                }
-                9 => {
-                    let wait = [30, 3600, 86_400][usize::try_from(self.dice.roll(3)).unwrap()];
-                    let bad = Event::Valid(number, Some(false));
-                    vec![
-                        (at, Event::RetryAfter(number, wait)),
-                        (at + SECOND * 100, bad),
-                        (at + lasts + SECOND * 100, Event::Valid(number, Some(true))),
-                    ]
-                }
-                10 => {
-                    let bad = Event::Valid(number, Some(false));
-                    vec![
-                        (at, Event::Clock(600 + self.dice.roll(86_400))),
-                        (at + SECOND * 10, bad),
-                        (at + lasts + SECOND * 10, Event::Valid(number, Some(true))),
-                    ]
-                }
-                11 => vec![(at, Event::Restart), (at + SECOND * 20, Event::Spoil(number))],
-                12 => {
-                    let bad = Event::Valid(number, Some(false));
-                    let mut more = pair(Event::Doubt(true), Event::Doubt(false));
-                    more.push((at + SECOND * 5, bad));
-                    more.push((at + lasts + SECOND * 5, Event::Valid(number, Some(true))));
-                    more
-                }
-                13 => {
-                    let mut more = pair(Event::Propose(number), Event::Say(number, OperatorVerb::Cancel));
-                    more.push((at + SECOND * 10, Event::Valid(number, Some(false))));
-                    more.push((at + lasts + MINUTE * 5, Event::Valid(number, Some(true))));
-                    more
-                }
-                14 | 15 => {
-                    // A rotation, and something on its way.
-                    let mut more = vec![(at, Event::Propose(number))];
-                    more.push((at + SECOND * 20, Event::Say(number, OperatorVerb::Approve)));
-                    let meanwhile = at + SECOND * u32::try_from(15 + self.dice.roll(400)).unwrap();
-                    let bad = if self.dice.chance(50) { Some(false) } else { None };
-                    match self.dice.roll(4) {
-                        0 => more.push((meanwhile, Event::Status(number, Some(503)))),
-                        1 => more.push((at + SECOND * 18, Event::Valid(number, Some(false)))),
-                        _ => more.push((meanwhile, Event::Valid(number, bad))),
-                    }
-                    let end = at + lasts + MINUTE * 20;
-                    more.push((end, Event::Status(number, None)));
-                    more.push((end, Event::Valid(number, Some(true))));
-                    more.push((end + SECOND * 30, Event::Say(number, OperatorVerb::Resume)));
-                    more.push((end + MINUTE * 14, Event::Say(number, OperatorVerb::Close)));
-                    more
-                }
-                16 => {
-                    let mut more = pair(Event::Heard(number, true), Event::Heard(number, false));
-                    if self.dice.chance(50) {
-                        more.insert(0, (at, Event::Propose(number)));
-                        more.push((at + lasts + MINUTE, Event::Say(number, OperatorVerb::Cancel)));
-                    }
-                    more
-                }
-                _ => {
-                    let mut more = pair(Event::Remove(number), Event::Add(number));
-                    if self.dice.chance(60) {
-                        more.push((at + lasts, Event::Valid(number, Some(false))));
-                        more.rotate_right(1);
-                        more.push((at + lasts + MINUTE * 8, Event::Valid(number, Some(true))));
-                    }
-                    more
-                }
+            let what = self.dice.roll(18);
+            let more = if what < 13 {
+                self.fault(what, number, at, lasts)
+            } else {
+                self.people(what, number, at, lasts)
             };
             self.events.extend(more);
             if self.dice.chance(30) {
@@ -560,6 +488,104 @@ impl Watched {
             at = at + lasts * u32::try_from(self.dice.roll(3)).unwrap() + MINUTE;
         }
         self.events.sort_by_key(|(at, _)| *at);
+    }
+
+    /// What goes wrong by itself.
+    fn fault(&mut self, what: u64, number: usize, at: Timestamp, lasts: Duration) -> Vec<(Timestamp, Event)> {
+        let pair = |one: Event, other: Event| vec![(at, one), (at + lasts, other)];
+        match what {
+            0..=2 => pair(Event::Valid(number, Some(false)), Event::Valid(number, Some(true))),
+            3 => pair(Event::Valid(number, None), Event::Valid(number, Some(true))),
+            4 => pair(Event::SetByHand(number, true), Event::Edit(number)),
+            5 => pair(Event::SetByHand(number, false), Event::Valid(number, Some(true))),
+            6 | 7 => {
+                let status = [404, 500, 503][usize::try_from(self.dice.roll(3)).unwrap()];
+                pair(Event::Status(number, Some(status)), Event::Status(number, None))
+            }
+            8 => {
+                let name = credential(number);
+                pair(Event::Refused(name, true), Event::Refused(name, false))
+            }
+            9 => {
+                let wait = [30, 3600, 86_400][usize::try_from(self.dice.roll(3)).unwrap()];
+                let bad = Event::Valid(number, Some(false));
+                vec![
+                    (at, Event::RetryAfter(number, wait)),
+                    (at + SECOND * 100, bad),
+                    (at + lasts + SECOND * 100, Event::Valid(number, Some(true))),
+                ]
+            }
+            10 => {
+                let bad = Event::Valid(number, Some(false));
+                vec![
+                    (at, Event::Clock(600 + self.dice.roll(86_400))),
+                    (at + SECOND * 10, bad),
+                    (at + lasts + SECOND * 10, Event::Valid(number, Some(true))),
+                ]
+            }
+            11 => vec![(at, Event::Restart), (at + SECOND * 20, Event::Spoil(number))],
+            _ => {
+                let bad = Event::Valid(number, Some(false));
+                let mut more = pair(Event::Doubt(true), Event::Doubt(false));
+                more.push((at + SECOND * 5, bad));
+                more.push((at + lasts + SECOND * 5, Event::Valid(number, Some(true))));
+                more
+            }
+        }
+    }
+
+    /// What goes wrong while people change keys.
+    fn people(
+        &mut self,
+        what: u64,
+        number: usize,
+        at: Timestamp,
+        lasts: Duration,
+    ) -> Vec<(Timestamp, Event)> {
+        let pair = |one: Event, other: Event| vec![(at, one), (at + lasts, other)];
+        match what {
+            13 => {
+                let mut more = pair(Event::Propose(number), Event::Say(number, OperatorVerb::Cancel));
+                more.push((at + SECOND * 10, Event::Valid(number, Some(false))));
+                more.push((at + lasts + MINUTE * 5, Event::Valid(number, Some(true))));
+                more
+            }
+            14 | 15 => {
+                // A rotation, and something on its way.
+                let mut more = vec![(at, Event::Propose(number))];
+                more.push((at + SECOND * 20, Event::Say(number, OperatorVerb::Approve)));
+                let meanwhile = at + SECOND * u32::try_from(15 + self.dice.roll(400)).unwrap();
+                let bad = if self.dice.chance(50) { Some(false) } else { None };
+                match self.dice.roll(4) {
+                    0 => more.push((meanwhile, Event::Status(number, Some(503)))),
+                    1 => more.push((at + SECOND * 18, Event::Valid(number, Some(false)))),
+                    _ => more.push((meanwhile, Event::Valid(number, bad))),
+                }
+                let end = at + lasts + MINUTE * 20;
+                more.push((end, Event::Status(number, None)));
+                more.push((end, Event::Valid(number, Some(true))));
+                more.push((end + SECOND * 30, Event::Say(number, OperatorVerb::Resume)));
+                more.push((end + MINUTE * 14, Event::Say(number, OperatorVerb::Close)));
+                more
+            }
+            16 => {
+                let mut more = pair(Event::Heard(number, true), Event::Heard(number, false));
+                if self.dice.chance(50) {
+                    more.insert(0, (at, Event::Propose(number)));
+                    more.push((at + lasts + MINUTE, Event::Say(number, OperatorVerb::Cancel)));
+                }
+                more
+            }
+            _ => {
+                let mut more = pair(Event::Remove(number), Event::Add(number));
+                if self.dice.chance(60) {
+                    more.push((at + lasts, Event::Valid(number, Some(false))));
+                    more.rotate_right(1);
+                    more.push((at + lasts + MINUTE * 8, Event::Valid(number, Some(true))));
+                }
+                more
+            }
+        }
     }
 
     async fn raw(&self, text: String) {
@@ -575,8 +601,6 @@ impl Watched {
 
     async fn act(&mut self, event: &Event) {
         self.story.push(format!("{} {event:?}", self.now));
-        let engine = self.engines[0].clone();
-        let id = |number| -> GroupId { group(number).parse().unwrap() };
         match event {
             Event::Valid(number, valid) => {
                 let mut inner = self.fleet.inner();
@@ -626,6 +650,15 @@ impl Watched {
                 let group = group(*number);
                 self.raw(format!("INSERT OR REPLACE INTO readings VALUES ('{group}', 'no JSON')")).await;
             }
+            _ => self.command(event).await,
+        }
+    }
+
+    /// What people and hooks do.
+    async fn command(&mut self, event: &Event) {
+        let engine = self.engines[0].clone();
+        let id = |number| -> GroupId { group(number).parse().unwrap() };
+        match event {
             Event::Propose(number) => {
                 if !self.doubted {
                     let key = key_name(*number, 2 + usize::try_from(self.dice.roll(4)).unwrap());
@@ -666,6 +699,7 @@ impl Watched {
                     let _ = engine.acknowledge("grace", &id(*number), kind, None).await;
                 }
             }
+            _ => unreachable!(),
         }
     }
 
@@ -831,7 +865,9 @@ impl Watched {
         bound: Duration,
         told: bool,
     ) -> Result<(), String> {
-        if told && !lasts.is_zero() && self.since.remove(&("told", number)).is_none() {
+        if !self.since.contains_key(&(what, number)) {
+            self.counted.remove(&(what, number));
+        } else if told && self.counted.insert((what, number)) && !lasts.is_zero() {
             self.latencies.push((what, lasts));
         }
         if lasts > bound && !told {
