@@ -343,6 +343,12 @@ fn way_out(failure: &Failure) -> String {
 
 /// Runs the steps of a mail up to its recipient; sends none.
 async fn mail(config: &Config, findings: &mut Findings) {
+    if config.mail.operators.is_empty() {
+        findings.warn(
+            "operators",
+            "mail.operators names nobody, so what concerns the installation goes to every owner; name those who look after it",
+        );
+    }
     let smtp = match smtp(config) {
         Ok(Some(smtp)) => smtp,
         Ok(None) => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::due::{WRITE_EVERY, due, is_due, leaves, with_last_look, write_quiet_looks};
 use super::looks::{GIVES_WAY, Look, Looks, next_look};
@@ -176,8 +177,7 @@ impl<'a> Watch<'a> {
     pub async fn look_at_all(&mut self) {
         let (engine, unstopped) = (self.engine, CancellationToken::new());
         while !self.looks.is_empty() {
-            self.looks
-                .start(engine.clock.now(), |group| -> Look<'a> { Box::pin(look(engine, group.clone())) });
+            self.looks.start(engine.clock.now(), |group| task(engine, group));
             // A look that lasts gives way to one that waits.
             let gives_way = if self.looks.is_waiting() { GIVES_WAY } else { Duration::MAX };
             let ended = tokio::select! {
@@ -194,6 +194,21 @@ impl<'a> Watch<'a> {
             }
         }
     }
+}
+
+/// A look as a task of its own. As a future of the sweep's task it would stand still, with a connection to the
+/// database, while the sweep itself waits for one.
+#[expect(clippy::disallowed_methods, reason = "the sweep owns it, and dropping it aborts it")]
+fn task(engine: &Engine, group: &GroupId) -> Look<'static> {
+    let (engine, group) = (engine.clone(), group.clone());
+    let named = group.clone();
+    let task = AbortOnDropHandle::new(tokio::spawn(async move { look(&engine, group).await }));
+    Box::pin(async move {
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(project.id = %named, error = %error, "an observation was aborted; the project stays due");
+            Ok(false)
+        })
+    })
 }
 
 fn finished(engine: &Engine) {

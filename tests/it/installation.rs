@@ -3,18 +3,29 @@
 
 use std::time::Duration;
 
+use keywheel::config::Webhook;
+use keywheel::config::hooks::SigningKey;
+use keywheel::config::webhooks::Format;
 use keywheel::domain::condition::ConditionKind;
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::subject::Subject;
 use keywheel::engine::conditions;
 use keywheel::engine::epoch::EpochWatch;
+use keywheel::engine::last_resort::LastResort;
+use keywheel::mail::Smtp;
+use keywheel::secret::{Secret, SecretUrl};
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::KeyState;
 use keywheel::store::{ConditionRow, OutboxRow, Presence};
+use keywheel::webhook::Target;
+use serde_json::json;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::conditions::app;
 use crate::support::db::Backend;
+use crate::support::receiver::Receiver;
+use crate::support::smtpd::Smtpd;
 use crate::support::{TestApp, group, old_key};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -270,4 +281,64 @@ async fn what_a_daemon_sees_ends_with_the_daemon() {
     }
     let letter = crate::support::letter(&app.notices().await[0]);
     assert!(letter.subject.contains("no longer runs"), "{}", letter.subject);
+}
+
+/// A daemon with a mail server and a channel, whose database can be written or not.
+fn last_resort(app: &TestApp, smtpd: &Smtpd, receiver: &Receiver) -> LastResort {
+    let ops = Webhook {
+        name: "ops".to_owned(),
+        url: Secret::new(receiver.url()),
+        format: Format::CloudEvents,
+        keys: vec![SigningKey::new(&[7; 32]).unwrap()],
+        token: None,
+        service_key: None,
+        kinds: Vec::new(),
+        allow_private: true,
+        ca_file: None,
+    };
+    app.engine.webhooks.replace(vec![Target::new(&ops).unwrap()]);
+    let url = SecretUrl::new(format!("smtp://127.0.0.1:{}?tls=none", smtpd.port));
+    let smtp = Smtp::new(&url, "keywheel@example.com", None).unwrap();
+    LastResort::new(app.engine.clone(), watch::channel(Some(smtp)).1)
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_written_is_told_without_it() {
+    let app = fleet(1).await;
+    let (smtpd, receiver) = (Smtpd::start(json!({})), Receiver::start().await);
+    let mut it = last_resort(&app, &smtpd, &receiver);
+    let told = || (smtpd.mails().len(), receiver.received().len());
+    it.once(false).await;
+    app.pass(SECOND * 290);
+    it.once(false).await;
+    assert_eq!(told(), (0, 0));
+    let held = app.installed().await;
+    assert_eq!(held[0].kind, ConditionKind::DatabaseUnwritable, "it is shown at once");
+    app.pass(SECOND * 10);
+    it.once(false).await;
+    app.pass(SECOND * 3600);
+    it.once(false).await;
+    assert_eq!(told(), (1, 1));
+    it.once(true).await;
+    it.once(true).await;
+    assert_eq!(told(), (2, 2));
+    let ids: Vec<_> = receiver.received().iter().map(|it| it.json()["data"]["conditionId"].clone()).collect();
+    assert_eq!(ids, ["daemon/here:8440/database_unwritable"; 2]);
+    assert!(app.installed().await.is_empty());
+    assert_eq!(app.kinds().await, [""; 0], "nothing of it is in the outbox");
+}
+
+#[tokio::test]
+async fn with_a_key_being_verified_it_is_told_after_half_a_minute() {
+    let app = fleet(1).await;
+    let (smtpd, receiver) = (Smtpd::start(json!({})), Receiver::start().await);
+    let mut it = last_resort(&app, &smtpd, &receiver);
+    let row = app.approved().await;
+    app.until(&row, |state| state == State::Verifying).await;
+    it.once(false).await;
+    app.pass(SECOND * 31);
+    it.once(false).await;
+    assert_eq!((smtpd.mails().len(), receiver.received().len()), (1, 1));
+    let said = &receiver.received()[0].json()["data"];
+    assert_eq!(said["cause"], "rotation_under_way");
 }

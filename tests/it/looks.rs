@@ -262,3 +262,22 @@ async fn a_clock_that_was_a_day_ahead_delays_nothing() {
         assert_eq!(claimed.len(), usize::from(next == now), "{ahead:?}");
     }
 }
+
+/// The sweep reads what is due while looks run: they must hold no connection that it waits for.
+#[tokio::test]
+async fn looks_that_run_do_not_keep_the_sweep_from_the_database() {
+    let app = TestApp::on(Backend::Sqlite, World::demo()).await;
+    for number in 2..=9 {
+        app.track(number).await;
+    }
+    app.pass(Duration::from_secs(3600));
+    let mut watch = sweep::Watch::new(&app.engine);
+    watch.sweep().await.unwrap();
+    // The looks begin, and are not awaited further.
+    let begun = tokio::time::timeout(Duration::from_millis(1), watch.look_at_all()).await;
+    drop(begun);
+    app.pass(Duration::from_secs(3600));
+    let swept = tokio::time::timeout(Duration::from_secs(4), watch.sweep()).await;
+    swept.expect("the sweep waits for a connection").unwrap();
+    watch.look_at_all().await;
+}

@@ -636,3 +636,36 @@ async fn what_postgresql_refuses_is_read_from_its_code_and_not_from_its_words() 
         assert_eq!(matches!(error, StoreError::ReadOnly(_)), refused, "{code}: {error}");
     }
 }
+
+/// On a full disk the reserve makes room for rotations and pages, and for nothing else until it is back.
+#[tokio::test]
+async fn a_full_disk_gives_up_the_reserve_for_what_cannot_wait() {
+    let mut db = TestDb::new(Backend::Sqlite).await;
+    let row = approved(&db.store).await;
+    db.store.close().await;
+    db.store = Store::open(&db.url, std::path::Path::new(""), Access::Daemon).await.unwrap();
+    let file = std::path::PathBuf::from(db.url.strip_prefix("sqlite:").unwrap()).with_file_name("reserve");
+    db.store.make_reserve().unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 16 * 1024 * 1024);
+    let Store::Sqlite { write: pool, .. } = &db.store else { unreachable!() };
+    let (pages,): (i64,) = sqlx::query_as("PRAGMA page_count").fetch_one(pool).await.unwrap();
+    raw(&db.store, &format!("PRAGMA max_page_count = {pages}")).await;
+    let mut big = write(&row, &row.rotation, None);
+    big.audit[0].detail = "x".repeat(200_000);
+    // The limit is that of a connection, and the next attempt has a new one: as if the reserve had made room.
+    db.store.commit(big).await.unwrap();
+    assert!(db.store.is_short_of_room() && !file.exists());
+    // The room of the reserve is for what cannot wait.
+    db.store.look_soon(&[group()], now()).await.unwrap();
+    let event = NewEvent {
+        source: "s".to_owned(),
+        event_id: "1".to_owned(),
+        kind: "k".to_owned(),
+        body: "{}".to_owned(),
+    };
+    assert!(matches!(db.store.insert_events(vec![event.clone()], now()).await, Err(StoreError::Full)));
+    assert!(matches!(db.store.append(&[], now()).await, Err(StoreError::Full)));
+    db.store.make_reserve().unwrap();
+    assert!(!db.store.is_short_of_room() && file.exists());
+    db.store.insert_events(vec![event], now()).await.unwrap();
+}
