@@ -6,7 +6,7 @@
 //! the ones it has told. A reading that fails, and an absent `valid`, end nothing: only a reading that says
 //! the opposite does.
 //!
-//! [`installation`] does the same for what concerns no single project.
+//! `installation.rs` does the same for what concerns no single project.
 //!
 //! Not here: storage, recipients, and the texts for people.
 

@@ -1,7 +1,7 @@
 //! Which projects this daemon observes next, and the looks that found nothing new until they are written.
 //!
 //! The database holds the schedule. A look without news is only remembered, and written with the others at most
-//! once in [`WRITE_EVERY`]. What is remembered counts only while the database holds the instant that the look has
+//! once in `WRITE_EVERY`. What is remembered counts only while the database holds the instant that the look has
 //! read: an observation that is pulled forward there is made at once. After a crash, what was not
 //! written is due again.
 //!
