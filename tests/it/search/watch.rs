@@ -986,7 +986,8 @@ async fn played(
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "figures for the reader")]
 async fn no_danger_is_silent_and_no_alarm_is_without_end() {
-    let seeds = std::env::var("KEYWHEEL_WATCH_SEEDS").ok().and_then(|it| it.parse::<u64>().ok()).unwrap_or(40);
+    let seeds =
+        std::env::var("KEYWHEEL_WATCH_SEEDS").ok().and_then(|it| it.parse::<u64>().ok()).unwrap_or(40);
     let only = std::env::var("KEYWHEEL_SEED").ok().and_then(|it| it.parse::<u64>().ok());
     let range = only.map_or(0..seeds, |seed| seed..seed + 1);
     let cores = std::thread::available_parallelism().map_or(1, |it| it.get() as u64);
