@@ -146,17 +146,27 @@ async fn of_all(
         said.extend(conditions.first().map(|first| (name.to_owned(), first.kind)));
         found.insert(subject, conditions);
     }
-    let facts = installation::facts(engine, now).await?;
-    for (subject, condition) in of_installation(&facts, limits.told_after, now) {
-        found.entry(subject).or_default().push(condition);
+    // What cannot be found out about the installation keeps nobody from hearing of a key.
+    let facts = installation::facts(engine, now).await;
+    match &facts {
+        Ok(facts) => {
+            for (subject, condition) in of_installation(facts, limits.told_after, now) {
+                found.entry(subject).or_default().push(condition);
+            }
+        }
+        Err(error) => {
+            tracing::error!(error = %error, "the state of the installation is not known; its conditions stay as they are")
+        }
     }
     let mut changes: Vec<_> = found
         .iter()
         .map(|(subject, found)| Change::of(&engine.settings, known, subject, None, found))
         .collect();
     engine.watched.compared(found.values().flatten().map(|it| it.kind).collect());
-    let own = Subject::Daemon(facts.daemon.name.clone());
-    for subject in known.rows.keys().filter(|it| it.project().is_none() && !found.contains_key(it)) {
+    let own = Subject::Daemon(engine.settings.daemon.clone());
+    let is_known = |subject: &Subject| matches!(subject, Subject::Credential(_)) || facts.is_ok();
+    let gone = |it: &&Subject| it.project().is_none() && !found.contains_key(*it) && is_known(it);
+    for subject in known.rows.keys().filter(gone) {
         if !matches!(subject, Subject::Daemon(_)) || *subject == own {
             changes.push(Change::of(&engine.settings, known, subject, None, &[]));
         } else if known.of(subject).next().is_some() && !engine.store.is_alive(subject, now).await? {
@@ -202,17 +212,18 @@ pub(super) async fn note_role(engine: &Engine, group: &GroupId, is_owner: bool) 
         return Ok(());
     }
     let now = engine.clock.now();
-    change(engine, group, |readings| readings.note_role(is_owner, now)).await
+    change(engine, group, move |readings| readings.note_role(is_owner, now)).await
 }
 
 /// Adds what was heard of a key in play.
 pub(super) async fn note_ending(engine: &Engine, group: &GroupId, ending: Ending) -> Result<(), StoreError> {
-    change(engine, group, |readings| readings.note_ending(ending)).await
+    change(engine, group, move |readings| readings.note_ending(ending.clone())).await
 }
 
 /// The key can be used again.
 pub(super) async fn forget_endings(engine: &Engine, group: &GroupId, key: &str) -> Result<(), StoreError> {
-    change(engine, group, |readings| readings.forget_endings(key)).await
+    let key = key.to_owned();
+    change(engine, group, move |readings| readings.forget_endings(&key)).await
 }
 
 async fn add(
@@ -222,27 +233,44 @@ async fn add(
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let confirm_after = engine.settings.limits.confirm_after.get();
-    change(engine, group, |readings| readings.note(reading, at, confirm_after)).await
+    match *reading {
+        Reading::Seen { key, valid } => {
+            let key = key.cloned();
+            let note = move |readings: &mut Readings| {
+                readings.note(&Reading::Seen { key: key.as_ref(), valid }, at, confirm_after);
+            };
+            change(engine, group, note).await
+        }
+        Reading::Failed { class, words, refused } => {
+            let words = words.to_owned();
+            let note = move |readings: &mut Readings| {
+                readings.note(&Reading::Failed { class, words: &words, refused }, at, confirm_after);
+            };
+            change(engine, group, note).await
+        }
+    }
 }
 
-async fn change(
-    engine: &Engine,
-    group: &GroupId,
-    change: impl FnOnce(&mut Readings),
-) -> Result<(), StoreError> {
+/// Changes the readings of a project, when that is news.
+async fn change<F>(engine: &Engine, group: &GroupId, change: F) -> Result<(), StoreError>
+where
+    F: Fn(&mut Readings) + Send + Sync + 'static,
+{
     // What cannot be read is written anew: it must not keep the project mute.
     let before = match engine.store.readings(group).await {
         Err(error @ StoreError::Corrupt { .. }) => {
             tracing::error!(project.id = %group, error = %error, "the last readings cannot be read; they begin anew");
-            Readings::default()
+            None
         }
-        read => read?,
+        read => Some(read?),
     };
-    let mut after = before.clone();
-    change(&mut after);
-    if before.is_news(&after) {
-        engine.store.write_readings(group, &after).await?;
-        if after.is_calm() {
+    let is_news = before.is_none_or(|before| {
+        let mut after = before.clone();
+        change(&mut after);
+        before.is_news(&after)
+    });
+    if is_news {
+        if engine.store.change_readings(group, change).await?.is_calm() {
             suspects(engine).remove(group);
         } else {
             suspects(engine).insert(group.clone());

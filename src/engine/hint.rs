@@ -24,7 +24,7 @@ use crate::domain::notice::{KeyAlarm, KeyText, Notice};
 use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
 use crate::lifecycle::wait;
-use crate::store::{ClaimedEvent, NewAudit, StoreError};
+use crate::store::{ClaimedEvent, NewAudit, NewOutbox, StoreError};
 
 /// Events that are handled together.
 const BATCH: usize = 2048;
@@ -82,7 +82,7 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration,
     while !stop.is_cancelled() {
         let now = engine.clock.now();
         if engine.epoch.doubts(&engine.store, now).await? {
-            return Ok(LONGEST_SLEEP);
+            return in_doubt(engine, now).await.map(|()| LONGEST_SLEEP);
         }
         if engine.store.next_event().await?.is_none_or(|at| at > now) {
             break;
@@ -96,6 +96,30 @@ pub async fn once(engine: &Engine, stop: &CancellationToken) -> Result<Duration,
     let next = engine.store.next_event().await?;
     let wait = next.map_or(LONGEST_SLEEP, |at| engine.clock.now().until(at));
     Ok(wait.clamp(Duration::from_millis(50), LONGEST_SLEEP))
+}
+
+/// In doubt nothing is proposed, and no project is changed. An alarm is told all the same; its event is handled, and
+/// not told again, when the doubt is over.
+async fn in_doubt(engine: &Engine, now: Timestamp) -> Result<(), StoreError> {
+    let events = claim(engine, now).await?;
+    let alarms: Vec<_> =
+        events.iter().filter(|event| matches!(event.hint.meaning, Meaning::Alarm { .. })).collect();
+    let watches = if alarms.is_empty() { Vec::new() } else { watches(engine, &events).await? };
+    for event in alarms {
+        for watch in &watches {
+            if let (Some(concern), Meaning::Alarm { once }) =
+                (event.hint.concerns(watch), &event.hint.meaning)
+                && let Some(project) = engine.store.project(&watch.group).await?
+            {
+                note_endings(engine, watch, concern, event).await?;
+                let (_, rows) = alarm_rows(engine, &project, concern, event, once, now);
+                engine.store.tell(Vec::new(), rows, Vec::new(), now).await?;
+                engine.mail_due.notify_one();
+            }
+        }
+    }
+    let ids: Vec<_> = events.iter().map(|event| event.id).collect();
+    engine.store.events_untried(&ids, "the database is in doubt", now + LONGEST_SLEEP).await
 }
 
 /// Claims due events, at most [`BATCH`].
@@ -222,32 +246,44 @@ async fn alarms(
     events: &Concerned<'_>,
 ) -> Result<(), StoreError> {
     for (concern, event) in events {
-        let keys: Vec<_> = watch
-            .filter(|_| *concern != Concern::Earlier)
-            .map(|watch| watch.named_by(&event.hint.subject))
-            .unwrap_or_default();
         match &event.hint.meaning {
             Meaning::Alarm { once } => {
-                for key in keys {
-                    let ending = Ending {
-                        key: key.to_string(),
-                        event: event.hint.kind.clone(),
-                        from: event.source.clone(),
-                        at: event.received_at,
-                        ends_at: event.hint.ends_at,
-                        good: None,
-                    };
-                    conditions::note_ending(engine, group, ending).await?;
+                if let Some(watch) = watch {
+                    note_endings(engine, watch, *concern, event).await?;
                 }
                 alarm(engine, group, *concern, event, once).await?;
             }
             Meaning::Usable => {
-                for key in keys {
+                for key in watch.map(|watch| watch.named_by(&event.hint.subject)).unwrap_or_default() {
                     conditions::forget_endings(engine, group, &key.to_string()).await?;
                 }
             }
             Meaning::Look | Meaning::InPlace | Meaning::Requested => {}
         }
+    }
+    Ok(())
+}
+
+/// Keeps in mind which keys in play an alarm is about.
+async fn note_endings(
+    engine: &Engine,
+    watch: &Watch,
+    concern: Concern,
+    event: &ClaimedEvent,
+) -> Result<(), StoreError> {
+    if concern == Concern::Earlier {
+        return Ok(());
+    }
+    for key in watch.named_by(&event.hint.subject) {
+        let ending = Ending {
+            key: key.to_string(),
+            event: event.hint.kind.clone(),
+            from: event.source.clone(),
+            at: event.received_at,
+            ends_at: event.hint.ends_at,
+            good: None,
+        };
+        conditions::note_ending(engine, &watch.group, ending).await?;
     }
     Ok(())
 }
@@ -329,14 +365,10 @@ async fn alarm(
     event: &ClaimedEvent,
     once: &str,
 ) -> Result<(), StoreError> {
-    let identity = format!("{group}/key_alarm/{once}");
     for _ in 0..RACES {
         let Some(project) = engine.store.project(group).await? else { return Ok(()) };
         let now = engine.clock.now();
-        let content = content(&engine.settings, Notice::KeyAlarm(alarm_facts(&project, concern, event)));
-        let model = content.model();
-        let news = News { identity: identity.clone(), subject: group.into(), content };
-        let rows = news.rows(engine, &project.owners, now);
+        let (model, rows) = alarm_rows(engine, &project, concern, event, once, now);
         // The first row is a mail, to an owner or to `NO_OWNER`.
         if let Some(first) = rows.first()
             && engine.store.has_mail(&first.message_id).await?
@@ -357,6 +389,21 @@ async fn alarm(
         }
     }
     Err(StoreError::Conflict)
+}
+
+/// The model of an alarm, and its messages.
+fn alarm_rows(
+    engine: &Engine,
+    project: &Project,
+    concern: Concern,
+    event: &ClaimedEvent,
+    once: &str,
+    now: Timestamp,
+) -> (serde_json::Value, Vec<NewOutbox>) {
+    let content = content(&engine.settings, Notice::KeyAlarm(alarm_facts(project, concern, event)));
+    let (model, group) = (content.model(), &project.group_id);
+    let news = News { identity: format!("{group}/key_alarm/{once}"), subject: group.into(), content };
+    (model, news.rows(engine, &project.owners, now))
 }
 
 fn alarm_facts(project: &Project, concern: Concern, event: &ClaimedEvent) -> KeyAlarm {

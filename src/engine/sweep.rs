@@ -241,7 +241,7 @@ async fn look(engine: &Engine, group: GroupId) -> Result<bool, StoreError> {
         return Ok(false);
     }
     let (version, at) = (project.version, project.last_checked_at);
-    roles::ask(engine, &project).await;
+    let asked = project.clone();
     match observe(engine, project, Record::News).await {
         Err(error @ StoreError::Corrupt { .. }) => {
             tracing::error!(project.id = %group, error = %error, "a row about this project cannot be read; its key is read all the same");
@@ -250,6 +250,8 @@ async fn look(engine: &Engine, group: GroupId) -> Result<bool, StoreError> {
         }
         done => done.map(drop),
     }?;
+    // After the key: an answer that does not come must not delay its reading.
+    roles::ask(engine, &asked).await;
     Ok(true)
 }
 

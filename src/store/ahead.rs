@@ -1,4 +1,4 @@
-//! Messages whose next attempt a clock has set that was ahead: they are due now.
+//! Messages whose next attempt a clock has set that was ahead: they are due now. Those of a silenced project wait.
 
 use super::lanes::Lane;
 use super::{Sql, Store, StoreError, each, read};
@@ -14,7 +14,8 @@ const LONGEST: Duration = Duration::from_hours(24);
 macro_rules! ahead {
     () => {
         "WHERE state = 'waiting' AND recipient <> 'nobody' AND (next_try_at > $2 \
-         OR (next_try_at > $1 AND channel = 'mail' AND urgency = 0))"
+         OR (next_try_at > $1 AND channel = 'mail' AND urgency = 0 \
+         AND NOT EXISTS (SELECT 1 FROM silences s WHERE s.group_id = outbox.group_id AND s.ends_at >= outbox.next_try_at)))"
     };
 }
 const COUNT: Sql = Sql::same(concat!("SELECT COUNT(*) FROM outbox ", ahead!()));

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::lanes::Lane;
 use super::readable::readable;
-use super::types::{json, storable};
+use super::types::{Instant, instant, json, storable};
 use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, urgent};
 use crate::domain::condition::{ConditionKind, Readings};
 use crate::domain::ids::{GroupId, RotationId};
@@ -148,48 +148,43 @@ impl ConditionRow {
 struct Stored {
     subject: String,
     kind: String,
-    since: Timestamp,
+    since: Instant,
     name: String,
     cause: Option<String>,
     key: Option<String>,
     rotation_id: Option<Uuid>,
     told: i64,
-    told_at: Option<Timestamp>,
-    tell_at: Option<Timestamp>,
+    told_at: Option<Instant>,
+    tell_at: Option<Instant>,
     damped: bool,
-    calm_since: Option<Timestamp>,
-    acknowledged_at: Option<Timestamp>,
+    calm_since: Option<Instant>,
+    acknowledged_at: Option<Instant>,
     acknowledged_by: Option<String>,
-    ended_at: Option<Timestamp>,
+    ended_at: Option<Instant>,
     version: i64,
 }
 
 impl TryFrom<Stored> for ConditionRow {
     type Error = StoreError;
     fn try_from(row: Stored) -> Result<Self, StoreError> {
-        let bad = |column| {
-            StoreError::corrupt(
-                "conditions",
-                column,
-                format_args!("{}/{}/{}", row.subject, row.kind, row.since),
-            )
-        };
+        let bad =
+            |column| StoreError::corrupt("conditions", column, format_args!("{}/{}", row.subject, row.kind));
         Ok(Self {
             subject: row.subject.parse().map_err(|_| bad("subject"))?,
             kind: row.kind.parse().map_err(|_| bad("kind"))?,
             told: row.told.try_into().map_err(|_| bad("told"))?,
-            since: row.since,
+            since: row.since.or(bad("since"))?,
             name: row.name,
             cause: row.cause,
             key: row.key,
             rotation_id: row.rotation_id.map(RotationId),
-            told_at: row.told_at,
-            tell_at: row.tell_at,
+            told_at: instant(row.told_at, || bad("told_at"))?,
+            tell_at: instant(row.tell_at, || bad("tell_at"))?,
             damped: row.damped,
-            calm_since: row.calm_since,
-            acknowledged_at: row.acknowledged_at,
+            calm_since: instant(row.calm_since, || bad("calm_since"))?,
+            acknowledged_at: instant(row.acknowledged_at, || bad("acknowledged_at"))?,
             acknowledged_by: row.acknowledged_by,
-            ended_at: row.ended_at,
+            ended_at: instant(row.ended_at, || bad("ended_at"))?,
             version: row.version,
         })
     }
@@ -344,25 +339,39 @@ impl Store {
         row.as_ref().map_or_else(|| Ok(Readings::default()), |row| Ok(readings(row)?.1))
     }
 
+    /// Changes the readings of a tracked project as they are at that moment, and returns them: looks, roles and
+    /// events write them at the same time. What cannot be read begins anew.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read or written.
+    pub async fn change_readings<F>(&self, group: &GroupId, change: F) -> Result<Readings, StoreError>
+    where
+        F: Fn(&mut Readings) + Send + Sync + 'static,
+    {
+        self.transact("readings.write", Lane::Step, (group.clone(), change), |tx, (group, change), _| {
+            Box::pin(async move {
+                tx.take_turn(&format!("readings/{group}")).await?;
+                let row: Option<(String, String)> = each!(tx, READINGS_OF, |conn, sql| sqlx::query_as(sql)
+                    .bind(group.as_str())
+                    .fetch_optional(conn)
+                    .await)?;
+                let mut it =
+                    row.as_ref().and_then(|row| readings(row).ok()).map(|row| row.1).unwrap_or_default();
+                change(&mut it);
+                tx.write_readings(group, &it).await?;
+                Ok(it)
+            })
+        })
+        .await
+    }
+
     /// Writes the readings of a project that is tracked.
     ///
     /// # Errors
     /// Fails when the database cannot be written.
     pub async fn write_readings(&self, group: &GroupId, it: &Readings) -> Result<(), StoreError> {
-        let text = (!it.is_calm()).then(|| json("readings", "readings", group, it)).transpose()?;
-        self.transact("readings.write", Lane::Step, (group.clone(), text), |tx, (group, text), _| {
-            Box::pin(async move {
-                match text {
-                    Some(text) => each!(tx, WRITE_READINGS, |conn, sql| sqlx::query(sql)
-                        .bind(group.as_str())
-                        .bind(storable(text))
-                        .execute(conn)
-                        .await
-                        .map(drop))?,
-                    None => tx.forget_readings(group).await?,
-                }
-                Ok(())
-            })
+        self.transact("readings.write", Lane::Step, (group.clone(), it.clone()), |tx, (group, it), _| {
+            Box::pin(tx.write_readings(group, it))
         })
         .await
     }
@@ -402,6 +411,20 @@ impl Tx {
             query.execute(conn).await.map(|done| done.rows_affected())
         })?;
         Ok(done > 0)
+    }
+
+    async fn write_readings(&mut self, group: &GroupId, it: &Readings) -> Result<(), StoreError> {
+        if it.is_calm() {
+            return self.forget_readings(group).await;
+        }
+        let text = json("readings", "readings", group, it)?;
+        each!(self, WRITE_READINGS, |conn, sql| sqlx::query(sql)
+            .bind(group.as_str())
+            .bind(storable(&text))
+            .execute(conn)
+            .await
+            .map(drop))?;
+        Ok(())
     }
 
     pub(super) async fn forget_readings(&mut self, group: &GroupId) -> Result<(), StoreError> {

@@ -29,6 +29,7 @@ macro_rules! claim {
 const CLAIM: Sql = Sql { sqlite: claim!(""), postgres: claim!(" FOR UPDATE SKIP LOCKED") };
 const HANDLED: &str = "UPDATE inbox SET next_try_at = NULL, handled_at = ";
 const PUT_OFF: &str = "UPDATE inbox SET next_try_at = ";
+const UNTRIED: &str = "UPDATE inbox SET attempts = attempts - 1, next_try_at = ";
 const NEXT: Sql = Sql::same("SELECT MIN(next_try_at) FROM inbox WHERE next_try_at IS NOT NULL");
 const OUTCOME: Sql =
     Sql::same("SELECT kind, received_at, handled_at, outcome FROM inbox WHERE source = $1 AND event_id = $2");
@@ -207,6 +208,19 @@ impl Store {
         until: Timestamp,
     ) -> Result<(), StoreError> {
         self.settle(PUT_OFF, ids, until, why).await
+    }
+
+    /// The same for events that were not tried: their attempt does not count.
+    ///
+    /// # Errors
+    /// As [`Store::events_put_off`].
+    pub async fn events_untried(
+        &self,
+        ids: &[EventId],
+        why: &str,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.settle(UNTRIED, ids, until, why).await
     }
 
     async fn settle(

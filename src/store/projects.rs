@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use super::lanes::Lane;
 use super::readable::readable;
 use super::retry::persist;
-use super::types::{json, storable};
+use super::types::{Instant, instant, json, storable};
 use super::{KeyChange, NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::hint::Watch;
 use crate::domain::ids::{GroupId, RotationId};
@@ -213,7 +213,7 @@ pub struct DueLook {
 struct DueRow {
     group_id: String,
     credential: String,
-    next_check_at: Timestamp,
+    next_check_at: Instant,
     version: i64,
     failed: bool,
 }
@@ -226,7 +226,11 @@ impl DueRow {
                 .parse()
                 .map_err(|_| StoreError::corrupt("projects", "group_id", &self.group_id))?,
             credential: self.credential,
-            next_check_at: self.next_check_at,
+            next_check_at: self.next_check_at.or(StoreError::corrupt(
+                "projects",
+                "next_check_at",
+                &self.group_id,
+            ))?,
             version: self.version,
             failed: self.failed,
         })
@@ -240,7 +244,7 @@ struct ProjectRow {
     provider: Option<String>,
     current_key: Option<String>,
     place: String,
-    key_since: Option<Timestamp>,
+    key_since: Option<Instant>,
     key_since_source: Option<String>,
     valid: Option<bool>,
     private_networking: bool,
@@ -248,19 +252,19 @@ struct ProjectRow {
     credential: String,
     policy: Option<String>,
     drift_key: Option<String>,
-    last_checked_at: Option<Timestamp>,
+    last_checked_at: Option<Instant>,
     last_error: Option<String>,
-    next_check_at: Timestamp,
-    next_reminder_at: Option<Timestamp>,
-    created_at: Timestamp,
+    next_check_at: Instant,
+    next_reminder_at: Option<Instant>,
+    created_at: Instant,
     version: i64,
     kms: Option<String>,
     alias: Option<String>,
     open_id: Option<uuid::Uuid>,
     open_state: Option<String>,
     holding: Option<String>,
-    silence_began: Option<Timestamp>,
-    silence_ends: Option<Timestamp>,
+    silence_began: Option<Instant>,
+    silence_ends: Option<Instant>,
     silenced_by: Option<String>,
 }
 
@@ -316,7 +320,7 @@ impl ProjectRow {
             provider: self.provider.map(|text| text.parse().map_err(|_| bad("provider"))).transpose()?,
             current_key: key(self.current_key, "current_key")?,
             place: serde_json::from_str::<Place>(&self.place).map_err(|_| bad("place"))?,
-            key_since: self.key_since,
+            key_since: instant(self.key_since, || bad("key_since"))?,
             key_since_source: self
                 .key_since_source
                 .map(|text| text.parse().map_err(|_| bad("key_since_source")))
@@ -333,11 +337,11 @@ impl ProjectRow {
                 .map(|text| serde_json::from_str(&text).map_err(|_| bad("policy")))
                 .transpose()?,
             drift_key: key(self.drift_key, "drift_key")?,
-            last_checked_at: self.last_checked_at,
+            last_checked_at: instant(self.last_checked_at, || bad("last_checked_at"))?,
             last_error: self.last_error,
-            next_check_at: self.next_check_at,
-            next_reminder_at: self.next_reminder_at,
-            created_at: self.created_at,
+            next_check_at: self.next_check_at.or(bad("next_check_at"))?,
+            next_reminder_at: instant(self.next_reminder_at, || bad("next_reminder_at"))?,
+            created_at: self.created_at.or(bad("created_at"))?,
             open_rotation,
             // Conditions of a newer version are left out.
             holding: self
@@ -347,7 +351,11 @@ impl ProjectRow {
                 .filter_map(|kind| kind.parse().ok())
                 .collect(),
             silence: match (self.silence_began, self.silence_ends, self.silenced_by) {
-                (Some(began_at), Some(ends_at), Some(by)) => Some(Silence { began_at, ends_at, by }),
+                (Some(began_at), Some(ends_at), Some(by)) => Some(Silence {
+                    began_at: began_at.or(bad("silence_began"))?,
+                    ends_at: ends_at.or(bad("silence_ends"))?,
+                    by,
+                }),
                 _ => None,
             },
             version: self.version,

@@ -15,13 +15,15 @@ use super::{Store, StoreError};
 const SIZE: u64 = 16 * 1024 * 1024;
 
 /// What is written while the reserve is given up, by the beginning of the transaction's name.
-const URGENT: [&str; 13] = [
+const URGENT: [&str; 15] = [
     "condition.",
     "daemon.",
     "mail.",
+    "outbox.",
     "project.checked",
     "project.look_soon",
     "project.observe",
+    "project.quiet_looks",
     "readings.",
     "ready.",
     "retention.",

@@ -71,3 +71,47 @@ impl<'r> Decode<'r, Postgres> for Timestamp {
         Ok(Self::from_chrono(<DateTime<Utc> as Decode<Postgres>>::decode(value)?))
     }
 }
+
+/// A stored instant that is read with its row: one that is no instant is a fault of that row, and not of the whole
+/// statement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Instant(Option<Timestamp>);
+
+impl Instant {
+    /// The instant, or `bad`.
+    pub(super) fn or(self, bad: StoreError) -> Result<Timestamp, StoreError> {
+        self.0.ok_or(bad)
+    }
+}
+
+/// The same for a column that may be null.
+pub(super) fn instant(
+    it: Option<Instant>,
+    bad: impl FnOnce() -> StoreError,
+) -> Result<Option<Timestamp>, StoreError> {
+    it.map(|it| it.or(bad())).transpose()
+}
+
+impl Type<Sqlite> for Instant {
+    fn type_info() -> <Sqlite as Database>::TypeInfo {
+        <Timestamp as Type<Sqlite>>::type_info()
+    }
+}
+
+impl<'r> Decode<'r, Sqlite> for Instant {
+    fn decode(value: <Sqlite as Database>::ValueRef<'r>) -> Result<Self, BoxDynError> {
+        Ok(Self(<String as Decode<Sqlite>>::decode(value)?.parse().ok()))
+    }
+}
+
+impl Type<Postgres> for Instant {
+    fn type_info() -> <Postgres as Database>::TypeInfo {
+        <Timestamp as Type<Postgres>>::type_info()
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Instant {
+    fn decode(value: <Postgres as Database>::ValueRef<'r>) -> Result<Self, BoxDynError> {
+        Ok(Self(Some(<Timestamp as Decode<Postgres>>::decode(value)?)))
+    }
+}

@@ -384,6 +384,14 @@ async fn no_unreadable_row_makes_anybody_mute_or_blind() {
     let one = group(1);
     danger(format!("UPDATE rotations SET machine = '{{}}' WHERE group_id = '{one}'")).await;
     danger(format!("INSERT INTO readings VALUES ('{one}', 'no JSON')")).await;
+    // What is no instant is a fault of its row, wherever it stands in the order of texts.
+    for text in ["", "x"] {
+        danger(format!(
+            "INSERT INTO conditions SELECT '{one}', 'held', '{text}', '', NULL, NULL, NULL, 1, '{text}', '{text}', 0, \
+             NULL, NULL, NULL, NULL, 1 FROM projects WHERE group_id = '{one}'"
+        ))
+        .await;
+    }
     danger(format!(
         "INSERT INTO conditions SELECT '{one}', 'invalid', created_at, '', NULL, NULL, NULL, -1, NULL, NULL, 0, NULL, NULL, \
          NULL, NULL, 1 FROM projects WHERE group_id = '{one}'"

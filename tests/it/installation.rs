@@ -283,6 +283,34 @@ async fn what_a_daemon_sees_ends_with_the_daemon() {
     assert!(letter.subject.contains("no longer runs"), "{}", letter.subject);
 }
 
+/// What cannot be found out about the installation keeps nobody from hearing of a key.
+#[tokio::test]
+async fn no_instant_that_cannot_be_read_makes_anybody_mute_or_blind() {
+    for (table, column, filter) in [
+        ("projects", "next_check_at", "group_id"),
+        ("projects", "last_checked_at", "group_id"),
+        ("projects", "created_at", "group_id"),
+        ("projects", "next_reminder_at", "group_id"),
+        ("outbox", "created_at", "group_id"),
+        ("outbox", "last_tried_at", "group_id"),
+    ] {
+        for text in ["", "x"] {
+            let app = fleet(2).await;
+            app.proposed().await;
+            let one = group(1);
+            app.raw(format!("UPDATE outbox SET attempts = 1 WHERE group_id = '{one}'")).await;
+            app.raw(format!("UPDATE {table} SET {column} = '{text}' WHERE {filter} = '{one}'")).await;
+            let second = app.sim.with(|world| world.projects[&group(2)].key());
+            app.make(&second, KeyState::Disabled);
+            app.live_for(SECOND * 150).await;
+            let subject = group(2).parse().unwrap();
+            let told = app.engine.store.conditions_of(&subject, &subject).await;
+            let told: Vec<_> = told.unwrap().into_iter().map(|row| (row.kind, row.told)).collect();
+            assert_eq!(told, [(ConditionKind::Invalid, 1)], "{table}.{column} = {text:?}");
+        }
+    }
+}
+
 /// A daemon with a mail server and a channel, whose database can be written or not.
 fn last_resort(app: &TestApp, smtpd: &Smtpd, receiver: &Receiver) -> LastResort {
     let ops = Webhook {

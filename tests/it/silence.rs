@@ -79,6 +79,8 @@ impl Quiet {
             sweep::once(engine, &stop).await.unwrap();
             driver::run_due(engine).await.unwrap();
             conditions::once(engine).await.unwrap();
+            // As the sweep does.
+            engine.store.recall_messages(engine.clock.now()).await.unwrap();
             self.mails.round(&stop).await.unwrap();
             WebhookSender::new(engine.clone()).round().await.unwrap();
             if engine.clock.now() >= end {
@@ -126,6 +128,7 @@ async fn what_still_holds_is_told_at_the_end_on(backend: Backend) {
     let why = it.app.engine.why(&project).await.unwrap().sentences.join("\n");
     assert!(why.contains("Its mails are silenced until") && why.contains("by grace"), "{why}");
     let waiting = it.mails("current_key_invalid").await;
+    assert_eq!(waiting[0].attempts, 1, "what waits for the end of a silence is not tried meanwhile");
     assert!(waiting[0].last_reply.as_deref().unwrap().starts_with("silenced until "), "{waiting:?}");
 
     it.live_for(SECOND * 400).await;

@@ -718,7 +718,7 @@ impl Watched {
         let event = NewEvent::new("aws", &self.now.to_string(), &hint).unwrap();
         self.store.insert_events(vec![event], self.now).await.unwrap();
         let is_tracked = self.fleet.inner().projects[number].is_tracked;
-        if bad && is_tracked && !self.doubted {
+        if bad && is_tracked {
             self.since.insert(("heard", number), self.now);
         } else {
             self.since.remove(&("heard", number));
@@ -912,7 +912,7 @@ impl Watched {
             self.demand("drift", number, drifted, PROMISE, self.is_told(number, &["drifted"]))?;
 
             let heard = self.since.get(&("heard", number)).copied();
-            if let Some(heard) = heard.filter(|_| tracked && !self.doubted) {
+            if let Some(heard) = heard.filter(|_| tracked) {
                 let lasts = self.now.since(heard);
                 let told = self.is_told(number, &["key_ending"]);
                 if told || lasts > MINUTE * 15 {
