@@ -155,7 +155,7 @@ async fn of_all(
             }
         }
         Err(error) => {
-            tracing::error!(error = %error, "the state of the installation is not known; its conditions stay as they are")
+            tracing::error!(error = %error, "the state of the installation is not known; its conditions stay as they are");
         }
     }
     let mut changes: Vec<_> = found
