@@ -313,6 +313,9 @@ const STALE: Duration = Duration::from_mins(16);
 /// A key that ends within this time pages.
 const SOON: Duration = Duration::from_hours(72);
 
+/// So much is remembered of the keys of one project: senders choose the names of their events.
+const MOST_ENDINGS: usize = 16;
+
 /// What was heard of a key is forgotten so long after its end.
 const FORGOTTEN: Duration = Duration::from_hours(45 * 24);
 
@@ -380,6 +383,9 @@ impl Readings {
     /// Adds what was heard of a key.
     pub fn note_ending(&mut self, ending: Ending) {
         self.endings.retain(|it| (&it.key, &it.event) != (&ending.key, &ending.event));
+        if self.endings.len() >= MOST_ENDINGS {
+            self.endings.remove(0);
+        }
         self.endings.push(ending);
     }
 

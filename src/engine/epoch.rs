@@ -13,15 +13,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, conditions};
 use crate::atlas::AtlasApi;
 use crate::domain::ids::GroupId;
+use crate::domain::project::Project;
 use crate::domain::rotation::machine::MAX_SKEW;
 use crate::domain::rotation::outcome::Observation;
 use crate::domain::time::{Clock, Timestamp};
 use crate::store::{AuditMarks, ProjectFilter, Store, StoreError};
+
+/// Projects that are observed at the same time while the database is in doubt.
+const AT_ONCE: usize = 64;
 
 /// Audit rows that are verified at a start.
 const TAIL: usize = 1000;
@@ -425,48 +431,60 @@ fn restored(found: &str, now: Timestamp) -> Doubt {
 }
 
 impl Engine {
+    /// Observes one project; returns how it differs from its record.
+    async fn difference(&self, project: &Project) -> Option<Difference> {
+        let timeout = self.settings.request_timeout.get();
+        let looked = self.atlas.observe(&project.credential, &project.group_id, timeout).await;
+        // In doubt, too, people hear of a key that Atlas cannot use or that cannot be read.
+        conditions::note_look(self, &project.group_id, looked.as_ref()).await;
+        let recorded = project.current_key.as_ref();
+        let mut it = Difference {
+            group_id: project.group_id.clone(),
+            name: project.name.clone(),
+            recorded: recorded.map(ToString::to_string),
+            atlas: None,
+            valid: None,
+            rotation: project.open_rotation.map(|open| format!("{} is {}", open.id, open.state)),
+            error: None,
+        };
+        match looked {
+            Ok(seen) => {
+                let same = match (recorded, &seen.key) {
+                    (Some(one), Some(two)) => one.is_same(two, &seen.place),
+                    (one, two) => one.is_none() && two.is_none(),
+                };
+                if same {
+                    return None;
+                }
+                (it.atlas, it.valid) = (seen.key.as_ref().map(ToString::to_string), seen.valid);
+            }
+            Err(failure) => it.error = Some(failure.detail),
+        }
+        Some(it)
+    }
+
     /// Observes every project and lists the differences, so that an operator can decide.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
     pub(super) async fn list_differences(&self) -> Result<(), StoreError> {
-        let mut differences = Vec::new();
-        let mut after: Option<GroupId> = None;
+        let mut projects: Vec<Project> = Vec::new();
         loop {
-            let batch = self.store.projects(&ProjectFilter::default(), after.as_ref(), 100).await?;
-            let Some(last) = batch.last() else { break };
-            after = Some(last.group_id.clone());
-            for project in batch {
-                let timeout = self.settings.request_timeout.get();
-                let looked = self.atlas.observe(&project.credential, &project.group_id, timeout).await;
-                // In doubt, too, people hear of a key that Atlas cannot use or that cannot be read.
-                conditions::note_look(self, &project.group_id, looked.as_ref()).await;
-                let recorded = project.current_key.as_ref();
-                let mut it = Difference {
-                    group_id: project.group_id.clone(),
-                    name: project.name.clone(),
-                    recorded: recorded.map(ToString::to_string),
-                    atlas: None,
-                    valid: None,
-                    rotation: project.open_rotation.map(|open| format!("{} is {}", open.id, open.state)),
-                    error: None,
-                };
-                match looked {
-                    Ok(seen) => {
-                        let same = match (recorded, &seen.key) {
-                            (Some(one), Some(two)) => one.is_same(two, &seen.place),
-                            (one, two) => one.is_none() && two.is_none(),
-                        };
-                        if same {
-                            continue;
-                        }
-                        (it.atlas, it.valid) = (seen.key.as_ref().map(ToString::to_string), seen.valid);
-                    }
-                    Err(failure) => it.error = Some(failure.detail),
-                }
-                differences.push(it);
+            let after = projects.last().map(|last| last.group_id.clone());
+            let batch = self.store.projects(&ProjectFilter::default(), after.as_ref(), 500).await?;
+            if batch.is_empty() {
+                break;
             }
+            projects.extend(batch);
         }
+        let mut looks: Vec<BoxFuture<'_, Option<Difference>>> = Vec::with_capacity(projects.len());
+        for project in &projects {
+            looks.push(Box::pin(self.difference(project)));
+        }
+        // Many at once: a project that hangs must not keep the others unread.
+        let looked = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE);
+        let mut differences: Vec<_> = looked.filter_map(|it| async { it }).collect().await;
+        differences.sort_by(|one, two| one.group_id.cmp(&two.group_id));
         let mut doubt = locked(&self.epoch.doubt);
         let Some(doubt) = doubt.as_mut() else { return Ok(()) };
         if doubt.differences.as_ref() != Some(&differences) {

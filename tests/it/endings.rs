@@ -159,3 +159,15 @@ async fn a_project_added_again_compares_with_its_last_recorded_key() {
     let told = app.told("drifted").await.remove(0);
     assert_eq!(told.model["from"], old_key());
 }
+
+/// Senders choose the names of their events: a flood of names makes no row grow.
+#[tokio::test]
+async fn a_flood_of_alarms_is_remembered_within_bounds() {
+    let app = app(Backend::Sqlite).await;
+    for number in 0..40 {
+        app.hear(&format!("EVENT_{number}"), &old_key(), alarm(&number.to_string()), None).await;
+    }
+    let readings = app.engine.store.readings(&group(1).parse().unwrap()).await.unwrap();
+    assert_eq!(readings.endings.len(), 16);
+    assert_eq!(readings.endings.last().unwrap().event, "EVENT_39");
+}
