@@ -3,12 +3,13 @@
 //! `serve` is the daemon; `demo` is the same daemon with a simulator beside it, in one process. The
 //! commands that need no daemon open the database themselves. Nothing is decided here.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -22,18 +23,20 @@ use crate::config::{self, Config, Loaded, Sources};
 use crate::domain::condition::Limits;
 use crate::domain::role::Role;
 use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
+use crate::engine::command::{CommandError, TokenEdit};
 use crate::engine::epoch::EpochWatch;
 use crate::engine::heartbeat::Heartbeat;
 use crate::engine::last_resort::LastResort;
 use crate::engine::mail_sender::MailSender;
 use crate::engine::webhook_sender::WebhookSender;
 use crate::engine::{
-    Engine, Settings, conditions, driver, hint, intake, poll, ready, resend, schedule, sweep,
+    Engine, Settings, conditions, deciding, driver, hint, intake, loosen, poll, ready, resend, schedule,
+    sweep,
 };
 use crate::lifecycle::Shutdown;
 use crate::mail::Smtp;
 use crate::sim::{Sim, World};
-use crate::store::{Access, AuditBroken, AuditReport, NewAudit, Store, StoreError};
+use crate::store::{Access, AuditBroken, AuditReport, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::web::auth::{Origin, new_token, token_hash, user_name};
 use crate::web::hooks::{Hooks, LiveHooks};
@@ -113,6 +116,11 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
             daily: config.mail.daily,
         },
         operators: config.mail.operators.clone(),
+        security: config.mail.security.clone(),
+        mails: config.mail.smtp_url.is_some(),
+        loosen_after: config.loosen_after,
+        settle_in: config.settle_in,
+        socket_role: config.server.socket_role,
         daemon: presence::name(config),
         poll_every: config.sweep.poll_every,
         request_timeout: config.atlas.request_timeout,
@@ -141,6 +149,8 @@ fn hooks(engine: &Engine, config: &Config) -> anyhow::Result<Hooks> {
     let hooks = Hooks::new(&config.hooks)?;
     let named = config.hooks.iter().map(|hook| (hook.name.clone(), hook.sender.kind()));
     engine.intake.count_for(named, engine.clock.now());
+    let owners = config.hooks.iter().map(|hook| (hook.name.clone(), hook.owners.clone())).collect();
+    *engine.hook_owners.lock().unwrap_or_else(PoisonError::into_inner) = owners;
     Ok(hooks)
 }
 
@@ -154,7 +164,13 @@ struct Running {
 }
 
 /// Opens, migrates and starts everything; returns once requests are answered.
-async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> {
+///
+/// `found` are the settings that decide, to be compared with those on record; a demo has none.
+async fn start(
+    config: &Config,
+    found: Option<BTreeMap<String, String>>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Running> {
     let store = open(config, Access::Daemon).await?;
     if config.database.migrate {
         store.migrate().await?;
@@ -179,6 +195,9 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     let smtp = smtp(config)?;
     engine.webhooks.replace(webhooks(config)?);
     let hooks = Arc::new(LiveHooks::new(hooks(&engine, config)?));
+    if let Some(found) = found.filter(|_| !engine.epoch.in_doubt()) {
+        deciding::record(&engine, found).await?;
+    }
     // The policy may have changed since the next reminders were computed.
     engine.store.look_at_all_reminders(SystemClock.now()).await?;
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
@@ -211,6 +230,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     shutdown.spawn_named("driver", driver::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("intake", intake::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("hints", hint::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_named("loosen", loosen::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("poll", poll::run(engine.clone(), shutdown.token()));
     if let Some(heartbeat) = &config.heartbeat {
         let url = heartbeat.url.expose().parse().context("heartbeat.url is not an address")?;
@@ -290,7 +310,8 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     shutdown.listen()?;
     // Installed before readiness is reported: without a handler, SIGHUP ends the process.
     let hangups = reload::hangups()?;
-    let Running { engine, address, smtp, hooks, lookups } = start(&loaded.config, &shutdown).await?;
+    let Running { engine, address, smtp, hooks, lookups } =
+        start(&loaded.config, Some(deciding_settings(&loaded)), &shutdown).await?;
     tracing::info!(address = %address, "keywheel serves");
     let store = engine.store.clone();
     shutdown.spawn_named("supervisor", supervisor::run(engine.clone(), shutdown.token()));
@@ -304,6 +325,27 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     store.close().await;
     log.end().await;
     Ok(code)
+}
+
+/// The settings that decide who must agree, who hears of it and who may command, with secrets masked.
+fn deciding_settings(loaded: &Loaded) -> BTreeMap<String, String> {
+    const PARTS: [&str; 6] = ["policy.", "server.", "kms.", "oidc.", "mail.", "hooks."];
+    const MAIL: [&str; 5] = ["mail.smtp_url", "mail.from", "mail.ca_file", "mail.operators", "mail.security"];
+    // The delays have a record of their own.
+    const DELAYS: [&str; 2] = ["policy.loosen_after", "policy.settle_in"];
+    let decides = |path: &str| {
+        let part = PARTS.iter().any(|part| path.starts_with(part));
+        let mail = !path.starts_with("mail.") || MAIL.contains(&path);
+        let hook = !path.starts_with("hooks.") || path.ends_with(".owners");
+        path == "atlas.base_url" || (part && mail && hook && !DELAYS.contains(&path))
+    };
+    let entries = loaded.entries.iter().filter(|entry| decides(&entry.path));
+    entries
+        .map(|entry| {
+            let value = serde_json::to_string(&entry.value).unwrap_or_default();
+            (entry.path.clone(), value)
+        })
+        .collect()
 }
 
 /// Migrates the database to this version's schema; returns a sentence with the result.
@@ -351,20 +393,41 @@ fn actor() -> String {
     format!("local:{user}")
 }
 
-/// Creates a token and returns it; it is never shown again. `None` when the name is taken.
+/// Makes a token of these roles and returns it; `None` when the name is taken.
 ///
 /// # Errors
-/// Fails when the name is not valid, no role is given, or the database cannot be written.
-pub async fn token_create(config: Config, name: String, roles: Vec<Role>) -> anyhow::Result<Option<String>> {
-    let store = beside(&config).await?;
-    match make_token(&store, &name, &roles).await {
+/// Fails when a part is not valid, or when the database cannot be opened or written.
+pub async fn token_create(
+    config: Config,
+    name: String,
+    roles: Vec<Role>,
+    person: Option<String>,
+) -> anyhow::Result<Option<String>> {
+    let engine = engine_beside(&config, beside(&config).await?)?;
+    match make_token(&engine, &name, &roles, person.as_deref()).await {
         Ok(token) => Ok(Some(token)),
-        Err(error) if matches!(error.downcast_ref(), Some(StoreError::Exists { .. })) => Ok(None),
+        Err(error)
+            if matches!(error.downcast_ref(), Some(CommandError::Store(StoreError::Exists { .. }))) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
 
-async fn make_token(store: &Store, name: &str, roles: &[Role]) -> anyhow::Result<String> {
+/// The engine for a command beside the daemon: it writes messages, and the daemon sends them.
+fn engine_beside(config: &Config, store: Store) -> anyhow::Result<Engine> {
+    let engine = engine(config, store)?;
+    engine.webhooks.replace(webhooks(config)?);
+    Ok(engine)
+}
+
+async fn make_token(
+    engine: &Engine,
+    name: &str,
+    roles: &[Role],
+    person: Option<&str>,
+) -> anyhow::Result<String> {
     let plain = !name.is_empty()
         && name.len() <= 64
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c));
@@ -375,14 +438,27 @@ async fn make_token(store: &Store, name: &str, roles: &[Role]) -> anyhow::Result
         bail!("role: at least one is needed: viewer, operator, approver, auditor or admin");
     }
     let token = new_token().map_err(|_| anyhow!("the system's random source failed"))?;
-    let audit = [NewAudit {
-        actor: actor(),
-        action: "token.created".to_owned(),
-        subject: format!("token/{name}"),
-        detail: json!({ "roles": roles }).to_string(),
-    }];
-    store.insert_token(name, &token_hash(&token), roles, &audit, SystemClock.now()).await?;
+    engine.create_token(&actor(), (name, &token_hash(&token)), roles, person).await?;
     Ok(token)
+}
+
+/// Gives a token other roles (none: the same) or another person; false when no token has that name.
+///
+/// # Errors
+/// Fails when a part is not valid, or when the database does not exist or cannot be written.
+pub async fn token_edit(
+    config: Config,
+    name: String,
+    roles: Vec<Role>,
+    person: Option<String>,
+) -> anyhow::Result<bool> {
+    let engine = engine_beside(&config, existing(&config).await?)?;
+    let edit = TokenEdit { roles: Some(roles).filter(|roles| !roles.is_empty()), person };
+    match engine.edit_token(&actor(), &name, edit).await {
+        Ok(_) => Ok(true),
+        Err(CommandError::NoToken(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The tokens, without their secrets.
@@ -393,7 +469,13 @@ pub async fn token_list(config: Config) -> anyhow::Result<Value> {
     let tokens = existing(&config).await?.tokens().await?;
     let items: Vec<_> = tokens
         .iter()
-        .map(|it| json!({ "name": it.name, "roles": it.roles, "createdAt": it.created_at, "revokedAt": it.revoked_at }))
+        .map(|it| {
+            json!({
+                "name": it.name, "roles": it.roles, "person": it.person, "madeBy": it.made_by,
+                "createdAt": it.created_at, "givenAt": it.given_at, "givenBy": it.given_by,
+                "revokedAt": it.revoked_at,
+            })
+        })
         .collect();
     Ok(json!({ "items": items, "next": null }))
 }
@@ -403,13 +485,8 @@ pub async fn token_list(config: Config) -> anyhow::Result<Value> {
 /// # Errors
 /// Fails when the database does not exist or cannot be written.
 pub async fn token_revoke(config: Config, name: String) -> anyhow::Result<bool> {
-    let audit = [NewAudit {
-        actor: actor(),
-        action: "token.revoked".to_owned(),
-        subject: format!("token/{name}"),
-        detail: "{}".to_owned(),
-    }];
-    Ok(existing(&config).await?.revoke_token(&name, &audit, SystemClock.now()).await?)
+    let engine = engine_beside(&config, existing(&config).await?)?;
+    Ok(engine.revoke_token(&actor(), &name).await?)
 }
 
 /// Checks the audit log's hash chain; the inner error names the first broken row.

@@ -6,6 +6,7 @@
 //! line that meets an older server gets an error that names the missing member. Members that may be null are
 //! the exception: a missing one reads as null, because the older server has no value for it.
 
+pub mod loosening;
 pub mod problem;
 pub mod project;
 pub mod record;
@@ -55,6 +56,8 @@ impl<T: ToSchema> ToSchema for Page<T> {
 
 /// Pages by their rows: the document's macros take a type without parameters.
 pub type AuditPage = Page<record::AuditEntry>;
+/// A page of loosened rules.
+pub type LooseningPage = Page<loosening::Loosening>;
 /// A page of hooks.
 pub type HookPage = Page<record::Hook>;
 /// A page of the journal.

@@ -7,6 +7,7 @@ use crate::domain::ids::RotationId;
 use crate::domain::named::named;
 use crate::domain::patch::Patch;
 use crate::domain::rotation::state::State;
+use crate::domain::time::Timestamp;
 
 macro_rules! codes {
     ($($variant:ident = $code:literal $statuses:expr, $meaning:literal;)+) => {
@@ -36,7 +37,7 @@ codes! {
     NotFound = "not-found" [404], "there is no such page, hook or id";
     MethodNotAllowed = "method-not-allowed" [405], "the URL does not accept this method";
     Unauthenticated = "unauthenticated" [401], "no token, or an unknown one";
-    Forbidden = "forbidden" [403], "the token lacks the role";
+    Forbidden = "forbidden" [403], "the token lacks the role, for the operation or for `field`";
     TooManyFailures = "too-many-failures" [429], "too many unknown tokens or unverified deliveries";
     Malformed = "malformed" [400, 415], "the request cannot be read";
     TooLarge = "too-large" [413], "the body is too large";
@@ -56,6 +57,10 @@ codes! {
     RotationOpen = "rotation-open" [409], "the rotation `rotationId` is open";
     IllegalTransition = "illegal-transition" [409], "the rotation's `state` does not allow this";
     SelfApproval = "self-approval" [403], "the proposer may not approve";
+    VoteNotCounted = "vote-not-counted" [403], "the vote would not count; from `countsFrom` on it would, where that is known";
+    NobodyToTell = "nobody-to-tell" [409], "nobody can be told that `field` loosens; it can be done on the machine only";
+    LooseningNotFound = "loosening-not-found" [404], "there is no such change of rules";
+    LooseningEnded = "loosening-ended" [409], "the change of rules has taken effect or was withdrawn";
     NothingToWithdraw = "nothing-to-withdraw" [409], "the caller has not approved";
     ProposalChanged = "proposal-changed" [409], "the proposal is not the one that was read";
     Conflict = "conflict" [409], "another writer changed this at the same moment; read it again and retry";
@@ -93,10 +98,18 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub field: Option<String>,
-    /// The rule that the new key breaks.
+    /// The rule that the new key breaks, or that the field is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub rule: Option<String>,
+    /// The role that the change of the field needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub role: Option<String>,
+    /// From when on the vote would count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub counts_from: Option<Timestamp>,
     /// The open rotation that prevents the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

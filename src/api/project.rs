@@ -5,13 +5,15 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::loosening::Loosening;
+
 use crate::domain::condition::ConditionKind;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::Provider;
 use crate::domain::notice::DriftKind;
 use crate::domain::patch::Patch;
 use crate::domain::policy;
-use crate::domain::project::{OpenRotation, PolicyOverride, SinceSource, Status};
+use crate::domain::project::{OpenRotation, PolicyEdit, PolicyOverride, SinceSource, Status};
 use crate::domain::time::{DayOffset, Span, Timestamp};
 
 /// A tracked project.
@@ -60,6 +62,12 @@ pub struct Project {
     pub last_error: Option<String>,
     /// The rotation that is open.
     pub open_rotation: Option<OpenRotation>,
+    /// The loosened rules that have not taken effect. Only where one project is shown.
+    #[serde(default)]
+    pub loosenings: Vec<Loosening>,
+    /// In the answer to its addition: it was tracked before and keeps the rules that it had.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rules_kept: bool,
 }
 
 /// What is wrong with a project or with the installation, for as long as it is.
@@ -257,10 +265,10 @@ pub struct ProjectEdit {
     #[serde(skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<Timestamp>, required = false)]
     pub key_since: Patch<Timestamp>,
-    /// The rules in which the project differs from the defaults. They replace those set before; `{}` clears them.
+    /// The rules to change; the others stay as they are. Null clears a rule, so that the default applies.
     #[serde(deserialize_with = "object", skip_serializing_if = "Patch::is_absent")]
-    #[schema(value_type = Option<PolicyOverride>, required = false)]
-    pub policy: Patch<PolicyOverride>,
+    #[schema(value_type = Option<PolicyEdit>, required = false)]
+    pub policy: Patch<PolicyEdit>,
 }
 
 /// Reads a member that is an object. Serde accepts an array for a struct too, field by field, which no sender

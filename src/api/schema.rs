@@ -9,8 +9,9 @@ use utoipa::{PartialSchema, ToSchema};
 use super::problem::Code;
 use crate::domain::condition::ConditionKind;
 use crate::domain::event::ProofState;
-use crate::domain::ids::{GroupId, OutboxId, RotationId};
+use crate::domain::ids::{GroupId, LooseningId, OutboxId, RotationId};
 use crate::domain::key::Provider;
+use crate::domain::loosening::{Course, LooseningState};
 use crate::domain::notice::DriftKind;
 use crate::domain::preflight::{CheckName, Verdict};
 use crate::domain::project::{SinceSource, Status};
@@ -43,6 +44,8 @@ words! {
     Verdict: "The result of a check: `fail` stops the PATCH, `warn` is for the approvers.";
     DriftKind: "How a key changed outside of Keywheel: `reverted` is to a key that had served before.";
     ProofState: "The search for Atlas' own event about a rotation.";
+    LooseningState: "How far a loosened rule is: `announcing` while somebody has to be told.";
+    Course: "The direction of a change: `looser` takes an admin and takes effect later.";
     Code: "The kind of a problem, as a stable word.";
 }
 
@@ -61,6 +64,7 @@ macro_rules! texts {
 texts! {
     GroupId: text("Atlas' id of a project.").pattern(Some("^[0-9a-f]{24}$"));
     RotationId: text("The id of a rotation.").format(Some(SchemaFormat::Custom("uuid".to_owned())));
+    LooseningId: text("The id of a change of rules.").format(Some(SchemaFormat::Custom("uuid".to_owned())));
     OutboxId: text("The id of a message.").format(Some(SchemaFormat::Custom("uuid".to_owned())));
     Timestamp: text("An instant in UTC, with microseconds.")
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));

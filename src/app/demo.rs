@@ -77,7 +77,7 @@ pub async fn demo(fast: bool) -> anyhow::Result<ExitCode> {
     let sim = Sim::start(TcpListener::bind("127.0.0.1:0").await?, World::demo(), Arc::new(SystemClock))?;
     let secret = new_token()?;
     let config = config(fast, folder.path(), &sim, &secret)?;
-    let running = start(&config, &shutdown).await?;
+    let running = start(&config, None, &shutdown).await?;
     let told = tokio::select! {
         told = tell(&running, &sim, folder.path(), &secret) => told,
         () = shutdown.ending() => Ok(()),
@@ -116,7 +116,8 @@ fn config(fast: bool, folder: &Path, sim: &Sim, secret: &str) -> anyhow::Result<
     let file = folder.join("keywheel.toml");
     let hook = format!("[[hooks]]\nname = \"vaults\"\nkind = \"azure-event-grid\"\ntoken = \"{secret}\"\n");
     std::fs::write(&file, hook)?;
-    Ok(Config::load(&Sources { file: Some(file), overrides, ..Sources::default() })?.config)
+    let loaded = Config::load(&Sources { file: Some(file), overrides, ..Sources::default() })?;
+    Ok(Config { settle_in: None, ..loaded.config })
 }
 
 async fn tell(running: &Running, sim: &Sim, folder: &Path, secret: &str) -> anyhow::Result<()> {
@@ -124,7 +125,7 @@ async fn tell(running: &Running, sim: &Sim, folder: &Path, secret: &str) -> anyh
     // The second version is added by `event`.
     sim.with(|world| world.keys.remove(&demo_key("AZURE", "identity-prod", 5, 2)));
     let groups = seed(engine, sim).await?;
-    let token = make_token(&engine.store, "you", &[Role::Operator, Role::Viewer]).await?;
+    let token = make_token(engine, "you", &[Role::Operator, Role::Viewer], None).await?;
     let token_file = folder.join("token");
     std::fs::write(&token_file, &token)?;
     let flags = format!("--server http://{} --token-file {}", running.address, token_file.display());

@@ -75,6 +75,8 @@ pub(super) struct Problem {
     pub(super) detail: String,
     /// Atlas' own code and detail, when Atlas is the cause.
     pub(super) atlas: Option<String>,
+    /// The field that is refused, when it is one.
+    pub(super) field: Option<String>,
     /// The conflicting rotation, when there is one.
     pub(super) rotation: Option<RotationId>,
 }
@@ -92,7 +94,7 @@ impl Problem {
         };
         let detail = [read.detail, read.title].into_iter().find(|text| !text.is_empty());
         let detail = detail.unwrap_or_else(|| format!("the server answered {status} without a reason"));
-        Self { status, code: read.code, detail, atlas, rotation: read.rotation_id }
+        Self { status, code: read.code, detail, atlas, field: read.field, rotation: read.rotation_id }
     }
 
     /// The code; `None` for one that only a newer server has.
@@ -119,6 +121,9 @@ impl Problem {
         Some(match code {
             Code::RotationOpen => format!("show it with `keywheel rotation show {id}`; end it with `keywheel cancel {id}`"),
             Code::SelfApproval => "another person must approve; selfApproval in the project's policy decides whether the proposer may".to_owned(),
+            Code::VoteNotCounted => "another approver can vote now".to_owned(),
+            Code::NobodyToTell => "name owners and mail.security, or run the command on the server over the local socket".to_owned(),
+            Code::LooseningNotFound | Code::LooseningEnded => "`keywheel loosening list` shows those that are to come".to_owned(),
             Code::NothingToWithdraw => "`keywheel rotation show ID` lists the approvals; use the token that approved".to_owned(),
             Code::ProposalChanged => "run `keywheel rotation show ID` again and decide about the present proposal".to_owned(),
             Code::Invalid | Code::Malformed => "the command's --help has an example".to_owned(),

@@ -98,7 +98,9 @@ pub(super) async fn add(client: &Client, body: &impl Serialize) -> Result<Outcom
             Ok(Outcome::Tracked(Vec::new()))
         }
         Err(Failure::Problem(problem))
-            if !matches!(problem.status, 401 | 403) && !problem.code.is_empty() =>
+            // A field that the token may not set is the fault of this row.
+            if (problem.field.is_some() || !matches!(problem.status, 401 | 403))
+                && !problem.code.is_empty() =>
         {
             Ok(Outcome::refused(&problem.detail))
         }

@@ -76,6 +76,23 @@ pub(super) enum TokenVerb {
         /// A role of the token; may be given more than once
         #[arg(long = "role", value_enum, value_name = "ROLE", required = true, value_delimiter = ',', num_args = 1..)]
         roles: Vec<Role>,
+        /// Mail address of the person that it is for; without it, it counts as a token of the user who makes it
+        #[arg(long, value_name = "MAIL")]
+        person: Option<String>,
+    },
+    /// Give a token other roles, or give it to another person
+    #[command(
+        after_help = "Example:\n  keywheel token edit ci --role operator --person ada@example.com\n\nVotes count only policy.loosen_after after a token got the role to approve or another person."
+    )]
+    Edit {
+        /// The token's name
+        name: String,
+        /// A role of the token, in the place of those that it has; may be given more than once
+        #[arg(long = "role", value_enum, value_name = "ROLE", value_delimiter = ',', num_args = 1..)]
+        roles: Vec<Role>,
+        /// Mail address of the person that it is for
+        #[arg(long, value_name = "MAIL")]
+        person: Option<String>,
     },
     /// List tokens; their secrets are not kept
     #[command(after_help = "Example:\n  keywheel token list -o json")]
@@ -211,8 +228,8 @@ fn checked(loaded: &Loaded, sources: &Sources, printer: &mut Printer) -> Result<
 pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
     let config = load_and_warn(global, printer)?;
     match verb {
-        TokenVerb::Create { name, roles } => {
-            let made = app::token_create(config, name.clone(), roles).await?;
+        TokenVerb::Create { name, roles, person } => {
+            let made = app::token_create(config, name.clone(), roles, person).await?;
             let token = made.ok_or_else(|| {
                 Failure::Refused(format!(
                     "a token named {name:?} exists already; choose another name: in the audit log, a name belongs to one token for good, revoked or not"
@@ -220,6 +237,19 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
             })?;
             printer.line(&token)?;
             printer.note("keep it: it is not stored and cannot be shown again");
+        }
+        TokenVerb::Edit { roles, person, .. } if roles.is_empty() && person.is_none() => {
+            return Err(Failure::Usage(
+                "nothing to change: name --role or --person, see `keywheel token edit --help`".to_owned(),
+            ));
+        }
+        TokenVerb::Edit { name, roles, person } => {
+            if !app::token_edit(config, name.clone(), roles, person).await? {
+                return Err(Failure::NotFound(format!(
+                    "no token named {name:?} is in force; `keywheel token list` shows them"
+                )));
+            }
+            printer.note(&format!("the token {name} is changed"));
         }
         TokenVerb::List => {
             let tokens = app::token_list(config).await?;
@@ -231,7 +261,7 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
                 if items.is_empty() {
                     printer.note("no tokens; `keywheel token create --name NAME --role ROLE` makes one");
                 } else {
-                    printer.list(items, &["name", "roles", "createdAt", "revokedAt"])?;
+                    printer.list(items, &["name", "roles", "person", "madeBy", "createdAt", "revokedAt"])?;
                 }
             }
         }

@@ -15,6 +15,7 @@ pub(crate) mod fuzzing {
 mod fake;
 mod import;
 mod local;
+mod loosenings;
 mod printer;
 mod projects;
 mod records;
@@ -133,12 +134,15 @@ enum CliVerb {
         \"replay\", \"duplicate\", \"shuffle\", \"truncate\", \"oversize\" or \"retries\" it misbehaves. A wrong field is named.\n\
         POST /sim/v1/subscriptions with the same fields, less the event: then changes send it by themselves.")]
     Sim(local::Sim),
-    /// Make, list and revoke API tokens, beside a running daemon too
+    /// Make, list, edit and revoke API tokens, beside a running daemon too
     #[command(subcommand)]
     Token(local::TokenVerb),
     /// Track Atlas projects
     #[command(subcommand)]
     Project(projects::ProjectVerb),
+    /// List and withdraw loosened rules before they take effect
+    #[command(subcommand)]
+    Loosening(loosenings::LooseningVerb),
     /// Show the state of the server and its projects
     #[command(after_help = "Example:\n  keywheel status --watch")]
     Status(records::Status),
@@ -245,6 +249,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
     let decide = |verb, args| rotations::decide(verb, args, client);
     match verb {
         CliVerb::Project(verb) => projects::run(verb, client, printer).await,
+        CliVerb::Loosening(verb) => loosenings::run(&verb, client, printer).await,
         CliVerb::Status(args) => records::status(&args, client, printer).await,
         CliVerb::Due(args) => projects::due(&args, client, printer).await,
         CliVerb::History(args) => projects::history(&args, client, printer).await,

@@ -18,7 +18,7 @@ use crate::api::project::{
 use crate::api::rotation::Rotation;
 use crate::domain::ids::GroupId;
 use crate::domain::patch::Patch;
-use crate::domain::project::PolicyOverride;
+use crate::domain::project::PolicyEdit;
 use crate::domain::text::visible;
 use crate::domain::time::{BadTime, Clock, Span, SystemClock, Timestamp};
 
@@ -29,7 +29,7 @@ pub(super) const ROTATIONS: [&str; 7] =
     ["createdAt", "finishedAt", "state", "cause", "requestedBy", "id", "newKey"];
 /// `left` is computed for the row; the rest are fields of the project.
 pub(super) const DUE: [&str; 7] = ["left", "due", "groupId", "name", "status", "owners", "currentKey"];
-pub(super) const FIELDS: [&str; 18] = [
+pub(super) const FIELDS: [&str; 19] = [
     "groupId",
     "name",
     "status",
@@ -47,6 +47,7 @@ pub(super) const FIELDS: [&str; 18] = [
     "credential",
     "kms",
     "alias",
+    "loosenings",
     "lastCheckedAt",
 ];
 
@@ -167,9 +168,9 @@ pub(super) struct Fields {
     /// On AWS, the alias that points at the key to use, such as alias/atlas-prod; an empty one removes it
     #[arg(long, value_name = "ALIAS")]
     alias: Option<String>,
-    /// The project's own values of the policy, as a JSON object; replaces all earlier ones, {} removes them
+    /// Rules that differ from the defaults, as a JSON object; the others stay as they are, null clears one
     #[arg(long, value_name = "JSON", value_parser = policy)]
-    policy: Option<PolicyOverride>,
+    policy: Option<PolicyEdit>,
 }
 
 #[derive(Debug, Args)]
@@ -198,7 +199,7 @@ enum NoPolicy {
     Unread(#[from] serde_path_to_error::Error<serde_json::Error>),
 }
 
-fn policy(text: &str) -> Result<PolicyOverride, NoPolicy> {
+fn policy(text: &str) -> Result<PolicyEdit, NoPolicy> {
     // Serde would also read the fields from an array, by their order.
     if !text.trim_start().starts_with('{') {
         return Err(NoPolicy::OtherValue);
@@ -217,7 +218,7 @@ impl Fields {
             kms: self.kms,
             alias: self.alias,
             key_since: self.since,
-            policy: self.policy,
+            policy: self.policy.and_then(|policy| policy.onto(None)),
             dry_run: false,
         }
     }
@@ -242,6 +243,10 @@ impl Fields {
 fn show(printer: &mut Printer, project: &Project) -> std::io::Result<()> {
     let mut shown = serde_json::to_value(project)?;
     shown["conditions"] = project.conditions.iter().map(condition).collect();
+    shown["loosenings"] = project.loosenings.iter().map(super::loosenings::line).collect();
+    if project.rules_kept {
+        printer.note("this project was tracked before and keeps the rules that it had");
+    }
     if let Some(it) = &project.silence {
         shown["silence"] = format!("mails wait until {} by {}", it.until, it.by).into();
     }

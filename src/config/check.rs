@@ -24,6 +24,7 @@ use super::{
 use crate::domain::address::is_loopback;
 use crate::domain::condition::Daily;
 use crate::domain::policy::{Pace, Policy, Verify};
+use crate::domain::role::Role;
 use crate::domain::time::{Span, Timestamp};
 use crate::secret::{Secret, SecretUrl};
 
@@ -43,6 +44,7 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
     check_verify(&raw.verify, r);
     check_pace(&raw.pace, r);
     check_auto_approve(&raw, r);
+    check_delays(&raw, r);
     check_sweep(&raw.sweep, r, now);
     let heartbeat = check_heartbeat(&raw, r);
     let mail = check_mail(&raw, r);
@@ -61,16 +63,19 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
     }
     let public_url = check_web_url("server.public_url", &raw.public_url, r);
     let socket = check_socket(&raw, r);
+    let socket_role = check_socket_role(&raw, r);
     let url = check_database(raw.database_url.as_ref(), &raw.data_dir, r);
     let atlas = check_atlas(&raw, r);
     let kms = raw.kms.iter().filter_map(|(name, one)| Some((name.clone(), one.check(name, r)?))).collect();
     Some(Config {
-        server: Server { listen: listen.ok()?, public_url: public_url?, socket },
+        server: Server { listen: listen.ok()?, public_url: public_url?, socket, socket_role: socket_role? },
         database: Database { url: url?, migrate: raw.migrate },
         atlas: atlas?,
         kms,
         data_dir: raw.data_dir,
         policy: raw.policy,
+        loosen_after: raw.loosen_after,
+        settle_in: Some(raw.settle_in),
         verify: raw.verify,
         pace: raw.pace,
         sweep: raw.sweep,
@@ -97,6 +102,22 @@ fn check_policy(policy: &Policy, r: &mut Reader, now: Timestamp) {
         r.warnings.push(
             "policy.self_approval is on: one person can rotate alone; production value false".to_owned(),
         );
+    }
+}
+
+fn check_socket_role(raw: &RawConfig, r: &mut Reader) -> Option<Role> {
+    let role = raw.socket_role.parse().ok();
+    let role = role.filter(|role| matches!(role, Role::Admin | Role::Operator | Role::Viewer));
+    if role.is_none() {
+        r.fault("server.socket_role", "takes \"admin\", \"operator\" or \"viewer\"");
+    }
+    role
+}
+
+fn check_delays(raw: &RawConfig, r: &mut Reader) {
+    let day = Span::from_days(1);
+    if raw.loosen_after < day {
+        r.warnings.push(low("policy.loosen_after", &raw.loosen_after.to_string(), &day.to_string()));
     }
 }
 
@@ -280,12 +301,10 @@ fn check_mail(raw: &RawConfig, r: &mut Reader) -> Option<Mail> {
     if ca_file.as_ref().is_some_and(|file| !file.is_file()) {
         r.fault("mail.ca_file", "takes a file with PEM certificates; that file does not exist");
     }
-    for mail in &raw.mail_operators {
+    let lists = [("mail.operators", &raw.mail_operators), ("mail.security", &raw.mail_security)];
+    for (path, mail) in lists.iter().flat_map(|(path, list)| list.iter().map(move |mail| (*path, mail))) {
         if mail.parse::<lettre::Address>().is_err() {
-            r.fault(
-                "mail.operators",
-                &format!("takes mail addresses such as ada@example.com, which {mail:?} is not"),
-            );
+            r.fault(path, &format!("takes mail addresses such as ada@example.com, which {mail:?} is not"));
         }
     }
     check_smtp_url(raw, r);
@@ -295,6 +314,7 @@ fn check_mail(raw: &RawConfig, r: &mut Reader) -> Option<Mail> {
         from: raw.mail_from.clone(),
         ca_file,
         operators: raw.mail_operators.clone(),
+        security: raw.mail_security.clone(),
         daily: daily?,
         per_minute: per_minute?,
     })

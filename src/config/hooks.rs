@@ -19,6 +19,8 @@ pub struct Hook {
     pub name: String,
     /// Its sender, with the settings that verify it.
     pub sender: Sender,
+    /// Who has its secret: names of identities or mail addresses. They do not approve what it requests.
+    pub owners: Vec<String>,
 }
 
 /// The sender of a hook. Where several secrets are held, each is accepted.
@@ -180,6 +182,7 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Hook> {
             "name takes lower-case letters, digits, \"-\" and \"_\": it is part of the hook's address",
         );
     }
+    let owners = owners(r, &at);
     let kind: Option<String> = r.optional(&format!("{at}.kind"));
     let sender = match kind.as_deref() {
         Some("atlas") => atlas(r, &at),
@@ -201,7 +204,16 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Hook> {
             None
         }
     }?;
-    Some(Hook { name, sender })
+    Some(Hook { name, sender, owners })
+}
+
+fn owners(r: &mut Reader, at: &str) -> Vec<String> {
+    let path = format!("{at}.owners");
+    let owners: Vec<String> = r.take(&path, Vec::new());
+    if owners.iter().any(|it| it.trim().is_empty() || it.chars().any(char::is_control)) {
+        r.fault(&path, "takes names of tokens, local:USER, or mail addresses");
+    }
+    owners
 }
 
 fn atlas(r: &mut Reader, at: &str) -> Option<Sender> {

@@ -25,6 +25,7 @@ use serde::Deserialize;
 
 use crate::domain::condition::Daily;
 use crate::domain::policy::{Pace, Policy, Verify};
+use crate::domain::role::Role;
 use crate::domain::time::{Clock, Span, SystemClock};
 use crate::secret::{Secret, SecretUrl};
 
@@ -56,6 +57,10 @@ pub struct Config {
     pub kms: BTreeMap<String, Kms>,
     /// The rules for projects that set none themselves.
     pub policy: Policy,
+    /// How long after its announcement a loosened rule takes effect.
+    pub loosen_after: Span,
+    /// How long nothing is delayed after the installation was made; `None` in a demo.
+    pub settle_in: Option<Span>,
     /// How a new key is verified.
     pub verify: Verify,
     /// The machine's fixed waits; the defaults outside of rehearsals.
@@ -85,6 +90,8 @@ pub struct Server {
     pub public_url: String,
     /// The local admin socket, `data_dir` included; `None` when it is off.
     pub socket: Option<PathBuf>,
+    /// What its users may.
+    pub socket_role: Role,
 }
 
 /// The database.
@@ -197,6 +204,8 @@ pub struct Mail {
     pub ca_file: Option<PathBuf>,
     /// Who gets every page beside the owners, and what concerns the installation.
     pub operators: Vec<String>,
+    /// Who hears of tokens, loosened rules and settings that decide.
+    pub security: Vec<String>,
     /// When daily notices leave.
     pub daily: Daily,
     /// How many mails may leave in a minute.
@@ -381,6 +390,7 @@ struct RawConfig {
     listen: String,
     public_url: String,
     socket: String,
+    socket_role: String,
     database_url: Option<SecretUrl>,
     migrate: bool,
     base_url: String,
@@ -389,6 +399,8 @@ struct RawConfig {
     credentials: Vec<(String, RawCredential)>,
     kms: Vec<(String, kms::RawKms)>,
     policy: Policy,
+    loosen_after: Span,
+    settle_in: Span,
     verify: Verify,
     pace: Pace,
     sweep: Sweep,
@@ -398,6 +410,7 @@ struct RawConfig {
     mail_from: String,
     mail_ca_file: String,
     mail_operators: Vec<String>,
+    mail_security: Vec<String>,
     mail_daily_at: String,
     mail_timezone: String,
     mail_per_minute: u32,
@@ -423,6 +436,7 @@ impl RawConfig {
             listen: r.take("server.listen", text()),
             public_url: r.take("server.public_url", text()),
             socket: r.take("server.socket", text()),
+            socket_role: r.take("server.socket_role", text()),
             database_url: r.secret_url("database.url"),
             migrate: r.take("database.migrate", true),
             base_url: r.take("atlas.base_url", text()),
@@ -431,6 +445,8 @@ impl RawConfig {
             credentials: RawCredential::read_all(r),
             kms: kms::RawKms::read_all(r),
             policy: read_policy(r),
+            loosen_after: r.take("policy.loosen_after", Span::from_days(1)),
+            settle_in: r.take("policy.settle_in", Span::from_days(1)),
             verify: read_verify(r),
             sweep: Sweep {
                 cron: r.take("sweep.cron", text()),
@@ -447,6 +463,7 @@ impl RawConfig {
             mail_from: r.take("mail.from", text()),
             mail_ca_file: r.take("mail.ca_file", text()),
             mail_operators: r.take("mail.operators", Vec::new()),
+            mail_security: r.take("mail.security", Vec::new()),
             mail_daily_at: r.take("mail.daily_at", text()),
             mail_timezone: r.take("mail.timezone", text()),
             mail_per_minute: r.take("mail.per_minute", 120),

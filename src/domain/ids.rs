@@ -115,6 +115,10 @@ uuid_id!(
     EventId
 );
 uuid_id!(
+    /// The id of one change of a project's rules.
+    LooseningId
+);
+uuid_id!(
     /// The random token of one claim: only its holder may write the rotation.
     LeaseToken
 );

@@ -62,6 +62,9 @@ impl Default for Policy {
 /// The longest span a policy takes: ten years.
 const LONGEST: Span = Span::from_days(3650);
 
+/// The most people that can be asked to approve.
+pub const MOST_APPROVALS: u32 = 10;
+
 /// The most reminders or windows.
 const MOST_ENTRIES: usize = 50;
 
@@ -80,7 +83,7 @@ impl Policy {
     #[must_use]
     pub fn faults(&self, now: Timestamp) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
-        if !(1..=10).contains(&self.approvals) {
+        if !(1..=MOST_APPROVALS).contains(&self.approvals) {
             faults.push(("approvals", "takes 1 to 10 people".to_owned()));
         }
         for (field, span) in [
@@ -341,6 +344,9 @@ pub struct Rules {
     pub whole_block: bool,
     /// The time limit of one request.
     pub request_timeout: Span,
+    /// Who owns the hook that proposed it, by name or mail address: their votes do not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<String>,
 }
 
 impl Default for Rules {
@@ -351,6 +357,7 @@ impl Default for Rules {
             pace: Pace::default(),
             whole_block: false,
             request_timeout: Span::from_secs(30),
+            excluded: Vec::new(),
         }
     }
 }

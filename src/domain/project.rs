@@ -9,6 +9,7 @@ use super::condition::ConditionKind;
 use super::ids::{GroupId, RotationId};
 use super::key::{KeyRef, Place, Provider};
 use super::named::named;
+use super::patch::Patch;
 use super::policy::Policy;
 use super::rotation::state::State;
 use super::silence::Silence;
@@ -173,6 +174,99 @@ impl PolicyOverride {
             auto_approve: it.auto_approve.unwrap_or_else(|| defaults.auto_approve.clone()),
             windows: it.windows.unwrap_or_else(|| defaults.windows.clone()),
             allow_versionless: it.allow_versionless.unwrap_or(defaults.allow_versionless),
+        }
+    }
+}
+
+/// A change of a project's own rules. A member that is left out leaves its rule as it is; null clears it, so that the
+/// default applies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PolicyEdit {
+    /// See [`Policy::interval`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<super::time::Span>, required = false)]
+    pub interval: Patch<super::time::Span>,
+    /// See [`Policy::remind_before`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<Vec<super::time::DayOffset>>, required = false)]
+    pub remind_before: Patch<Vec<super::time::DayOffset>>,
+    /// See [`Policy::remind_overdue`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<Vec<super::time::DayOffset>>, required = false)]
+    pub remind_overdue: Patch<Vec<super::time::DayOffset>>,
+    /// See [`Policy::approvals`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<u32>, required = false, minimum = 1)]
+    pub approvals: Patch<u32>,
+    /// See [`Policy::self_approval`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<bool>, required = false)]
+    pub self_approval: Patch<bool>,
+    /// See [`Policy::approval_ttl`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<super::time::Span>, required = false)]
+    pub approval_ttl: Patch<super::time::Span>,
+    /// See [`Policy::execution_ttl`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<super::time::Span>, required = false)]
+    pub execution_ttl: Patch<super::time::Span>,
+    /// See [`Policy::auto_approve`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<Vec<String>>, required = false)]
+    pub auto_approve: Patch<Vec<String>>,
+    /// See [`Policy::windows`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<Vec<super::policy::Window>>, required = false)]
+    pub windows: Patch<Vec<super::policy::Window>>,
+    /// See [`Policy::allow_versionless`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<bool>, required = false)]
+    pub allow_versionless: Patch<bool>,
+}
+
+impl PolicyEdit {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The project's own rules after the change; `None` where no rule is left.
+    #[must_use]
+    pub fn onto(self, own: Option<PolicyOverride>) -> Option<PolicyOverride> {
+        let mut own = own.unwrap_or_default();
+        self.interval.apply(&mut own.interval);
+        self.remind_before.apply(&mut own.remind_before);
+        self.remind_overdue.apply(&mut own.remind_overdue);
+        self.approvals.apply(&mut own.approvals);
+        self.self_approval.apply(&mut own.self_approval);
+        self.approval_ttl.apply(&mut own.approval_ttl);
+        self.execution_ttl.apply(&mut own.execution_ttl);
+        self.auto_approve.apply(&mut own.auto_approve);
+        self.windows.apply(&mut own.windows);
+        self.allow_versionless.apply(&mut own.allow_versionless);
+        Some(own).filter(|own| *own != PolicyOverride::default())
+    }
+}
+
+/// The change that sets these rules and leaves the others.
+impl From<PolicyOverride> for PolicyEdit {
+    fn from(own: PolicyOverride) -> Self {
+        fn set<T>(rule: Option<T>) -> Patch<T> {
+            rule.map_or(Patch::Absent, Patch::Value)
+        }
+        Self {
+            interval: set(own.interval),
+            remind_before: set(own.remind_before),
+            remind_overdue: set(own.remind_overdue),
+            approvals: set(own.approvals),
+            self_approval: set(own.self_approval),
+            approval_ttl: set(own.approval_ttl),
+            execution_ttl: set(own.execution_ttl),
+            auto_approve: set(own.auto_approve),
+            windows: set(own.windows),
+            allow_versionless: set(own.allow_versionless),
         }
     }
 }

@@ -14,6 +14,8 @@ pub enum Subject {
     Credential(String),
     /// What only one daemon can see: `daemon/HOST:PORT`.
     Daemon(String),
+    /// An API token: `token/NAME`.
+    Token(String),
     /// Everything that daemons on one database share: `installation`.
     Installation,
 }
@@ -27,7 +29,7 @@ impl Subject {
     pub const fn project(&self) -> Option<&GroupId> {
         match self {
             Self::Project(group) => Some(group),
-            Self::Credential(_) | Self::Daemon(_) | Self::Installation => None,
+            Self::Credential(_) | Self::Daemon(_) | Self::Token(_) | Self::Installation => None,
         }
     }
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Subject {
             Self::Project(group) => write!(f, "{group}"),
             Self::Credential(name) => write!(f, "credential/{name}"),
             Self::Daemon(name) => write!(f, "daemon/{name}"),
+            Self::Token(name) => write!(f, "token/{name}"),
             Self::Installation => f.write_str(INSTALLATION),
         }
     }
@@ -58,6 +61,9 @@ impl FromStr for Subject {
         }
         if let Some(name) = named("daemon/") {
             return Ok(Self::Daemon(name));
+        }
+        if let Some(name) = named("token/") {
+            return Ok(Self::Token(name));
         }
         if text == INSTALLATION {
             return Ok(Self::Installation);
@@ -77,7 +83,9 @@ mod tests {
 
     #[test]
     fn a_subject_is_read_back_as_it_was_written() {
-        for text in ["32b6e34b3d91647abb20e7b8", "credential/default", "daemon/host:8440", "installation"] {
+        for text in
+            ["32b6e34b3d91647abb20e7b8", "credential/default", "daemon/host:8440", "token/ci", "installation"]
+        {
             assert_eq!(text.parse::<Subject>().unwrap().to_string(), text);
         }
         for text in ["", "credential/", "daemon/", "Installation", "project/32b6e34b3d91647abb20e7b8"] {

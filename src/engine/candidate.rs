@@ -298,7 +298,8 @@ async fn propose(
     seen: Option<&Observation>,
 ) -> Result<Finding, StoreError> {
     let words: String = ask.words.chars().take(1000).collect();
-    let proposer = Proposer { actor: &ask.trigger, trigger: &ask.trigger, confirmed, seen };
+    let requested = ask.by_request;
+    let proposer = Proposer { actor: &ask.trigger, trigger: &ask.trigger, confirmed, requested, seen };
     Ok(match engine.propose_as(proposer, group, key, Some(words), false).await {
         Ok(Proposed::Created(row)) => Settled::Proposed(row.rotation.id).into(),
         Ok(Proposed::Same(row)) => Settled::ProposedBefore(row.rotation.id).into(),

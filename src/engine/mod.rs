@@ -15,9 +15,11 @@
 //! here waits for a due time while it holds a claim, and no transaction is open during a call to Atlas.
 
 pub mod announce;
+mod authority;
 mod candidate;
 pub mod command;
 pub mod conditions;
+pub mod deciding;
 pub mod discover;
 mod drift;
 pub mod driver;
@@ -31,6 +33,7 @@ pub mod intake;
 pub mod last_resort;
 mod late;
 mod looks;
+pub mod loosen;
 pub mod mail_sender;
 pub mod measured;
 pub mod metrics;
@@ -42,6 +45,7 @@ pub mod remind;
 pub mod resend;
 mod roles;
 pub mod schedule;
+mod settling;
 pub mod step;
 pub mod sweep;
 pub mod waits;
@@ -62,6 +66,7 @@ use crate::domain::condition::Limits;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::policy::{Pace, Policy, Rules, Verify};
 use crate::domain::project::Project;
+use crate::domain::role::Role;
 use crate::domain::time::{Clock, Span};
 use crate::kms::KeyService;
 use crate::store::Store;
@@ -88,6 +93,17 @@ pub struct Settings {
     pub limits: Limits,
     /// Who gets every page beside the owners, and what concerns the installation; by mail address.
     pub operators: Vec<String>,
+    /// Who hears of tokens, loosened rules and settings; by mail address.
+    pub security: Vec<String>,
+    /// Whether mail leaves: a mail server is configured.
+    pub mails: bool,
+    /// How long after its announcement a loosened rule takes effect, as configured.
+    pub loosen_after: Span,
+    /// How long nothing is delayed after the installation was made, as configured; `None` in a demo, where nothing
+    /// ever is.
+    pub settle_in: Option<Span>,
+    /// What users of the local socket may.
+    pub socket_role: Role,
     /// Names this daemon, the same after a restart: `HOST:PORT`.
     pub daemon: String,
     /// How often a project's key service is polled for the newest key.
@@ -127,6 +143,7 @@ impl Settings {
             pace: self.pace.clone(),
             whole_block: self.whole_block,
             request_timeout: self.request_timeout,
+            excluded: Vec::new(),
         }
     }
 }
@@ -191,6 +208,8 @@ pub struct Engine {
     pub quiet: Arc<due::QuietLooks>,
     /// Sends streams the id of each rotation with a new journal row.
     pub journal: tokio::sync::broadcast::Sender<RotationId>,
+    /// The configured hooks, and who owns each: names of identities or mail addresses.
+    pub hook_owners: Arc<std::sync::Mutex<BTreeMap<String, Vec<String>>>>,
     /// Whether the database may be acted on.
     pub epoch: Arc<epoch::EpochWatch>,
     /// The counters.
@@ -230,6 +249,7 @@ impl Engine {
             presence: Uuid::now_v7(),
             quiet: Arc::default(),
             journal: tokio::sync::broadcast::channel(256).0,
+            hook_owners: Arc::default(),
             epoch: Arc::default(),
             readiness: Arc::default(),
             last_sweep: Arc::default(),

@@ -5,6 +5,7 @@
 //! rotation written, with the messages that request approvals. The same proposal again is no error and
 //! creates no second rotation. The API decides which roles may propose.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde_json::json;
@@ -17,7 +18,7 @@ use crate::atlas::AtlasApi;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyError, KeyRef};
 use crate::domain::notice::Notice;
-use crate::domain::policy::proposal_hash;
+use crate::domain::policy::{MOST_APPROVALS, Rules, proposal_hash};
 use crate::domain::preflight::{Check, CheckName, Verdict, failed};
 use crate::domain::project::Project;
 use crate::domain::rotation::journal::JournalKind;
@@ -56,6 +57,8 @@ pub(super) struct Proposer<'a> {
     pub(super) trigger: &'a str,
     /// The key service calls the new key a newer, usable version of the one in force.
     pub(super) confirmed: bool,
+    /// A hook's sender has requested exactly this key.
+    pub(super) requested: bool,
     /// The observation that led to the proposal.
     pub(super) seen: Option<&'a Observation>,
 }
@@ -101,7 +104,7 @@ impl Engine {
         dry_run: bool,
     ) -> Result<Proposed, CommandError> {
         self.propose_as(
-            Proposer { actor, trigger: "operator", confirmed: false, seen: None },
+            Proposer { actor, trigger: "operator", confirmed: false, requested: false, seen: None },
             group,
             new_key,
             reason,
@@ -195,7 +198,7 @@ impl Engine {
 
     async fn insert(
         &self,
-        Proposer { actor, trigger, .. }: Proposer<'_>,
+        Proposer { actor, trigger, requested, .. }: Proposer<'_>,
         project: &Project,
         mut proposal: Proposal,
         consent: Consent,
@@ -205,6 +208,9 @@ impl Engine {
         if consent == Consent::OfPolicy {
             // The policy's approval is the only one that this rotation needs.
             proposal.rules.policy.approvals = 1;
+        }
+        if requested {
+            self.bind_to_hook(trigger, &consent, &mut proposal.rules);
         }
         let Proposal { group_id, new_key, old_key, rules, .. } = &proposal;
         let policy_version = rules.policy.version().map_err(|source| StoreError::Unwritable {
@@ -233,6 +239,8 @@ impl Engine {
             "newKey": row.rotation.new_key.to_string(),
             "proposalHash": row.proposal_hash,
             "reason": row.reason,
+            "approvals": row.rotation.permission.quorum.required,
+            "hookOwners": row.rotation.rules.excluded,
             "checks": row.rotation.observing.checks,
         });
         if let Consent::OfPeople(Some(why)) = &consent {
@@ -276,6 +284,17 @@ impl Engine {
         }
     }
 
+    /// Who owns the hook of this trigger does not approve what it requests. Without owners, anybody may have its
+    /// secret, an approver too: one approval more is needed.
+    fn bind_to_hook(&self, trigger: &str, consent: &Consent, rules: &mut Rules) {
+        let owners = self.hook_owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let hook = trigger.strip_prefix("hook:");
+        rules.excluded = hook.and_then(|hook| owners.get(hook)).cloned().unwrap_or_default();
+        if rules.excluded.is_empty() && *consent != Consent::OfPolicy {
+            rules.policy.approvals = (rules.policy.approvals + 1).min(MOST_APPROVALS);
+        }
+    }
+
     /// The pre-flight checklist for a proposal.
     async fn preflight(
         &self,
@@ -311,7 +330,7 @@ fn agree_by_policy(
     audit: &mut Vec<NewAudit>,
 ) -> Vote {
     let comment = format!("policy.auto_approve names {trigger}, and every check passed");
-    let said = Said { by: POLICY, comment: Some(&comment), vote: None };
+    let said = Said { by: POLICY, comment: Some(&comment), vote: None, outbox: Vec::new() };
     let outcome = Outcome::Said(Command::Approve { given: 1 });
     let Step { rotation, effect, .. } = next(&row.rotation, &outcome, now);
     journal.push(step::journal(&row.rotation, &rotation, &outcome, &said, effect));

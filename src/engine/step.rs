@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::announce;
+use super::command::votes::{Recount, recount};
 use super::preflight::{self, Gathered, Subject};
 use super::{ENGINE, Engine, conditions, sweep};
 use crate::atlas::AtlasApi;
@@ -22,7 +23,9 @@ use crate::domain::rotation::machine::{self, Announcement, Effect, Resume, Sight
 use crate::domain::rotation::outcome::{Class, EndpointSet, Extras, Failure, Look, Outcome, PatchReply};
 use crate::domain::rotation::state::{Cause, Rotation, State, Target};
 use crate::domain::time::Timestamp;
-use crate::store::{KeyChange, NewAudit, NewJournal, ProjectWrite, RotationRow, StepWrite, StoreError, Vote};
+use crate::store::{
+    KeyChange, NewAudit, NewJournal, NewOutbox, ProjectWrite, RotationRow, StepWrite, StoreError, Vote,
+};
 
 /// Runs `row` until it rests, is final, or its claim is lost. `slot` is taken and dropped before the last commit,
 /// which makes no call to Atlas: another rotation may begin meanwhile.
@@ -34,6 +37,16 @@ pub async fn run<S: Send>(
     mut row: RotationRow,
     slot: &mut Option<S>,
 ) -> Result<(), StoreError> {
+    if let Some(Recount { command, why, outbox }) = recount(engine, &row).await? {
+        let now = engine.clock.now();
+        let outcome = Outcome::Said(command);
+        let step = next(&row.rotation, &outcome, now);
+        let said = Said { by: ENGINE, comment: Some(&why), vote: None, outbox };
+        // The next claim goes on with the votes that are left.
+        commit(engine, &row, step, &outcome, said).await?;
+        engine.rotations_due.notify_one();
+        return Ok(());
+    }
     let mut outcome = match machine::resume(&row.rotation, engine.clock.now()) {
         Resume::Look(extras) => look(engine, &row, extras).await?,
         Resume::Blind(failure) => Outcome::Blind(failure),
@@ -181,11 +194,13 @@ pub(super) struct Said<'a> {
     pub(super) by: &'a str,
     pub(super) comment: Option<&'a str>,
     pub(super) vote: Option<Vote>,
+    /// Messages beside those that the step announces.
+    pub(super) outbox: Vec<NewOutbox>,
 }
 
 impl<'a> Said<'a> {
     fn by(by: &'a str) -> Self {
-        Self { by, comment: None, vote: None }
+        Self { by, comment: None, vote: None, outbox: Vec::new() }
     }
 }
 
@@ -204,7 +219,9 @@ pub(super) async fn commit(
     let audit = audit(&before.rotation, &after, outcome, &said, effect);
     let project = project(&before.rotation, &after);
     let owners = if notices.is_empty() { Vec::new() } else { engine.store.owners(&after.group_id).await? };
-    let outbox = announce::rows(engine, before, &after, &notices, &owners, now);
+    let mut outbox = announce::rows(engine, before, &after, &notices, &owners, now);
+    let tells = !notices.is_empty() || !said.outbox.is_empty();
+    outbox.extend(said.outbox);
     let keep_lease = before.lease.filter(|_| effect != Effect::Rest).map(|_| now + engine.settings.lease());
     let write = StepWrite {
         before,
@@ -226,7 +243,7 @@ pub(super) async fn commit(
     {
         tracing::warn!(rotation.id = %after.id, "epoch file not updated: {why}");
     }
-    if !notices.is_empty() {
+    if tells {
         engine.mail_due.notify_one();
     }
     if before.rotation.state != after.state && matches!(after.state, State::Completed | State::Accepted) {

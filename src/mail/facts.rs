@@ -7,7 +7,9 @@ use std::fmt::Display;
 use super::sentences::{name, when};
 use crate::domain::event::clock;
 use crate::domain::ids::GroupId;
-use crate::domain::notice::{CheckedRotation, CurrentKeyInvalid, Drifted, Notice, Reminder, RotationFacts};
+use crate::domain::notice::{
+    Authority, CheckedRotation, CurrentKeyInvalid, Drifted, Kind, Notice, Reminder, RotationFacts,
+};
 use crate::domain::preflight::Check;
 use crate::domain::text::visible;
 
@@ -102,7 +104,27 @@ pub(super) fn facts(notice: &Notice) -> Vec<(String, String)> {
             facts.maybe("Over at", it.over_at.map(clock));
             facts.0
         }
+        Notice::Authority(it) => authority_facts(it),
     }
+}
+
+fn authority_facts(it: &Authority) -> Vec<(String, String)> {
+    let mut facts = match &it.group_id {
+        Some(group) => Facts::about(it.project_name.as_deref().unwrap_or_default(), group),
+        None => Facts::default(),
+    };
+    if it.group_id.is_none() {
+        facts.add("Concerns", &it.subject);
+    }
+    facts.maybe("Rotation", it.rotation_id);
+    for change in &it.changes {
+        facts.add(&change.field, format!("{} -> {}", change.from, change.to));
+    }
+    facts.add("By", &it.by);
+    facts.add("At", clock(it.at));
+    facts.maybe("Takes effect", it.takes_effect_at.map(clock));
+    facts.maybe("Details", it.detail.as_ref());
+    facts.0
 }
 
 fn rotation_facts(it: &RotationFacts) -> Vec<(String, String)> {
@@ -212,5 +234,12 @@ pub(super) fn commands(notice: &Notice, server: &str) -> Vec<(String, String)> {
         | Notice::KeyAlarm(_) => Vec::new(),
         Notice::Condition(it) => vec![command("What is known:", format!("why {}", it.group_id))],
         Notice::Installation(_) => vec![command("What holds now:", "status".to_owned())],
+        Notice::Authority(it) => match (it.kind, it.loosening_id, it.rotation_id) {
+            (Kind::LooseningAnnounced, Some(id), _) => {
+                vec![command("To stop it before it takes effect:", format!("loosening withdraw {id}"))]
+            }
+            (_, _, Some(id)) => vec![show(id)],
+            _ => vec![command("Everything that anyone did:", "audit list".to_owned())],
+        },
     }
 }

@@ -4,6 +4,7 @@
 //! change of stored rows. Recipients, attempts and results are the engine's part; retries and the
 //! database are not handled here.
 
+mod authority;
 mod facts;
 mod installation;
 pub mod letter;

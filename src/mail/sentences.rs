@@ -3,7 +3,7 @@
 //! The match is exhaustive, so a new kind does not compile without its sentences. Texts that come from
 //! outside pass [`visible`].
 
-use super::installation;
+use super::{authority, installation};
 use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
 use crate::domain::notice::{
@@ -50,6 +50,7 @@ pub(super) fn sentences(notice: &Notice) -> (String, Vec<String>) {
         Notice::ReminderDigest(it) => digest(it),
         Notice::Condition(it) => condition(it),
         Notice::Installation(it) => installation::sentences(it),
+        Notice::Authority(it) => authority::sentences(it),
     }
 }
 

@@ -21,16 +21,18 @@ const OLDEST: i32 = 130_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The tables of the newest schema.
-pub const TABLES: [&str; 20] = [
+pub const TABLES: [&str; 23] = [
     "approvals",
     "audit",
     "audit_head",
     "conditions",
     "daemons",
     "drifts",
+    "former_projects",
     "inbox",
     "journal",
     "keys",
+    "loosenings",
     "meta",
     "outbox",
     "owners",
@@ -39,6 +41,7 @@ pub const TABLES: [&str; 20] = [
     "readings",
     "reminders",
     "rotations",
+    "settings",
     "silences",
     "token_requests",
     "tokens",

@@ -14,6 +14,7 @@
 mod ahead;
 mod approvals;
 mod audit;
+mod ballots;
 mod conditions;
 mod daemons;
 mod error;
@@ -23,6 +24,7 @@ mod inspect;
 mod keys;
 mod lanes;
 mod lookups;
+mod loosenings;
 mod open;
 mod outbox;
 mod projects;
@@ -42,6 +44,7 @@ mod writer;
 
 pub use approvals::{Approval, NewApproval, OWN_APPROVAL, Vote};
 pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
+pub use ballots::BallotFacts;
 pub use conditions::ConditionRow;
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
@@ -49,6 +52,7 @@ pub use feed::{AwaitedWitness, WitnessEnd, WitnessEvent};
 pub use inbox::{ClaimedEvent, EventOutcome, NewEvent};
 pub use inspect::{TABLES, check_server_version};
 pub use keys::{KeyChange, KeySpan};
+pub use loosenings::{FormerProject, Governed, Loosening};
 pub use open::Access;
 pub use outbox::{
     Channel, ClaimedMessage, Lane, MailCounts, MessageEnd, MessageState, NewOutbox, OutboxRow,
@@ -92,6 +96,7 @@ pub fn statements() -> Vec<&'static Sql> {
     [
         approvals::STATEMENTS,
         audit::STATEMENTS,
+        ballots::STATEMENTS,
         conditions::STATEMENTS,
         silences::STATEMENTS,
         daemons::STATEMENTS,
@@ -100,6 +105,7 @@ pub fn statements() -> Vec<&'static Sql> {
         inspect::STATEMENTS,
         keys::STATEMENTS,
         lookups::STATEMENTS,
+        loosenings::STATEMENTS,
         outbox::STATEMENTS,
         ahead::STATEMENTS,
         projects::STATEMENTS,

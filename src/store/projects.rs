@@ -9,7 +9,9 @@ use super::lanes::Lane;
 use super::readable::readable;
 use super::retry::persist;
 use super::types::{Instant, instant, json, storable};
-use super::{KeyChange, NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
+use super::{
+    FormerProject, Governed, KeyChange, NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent,
+};
 use crate::domain::hint::Watch;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
@@ -610,19 +612,42 @@ impl Store {
         audit: &[NewAudit],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let args = (it.clone(), audit.to_vec());
-        self.transact("project.insert", Lane::Command, args, move |tx, (it, audit), unsure| {
-            Box::pin(async move {
-                if !tx.insert_project(it).await? {
-                    let own = unsure && tx.is_appended(audit, now).await?;
-                    let name = it.group_id.to_string();
-                    return if own { Ok(()) } else { Err(StoreError::Exists { what: "project", name }) };
-                }
-                tx.write_owners(it).await?;
-                tx.write_ledger(it, now).await?;
-                tx.append_audit(audit, now).await
-            })
-        })
+        self.insert_governed_project(it, Governed::default(), audit, &[], now).await
+    }
+
+    /// The same, with the rows about its rules. What an earlier removal kept of it is forgotten.
+    ///
+    /// # Errors
+    /// As [`Store::insert_project`].
+    pub async fn insert_governed_project(
+        &self,
+        it: &Project,
+        governed: Governed,
+        audit: &[NewAudit],
+        outbox: &[NewOutbox],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let args = (it.clone(), governed, audit.to_vec(), outbox.to_vec());
+        self.transact(
+            "project.insert",
+            Lane::Command,
+            args,
+            move |tx, (it, governed, audit, outbox), unsure| {
+                Box::pin(async move {
+                    if !tx.insert_project(it).await? {
+                        let own = unsure && tx.is_appended(audit, now).await?;
+                        let name = it.group_id.to_string();
+                        return if own { Ok(()) } else { Err(StoreError::Exists { what: "project", name }) };
+                    }
+                    tx.write_owners(it).await?;
+                    tx.write_ledger(it, now).await?;
+                    tx.forget_former(&it.group_id).await?;
+                    tx.write_governed(governed, now).await?;
+                    tx.write_outbox(outbox, now).await?;
+                    tx.append_audit(audit, now).await
+                })
+            },
+        )
         .await
     }
 
@@ -638,10 +663,26 @@ impl Store {
         outbox: &[NewOutbox],
         now: Timestamp,
     ) -> Result<i64, StoreError> {
+        self.update_governed_project(it, version, Governed::default(), (audit, outbox), now).await
+    }
+
+    /// The same, with the rows about its rules.
+    ///
+    /// # Errors
+    /// As [`Store::update_project`].
+    pub async fn update_governed_project(
+        &self,
+        it: &Project,
+        version: i64,
+        governed: Governed,
+        (audit, outbox): (&[NewAudit], &[NewOutbox]),
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
         let write = ProjectChange {
             it: it.clone(),
             version,
             drift: None,
+            governed,
             audit: audit.to_vec(),
             outbox: outbox.to_vec(),
             now,
@@ -668,6 +709,7 @@ impl Store {
             it: it.clone(),
             version,
             drift: drift.cloned(),
+            governed: Governed::default(),
             audit: audit.to_vec(),
             outbox: outbox.to_vec(),
             now,
@@ -737,24 +779,48 @@ impl Store {
         audit: &[NewAudit],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let args = (group.clone(), audit.to_vec());
-        self.transact("project.delete", Lane::Command, args, move |tx, (group, audit), unsure| {
-            Box::pin(async move {
-                if unsure && tx.is_appended(audit, now).await? {
-                    return Ok(());
-                }
-                tx.forget_readings(group).await?;
-                tx.forget_silence(group).await?;
-                for sql in [DELETE_OWNERS, DELETE] {
-                    each!(tx, sql, |conn, text| sqlx::query(text)
-                        .bind(group.as_str())
-                        .execute(conn)
-                        .await
-                        .map(drop))?;
-                }
-                tx.append_audit(audit, now).await
-            })
-        })
+        self.remove_governed_project(group, None, Governed::default(), audit, now).await
+    }
+
+    /// The same; `kept` comes back with the project when it is tracked again.
+    ///
+    /// # Errors
+    /// As [`Store::delete_project`].
+    pub async fn remove_governed_project(
+        &self,
+        group: &GroupId,
+        kept: Option<FormerProject>,
+        governed: Governed,
+        audit: &[NewAudit],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let args = (group.clone(), kept, governed, audit.to_vec());
+        self.transact(
+            "project.delete",
+            Lane::Command,
+            args,
+            move |tx, (group, kept, governed, audit), unsure| {
+                Box::pin(async move {
+                    if unsure && tx.is_appended(audit, now).await? {
+                        return Ok(());
+                    }
+                    if let Some(kept) = kept {
+                        tx.keep_former(group, kept, now).await?;
+                    }
+                    tx.write_governed(governed, now).await?;
+                    tx.forget_readings(group).await?;
+                    tx.forget_silence(group).await?;
+                    for sql in [DELETE_OWNERS, DELETE] {
+                        each!(tx, sql, |conn, text| sqlx::query(text)
+                            .bind(group.as_str())
+                            .execute(conn)
+                            .await
+                            .map(drop))?;
+                    }
+                    tx.append_audit(audit, now).await
+                })
+            },
+        )
         .await
     }
 }
@@ -787,6 +853,7 @@ struct ProjectChange {
     it: Project,
     version: i64,
     drift: Option<Drift>,
+    governed: Governed,
     audit: Vec<NewAudit>,
     outbox: Vec<NewOutbox>,
     now: Timestamp,
@@ -824,7 +891,7 @@ impl Tx {
     }
 
     async fn change_project(&mut self, write: &ProjectChange, unsure: bool) -> Result<i64, StoreError> {
-        let ProjectChange { it, version, drift, audit, outbox, now } = write;
+        let ProjectChange { it, version, drift, governed, audit, outbox, now } = write;
         let (version, now) = (*version, *now);
         let text = Texts::of(it)?;
         let done = each!(self, UPDATE, |conn, sql| sqlx::query(sql)
@@ -865,6 +932,7 @@ impl Tx {
             self.write_drift(&it.group_id, &drift.finding, now).await?;
         }
         self.write_ledger(it, now).await?;
+        self.write_governed(governed, now).await?;
         self.write_outbox(outbox, now).await?;
         self.append_audit(audit, now).await?;
         Ok(version + 1)

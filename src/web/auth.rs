@@ -1,7 +1,8 @@
 //! Authentication of callers, and the roles that they hold.
 //!
 //! Over TCP a caller sends a bearer token, of which only the SHA-256 is stored. On the local socket
-//! the kernel names the user, who is `admin`. Unknown tokens are counted for the whole server and
+//! the kernel names the user, who has the role `server.socket_role`,
+//! whatever token the request carries. Unknown tokens are counted for the whole server and
 //! slowed down: a guess must cost more than it can gain. A count for each address would not help,
 //! because addresses are easily changed.
 
@@ -19,6 +20,7 @@ use super::Web;
 use super::problem::Problem;
 use crate::api::problem::Code;
 use crate::domain::role::Role;
+use crate::engine::command::Actor;
 
 /// Where a connection came from.
 #[derive(Clone, Debug)]
@@ -73,9 +75,18 @@ pub struct Caller {
     /// The identity written into journal and audit log.
     pub name: String,
     roles: Vec<Role>,
+    on_machine: bool,
 }
 
 impl Caller {
+    /// The caller as the giver of a command.
+    #[must_use]
+    pub fn actor(&self) -> Actor<'_> {
+        let has = |role: &Role| self.roles.iter().any(|it| it.includes(*role));
+        let role = [Role::Admin, Role::Operator].into_iter().find(has).unwrap_or(Role::Viewer);
+        Actor { name: &self.name, role, on_machine: self.on_machine }
+    }
+
     /// Refuses unless the caller holds `needed` or a role that includes it.
     ///
     /// # Errors
@@ -96,7 +107,8 @@ impl Caller {
     /// 401 without a stored token; 429 after too many unknown ones.
     pub async fn identify(parts: &Parts, web: &Web) -> Result<Self, Problem> {
         if let Some(ConnectInfo(Origin::Local { user })) = parts.extensions.get::<ConnectInfo<Origin>>() {
-            return Ok(Self { name: format!("local:{user}"), roles: vec![Role::Admin] });
+            let roles = vec![web.engine.settings.socket_role];
+            return Ok(Self { name: format!("local:{user}"), roles, on_machine: true });
         }
         let bearer = parts
             .headers
@@ -110,7 +122,7 @@ impl Caller {
             None => None,
         };
         match found {
-            Some(token) => Ok(Self { name: token.name, roles: token.roles }),
+            Some(token) => Ok(Self { name: token.name, roles: token.roles, on_machine: false }),
             None if bearer.is_some() && web.guesses.0.check().is_err() => {
                 Err(Problem::new(Code::TooManyFailures, "too many unknown tokens; wait a few seconds"))
             }

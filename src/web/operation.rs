@@ -59,6 +59,34 @@ pub(super) fn needs(
     (schemas, paths, routes.route_layer(from_fn_with_state((web.clone(), role), admit)))
 }
 
+/// Operations on fields of which most changes need `admin`, whatever role the operation needs. The engine
+/// enforces it (`engine/command/loosening.rs`).
+pub(super) fn with_admin_fields(
+    fields: impl Iterator<Item = String>,
+    (schemas, mut paths, routes): UtoipaMethodRouter<Web>,
+) -> UtoipaMethodRouter<Web> {
+    let fields: Vec<String> = fields.collect();
+    for operation in paths.paths.values_mut().flat_map(operations) {
+        let roles: BTreeMap<&str, &str> =
+            fields.iter().map(|it| (it.as_str(), Role::Admin.as_str())).collect();
+        let extensions = operation.extensions.get_or_insert_default();
+        extensions.insert("x-field-roles".to_owned(), serde_json::json!(roles));
+        let names: Vec<_> = fields.iter().map(|field| format!("`{field}`")).collect();
+        let text = format!(
+            "Needs the role `admin` for {}, unless the change is tighter: the first window, a part of several windows, a \
+             shorter interval or TTL, or more approvals, up to the number of people who may approve. Its author may undo \
+             such a change within an hour. `credential`, `kms` and `alias` are free where `autoApprove` is off. Every \
+             other change of these fields is announced and takes effect `policy.loosen_after` later.",
+            names.join(", ")
+        );
+        operation.description = Some(match operation.description.take().filter(|text| !text.is_empty()) {
+            Some(before) => format!("{before}\n\n{text}"),
+            None => text,
+        });
+    }
+    (schemas, paths, routes)
+}
+
 /// Operations whose request body may be left out.
 pub(super) fn body_optional(
     (schemas, mut paths, routes): UtoipaMethodRouter<Web>,

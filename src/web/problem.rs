@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use crate::api::problem::{self, Code};
 use crate::domain::patch::Patch;
 use crate::domain::rotation::outcome::{Class, Failure};
+use crate::domain::vote::Void;
 use crate::engine::command::CommandError;
 use crate::store::StoreError;
 
@@ -97,7 +98,7 @@ impl From<CommandError> for Problem {
             E::NoCondition { .. } => Code::ConditionNotFound,
             E::BadGroupId(_) => Code::GroupIdInvalid,
             E::ProjectExists(_) => Code::ProjectExists,
-            E::Invalid { .. } => Code::Invalid,
+            E::Invalid { .. } | E::BadRule { .. } => Code::Invalid,
             E::KeyInvalid(_) => Code::KeyInvalid,
             E::KeyOtherPlace(_) => Code::KeyOtherPlace,
             E::KeyUnchanged(_) => Code::KeyUnchanged,
@@ -105,24 +106,50 @@ impl From<CommandError> for Problem {
             E::Preflight(_) => Code::PreflightFailed,
             E::RotationOpen { .. } | E::RemoveWhileOpen { .. } => Code::RotationOpen,
             E::Illegal { .. } => Code::IllegalTransition,
-            E::SelfApproval(_) => Code::SelfApproval,
+            E::VoteVoid(why) if matches!(**why, Void::Proposer(_) | Void::SamePerson { .. }) => {
+                Code::SelfApproval
+            }
+            E::VoteVoid(_) => Code::VoteNotCounted,
+            E::NotAllowed { .. } => Code::Forbidden,
+            E::NobodyToTell { .. } => Code::NobodyToTell,
+            E::NoToken(_) => Code::NotFound,
+            E::NoLoosening(_) => Code::LooseningNotFound,
+            E::LooseningEnded { .. } => Code::LooseningEnded,
             E::NothingToWithdraw(_) => Code::NothingToWithdraw,
             E::ProposalChanged => Code::ProposalChanged,
             E::Atlas(failure) => return Self::atlas(failure),
             E::Store(_) => Code::Database,
         };
+        if let E::BadRule { rule_name, rule } = &error {
+            return Self::invalid(&format!("policy.{}", camel(rule_name)), rule);
+        }
         let mut problem = Self::new(code, error.to_string());
         let body = &mut problem.body;
         match error {
             E::RotationOpen { id, .. } | E::RemoveWhileOpen { id, .. } => body.rotation_id = Some(id),
             E::KeyInvalid(inner) | E::KeyOtherPlace(inner) => body.rule = Some(inner.rule.to_owned()),
             E::Invalid { field, .. } => body.field = Some(field.to_owned()),
+            E::VoteVoid(why) => body.counts_from = why.from(),
+            E::NobodyToTell { field } => body.field = Some(field),
+            E::NotAllowed { field, rule, role } => {
+                (body.field, body.rule, body.role) = (Some(field), Some(rule), Some(role.to_string()));
+            }
             E::Illegal { state, .. } => body.state = Some(state),
             E::Store(inner) => return inner.into(),
             _ => {}
         }
         problem
     }
+}
+
+/// A field's name as the API writes it.
+fn camel(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| {
+        let (head, tail) = word.split_at(1);
+        name + &head.to_uppercase() + tail
+    })
 }
 
 impl Problem {

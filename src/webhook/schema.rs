@@ -9,10 +9,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::event::{CutData, Data, DriftFacts, Event};
-use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::ids::{GroupId, LooseningId, RotationId};
 use crate::domain::notice::{
-    CheckedRotation, ConditionFacts, CurrentKeyInvalid, InstallationCondition, KeyAlarm, Kind, Overwrote,
-    Reminder, ReminderDigest, RotationFacts,
+    Authority, CheckedRotation, ConditionFacts, CurrentKeyInvalid, InstallationCondition, KeyAlarm, Kind,
+    Overwrote, Reminder, ReminderDigest, RotationFacts,
 };
 use crate::domain::time::Timestamp;
 
@@ -32,6 +32,7 @@ macro_rules! text {
 }
 text!(Timestamp, { "type": "string", "format": "date-time" });
 text!(GroupId, { "type": "string", "pattern": "^[0-9a-f]{24}$" });
+text!(LooseningId, { "type": "string", "format": "uuid" });
 text!(RotationId, { "type": "string", "format": "uuid" });
 
 fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
@@ -87,6 +88,15 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         | Kind::WebhookDisabledOver
         | Kind::SweepLateOver
         | Kind::RowUnreadableOver => schemas.subschema_for::<Data<InstallationCondition>>(),
+        Kind::LooseningAnnounced
+        | Kind::LooseningWithdrawn
+        | Kind::LooseningEffective
+        | Kind::OwnersChanged
+        | Kind::VoteVoid
+        | Kind::TokenCreated
+        | Kind::TokenRevoked
+        | Kind::TokenRoles
+        | Kind::ConfigChanged => schemas.subschema_for::<Data<Authority>>(),
     }
 }
 

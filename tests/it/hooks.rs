@@ -78,6 +78,8 @@ impl HookServer {
         );
         let named = configured.hooks.iter().map(|hook| (hook.name.clone(), hook.sender.kind()));
         engine.intake.count_for(named, engine.clock.now());
+        let owners = configured.hooks.iter().map(|hook| (hook.name.clone(), hook.owners.clone()));
+        engine.hook_owners.lock().unwrap().extend(owners);
         let live = Arc::new(LiveHooks::new(Hooks::new(&configured.hooks).unwrap()));
         let web = Web {
             engine: engine.clone(),

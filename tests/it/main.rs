@@ -31,6 +31,7 @@ mod notices;
 mod operate;
 mod refused;
 mod reminders;
+mod roles;
 mod screens;
 mod search;
 mod senders;

@@ -86,6 +86,11 @@ fn plain() -> Settings {
             daily: keywheel::domain::condition::Daily::default(),
         },
         operators: Vec::new(),
+        security: Vec::new(),
+        mails: true,
+        loosen_after: Span::from_days(1),
+        settle_in: None,
+        socket_role: keywheel::domain::role::Role::Admin,
         daemon: "here:8440".to_owned(),
         poll_every: Span::from_secs(6 * 3600),
         request_timeout: Span::from_secs(30),
@@ -108,7 +113,10 @@ struct Database {
     _folder: tempfile::TempDir,
 }
 
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 20] = [
+    "former_projects",
+    "loosenings",
+    "settings",
     "conditions",
     "readings",
     "journal",

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::Kind;
 use crate::domain::condition::ConditionKind;
-use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::ids::{GroupId, LooseningId, RotationId};
 use crate::domain::key::{KeyRef, Provider};
+use crate::domain::loosening::Change;
 use crate::domain::named::named;
 use crate::domain::preflight::Check;
 use crate::domain::project::SinceSource;
@@ -177,6 +178,38 @@ pub struct InstallationCondition {
     pub detail: Option<String>,
     /// 0 for the first notice of a start; repetitions count from 1.
     pub repeat: u32,
+}
+
+/// News about who may decide: rules, owners, tokens, votes and settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Authority {
+    /// The kind of the notice.
+    pub kind: Kind,
+    /// The project's id, `token/NAME`, or `installation`.
+    pub subject: String,
+    /// The Atlas project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<GroupId>,
+    /// The project's name in Atlas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_name: Option<String>,
+    /// The rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_id: Option<RotationId>,
+    /// The identity that did it.
+    pub by: String,
+    /// When it was done.
+    pub at: Timestamp,
+    /// The changed fields.
+    pub changes: Vec<Change>,
+    /// When a loosened rule takes effect; null while somebody has to be told.
+    pub takes_effect_at: Option<Timestamp>,
+    /// The id under which a loosened rule can be withdrawn.
+    pub loosening_id: Option<LooseningId>,
+    /// What is known beyond that, for people.
+    pub detail: Option<String>,
 }
 
 named! {

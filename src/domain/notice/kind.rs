@@ -111,6 +111,24 @@ named! {
         SweepLateOver = "sweep_late_over",
         /// The end of `row_unreadable`.
         RowUnreadableOver = "row_unreadable_over",
+        /// A rule was loosened; the change takes effect later.
+        LooseningAnnounced = "loosening_announced",
+        /// A loosened rule was withdrawn before it took effect.
+        LooseningWithdrawn = "loosening_withdrawn",
+        /// A loosened rule has taken effect.
+        LooseningEffective = "loosening_effective",
+        /// The owners of a project were changed.
+        OwnersChanged = "owners_changed",
+        /// A vote on an open rotation does not count any more.
+        VoteVoid = "vote_void",
+        /// A token was made.
+        TokenCreated = "token_created",
+        /// A token was revoked.
+        TokenRevoked = "token_revoked",
+        /// A token got other roles, or was given to another person.
+        TokenRoles = "token_roles",
+        /// The daemon started with other settings that decide.
+        ConfigChanged = "config_changed",
     }
 }
 
@@ -205,7 +223,16 @@ impl Kind {
             | Kind::MailFailingOver
             | Kind::WebhookDisabledOver
             | Kind::SweepLateOver
-            | Kind::RowUnreadableOver => Urgency::Normal,
+            | Kind::RowUnreadableOver
+            | Kind::LooseningAnnounced
+            | Kind::LooseningWithdrawn
+            | Kind::LooseningEffective
+            | Kind::OwnersChanged
+            | Kind::VoteVoid
+            | Kind::TokenCreated
+            | Kind::TokenRevoked
+            | Kind::TokenRoles
+            | Kind::ConfigChanged => Urgency::Normal,
         }
     }
 

@@ -13,7 +13,7 @@ mod facts;
 mod kind;
 
 pub use facts::{
-    CheckedRotation, ConditionFacts, CurrentKeyInvalid, DriftKind, Drifted, InstallationCondition,
+    Authority, CheckedRotation, ConditionFacts, CurrentKeyInvalid, DriftKind, Drifted, InstallationCondition,
     InvalidKey, KeyAlarm, KeyText, Overwrote, Reminder, ReminderDigest, RotationFacts,
 };
 pub use kind::{Kind, URGENT_WAITS, Urgency};
@@ -60,6 +60,7 @@ pub enum Notice {
     ReminderDigest(ReminderDigest),
     Condition(ConditionFacts),
     Installation(InstallationCondition),
+    Authority(Authority),
 }
 
 /// The project and the rotation that a notice concerns. A digest concerns several projects and names none.
@@ -137,6 +138,7 @@ impl Notice {
             Self::ReminderDigest(_) => Kind::ReminderDigest,
             Self::Condition(it) => it.kind,
             Self::Installation(it) => it.kind,
+            Self::Authority(it) => it.kind,
         }
     }
 
@@ -179,6 +181,7 @@ impl Notice {
             Self::Reminder(it) => of_project(&it.group_id),
             Self::ReminderDigest(_) | Self::Installation(_) => About { project: None, rotation: None },
             Self::Condition(it) => About { project: Some(&it.group_id), rotation: it.rotation_id },
+            Self::Authority(it) => About { project: it.group_id.as_ref(), rotation: it.rotation_id },
         }
     }
 
@@ -221,7 +224,8 @@ impl Notice {
             | Self::NotDeployed(_)
             | Self::Overwrote(_)
             | Self::Reminder(_)
-            | Self::ReminderDigest(_) => return None,
+            | Self::ReminderDigest(_)
+            | Self::Authority(_) => return None,
         };
         Some(ToldCondition { id, kind, name, since, over_at })
     }
@@ -251,6 +255,7 @@ impl Notice {
             Self::ReminderDigest(it) => json!(it),
             Self::Condition(it) => json!(it),
             Self::Installation(it) => json!(it),
+            Self::Authority(it) => json!(it),
         }
     }
 
@@ -307,6 +312,15 @@ impl Notice {
             | Kind::WebhookDisabledOver
             | Kind::SweepLateOver
             | Kind::RowUnreadableOver => Self::Installation(read(model)?),
+            Kind::LooseningAnnounced
+            | Kind::LooseningWithdrawn
+            | Kind::LooseningEffective
+            | Kind::OwnersChanged
+            | Kind::VoteVoid
+            | Kind::TokenCreated
+            | Kind::TokenRevoked
+            | Kind::TokenRoles
+            | Kind::ConfigChanged => Self::Authority(read(model)?),
         })
     }
 }

@@ -30,7 +30,7 @@ impl Engine {
             }
             let (command, vote) = match verb {
                 OperatorVerb::Approve => match votes::approve(self, &row, actor, comment.as_deref()).await? {
-                    Some((command, vote)) => (command, Some(vote)),
+                    Some(decided) => decided,
                     None => return Ok(row),
                 },
                 OperatorVerb::Withdraw => {
@@ -49,7 +49,7 @@ impl Engine {
             if step.illegal {
                 return Err(CommandError::Illegal { verb: verb.as_str(), state: row.rotation.state });
             }
-            let said = Said { by: actor, comment: comment.as_deref(), vote };
+            let said = Said { by: actor, comment: comment.as_deref(), vote, outbox: Vec::new() };
             match commit(self, &RotationRow { lease: None, ..row }, step, &outcome, said).await {
                 Ok(row) => {
                     self.rotations_due.notify_one();

@@ -3,22 +3,30 @@
 //! Every command is checked against a fresh read of its subject and written by compare-and-swap. When
 //! another writer was first, the command is decided again on the new row. The API checks roles.
 
+mod actor;
 mod conditions;
 mod decisions;
+pub(in crate::engine) mod loosening;
 mod projects;
 mod silence;
-mod votes;
+mod tokens;
+pub(in crate::engine) mod votes;
 
+pub use actor::Actor;
 pub use decisions::OperatorVerb;
-pub use projects::{NewProject, ProjectEdit};
+pub(in crate::engine) use projects::edited;
+pub use projects::{Added, NewProject, ProjectEdit};
+pub use tokens::TokenEdit;
 
 use super::Engine;
 use crate::atlas::AtlasApi;
 use crate::domain::condition::ConditionKind;
-use crate::domain::ids::{BadGroupId, GroupId, RotationId};
+use crate::domain::ids::{BadGroupId, GroupId, LooseningId, RotationId};
 use crate::domain::key::{KeyError, KeyRef};
+use crate::domain::role::Role;
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::rotation::state::State;
+use crate::domain::vote::Void;
 use crate::store::{RotationRow, StoreError};
 
 /// How often a command is decided when another writer was first.
@@ -53,6 +61,14 @@ pub enum CommandError {
         /// The field.
         field: &'static str,
         /// The rule of the field.
+        rule: String,
+    },
+    /// A rule of the policy is wrong.
+    #[error("policy.{rule_name}: {rule}")]
+    BadRule {
+        /// The rule's name in the configuration.
+        rule_name: &'static str,
+        /// What it takes.
         rule: String,
     },
     /// The new key cannot be read.
@@ -96,9 +112,39 @@ pub enum CommandError {
         /// The state.
         state: State,
     },
-    /// The proposer cannot approve.
-    #[error("{0} proposed this rotation and cannot approve it; another approver must")]
-    SelfApproval(String),
+    /// The vote would not count.
+    #[error("{0}")]
+    VoteVoid(Box<Void>),
+    /// The caller may not change this field in this way.
+    #[error("{field}: {rule}; any other change needs the role {role}")]
+    NotAllowed {
+        /// The field.
+        field: String,
+        /// What is allowed.
+        rule: String,
+        /// The role that the change needs.
+        role: Role,
+    },
+    /// Nobody could be told of a loosened rule.
+    #[error(
+        "{field}: nobody can be told that this loosens (no owner and no mail.security, or no mail server), so it can be done on the machine only, over the local socket"
+    )]
+    NobodyToTell {
+        /// The field.
+        field: String,
+    },
+    /// No such token.
+    #[error("no token named {0:?} is in force; `keywheel token list` shows them")]
+    NoToken(String),
+    /// No such change of rules.
+    #[error("there is no change {0} of rules; `keywheel loosening list` shows those that are to come")]
+    NoLoosening(LooseningId),
+    /// The change has taken effect or was withdrawn.
+    #[error("the change {id} has taken effect or was withdrawn already")]
+    LooseningEnded {
+        /// Its id.
+        id: LooseningId,
+    },
     /// This operator has not approved.
     #[error("{0} has not approved this rotation; there is nothing to withdraw")]
     NothingToWithdraw(String),

@@ -1,20 +1,23 @@
 //! Commands on projects: add, edit, remove. A project is observed before it is tracked.
 
+use std::sync::PoisonError;
+
 use serde_json::json;
 
 use super::super::looks::next_look;
 use super::super::sweep::note;
 use super::super::{Engine, conditions, drift};
-use super::{CommandError, TRIES};
+use super::loosening::{Before, Plan, plan, recorded};
+use super::{Actor, CommandError, TRIES};
 use crate::atlas::AtlasApi;
 use crate::domain::condition::Reading;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Provider};
 use crate::domain::patch::Patch;
-use crate::domain::project::{PolicyOverride, Project, SinceSource};
+use crate::domain::project::{PolicyEdit, PolicyOverride, Project, SinceSource};
 use crate::domain::time::Timestamp;
 use crate::mail::is_address;
-use crate::store::{NewAudit, StoreError};
+use crate::store::{FormerProject, Governed, NewAudit, StoreError};
 
 /// The longest tag, in characters.
 const LONGEST_TAG: usize = 64;
@@ -59,8 +62,17 @@ pub struct ProjectEdit {
     pub alias: Patch<String>,
     /// Since when the key serves; also settles a drift.
     pub key_since: Option<Timestamp>,
-    /// Settings of its own.
-    pub policy: Option<PolicyOverride>,
+    /// Changes of its own rules.
+    pub policy: PolicyEdit,
+}
+
+/// A project that is tracked from now on.
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// The project.
+    pub project: Project,
+    /// Whether it was tracked before, and keeps its rules.
+    pub rules_kept: bool,
 }
 
 impl Engine {
@@ -69,33 +81,94 @@ impl Engine {
     /// # Errors
     /// Fails, and writes nothing, when a field is not valid, the project is tracked already, or Atlas or the
     /// database failed.
-    pub async fn add_project(&self, actor: &str, new: NewProject) -> Result<Project, CommandError> {
-        let project = self.check_project(new).await?;
+    pub async fn add_project<'a>(
+        &self,
+        by: impl Into<Actor<'a>>,
+        new: NewProject,
+    ) -> Result<Project, CommandError> {
+        self.track_project(by, new).await.map(|added| added.project)
+    }
+
+    /// The same, and whether the project was tracked before.
+    ///
+    /// # Errors
+    /// As [`Engine::add_project`].
+    pub async fn track_project<'a>(
+        &self,
+        by: impl Into<Actor<'a>>,
+        new: NewProject,
+    ) -> Result<Added, CommandError> {
+        let by = by.into();
+        let (project, kept, plan) = self.planned(by, new).await?;
         let now = self.clock.now();
         let detail = json!({
             "name": project.name, "owners": project.owners, "credential": project.credential,
             "keySince": project.key_since, "keySinceSource": project.key_since_source,
-            "kms": project.kms, "alias": project.alias,
+            "kms": project.kms, "alias": project.alias, "environment": project.environment,
+            "policy": project.policy, "rulesKept": kept, "changes": recorded(&plan),
         });
-        let audit = [record(actor, "project.added", &project.group_id, &detail)];
-        self.store.insert_project(&project, &audit, now).await?;
+        let Plan { governed, audit: more, outbox } = plan;
+        let mut audit = vec![record(by.name, "project.added", &project.group_id, &detail)];
+        audit.extend(more);
+        self.store.insert_governed_project(&project, governed, &audit, &outbox, now).await?;
+        if !outbox.is_empty() {
+            self.mail_due.notify_one();
+        }
         let reading = Reading::Seen { key: project.current_key.as_ref(), valid: project.valid };
         conditions::note(self, &project.group_id, &reading, project.last_checked_at.unwrap_or(now)).await;
         // The key may be due already.
         self.look_due.notify_one();
-        Ok(project)
+        Ok(Added { project, rules_kept: kept })
     }
 
     /// Observes the project as [`Engine::add_project`] does, and writes nothing.
     ///
     /// # Errors
     /// As [`Engine::add_project`], but for failures of the write.
-    pub async fn check_project(&self, new: NewProject) -> Result<Project, CommandError> {
+    pub async fn check_project<'a>(
+        &self,
+        by: impl Into<Actor<'a>>,
+        new: NewProject,
+    ) -> Result<Added, CommandError> {
+        let (project, rules_kept, _) = self.planned(by.into(), new).await?;
+        Ok(Added { project, rules_kept })
+    }
+
+    /// A new project as it would be tracked, whether it was before, and what is written with it.
+    async fn planned(&self, by: Actor<'_>, new: NewProject) -> Result<(Project, bool, Plan), CommandError> {
+        let former = match new.group_id.parse() {
+            Ok(group) => self.store.former_project(&group).await?,
+            Err(_) => None,
+        };
+        let kept = former.is_some();
+        let given = new.policy.clone();
+        let mut project = self.new_project(new, former.as_ref()).await?;
+        self.check_policy(&project, &given.map(PolicyEdit::from).unwrap_or_default())?;
+        // Without an earlier record, the project is compared with one that has the default rules.
+        let before = match former {
+            Some(former) => former.onto(project.clone()),
+            None => Project { policy: None, kms: None, alias: None, ..project.clone() },
+        };
+        let subject = Before { project: &before, tracked: kept };
+        let plan = plan(self, by, subject, &mut project).await?;
+        Ok((project, kept, plan))
+    }
+
+    /// A new project with every field that is given, and the others as an earlier record has them.
+    async fn new_project(
+        &self,
+        new: NewProject,
+        former: Option<&FormerProject>,
+    ) -> Result<Project, CommandError> {
         let group: GroupId = new.group_id.parse()?;
         if self.store.project(&group).await?.is_some() {
             return Err(CommandError::ProjectExists(group));
         }
-        let credential = new.credential.unwrap_or_else(|| "default".to_owned());
+        let own = |of: fn(&FormerProject) -> Option<String>| former.and_then(of);
+        let credential = new
+            .credential
+            .or_else(|| own(|it| Some(it.credential.clone())))
+            .unwrap_or_else(|| "default".to_owned());
         self.check_fields(new.name.as_deref(), &new.owners, &credential, new.key_since)?;
         check_environment(new.environment.as_deref())?;
         let seen = self.observe(&credential, &group).await?;
@@ -115,12 +188,22 @@ impl Engine {
             key_since_source: None,
             valid: None,
             private_networking: false,
-            owners: new.owners,
-            environment: new.environment.filter(|tag| !tag.is_empty()),
+            owners: match former {
+                Some(former) if new.owners.is_empty() => former.owners.clone(),
+                _ => new.owners,
+            },
+            environment: new
+                .environment
+                .or_else(|| own(|it| it.environment.clone()))
+                .filter(|tag| !tag.is_empty()),
             credential,
-            kms: new.kms.filter(|name| !name.is_empty()),
-            alias: new.alias.filter(|alias| !alias.is_empty()),
-            policy: new.policy,
+            kms: new.kms.or_else(|| own(|it| it.kms.clone())).filter(|name| !name.is_empty()),
+            alias: new.alias.or_else(|| own(|it| it.alias.clone())).filter(|alias| !alias.is_empty()),
+            policy: new
+                .policy
+                .map(PolicyEdit::from)
+                .unwrap_or_default()
+                .onto(former.and_then(|it| it.policy.clone())),
             drift_key: None,
             last_checked_at: None,
             last_error: None,
@@ -167,12 +250,13 @@ impl Engine {
     ///
     /// # Errors
     /// Fails, without a change, when a field is not valid, or when the database cannot be read or written.
-    pub async fn edit_project(
+    pub async fn edit_project<'a>(
         &self,
-        actor: &str,
+        by: impl Into<Actor<'a>>,
         group: &GroupId,
         edit: ProjectEdit,
     ) -> Result<Project, CommandError> {
+        let by = by.into();
         for _ in 0..TRIES {
             let before =
                 self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
@@ -196,7 +280,8 @@ impl Engine {
             if looked_up {
                 self.check_look_up(&after)?;
             }
-            after.policy = edit.policy.or(after.policy);
+            after.policy = edit.policy.clone().onto(after.policy.take());
+            self.check_policy(&after, &edit.policy)?;
             if let Some(since) = edit.key_since {
                 after.key_since = Some(since);
                 after.key_since_source = Some(SinceSource::Operator);
@@ -209,10 +294,17 @@ impl Engine {
             }
             let now = self.clock.now();
             after.next_reminder_at = Some(now);
-            let detail = json!({ "owners": after.owners, "credential": after.credential, "environment": after.environment, "kms": after.kms, "alias": after.alias, "keySince": after.key_since, "policy": after.policy });
-            let audit = [record(actor, "project.edited", group, &detail)];
-            match self.store.update_project(&after, before.version, &audit, &[], now).await {
+            let subject = Before { project: &before, tracked: true };
+            let plan = plan(self, by, subject, &mut after).await?;
+            let mut audit = vec![edited(by.name, &after, Some(&recorded(&plan)))];
+            let Plan { governed, audit: more, outbox } = plan;
+            audit.extend(more);
+            let rows = (audit.as_slice(), outbox.as_slice());
+            match self.store.update_governed_project(&after, before.version, governed, rows, now).await {
                 Ok(version) => {
+                    if !outbox.is_empty() {
+                        self.mail_due.notify_one();
+                    }
                     if looked_up {
                         self.store.look_up_soon(group).await?;
                     }
@@ -230,14 +322,57 @@ impl Engine {
     ///
     /// # Errors
     /// Fails while a rotation is open, or when the database cannot be written.
-    pub async fn remove_project(&self, actor: &str, group: &GroupId) -> Result<(), CommandError> {
+    pub async fn remove_project<'a>(
+        &self,
+        by: impl Into<Actor<'a>>,
+        group: &GroupId,
+    ) -> Result<(), CommandError> {
+        let by = by.into();
         let project =
             self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
         if let Some(open) = project.open_rotation {
             return Err(CommandError::RemoveWhileOpen { group: group.clone(), id: open.id });
         }
-        let audit = [record(actor, "project.removed", group, &json!({ "name": project.name }))];
-        Ok(self.store.delete_project(group, &audit, self.clock.now()).await?)
+        let kept = FormerProject::from(&project);
+        let detail = json!({ "name": project.name, "kept": kept });
+        let mut audit = vec![record(by.name, "project.removed", group, &detail)];
+        let mut governed = Governed { by: by.name.to_owned(), ..Governed::default() };
+        for it in self.store.pending_loosenings().await? {
+            if it.subject == group.as_str() {
+                audit.push(super::loosening::audit_row(by.name, "loosening.withdrawn", &it));
+                governed.withdrawn.push(it.id);
+            }
+        }
+        let now = self.clock.now();
+        Ok(self.store.remove_governed_project(group, Some(kept), governed, &audit, now).await?)
+    }
+
+    /// A policy that can never be met is refused where it is given, not when it is needed.
+    fn check_policy(&self, project: &Project, given: &PolicyEdit) -> Result<(), CommandError> {
+        if given.is_empty() {
+            return Ok(());
+        }
+        let policy = project.policy(&self.settings.policy);
+        // A default reminder that lies before a shorter cryptoperiod is left out, not refused.
+        let own = project.policy.as_ref().is_some_and(|own| own.remind_before.is_some());
+        let faults = policy.faults(self.clock.now());
+        if let Some((field, rule)) = faults.into_iter().find(|(field, _)| *field != "remind_before" || own) {
+            return Err(CommandError::BadRule { rule_name: field, rule });
+        }
+        let hooks = self.hook_owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |name: &str| {
+            name == "poll" || name.strip_prefix("hook:").is_some_and(|hook| hooks.contains_key(hook))
+        };
+        let Patch::Value(named) = &given.auto_approve else { return Ok(()) };
+        match named.iter().find(|name| !known(name)) {
+            Some(name) => {
+                let hooks: Vec<_> = hooks.keys().map(|hook| format!("hook:{hook}")).collect();
+                let known = [&["poll".to_owned()], hooks.as_slice()].concat().join(", ");
+                let rule = format!("{name:?} proposes nothing; known: {known}");
+                Err(CommandError::BadRule { rule_name: "auto_approve", rule })
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_fields(
@@ -312,6 +447,15 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The row of the audit log about a changed project.
+pub(in crate::engine) fn edited(by: &str, it: &Project, changes: Option<&serde_json::Value>) -> NewAudit {
+    let detail = json!({
+        "name": it.name, "owners": it.owners, "credential": it.credential, "environment": it.environment,
+        "kms": it.kms, "alias": it.alias, "keySince": it.key_since, "policy": it.policy, "changes": changes,
+    });
+    record(by, "project.edited", &it.group_id, &detail)
 }
 
 fn check_environment(tag: Option<&str>) -> Result<(), CommandError> {

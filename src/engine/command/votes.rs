@@ -1,10 +1,42 @@
-//! Votes on a rotation: an approval counts once for each approver. The proposer has no vote unless the
-//! project's policy allows it.
+//! Votes on a rotation. Which of them count is decided by [`Ballot`]; this gathers what it depends on.
 
-use super::super::Engine;
+use super::super::authority::{plain, rows};
+use super::super::settling::{loosen_after, settling_in};
+use super::super::{ENGINE, Engine};
 use super::CommandError;
+use crate::domain::notice::{Authority, Kind};
+use crate::domain::role::Role;
 use crate::domain::rotation::outcome::Command;
-use crate::store::{NewApproval, RotationRow, Vote};
+use crate::domain::rotation::state::State;
+use crate::domain::vote::{Ballot, CastVote, Counted, Identity};
+use crate::store::{BallotFacts, NewApproval, NewOutbox, RotationRow, StoreError, Vote};
+
+/// Everything that decides which votes on `row` count. `asked` is the name of who wants to vote.
+pub(in crate::engine) async fn ballot(
+    engine: &Engine,
+    row: &RotationRow,
+    asked: Option<&str>,
+) -> Result<Ballot, StoreError> {
+    let it = &row.rotation;
+    let BallotFacts { votes, mut identities, bars } = engine.store.ballot_facts(it.id, &it.group_id).await?;
+    let approves = engine.settings.socket_role.includes(Role::Approver);
+    let names = votes.iter().map(|vote| vote.by.as_str()).chain([row.requested_by.as_str()]).chain(asked);
+    for name in names.filter(|name| name.starts_with("local:")) {
+        identities.insert(name.to_owned(), Identity::local(approves));
+    }
+    Ok(Ballot {
+        proposer: row.requested_by.clone(),
+        proposed_at: it.created_at,
+        self_approval: it.rules.policy.self_approval,
+        excluded: it.rules.excluded.clone(),
+        votes,
+        identities,
+        bars,
+        loosen_after: loosen_after(engine).await?,
+        settling: settling_in(engine).await?,
+        now: engine.clock.now(),
+    })
+}
 
 /// The approval of `actor`; `None` when it is counted already.
 pub(super) async fn approve(
@@ -12,21 +44,27 @@ pub(super) async fn approve(
     row: &RotationRow,
     actor: &str,
     comment: Option<&str>,
-) -> Result<Option<(Command, Vote)>, CommandError> {
-    if actor == row.requested_by && !row.rotation.rules.policy.self_approval {
-        return Err(CommandError::SelfApproval(actor.to_owned()));
+) -> Result<Option<(Command, Option<Vote>)>, CommandError> {
+    let mut ballot = ballot(engine, row, Some(actor)).await?;
+    let has_voted = ballot.votes.iter().any(|vote| vote.by == actor);
+    if let Some(why) = ballot.refusal(actor) {
+        return Err(CommandError::VoteVoid(Box::new(why)));
     }
-    let votes = engine.store.approvals(row.rotation.id).await?;
-    if !row.rotation.state.is_final() && votes.iter().any(|vote| vote.by == actor) {
-        return Ok(None);
+    if has_voted && !row.rotation.state.is_final() {
+        // A vote that did not count before may count now.
+        let given = ballot.count().given;
+        let more =
+            row.rotation.state == State::AwaitingApproval && given > row.rotation.permission.quorum.given;
+        return Ok(more.then_some((Command::Approve { given }, None)));
     }
-    let given = u32::try_from(votes.len()).unwrap_or(u32::MAX).saturating_add(1);
+    ballot.votes.push(CastVote { by: actor.to_owned(), at: ballot.now, of_policy: false });
+    let given = ballot.count().given;
     let vote = NewApproval {
         by: actor.to_owned(),
         method: "api".to_owned(),
         comment: comment.map(ToOwned::to_owned),
     };
-    Ok(Some((Command::Approve { given }, Vote::Yes(vote))))
+    Ok(Some((Command::Approve { given }, Some(Vote::Yes(vote)))))
 }
 
 /// The withdrawal of `actor`'s approval.
@@ -35,11 +73,58 @@ pub(super) async fn withdraw(
     row: &RotationRow,
     actor: &str,
 ) -> Result<(Command, Vote), CommandError> {
-    let votes = engine.store.approvals(row.rotation.id).await?;
-    let left = votes.iter().filter(|vote| vote.by != actor).count();
-    if left == votes.len() {
+    let mut ballot = ballot(engine, row, Some(actor)).await?;
+    let before = ballot.votes.len();
+    ballot.votes.retain(|vote| vote.by != actor);
+    if ballot.votes.len() == before {
         return Err(CommandError::NothingToWithdraw(actor.to_owned()));
     }
-    let given = u32::try_from(left).unwrap_or(u32::MAX);
-    Ok((Command::Withdraw { given }, Vote::Withdrawn(actor.to_owned())))
+    Ok((Command::Withdraw { given: ballot.count().given }, Vote::Withdrawn(actor.to_owned())))
+}
+
+/// A count of the votes that differs from the recorded one.
+pub(in crate::engine) struct Recount {
+    /// The command that records it.
+    pub(in crate::engine) command: Command,
+    /// The reasons, for the journal.
+    pub(in crate::engine) why: String,
+    /// What the owners hear of it.
+    pub(in crate::engine) outbox: Vec<NewOutbox>,
+}
+
+/// Counts the votes of a rotation that has sent nothing: tokens are revoked and people loosen rules after they have
+/// voted. `None` when the recorded count is right.
+pub(in crate::engine) async fn recount(
+    engine: &Engine,
+    row: &RotationRow,
+) -> Result<Option<Recount>, StoreError> {
+    let it = &row.rotation;
+    let waits = it.state == State::AwaitingApproval;
+    if !waits && it.state != State::Approved {
+        return Ok(None);
+    }
+    let ballot = ballot(engine, row, None).await?;
+    let recorded = it.permission.quorum.given;
+    let Counted { given, void } = ballot.count();
+    if given > recorded && waits {
+        let why = "votes count now that did not count before".to_owned();
+        return Ok(Some(Recount { command: Command::Approve { given }, why, outbox: Vec::new() }));
+    }
+    if given >= recorded {
+        return Ok(None);
+    }
+    let why: Vec<_> =
+        void.iter().map(|(by, why)| format!("the vote of {by} does not count: {why}")).collect();
+    let why = why.join("; ");
+    let owners = engine.store.owners(&it.group_id).await?;
+    let facts = Authority {
+        group_id: Some(it.group_id.clone()),
+        project_name: Some(row.project_name.clone()),
+        rotation_id: Some(it.id),
+        detail: Some(why.clone()),
+        ..plain(Kind::VoteVoid, it.group_id.to_string(), ENGINE, ballot.now)
+    };
+    let identity = format!("{}/vote_void/{}", it.id, row.version);
+    let outbox = rows(engine, &identity, facts, &owners, ballot.now);
+    Ok(Some(Recount { command: Command::Withdraw { given }, why, outbox }))
 }

@@ -7,6 +7,7 @@ mod audit;
 mod conditions;
 mod discover;
 mod hooks;
+mod loosenings;
 mod outbox;
 mod projects;
 mod rotations;
@@ -29,8 +30,9 @@ use crate::api::problem::Code;
 use crate::net::cause::causes;
 
 /// Everything but the streams, which outlive any time limit.
-const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 8] = [
+const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 9] = [
     projects::routes,
+    loosenings::routes,
     discover::routes,
     rotations::routes,
     audit::routes,

@@ -13,14 +13,15 @@ use crate::api::{KeyPage, Page, ProjectPage};
 use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
-use crate::domain::project::{self, PolicyOverride, Status};
+use crate::domain::loosening::fields;
+use crate::domain::project::{self, Status};
 use crate::domain::role::Role;
-use crate::engine::command::{self, CommandError};
+use crate::engine::command::{self, Added, CommandError};
 use crate::engine::why;
 use crate::store::{ConditionRow, ProjectFilter};
 use crate::web::Web;
 use crate::web::auth::Caller;
-use crate::web::operation::{ATLAS, BODY, QUERY, needs};
+use crate::web::operation::{ATLAS, BODY, QUERY, needs, with_admin_fields};
 use crate::web::problem::Problem;
 
 /// The problems of an address that names a project.
@@ -29,12 +30,15 @@ const PROJECT: [Code; 2] = [Code::GroupIdInvalid, Code::ProjectNotFound];
 pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
     let read = |problems, routes| needs(web, Role::Viewer, problems, routes);
     let write = |problems, routes| needs(web, Role::Operator, problems, routes);
-    let add_problems = [Code::GroupIdInvalid, Code::ProjectExists, Code::Conflict];
+    let add_problems = [Code::GroupIdInvalid, Code::ProjectExists, Code::NobodyToTell, Code::Conflict];
     OpenApiRouter::new()
         .routes(read(&[&QUERY], routes!(list)))
-        .routes(write(&[&BODY, &add_problems, &ATLAS], routes!(add)))
+        .routes(write(&[&BODY, &add_problems, &ATLAS], with_admin_fields(fields(), routes!(add))))
         .routes(read(&[&PROJECT], routes!(show)))
-        .routes(write(&[&PROJECT, &BODY, &[Code::Conflict], &ATLAS], routes!(edit)))
+        .routes(write(
+            &[&PROJECT, &BODY, &[Code::NobodyToTell, Code::Conflict], &ATLAS],
+            with_admin_fields(fields(), routes!(edit)),
+        ))
         .routes(write(&[&PROJECT, &[Code::RotationOpen, Code::Conflict]], routes!(remove)))
         .routes(read(&[&PROJECT, &[Code::RotationNotFound]], routes!(explain)))
         .routes(read(&[&PROJECT], routes!(keys)))
@@ -97,7 +101,6 @@ async fn add(
     Extension(caller): Extension<Caller>,
     Object(body): Object<NewProject>,
 ) -> Result<(StatusCode, Json<Project>), Problem> {
-    check_policy(body.policy.as_ref(), &web)?;
     let new = command::NewProject {
         group_id: body.group_id,
         name: body.name,
@@ -110,10 +113,11 @@ async fn add(
         policy: body.policy,
     };
     if body.dry_run {
-        return Ok((StatusCode::OK, shown(&web, &web.engine.check_project(new).await?).await?));
+        let added = web.engine.check_project(caller.actor(), new).await?;
+        return Ok((StatusCode::OK, shown_added(&web, &added).await?));
     }
-    let project = web.engine.add_project(&caller.name, new).await?;
-    Ok((StatusCode::CREATED, shown(&web, &project).await?))
+    let added = web.engine.track_project(caller.actor(), new).await?;
+    Ok((StatusCode::CREATED, shown_added(&web, &added).await?))
 }
 
 #[utoipa::path(
@@ -129,8 +133,6 @@ async fn edit(
     Path(id): Path<String>,
     Object(body): Object<ProjectEdit>,
 ) -> Result<Json<Project>, Problem> {
-    let policy = body.policy.value();
-    check_policy(policy.as_ref(), &web)?;
     let edit = command::ProjectEdit {
         name: body.name.value(),
         owners: body.owners.value(),
@@ -139,32 +141,10 @@ async fn edit(
         kms: body.kms,
         alias: body.alias,
         key_since: body.key_since.value(),
-        policy,
+        policy: body.policy.value().unwrap_or_default(),
     };
-    let project = web.engine.edit_project(&caller.name, &group(&id)?, edit).await?;
+    let project = web.engine.edit_project(caller.actor(), &group(&id)?, edit).await?;
     shown(&web, &project).await
-}
-
-/// A policy that can never be met is refused where it is given, not when it is needed.
-fn check_policy(policy: Option<&PolicyOverride>, web: &Web) -> Result<(), Problem> {
-    let Some(policy) = policy else { return Ok(()) };
-    let faults = policy.over(&web.engine.settings.policy).faults(web.engine.clock.now());
-    // A default reminder that lies before a shorter cryptoperiod is left out, not refused.
-    let own = |field: &str| field != "remind_before" || policy.remind_before.is_some();
-    match faults.iter().find(|(field, _)| own(field)) {
-        Some((field, rule)) => Err(Problem::invalid(&format!("policy.{}", camel(field)), rule)),
-        None => Ok(()),
-    }
-}
-
-/// A field's name as the API writes it.
-fn camel(name: &str) -> String {
-    let mut words = name.split('_');
-    let first = words.next().unwrap_or_default().to_owned();
-    words.fold(first, |name, word| {
-        let (head, tail) = word.split_at(1);
-        name + &head.to_uppercase() + tail
-    })
 }
 
 #[utoipa::path(
@@ -189,7 +169,7 @@ async fn remove(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    web.engine.remove_project(&caller.name, &group(&id)?).await?;
+    web.engine.remove_project(caller.actor(), &group(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -231,7 +211,17 @@ async fn find(web: &Web, id: &str) -> Result<project::Project, Problem> {
 async fn shown(web: &Web, project: &project::Project) -> Result<Json<Project>, Problem> {
     let on_record = conditions(web, std::slice::from_ref(project)).await?;
     let (defaults, now) = (&web.engine.settings.policy, web.engine.clock.now());
-    Ok(Json(views::project(project, &on_record, defaults, now)))
+    let mut shown = views::project(project, &on_record, defaults, now);
+    let pending = web.engine.loosenings().await?;
+    let own = pending.iter().filter(|it| it.subject == project.group_id.as_str());
+    shown.loosenings = own.map(views::loosening).collect();
+    Ok(Json(shown))
+}
+
+async fn shown_added(web: &Web, added: &Added) -> Result<Json<Project>, Problem> {
+    let mut answer = shown(web, &added.project).await?;
+    answer.0.rules_kept = added.rules_kept;
+    Ok(answer)
 }
 
 /// The conditions on record of these projects, which are in the order of their ids.

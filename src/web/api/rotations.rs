@@ -52,7 +52,7 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
         .routes(read(&[&QUERY, &[Code::GroupIdInvalid]], routes!(list)))
         .routes(read(&[&ROTATION], routes!(show)))
         .routes(read(&[&ROTATION, &QUERY], routes!(journal)))
-        .routes(vote(&[Code::SelfApproval], routes!(approve)))
+        .routes(vote(&[Code::SelfApproval, Code::VoteNotCounted], routes!(approve)))
         .routes(vote(&[Code::NothingToWithdraw], routes!(withdraw)))
         .routes(vote(&[], routes!(reject)))
         .routes(steer(routes!(cancel)))

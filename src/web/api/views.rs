@@ -1,5 +1,6 @@
 //! Rows as the API answers them: names from Atlas unchanged, keys as plain texts.
 
+use crate::api::loosening::Loosening;
 use crate::api::project::{Condition, Drift, Found, FoundOwner, Key, Project, Silence, Tag};
 use crate::api::record::{AuditEntry, ClockSkew, DatabaseStatus, Difference, Doubt, Hook, Mail};
 use crate::api::rotation::{
@@ -52,6 +53,24 @@ pub(super) fn project(
         last_checked_at: it.last_checked_at,
         last_error: it.last_error.clone(),
         open_rotation: it.open_rotation,
+        loosenings: Vec::new(),
+        rules_kept: false,
+    }
+}
+
+/// A change that takes effect later.
+pub(super) fn loosening(it: &store::Loosening) -> Loosening {
+    Loosening {
+        id: it.id,
+        subject: it.subject.clone(),
+        group_id: it.subject.parse().ok(),
+        state: it.state,
+        changes: it.changes.clone(),
+        requested_by: it.requested_by.clone(),
+        requested_at: it.requested_at,
+        to_tell: it.owners.iter().chain(&it.security).cloned().collect(),
+        announced_at: it.announced_at,
+        takes_effect_at: it.effective_at,
     }
 }
 

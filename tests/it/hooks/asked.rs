@@ -8,11 +8,11 @@ use std::time::Duration;
 use keywheel::config::kms::{AzureCredential, Kms, Login};
 use keywheel::domain::patch::Patch;
 use keywheel::domain::preflight::{Check, CheckName, Verdict};
-use keywheel::domain::project::PolicyOverride;
+use keywheel::domain::project::PolicyEdit;
 use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::domain::rotation::state::{Hold, State};
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock};
-use keywheel::engine::command::{CommandError, NewProject, OperatorVerb, ProjectEdit};
+use keywheel::engine::command::{Actor, CommandError, NewProject, OperatorVerb, ProjectEdit};
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{driver, poll};
 use keywheel::kms::{KeyService, connect};
@@ -87,14 +87,20 @@ impl HookServer {
     }
 
     async fn edit(&self, number: u64, edit: ProjectEdit) {
-        self.engine.edit_project("ada", &group(number).parse().unwrap(), edit).await.unwrap();
+        self.engine.edit_project(Actor::admin("ada"), &group(number).parse().unwrap(), edit).await.unwrap();
     }
 
     async fn agree(&self, number: u64, triggers: &[&str]) {
+        let hooks = triggers.iter().filter_map(|it| it.strip_prefix("hook:"));
+        let hooks = hooks.map(|it| (it.to_owned(), Vec::new()));
+        self.engine.hook_owners.lock().unwrap().extend(hooks);
         let triggers = triggers.iter().map(|it| (*it).to_owned()).collect();
-        let policy =
-            PolicyOverride { auto_approve: Some(triggers), approvals: Some(2), ..PolicyOverride::default() };
-        self.edit(number, ProjectEdit { policy: Some(policy), ..ProjectEdit::default() }).await;
+        let policy = PolicyEdit {
+            auto_approve: Patch::Value(triggers),
+            approvals: Patch::Value(2),
+            ..PolicyEdit::default()
+        };
+        self.edit(number, ProjectEdit { policy, ..ProjectEdit::default() }).await;
     }
 
     async fn poll(&self) {

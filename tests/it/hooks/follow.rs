@@ -9,6 +9,7 @@ use super::senders::{kms_event, trail, vault_event};
 use super::{HookServer, alert, atlas_signature};
 use crate::support::db::Backend;
 use crate::support::{group, new_key};
+use keywheel::domain::role::Role;
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::ManualClock;
 use keywheel::engine::command::OperatorVerb;
@@ -401,5 +402,22 @@ async fn an_endless_id_spoils_nobodys_write_on_postgres() {
     for accepted in [1, 1] {
         server.grid(&long).await;
         assert_eq!(server.counts("grid")[1], accepted);
+    }
+}
+
+/// Who has the secret of a hook proposes with it, and does not approve that. Without owners it may be anybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_owns_a_hook_does_not_approve_what_it_requests() {
+    let owned = HOOKS.replace("kind = \"cloudevents\"", "kind = \"cloudevents\"\nowners = [\"grace\"]");
+    for (hooks, required, owner_counts) in [(owned.as_str(), 1, false), (HOOKS, 2, true)] {
+        let server = HookServer::open(hooks).await;
+        server.ask("1", json!({ "groupId": group(1), "newKey": new_key() })).await;
+        let [row] = server.rotations().await.try_into().unwrap();
+        assert_eq!(row.rotation.permission.quorum.required, required);
+        let vote =
+            async |by: &str| server.engine.say(by, row.rotation.id, OperatorVerb::Approve, None, None).await;
+        server.engine.create_token("root", ("grace", "g"), &[Role::Approver], None).await.unwrap();
+        assert_eq!(vote("grace").await.is_ok(), owner_counts);
+        assert_eq!(vote("edsger").await.unwrap().rotation.state, State::Approved);
     }
 }

@@ -163,11 +163,24 @@ pub(crate) fn serve(folder: &Path) -> (Child, String, Arc<Mutex<String>>) {
 
 impl Daemon {
     pub(crate) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// The same with more settings, as dotted keys.
+    pub(crate) async fn start_with(settings: &str) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sim = Sim::start(listener, World::demo(), Arc::new(SystemClock)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         config(folder.path(), "127.0.0.1:0", &sim.base_url());
+        let file = folder.path().join("keywheel.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        // Those of the server stand in a table of their own.
+        let (server, above): (Vec<_>, Vec<_>) =
+            settings.lines().partition(|line| line.starts_with("server."));
+        let server: String = server.iter().map(|line| line.replacen("server.", "", 1) + "\n").collect();
+        let text = text.replacen("[server]\n", &format!("[server]\n{server}"), 1);
+        std::fs::write(&file, format!("{}\n{text}", above.join("\n"))).unwrap();
         let (child, base, log) = serve(folder.path());
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { sim, folder, base, child, log, http }
@@ -175,7 +188,8 @@ impl Daemon {
 
     /// Makes a token; its file is NAME.token in the daemon's folder.
     pub(crate) fn token(&self, name: &str, roles: &str) -> String {
-        let made = self.cli(&["token", "create", "--name", name, "--role", roles]);
+        let person = format!("{name}@example.com");
+        let made = self.cli(&["token", "create", "--name", name, "--role", roles, "--person", &person]);
         assert_eq!(made.code, Some(0), "{made:?}");
         let file = self.folder.path().join(format!("{name}.token"));
         std::fs::write(&file, &made.out).unwrap();

@@ -18,6 +18,7 @@ use keywheel::config::{self, Credential, PatchBody};
 use keywheel::domain::key::{KeyRef, Provider};
 use keywheel::domain::notice::{Content, Notice, RotationFacts};
 use keywheel::domain::policy::{Pace, Policy, Verify};
+use keywheel::domain::role::Role;
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{NewProject, OperatorVerb};
@@ -112,6 +113,9 @@ impl TestApp {
             ..NewProject::default()
         };
         engine.add_project("ada", new).await.unwrap();
+        if clock.is_none() {
+            people(&db.store).await;
+        }
         Self { sim, engine, db, clock }
     }
 
@@ -203,6 +207,14 @@ impl TestApp {
     }
 }
 
+/// Gives Ada and Grace a token each: a real daemon counts the votes of identities that exist.
+pub(crate) async fn people(store: &Store) {
+    let now = SystemClock.now();
+    for (name, role) in [("ada", Role::Operator), ("grace", Role::Approver)] {
+        store.insert_token(name, name, &[role], &[], now).await.unwrap();
+    }
+}
+
 fn time(clock: Option<&ManualClock>) -> Arc<dyn Clock> {
     clock.map_or_else(|| Arc::new(SystemClock) as Arc<dyn Clock>, |it| Arc::new(it.clone()))
 }
@@ -254,6 +266,11 @@ pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engin
             daily: keywheel::domain::condition::Daily::default(),
         },
         operators: Vec::new(),
+        security: Vec::new(),
+        mails: true,
+        loosen_after: Span::from_days(1),
+        settle_in: None,
+        socket_role: keywheel::domain::role::Role::Admin,
         daemon: "here:8440".to_owned(),
         poll_every: Span::from_secs(6 * 3600),
         request_timeout: ms(2000),

@@ -1,0 +1,88 @@
+//! Which changes are tighter, rule by rule.
+
+use serde_json::json;
+
+use super::*;
+
+fn plain() -> Safeguards {
+    Safeguards {
+        policy: Policy::default(),
+        credential: "default".to_owned(),
+        kms: None,
+        alias: None,
+        environment: None,
+    }
+}
+
+fn with(policy: Value) -> Safeguards {
+    let own: PolicyOverride = serde_json::from_value(policy).unwrap();
+    Safeguards { policy: own.over(&Policy::default()), ..plain() }
+}
+
+fn window(day: &str) -> Value {
+    json!({ "cron": format!("0 0 1 * * {day}"), "duration": "4h" })
+}
+
+#[test]
+fn only_what_is_named_is_tighter() {
+    let (sat, sun, mon) = (window("Sat"), window("Sun"), window("Mon"));
+    for (from, to, tighter) in [
+        (json!({}), json!({ "interval": "60d" }), true),
+        (json!({}), json!({ "interval": "91d" }), false),
+        (json!({}), json!({ "approvalTtl": "1d" }), true),
+        (json!({}), json!({ "approvalTtl": "8d" }), false),
+        (json!({}), json!({ "executionTtl": "1d" }), true),
+        (json!({}), json!({ "executionTtl": "8d" }), false),
+        (json!({}), json!({ "approvals": 2 }), true),
+        (json!({}), json!({ "approvals": 3 }), true),
+        (json!({}), json!({ "approvals": 4 }), false),
+        (json!({ "approvals": 2 }), json!({ "approvals": 1 }), false),
+        (json!({}), json!({ "selfApproval": true }), false),
+        (json!({ "selfApproval": true }), json!({}), false),
+        (json!({}), json!({ "autoApprove": ["poll"] }), false),
+        (json!({ "autoApprove": ["poll"] }), json!({}), false),
+        (json!({}), json!({ "allowVersionless": true }), false),
+        (json!({}), json!({ "windows": [sat] }), true),
+        (json!({}), json!({ "windows": [sat, sun] }), false),
+        (json!({ "windows": [sat] }), json!({}), false),
+        (json!({ "windows": [sat] }), json!({ "windows": [sun] }), false),
+        (json!({ "windows": [sat, sun] }), json!({ "windows": [sun] }), true),
+        (json!({ "windows": [sat, sun] }), json!({ "windows": [mon] }), false),
+        (json!({ "windows": [sat, sun] }), json!({ "windows": [sun, sun] }), false),
+        (json!({ "windows": [sat] }), json!({ "windows": [sat, sun] }), false),
+        (json!({ "windows": [sat, sun] }), json!({ "windows": [] }), false),
+    ] {
+        let found = changes(&with(from.clone()), &with(to.clone()), 3);
+        let courses: Vec<_> = found.iter().map(|it| it.course).collect();
+        let wanted = if tighter { Course::Tighter } else { Course::Looser };
+        assert_eq!(courses, [wanted], "{from} -> {to}");
+    }
+    assert_eq!(changes(&plain(), &with(json!({ "remindBefore": ["1d"] })), 3), []);
+    assert_eq!(changes(&plain(), &with(json!({ "approvals": 1 })), 3), [], "the default, stated");
+}
+
+#[test]
+fn a_credential_and_a_look_up_decide_where_no_person_is_asked() {
+    let other = |auto: bool| {
+        let base = if auto { with(json!({ "autoApprove": ["poll"] })) } else { plain() };
+        Safeguards { credential: "b".to_owned(), kms: Some("k".to_owned()), ..base }
+    };
+    assert_eq!(changes(&plain(), &other(false), 3), []);
+    let on = with(json!({ "autoApprove": ["poll"] }));
+    let found = changes(&on, &other(true), 3);
+    let fields: Vec<_> = found.iter().map(|it| it.field.as_str()).collect();
+    assert_eq!(fields, ["credential", "kms"]);
+    let tagged = Safeguards { environment: Some("prod".to_owned()), ..plain() };
+    assert_eq!(changes(&plain(), &tagged, 3)[0].field, "environment");
+}
+
+#[test]
+fn every_field_that_decides_is_named_once() {
+    let all: Vec<String> = fields().collect();
+    let mut policy: Vec<String> = members(&Policy::default()).as_object().unwrap().keys().cloned().collect();
+    policy.retain(|it| !it.starts_with("remind"));
+    for rule in policy {
+        assert!(all.contains(&format!("policy.{rule}")), "{rule} is not classified");
+    }
+    assert_eq!(all.len(), RULES.len() + 4);
+}

@@ -1,0 +1,78 @@
+//! Subject and sentences of news about who may decide.
+
+use crate::domain::notice::{Authority, Kind};
+use crate::domain::text::visible;
+
+/// What happened, and what it means for the next rotation.
+pub(super) fn sentences(it: &Authority) -> (String, Vec<String>) {
+    let about = about(it);
+    let by = visible(&it.by);
+    let fields: Vec<_> = it.changes.iter().map(|change| visible(&change.field)).collect();
+    let fields = fields.join(", ");
+    let (subject, first) = match it.kind {
+        Kind::LooseningAnnounced => (
+            format!("{about}: a rule is to be loosened"),
+            format!(
+                "{by} has changed {fields}. The change takes effect a while after this message has reached those who must \
+                 hear of it, and not for a rotation that is proposed already. Until then it can be withdrawn."
+            ),
+        ),
+        Kind::LooseningWithdrawn => (
+            format!("{about}: a loosened rule was withdrawn"),
+            format!("{by} has withdrawn the change of {fields}. The rule stays as it was."),
+        ),
+        Kind::LooseningEffective => (
+            format!("{about}: a loosened rule is in effect"),
+            format!(
+                "The change of {fields} by {by} has taken effect. {by} counts as no approver of what it concerns for a \
+                 while longer."
+            ),
+        ),
+        Kind::OwnersChanged => (
+            format!("{about}: other owners"),
+            format!(
+                "{by} has changed the owners. New owners get the messages from now on. {by} counts as no approver of \
+                 this project for a while."
+            ),
+        ),
+        Kind::VoteVoid => (
+            format!("{about}: a vote does not count any more"),
+            "A vote on the open rotation was taken out of the count. If too few are left, the rotation waits for other \
+             approvers; nothing is sent to Atlas before."
+                .to_owned(),
+        ),
+        Kind::TokenCreated => (
+            format!("{about}: a token was made"),
+            format!("{by} has made it. Its votes count only after a delay; if nobody expects it, revoke it."),
+        ),
+        Kind::TokenRevoked => (
+            format!("{about}: a token was revoked"),
+            format!("{by} has revoked it. Its votes on open rotations do not count any more."),
+        ),
+        Kind::TokenRoles => (
+            format!("{about}: a token got other rights"),
+            format!(
+                "{by} has changed its roles or its person. What it may newly do, it may in a vote only after a delay."
+            ),
+        ),
+        _ => (
+            format!("{about}: started with other settings"),
+            format!(
+                "The daemon was started with other settings that decide: {fields}. Who may change the configuration and \
+                 restart the daemon can do what the daemon can; if nobody expects this, look at that machine."
+            ),
+        ),
+    };
+    let detail = it.detail.iter().map(|text| visible(text));
+    (subject, std::iter::once(first).chain(detail).collect())
+}
+
+/// The project's name, `Token ci`, or `Keywheel`.
+fn about(it: &Authority) -> String {
+    match (&it.group_id, &it.project_name, it.subject.split_once('/')) {
+        (Some(_), Some(name), _) if !name.is_empty() => visible(name),
+        (Some(group), ..) => group.to_string(),
+        (None, _, Some(("token", name))) => format!("Token {}", visible(name)),
+        _ => "Keywheel".to_owned(),
+    }
+}

@@ -1,0 +1,135 @@
+//! What the count of a rotation's votes depends on: votes, their voters, and who counts as no approver for a while.
+//!
+//! The same statements serve a read and a transaction, so that the check before a PATCH counts what a person was shown.
+
+use std::collections::BTreeMap;
+
+use sqlx::FromRow;
+
+use super::approvals::OWN_APPROVAL;
+use super::{Sql, Store, StoreError, Tx, each, urgent};
+use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::role::Role;
+use crate::domain::time::Timestamp;
+use crate::domain::vote::{Bar, CastVote, Identity};
+
+const VOTES: Sql = Sql {
+    sqlite: "SELECT approver, at, method FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",
+    postgres: "SELECT approver, at, method FROM approvals WHERE rotation_id = $1 ORDER BY at, approver COLLATE \"C\"",
+};
+const BARS: Sql = Sql::same(
+    "SELECT requested_by, kind, CASE WHEN state = 'effective' THEN effective_at ELSE NULL END AS since FROM loosenings \
+     WHERE subject = $1 AND kind <> 'tightening' AND state <> 'withdrawn' ORDER BY requested_at, id",
+);
+// Tokens are few, and a bar may concern any of them.
+const TOKENS: Sql = Sql::same(
+    "SELECT name, roles, created_at, revoked_at, made_by, person, given_at, given_by FROM tokens ORDER BY name",
+);
+
+pub(super) const STATEMENTS: &[&Sql] = &[&VOTES, &BARS, &TOKENS];
+
+/// What is stored about the votes on a rotation.
+#[derive(Clone, Debug, Default)]
+pub struct BallotFacts {
+    /// The votes, the oldest first.
+    pub votes: Vec<CastVote>,
+    /// Every token, by name.
+    pub identities: BTreeMap<String, Identity>,
+    /// Who changed the project's rules, owners or lookup.
+    pub bars: Vec<Bar>,
+}
+
+#[derive(FromRow)]
+struct VoteRow {
+    approver: String,
+    at: Timestamp,
+    method: String,
+}
+
+#[derive(FromRow)]
+struct BarRow {
+    requested_by: String,
+    kind: String,
+    since: Option<Timestamp>,
+}
+
+#[derive(FromRow)]
+struct HolderRow {
+    name: String,
+    roles: String,
+    created_at: Timestamp,
+    revoked_at: Option<Timestamp>,
+    made_by: Option<String>,
+    person: Option<String>,
+    given_at: Option<Timestamp>,
+    given_by: Option<String>,
+}
+
+impl BallotFacts {
+    fn of(votes: Vec<VoteRow>, bars: Vec<BarRow>, holders: Vec<HolderRow>) -> Self {
+        let votes = votes.into_iter().map(|row| CastVote {
+            by: row.approver,
+            at: row.at,
+            of_policy: row.method == OWN_APPROVAL,
+        });
+        let bars = bars.into_iter().map(|row| Bar {
+            by: row.requested_by,
+            what: match row.kind.as_str() {
+                "owners" => "changed the owners of this project",
+                "lookup" => "changed the lookup of this project",
+                _ => "loosened a rule of this project",
+            },
+            effective_at: row.since,
+        });
+        let identities = holders.into_iter().map(|row| {
+            // A role that cannot be read approves nothing.
+            let approves = |role: &str| role.parse::<Role>().is_ok_and(|it| it.includes(Role::Approver));
+            let identity = Identity {
+                may_approve: row.revoked_at.is_none() && row.roles.split_whitespace().any(approves),
+                person: row.person,
+                made_by: row.made_by,
+                given_at: Some(row.given_at.unwrap_or(row.created_at)),
+                given_by: row.given_by,
+            };
+            (row.name, identity)
+        });
+        Self { votes: votes.collect(), identities: identities.collect(), bars: bars.collect() }
+    }
+}
+
+/// Reads the three parts by `urgent!` or `each!`.
+macro_rules! gather {
+    ($how:ident, $from:expr, $id:expr, $group:expr) => {{
+        let votes: Vec<VoteRow> =
+            $how!($from, VOTES, |conn, text| sqlx::query_as(text).bind($id.0).fetch_all(conn).await)?;
+        let bars: Vec<BarRow> = $how!($from, BARS, |conn, text| sqlx::query_as(text)
+            .bind($group.as_str())
+            .fetch_all(conn)
+            .await)?;
+        let holders: Vec<HolderRow> =
+            $how!($from, TOKENS, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
+        Ok(BallotFacts::of(votes, bars, holders))
+    }};
+}
+
+impl Store {
+    /// What is stored about the votes on a rotation of this project.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn ballot_facts(&self, id: RotationId, group: &GroupId) -> Result<BallotFacts, StoreError> {
+        gather!(urgent, self, id, group)
+    }
+}
+
+impl Tx {
+    /// The same inside a transaction.
+    #[expect(dead_code, reason = "the check before a PATCH counts with it")]
+    pub(super) async fn ballot_facts(
+        &mut self,
+        id: RotationId,
+        group: &GroupId,
+    ) -> Result<BallotFacts, StoreError> {
+        gather!(each, self, id, group)
+    }
+}

@@ -1,0 +1,518 @@
+//! Changes of what decides who must agree: those that are announced and take effect later, and those of people who
+//! count as no approver of a project for a while. Also the rules of projects that are not tracked any more, and the
+//! settings that decide.
+
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::lanes::Lane;
+use super::readable::readable;
+use super::types::json;
+use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
+use crate::domain::ids::{GroupId, LooseningId};
+use crate::domain::loosening::{Change, HeldEdit, LooseningKind, LooseningState};
+use crate::domain::project::{PolicyOverride, Project};
+use crate::domain::time::Timestamp;
+
+macro_rules! columns {
+    () => {
+        "SELECT id, subject, kind, state, requested_by, requested_at, changes, edit, owners, security, announced_at, \
+         effective_at, ended_at, ended_by, version FROM loosenings "
+    };
+}
+
+const ONE: Sql = Sql::same(concat!(columns!(), "WHERE id = $1"));
+const PENDING: Sql =
+    Sql::same(concat!(columns!(), "WHERE state IN ('announcing', 'waiting') ORDER BY requested_at, id"));
+const SINCE: Sql =
+    Sql::same(concat!(columns!(), "WHERE subject = $1 AND requested_at > $2 ORDER BY requested_at, id"));
+const INSERT: Sql = Sql::same(
+    "INSERT INTO loosenings (id, subject, kind, state, requested_by, requested_at, changes, edit, owners, security, \
+     announced_at, effective_at, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1)",
+);
+const ANNOUNCED: Sql = Sql::same(
+    "UPDATE loosenings SET state = 'waiting', announced_at = $3, effective_at = $4, version = version + 1 \
+     WHERE id = $1 AND version = $2 AND state = 'announcing'",
+);
+const EFFECTIVE: Sql = Sql::same(
+    "UPDATE loosenings SET state = 'effective', effective_at = $3, version = version + 1 \
+     WHERE id = $1 AND version = $2 AND state = 'waiting'",
+);
+const WITHDRAW: Sql = Sql::same(
+    "UPDATE loosenings SET state = 'withdrawn', ended_at = $2, ended_by = $3, version = version + 1 \
+     WHERE id = $1 AND state IN ('announcing', 'waiting')",
+);
+const SENT: Sql = Sql::same(
+    "SELECT MIN(sent_at) FROM outbox WHERE message_id = $1 AND channel = 'mail' AND state = 'sent'",
+);
+const FORMER: Sql = Sql::same("SELECT record FROM former_projects WHERE group_id = $1");
+const KEEP_FORMER: Sql = Sql::same(
+    "INSERT INTO former_projects (group_id, record, removed_at) VALUES ($1, $2, $3) \
+     ON CONFLICT (group_id) DO UPDATE SET record = $2, removed_at = $3",
+);
+const FORGET_FORMER: Sql = Sql::same("DELETE FROM former_projects WHERE group_id = $1");
+const SETTINGS: Sql = Sql::same("SELECT name, value FROM settings ORDER BY name");
+const SET: Sql = Sql::same(
+    "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2",
+);
+const UNSET: Sql = Sql::same("DELETE FROM settings WHERE name = $1");
+const DELAY: Sql = Sql::same(
+    "SELECT (SELECT value FROM settings WHERE name = $1), (SELECT MIN(at) FROM audit WHERE seq = 1)",
+);
+
+pub(super) const STATEMENTS: &[&Sql] = &[
+    &ONE,
+    &PENDING,
+    &SINCE,
+    &INSERT,
+    &ANNOUNCED,
+    &EFFECTIVE,
+    &WITHDRAW,
+    &SENT,
+    &FORMER,
+    &KEEP_FORMER,
+    &FORGET_FORMER,
+    &SETTINGS,
+    &SET,
+    &UNSET,
+    &DELAY,
+];
+
+/// A change as it is stored, and to be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loosening {
+    /// Its id.
+    pub id: LooseningId,
+    /// A project's id, or `installation`.
+    pub subject: String,
+    /// What it does.
+    pub kind: LooseningKind,
+    /// How far it is.
+    pub state: LooseningState,
+    /// Who requested it.
+    pub requested_by: String,
+    /// When.
+    pub requested_at: Timestamp,
+    /// The fields.
+    pub changes: Vec<Change>,
+    /// What takes effect.
+    pub edit: HeldEdit,
+    /// The owners of before: one of them must be told.
+    pub owners: Vec<String>,
+    /// Who must be told, each of them.
+    pub security: Vec<String>,
+    /// When all of them were.
+    pub announced_at: Option<Timestamp>,
+    /// When it takes effect, or took effect.
+    pub effective_at: Option<Timestamp>,
+    /// When it was withdrawn.
+    pub ended_at: Option<Timestamp>,
+    /// By whom.
+    pub ended_by: Option<String>,
+    /// Counts writes.
+    pub version: i64,
+}
+
+#[derive(FromRow)]
+struct LooseningRow {
+    id: Uuid,
+    subject: String,
+    kind: String,
+    state: String,
+    requested_by: String,
+    requested_at: Timestamp,
+    changes: String,
+    edit: String,
+    owners: String,
+    security: String,
+    announced_at: Option<Timestamp>,
+    effective_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    ended_by: Option<String>,
+    version: i64,
+}
+
+impl TryFrom<LooseningRow> for Loosening {
+    type Error = StoreError;
+    fn try_from(row: LooseningRow) -> Result<Self, StoreError> {
+        let bad = |column| StoreError::corrupt("loosenings", column, row.id);
+        Ok(Self {
+            kind: row.kind.parse().map_err(|_| bad("kind"))?,
+            state: row.state.parse().map_err(|_| bad("state"))?,
+            changes: serde_json::from_str(&row.changes).map_err(|_| bad("changes"))?,
+            edit: serde_json::from_str(&row.edit).map_err(|_| bad("edit"))?,
+            owners: serde_json::from_str(&row.owners).map_err(|_| bad("owners"))?,
+            security: serde_json::from_str(&row.security).map_err(|_| bad("security"))?,
+            id: LooseningId(row.id),
+            subject: row.subject,
+            requested_by: row.requested_by,
+            requested_at: row.requested_at,
+            announced_at: row.announced_at,
+            effective_at: row.effective_at,
+            ended_at: row.ended_at,
+            ended_by: row.ended_by,
+            version: row.version,
+        })
+    }
+}
+
+/// What a removed project leaves for the case that it is tracked again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerProject {
+    /// Its own rules.
+    pub policy: Option<PolicyOverride>,
+    /// Its owners.
+    pub owners: Vec<String>,
+    /// Its tag.
+    pub environment: Option<String>,
+    /// Its credential.
+    pub credential: String,
+    /// Its lookup.
+    pub kms: Option<String>,
+    /// AWS: its alias.
+    pub alias: Option<String>,
+}
+
+impl From<&Project> for FormerProject {
+    fn from(it: &Project) -> Self {
+        Self {
+            policy: it.policy.clone(),
+            owners: it.owners.clone(),
+            environment: it.environment.clone(),
+            credential: it.credential.clone(),
+            kms: it.kms.clone(),
+            alias: it.alias.clone(),
+        }
+    }
+}
+
+impl FormerProject {
+    /// `project` with what is kept here.
+    #[must_use]
+    pub fn onto(self, project: Project) -> Project {
+        Project {
+            policy: self.policy,
+            owners: self.owners,
+            environment: self.environment,
+            credential: self.credential,
+            kms: self.kms,
+            alias: self.alias,
+            ..project
+        }
+    }
+}
+
+/// The rows about its rules that are written with a project.
+#[derive(Clone, Debug, Default)]
+pub struct Governed {
+    /// New changes.
+    pub new: Vec<Loosening>,
+    /// Changes that a newer one replaces.
+    pub withdrawn: Vec<LooseningId>,
+    /// Who does that.
+    pub by: String,
+    /// The change that takes effect by this write.
+    pub effective: Option<(LooseningId, i64)>,
+}
+
+impl Tx {
+    /// Writes the rows about a project's rules.
+    pub(super) async fn write_governed(&mut self, it: &Governed, now: Timestamp) -> Result<(), StoreError> {
+        for id in &it.withdrawn {
+            self.withdraw_loosening(*id, &it.by, now).await?;
+        }
+        for new in &it.new {
+            self.insert_loosening(new).await?;
+        }
+        if let Some((id, version)) = it.effective {
+            self.end_loosening(id, version, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn insert_loosening(&mut self, it: &Loosening) -> Result<(), StoreError> {
+        let text = |column, value: serde_json::Result<String>| {
+            value.map_err(|source| StoreError::Unwritable {
+                table: "loosenings",
+                column,
+                id: it.id.to_string(),
+                source,
+            })
+        };
+        let changes = text("changes", serde_json::to_string(&it.changes))?;
+        let edit = text("edit", serde_json::to_string(&it.edit))?;
+        let owners = text("owners", serde_json::to_string(&it.owners))?;
+        let security = text("security", serde_json::to_string(&it.security))?;
+        each!(self, INSERT, |conn, sql| sqlx::query(sql)
+            .bind(it.id.0)
+            .bind(it.subject.as_str())
+            .bind(it.kind.as_str())
+            .bind(it.state.as_str())
+            .bind(it.requested_by.as_str())
+            .bind(it.requested_at)
+            .bind(changes.as_str())
+            .bind(edit.as_str())
+            .bind(owners.as_str())
+            .bind(security.as_str())
+            .bind(it.announced_at)
+            .bind(it.effective_at)
+            .execute(conn)
+            .await
+            .map(drop))?;
+        Ok(())
+    }
+
+    async fn withdraw_loosening(
+        &mut self,
+        id: LooseningId,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        Ok(each!(self, WITHDRAW, |conn, sql| sqlx::query(sql)
+            .bind(id.0)
+            .bind(now)
+            .bind(by)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?)
+    }
+
+    async fn end_loosening(
+        &mut self,
+        id: LooseningId,
+        version: i64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let done = each!(self, EFFECTIVE, |conn, sql| sqlx::query(sql)
+            .bind(id.0)
+            .bind(version)
+            .bind(now)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if done == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+    }
+
+    /// Keeps the rules of a project that is removed.
+    pub(super) async fn keep_former(
+        &mut self,
+        group: &GroupId,
+        record: &FormerProject,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let record = json("former_projects", "record", group, record)?;
+        each!(self, KEEP_FORMER, |conn, sql| sqlx::query(sql)
+            .bind(group.as_str())
+            .bind(record.as_str())
+            .bind(now)
+            .execute(conn)
+            .await
+            .map(drop))?;
+        Ok(())
+    }
+
+    /// Forgets them: the project is tracked again.
+    pub(super) async fn forget_former(&mut self, group: &GroupId) -> Result<(), StoreError> {
+        each!(self, FORGET_FORMER, |conn, sql| sqlx::query(sql)
+            .bind(group.as_str())
+            .execute(conn)
+            .await
+            .map(drop))?;
+        Ok(())
+    }
+
+    async fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        match value {
+            Some(value) => each!(self, SET, |conn, sql| sqlx::query(sql)
+                .bind(name)
+                .bind(value)
+                .execute(conn)
+                .await
+                .map(drop))?,
+            None => {
+                each!(self, UNSET, |conn, sql| sqlx::query(sql).bind(name).execute(conn).await.map(drop))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// One change.
+    ///
+    /// # Errors
+    /// Fails when the database or the row cannot be read.
+    pub async fn loosening(&self, id: LooseningId) -> Result<Option<Loosening>, StoreError> {
+        let row: Option<LooseningRow> =
+            read!(self, ONE, |pool, sql| sqlx::query_as(sql).bind(id.0).fetch_optional(pool).await)?;
+        row.map(Loosening::try_from).transpose()
+    }
+
+    /// The changes that are to take effect, the oldest first, without those that cannot be read.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn pending_loosenings(&self) -> Result<Vec<Loosening>, StoreError> {
+        let rows: Vec<LooseningRow> =
+            read!(self, PENDING, |pool, sql| sqlx::query_as(sql).fetch_all(pool).await)?;
+        readable(rows.into_iter().map(Loosening::try_from))
+    }
+
+    /// The changes of a subject that were requested after `since`, the oldest first.
+    ///
+    /// # Errors
+    /// Fails when the database or a row cannot be read.
+    pub async fn loosenings_since(
+        &self,
+        subject: &str,
+        since: Timestamp,
+    ) -> Result<Vec<Loosening>, StoreError> {
+        let rows: Vec<LooseningRow> = read!(self, SINCE, |pool, sql| sqlx::query_as(sql)
+            .bind(subject)
+            .bind(since)
+            .fetch_all(pool)
+            .await)?;
+        rows.into_iter().map(Loosening::try_from).collect()
+    }
+
+    /// When the mail with this id was accepted by its recipient's server.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn mail_sent_at(&self, message_id: &str) -> Result<Option<Timestamp>, StoreError> {
+        let (at,): (Option<Timestamp>,) =
+            read!(self, SENT, |pool, sql| sqlx::query_as(sql).bind(message_id).fetch_one(pool).await)?;
+        Ok(at)
+    }
+
+    /// Records that a change was announced at `at` and takes effect at `effective_at`.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it was changed meanwhile.
+    pub async fn loosening_announced(
+        &self,
+        it: &Loosening,
+        at: Timestamp,
+        effective_at: Timestamp,
+        audit: &[NewAudit],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let args = (it.id, it.version, audit.to_vec());
+        self.transact("loosening.announced", Lane::Command, args, move |tx, (id, version, audit), unsure| {
+            Box::pin(async move {
+                let done = each!(tx, ANNOUNCED, |conn, sql| sqlx::query(sql)
+                    .bind(id.0)
+                    .bind(*version)
+                    .bind(at)
+                    .bind(effective_at)
+                    .execute(conn)
+                    .await
+                    .map(|done| done.rows_affected()))?;
+                if done == 0 {
+                    let own = unsure && tx.is_appended(audit, now).await?;
+                    return if own { Ok(()) } else { Err(StoreError::Conflict) };
+                }
+                tx.append_audit(audit, now).await
+            })
+        })
+        .await
+    }
+
+    /// Withdraws a change; returns whether it was to take effect.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn withdraw_loosening(
+        &self,
+        id: LooseningId,
+        by: &str,
+        audit: &[NewAudit],
+        outbox: &[NewOutbox],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let args = (id, by.to_owned(), audit.to_vec(), outbox.to_vec());
+        self.transact(
+            "loosening.withdraw",
+            Lane::Command,
+            args,
+            move |tx, (id, by, audit, outbox), unsure| {
+                Box::pin(async move {
+                    if tx.withdraw_loosening(*id, by, now).await? == 0 {
+                        return Ok(unsure && tx.is_appended(audit, now).await?);
+                    }
+                    tx.write_outbox(outbox, now).await?;
+                    tx.append_audit(audit, now).await?;
+                    Ok(true)
+                })
+            },
+        )
+        .await
+    }
+
+    /// The rules of a project that was tracked before.
+    ///
+    /// # Errors
+    /// Fails when the database or the row cannot be read.
+    pub async fn former_project(&self, group: &GroupId) -> Result<Option<FormerProject>, StoreError> {
+        let row: Option<(String,)> = read!(self, FORMER, |pool, sql| sqlx::query_as(sql)
+            .bind(group.as_str())
+            .fetch_optional(pool)
+            .await)?;
+        row.map(|(text,)| {
+            serde_json::from_str(&text).map_err(|_| StoreError::corrupt("former_projects", "record", group))
+        })
+        .transpose()
+    }
+
+    /// The settings that decide, by name, as they are recorded.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn recorded_settings(&self) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(read!(self, SETTINGS, |pool, sql| sqlx::query_as(sql).fetch_all(pool).await)?)
+    }
+
+    /// Records settings that decide (`None`: no longer set), with the changes that take effect later.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written, and with [`StoreError::Conflict`] when a change that takes effect
+    /// by this was changed meanwhile.
+    pub async fn record_settings(
+        &self,
+        settings: Vec<(String, Option<String>)>,
+        governed: Governed,
+        (audit, outbox): (&[NewAudit], &[NewOutbox]),
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let args = (settings, governed, audit.to_vec(), outbox.to_vec());
+        self.transact(
+            "settings.record",
+            Lane::Command,
+            args,
+            move |tx, (settings, governed, audit, outbox), unsure| {
+                Box::pin(async move {
+                    if unsure && tx.is_appended(audit, now).await? {
+                        return Ok(());
+                    }
+                    for (name, value) in settings {
+                        tx.set(name, value.as_deref()).await?;
+                    }
+                    tx.write_governed(governed, now).await?;
+                    tx.write_outbox(outbox, now).await?;
+                    tx.append_audit(audit, now).await
+                })
+            },
+        )
+        .await
+    }
+
+    /// The recorded value of the setting `name`, and when the first row of the audit log was written.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn delay(&self, name: &str) -> Result<(Option<String>, Option<Timestamp>), StoreError> {
+        Ok(urgent!(self, DELAY, |pool, sql| sqlx::query_as(sql).bind(name).fetch_one(pool).await)?)
+    }
+}
