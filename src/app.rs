@@ -42,12 +42,15 @@ use crate::webhook::{Switch, Target};
 
 mod demo;
 mod doctor;
+mod installation;
 mod listener;
 mod lookups;
 mod presence;
 mod reload;
 mod supervisor;
 
+use installation::{follow, remember, unlock, unlock_and_follow};
+pub use installation::{key_replace, key_rotate, key_show, tokens_confirm};
 use lookups::LookUps;
 
 pub use demo::demo;
@@ -166,7 +169,9 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
     }
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
-    let guard = EpochWatch::new(doctor::mark_file(config))?;
+    let guard = EpochWatch::new(installation::mark_file(config))?;
+    unlock(config, &store).await?;
+    follow(store.clone(), shutdown);
     guard.start(&store, SystemClock.now()).await?;
     match guard.record(&store, SystemClock.now()).await {
         // A database in doubt is served, so that operators can inspect it.
@@ -314,6 +319,8 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
 pub async fn migrate(config: Config) -> anyhow::Result<String> {
     let store = open(&config, Access::Beside).await?;
     store.migrate().await?;
+    unlock(&config, &store).await?;
+    remember(&config, &store).await?;
     Ok(format!("the database is at schema {}", crate::store::known_version()))
 }
 
@@ -324,6 +331,7 @@ async fn beside(config: &Config) -> anyhow::Result<Store> {
         Err(StoreError::NotMigrated) if config.database.migrate => store.migrate().await?,
         other => other?,
     }
+    unlock_and_follow(config, &store).await?;
     Ok(store)
 }
 
@@ -337,6 +345,7 @@ async fn existing(config: &Config) -> anyhow::Result<Store> {
     }
     let store = open(config, Access::Beside).await?;
     store.check_schema().await?;
+    unlock_and_follow(config, &store).await?;
     Ok(store)
 }
 
@@ -358,7 +367,10 @@ fn actor() -> String {
 pub async fn token_create(config: Config, name: String, roles: Vec<Role>) -> anyhow::Result<Option<String>> {
     let store = beside(&config).await?;
     match make_token(&store, &name, &roles).await {
-        Ok(token) => Ok(Some(token)),
+        Ok(token) => {
+            remember(&config, &store).await?;
+            Ok(Some(token))
+        }
         Err(error) if matches!(error.downcast_ref(), Some(StoreError::Exists { .. })) => Ok(None),
         Err(error) => Err(error),
     }
@@ -390,10 +402,11 @@ async fn make_token(store: &Store, name: &str, roles: &[Role]) -> anyhow::Result
 /// # Errors
 /// Fails when the database does not exist or cannot be read.
 pub async fn token_list(config: Config) -> anyhow::Result<Value> {
-    let tokens = existing(&config).await?.tokens().await?;
+    let store = existing(&config).await?;
+    let (tokens, suspended) = (store.tokens().await?, store.suspended().await?);
     let items: Vec<_> = tokens
         .iter()
-        .map(|it| json!({ "name": it.name, "roles": it.roles, "createdAt": it.created_at, "revokedAt": it.revoked_at }))
+        .map(|it| json!({ "name": it.name, "roles": it.roles, "createdAt": it.created_at, "revokedAt": it.revoked_at, "suspended": suspended.contains(&it.name) }))
         .collect();
     Ok(json!({ "items": items, "next": null }))
 }
@@ -409,15 +422,35 @@ pub async fn token_revoke(config: Config, name: String) -> anyhow::Result<bool> 
         subject: format!("token/{name}"),
         detail: "{}".to_owned(),
     }];
-    Ok(existing(&config).await?.revoke_token(&name, &audit, SystemClock.now()).await?)
+    let store = existing(&config).await?;
+    let revoked = store.revoke_token(&name, &audit, SystemClock.now()).await?;
+    remember(&config, &store).await?;
+    Ok(revoked)
 }
 
-/// Checks the audit log's hash chain; the inner error names the first broken row.
+/// Checks the audit log from its first row, and whether the rows that authorise are as it has sealed them.
 ///
 /// # Errors
 /// Fails when the database does not exist or cannot be read.
-pub async fn audit_verify(config: Config) -> anyhow::Result<Result<AuditReport, AuditBroken>> {
-    Ok(existing(&config).await?.verify_audit().await?)
+pub async fn audit_verify(
+    config: Config,
+    expected: Option<(i64, String)>,
+) -> anyhow::Result<(AuditReport, Vec<StoreError>)> {
+    let store = existing(&config).await?;
+    let (mut report, tampered) = (store.verify_audit().await?, store.tampered().await?);
+    if let Some((seq, hash)) = expected {
+        let there = store.audit_marks(seq).await?.there;
+        if there != hash {
+            let why = if there.is_empty() {
+                "it was expected, and is missing: the log was shortened, or this is another database"
+                    .to_owned()
+            } else {
+                format!("the hash {hash} was expected, and it has {there}: the log was replaced")
+            };
+            report.broken.push(AuditBroken { seq, why });
+        }
+    }
+    Ok((report, tampered))
 }
 
 /// Runs the Atlas simulator on its own.

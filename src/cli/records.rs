@@ -47,9 +47,16 @@ pub(super) enum AuditVerb {
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
-    /// Check the hash chain in the database of this machine; names the first broken row
-    #[command(after_help = "Exit code 0 when the chain is intact, 1 when it is broken.")]
-    Verify,
+    /// Check the audit log in the database of this machine, and whether projects, tokens, rotations and votes are as it
+    /// has sealed them; names all that does not fit
+    #[command(
+        after_help = "Examples:\n  keywheel audit verify\n  keywheel audit verify --expect 120:3f9a...\n\nExit code 0 when everything fits, 1 when something does not."
+    )]
+    Verify {
+        /// A row that must be there, as an earlier check named it: shows that the log was not shortened or replaced since
+        #[arg(long, value_name = "SEQ:HASH")]
+        expect: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -61,11 +61,15 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
     }
     let public_url = check_web_url("server.public_url", &raw.public_url, r);
     let socket = check_socket(&raw, r);
+    let key_file = below(&raw.data_dir, &raw.key_file);
+    if key_file.is_none() {
+        r.fault("server.key_file", "takes the path of the file that holds the installation key; leave it out for installation.key in data_dir");
+    }
     let url = check_database(raw.database_url.as_ref(), &raw.data_dir, r);
     let atlas = check_atlas(&raw, r);
     let kms = raw.kms.iter().filter_map(|(name, one)| Some((name.clone(), one.check(name, r)?))).collect();
     Some(Config {
-        server: Server { listen: listen.ok()?, public_url: public_url?, socket },
+        server: Server { listen: listen.ok()?, public_url: public_url?, socket, key_file: key_file? },
         database: Database { url: url?, migrate: raw.migrate },
         atlas: atlas?,
         kms,

@@ -85,6 +85,8 @@ pub struct Server {
     pub public_url: String,
     /// The local admin socket, `data_dir` included; `None` when it is off.
     pub socket: Option<PathBuf>,
+    /// The file of the installation key, `data_dir` included.
+    pub key_file: PathBuf,
 }
 
 /// The database.
@@ -381,6 +383,7 @@ struct RawConfig {
     listen: String,
     public_url: String,
     socket: String,
+    key_file: String,
     database_url: Option<SecretUrl>,
     migrate: bool,
     base_url: String,
@@ -423,6 +426,7 @@ impl RawConfig {
             listen: r.take("server.listen", text()),
             public_url: r.take("server.public_url", text()),
             socket: r.take("server.socket", text()),
+            key_file: r.take("server.key_file", text()),
             database_url: r.secret_url("database.url"),
             migrate: r.take("database.migrate", true),
             base_url: r.take("atlas.base_url", text()),

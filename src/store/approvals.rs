@@ -2,10 +2,14 @@
 
 use sqlx::FromRow;
 
+use super::seal::Seal;
+use super::tokens::SealedToken;
 use super::types::storable;
 use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::{GroupId, RotationId};
+use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
+use crate::seal::Digest;
 
 /// The method of the policy's own approval.
 pub const OWN_APPROVAL: &str = "auto_approve";
@@ -19,11 +23,15 @@ const VOTES: Sql = Sql {
     sqlite: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",
     postgres: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver COLLATE \"C\"",
 };
+const CAST: Sql = Sql::same(
+    "SELECT a.approver, a.method, t.hash AS token_hash, t.roles AS token_roles, t.created_at AS token_created_at \
+     FROM approvals a LEFT JOIN tokens t ON t.name = a.approver AND t.revoked_at IS NULL WHERE a.rotation_id = $1",
+);
 const LAST_OWN: Sql = Sql::same(
     "SELECT MAX(a.at) FROM approvals a JOIN rotations r ON r.id = a.rotation_id WHERE r.group_id = $1 AND a.method = $2",
 );
 
-pub(super) const STATEMENTS: &[&Sql] = &[&VOTE, &UNVOTE, &VOTES, &LAST_OWN];
+pub(super) const STATEMENTS: &[&Sql] = &[&VOTE, &UNVOTE, &VOTES, &CAST, &LAST_OWN];
 
 /// An approval to write.
 #[derive(Clone, Debug)]
@@ -59,7 +67,88 @@ pub struct Approval {
     pub comment: Option<String>,
 }
 
+/// The subject of the votes on a rotation, which are sealed together.
+pub(super) fn votes_subject(id: RotationId) -> String {
+    format!("votes/{id}")
+}
+
+/// A vote, with the token of its voter.
+#[derive(Debug, FromRow)]
+struct CastVote {
+    approver: String,
+    method: String,
+    token_hash: Option<String>,
+    token_roles: Option<String>,
+    token_created_at: Option<Timestamp>,
+}
+
+impl CastVote {
+    /// The voter's token, for one who has a token that is in force.
+    fn token(&self) -> Option<SealedToken> {
+        Some(SealedToken {
+            name: self.approver.clone(),
+            hash: self.token_hash.clone()?,
+            roles: self.token_roles.clone()?,
+            created_at: self.token_created_at?,
+        })
+    }
+
+    /// The policy's own approval stands for all; people on the machine have no token.
+    fn is_without_token(&self) -> bool {
+        self.method == OWN_APPROVAL || self.approver.starts_with("local:")
+    }
+}
+
 impl Tx {
+    /// The seal of the votes on a rotation as they are stored now.
+    pub(super) async fn seal_of_votes(&mut self, id: RotationId) -> Result<Seal, StoreError> {
+        let votes: Vec<Approval> =
+            each!(self, VOTES, |conn, text| sqlx::query_as(text).bind(id.0).fetch_all(conn).await)?;
+        let mut fields = Vec::new();
+        for vote in &votes {
+            let at = vote.at.to_string();
+            fields.extend([Some(vote.by.clone()), Some(at), Some(vote.method.clone()), vote.comment.clone()]);
+        }
+        let fields: Vec<_> = fields.iter().map(Option::as_deref).collect();
+        let subject = votes_subject(id);
+        let digest = Digest::of(&subject, &fields);
+        Ok(Seal::new(subject, digest))
+    }
+
+    /// Refuses votes that are not those that were given and not withdrawn.
+    pub(super) async fn check_votes_seal(&mut self, id: RotationId) -> Result<(), StoreError> {
+        match self.seal_of_votes(id).await? {
+            Seal { subject, digest: Some(digest) } => self.check_seal(&subject, digest).await,
+            Seal { subject, digest: None } => Err(StoreError::tampered(&subject, "it cannot be read")),
+        }
+    }
+
+    /// Counts the votes on a rotation anew, before its first PATCH: those of identities that exist and may approve.
+    pub(super) async fn check_votes(&mut self, id: RotationId, needed: u32) -> Result<(), StoreError> {
+        self.check_votes_seal(id).await?;
+        let votes: Vec<CastVote> =
+            each!(self, CAST, |conn, text| sqlx::query_as(text).bind(id.0).fetch_all(conn).await)?;
+        let (mut counted, mut without) = (0, Vec::new());
+        for vote in &votes {
+            if vote.is_without_token() {
+                counted += if vote.method == OWN_APPROVAL { needed } else { 1 };
+                continue;
+            }
+            let is_good = match vote.token() {
+                None => false,
+                Some(token) => {
+                    self.sealed(&token.subject()).await? == Some(token.digest()) && token.may(Role::Approver)
+                }
+            };
+            if is_good {
+                counted += 1;
+            } else {
+                without.push(vote.approver.clone());
+            }
+        }
+        if counted < needed { Err(StoreError::Unapproved { voters: without }) } else { Ok(()) }
+    }
+
     pub(super) async fn write_vote(
         &mut self,
         id: RotationId,

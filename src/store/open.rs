@@ -15,7 +15,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::schema::{POSTGRES, SQLITE, known_version};
-use super::{Reserve, Store, StoreError, Writer, inspect};
+use super::{Reserve, Seals, Store, StoreError, Writer, inspect};
 
 /// The process that opens the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +62,12 @@ impl Store {
         let options = options.read_only(true);
         let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
         let urgent = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        let writer = Writer::start(write.clone()).map_err(|error| {
+        let seals = Arc::<Seals>::default();
+        let writer = Writer::start(write.clone(), Arc::clone(&seals)).map_err(|error| {
             StoreError::Unusable(format!("the writer's thread cannot be started: {error}"))
         })?;
         let reserve = if lock.is_some() { Reserve::of_daemon(&path) } else { Reserve::none() };
-        Ok(Store::Sqlite { write, read, urgent, lock, writer, reserve: Arc::new(reserve) })
+        Ok(Store::Sqlite { write, read, urgent, lock, writer, reserve: Arc::new(reserve), seals })
     }
 
     /// Brings the schema up to date.
@@ -159,7 +160,7 @@ async fn postgres(url: &str, access: Access) -> Result<Store, StoreError> {
     let reading = if access == Access::Daemon { READING } else { READING_ALL };
     let write = pool(10, ACTING).connect_with(options.clone()).await?;
     let read = pool(5, reading).connect_lazy_with(options);
-    Ok(Store::Postgres { write, read, shares: Arc::default() })
+    Ok(Store::Postgres { write, read, shares: Arc::default(), seals: Arc::default() })
 }
 
 fn pool(size: u32, settings: &'static str) -> PgPoolOptions {

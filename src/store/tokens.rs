@@ -6,9 +6,11 @@ use sqlx::FromRow;
 
 use super::lanes::Lane;
 use super::readable::readable;
+use super::seal::Seal;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
+use crate::seal::Digest;
 
 /// The log-ins that a credential may request in one minute, restarts included.
 const TOKEN_REQUESTS_A_MINUTE: i64 = 10;
@@ -19,6 +21,8 @@ const TOKEN: Sql = Sql::same(
 const BY_HASH: Sql = Sql::same(
     "SELECT name, roles, created_at, revoked_at FROM tokens WHERE hash = $1 AND revoked_at IS NULL",
 );
+pub(super) const ALL_IN_FORCE: Sql =
+    Sql::same("SELECT name, hash, roles, created_at FROM tokens WHERE revoked_at IS NULL ORDER BY name");
 const TOKENS: Sql = Sql {
     sqlite: "SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name",
     postgres: "SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name COLLATE \"C\"",
@@ -31,8 +35,18 @@ const REQUESTS: Sql =
 const FORGET_REQUESTS: Sql = Sql::same("DELETE FROM token_requests WHERE credential = $1 AND at <= $2");
 const REQUEST: Sql = Sql::same("INSERT INTO token_requests (credential, at) VALUES ($1, $2)");
 
-pub(super) const STATEMENTS: &[&Sql] =
-    &[&TOKEN, &BY_HASH, &TOKENS, &REVOKE, &INSERTED, &REVOKED, &REQUESTS, &FORGET_REQUESTS, &REQUEST];
+pub(super) const STATEMENTS: &[&Sql] = &[
+    &TOKEN,
+    &ALL_IN_FORCE,
+    &BY_HASH,
+    &TOKENS,
+    &REVOKE,
+    &INSERTED,
+    &REVOKED,
+    &REQUESTS,
+    &FORGET_REQUESTS,
+    &REQUEST,
+];
 
 /// An API token without its secret.
 #[derive(Clone, Debug)]
@@ -64,6 +78,41 @@ impl TryFrom<TokenRow> for Token {
     }
 }
 
+/// A token in force as its seal covers it.
+#[derive(Clone, Debug, FromRow)]
+pub(super) struct SealedToken {
+    pub(super) name: String,
+    pub(super) hash: String,
+    pub(super) roles: String,
+    pub(super) created_at: Timestamp,
+}
+
+impl SealedToken {
+    pub(super) fn subject(&self) -> String {
+        subject(&self.name)
+    }
+
+    /// The seal of a token that counts for nothing until it is confirmed.
+    pub(super) fn suspended(&self) -> Seal {
+        let digest = self.digest().to_string();
+        Seal::new(self.subject(), Digest::of(&self.subject(), &[Some("suspended"), Some(&digest)]))
+    }
+
+    /// Whether it has this role, or one that includes it.
+    pub(super) fn may(&self, role: Role) -> bool {
+        self.roles.split_whitespace().any(|it| it.parse::<Role>().is_ok_and(|it| it.includes(role)))
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        let at = self.created_at.to_string();
+        Digest::of(&self.subject(), &[Some(&self.hash), Some(&self.roles), Some(&at)])
+    }
+}
+
+fn subject(name: &str) -> String {
+    format!("token/{name}")
+}
+
 impl Store {
     /// Stores a token's hash under a new name.
     ///
@@ -83,7 +132,10 @@ impl Store {
         self.transact("token.insert", Lane::Command, args, move |tx, (name, hash, roles, audit), unsure| {
             Box::pin(async move {
                 if tx.insert_token(name, hash, roles, now).await? {
-                    return tx.append_audit(audit, now).await;
+                    let [name, hash, roles] = [name, hash, roles].map(Clone::clone);
+                    let token = SealedToken { name, hash, roles, created_at: now };
+                    let seal = Seal::new(token.subject(), token.digest());
+                    return tx.append_sealing(audit, vec![seal], now).await;
                 }
                 if unsure && tx.is_token_inserted(name, hash).await? {
                     return Ok(());
@@ -94,14 +146,28 @@ impl Store {
         .await
     }
 
-    /// The token with this hash, unless it was revoked.
+    /// The token with this hash, unless it was revoked. A row that Keywheel did not write does not count.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn token_by_hash(&self, hash: &str) -> Result<Option<Token>, StoreError> {
         let row: Option<TokenRow> =
             read!(self, BY_HASH, |pool, text| sqlx::query_as(text).bind(hash).fetch_optional(pool).await)?;
-        row.map(Token::try_from).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let token = SealedToken {
+            name: row.name.clone(),
+            hash: hash.to_owned(),
+            roles: row.roles.clone(),
+            created_at: row.created_at,
+        };
+        if !self.is_sealed(&token.subject(), token.digest()).await? {
+            tracing::error!(
+                token = token.name,
+                "a token was used that is not as Keywheel wrote it; it counts for nothing"
+            );
+            return Ok(None);
+        }
+        Token::try_from(row).map(Some)
     }
 
     /// All tokens by name, without those that cannot be read.
@@ -136,7 +202,7 @@ impl Store {
                 if done == 0 {
                     return Ok(unsure && tx.is_token_revoked(name, now).await?);
                 }
-                tx.append_audit(audit, now).await?;
+                tx.append_sealing(audit, vec![Seal::end(subject(name))], now).await?;
                 Ok(true)
             })
         })
@@ -162,6 +228,13 @@ impl Store {
 }
 
 impl Tx {
+    /// The seals of all tokens in force.
+    pub(super) async fn seals_of_tokens(&mut self) -> Result<Vec<Seal>, StoreError> {
+        let rows: Vec<SealedToken> =
+            each!(self, ALL_IN_FORCE, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
+        Ok(rows.iter().map(|it| Seal::new(it.subject(), it.digest())).collect())
+    }
+
     async fn insert_token(
         &mut self,
         name: &str,

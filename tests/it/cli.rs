@@ -235,7 +235,6 @@ async fn what_is_empty_says_how_to_fill_it() {
         ("status", "0 projects\n", "keywheel project add GROUP_ID"),
         ("rotation list", "", "keywheel rotate PROJECT --to KEY"),
         ("outbox list", "", "nothing there yet"),
-        ("audit list", "", "nothing there yet"),
         ("token list", "", "keywheel token create"),
     ] {
         let said = it.cli(&words(line));

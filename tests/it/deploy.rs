@@ -101,7 +101,7 @@ impl Drop for Ended {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_commands_of_compose_make_a_fleet() {
     let folder = tempfile::tempdir().unwrap();
-    let db = TestDb::new(Backend::Postgres).await;
+    let db = TestDb::bare(Backend::Postgres, "").await;
     let mail = Smtpd::start(json!({}));
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_keywheel"));
     let mut sim = Command::new(&binary);

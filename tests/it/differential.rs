@@ -447,6 +447,7 @@ impl Side<'_> {
                 key_change: dice.maybe(|_| change),
             }),
             vote: dice.maybe(vote),
+            sends: None,
             now,
         };
         let version = self.store.commit(write).await?;

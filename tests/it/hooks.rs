@@ -62,6 +62,7 @@ impl HookServer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sim = Sim::start(listener, World::demo(), Arc::new(clock.clone())).unwrap();
         let db = TestDb::new(backend).await;
+        crate::support::people(&db.store).await;
         let engine = engine_at(&sim, db.store.clone(), Arc::new(clock.clone()));
         for number in [1, 5, 9] {
             let new = NewProject {

@@ -14,6 +14,7 @@ mod document;
 mod endings;
 mod engine;
 mod epoch;
+mod four_eyes;
 mod hooks;
 mod incidents;
 mod installation;

@@ -39,7 +39,7 @@ const PROPOSAL: [Code; 9] = [
 const ROTATION: [Code; 2] = [Code::NotFound, Code::RotationNotFound];
 
 /// The problems of a decision.
-const DECISION: [Code; 3] = [Code::IllegalTransition, Code::ProposalChanged, Code::Conflict];
+const DECISION: [Code; 4] = [Code::IllegalTransition, Code::ProposalChanged, Code::Tampered, Code::Conflict];
 
 pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
     let read = |problems, routes| needs(web, Role::Viewer, problems, routes);

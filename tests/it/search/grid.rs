@@ -573,7 +573,7 @@ fn grid(backend: Backend) {
         let rows = rows();
         for row in &rows {
             for column in COLUMNS {
-                match play(row, column, Lie::None, &db.store).await {
+                match Box::pin(play(row, column, Lie::None, &db.store)).await {
                     Ok(played) => *killed.entry(column.id).or_default() += usize::from(played.killed),
                     Err(why) => broken.push(why),
                 }
@@ -616,7 +616,7 @@ fn the_named_grid_catches_each_lie() {
             let row = rows.iter().find(|row| row.id == id).unwrap();
             let mut caught = false;
             for column in COLUMNS {
-                let played = play(row, column, lie, &db.store).await;
+                let played = Box::pin(play(row, column, lie, &db.store)).await;
                 caught |= played.map_or(true, |it| !it.killed && it.end != row.end);
             }
             assert!(caught, "{lie:?} passes as the truth in {id}");

@@ -18,6 +18,7 @@ use keywheel::config::{self, Credential, PatchBody};
 use keywheel::domain::key::{KeyRef, Provider};
 use keywheel::domain::notice::{Content, Notice, RotationFacts};
 use keywheel::domain::policy::{Pace, Policy, Verify};
+use keywheel::domain::role::Role;
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{NewProject, OperatorVerb};
@@ -27,7 +28,7 @@ use keywheel::mail::Letter;
 use keywheel::secret::Secret;
 use keywheel::sim::world::{KeyState, demo_key};
 use keywheel::sim::{Sim, World};
-use keywheel::store::{OutboxRow, RotationRow, Store};
+use keywheel::store::{NewAudit, OutboxRow, RotationRow, Store};
 
 struct Unlimited;
 
@@ -76,6 +77,20 @@ pub(crate) fn new_key() -> String {
     demo_key("AWS", "payments-prod", 1, 2)
 }
 
+/// Makes the tokens of the people who propose and approve.
+pub(crate) async fn people(store: &Store) {
+    let made = "2026-01-01T00:00:00Z".parse().unwrap();
+    for name in ["ada", "bob", "edsger", "grace"] {
+        let audit = NewAudit {
+            actor: "local:test".to_owned(),
+            action: "token.created".to_owned(),
+            subject: format!("token/{name}"),
+            detail: "{}".to_owned(),
+        };
+        store.insert_token(name, &format!("hash of {name}"), &[Role::Admin], &[audit], made).await.unwrap();
+    }
+}
+
 /// An engine on a database, against a simulator. Both have one clock.
 pub(crate) struct TestApp {
     pub(crate) sim: Sim,
@@ -105,6 +120,7 @@ impl TestApp {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sim = Sim::start(listener, world, time(clock.as_ref())).unwrap();
         let db = db::TestDb::new(backend).await;
+        people(&db.store).await;
         let engine = engine_at(&sim, db.store.clone(), time(clock.as_ref()));
         let new = NewProject {
             group_id: group(1),
