@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 
 use super::lanes::Lane;
+use super::readable::{Listed, listed};
+use super::types::Instant;
 use super::{Sql, Store, StoreError, Tx, built, each, read, urgent};
 use crate::domain::time::Timestamp;
 
@@ -77,6 +79,34 @@ pub struct AuditEntry {
     pub prev_hash: String,
     /// SHA-256 over this row, in hexadecimal.
     pub hash: String,
+}
+
+#[derive(FromRow)]
+struct ListedRow {
+    seq: i64,
+    at: Instant,
+    actor: String,
+    action: String,
+    subject: String,
+    detail: String,
+    prev_hash: String,
+    hash: String,
+}
+
+impl TryFrom<ListedRow> for AuditEntry {
+    type Error = StoreError;
+    fn try_from(row: ListedRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            at: row.at.or(StoreError::corrupt("audit", "at", row.seq))?,
+            seq: row.seq,
+            actor: row.actor,
+            action: row.action,
+            subject: row.subject,
+            detail: row.detail,
+            prev_hash: row.prev_hash,
+            hash: row.hash,
+        })
+    }
 }
 
 /// An intact chain.
@@ -195,6 +225,24 @@ impl Store {
             .bind(limit)
             .fetch_all(pool)
             .await)?)
+    }
+
+    /// The same, those that cannot be read by their numbers.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_audit(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<Listed<AuditEntry>>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<ListedRow> = read!(self, LIST, |pool, text| sqlx::query_as(text)
+            .bind(before.unwrap_or(i64::MAX))
+            .bind(limit)
+            .fetch_all(pool)
+            .await)?;
+        listed(rows.into_iter().map(AuditEntry::try_from))
     }
 
     /// Appends rows without any other change.

@@ -55,6 +55,7 @@ pub use outbox::{
     UnreadableMessage, WebhookCount,
 };
 pub use projects::{Drift, DueLook, ProjectFilter, ProjectWrite, QuietLook};
+pub use readable::{CorruptRow, Listed};
 pub use reminders::Reminder;
 pub use reserve::Reserve;
 pub use retention::Horizon;

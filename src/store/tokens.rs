@@ -5,7 +5,8 @@ use std::time::Duration;
 use sqlx::FromRow;
 
 use super::lanes::Lane;
-use super::readable::readable;
+use super::readable::{Listed, listed};
+use super::types::{Instant, instant};
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
@@ -19,6 +20,9 @@ const TOKEN: Sql = Sql::same(
 const BY_HASH: Sql = Sql::same(
     "SELECT name, roles, created_at, revoked_at FROM tokens WHERE hash = $1 AND revoked_at IS NULL",
 );
+const REVOKED_BY_HASH: Sql = Sql::same(
+    "SELECT name, roles, created_at, revoked_at FROM tokens WHERE hash = $1 AND revoked_at IS NOT NULL",
+);
 const TOKENS: Sql = Sql {
     sqlite: "SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name",
     postgres: "SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name COLLATE \"C\"",
@@ -31,8 +35,18 @@ const REQUESTS: Sql =
 const FORGET_REQUESTS: Sql = Sql::same("DELETE FROM token_requests WHERE credential = $1 AND at <= $2");
 const REQUEST: Sql = Sql::same("INSERT INTO token_requests (credential, at) VALUES ($1, $2)");
 
-pub(super) const STATEMENTS: &[&Sql] =
-    &[&TOKEN, &BY_HASH, &TOKENS, &REVOKE, &INSERTED, &REVOKED, &REQUESTS, &FORGET_REQUESTS, &REQUEST];
+pub(super) const STATEMENTS: &[&Sql] = &[
+    &TOKEN,
+    &BY_HASH,
+    &REVOKED_BY_HASH,
+    &TOKENS,
+    &REVOKE,
+    &INSERTED,
+    &REVOKED,
+    &REQUESTS,
+    &FORGET_REQUESTS,
+    &REQUEST,
+];
 
 /// An API token without its secret.
 #[derive(Clone, Debug)]
@@ -51,16 +65,19 @@ pub struct Token {
 struct TokenRow {
     name: String,
     roles: String,
-    created_at: Timestamp,
-    revoked_at: Option<Timestamp>,
+    created_at: Instant,
+    revoked_at: Option<Instant>,
 }
 
 impl TryFrom<TokenRow> for Token {
     type Error = StoreError;
     fn try_from(row: TokenRow) -> Result<Self, StoreError> {
         let roles = row.roles.split_whitespace().map(str::parse).collect::<Result<_, _>>();
-        let roles = roles.map_err(|_| StoreError::corrupt("tokens", "roles", &row.name))?;
-        Ok(Self { name: row.name, roles, created_at: row.created_at, revoked_at: row.revoked_at })
+        let bad = |column| StoreError::corrupt("tokens", column, &row.name);
+        let roles = roles.map_err(|_| bad("roles"))?;
+        let created_at = row.created_at.or(bad("created_at"))?;
+        let revoked_at = instant(row.revoked_at, || bad("revoked_at"))?;
+        Ok(Self { name: row.name, roles, created_at, revoked_at })
     }
 }
 
@@ -104,14 +121,26 @@ impl Store {
         row.map(Token::try_from).transpose()
     }
 
-    /// All tokens by name, without those that cannot be read.
+    /// The revoked token with this hash.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+    pub async fn revoked_token_by_hash(&self, hash: &str) -> Result<Option<Token>, StoreError> {
+        let row: Option<TokenRow> = read!(self, REVOKED_BY_HASH, |pool, text| sqlx::query_as(text)
+            .bind(hash)
+            .fetch_optional(pool)
+            .await)?;
+        row.map(Token::try_from).transpose()
+    }
+
+    /// All tokens by name; those that cannot be read by their names alone.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_tokens(&self) -> Result<Vec<Listed<Token>>, StoreError> {
         let rows: Vec<TokenRow> =
             read!(self, TOKENS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
-        readable(rows.into_iter().map(Token::try_from))
+        listed(rows.into_iter().map(Token::try_from))
     }
 
     /// Revokes a token; returns whether there was an active one.

@@ -312,7 +312,7 @@ impl DaemonFolder {
              client_id = \"mdb_sa_id_demo\"\nclient_secret = \"canary\"\n{more}",
             folder.path().display()
         );
-        std::fs::write(folder.path().join("keywheel.toml"), text).unwrap();
+        crate::support::daemon::private(folder.path().join("keywheel.toml"), text);
         Self { folder }
     }
 

@@ -63,7 +63,7 @@ impl Daemon {
         let data = folder.join(orders.name);
         std::fs::create_dir_all(&data).unwrap();
         let config = data.join("keywheel.toml");
-        std::fs::write(&config, text(&data, orders)).unwrap();
+        crate::support::daemon::private(&config, text(&data, orders));
         let log = folder.join(format!("{}.log", orders.name));
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let started_at = file.metadata().unwrap().len();
