@@ -260,6 +260,21 @@ mod tests {
         assert!(busy.leave.is_cancelled());
     }
 
+    #[tokio::test]
+    async fn a_connection_is_idle_only_without_an_open_request() {
+        let (span, long) = (Duration::from_millis(1), Duration::from_secs(30));
+        let permit = Arc::new(limiter().admit().unwrap());
+        let (request, open) = permit.received();
+        request.is_complete();
+        drop(request.until_answered());
+        let idle = permit.idle_for(span);
+        let mut idle = std::pin::pin!(idle);
+        // The answer is still being sent: an event stream, for example.
+        assert!(tokio::time::timeout(span * 20, &mut idle).await.is_err());
+        drop(open);
+        assert!(tokio::time::timeout(long, &mut idle).await.is_ok());
+    }
+
     #[test]
     fn when_all_places_are_taken_a_silent_stranger_makes_room() {
         let limiter = limiter();
