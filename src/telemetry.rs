@@ -136,7 +136,7 @@ mod tests {
     fn lines_show_hidden_characters() {
         let line = "INFO \u{1b}[2mname\u{1b}[0m=a\u{202e}b\u{9b}31m\u{200b}\n";
         let plain = Shown { json: false, ansi: false }.of(line);
-        assert!(plain.ends_with("\n") && plain.trim_end().chars().all(|c| !c.is_control()), "{plain:?}");
+        assert!(plain.ends_with('\n') && plain.trim_end().chars().all(|c| !c.is_control()), "{plain:?}");
         let coloured = Shown { json: false, ansi: true }.of(line);
         assert_eq!(coloured, "INFO \u{1b}[2mname\u{1b}[0m=a\\u{202e}b\\u{9b}31m\\u{200b}\n");
         let json = format!("{}\n", serde_json::json!({ "name": "a\u{202e}\u{9b}b" }));
