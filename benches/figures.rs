@@ -118,7 +118,7 @@ fn main() {
             row("database growth per project and year", &format!("{grown:.1} KiB"), "<= 100 KiB");
         }
         if on_disk("flood") {
-            flood::readyz().await;
+            flood::figures().await;
         }
         if asked("hooks") {
             hooks::figures().await;
@@ -248,7 +248,10 @@ impl House {
             path.display(),
             base_url,
         );
-        std::fs::write(path.join("keywheel.toml"), config).unwrap();
+        let file = path.join("keywheel.toml");
+        std::fs::write(&file, config).unwrap();
+        // It holds secrets, and others may not read it.
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let started = Instant::now();
         let authority = path.join(watch::AUTHORITY);
         let mut command = binary(path, &["serve"]);

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
+use crate::api::CorruptRow;
 use crate::atlas::{Atlas, TokenBudget};
 use crate::config::{self, Config, Loaded, Sources};
 use crate::domain::condition::Limits;
@@ -35,8 +36,9 @@ use crate::mail::Smtp;
 use crate::sim::{Sim, World};
 use crate::store::{Access, AuditBroken, AuditReport, NewAudit, Store, StoreError};
 use crate::telemetry::Telemetry;
-use crate::web::auth::{Origin, new_token, token_hash, user_name};
+use crate::web::auth::{new_token, token_hash};
 use crate::web::hooks::{Hooks, LiveHooks};
+use crate::web::sender::user_name;
 use crate::web::{Web, router};
 use crate::webhook::{Switch, Target};
 
@@ -116,6 +118,7 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
             daily: config.mail.daily,
         },
         operators: config.mail.operators.clone(),
+        security: config.mail.security.clone(),
         daemon: presence::name(config),
         poll_every: config.sweep.poll_every,
         request_timeout: config.atlas.request_timeout,
@@ -154,6 +157,8 @@ struct Running {
     smtp: watch::Sender<Option<Smtp>>,
     hooks: Arc<LiveHooks>,
     lookups: LookUps,
+    /// The settings of the TLS handshake; `None` where plain HTTP is served.
+    tls: Option<watch::Sender<Arc<rustls::ServerConfig>>>,
 }
 
 /// Opens, migrates and starts everything; returns once requests are answered.
@@ -196,15 +201,18 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
         engine: engine.clone(),
         hooks: Arc::clone(&hooks),
         guesses: Arc::default(),
+        proxies: config.server.trusted_proxies.as_slice().into(),
         stop: shutdown.token(),
         sweep_patience: supervisor::SWEEP_PATIENCE,
     };
     let app = router(web);
-    let network = |_: &tokio::net::TcpStream| Origin::Network;
-    shutdown.spawn_named("http", listener::serve(listener, app.clone(), network, shutdown.clone()));
+    let (tls, handshake) =
+        config.server.tls.as_ref().map(|it| watch::channel(Arc::clone(&it.handshake))).unzip();
+    let serving = listener::serve(listener, app.clone(), listener::network, handshake, shutdown.clone());
+    shutdown.spawn_named("http", serving);
     if let Some(path) = &config.server.socket {
-        let listener = local_socket(path)?;
-        let (serving, path) = (listener::serve(listener, app, Origin::local, shutdown.clone()), path.clone());
+        let (listener, path) = (local_socket(path)?, path.clone());
+        let serving = listener::serve(listener, app, listener::local, None, shutdown.clone());
         shutdown.spawn_named("socket", async move {
             serving.await;
             // A leftover socket does not block the next start: `local_socket` replaces it.
@@ -237,7 +245,7 @@ async fn start(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Running> 
             tracing::error!(error = %error, "the schedule of sweeps failed");
         }
     });
-    Ok(Running { engine, address, smtp, hooks, lookups })
+    Ok(Running { engine, address, smtp, hooks, lookups, tls })
 }
 
 /// Makes the room that is kept for roll-backs and pages.
@@ -295,12 +303,12 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     shutdown.listen()?;
     // Installed before readiness is reported: without a handler, SIGHUP ends the process.
     let hangups = reload::hangups()?;
-    let Running { engine, address, smtp, hooks, lookups } = start(&loaded.config, &shutdown).await?;
+    let Running { engine, address, smtp, hooks, lookups, tls } = start(&loaded.config, &shutdown).await?;
     tracing::info!(address = %address, "keywheel serves");
     let store = engine.store.clone();
     shutdown.spawn_named("supervisor", supervisor::run(engine.clone(), shutdown.token()));
     let log = Arc::new(log);
-    let live = reload::Live { engine, smtp, hooks, lookups, log: Arc::clone(&log) };
+    let live = reload::Live { engine, smtp, hooks, lookups, tls, log: Arc::clone(&log) };
     shutdown.spawn_named("reload", reload::run(live, loaded, sources, hangups, shutdown.token()));
     shutdown.ending().await;
     supervisor::stopping();
@@ -403,10 +411,13 @@ async fn make_token(store: &Store, name: &str, roles: &[Role]) -> anyhow::Result
 /// Fails when the database does not exist or cannot be read.
 pub async fn token_list(config: Config) -> anyhow::Result<Value> {
     let store = existing(&config).await?;
-    let (tokens, suspended) = (store.tokens().await?, store.suspended().await?);
+    let (tokens, suspended) = (store.list_tokens().await?, store.suspended().await?);
     let items: Vec<_> = tokens
         .iter()
-        .map(|it| json!({ "name": it.name, "roles": it.roles, "createdAt": it.created_at, "revokedAt": it.revoked_at, "suspended": suspended.contains(&it.name) }))
+        .map(|it| match it {
+            Ok(it) => json!({ "name": it.name, "roles": it.roles, "createdAt": it.created_at, "revokedAt": it.revoked_at, "suspended": suspended.contains(&it.name) }),
+            Err(corrupt) => json!(CorruptRow::new(corrupt.id.clone())),
+        })
         .collect();
     Ok(json!({ "items": items, "next": null }))
 }

@@ -101,6 +101,7 @@ impl Site {
                 daily: keywheel::domain::condition::Daily::default(),
             },
             operators: Vec::new(),
+            security: Vec::new(),
             daemon: "here:8440".to_owned(),
             poll_every: Span::from_secs(6 * 3600),
             request_timeout: Span::from_secs(30),

@@ -83,6 +83,9 @@ pub struct Hook {
     pub kind: String,
     /// The URL for its sender.
     pub url: String,
+    /// Why it takes no events until the configuration is changed; null while it takes them.
+    #[serde(default)]
+    pub stopped: Option<String>,
     /// When the counts began.
     pub since: Timestamp,
     /// When a request came last.

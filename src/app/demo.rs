@@ -2,6 +2,7 @@
 //! the last one. Atlas and the key services are simulated; everything else is real.
 
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -115,8 +116,14 @@ fn config(fast: bool, folder: &Path, sim: &Sim, secret: &str) -> anyhow::Result<
     overrides.extend(own.map(|(path, value)| (path.to_owned(), value)));
     let file = folder.join("keywheel.toml");
     let hook = format!("[[hooks]]\nname = \"vaults\"\nkind = \"azure-event-grid\"\ntoken = \"{secret}\"\n");
-    std::fs::write(&file, hook)?;
+    private(&file, &hook)?;
     Ok(Config::load(&Sources { file: Some(file), overrides, ..Sources::default() })?.config)
+}
+
+/// Writes a new file for this user only.
+fn private(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut new = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    new.write_all(text.as_bytes())
 }
 
 async fn tell(running: &Running, sim: &Sim, folder: &Path, secret: &str) -> anyhow::Result<()> {
@@ -129,7 +136,7 @@ async fn tell(running: &Running, sim: &Sim, folder: &Path, secret: &str) -> anyh
     make_token(&engine.store, "grace", &[Role::Approver]).await?;
     let token = make_token(&engine.store, "you", &[Role::Operator, Role::Viewer]).await?;
     let token_file = folder.join("token");
-    std::fs::write(&token_file, &token)?;
+    private(&token_file, &token)?;
     let flags = format!("--server http://{} --token-file {}", running.address, token_file.display());
     say("Keywheel demo. Atlas and the key services are simulated; database, HTTP and rotations are real.")?;
     say(&format!("  server  http://{}", running.address))?;

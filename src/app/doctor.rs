@@ -82,8 +82,11 @@ impl Findings {
 pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     let mut findings = Findings(Vec::new());
     let config = loaded.config;
-    if loaded.warnings.is_empty() {
+    if loaded.warnings.is_empty() && loaded.unkept.is_empty() {
         findings.pass("configuration", "it can be used as it is");
+    }
+    for unkept in &loaded.unkept {
+        findings.warn("configuration", unkept);
     }
     for warning in &loaded.warnings {
         findings.warn("configuration", warning);

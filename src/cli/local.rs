@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::Global;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
+use super::reply::{corrupt_lines, is_corrupt};
 use crate::config::{Config, ConfigError, Loaded, Log, LogFormat, Sources};
 use crate::domain::role::Role;
 use crate::{app, telemetry};
@@ -284,7 +285,11 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
                 if items.is_empty() {
                     printer.note("no tokens; `keywheel token create --name NAME --role ROLE` makes one");
                 } else {
-                    printer.list(items, &["name", "roles", "createdAt", "revokedAt", "suspended"])?;
+                    let (corrupt, read): (Vec<_>, Vec<_>) = items.iter().cloned().partition(is_corrupt);
+                    printer.list(&read, &["name", "roles", "createdAt", "revokedAt", "suspended"])?;
+                    for line in corrupt_lines(&corrupt) {
+                        printer.line(&line)?;
+                    }
                 }
             }
         }

@@ -285,7 +285,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
 fn completions(shell: clap_complete::Shell, printer: &mut Printer) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "keywheel", &mut script);
-    printer.text(&String::from_utf8_lossy(&script))?;
+    printer.raw(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }
 

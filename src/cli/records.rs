@@ -99,7 +99,7 @@ pub(super) async fn status(args: &Status, client: &Client, printer: &mut Printer
                 if last.as_ref().is_none_or(|last| differ(last, &now)) {
                     if printer.is_live() {
                         // Clears the screen and goes to its upper left corner.
-                        printer.text("\x1b[2J\x1b[H")?;
+                        printer.raw("\x1b[2J\x1b[H")?;
                     }
                     show_status(&reply, printer)?;
                     last = Some(now);
@@ -216,6 +216,7 @@ async fn list<T: DeserializeOwned + Serialize>(
         } else {
             printer.list(&items, columns)?;
         }
+        list.tell_corrupt(printer)?;
     }
     if more {
         printer.note("there are more; --limit shows them");

@@ -19,6 +19,8 @@ pub struct Hook {
     pub name: String,
     /// Its sender, with the settings that verify it.
     pub sender: Sender,
+    /// Why it takes no events: a secret of it can be guessed.
+    pub stopped: Option<String>,
 }
 
 /// The sender of a hook. Where several secrets are held, each is accepted.
@@ -158,7 +160,7 @@ const EVENT_GRID: &str = "4962773b-9cdb-44cf-a8bf-237846a00ab7";
 
 const GOOGLE_KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
 
-/// Below this a secret can be guessed offline from one signed request.
+/// Below this a secret can be guessed: offline from one signed request, or in time by many senders.
 const SHORTEST_SECRET: usize = 16;
 
 /// All hooks; the reader collects the faults.
@@ -187,8 +189,7 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Hook> {
         Some("aws-eventbridge") => eventbridge(r, &at),
         Some("aws-sns") => sns(r, &at),
         Some("gcp-pubsub") => pubsub(r, &at),
-        Some("cloudevents") => needed(r, &at, "token")
-            .map(|tokens| Sender::CloudEvents { tokens: strong(r, &at, "token", tokens) }),
+        Some("cloudevents") => needed(r, &at, "token").map(|tokens| Sender::CloudEvents { tokens }),
         Some("standard") => standard(r, &at),
         Some(_) => {
             r.fault(&format!("{at}.kind"), &format!("takes {}", KINDS.join(", ")));
@@ -201,7 +202,29 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Hook> {
             None
         }
     }?;
-    Some(Hook { name, sender })
+    let stopped = short_secret(&at, &sender);
+    // The daemon starts without this hook: one that did not start would watch nothing.
+    r.unkept.extend(stopped.iter().cloned());
+    Some(Hook { name, sender, stopped })
+}
+
+/// The fault of a secret that can be guessed, with the setting that holds it.
+fn short_secret(at: &str, sender: &Sender) -> Option<String> {
+    let (name, secrets) = match sender {
+        Sender::Atlas { secrets, .. } => ("secret", secrets),
+        Sender::AzureEventGrid { tokens, .. }
+        | Sender::AwsEventbridge(Connection::Header { tokens, .. })
+        | Sender::CloudEvents { tokens } => ("token", tokens),
+        Sender::AwsEventbridge(Connection::Basic { passwords, .. }) => ("basic.password", passwords),
+        // A signing key has 24 bytes at least, and the others hold no secret.
+        Sender::Standard { .. } | Sender::AwsSns { .. } | Sender::GcpPubsub { .. } => return None,
+    };
+    let short = secrets.iter().any(|secret| secret.expose().chars().count() < SHORTEST_SECRET);
+    short.then(|| {
+        format!(
+            "{at}.{name}, or the previous one, has fewer than {SHORTEST_SECRET} characters and can be guessed; the hook answers 503 until it has a longer one: make one with `openssl rand -hex 32`"
+        )
+    })
 }
 
 fn atlas(r: &mut Reader, at: &str) -> Option<Sender> {
@@ -210,7 +233,7 @@ fn atlas(r: &mut Reader, at: &str) -> Option<Sender> {
         r.fault(&format!("{at}.encoding"), "takes \"base64\" or \"hex\"");
     }
     let secrets = needed(r, at, "secret")?;
-    Some(Sender::Atlas { secrets: strong(r, at, "secret", secrets), hex: encoding == "hex" })
+    Some(Sender::Atlas { secrets, hex: encoding == "hex" })
 }
 
 fn event_grid(r: &mut Reader, at: &str) -> Option<Sender> {
@@ -223,7 +246,6 @@ fn event_grid(r: &mut Reader, at: &str) -> Option<Sender> {
         );
     }
     let tokens = secrets(r, at, "token");
-    let tokens = strong(r, at, "token", tokens);
     let entra =
         if r.names_below(&format!("{at}.entra")).is_empty() { None } else { Some(read_entra(r, at)?) };
     let told = r.is_faulty(&format!("{at}.token"));
@@ -268,7 +290,6 @@ fn eventbridge(r: &mut Reader, at: &str) -> Option<Sender> {
         }
         return None;
     }
-    let tokens = strong(r, at, "token", tokens);
     let name = name.unwrap_or_else(|| "x-api-key".to_owned());
     Some(Sender::AwsEventbridge(Connection::Header { name, tokens }))
 }
@@ -353,15 +374,6 @@ fn needed(r: &mut Reader, at: &str, name: &str) -> Option<Vec<Secret>> {
         r.fault(at, &format!("{name} or {name}_file is missing: without it any client could send"));
     }
     Some(found).filter(|found| !found.is_empty())
-}
-
-fn strong(r: &mut Reader, at: &str, name: &str, secrets: Vec<Secret>) -> Vec<Secret> {
-    if secrets.iter().any(|secret| secret.expose().len() < SHORTEST_SECRET) {
-        r.warnings.push(format!(
-            "{at}.{name} has fewer than {SHORTEST_SECRET} characters and can be guessed; make one with `openssl rand -hex 32`"
-        ));
-    }
-    secrets
 }
 
 fn text(r: &mut Reader, at: &str, name: &str) -> Option<String> {

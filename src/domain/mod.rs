@@ -10,6 +10,7 @@ pub mod hint;
 pub mod ids;
 pub mod key;
 pub mod named;
+pub mod network;
 pub mod notice;
 pub mod patch;
 pub mod policy;

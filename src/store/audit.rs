@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 
 use super::lanes::Lane;
+use super::readable::{Listed, listed};
 use super::seal::{Seal, written};
+use super::types::Instant;
 use super::{Sql, Store, StoreError, Tx, built, each, read, urgent};
 use crate::domain::time::Timestamp;
 
@@ -92,6 +94,38 @@ impl AuditEntry {
         let row = NewAudit { actor, action, subject, detail };
         (hash(*seq, *at, &row, prev_hash, seals) != self.hash)
             .then_some("its content does not match its hash")
+    }
+}
+
+#[derive(FromRow)]
+struct ListedRow {
+    seq: i64,
+    at: Instant,
+    actor: String,
+    action: String,
+    subject: String,
+    detail: String,
+    prev_hash: String,
+    hash: String,
+    seals: String,
+    seal: String,
+}
+
+impl TryFrom<ListedRow> for AuditEntry {
+    type Error = StoreError;
+    fn try_from(row: ListedRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            at: row.at.or(StoreError::corrupt("audit", "at", row.seq))?,
+            seq: row.seq,
+            actor: row.actor,
+            action: row.action,
+            subject: row.subject,
+            detail: row.detail,
+            prev_hash: row.prev_hash,
+            hash: row.hash,
+            seals: row.seals,
+            seal: row.seal,
+        })
     }
 }
 
@@ -264,6 +298,24 @@ impl Store {
             .bind(limit)
             .fetch_all(pool)
             .await)?)
+    }
+
+    /// The same, those that cannot be read by their numbers.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_audit(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<Listed<AuditEntry>>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<ListedRow> = read!(self, LIST, |pool, text| sqlx::query_as(text)
+            .bind(before.unwrap_or(i64::MAX))
+            .bind(limit)
+            .fetch_all(pool)
+            .await)?;
+        listed(rows.into_iter().map(AuditEntry::try_from))
     }
 
     /// Appends rows without any other change.

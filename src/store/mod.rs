@@ -58,6 +58,7 @@ pub use outbox::{
     UnreadableMessage, WebhookCount,
 };
 pub use projects::{Drift, DueLook, ProjectFilter, ProjectWrite, QuietLook};
+pub use readable::{CorruptRow, Listed};
 pub use reminders::Reminder;
 pub use reseal::{Belief, SEALED};
 pub use reserve::Reserve;

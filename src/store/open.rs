@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ impl Store {
         prepare_folder(&path)?;
         check_file(&path)?;
         let lock = if access == Access::Daemon { Some(Arc::new(lock(&path)?)) } else { None };
+        make_private(&path);
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .create_if_missing(true)
@@ -213,12 +215,18 @@ fn check_file(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Makes the file of a new database, for this user only. `SQLite` gives its companions the same mode. An
+/// existing file keeps its mode; where none can be made, `SQLite` reports the error.
+fn make_private(path: &Path) {
+    let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+}
+
 fn lock(path: &Path) -> Result<File, StoreError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
     let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock_path).map_err(
             |error| {
                 StoreError::Unusable(format!(
                     "database.url: {} cannot be written ({error}); make its folder writable for this user, or name a file in another",

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::lanes::Lane;
-use super::readable::readable;
+use super::readable::{Listed, listed, readable};
 use super::retry::persist;
 use super::seal::Seal;
 use super::types::{Instant, instant, json, storable};
@@ -428,6 +428,19 @@ impl Store {
                 _ => return Ok(projects),
             }
         }
+    }
+
+    /// Projects in the order of their ids, after `after`; those that cannot be read by their ids.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_projects(
+        &self,
+        filter: &ProjectFilter,
+        after: Option<&GroupId>,
+        limit: usize,
+    ) -> Result<Vec<Listed<Project>>, StoreError> {
+        listed(self.project_page(filter, after.map_or("", GroupId::as_str), limit).await?.0)
     }
 
     /// One page of projects as they are stored, and its last id; `None` when it is empty.

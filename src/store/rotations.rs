@@ -11,10 +11,10 @@ use uuid::Uuid;
 use super::approvals::votes_subject;
 use super::lanes::Lane;
 use super::outbox::CLEAR_CLAIMS;
-use super::readable::readable;
+use super::readable::{Listed, listed, readable};
 use super::retry::persist;
 use super::seal::Seal;
-use super::types::{json, storable};
+use super::types::{Instant, json, storable};
 use super::{NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, Vote, each, read, urgent};
 use crate::domain::ids::{GroupId, LeaseToken, RotationId};
 use crate::domain::policy::proposal_hash;
@@ -269,14 +269,14 @@ pub struct JournalEntry {
 #[derive(FromRow)]
 struct EntryRow {
     seq: i64,
-    at: Timestamp,
+    at: Instant,
     actor: String,
     kind: String,
     from_state: Option<String>,
     to_state: String,
     detail: String,
     count: i64,
-    last_at: Timestamp,
+    last_at: Instant,
 }
 
 impl EntryRow {
@@ -288,11 +288,11 @@ impl EntryRow {
             to_state: row.to_state.parse().map_err(|_| bad("to_state"))?,
             detail: serde_json::from_str(&row.detail).map_err(|_| bad("detail"))?,
             seq: row.seq,
-            at: row.at,
+            at: row.at.or(bad("at"))?,
             actor: row.actor,
             kind: row.kind.parse().map_err(|_| bad("kind"))?,
             count: row.count,
-            last_at: row.last_at,
+            last_at: row.last_at.or(bad("last_at"))?,
         })
     }
 }
@@ -808,6 +808,28 @@ impl Store {
         after: i64,
         limit: usize,
     ) -> Result<Vec<JournalEntry>, StoreError> {
+        self.journal_page(id, after, limit).await?.into_iter().collect()
+    }
+
+    /// The same, entries that cannot be read by their ids.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_journal(
+        &self,
+        id: RotationId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Listed<JournalEntry>>, StoreError> {
+        listed(self.journal_page(id, after, limit).await?)
+    }
+
+    async fn journal_page(
+        &self,
+        id: RotationId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Result<JournalEntry, StoreError>>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<EntryRow> = read!(self, JOURNAL, |pool, text| sqlx::query_as(text)
             .bind(id.0)
@@ -815,7 +837,21 @@ impl Store {
             .bind(limit)
             .fetch_all(pool)
             .await)?;
-        rows.into_iter().map(|row| row.entry(id)).collect()
+        Ok(rows.into_iter().map(|row| row.entry(id)).collect())
+    }
+
+    /// Rotations, newest first, older than `before`; those that cannot be read by their ids.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_rotations(
+        &self,
+        state: Option<State>,
+        group: Option<&GroupId>,
+        before: Option<RotationId>,
+        limit: usize,
+    ) -> Result<Vec<Listed<RotationRow>>, StoreError> {
+        listed(self.rotation_page(state, group, before, limit).await?.0)
     }
 }
 

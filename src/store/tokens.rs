@@ -5,8 +5,9 @@ use std::time::Duration;
 use sqlx::FromRow;
 
 use super::lanes::Lane;
-use super::readable::readable;
+use super::readable::{Listed, listed};
 use super::seal::Seal;
+use super::types::{Instant, instant};
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
@@ -23,6 +24,9 @@ const BY_HASH: Sql = Sql::same(
 );
 pub(super) const ALL_IN_FORCE: Sql =
     Sql::same("SELECT name, hash, roles, created_at FROM tokens WHERE revoked_at IS NULL ORDER BY name");
+const REVOKED_BY_HASH: Sql = Sql::same(
+    "SELECT name, roles, created_at, revoked_at FROM tokens WHERE hash = $1 AND revoked_at IS NOT NULL",
+);
 const TOKENS: Sql = Sql {
     sqlite: "SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name",
     postgres: "SELECT name, roles, created_at, revoked_at FROM tokens ORDER BY name COLLATE \"C\"",
@@ -39,6 +43,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &TOKEN,
     &ALL_IN_FORCE,
     &BY_HASH,
+    &REVOKED_BY_HASH,
     &TOKENS,
     &REVOKE,
     &INSERTED,
@@ -65,16 +70,19 @@ pub struct Token {
 struct TokenRow {
     name: String,
     roles: String,
-    created_at: Timestamp,
-    revoked_at: Option<Timestamp>,
+    created_at: Instant,
+    revoked_at: Option<Instant>,
 }
 
 impl TryFrom<TokenRow> for Token {
     type Error = StoreError;
     fn try_from(row: TokenRow) -> Result<Self, StoreError> {
         let roles = row.roles.split_whitespace().map(str::parse).collect::<Result<_, _>>();
-        let roles = roles.map_err(|_| StoreError::corrupt("tokens", "roles", &row.name))?;
-        Ok(Self { name: row.name, roles, created_at: row.created_at, revoked_at: row.revoked_at })
+        let bad = |column| StoreError::corrupt("tokens", column, &row.name);
+        let roles = roles.map_err(|_| bad("roles"))?;
+        let created_at = row.created_at.or(bad("created_at"))?;
+        let revoked_at = instant(row.revoked_at, || bad("revoked_at"))?;
+        Ok(Self { name: row.name, roles, created_at, revoked_at })
     }
 }
 
@@ -154,11 +162,13 @@ impl Store {
         let row: Option<TokenRow> =
             read!(self, BY_HASH, |pool, text| sqlx::query_as(text).bind(hash).fetch_optional(pool).await)?;
         let Some(row) = row else { return Ok(None) };
+        let roles = row.roles.clone();
+        let found = Token::try_from(row)?;
         let token = SealedToken {
-            name: row.name.clone(),
+            name: found.name.clone(),
             hash: hash.to_owned(),
-            roles: row.roles.clone(),
-            created_at: row.created_at,
+            roles,
+            created_at: found.created_at,
         };
         if !self.is_sealed(&token.subject(), token.digest()).await? {
             tracing::error!(
@@ -167,17 +177,29 @@ impl Store {
             );
             return Ok(None);
         }
-        Token::try_from(row).map(Some)
+        Ok(Some(found))
     }
 
-    /// All tokens by name, without those that cannot be read.
+    /// The revoked token with this hash.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+    pub async fn revoked_token_by_hash(&self, hash: &str) -> Result<Option<Token>, StoreError> {
+        let row: Option<TokenRow> = read!(self, REVOKED_BY_HASH, |pool, text| sqlx::query_as(text)
+            .bind(hash)
+            .fetch_optional(pool)
+            .await)?;
+        row.map(Token::try_from).transpose()
+    }
+
+    /// All tokens by name; those that cannot be read by their names alone.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_tokens(&self) -> Result<Vec<Listed<Token>>, StoreError> {
         let rows: Vec<TokenRow> =
             read!(self, TOKENS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
-        readable(rows.into_iter().map(Token::try_from))
+        listed(rows.into_iter().map(Token::try_from))
     }
 
     /// Revokes a token; returns whether there was an active one.

@@ -175,6 +175,7 @@ pub(super) fn facts(notice: &Notice) -> Value {
         | Notice::Reminder(_)
         | Notice::ReminderDigest(_)
         | Notice::Condition(_)
-        | Notice::Installation(_) => notice.facts(),
+        | Notice::Installation(_)
+        | Notice::RevokedTokenUsed(_) => notice.facts(),
     }
 }

@@ -12,7 +12,7 @@ use super::event::{CutData, Data, DriftFacts, Event};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::notice::{
     CheckedRotation, ConditionFacts, CurrentKeyInvalid, InstallationCondition, KeyAlarm, Kind, Overwrote,
-    Reminder, ReminderDigest, RotationFacts,
+    Reminder, ReminderDigest, RevokedTokenUsed, RotationFacts,
 };
 use crate::domain::time::Timestamp;
 
@@ -87,6 +87,7 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         | Kind::WebhookDisabledOver
         | Kind::SweepLateOver
         | Kind::RowUnreadableOver => schemas.subschema_for::<Data<InstallationCondition>>(),
+        Kind::RevokedTokenUsed => schemas.subschema_for::<Data<RevokedTokenUsed>>(),
     }
 }
 

@@ -325,7 +325,7 @@ impl DaemonFolder {
              client_id = \"mdb_sa_id_demo\"\nclient_secret = \"canary\"\n{more}",
             folder.path().display()
         );
-        std::fs::write(folder.path().join("keywheel.toml"), text).unwrap();
+        crate::support::daemon::private(folder.path().join("keywheel.toml"), text);
         key().create(&folder.path().join("installation.key")).unwrap();
         Self { folder }
     }

@@ -84,6 +84,7 @@ impl HookServer {
             engine: engine.clone(),
             hooks: Arc::clone(&live),
             guesses: Arc::default(),
+            proxies: ["127.0.0.1".parse().unwrap()].into(),
             stop: CancellationToken::new(),
             sweep_patience: Duration::from_secs(60),
         };
@@ -163,7 +164,7 @@ impl HookServer {
 pub(crate) fn configured(hooks: &str) -> Config {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keywheel.toml");
-    std::fs::write(&file, hooks).unwrap();
+    crate::support::daemon::private(&file, hooks);
     Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap().config
 }
 

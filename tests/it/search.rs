@@ -86,6 +86,7 @@ fn plain() -> Settings {
             daily: keywheel::domain::condition::Daily::default(),
         },
         operators: Vec::new(),
+        security: Vec::new(),
         daemon: "here:8440".to_owned(),
         poll_every: Span::from_secs(6 * 3600),
         request_timeout: Span::from_secs(30),

@@ -111,6 +111,8 @@ named! {
         SweepLateOver = "sweep_late_over",
         /// The end of `row_unreadable`.
         RowUnreadableOver = "row_unreadable_over",
+        /// A token was used after its revocation.
+        RevokedTokenUsed = "revoked_token_used",
     }
 }
 
@@ -205,7 +207,8 @@ impl Kind {
             | Kind::MailFailingOver
             | Kind::WebhookDisabledOver
             | Kind::SweepLateOver
-            | Kind::RowUnreadableOver => Urgency::Normal,
+            | Kind::RowUnreadableOver
+            | Kind::RevokedTokenUsed => Urgency::Normal,
         }
     }
 

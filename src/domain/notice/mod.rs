@@ -14,7 +14,7 @@ mod kind;
 
 pub use facts::{
     CheckedRotation, ConditionFacts, CurrentKeyInvalid, DriftKind, Drifted, InstallationCondition,
-    InvalidKey, KeyAlarm, KeyText, Overwrote, Reminder, ReminderDigest, RotationFacts,
+    InvalidKey, KeyAlarm, KeyText, Overwrote, Reminder, ReminderDigest, RevokedTokenUsed, RotationFacts,
 };
 pub use kind::{Kind, URGENT_WAITS, Urgency};
 
@@ -60,6 +60,7 @@ pub enum Notice {
     ReminderDigest(ReminderDigest),
     Condition(ConditionFacts),
     Installation(InstallationCondition),
+    RevokedTokenUsed(RevokedTokenUsed),
 }
 
 /// The project and the rotation that a notice concerns. A digest concerns several projects and names none.
@@ -137,6 +138,7 @@ impl Notice {
             Self::ReminderDigest(_) => Kind::ReminderDigest,
             Self::Condition(it) => it.kind,
             Self::Installation(it) => it.kind,
+            Self::RevokedTokenUsed(_) => Kind::RevokedTokenUsed,
         }
     }
 
@@ -177,7 +179,9 @@ impl Notice {
             Self::KeyAlarm(it) => of_project(&it.group_id),
             Self::Overwrote(it) => About { project: Some(&it.group_id), rotation: Some(it.rotation_id) },
             Self::Reminder(it) => of_project(&it.group_id),
-            Self::ReminderDigest(_) | Self::Installation(_) => About { project: None, rotation: None },
+            Self::ReminderDigest(_) | Self::Installation(_) | Self::RevokedTokenUsed(_) => {
+                About { project: None, rotation: None }
+            }
             Self::Condition(it) => About { project: Some(&it.group_id), rotation: it.rotation_id },
         }
     }
@@ -221,7 +225,8 @@ impl Notice {
             | Self::NotDeployed(_)
             | Self::Overwrote(_)
             | Self::Reminder(_)
-            | Self::ReminderDigest(_) => return None,
+            | Self::ReminderDigest(_)
+            | Self::RevokedTokenUsed(_) => return None,
         };
         Some(ToldCondition { id, kind, name, since, over_at })
     }
@@ -251,6 +256,7 @@ impl Notice {
             Self::ReminderDigest(it) => json!(it),
             Self::Condition(it) => json!(it),
             Self::Installation(it) => json!(it),
+            Self::RevokedTokenUsed(it) => json!(it),
         }
     }
 
@@ -307,6 +313,7 @@ impl Notice {
             | Kind::WebhookDisabledOver
             | Kind::SweepLateOver
             | Kind::RowUnreadableOver => Self::Installation(read(model)?),
+            Kind::RevokedTokenUsed => Self::RevokedTokenUsed(read(model)?),
         })
     }
 }

@@ -270,6 +270,7 @@ pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engin
             daily: keywheel::domain::condition::Daily::default(),
         },
         operators: Vec::new(),
+        security: Vec::new(),
         daemon: "here:8440".to_owned(),
         poll_every: Span::from_secs(6 * 3600),
         request_timeout: ms(2000),

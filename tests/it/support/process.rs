@@ -63,7 +63,7 @@ impl Daemon {
         let data = folder.join(orders.name);
         std::fs::create_dir_all(&data).unwrap();
         let config = data.join("keywheel.toml");
-        std::fs::write(&config, text(&data, orders)).unwrap();
+        crate::support::daemon::private(&config, text(&data, orders));
         let key_file = data.join("installation.key");
         if !key_file.exists() {
             super::db::key().create(&key_file).unwrap();
