@@ -14,6 +14,8 @@ COPY --from=build /src/target/release/keywheel /usr/local/bin/keywheel
 USER 10001
 WORKDIR /var/lib/keywheel
 ENV KEYWHEEL_DATA_DIR=/var/lib/keywheel
+# The port is published to a proxy that ends TLS, or to this machine alone. With server.tls the daemon ends TLS itself.
+ENV KEYWHEEL_SERVER__PLAIN_HTTP=behind-a-proxy
 VOLUME /var/lib/keywheel
 EXPOSE 8440
 ENTRYPOINT ["keywheel"]

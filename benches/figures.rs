@@ -24,7 +24,9 @@ use std::time::{Duration, Instant};
 use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::project::{Project, SinceSource};
 use keywheel::domain::time::{Clock, SystemClock, Timestamp};
-use keywheel::sim::{Sim, World};
+use keywheel::engine::epoch::{present_mark, write_mark};
+use keywheel::seal::InstallationKey;
+use keywheel::sim::{KeyState, Sim, World};
 use keywheel::store::{Access, Store};
 
 /// Projects whose turn it is when the daemon starts.
@@ -116,7 +118,7 @@ fn main() {
             row("database growth per project and year", &format!("{grown:.1} KiB"), "<= 100 KiB");
         }
         if on_disk("flood") {
-            flood::readyz().await;
+            flood::figures().await;
         }
         if asked("hooks") {
             hooks::figures().await;
@@ -185,6 +187,7 @@ fn world(count: usize) -> World {
     for number in 0..count {
         let mut twin = model.clone();
         let key = format!("{number:08x}-aaaa-4aaa-8aaa-000000000001");
+        world.keys.insert(key.clone(), KeyState::Enabled);
         twin.block.insert("customerMasterKeyID".to_owned(), key.into());
         world.projects.insert(group(number), twin);
     }
@@ -221,9 +224,14 @@ impl House {
                 .await
                 .unwrap();
         store.migrate().await.unwrap();
+        let key = InstallationKey::random().unwrap();
+        key.create(&path.join("installation.key")).unwrap();
+        unlock(&store, &key).await;
         for number in 0..count {
             store.insert_project(&project(number, now), &[], now).await.unwrap();
         }
+        let mark = present_mark(&store).await.unwrap().unwrap();
+        write_mark(&path.join("epoch"), &mark).unwrap();
         store.close().await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sim = Sim::start(listener, world, Arc::new(SystemClock)).unwrap();
@@ -240,7 +248,10 @@ impl House {
             path.display(),
             base_url,
         );
-        std::fs::write(path.join("keywheel.toml"), config).unwrap();
+        let file = path.join("keywheel.toml");
+        std::fs::write(&file, config).unwrap();
+        // It holds secrets, and others may not read it.
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let started = Instant::now();
         let authority = path.join(watch::AUTHORITY);
         let mut command = binary(path, &["serve"]);
@@ -279,6 +290,12 @@ impl House {
         drop(self.daemon);
         self.sim.shutdown().await;
     }
+}
+
+/// Gives a fresh database its key.
+async fn unlock(store: &Store, key: &InstallationKey) {
+    store.unlock(key, true, SystemClock.now()).await.unwrap();
+    store.follow_seals().await.unwrap();
 }
 
 /// The release binary with the configuration in `folder`.

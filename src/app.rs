@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
+use crate::api::CorruptRow;
 use crate::atlas::{Atlas, TokenBudget};
 use crate::config::{self, Config, Loaded, Sources};
 use crate::domain::condition::Limits;
@@ -38,19 +39,23 @@ use crate::mail::Smtp;
 use crate::sim::{Sim, World};
 use crate::store::{Access, AuditBroken, AuditReport, Store, StoreError};
 use crate::telemetry::Telemetry;
-use crate::web::auth::{Origin, new_token, token_hash, user_name};
+use crate::web::auth::{new_token, token_hash};
 use crate::web::hooks::{Hooks, LiveHooks};
+use crate::web::sender::user_name;
 use crate::web::{Web, router};
 use crate::webhook::{Switch, Target};
 
 mod demo;
 mod doctor;
+mod installation;
 mod listener;
 mod lookups;
 mod presence;
 mod reload;
 mod supervisor;
 
+use installation::{follow, remember, unlock, unlock_and_follow};
+pub use installation::{key_replace, key_rotate, key_show, tokens_confirm};
 use lookups::LookUps;
 
 pub use demo::demo;
@@ -161,6 +166,8 @@ struct Running {
     smtp: watch::Sender<Option<Smtp>>,
     hooks: Arc<LiveHooks>,
     lookups: LookUps,
+    /// The settings of the TLS handshake; `None` where plain HTTP is served.
+    tls: Option<watch::Sender<Arc<rustls::ServerConfig>>>,
 }
 
 /// Opens, migrates and starts everything; returns once requests are answered.
@@ -182,7 +189,9 @@ async fn start(
     }
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
-    let guard = EpochWatch::new(doctor::mark_file(config))?;
+    let guard = EpochWatch::new(installation::mark_file(config))?;
+    unlock(config, &store).await?;
+    follow(store.clone(), shutdown);
     guard.start(&store, SystemClock.now()).await?;
     match guard.record(&store, SystemClock.now()).await {
         // A database in doubt is served, so that operators can inspect it.
@@ -210,15 +219,18 @@ async fn start(
         engine: engine.clone(),
         hooks: Arc::clone(&hooks),
         guesses: Arc::default(),
+        proxies: config.server.trusted_proxies.as_slice().into(),
         stop: shutdown.token(),
         sweep_patience: supervisor::SWEEP_PATIENCE,
     };
     let app = router(web);
-    let network = |_: &tokio::net::TcpStream| Origin::Network;
-    shutdown.spawn_named("http", listener::serve(listener, app.clone(), network, shutdown.clone()));
+    let (tls, handshake) =
+        config.server.tls.as_ref().map(|it| watch::channel(Arc::clone(&it.handshake))).unzip();
+    let serving = listener::serve(listener, app.clone(), listener::network, handshake, shutdown.clone());
+    shutdown.spawn_named("http", serving);
     if let Some(path) = &config.server.socket {
-        let listener = local_socket(path)?;
-        let (serving, path) = (listener::serve(listener, app, Origin::local, shutdown.clone()), path.clone());
+        let (listener, path) = (local_socket(path)?, path.clone());
+        let serving = listener::serve(listener, app, listener::local, None, shutdown.clone());
         shutdown.spawn_named("socket", async move {
             serving.await;
             // A leftover socket does not block the next start: `local_socket` replaces it.
@@ -252,7 +264,7 @@ async fn start(
             tracing::error!(error = %error, "the schedule of sweeps failed");
         }
     });
-    Ok(Running { engine, address, smtp, hooks, lookups })
+    Ok(Running { engine, address, smtp, hooks, lookups, tls })
 }
 
 /// Makes the room that is kept for roll-backs and pages.
@@ -310,13 +322,13 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     shutdown.listen()?;
     // Installed before readiness is reported: without a handler, SIGHUP ends the process.
     let hangups = reload::hangups()?;
-    let Running { engine, address, smtp, hooks, lookups } =
+    let Running { engine, address, smtp, hooks, lookups, tls } =
         start(&loaded.config, Some(deciding_settings(&loaded)), &shutdown).await?;
     tracing::info!(address = %address, "keywheel serves");
     let store = engine.store.clone();
     shutdown.spawn_named("supervisor", supervisor::run(engine.clone(), shutdown.token()));
     let log = Arc::new(log);
-    let live = reload::Live { engine, smtp, hooks, lookups, log: Arc::clone(&log) };
+    let live = reload::Live { engine, smtp, hooks, lookups, tls, log: Arc::clone(&log) };
     shutdown.spawn_named("reload", reload::run(live, loaded, sources, hangups, shutdown.token()));
     shutdown.ending().await;
     supervisor::stopping();
@@ -356,6 +368,8 @@ fn deciding_settings(loaded: &Loaded) -> BTreeMap<String, String> {
 pub async fn migrate(config: Config) -> anyhow::Result<String> {
     let store = open(&config, Access::Beside).await?;
     store.migrate().await?;
+    unlock(&config, &store).await?;
+    remember(&config, &store).await?;
     Ok(format!("the database is at schema {}", crate::store::known_version()))
 }
 
@@ -366,6 +380,7 @@ async fn beside(config: &Config) -> anyhow::Result<Store> {
         Err(StoreError::NotMigrated) if config.database.migrate => store.migrate().await?,
         other => other?,
     }
+    unlock_and_follow(config, &store).await?;
     Ok(store)
 }
 
@@ -379,6 +394,7 @@ async fn existing(config: &Config) -> anyhow::Result<Store> {
     }
     let store = open(config, Access::Beside).await?;
     store.check_schema().await?;
+    unlock_and_follow(config, &store).await?;
     Ok(store)
 }
 
@@ -405,7 +421,10 @@ pub async fn token_create(
 ) -> anyhow::Result<Option<String>> {
     let engine = engine_beside(&config, beside(&config).await?)?;
     match make_token(&engine, &name, &roles, person.as_deref()).await {
-        Ok(token) => Ok(Some(token)),
+        Ok(token) => {
+            remember(&config, &engine.store).await?;
+            Ok(Some(token))
+        }
         Err(error)
             if matches!(error.downcast_ref(), Some(CommandError::Store(StoreError::Exists { .. }))) =>
         {
@@ -455,7 +474,10 @@ pub async fn token_edit(
     let engine = engine_beside(&config, existing(&config).await?)?;
     let edit = TokenEdit { roles: Some(roles).filter(|roles| !roles.is_empty()), person };
     match engine.edit_token(&actor(), &name, edit).await {
-        Ok(_) => Ok(true),
+        Ok(_) => {
+            remember(&config, &engine.store).await?;
+            Ok(true)
+        }
         Err(CommandError::NoToken(_)) => Ok(false),
         Err(error) => Err(error.into()),
     }
@@ -466,15 +488,17 @@ pub async fn token_edit(
 /// # Errors
 /// Fails when the database does not exist or cannot be read.
 pub async fn token_list(config: Config) -> anyhow::Result<Value> {
-    let tokens = existing(&config).await?.tokens().await?;
+    let store = existing(&config).await?;
+    let (tokens, suspended) = (store.list_tokens().await?, store.suspended().await?);
     let items: Vec<_> = tokens
         .iter()
-        .map(|it| {
-            json!({
+        .map(|it| match it {
+            Ok(it) => json!({
                 "name": it.name, "roles": it.roles, "person": it.person, "madeBy": it.made_by,
                 "createdAt": it.created_at, "givenAt": it.given_at, "givenBy": it.given_by,
-                "revokedAt": it.revoked_at,
-            })
+                "revokedAt": it.revoked_at, "suspended": suspended.contains(&it.name),
+            }),
+            Err(corrupt) => json!(CorruptRow::new(corrupt.id.clone())),
         })
         .collect();
     Ok(json!({ "items": items, "next": null }))
@@ -486,15 +510,34 @@ pub async fn token_list(config: Config) -> anyhow::Result<Value> {
 /// Fails when the database does not exist or cannot be written.
 pub async fn token_revoke(config: Config, name: String) -> anyhow::Result<bool> {
     let engine = engine_beside(&config, existing(&config).await?)?;
-    Ok(engine.revoke_token(&actor(), &name).await?)
+    let revoked = engine.revoke_token(&actor(), &name).await?;
+    remember(&config, &engine.store).await?;
+    Ok(revoked)
 }
 
-/// Checks the audit log's hash chain; the inner error names the first broken row.
+/// Checks the audit log from its first row, and whether the rows that authorise are as it has sealed them.
 ///
 /// # Errors
 /// Fails when the database does not exist or cannot be read.
-pub async fn audit_verify(config: Config) -> anyhow::Result<Result<AuditReport, AuditBroken>> {
-    Ok(existing(&config).await?.verify_audit().await?)
+pub async fn audit_verify(
+    config: Config,
+    expected: Option<(i64, String)>,
+) -> anyhow::Result<(AuditReport, Vec<StoreError>)> {
+    let store = existing(&config).await?;
+    let (mut report, tampered) = (store.verify_audit().await?, store.tampered().await?);
+    if let Some((seq, hash)) = expected {
+        let there = store.audit_marks(seq).await?.there;
+        if there != hash {
+            let why = if there.is_empty() {
+                "it was expected, and is missing: the log was shortened, or this is another database"
+                    .to_owned()
+            } else {
+                format!("the hash {hash} was expected, and it has {there}: the log was replaced")
+            };
+            report.broken.push(AuditBroken { seq, why });
+        }
+    }
+    Ok((report, tampered))
 }
 
 /// Runs the Atlas simulator on its own.

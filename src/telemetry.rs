@@ -18,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Log, LogFormat};
+use crate::domain::text::{visible, visible_json};
 
 /// The logging of a running process.
 pub struct Telemetry {
@@ -66,7 +67,8 @@ fn wanted(level: &str) -> String {
 pub fn init(log: &Log) -> anyhow::Result<Telemetry> {
     let (filter, handle) = reload::Layer::new(filter(&wanted(&log.level))?);
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(std::io::stderr);
+    let shown = Shown { json: log.format == LogFormat::Json, ansi };
+    let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(move || shown);
     let traces = log.otlp_endpoint.as_deref().map(traces).transpose()?;
     let spans = traces.as_ref().map(|it| tracing_opentelemetry::layer().with_tracer(it.tracer("keywheel")));
     let registry = tracing_subscriber::registry().with(filter).with(spans);
@@ -76,6 +78,42 @@ pub fn init(log: &Log) -> anyhow::Result<Telemetry> {
     };
     started.map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
     Ok(Telemetry { level: Box::new(move |filter| Ok(handle.reload(filter)?)), traces })
+}
+
+/// Standard error, with the hidden characters of each line as escapes: names in a line come from outside.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    json: bool,
+    /// Colours are ours; the formatter has escaped those of others.
+    ansi: bool,
+}
+
+impl Shown {
+    fn of(self, line: &str) -> String {
+        if self.json {
+            return visible_json(line);
+        }
+        let keep = |c: char| c == '\n' || (self.ansi && c == '\u{1b}');
+        line.split_inclusive(keep)
+            .map(|piece| match piece.char_indices().next_back() {
+                Some((at, last)) if keep(last) => format!("{}{last}", visible(&piece[..at])),
+                _ => visible(piece),
+            })
+            .collect()
+    }
+}
+
+impl std::io::Write for Shown {
+    /// Writes one line: the formatter hands each over whole.
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let shown = self.of(&String::from_utf8_lossy(line));
+        std::io::stderr().lock().write_all(shown.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 /// The filter for `text`. The scheduler logs its internals at info, so it is limited to warnings unless
@@ -93,6 +131,19 @@ fn filter(text: &str) -> anyhow::Result<EnvFilter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_show_hidden_characters() {
+        let line = "INFO \u{1b}[2mname\u{1b}[0m=a\u{202e}b\u{9b}31m\u{200b}\n";
+        let plain = Shown { json: false, ansi: false }.of(line);
+        assert!(plain.ends_with('\n') && plain.trim_end().chars().all(|c| !c.is_control()), "{plain:?}");
+        let coloured = Shown { json: false, ansi: true }.of(line);
+        assert_eq!(coloured, "INFO \u{1b}[2mname\u{1b}[0m=a\\u{202e}b\\u{9b}31m\\u{200b}\n");
+        let json = format!("{}\n", serde_json::json!({ "name": "a\u{202e}\u{9b}b" }));
+        let shown = Shown { json: true, ansi: false }.of(&json);
+        assert!(shown.is_ascii(), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap()["name"], "a\u{202e}\u{9b}b");
+    }
 
     #[test]
     fn the_scheduler_is_quiet_unless_asked() {

@@ -10,11 +10,13 @@ use keywheel::atlas::{Atlas, TokenBudget};
 use keywheel::config::{self, Credential, PatchBody};
 use keywheel::domain::ids::GroupId;
 use keywheel::domain::policy::{Pace, Policy, Verify};
+use keywheel::domain::role::Role;
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::OperatorVerb;
 use keywheel::engine::epoch::EpochWatch;
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{Engine, Settings, driver, remind, sweep};
+use keywheel::seal::InstallationKey;
 use keywheel::secret::Secret;
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::KeyState;
@@ -53,6 +55,10 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open("sqlite:kw.db", folder.path(), Access::Beside).await.unwrap();
         store.migrate().await.unwrap();
+        super::unlock(&store, &InstallationKey::random().unwrap()).await;
+        for name in ["ada", "grace"] {
+            store.insert_token(name, name, &[Role::Admin], &[], clock.now()).await.unwrap();
+        }
         let mut world = World::demo();
         let model = world.projects.values().next().unwrap().clone();
         // The fleet is set up quickly and then measured as it runs.

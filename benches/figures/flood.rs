@@ -1,4 +1,5 @@
-//! How much later a PATCH and a roll-back leave while 300 connections ask `/readyz` without a pause.
+//! How much later a PATCH and a roll-back leave while strangers send without a pause: 300 connections ask
+//! `/readyz`, and then as many ask the probes, try tokens and secrets of a hook, and send it genuine events.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{House, binary, group, row, world};
 
-/// Connections that ask whether the daemon is ready.
+/// Connections that send without a pause.
 const CROWD: usize = 300;
 
 /// Rotations with and without the crowd.
@@ -22,26 +23,72 @@ const ROUNDS: usize = 5;
 const QUICK: &str = "[verify]\nevery = \"1s\"\nfalse_grace = \"200ms\"\ntimeout = \"20s\"\nguard = \"30s\"\n\
     private_network_hold = \"31s\"\n[pace]\nbackoff_min = \"50ms\"\nbackoff_max = \"300ms\"\nsettle = \"400ms\"\n";
 
+/// A hook that strangers know and whose secret they do not.
+const HOOK: &str =
+    "[[hooks]]\nname = \"flood\"\nkind = \"cloudevents\"\ntoken = \"the-token-of-the-flood\"\n";
+
+/// A request that a connection repeats; `number` is never the same twice.
+type Asked = fn(number: u64) -> String;
+
+const READY: [Asked; 1] = [|_| get("/readyz", "")];
+
+/// Each connection repeats one of these.
+const ALL: [Asked; 5] = [
+    |_| get("/readyz", ""),
+    |_| get("/healthz", ""),
+    |number| get("/api/v1/projects", &format!("authorization: Bearer kw_{number}\r\n")),
+    |number| event(&format!("a-wrong-token-of-a-stranger-{number}"), number),
+    |number| event(GENUINE, number),
+];
+
+/// The secret of the hook. Its sender has another address than the strangers, whom it would share a brake with.
+const GENUINE: &str = "the-token-of-the-flood";
+
+fn get(path: &str, head: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: keywheel\r\n{head}\r\n")
+}
+
+/// An event about a project that is not tracked.
+fn event(token: &str, number: u64) -> String {
+    let body = json!({
+        "specversion": "1.0", "id": number.to_string(), "source": "flood", "type": "io.keywheel.rotation.requested.v1",
+        "data": { "groupId": "f".repeat(24) },
+    });
+    let body = body.to_string();
+    let length = body.len();
+    format!(
+        "POST /hooks/flood HTTP/1.1\r\nhost: keywheel\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/cloudevents+json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
 fn key(number: usize, version: usize) -> String {
     format!("{number:08x}-aaaa-4aaa-8aaa-{version:012x}")
 }
 
+/// Prints the delays of both floods.
+pub(super) async fn figures() {
+    flood(&format!("/readyz asked by {CROWD} connections"), &READY).await;
+    flood(&format!("probes, wrong tokens and hooks asked by {CROWD} connections"), &ALL).await;
+}
+
 /// Prints both delays, the worst of the rounds under the crowd less the worst without it.
-pub(super) async fn readyz() {
+async fn flood(name: &str, asked: &'static [Asked]) {
     let mut world = world(2 * ROUNDS);
     for number in 0..2 * ROUNDS {
         for version in [1, 2] {
             world.keys.insert(key(number, version), KeyState::Enabled);
         }
     }
-    let house = House::start(2 * ROUNDS, world, QUICK).await;
+    let house = House::start(2 * ROUNDS, world, &format!("{QUICK}{HOOK}")).await;
     let people = People::new(&house);
     let (mut quiet, mut crowded) = ([Duration::ZERO; 2], [Duration::ZERO; 2]);
     for number in 0..ROUNDS {
         keep_worst(&mut quiet, people.rotate(&house, number).await);
     }
     let stop = CancellationToken::new();
-    let crowd = tokio::spawn(join_all((0..CROWD).map(|_| ask(house.port, stop.clone()))));
+    let one = |at: usize| ask(house.port, at, asked[at % asked.len()], stop.clone());
+    let crowd = tokio::spawn(join_all((0..CROWD).map(one)));
     tokio::time::sleep(Duration::from_millis(500)).await;
     for number in ROUNDS..2 * ROUNDS {
         keep_worst(&mut crowded, people.rotate(&house, number).await);
@@ -49,7 +96,7 @@ pub(super) async fn readyz() {
     stop.cancel();
     let answers: u64 = crowd.await.unwrap().into_iter().sum();
     house.end().await;
-    for (which, name) in ["PATCH", "roll-back"].into_iter().enumerate() {
+    for (which, what) in ["PATCH", "roll-back"].into_iter().enumerate() {
         let later = crowded[which].saturating_sub(quiet[which]);
         let text = format!("{} ms", later.as_millis());
         let hold = format!(
@@ -57,7 +104,7 @@ pub(super) async fn readyz() {
             crowded[which].as_millis(),
             quiet[which].as_millis()
         );
-        row(&format!("/readyz asked by {CROWD} connections: {name} later by"), &text, &hold);
+        row(&format!("{name}: {what} later by"), &text, &hold);
     }
 }
 
@@ -68,13 +115,19 @@ fn keep_worst(worst: &mut [Duration; 2], took: [Duration; 2]) {
 }
 
 /// Asks again as soon as it is answered; says how often that was.
-async fn ask(port: u16, stop: CancellationToken) -> u64 {
+async fn ask(port: u16, at: usize, asked: Asked, stop: CancellationToken) -> u64 {
     let mut answers = 0;
     let mut bytes = [0; 4096];
+    let genuine = asked(0).contains(GENUINE);
     while !stop.is_cancelled() {
-        let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { continue };
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        if genuine {
+            socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        }
+        let Ok(mut stream) = socket.connect(([127, 0, 0, 1], port).into()).await else { continue };
         while !stop.is_cancelled() {
-            let sent = stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: keywheel\r\n\r\n").await;
+            let number = answers * CROWD as u64 + at as u64;
+            let sent = stream.write_all(asked(number).as_bytes()).await;
             // Closed connections are made anew.
             match (sent, stream.read(&mut bytes).await) {
                 (Ok(()), Ok(1..)) => answers += 1,

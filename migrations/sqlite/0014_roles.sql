@@ -1,12 +1,9 @@
 -- Who made a token, whose it is, and since when it may vote: when it was made, got the role, or was given to another
--- person, and by whom. Tokens of earlier versions were made by whom the audit log names.
+-- person, and by whom. Tokens of earlier versions have none of these: they are sealed without them.
 ALTER TABLE tokens ADD COLUMN made_by TEXT;
 ALTER TABLE tokens ADD COLUMN person TEXT;
 ALTER TABLE tokens ADD COLUMN given_at TEXT;
 ALTER TABLE tokens ADD COLUMN given_by TEXT;
-UPDATE tokens SET given_at = created_at, made_by = (SELECT actor FROM audit WHERE action = 'token.created'
-    AND subject = 'token/' || tokens.name ORDER BY seq LIMIT 1);
-UPDATE tokens SET given_by = made_by;
 
 -- Changes of what decides who must agree, and of owners and lookups: what is announced and takes effect later, and what
 -- somebody did who counts as no approver of the project for a while. `subject` is a project's id, or `installation`.

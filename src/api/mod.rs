@@ -16,7 +16,7 @@ mod schema;
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{Ref, RefOr};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
@@ -29,6 +29,33 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
+/// A row of a list, or the place of one that cannot be read.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Listed<T> {
+    /// The row.
+    Row(T),
+    /// A row that cannot be read.
+    Corrupt(CorruptRow),
+}
+
+/// A row of a list that the database holds and nobody can read; `keywheel doctor` says more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CorruptRow {
+    /// The row's id, as far as it can be read.
+    pub id: String,
+    /// Always true.
+    pub corrupt: bool,
+}
+
+impl CorruptRow {
+    /// The row `id`.
+    #[must_use]
+    pub fn new(id: String) -> Self {
+        Self { id, corrupt: true }
+    }
+}
+
 /// Named after its rows, which it refers to; a derived schema would repeat them.
 impl<T: ToSchema> PartialSchema for Page<T> {
     fn schema() -> RefOr<Schema> {
@@ -37,7 +64,14 @@ impl<T: ToSchema> PartialSchema for Page<T> {
             .description(Some("The cursor of the next page; null on the last one."));
         ObjectBuilder::new()
             .description(Some("One page of a list."))
-            .property("items", ArrayBuilder::new().items(Ref::from_schema_name(T::name())))
+            .property(
+                "items",
+                ArrayBuilder::new().items(
+                    OneOfBuilder::new()
+                        .item(Ref::from_schema_name(T::name()))
+                        .item(Ref::from_schema_name(CorruptRow::name())),
+                ),
+            )
             .property("next", next)
             .into()
     }
@@ -50,6 +84,7 @@ impl<T: ToSchema> ToSchema for Page<T> {
 
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
         schemas.push((T::name().into_owned(), T::schema()));
+        schemas.push((CorruptRow::name().into_owned(), CorruptRow::schema()));
         T::schemas(schemas);
     }
 }

@@ -64,6 +64,7 @@ codes! {
     NothingToWithdraw = "nothing-to-withdraw" [409], "the caller has not approved";
     ProposalChanged = "proposal-changed" [409], "the proposal is not the one that was read";
     Conflict = "conflict" [409], "another writer changed this at the same moment; read it again and retry";
+    Tampered = "tampered" [409], "a row that this rests on was changed outside of Keywheel";
     AtlasAuth = "atlas-auth" [502], "Atlas does not accept the credential";
     AtlasNotFound = "atlas-not-found" [502], "Atlas has no such project";
     AtlasBusy = "atlas-busy" [502], "Atlas cannot answer at the moment; retry later";

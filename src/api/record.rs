@@ -83,6 +83,9 @@ pub struct Hook {
     pub kind: String,
     /// The URL for its sender.
     pub url: String,
+    /// Why it takes no events until the configuration is changed; null while it takes them.
+    #[serde(default)]
+    pub stopped: Option<String>,
     /// When the counts began.
     pub since: Timestamp,
     /// When a request came last.
@@ -146,7 +149,7 @@ pub struct DatabaseStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Doubt {
-    /// `restored` or `audit_chain`.
+    /// `restored`, `unknown_history` or `audit_chain`. The last one stops new keys only.
     pub kind: String,
     /// The finding.
     pub detail: String,

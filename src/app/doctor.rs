@@ -4,12 +4,12 @@
 //! and the epoch file of an accepted restore are written.
 
 use std::fmt::Display;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::installation::{PRESENT, mark_file, unlock_and_follow};
 use super::lookups::services;
 use super::{actor, atlas, open, smtp};
 use crate::config::{Config, Loaded};
@@ -29,11 +29,6 @@ pub struct Accept {
     pub restore: bool,
     /// That this audit row is broken.
     pub broken_row: Option<i64>,
-}
-
-/// The path of the epoch file.
-pub(super) fn mark_file(config: &Config) -> PathBuf {
-    config.data_dir.join("epoch")
 }
 
 /// The result of one check.
@@ -87,8 +82,11 @@ impl Findings {
 pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     let mut findings = Findings(Vec::new());
     let config = loaded.config;
-    if loaded.warnings.is_empty() {
+    if loaded.warnings.is_empty() && loaded.unkept.is_empty() {
         findings.pass("configuration", "it can be used as it is");
+    }
+    for unkept in &loaded.unkept {
+        findings.warn("configuration", unkept);
     }
     for warning in &loaded.warnings {
         findings.warn("configuration", warning);
@@ -123,6 +121,11 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
         },
     );
     clock(&store, &mut findings).await;
+    if let Err(error) = unlock_and_follow(&config, &store).await {
+        findings.fail("seals", &format!("{error:#}"));
+        mail(&config, &mut findings).await;
+        return Ok(report(&findings));
+    }
     if let Some(row) = accept.broken_row {
         accept_broken(&store, row, &mut findings).await?;
     }
@@ -174,18 +177,27 @@ async fn records(store: &Store, findings: &mut Findings) {
 }
 
 async fn audit(store: &Store, findings: &mut Findings) {
-    let verdict = match (store.verify_audit().await, store.verify_audit_tail(usize::MAX).await) {
-        (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
-        (Ok(Ok(report)), _) => Ok(format!("{} audit rows, the chain is intact", report.rows)),
-        (Ok(Err(broken)), Ok(None)) => {
-            Ok(format!("audit row {} is broken ({}), which was accepted", broken.seq, broken.why))
-        }
-        (Ok(Err(_)), Ok(Some(broken))) => Err(format!(
-            "audit row {} is broken: {}; find out who changed it; rotations continue after --accept-broken-chain {}",
-            broken.seq, broken.why, broken.seq
-        )),
+    let verdict = match store.verify_audit().await {
+        Err(error) => Err(error.to_string()),
+        Ok(report) => match (report.broken.first(), store.seals().fault()) {
+            (None, None) => Ok(format!("{} audit rows, the chain is intact", report.rows)),
+            (Some(broken), None) => {
+                Ok(format!("audit row {} is broken ({}), which was accepted", broken.seq, broken.why))
+            }
+            (_, Some(broken)) => Err(format!(
+                "audit row {} is broken: {}; find out who changed it; new keys are sent again after --accept-broken-chain {}",
+                broken.seq, broken.why, broken.seq
+            )),
+        },
     };
     findings.say("audit", verdict);
+    match store.tampered().await {
+        Err(error) => findings.fail("seals", &error.to_string()),
+        Ok(found) if found.is_empty() => {
+            findings.pass("seals", "projects, tokens, open rotations and votes are as Keywheel wrote them");
+        }
+        Ok(found) => found.iter().for_each(|it| findings.fail("seals", &it.to_string())),
+    }
 }
 
 async fn history(config: &Config, store: &Store, findings: &mut Findings) {
@@ -398,11 +410,13 @@ async fn outbox(store: &Store, findings: &mut Findings) {
 
 async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings) -> anyhow::Result<()> {
     let file = mark_file(config);
-    let Some(mark) = read_mark(&file)? else {
-        findings.pass("accept-restore", "there was nothing to accept: data_dir has no epoch file");
-        return Ok(());
+    let mark = read_mark(&file)?;
+    let found = match &mark {
+        Some(mark) => regression(store, mark).await?,
+        None if store.seals().is_new() => None,
+        None => Some("data_dir has no epoch file, and this database was used before".to_owned()),
     };
-    let Some(found) = regression(store, &mark).await? else {
+    let Some(found) = found else {
         findings.pass("accept-restore", "there was nothing to accept");
         return Ok(());
     };
@@ -410,21 +424,34 @@ async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings)
         actor: actor(),
         action: "database.restore_accepted".to_owned(),
         subject: "database".to_owned(),
-        detail: json!({ "found": found, "remembered": { "seq": mark.seq, "hash": mark.hash } }).to_string(),
+        detail: json!({ "found": found, "remembered": mark.as_ref().map(|mark| json!({ "seq": mark.seq, "hash": mark.hash })) }).to_string(),
     };
     // The audit row first: the epoch file lets the daemon continue, and it must not continue before the
     // log names the operator who accepted.
-    store.append(&[row], SystemClock.now()).await?;
+    let now = SystemClock.now();
+    let vouched = mark.is_none() && !store.living(now - PRESENT).await?.is_empty();
+    let then = if vouched {
+        // Another daemon works with this database, and knows its history.
+        store.append(&[row], now).await?;
+        "another daemon vouches for its history".to_owned()
+    } else {
+        let (rotations, tokens) = store.void_after_restore(row, now).await?;
+        let tokens = if tokens.is_empty() {
+            "there are no tokens".to_owned()
+        } else {
+            format!("the tokens {} count again after `keywheel token confirm NAME`", tokens.join(", "))
+        };
+        format!("{rotations} rotations wait for their approvals again; {tokens}")
+    };
     if let Some(present) = present_mark(store).await? {
         write_mark(&file, &present)?;
     }
-    findings.pass("accept-restore", &format!("accepted by {}: {found}", actor()));
+    findings.pass("accept-restore", &format!("accepted by {}: {found}; {then}", actor()));
     Ok(())
 }
 
 async fn accept_broken(store: &Store, row: i64, findings: &mut Findings) -> anyhow::Result<()> {
-    let broken = store.verify_audit_tail(usize::MAX).await?;
-    match broken.filter(|it| it.seq == row) {
+    match store.seals().fault().filter(|it| it.seq == row) {
         None => {
             findings.fail("accept-broken-chain", &format!("audit row {row} is not the next that is broken"));
         }
@@ -436,6 +463,7 @@ async fn accept_broken(store: &Store, row: i64, findings: &mut Findings) -> anyh
                 detail: json!({ "why": broken.why }).to_string(),
             };
             store.append(&[accepted], SystemClock.now()).await?;
+            store.follow_seals().await?;
             findings.pass("accept-broken-chain", &format!("row {row} accepted by {}", actor()));
         }
     }

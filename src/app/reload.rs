@@ -1,14 +1,15 @@
 //! SIGHUP reads the configuration again, applies the settings that can change in a running daemon, and
 //! names the others. A configuration with a fault changes nothing.
 //!
-//! Log-ins to Atlas, key services and the mail server, hooks, webhook targets and the log level are
-//! taken over, secrets in files included. An open rotation keeps the rules it was proposed under; new
+//! Log-ins to Atlas, key services and the mail server, hooks, webhook targets, the certificate and the log
+//! level are taken over, secrets in files included. An open rotation keeps the rules it was proposed under; new
 //! rules need a restart, which takes a second.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
+use rustls::ServerConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ pub(super) struct Live {
     pub(super) smtp: watch::Sender<Option<Smtp>>,
     pub(super) hooks: Arc<LiveHooks>,
     pub(super) lookups: LookUps,
+    pub(super) tls: Option<watch::Sender<Arc<ServerConfig>>>,
     pub(super) log: Arc<Telemetry>,
 }
 
@@ -42,6 +44,7 @@ fn is_live(path: &str) -> bool {
         || path.starts_with("hooks.")
         // The kind differs when a lookup is added, removed or replaced by one of another cloud.
         || (path.starts_with("kms.") && path.rsplit('.').next() != Some("kind"))
+        || path.starts_with("server.tls.")
         || matches!(path, "mail.smtp_url" | "mail.from" | "mail.ca_file" | "log.level")
 }
 
@@ -89,7 +92,14 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     for warning in fresh.warnings.iter().chain(&fresh.unkept) {
         tracing::warn!("{warning}");
     }
-    let (now, later): (Vec<_>, Vec<_>) = changed(old, fresh).into_iter().partition(|path| is_live(path));
+    if let (Some(tls), Some(fresh)) = (&live.tls, &fresh.config.server.tls) {
+        tls.send_replace(Arc::clone(&fresh.handshake));
+    }
+    // A listener cannot change between plain HTTP and TLS while it serves.
+    let switched = live.tls.is_some() != fresh.config.server.tls.is_some();
+    let (now, later): (Vec<_>, Vec<_>) = changed(old, fresh)
+        .into_iter()
+        .partition(|path| is_live(path) && !(switched && path.starts_with("server.tls.")));
     tracing::info!(
         "the configuration was reloaded, secrets in files included; changed: {}",
         if now.is_empty() { "no setting that is shown".to_owned() } else { now.join(", ") }

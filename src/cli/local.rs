@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::Global;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
+use super::reply::{corrupt_lines, is_corrupt};
 use crate::config::{Config, ConfigError, Loaded, Log, LogFormat, Sources};
 use crate::domain::role::Role;
 use crate::{app, telemetry};
@@ -97,6 +98,13 @@ pub(super) enum TokenVerb {
     /// List tokens; their secrets are not kept
     #[command(after_help = "Example:\n  keywheel token list -o json")]
     List,
+    /// Let tokens in again that a restore or a replaced installation key has suspended
+    #[command(after_help = "Example:\n  keywheel token confirm ci grafana")]
+    Confirm {
+        /// The tokens' names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
     /// Revoke a token at once
     #[command(after_help = "Example:\n  keywheel token revoke ci")]
     Revoke {
@@ -113,6 +121,52 @@ impl ValueEnum for Role {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(self.as_str()).help(self.meaning()))
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyVerb {
+    /// Show the fingerprint and the public half of the installation key; nothing of it is secret
+    #[command(after_help = "Example:\n  keywheel key show -o json")]
+    Show,
+    /// Make a new installation key, signed by the old one, and seal everything with it; daemons must be stopped
+    #[command(
+        after_help = "Example:\n  systemctl stop keywheel && keywheel key rotate && systemctl start keywheel\n\n\
+        What was interrupted goes on when it is run again. Copy the new file to the other daemons of the database."
+    )]
+    Rotate,
+    /// Put a new key in the place of one that is lost: open rotations lose their votes, tokens wait for `token confirm`
+    #[command(
+        after_help = "Example:\n  systemctl stop keywheel && keywheel key replace && keywheel token confirm ci"
+    )]
+    Replace,
+}
+
+pub(super) async fn key(verb: &KeyVerb, global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
+    let config = load_and_warn(global, printer)?;
+    let file = config.server.key_file.display().to_string();
+    let made = match verb {
+        KeyVerb::Show => {
+            let shown = app::key_show(config).await?;
+            if printer.is_json() {
+                printer.json(&shown)?;
+            } else {
+                for name in ["fingerprint", "publicKey", "file", "since"] {
+                    printer.line(&format!("{name:<12} {}", shown[name].as_str().unwrap_or_default()))?;
+                }
+            }
+            return Ok(Exit::Done);
+        }
+        KeyVerb::Rotate => app::key_rotate(config).await?,
+        KeyVerb::Replace => app::key_replace(config).await?,
+    };
+    printer.line(&made)?;
+    printer.note(&format!(
+        "{file} holds the new key; keep a copy of it apart from backups of the database, and give it to every daemon of this database"
+    ));
+    if matches!(verb, KeyVerb::Replace) {
+        printer.note("rotations whose key was not sent yet wait for their approvals again; tokens count after `keywheel token confirm NAME`");
+    }
+    Ok(Exit::Done)
 }
 
 fn load(global: &Global) -> Result<Loaded, Failure> {
@@ -261,9 +315,27 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
                 if items.is_empty() {
                     printer.note("no tokens; `keywheel token create --name NAME --role ROLE` makes one");
                 } else {
-                    printer.list(items, &["name", "roles", "person", "madeBy", "createdAt", "revokedAt"])?;
+                    let (corrupt, read): (Vec<_>, Vec<_>) = items.iter().cloned().partition(is_corrupt);
+                    printer.list(
+                        &read,
+                        &["name", "roles", "person", "madeBy", "createdAt", "revokedAt", "suspended"],
+                    )?;
+                    for line in corrupt_lines(&corrupt) {
+                        printer.line(&line)?;
+                    }
                 }
             }
+        }
+        TokenVerb::Confirm { names } => {
+            let count = names.len();
+            let unknown = app::tokens_confirm(config, names).await?;
+            if !unknown.is_empty() {
+                return Err(Failure::NotFound(format!(
+                    "no token in force is named {}; `keywheel token list` shows them",
+                    unknown.join(", ")
+                )));
+            }
+            printer.note(&format!("{count} token(s) count again"));
         }
         TokenVerb::Revoke { name } => {
             if !app::token_revoke(config, name.clone()).await? {
@@ -277,16 +349,40 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
     Ok(Exit::Done)
 }
 
-pub(super) async fn audit_verify(global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
+/// Reads `SEQ:HASH`, as signed heads and earlier checks name a row.
+fn expected(text: &str) -> Result<(i64, String), Failure> {
+    let parts = text.split_once(':').and_then(|(seq, hash)| Some((seq.parse().ok()?, hash)));
+    let hash =
+        |hash: &str| hash.len() == 64 && hash.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
+    match parts {
+        Some((seq, digits)) if seq > 0 && hash(digits) => Ok((seq, digits.to_owned())),
+        _ => Err(Failure::Refused(format!(
+            "--expect {text:?}: takes the number of an audit row, a colon and its hash of 64 hexadecimal digits, such as 120:3f9a...; `keywheel audit verify` prints the head"
+        ))),
+    }
+}
+
+pub(super) async fn audit_verify(
+    expect: Option<&str>,
+    global: &Global,
+    printer: &mut Printer,
+) -> Result<Exit, Failure> {
+    let expect = expect.map(expected).transpose()?;
     let config = load_and_warn(global, printer)?;
-    let verdict = app::audit_verify(config).await?;
-    let (intact, text) = match &verdict {
-        Ok(report) if report.rows == 0 => (true, "the audit log is empty".to_owned()),
-        Ok(report) => (true, format!("{} rows, the chain is intact, head {}", report.rows, report.head)),
-        Err(broken) => (false, format!("audit row {} is broken: {}", broken.seq, broken.why)),
+    let (report, tampered) = app::audit_verify(config, expect).await?;
+    let broken = report.broken.iter().map(|it| format!("audit row {} is broken: {}", it.seq, it.why));
+    let faults: Vec<String> = broken.chain(tampered.iter().map(ToString::to_string)).collect();
+    let intact = faults.is_empty();
+    let text = match report.rows {
+        _ if !intact => faults.join("\n"),
+        0 => "the audit log is empty".to_owned(),
+        rows => format!("{rows} rows, the chain is intact, head {}", report.head),
     };
     if printer.is_json() {
-        printer.json(&json!({ "intact": intact, "detail": text }))?;
+        let (rows, head) = (report.rows, report.head);
+        printer.json(
+            &json!({ "intact": intact, "detail": text, "rows": rows, "head": head, "faults": faults }),
+        )?;
     } else {
         printer.line(&text)?;
     }

@@ -134,6 +134,9 @@ enum CliVerb {
         \"replay\", \"duplicate\", \"shuffle\", \"truncate\", \"oversize\" or \"retries\" it misbehaves. A wrong field is named.\n\
         POST /sim/v1/subscriptions with the same fields, less the event: then changes send it by themselves.")]
     Sim(local::Sim),
+    /// Show, rotate or replace the installation key, which seals what authorises
+    #[command(subcommand)]
+    Key(local::KeyVerb),
     /// Make, list, edit and revoke API tokens, beside a running daemon too
     #[command(subcommand)]
     Token(local::TokenVerb),
@@ -235,7 +238,10 @@ async fn dispatch(verb: CliVerb, global: &Global, printer: &mut Printer) -> Resu
         CliVerb::Doctor(args) => local::doctor(&args, global, printer).await?,
         CliVerb::Config(verb) => local::config(&verb, global, printer)?,
         CliVerb::Token(verb) => local::token(verb, global, printer).await?,
-        CliVerb::Audit(records::AuditVerb::Verify) => local::audit_verify(global, printer).await?,
+        CliVerb::Key(verb) => local::key(&verb, global, printer).await?,
+        CliVerb::Audit(records::AuditVerb::Verify { expect }) => {
+            local::audit_verify(expect.as_deref(), global, printer).await?
+        }
         CliVerb::Completions { shell } => completions(shell, printer)?,
         over_the_api => {
             let client = Client::new(global, printer)?;
@@ -276,6 +282,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         | CliVerb::Config(_)
         | CliVerb::Sim(_)
         | CliVerb::Token(_)
+        | CliVerb::Key(_)
         | CliVerb::Completions { .. } => Ok(Exit::Usage),
     }
 }
@@ -283,7 +290,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
 fn completions(shell: clap_complete::Shell, printer: &mut Printer) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "keywheel", &mut script);
-    printer.text(&String::from_utf8_lossy(&script))?;
+    printer.raw(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }
 

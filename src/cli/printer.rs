@@ -1,7 +1,7 @@
 //! The only writer of standard output: tables for people, the API's JSON for programs.
 //!
 //! Data goes to standard output, notes about it to standard error. Names come from Atlas unchecked, so
-//! control characters are made visible before they reach a terminal. Ids and keys are never cut or
+//! hidden characters are shown as escapes in everything that is printed, JSON included. Ids and keys are never cut or
 //! wrapped, because people copy them. A closed pipe is an error value.
 
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::domain::text::visible;
+use crate::domain::text::{visible, visible_json, visible_lines};
 use crate::domain::time::Timestamp;
 
 /// How data is printed.
@@ -65,15 +65,28 @@ impl Printer {
         self.live
     }
 
-    /// One line of data.
+    /// The text with its hidden characters as escapes.
+    fn shown(&self, text: &str) -> String {
+        if self.is_json() { visible_json(text) } else { visible_lines(text) }
+    }
+
+    /// One line of data, or several.
     pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
         self.wipe()?;
+        let text = self.shown(text);
         writeln!(self.out, "{text}")?;
         self.out.flush()
     }
 
     /// Text that ends its own lines.
     pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
+        let text = self.shown(text);
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()
+    }
+
+    /// Text of this program's own, with what it does to a terminal.
+    pub(super) fn raw(&mut self, text: &str) -> io::Result<()> {
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
     }
@@ -84,6 +97,7 @@ impl Printer {
             return Ok(());
         }
         self.status_shown = true;
+        let text = visible(text);
         write!(self.out, "\r\x1b[K{text}")?;
         self.out.flush()
     }
@@ -99,7 +113,7 @@ impl Printer {
     /// report it.
     pub(super) fn note(&mut self, text: &str) {
         let _ = self.wipe().and_then(|()| self.out.flush());
-        let text = text.split('\n').map(visible).collect::<Vec<_>>().join("\n");
+        let text = visible_lines(text);
         let _ = writeln!(self.err, "{text}");
     }
 
@@ -218,6 +232,19 @@ mod tests {
         assert!(text.contains(&key) && text.contains("2026-01-02T03:04:05Z"), "{text}");
         assert!(text.contains("a\\u{1b}[31m\\u{202e}b") && !text.contains("ABSENT"), "{text}");
         assert_eq!(text.lines().count(), 2);
+    }
+
+    #[test]
+    fn json_shows_no_hidden_characters_and_means_the_same() {
+        let (mut printer, out, _) = printer(Format::Json, false);
+        let value = json!({ "name": "a\u{1b}]0;x\u{7}\u{9b}\u{202e}\u{200b}\u{2028}\u{7f}b\u{e0041}" });
+        printer.line(&value.to_string()).unwrap();
+        printer.json(&value).unwrap();
+        let text = out.text();
+        assert!(text.chars().all(|c| c == '\n' || c.is_ascii_graphic() || c == ' '), "{text:?}");
+        let mut parsed = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+        assert_eq!(parsed.next().unwrap().unwrap(), value);
+        assert_eq!(parsed.next().unwrap().unwrap(), value);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
+use super::reply::corrupt_lines;
 use crate::api::ConditionPage;
 use crate::api::project::{
     Acknowledgement, Condition, Key, NewProject, NewSilence, Project, ProjectEdit, Why,
@@ -327,7 +328,7 @@ async fn list(filter: &Filter, client: &Client, printer: &mut Printer) -> Result
     } else {
         printer.list(&items, &COLUMNS)?;
     }
-    Ok(())
+    list.tell_corrupt(printer)
 }
 
 /// Days until `due`, or since, in words.
@@ -343,7 +344,7 @@ fn left(due: Timestamp, now: Timestamp) -> String {
 
 pub(super) async fn due(args: &Due, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     let query: Vec<(&str, &str)> = args.owner.as_deref().map(|owner| ("owner", owner)).into_iter().collect();
-    let list = client.items("/projects", &query, None).await?;
+    let (list, corrupt) = client.items("/projects", &query, None).await?.split();
     let projects: Vec<Project> = list.read()?;
     let now = SystemClock.now();
     let end = now + args.within.get();
@@ -351,8 +352,14 @@ pub(super) async fn due(args: &Due, client: &Client, printer: &mut Printer) -> R
     let mut due: Vec<(Timestamp, usize, Project)> = dated.filter(|(due, ..)| *due <= end).collect();
     due.sort_by_key(|(due, ..)| *due);
     if printer.is_json() {
-        printer.json(&list.pick(due.into_iter().map(|(_, place, _)| place)).raw())?;
+        let mut page = list.pick(due.into_iter().map(|(_, place, _)| place)).raw();
+        page.items.extend(corrupt);
+        printer.json(&page)?;
         return Ok(Exit::Done);
+    }
+    // Whether their keys are due is not known.
+    for line in corrupt_lines(&corrupt) {
+        printer.line(&line)?;
     }
     if due.is_empty() {
         printer.note(&format!("no key is due within {}; `keywheel status` shows what is next", args.within));
@@ -384,6 +391,8 @@ pub(super) async fn history(named: &Named, client: &Client, printer: &mut Printe
         printer.json(&json!({ "keys": keys.raw().items, "rotations": rotations.raw().items }))?;
         return Ok(Exit::Done);
     }
+    let corrupt = [keys.tell_corrupt(printer), rotations.tell_corrupt(printer)];
+    corrupt.into_iter().collect::<Result<(), _>>()?;
     let keys: Vec<Key> = keys.read()?;
     let rotations: Vec<Rotation> = rotations.read()?;
     if keys.is_empty() {

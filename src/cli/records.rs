@@ -47,9 +47,16 @@ pub(super) enum AuditVerb {
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
-    /// Check the hash chain in the database of this machine; names the first broken row
-    #[command(after_help = "Exit code 0 when the chain is intact, 1 when it is broken.")]
-    Verify,
+    /// Check the audit log in the database of this machine, and whether projects, tokens, rotations and votes are as it
+    /// has sealed them; names all that does not fit
+    #[command(
+        after_help = "Examples:\n  keywheel audit verify\n  keywheel audit verify --expect 120:3f9a...\n\nExit code 0 when everything fits, 1 when something does not."
+    )]
+    Verify {
+        /// A row that must be there, as an earlier check named it: shows that the log was not shortened or replaced since
+        #[arg(long, value_name = "SEQ:HASH")]
+        expect: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,7 +99,7 @@ pub(super) async fn status(args: &Status, client: &Client, printer: &mut Printer
                 if last.as_ref().is_none_or(|last| differ(last, &now)) {
                     if printer.is_live() {
                         // Clears the screen and goes to its upper left corner.
-                        printer.text("\x1b[2J\x1b[H")?;
+                        printer.raw("\x1b[2J\x1b[H")?;
                     }
                     show_status(&reply, printer)?;
                     last = Some(now);
@@ -209,6 +216,7 @@ async fn list<T: DeserializeOwned + Serialize>(
         } else {
             printer.list(&items, columns)?;
         }
+        list.tell_corrupt(printer)?;
     }
     if more {
         printer.note("there are more; --limit shows them");

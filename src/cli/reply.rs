@@ -46,6 +46,17 @@ pub(super) fn read<T: DeserializeOwned>(asked: &str, text: &str) -> Result<T, Fa
         .map_err(|error| unread(asked, "", &error))
 }
 
+/// Whether an item is the place of a row that the server cannot read.
+pub(super) fn is_corrupt(item: &Value) -> bool {
+    item["corrupt"] == true
+}
+
+/// A line for each item that cannot be read.
+pub(super) fn corrupt_lines(items: &[Value]) -> Vec<String> {
+    let ids = items.iter().filter(|item| is_corrupt(item)).map(|item| item["id"].as_str().unwrap_or("?"));
+    ids.map(|id| format!("{id}  cannot be read; `keywheel doctor` on the server says more")).collect()
+}
+
 /// The items of a list, from as many pages as needed.
 #[derive(Debug, Default)]
 pub(super) struct List {
@@ -57,13 +68,24 @@ pub(super) struct List {
 }
 
 impl List {
-    /// Reads the items.
+    /// Reads the items, without those that the server cannot read; [`Self::tell_corrupt`] names them.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Vec<T>, Failure> {
         let read = |(index, item)| {
             let place = format!("items[{index}].");
             serde_path_to_error::deserialize(item).map_err(|error| unread(&self.asked, &place, &error))
         };
-        self.items.iter().enumerate().map(read).collect()
+        self.items.iter().enumerate().filter(|(_, item)| !is_corrupt(item)).map(read).collect()
+    }
+
+    /// A line for each row that the server cannot read.
+    pub(super) fn tell_corrupt(&self, printer: &mut Printer) -> Result<(), Failure> {
+        corrupt_lines(&self.items).iter().try_for_each(|line| Ok(printer.line(line)?))
+    }
+
+    /// The items that the server can read, and the others.
+    pub(super) fn split(self) -> (Self, Vec<Value>) {
+        let (corrupt, items) = self.items.into_iter().partition(is_corrupt);
+        (Self { items, ..self }, corrupt)
     }
 
     /// The items as the server wrote them, in one page.

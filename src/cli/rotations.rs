@@ -177,6 +177,7 @@ async fn list(
         } else {
             printer.list(&items, &COLUMNS)?;
         }
+        list.tell_corrupt(printer)?;
     }
     if more {
         printer.note("there are more; --limit shows them");
@@ -192,11 +193,12 @@ async fn show(id: RotationId, client: &Client, printer: &mut Printer) -> Result<
     }
     let journal = client.items(&format!("/rotations/{id}/journal"), &[], None).await?;
     shown(printer, reply.read()?)?;
-    let journal: Vec<JournalEntry> = journal.read()?;
-    if !journal.is_empty() {
+    let entries: Vec<JournalEntry> = journal.read()?;
+    if !entries.is_empty() {
         printer.line("")?;
-        printer.list(&journal, &JOURNAL)?;
+        printer.list(&entries, &JOURNAL)?;
     }
+    journal.tell_corrupt(printer)?;
     Ok(Exit::Done)
 }
 

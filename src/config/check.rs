@@ -6,6 +6,7 @@
 //! and database are not touched.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,10 +17,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
+use super::access::open_to_others;
 use super::reader::Reader;
 use super::{
-    Atlas, Config, Credential, Database, Heartbeat, LONGEST_BEAT, Mail, RawConfig, RawCredential, Server,
-    Sweep, below,
+    Atlas, Config, Credential, Database, Heartbeat, LONGEST_BEAT, Mail, PlainHttp, RawConfig, RawCredential,
+    Server, Sweep, below, tls,
 };
 use crate::domain::address::is_loopback;
 use crate::domain::condition::Daily;
@@ -57,18 +59,13 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
     if let Some(endpoint) = &raw.log.otlp_endpoint {
         check_web_url("log.otlp_endpoint", endpoint, r);
     }
-    let listen = raw.listen.parse();
-    if listen.is_err() && !raw.listen.is_empty() {
-        r.fault("server.listen", "takes an IP address and a port, such as \"127.0.0.1:8440\"");
-    }
-    let public_url = check_web_url("server.public_url", &raw.public_url, r);
-    let socket = check_socket(&raw, r);
-    let socket_role = check_socket_role(&raw, r);
+    let server = check_server(&raw, r, now);
     let url = check_database(raw.database_url.as_ref(), &raw.data_dir, r);
+    check_database_files(url.as_ref(), r);
     let atlas = check_atlas(&raw, r);
     let kms = raw.kms.iter().filter_map(|(name, one)| Some((name.clone(), one.check(name, r)?))).collect();
     Some(Config {
-        server: Server { listen: listen.ok()?, public_url: public_url?, socket, socket_role: socket_role? },
+        server: server?,
         database: Database { url: url?, migrate: raw.migrate },
         atlas: atlas?,
         kms,
@@ -301,10 +298,12 @@ fn check_mail(raw: &RawConfig, r: &mut Reader) -> Option<Mail> {
     if ca_file.as_ref().is_some_and(|file| !file.is_file()) {
         r.fault("mail.ca_file", "takes a file with PEM certificates; that file does not exist");
     }
-    let lists = [("mail.operators", &raw.mail_operators), ("mail.security", &raw.mail_security)];
-    for (path, mail) in lists.iter().flat_map(|(path, list)| list.iter().map(move |mail| (*path, mail))) {
+    let named = [("mail.operators", &raw.mail_operators), ("mail.security", &raw.mail_security)];
+    for (setting, mail) in
+        named.into_iter().flat_map(|(setting, all)| all.iter().map(move |it| (setting, it)))
+    {
         if mail.parse::<lettre::Address>().is_err() {
-            r.fault(path, &format!("takes mail addresses such as ada@example.com, which {mail:?} is not"));
+            r.fault(setting, &format!("takes mail addresses such as ada@example.com, which {mail:?} is not"));
         }
     }
     check_smtp_url(raw, r);
@@ -377,6 +376,49 @@ pub(super) fn check_web_url(path: &str, text: &str, r: &mut Reader) -> Option<St
     Some(url.as_str().trim_end_matches('/').to_owned())
 }
 
+fn check_server(raw: &RawConfig, r: &mut Reader, now: Timestamp) -> Option<Server> {
+    let listen = raw.listen.parse::<SocketAddr>();
+    if listen.is_err() && !raw.listen.is_empty() {
+        r.fault("server.listen", "takes an IP address and a port, such as \"127.0.0.1:8440\"");
+    }
+    let public_url = check_web_url("server.public_url", &raw.public_url, r);
+    let socket = check_socket(raw, r);
+    let socket_role = check_socket_role(raw, r);
+    let key_file = below(&raw.data_dir, &raw.key_file);
+    if key_file.is_none() {
+        r.fault("server.key_file", "takes the path of the file that holds the installation key; leave it out for installation.key in data_dir");
+    }
+    let has_tls = !raw.tls_cert_file.is_empty() || !raw.tls_key_file.is_empty();
+    let tls = tls::check(&raw.tls_cert_file, &raw.tls_key_file, r, now);
+    if let Ok(listen) = listen
+        && !listen.ip().to_canonical().is_loopback()
+        && !has_tls
+    {
+        match raw.plain_http {
+            PlainHttp::Loopback => r.fault(
+                "server.listen",
+                &format!(
+                    "{listen} is reached from other machines, and plain HTTP shows tokens to everybody on the way. Set server.tls.cert_file and server.tls.key_file; or, where a proxy in front ends TLS, set server.plain_http = \"behind-a-proxy\""
+                ),
+            ),
+            PlainHttp::BehindAProxy if raw.trusted_proxies.is_empty() => r.warnings.push(
+                "server.trusted_proxies is empty, so every client behind the proxy has the proxy's address, and one that guesses secrets slows all of them down; list the proxy's addresses"
+                    .to_owned(),
+            ),
+            PlainHttp::BehindAProxy => {}
+        }
+    }
+    Some(Server {
+        listen: listen.ok()?,
+        public_url: public_url?,
+        socket,
+        socket_role: socket_role?,
+        key_file: key_file?,
+        tls,
+        trusted_proxies: raw.trusted_proxies.clone(),
+    })
+}
+
 fn check_socket(raw: &RawConfig, r: &mut Reader) -> Option<PathBuf> {
     let socket = below(&raw.data_dir, &raw.socket)?;
     let length = socket.as_os_str().len();
@@ -431,6 +473,16 @@ fn check_database(url: Option<&SecretUrl>, data_dir: &Path, r: &mut Reader) -> O
         r.fault("database.url", "takes \"sqlite:FILE\" or \"postgres://user@host/db\"");
     }
     known.then(|| url.clone())
+}
+
+/// Refuses an SQLite database that others may open, and the files that SQLite keeps beside it.
+fn check_database_files(url: Option<&SecretUrl>, r: &mut Reader) {
+    let Some(file) = url.and_then(|url| url.expose().strip_prefix("sqlite:")) else { return };
+    for companion in ["", "-wal", "-shm"] {
+        if let Some(why) = open_to_others(Path::new(&format!("{file}{companion}"))) {
+            r.fault("database.url", &why);
+        }
+    }
 }
 
 fn check_atlas(raw: &RawConfig, r: &mut Reader) -> Option<Atlas> {

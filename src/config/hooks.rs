@@ -21,6 +21,8 @@ pub struct Hook {
     pub sender: Sender,
     /// Who has its secret: names of identities or mail addresses. They do not approve what it requests.
     pub owners: Vec<String>,
+    /// Why it takes no events: a secret of it can be guessed.
+    pub stopped: Option<String>,
 }
 
 /// The sender of a hook. Where several secrets are held, each is accepted.
@@ -160,7 +162,7 @@ const EVENT_GRID: &str = "4962773b-9cdb-44cf-a8bf-237846a00ab7";
 
 const GOOGLE_KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
 
-/// Below this a secret can be guessed offline from one signed request.
+/// Below this a secret can be guessed: offline from one signed request, or in time by many senders.
 const SHORTEST_SECRET: usize = 16;
 
 /// All hooks; the reader collects the faults.
@@ -190,8 +192,7 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Hook> {
         Some("aws-eventbridge") => eventbridge(r, &at),
         Some("aws-sns") => sns(r, &at),
         Some("gcp-pubsub") => pubsub(r, &at),
-        Some("cloudevents") => needed(r, &at, "token")
-            .map(|tokens| Sender::CloudEvents { tokens: strong(r, &at, "token", tokens) }),
+        Some("cloudevents") => needed(r, &at, "token").map(|tokens| Sender::CloudEvents { tokens }),
         Some("standard") => standard(r, &at),
         Some(_) => {
             r.fault(&format!("{at}.kind"), &format!("takes {}", KINDS.join(", ")));
@@ -204,7 +205,10 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Hook> {
             None
         }
     }?;
-    Some(Hook { name, sender, owners })
+    let stopped = short_secret(&at, &sender);
+    // The daemon starts without this hook: one that did not start would watch nothing.
+    r.unkept.extend(stopped.iter().cloned());
+    Some(Hook { name, sender, owners, stopped })
 }
 
 fn owners(r: &mut Reader, at: &str) -> Vec<String> {
@@ -216,13 +220,32 @@ fn owners(r: &mut Reader, at: &str) -> Vec<String> {
     owners
 }
 
+/// The fault of a secret that can be guessed, with the setting that holds it.
+fn short_secret(at: &str, sender: &Sender) -> Option<String> {
+    let (name, secrets) = match sender {
+        Sender::Atlas { secrets, .. } => ("secret", secrets),
+        Sender::AzureEventGrid { tokens, .. }
+        | Sender::AwsEventbridge(Connection::Header { tokens, .. })
+        | Sender::CloudEvents { tokens } => ("token", tokens),
+        Sender::AwsEventbridge(Connection::Basic { passwords, .. }) => ("basic.password", passwords),
+        // A signing key has 24 bytes at least, and the others hold no secret.
+        Sender::Standard { .. } | Sender::AwsSns { .. } | Sender::GcpPubsub { .. } => return None,
+    };
+    let short = secrets.iter().any(|secret| secret.expose().chars().count() < SHORTEST_SECRET);
+    short.then(|| {
+        format!(
+            "{at}.{name}, or the previous one, has fewer than {SHORTEST_SECRET} characters and can be guessed; the hook answers 503 until it has a longer one: make one with `openssl rand -hex 32`"
+        )
+    })
+}
+
 fn atlas(r: &mut Reader, at: &str) -> Option<Sender> {
     let encoding = r.take(&format!("{at}.encoding"), "base64".to_owned());
     if !matches!(encoding.as_str(), "base64" | "hex") {
         r.fault(&format!("{at}.encoding"), "takes \"base64\" or \"hex\"");
     }
     let secrets = needed(r, at, "secret")?;
-    Some(Sender::Atlas { secrets: strong(r, at, "secret", secrets), hex: encoding == "hex" })
+    Some(Sender::Atlas { secrets, hex: encoding == "hex" })
 }
 
 fn event_grid(r: &mut Reader, at: &str) -> Option<Sender> {
@@ -235,7 +258,6 @@ fn event_grid(r: &mut Reader, at: &str) -> Option<Sender> {
         );
     }
     let tokens = secrets(r, at, "token");
-    let tokens = strong(r, at, "token", tokens);
     let entra =
         if r.names_below(&format!("{at}.entra")).is_empty() { None } else { Some(read_entra(r, at)?) };
     let told = r.is_faulty(&format!("{at}.token"));
@@ -280,7 +302,6 @@ fn eventbridge(r: &mut Reader, at: &str) -> Option<Sender> {
         }
         return None;
     }
-    let tokens = strong(r, at, "token", tokens);
     let name = name.unwrap_or_else(|| "x-api-key".to_owned());
     Some(Sender::AwsEventbridge(Connection::Header { name, tokens }))
 }
@@ -365,15 +386,6 @@ fn needed(r: &mut Reader, at: &str, name: &str) -> Option<Vec<Secret>> {
         r.fault(at, &format!("{name} or {name}_file is missing: without it any client could send"));
     }
     Some(found).filter(|found| !found.is_empty())
-}
-
-fn strong(r: &mut Reader, at: &str, name: &str, secrets: Vec<Secret>) -> Vec<Secret> {
-    if secrets.iter().any(|secret| secret.expose().len() < SHORTEST_SECRET) {
-        r.warnings.push(format!(
-            "{at}.{name} has fewer than {SHORTEST_SECRET} characters and can be guessed; make one with `openssl rand -hex 32`"
-        ));
-    }
-    secrets
 }
 
 fn text(r: &mut Reader, at: &str, name: &str) -> Option<String> {

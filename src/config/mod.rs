@@ -6,12 +6,14 @@
 //! `app/reload.rs` lists the settings that are then applied. Two things are deliberately outside:
 //! whether the database or Atlas can be reached, and the overrides of a project.
 
+pub mod access;
 mod check;
 pub mod hooks;
 pub mod kms;
 mod layer;
 mod reader;
 mod show;
+pub mod tls;
 pub mod webhooks;
 
 use std::collections::BTreeMap;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::domain::condition::Daily;
+use crate::domain::network::Network;
 use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::role::Role;
 use crate::domain::time::{Clock, Span, SystemClock};
@@ -34,6 +37,7 @@ pub use kms::Kms;
 pub use layer::Origin;
 pub use reader::Entry;
 use reader::Reader;
+pub use tls::Tls;
 pub use webhooks::Webhook;
 
 /// The built-in defaults: the lowest layer and the reference.
@@ -92,6 +96,22 @@ pub struct Server {
     pub socket: Option<PathBuf>,
     /// What its users may.
     pub socket_role: Role,
+    /// The file of the installation key, `data_dir` included.
+    pub key_file: PathBuf,
+    /// The certificate of the daemon's own TLS; `None` for plain HTTP.
+    pub tls: Option<Tls>,
+    /// The proxies whose word about a client's address counts.
+    pub trusted_proxies: Vec<Network>,
+}
+
+/// Where plain HTTP is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlainHttp {
+    /// On this machine's own addresses.
+    Loopback,
+    /// Anywhere: a proxy in front of the daemon ends TLS.
+    BehindAProxy,
 }
 
 /// The database.
@@ -204,7 +224,8 @@ pub struct Mail {
     pub ca_file: Option<PathBuf>,
     /// Who gets every page beside the owners, and what concerns the installation.
     pub operators: Vec<String>,
-    /// Who hears of tokens, loosened rules and settings that decide.
+    /// Who hears of tokens, loosened rules, settings that decide, and the use of revoked tokens; the operators hear of the
+    /// last where none is named.
     pub security: Vec<String>,
     /// When daily notices leave.
     pub daily: Daily,
@@ -304,8 +325,8 @@ pub struct Loaded {
     pub config: Config,
     /// Values that are legal but unwise, one sentence each.
     pub warnings: Vec<String>,
-    /// Settings that break the promise of two minutes, one sentence each. `config check` refuses them; the
-    /// daemon uses the bound instead.
+    /// Settings that break a promise, one sentence each: a danger would be told late, or a hook's secret can be
+    /// guessed. `config check` refuses them; the daemon uses the bound instead, or stops that hook.
     pub unkept: Vec<String>,
     /// Every setting in force with its origin, secrets masked.
     pub entries: Vec<Entry>,
@@ -391,6 +412,11 @@ struct RawConfig {
     public_url: String,
     socket: String,
     socket_role: String,
+    key_file: String,
+    plain_http: PlainHttp,
+    trusted_proxies: Vec<Network>,
+    tls_cert_file: String,
+    tls_key_file: String,
     database_url: Option<SecretUrl>,
     migrate: bool,
     base_url: String,
@@ -437,6 +463,11 @@ impl RawConfig {
             public_url: r.take("server.public_url", text()),
             socket: r.take("server.socket", text()),
             socket_role: r.take("server.socket_role", text()),
+            key_file: r.take("server.key_file", text()),
+            plain_http: r.take("server.plain_http", PlainHttp::Loopback),
+            trusted_proxies: r.take("server.trusted_proxies", Vec::new()),
+            tls_cert_file: r.take("server.tls.cert_file", text()),
+            tls_key_file: r.take("server.tls.key_file", text()),
             database_url: r.secret_url("database.url"),
             migrate: r.take("database.migrate", true),
             base_url: r.take("atlas.base_url", text()),

@@ -6,12 +6,12 @@
 //! of a setting that may hold a secret.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use toml::Value;
 
+use super::access::open_to_others;
 use super::layer::{Leaf, Leaves, Origin, Raw};
 use crate::domain::text::distance;
 use crate::secret::{Secret, SecretUrl};
@@ -67,7 +67,7 @@ pub(super) struct Reader {
     pub(super) entries: Vec<Entry>,
     faults: Vec<Fault>,
     pub(super) warnings: Vec<String>,
-    /// Settings that break the promise of two minutes.
+    /// Settings that break a promise; the daemon starts all the same.
     pub(super) unkept: Vec<String>,
     inline: BTreeMap<PathBuf, String>,
 }
@@ -197,12 +197,10 @@ impl Reader {
         let file: String = self.optional(&file_path)?;
         self.entries.pop();
         match read_secret(Path::new(&file)) {
-            Ok((secret, open)) => {
-                if open {
-                    self.warnings.push(format!(
-                        "{file_path} ({}): {file} can be read by others than its owner; chmod 600 {file}",
-                        named.origin
-                    ));
+            Ok(secret) => {
+                if let Some(why) = open_to_others(Path::new(&file)) {
+                    self.fault(&file_path, &why);
+                    return None;
                 }
                 let origin = format!("file {file}, named by {}", named.origin);
                 self.entries.push(Entry { path: path.to_owned(), value: mask.shown(&secret), origin });
@@ -261,12 +259,14 @@ impl Reader {
                 self.report(&path, format!("{path} ({origin}): there is no such setting; {hint}"));
             }
         }
-        for (file, path) in &self.inline {
-            if others_can_read(file) {
-                self.warnings.push(format!(
-                    "{} holds a secret ({path}) and can be read by others than its owner; chmod 600 it or move the secret to {path}_file",
-                    file.display()
-                ));
+        for (file, path) in std::mem::take(&mut self.inline) {
+            if let Some(why) = open_to_others(&file) {
+                self.report(
+                    &path,
+                    format!(
+                        "{path} is a secret, and {why}; or move it to a file of its own with {path}_file"
+                    ),
+                );
             }
         }
     }
@@ -351,16 +351,12 @@ fn parse<T: DeserializeOwned>(raw: &Raw) -> Result<(T, Value), toml::de::Error> 
     }
 }
 
-/// The secret in a file, and whether others than its owner can read it.
-fn read_secret(file: &Path) -> Result<(Secret, bool), SecretFileError> {
+/// The secret in a file.
+fn read_secret(file: &Path) -> Result<Secret, SecretFileError> {
     let text = std::fs::read_to_string(file)?;
     let text = text.trim_end_matches(['\n', '\r']);
     if text.is_empty() {
         return Err(SecretFileError::Empty);
     }
-    Ok((Secret::new(text), others_can_read(file)))
-}
-
-fn others_can_read(file: &Path) -> bool {
-    std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
+    Ok(Secret::new(text))
 }

@@ -222,23 +222,65 @@ fn a_secret_may_be_in_a_file_and_nowhere_else_then() {
 }
 
 #[test]
-fn what_others_can_read_and_what_leaves_unencrypted_is_a_warning() {
+fn files_that_others_may_open_are_refused_with_the_command_that_closes_them() {
+    let folder = ConfigFolder::new();
+    let load = |text: &str, mode| {
+        let file = folder.write("k.toml", text, mode);
+        Config::load(&Sources { file: Some(file), ..Sources::default() })
+    };
+    let secret = |mode| folder.write("secret", "canary", mode).display().to_string();
+    let named = |mode| {
+        format!(
+            "[atlas.credentials.a]\nkind = \"service-account\"\nclient_id = \"i\"\nclient_secret_file = {:?}\n",
+            secret(mode)
+        )
+    };
+    for (mode, what) in [(0o604, "read"), (0o602, "written"), (0o666, "read and written")] {
+        let text = named(mode);
+        let told = load(&text, 0o644).unwrap_err().to_string();
+        let path = folder.write("secret", "canary", mode).display().to_string();
+        let wanted =
+            format!("{path} can be {what} by others than its owner and its group; run: chmod o-rwx {path}");
+        assert!(
+            told.starts_with("atlas.credentials.a.client_secret_file (") && told.ends_with(&wanted),
+            "{told}"
+        );
+    }
+    load(&named(0o640), 0o644).unwrap();
+    // A file with a secret in it is a secret file.
+    let inline = "[mail]\nsmtp_url = \"smtps://u:canary@mail.example\"\n";
+    load(inline, 0o640).unwrap();
+    let told = load(inline, 0o644).unwrap_err().to_string();
+    assert!(told.contains("mail.smtp_url is a secret") && told.contains("run: chmod o-rwx"), "{told}");
+    assert!(told.contains("mail.smtp_url_file") && !told.contains("canary"), "{told}");
+    // The database and what SQLite keeps beside it.
+    let database =
+        format!("[database]\nurl = {:?}\n", format!("sqlite:{}", folder.write("kw.db", "", 0o600).display()));
+    load(&database, 0o644).unwrap();
+    for companion in ["kw.db", "kw.db-wal", "kw.db-shm"] {
+        let file = folder.write(companion, "", 0o644);
+        let told = load(&database, 0o644).unwrap_err().to_string();
+        let wanted = format!("run: chmod o-rwx {}", file.display());
+        assert!(told.starts_with("database.url (") && told.ends_with(&wanted), "{told}");
+        folder.write(companion, "", 0o660);
+        load(&database, 0o644).unwrap();
+    }
+}
+
+#[test]
+fn what_leaves_unencrypted_is_a_warning_and_the_group_may_read_a_secret() {
     let folder = ConfigFolder::new();
     let secret = folder.write("secret", "s", 0o640);
     let text = format!(
         "[atlas]\nbase_url = \"http://atlas.example\"\n[atlas.credentials.a]\nkind = \"service-account\"\nclient_id = \"i\"\nclient_secret_file = {secret:?}\n[mail]\nsmtp_url = \"smtp://u:canary@mail.example\"\n"
     );
-    let file = folder.write("open.toml", &text, 0o644);
+    let file = folder.write("group.toml", &text, 0o640);
     let loaded = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
     let all = loaded.warnings.join("\n");
-    for wanted in [
-        "secret can be read by others",
-        "open.toml holds a secret (mail.smtp_url)",
-        "atlas.base_url is plain http",
-        "may leave this machine unencrypted",
-    ] {
+    for wanted in ["atlas.base_url is plain http", "may leave this machine unencrypted"] {
         assert!(all.contains(wanted), "{wanted:?} not in:\n{all}");
     }
+    assert!(!all.contains("by others"), "{all}");
     assert!(!all.contains("canary"));
     let local = "[atlas]\nbase_url = \"http://127.0.0.1:1\"\n[mail]\nsmtp_url = \"smtp://127.0.0.1:25\"\n";
     assert_eq!(folder.load(local).unwrap().warnings, Vec::<String>::new());
@@ -681,10 +723,25 @@ fn a_hook_without_a_proof_is_refused_and_says_what_is_missing() {
     }
     let faults = ConfigFolder::new().faults("[policy]\nauto_approve = [\"hook:nobody\"]\n").join("\n");
     assert!(faults.contains("\"hook:nobody\" proposes nothing"), "{faults}");
-    let weak = ConfigFolder::new()
-        .load("[[hooks]]\nname = \"a\"\nkind = \"cloudevents\"\ntoken = \"short\"\n")
-        .unwrap();
-    assert!(weak.warnings.iter().any(|it| it.contains("can be guessed")), "{:?}", weak.warnings);
+    for (text, setting) in [
+        ("kind = \"cloudevents\"\ntoken = \"fifteen-letters\"", "token"),
+        ("kind = \"cloudevents\"\ntoken = \"sixteen--letters\"\nprevious_token = \"short\"", "token"),
+        ("kind = \"atlas\"\nsecret = \"short\"", "secret"),
+        ("kind = \"azure-event-grid\"\ntoken = \"short\"", "token"),
+        ("kind = \"aws-eventbridge\"\ntoken = \"short\"", "token"),
+        ("kind = \"aws-eventbridge\"\nbasic = { user = \"u\", password = \"short\" }", "basic.password"),
+    ] {
+        let weak = ConfigFolder::new().load(&format!("[[hooks]]\nname = \"a\"\n{text}\n")).unwrap();
+        let [told] = weak.unkept.as_slice() else { panic!("{text}: {:?}", weak.unkept) };
+        assert!(
+            told.starts_with(&format!("hooks.a.{setting}, or the previous one, has fewer than 16")),
+            "{told}"
+        );
+        assert_eq!(weak.config.hooks[0].stopped.as_ref(), Some(told));
+    }
+    let strong = "[[hooks]]\nname = \"a\"\nkind = \"cloudevents\"\ntoken = \"sixteen--letters\"\n";
+    let strong = ConfigFolder::new().load(strong).unwrap();
+    assert!(strong.unkept.is_empty() && strong.config.hooks[0].stopped.is_none());
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod key;
 pub mod loosening;
 pub mod named;
+pub mod network;
 pub mod notice;
 pub mod patch;
 pub mod policy;

@@ -1,15 +1,55 @@
 //! Text from outside: made safe to display, and compared with known names.
 
-/// Makes control characters and text-direction overrides visible instead of letting them act.
+use std::fmt::Write as _;
+
+/// Whether a character acts on what is around it, or is not seen at all: control characters, marks that turn
+/// the direction of text, characters without width, and separators of lines and paragraphs.
+#[must_use]
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// Shows hidden characters as `\u{...}` instead of letting them act.
 #[must_use]
 pub fn visible(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     text.chars().fold(String::new(), |mut out, c| {
-        if hidden(c) {
+        if is_hidden(c) {
             out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+        out
+    })
+}
+
+/// The same for each line of a text: its line feeds stay.
+#[must_use]
+pub fn visible_lines(text: &str) -> String {
+    text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
+}
+
+/// JSON with hidden characters as `\uXXXX`, which a parser reads as the same text. Its line feeds stay.
+#[must_use]
+pub fn visible_json(json: &str) -> String {
+    let mut units = [0; 2];
+    json.chars().fold(String::new(), |mut out, c| {
+        if is_hidden(c) && c != '\n' {
+            c.encode_utf16(&mut units).iter().for_each(|unit| {
+                // Writing into a String cannot fail.
+                let _ = write!(out, "\\u{unit:04x}");
+            });
         } else {
             out.push(c);
         }
@@ -37,6 +77,55 @@ pub fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hidden_characters_are_shown_and_others_stay() {
+        for hidden in [
+            "\u{0}",
+            "\u{7}",
+            "\u{1b}",
+            "\n",
+            "\r",
+            "\t",
+            "\u{7f}",
+            "\u{85}",
+            "\u{9b}",
+            "\u{ad}",
+            "\u{61c}",
+            "\u{180e}",
+            "\u{200b}",
+            "\u{200c}",
+            "\u{200d}",
+            "\u{200e}",
+            "\u{200f}",
+            "\u{2028}",
+            "\u{2029}",
+            "\u{202a}",
+            "\u{202e}",
+            "\u{2060}",
+            "\u{2066}",
+            "\u{2069}",
+            "\u{feff}",
+            "\u{e0041}",
+        ] {
+            let text = format!("a{hidden}b");
+            let shown = visible(&text);
+            assert!(
+                shown.is_ascii() && shown.starts_with("a\\u{") && !shown.chars().any(is_hidden),
+                "{shown}"
+            );
+            assert_eq!(visible(&shown), shown, "what is shown stays as it is");
+            let json = serde_json::to_string(&text).unwrap();
+            let safe = visible_json(&json);
+            assert!(safe.is_ascii() && !safe.chars().any(is_hidden), "{safe}");
+            assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), text);
+        }
+        for plain in ["", "payments-prod", "Zahlungen für Köln", "日本語", "قاعدة", "🔑", "a b"] {
+            assert_eq!(visible(plain), plain);
+            assert_eq!(visible_json(plain), plain);
+        }
+        assert_eq!(visible_lines("a\nb\r\u{202e}"), "a\nb\\u{d}\\u{202e}");
+    }
 
     #[test]
     fn edit_distance_counts_single_changes() {

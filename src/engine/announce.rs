@@ -196,6 +196,7 @@ pub fn remedy(cause: Cause, rotation: &Rotation) -> String {
         Cause::NewKeyInvalid => format!("{new} became invalid after its verification. Re-enable it in the key service at once, then resume."),
         Cause::OldKeyInvalid => format!("{old} cannot be verified as valid. Re-enable it in the key service, or enable {new} and go forward."),
         Cause::RollbackRefused => format!("Atlas refuses the rollback while {new} is invalid. Re-enable it: {}", enable_command(rotation)),
+        Cause::Tampered => "The rotation, its votes or the audit log were changed outside of Keywheel, so no new key is sent. Find out who changed them (`keywheel audit verify` lists what does not fit); then close the rotation and propose again, or roll back if its PATCH was sent.".to_owned(),
         Cause::RollbackUnproven => format!("The rollback to {old} is not verified. Check the project in Atlas, then resume, roll back or close."),
     }
 }

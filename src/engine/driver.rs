@@ -38,6 +38,11 @@ const AFTER_FAILURE: Duration = Duration::from_secs(2);
 pub async fn run(engine: Engine, stop: CancellationToken) {
     let slots = Slots::of(&engine);
     let steps = TaskTracker::new();
+    tokio::select! {
+        // What a step rests on cannot be checked before.
+        () = engine.store.seals_followed() => {}
+        () = stop.cancelled() => {}
+    }
     while !stop.is_cancelled() {
         let longest = match claim(&engine, &slots, &steps, &stop).await {
             Ok(longest) => longest,

@@ -3,8 +3,7 @@
 //! A restored backup and a failover to a lagging replica look like any other database. Acting on their
 //! records would repeat or undo rotations. So the last row of the audit chain is recorded outside of the
 //! database: in the epoch file, written after each commit that moved a rotation and before each PATCH. A
-//! database without that row, or with another row in its place, is in doubt, and so is one whose audit
-//! chain is broken. Then rotations are not claimed, projects are not swept, and no PATCH leaves, until an
+//! database without that row, or with another row in its place, is in doubt. Then rotations are not claimed, projects are not swept, and no PATCH leaves, until an
 //! operator accepts the database with `keywheel doctor`. Nothing here writes to the database or decides
 //! about a rotation.
 
@@ -29,9 +28,6 @@ use crate::store::{AuditMarks, ProjectFilter, Store, StoreError};
 /// Projects that are observed at the same time while the database is in doubt.
 const AT_ONCE: usize = 64;
 
-/// Audit rows that are verified at a start.
-const TAIL: usize = 1000;
-
 /// An audit row that this database once had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,13 +38,16 @@ pub struct EpochMark {
     pub seq: i64,
     /// Its hash.
     pub hash: String,
+    /// The fingerprint of the installation key; missing in files of earlier versions, which sealed nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
 }
 
 /// Why the database is not acted on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Doubt {
-    /// `restored` or `audit_chain`.
+    /// `restored`, `unknown_history` or `audit_chain`.
     pub kind: &'static str,
     /// The finding.
     pub detail: String,
@@ -114,6 +113,8 @@ pub struct EpochWatch {
     /// Rounds of [`EpochWatch::record`] that have begun.
     rounds: AtomicU64,
     doubt: Mutex<Option<Doubt>>,
+    /// Why no new key is sent although everything else goes on.
+    freeze: Mutex<Option<Doubt>>,
     skew: Mutex<Skew>,
 }
 
@@ -184,7 +185,12 @@ pub fn write_mark(file: &Path, mark: &EpochMark) -> std::io::Result<()> {
 /// Fails when the database cannot be read.
 pub async fn present_mark(store: &Store) -> Result<Option<EpochMark>, StoreError> {
     let head = store.audit_marks(0).await?;
-    Ok((head.seq > 0).then_some(EpochMark { database: head.first, seq: head.seq, hash: head.hash }))
+    Ok((head.seq > 0).then(|| mark(store, head)))
+}
+
+fn mark(store: &Store, head: AuditMarks) -> EpochMark {
+    let fingerprint = store.seals().fingerprint().map(ToOwned::to_owned);
+    EpochMark { database: head.first, seq: head.seq, hash: head.hash, fingerprint }
 }
 
 /// How the database differs from `mark`, as a sentence; `None` when it has the row.
@@ -229,9 +235,15 @@ impl EpochWatch {
     pub async fn start(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
         let _right = self.written.lock().await;
         let mut mark = locked(&self.mark).clone();
+        if mark.is_none() && store.seals().fingerprint().is_some() && !store.seals().is_new() {
+            self.settle(Some(unknown(now)));
+            return Ok(());
+        }
         if let Some(known) = mark.as_ref() {
             let first = store.audit_marks(0).await?.first;
-            if first != known.database {
+            // A sealed database is the only one of its installation: another one is no older copy of it, and no fresh
+            // start either.
+            if first != known.database && known.fingerprint.is_none() {
                 tracing::warn!(
                     "this is another database than the one this daemon used before (it had {} audit rows)",
                     known.seq
@@ -251,12 +263,20 @@ impl EpochWatch {
     /// # Errors
     /// Fails when the database or the epoch file cannot be read.
     pub async fn doubts(&self, store: &Store, now: Timestamp) -> Result<bool, StoreError> {
+        if store.seals().fault().is_some() {
+            // An operator may have accepted it meanwhile.
+            store.follow_seals().await?;
+        }
+        self.look_for_freeze(store, now);
         let Some(file) = &self.file else { return Ok(false) };
         let doubted = locked(&self.doubt).is_some();
         if doubted {
             let _right = self.written.lock().await;
             // `keywheel doctor` accepts a database by a new mark in the file.
             let mark = read_mark(file)?;
+            if mark.is_none() && locked(&self.doubt).as_ref().is_some_and(|it| it.kind == UNKNOWN) {
+                return Ok(true);
+            }
             locked(&self.mark).clone_from(&mark);
             let doubt = self.find(store, mark.as_ref(), now).await?;
             self.settle(doubt);
@@ -278,22 +298,30 @@ impl EpochWatch {
         mark: Option<&EpochMark>,
         now: Timestamp,
     ) -> Result<Option<Doubt>, StoreError> {
-        if let Some(mark) = mark
-            && let Some(found) = regression(store, mark).await?
-        {
-            return Ok(Some(restored(&found, now)));
-        }
-        let broken = store.verify_audit_tail(TAIL).await?;
-        Ok(broken.map(|broken| Doubt {
+        let Some(mark) = mark else { return Ok(None) };
+        Ok(regression(store, mark).await?.map(|found| restored(&found, now)))
+    }
+
+    /// Why no new key is sent although the database is acted on: a row of the audit log does not fit.
+    fn look_for_freeze(&self, store: &Store, now: Timestamp) {
+        let found = store.seals().fault().map(|broken| Doubt {
             kind: "audit_chain",
             detail: format!("audit row {} is broken: {}", broken.seq, broken.why),
             way_out: format!(
-                "find out who changed it; then `keywheel doctor --accept-broken-chain {}` resumes rotations",
+                "find out who changed it; then `keywheel doctor --accept-broken-chain {}` lets new keys be sent again",
                 broken.seq
             ),
             since: now,
             differences: None,
-        }))
+        });
+        let mut freeze = locked(&self.freeze);
+        match (&*freeze, &found) {
+            (None, None) => return,
+            (Some(known), Some(new)) if known.detail == new.detail => return,
+            (_, Some(new)) => tracing::error!("no new key is sent to Atlas: {}. {}", new.detail, new.way_out),
+            (Some(_), None) => tracing::warn!("the audit log was accepted; new keys are sent again"),
+        }
+        *freeze = found;
     }
 
     fn settle(&self, found: Option<Doubt>) {
@@ -332,11 +360,11 @@ impl EpochWatch {
             return Err(RecordError::InDoubt(found));
         }
         let (file, known_mark) = (file.clone(), Arc::clone(&self.mark));
+        let fresh = (head.seq > known).then(|| self::mark(store, head));
         // The blocking thread holds the lock until the file is written. Otherwise, when this call is
         // cancelled meanwhile, an older mark could replace a newer one.
         let written = tokio::task::spawn_blocking(move || {
-            if head.seq > known {
-                let mark = EpochMark { database: head.first, seq: head.seq, hash: head.hash };
+            if let Some(mark) = fresh {
                 write_mark(&file, &mark).map_err(|source| RecordError::File { file, source })?;
                 *locked(&known_mark) = Some(mark);
             }
@@ -415,8 +443,21 @@ impl EpochWatch {
     /// The state for operators, as the API shows it.
     #[must_use]
     pub fn shown(&self) -> Shown {
-        let doubt = locked(&self.doubt).clone();
+        let doubt = locked(&self.doubt).clone().or_else(|| locked(&self.freeze).clone());
         Shown { sending: doubt.is_none() && !self.clocks_differ(), doubt, clock_skew_ms: *locked(&self.skew) }
+    }
+}
+
+/// The doubt of a data folder without an epoch file, beside a database that had one.
+const UNKNOWN: &str = "unknown_history";
+
+fn unknown(now: Timestamp) -> Doubt {
+    Doubt {
+        kind: UNKNOWN,
+        detail: "data_dir has no epoch file, and this database was used before: whether it is an older copy cannot be seen".to_owned(),
+        way_out: "keep data_dir on a volume that outlives the daemon; check the differences in `keywheel status`; then `keywheel doctor --accept-restore` on this machine resumes rotations from the records of this database".to_owned(),
+        since: now,
+        differences: None,
     }
 }
 

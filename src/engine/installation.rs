@@ -40,6 +40,8 @@ struct State {
     /// When rows were searched last, since when some cannot be read, and which.
     searched: Option<Timestamp>,
     unreadable: Option<(Timestamp, Vec<String>)>,
+    /// Since when rows are not as Keywheel wrote them, and which.
+    tampered: Option<(Timestamp, Vec<String>)>,
     /// Since when the disk is full, and since when nothing can be written.
     disk_full: Option<Timestamp>,
     unwritable: Option<Timestamp>,
@@ -75,7 +77,10 @@ impl Watched {
 /// Fails when the database cannot be read.
 pub(super) async fn facts(engine: &Engine, now: Timestamp) -> Result<InstallationFacts, StoreError> {
     let shown = engine.epoch.shown();
+    let unreadable = unreadable(engine, now).await?;
+    let tampered = engine.watched.state().tampered.clone();
     let doubt = shown.doubt.map(|it| (it.kind, it.since, format!("{}. {}", it.detail, it.way_out)));
+    let doubt = doubt.or_else(|| tampered.map(|(since, rows)| ("tampered", since, rows.join(". "))));
     let skew = engine.epoch.clocks_differ().then(|| {
         let ms = |it: Option<i64>| it.map_or("not known".to_owned(), |ms| format!("{ms} ms"));
         let of = shown.clock_skew_ms;
@@ -96,7 +101,7 @@ pub(super) async fn facts(engine: &Engine, now: Timestamp) -> Result<Installatio
         },
         mail_stuck_since,
         mail_words: mail_words.flatten(),
-        unreadable: unreadable(engine, now).await?,
+        unreadable,
     })
 }
 
@@ -134,17 +139,38 @@ async fn unreadable(engine: &Engine, now: Timestamp) -> Result<Option<(Timestamp
     if searched.is_some_and(|at| at <= now && now.since(at) < SEARCH_EVERY) {
         return Ok(before);
     }
-    let mut rows: Vec<String> = engine.store.unreadable_in_play().await?.iter().map(named).collect();
+    let tampered = tampered(engine, now).await?;
+    let found = some(engine.store.unreadable_in_play().await?.iter().map(named).collect(), before, now);
+    let mut state = engine.watched.state();
+    state.searched = Some(now);
+    state.unreadable.clone_from(&found);
+    state.tampered = tampered;
+    Ok(found)
+}
+
+/// The rows that authorise and are not as Keywheel wrote them.
+async fn tampered(engine: &Engine, now: Timestamp) -> Result<Option<(Timestamp, Vec<String>)>, StoreError> {
+    let before = engine.watched.state().tampered.clone();
+    match engine.store.tampered().await {
+        Ok(found) => Ok(some(found.iter().map(named).collect(), before, now)),
+        // Before the audit log was read, and where rows cannot be read, nothing is known.
+        Err(StoreError::Unverified | StoreError::NoKey | StoreError::Corrupt { .. }) => Ok(before),
+        Err(error) => Err(error),
+    }
+}
+
+/// Some of `rows`, since they were found first; `None` for none.
+fn some(
+    mut rows: Vec<String>,
+    before: Option<(Timestamp, Vec<String>)>,
+    now: Timestamp,
+) -> Option<(Timestamp, Vec<String>)> {
     if rows.len() > NAMED {
         let more = format!("and {} more", rows.len() - NAMED);
         rows.truncate(NAMED);
         rows.push(more);
     }
-    let found = (!rows.is_empty()).then(|| (before.map_or(now, |(since, _)| since), rows));
-    let mut state = engine.watched.state();
-    state.searched = Some(now);
-    state.unreadable.clone_from(&found);
-    Ok(found)
+    (!rows.is_empty()).then(|| (before.map_or(now, |(since, _)| since), rows))
 }
 
 fn named(error: &StoreError) -> String {

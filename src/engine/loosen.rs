@@ -47,6 +47,10 @@ pub async fn run_due(engine: &Engine) -> Result<(), StoreError> {
         match done {
             // Withdrawn, or done by another daemon.
             Ok(()) | Err(StoreError::Conflict) => {}
+            // It never takes effect, and must not keep the others from it.
+            Err(error @ StoreError::Tampered { .. }) => {
+                tracing::error!(loosening.id = %it.id, error = %error, "a change of rules does not take effect");
+            }
             Err(error) => return Err(error),
         }
     }

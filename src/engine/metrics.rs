@@ -40,6 +40,7 @@ pub struct Metrics {
     seconds: Family<Labels<1>, Histogram>,
     mails: Family<Labels<1>, Counter>,
     webhooks: Family<Named, Counter>,
+    strangers: Family<Labels<1>, Counter>,
     /// Claims that another daemon had taken over.
     pub lease_losses: Counter,
 }
@@ -59,6 +60,7 @@ impl Default for Metrics {
             seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             mails: Family::default(),
             webhooks: Family::default(),
+            strangers: Family::default(),
             lease_losses: Counter::default(),
         };
         let registry = &mut it.registry;
@@ -69,6 +71,11 @@ impl Default for Metrics {
             "webhooks",
             "Attempts to deliver a webhook by target and outcome; dead: the webhook is given up",
             it.webhooks.clone(),
+        );
+        registry.register(
+            "api_refusals",
+            "API requests whose sender was not authenticated, by reason",
+            it.strangers.clone(),
         );
         registry.register(
             "lease_losses",
@@ -89,6 +96,11 @@ impl Metrics {
     /// Counts one attempt to send a mail: `sent`, `put_off` or `failed`.
     pub fn mail(&self, result: &'static str) {
         self.mails.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// Counts one API request whose sender was not authenticated.
+    pub(super) fn refused_stranger(&self, reason: &'static str) {
+        self.strangers.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// Counts webhooks for `target`: `sent`, `failed` (and tried again) or `dead` (given up).

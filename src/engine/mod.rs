@@ -8,7 +8,7 @@
 //! [`webhook_sender`] send them. [`discover`] lists the projects that the credentials can see. [`witness`]
 //! reads Atlas' event feed about ended rotations, `drift` about keys that another actor has set.
 //! [`measured`] calls Atlas for all of them within its rate limits ([`waits`]). [`fleet`], [`why`] and
-//! [`metrics`] only read. [`heartbeat`] requests a dead-man's switch. `installation` gathers what is known of
+//! [`metrics`] only read. [`heartbeat`] requests a dead-man's switch. [`strangers`] counts and tells refused requests. `installation` gathers what is known of
 //! the installation, and [`last_resort`] tells without the database that it cannot be written.
 //!
 //! All decisions about a rotation are made by [`next`](crate::domain::rotation::machine::next). No code
@@ -47,6 +47,7 @@ mod roles;
 pub mod schedule;
 mod settling;
 pub mod step;
+pub mod strangers;
 pub mod sweep;
 pub mod waits;
 pub mod webhook_sender;
@@ -93,7 +94,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Who gets every page beside the owners, and what concerns the installation; by mail address.
     pub operators: Vec<String>,
-    /// Who hears of tokens, loosened rules and settings; by mail address.
+    /// Who hears of tokens, loosened rules, settings and what else concerns the security of the installation; by mail
+    /// address.
     pub security: Vec<String>,
     /// Whether mail leaves: a mail server is configured.
     pub mails: bool,
@@ -214,6 +216,8 @@ pub struct Engine {
     pub epoch: Arc<epoch::EpochWatch>,
     /// The counters.
     pub metrics: Arc<metrics::Metrics>,
+    /// The limits of what is told about strangers.
+    pub strangers: Arc<strangers::Strangers>,
     /// Whether the database can be written.
     pub readiness: Arc<ready::Readiness>,
     /// Instant of the last finished sweep.
@@ -251,6 +255,7 @@ impl Engine {
             journal: tokio::sync::broadcast::channel(256).0,
             hook_owners: Arc::default(),
             epoch: Arc::default(),
+            strangers: Arc::default(),
             readiness: Arc::default(),
             last_sweep: Arc::default(),
         }

@@ -265,6 +265,7 @@ impl Engine {
             .then(|| agree_by_policy(&mut row, trigger, now, &mut journal, &mut audit));
         let notice = if vote.is_some() { Notice::AutoApproved } else { Notice::ApprovalRequested };
         let outbox = announce::proposal_rows(self, &row, notice, &project.owners, now);
+        self.store.check_project(project).await?;
         let write = NewRotation { row: &row, journal, vote, audit, outbox, now };
         match self.store.insert_rotation(write).await {
             Ok(()) => {

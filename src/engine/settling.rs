@@ -13,16 +13,19 @@ pub(super) const LOOSEN_AFTER: &str = "policy.loosen_after";
 /// The name of the length of the first day.
 pub(super) const SETTLE_IN: &str = "policy.settle_in";
 
-/// The first day: until when nothing is delayed and nobody needs to be told. It begins with the first row of the audit
-/// log.
+/// The first day: until when nothing is delayed and nobody needs to be told. It begins with the first row that
+/// the installation key has sealed.
 ///
 /// # Errors
-/// Fails when the database cannot be read.
+/// Fails when the database cannot be read, and before the audit log was read.
 pub(super) async fn settling_in(engine: &Engine) -> Result<Settling, StoreError> {
     let Some(configured) = engine.settings.settle_in else { return Ok(Settling::Demo) };
-    let (span, began) = engine.store.delay(SETTLE_IN).await?;
-    let span = in_force(SETTLE_IN, span, configured)?;
-    Ok(Settling::Until(began.unwrap_or_else(|| engine.clock.now()) + span.get()))
+    let seals = engine.store.seals();
+    if !seals.is_followed() {
+        return Err(StoreError::Unverified);
+    }
+    let span = in_force(SETTLE_IN, engine.store.setting(SETTLE_IN).await?, configured)?;
+    Ok(Settling::Until(seals.since().unwrap_or_else(|| engine.clock.now()) + span.get()))
 }
 
 /// How long after its announcement a loosened rule takes effect.
@@ -34,7 +37,7 @@ pub(super) async fn loosen_after(engine: &Engine) -> Result<Span, StoreError> {
     if engine.settings.settle_in.is_none() {
         return Ok(configured);
     }
-    in_force(LOOSEN_AFTER, engine.store.delay(LOOSEN_AFTER).await?.0, configured)
+    in_force(LOOSEN_AFTER, engine.store.setting(LOOSEN_AFTER).await?, configured)
 }
 
 /// The value on record; without one, the configured value.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::announce;
-use super::command::votes::{Recount, recount};
+use super::command::votes::{Recount, ballot, recount};
 use super::preflight::{self, Gathered, Subject};
 use super::{ENGINE, Engine, conditions, sweep};
 use crate::atlas::AtlasApi;
@@ -20,7 +20,9 @@ use crate::domain::preflight::{Check, Verdict};
 use crate::domain::project::SinceSource;
 use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::{self, Announcement, Effect, Resume, Sight, Step, next};
-use crate::domain::rotation::outcome::{Class, EndpointSet, Extras, Failure, Look, Outcome, PatchReply};
+use crate::domain::rotation::outcome::{
+    Class, Command, EndpointSet, Extras, Failure, Look, Outcome, PatchReply,
+};
 use crate::domain::rotation::state::{Cause, Rotation, State, Target};
 use crate::domain::time::Timestamp;
 use crate::store::{
@@ -59,7 +61,29 @@ pub async fn run<S: Send>(
             drop(slot.take());
         }
         let watched = row.rotation.state.is_final();
-        row = commit(engine, &row, step, &outcome, Said::by(ENGINE)).await?;
+        if effect == Effect::Patch(Target::New) {
+            if engine.store.seals().fault().is_some() {
+                // A freeze: the claim runs out, and the rotation is looked at again then.
+                return Ok(());
+            }
+            if let Some(project) = engine.store.project(&row.rotation.group_id).await? {
+                match engine.store.check_project(&project).await {
+                    Err(StoreError::Tampered { subject, why }) => {
+                        return Box::pin(tampered(engine, &row, subject, why)).await;
+                    }
+                    checked => checked?,
+                }
+            }
+        }
+        row = match commit(engine, &row, step, &outcome, Said::by(ENGINE)).await {
+            Err(StoreError::Tampered { subject, why }) => {
+                return Box::pin(tampered(engine, &row, subject, why)).await;
+            }
+            Err(StoreError::Unapproved { voters }) => {
+                return Box::pin(void_votes(engine, &row, voters)).await;
+            }
+            done => done?,
+        };
         if let (true, Outcome::Looked(look)) = (watched, &outcome) {
             sweep::hand_over(engine, &row.rotation.group_id, &look.seen).await?;
         }
@@ -69,6 +93,52 @@ pub async fn run<S: Send>(
             Effect::Patch(target) => Outcome::Replied(patch(engine, &row, target).await),
         };
     }
+}
+
+/// Stops a rotation that is not, or whose votes are not, what Keywheel wrote.
+async fn tampered(
+    engine: &Engine,
+    row: &RotationRow,
+    subject: String,
+    why: String,
+) -> Result<(), StoreError> {
+    tracing::error!(
+        rotation.id = %row.rotation.id,
+        project.id = %row.rotation.group_id,
+        subject,
+        why,
+        "changed outside of Keywheel; no new key is sent for this rotation"
+    );
+    let outcome = Outcome::Tampered { subject, why };
+    let step = next(&row.rotation, &outcome, engine.clock.now());
+    if step.illegal {
+        return Ok(());
+    }
+    commit(engine, row, step, &outcome, Said::by(ENGINE)).await.map(drop)
+}
+
+/// Withdraws the votes of those who may not approve any more, so that others are asked.
+async fn void_votes(engine: &Engine, row: &RotationRow, voters: Vec<String>) -> Result<(), StoreError> {
+    let mut row = row.clone();
+    for voter in voters {
+        let left = engine.store.approvals(row.rotation.id).await?;
+        let left = left.iter().filter(|vote| vote.by != voter).count();
+        let outcome = Outcome::Said(Command::Withdraw { given: u32::try_from(left).unwrap_or(u32::MAX) });
+        let step = next(&row.rotation, &outcome, engine.clock.now());
+        if step.illegal {
+            break;
+        }
+        let comment = format!("{voter} was removed or may not approve any more, so this vote is void");
+        let said = Said {
+            by: ENGINE,
+            comment: Some(&comment),
+            vote: Some(Vote::Withdrawn(voter)),
+            outbox: Vec::new(),
+        };
+        row = commit(engine, &row, step, &outcome, said).await?;
+    }
+    engine.rotations_due.notify_one();
+    Ok(())
 }
 
 /// Observes the project, and renews the claim at each third of its life until the observation is over.
@@ -90,7 +160,7 @@ async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outc
                     Outcome::Blind(failure) => {
                         conditions::note_look(engine, &row.rotation.group_id, Err(failure)).await;
                     }
-                    Outcome::Replied(_) | Outcome::Said(_) => {}
+                    Outcome::Replied(_) | Outcome::Said(_) | Outcome::Tampered { .. } => {}
                 }
                 return Ok(outcome);
             }
@@ -223,6 +293,8 @@ pub(super) async fn commit(
     let tells = !notices.is_empty() || !said.outbox.is_empty();
     outbox.extend(said.outbox);
     let keep_lease = before.lease.filter(|_| effect != Effect::Rest).map(|_| now + engine.settings.lease());
+    let ballot =
+        if effect == Effect::Patch(Target::New) { Some(ballot(engine, before, None).await?) } else { None };
     let write = StepWrite {
         before,
         after: &after,
@@ -232,6 +304,11 @@ pub(super) async fn commit(
         outbox,
         project,
         vote: said.vote,
+        sends: match effect {
+            Effect::Patch(target) => Some(target),
+            Effect::Rest | Effect::Look(_) => None,
+        },
+        ballot,
         now,
     };
     let version = engine.store.commit(write).await?;
@@ -381,6 +458,9 @@ fn describe(outcome: &Outcome) -> (JournalKind, serde_json::Value) {
             (JournalKind::Reply, detail)
         }
         Outcome::Said(command) => (JournalKind::Command, json!({ "command": command })),
+        Outcome::Tampered { subject, why } => {
+            (JournalKind::Tampered, json!({ "subject": subject, "why": why }))
+        }
     }
 }
 

@@ -105,6 +105,15 @@ pub(super) fn facts(notice: &Notice) -> Vec<(String, String)> {
             facts.0
         }
         Notice::Authority(it) => authority_facts(it),
+        Notice::RevokedTokenUsed(it) => {
+            let mut facts = Facts::default();
+            facts.add("Concerns", "installation");
+            facts.add("Token", it.token());
+            facts.add("Revoked at", clock(it.revoked_at));
+            facts.add("Used at", clock(it.used_at));
+            facts.maybe("From", it.from.as_ref());
+            facts.0
+        }
     }
 }
 
@@ -231,7 +240,8 @@ pub(super) fn commands(notice: &Notice, server: &str) -> Vec<(String, String)> {
         | Notice::Accepted(_)
         | Notice::Closed(_)
         | Notice::CurrentKeyInvalid(_)
-        | Notice::KeyAlarm(_) => Vec::new(),
+        | Notice::KeyAlarm(_)
+        | Notice::RevokedTokenUsed(_) => Vec::new(),
         Notice::Condition(it) => vec![command("What is known:", format!("why {}", it.group_id))],
         Notice::Installation(_) => vec![command("What holds now:", "status".to_owned())],
         Notice::Authority(it) => match (it.kind, it.loosening_id, it.rotation_id) {

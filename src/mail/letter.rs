@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::facts::{commands, facts};
 use super::sentences::sentences;
 use crate::domain::notice::{Content, Urgency};
-use crate::domain::text::visible;
+use crate::domain::text::{visible, visible_lines};
 
 /// A mail without its addresses.
 #[derive(Clone, Debug, Template)]
@@ -57,13 +57,18 @@ impl Letter {
         let urgent = notice.urgency() == Urgency::Urgent;
         let thread =
             |id| format!("<{}@keywheel>", hex::encode(&Sha256::digest(format!("{id}/thread"))[..16]));
+        // Each text showed its names already; here none can be forgotten.
+        let shown = |pairs: Vec<(String, String)>| {
+            pairs.into_iter().map(|(one, two)| (visible(&one), visible_lines(&two))).collect()
+        };
+        let subject = visible(&subject);
         Self {
             subject: if urgent { format!("ACTION NEEDED: {subject}") } else { subject },
             urgent,
             thread: notice.about().rotation.map(thread),
-            paragraphs,
-            facts: facts(notice),
-            commands: commands(notice, &server),
+            paragraphs: paragraphs.iter().map(|text| visible_lines(text)).collect(),
+            facts: shown(facts(notice)),
+            commands: shown(commands(notice, &server)),
             server,
         }
     }

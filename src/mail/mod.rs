@@ -11,6 +11,8 @@ pub mod letter;
 mod sentences;
 pub mod smtp;
 
+use crate::domain::text::is_hidden;
+
 pub use letter::Letter;
 pub use smtp::{Checked, Phase, Reason, Smtp, SmtpConfigError, Trouble};
 
@@ -20,7 +22,7 @@ pub fn is_address(text: &str) -> bool {
     // The crate accepts quoted local parts, in which a header could be injected.
     text.parse::<lettre::Address>().is_ok()
         && text.len() <= 254
-        && !text.chars().any(|c| c.is_whitespace() || c.is_control() || "<>,;\"\\()".contains(c))
+        && !text.chars().any(|c| c.is_whitespace() || is_hidden(c) || "<>,;\"\\()".contains(c))
 }
 
 /// Whether a text can be a sender such as `Keywheel <keywheel@example.com>`.

@@ -8,7 +8,7 @@ use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
 use crate::domain::notice::{
     ConditionFacts, CurrentKeyInvalid, Drifted, KeyAlarm, NO_LONGER_WATCHED, Notice, Overwrote, Reminder,
-    ReminderDigest, RotationFacts,
+    ReminderDigest, RevokedTokenUsed, RotationFacts,
 };
 use crate::domain::text::visible;
 use crate::domain::time::lasted;
@@ -51,7 +51,21 @@ pub(super) fn sentences(notice: &Notice) -> (String, Vec<String>) {
         Notice::Condition(it) => condition(it),
         Notice::Installation(it) => installation::sentences(it),
         Notice::Authority(it) => authority::sentences(it),
+        Notice::RevokedTokenUsed(it) => revoked_token_used(it),
     }
+}
+
+/// Somebody still holds a token that nobody should hold.
+fn revoked_token_used(it: &RevokedTokenUsed) -> (String, Vec<String>) {
+    let token = visible(it.token());
+    (
+        format!("Token {token}: used after it was revoked"),
+        vec![format!(
+            "A request with the token {token} came after its revocation and was refused. Find the program that still sends \
+             it; where there is no such program, somebody else has the token, and how it was copied is worth knowing. \
+             Further uses of this token today are counted and not told."
+        )],
+    )
 }
 
 /// The kind's own sentence, then the remedy.

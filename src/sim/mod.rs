@@ -56,7 +56,7 @@ use self::call::Call;
 use self::kms::Service;
 use self::operation::Operation;
 use crate::domain::time::Clock;
-pub use world::{LogEntry, World};
+pub use world::{KeyState, LogEntry, World};
 
 /// A running simulator. Clones share it.
 #[derive(Clone, Debug)]

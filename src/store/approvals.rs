@@ -2,10 +2,14 @@
 
 use sqlx::FromRow;
 
+use super::ballots::BallotFacts;
+use super::seal::Seal;
 use super::types::storable;
 use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::time::Timestamp;
+use crate::domain::vote::{Ballot, Counted};
+use crate::seal::Digest;
 
 /// The method of the policy's own approval.
 pub const OWN_APPROVAL: &str = "auto_approve";
@@ -59,7 +63,68 @@ pub struct Approval {
     pub comment: Option<String>,
 }
 
+/// The subject of the votes on a rotation, which are sealed together.
+pub(super) fn votes_subject(id: RotationId) -> String {
+    format!("votes/{id}")
+}
+
 impl Tx {
+    /// The seal of the votes on a rotation as they are stored now.
+    pub(super) async fn seal_of_votes(&mut self, id: RotationId) -> Result<Seal, StoreError> {
+        let votes: Vec<Approval> =
+            each!(self, VOTES, |conn, text| sqlx::query_as(text).bind(id.0).fetch_all(conn).await)?;
+        let mut fields = Vec::new();
+        for vote in &votes {
+            let at = vote.at.to_string();
+            fields.extend([Some(vote.by.clone()), Some(at), Some(vote.method.clone()), vote.comment.clone()]);
+        }
+        let fields: Vec<_> = fields.iter().map(Option::as_deref).collect();
+        let subject = votes_subject(id);
+        let digest = Digest::of(&subject, &fields);
+        Ok(Seal::new(subject, digest))
+    }
+
+    /// Refuses votes that are not those that were given and not withdrawn.
+    pub(super) async fn check_votes_seal(&mut self, id: RotationId) -> Result<(), StoreError> {
+        match self.seal_of_votes(id).await? {
+            Seal { subject, digest: Some(digest) } => self.check_seal(&subject, digest).await,
+            Seal { subject, digest: None } => Err(StoreError::tampered(&subject, "it cannot be read")),
+        }
+    }
+
+    /// Counts the votes on a rotation anew, before its first PATCH, by what is stored now and is as it was sealed.
+    /// `known` is what the step knows beside that.
+    pub(super) async fn check_votes(
+        &mut self,
+        id: RotationId,
+        needed: u32,
+        known: &Ballot,
+        group: &GroupId,
+    ) -> Result<(), StoreError> {
+        self.check_votes_seal(id).await?;
+        let BallotFacts { votes, mut identities, bars } = self.ballot_facts(id, group).await?;
+        if votes.iter().any(|vote| vote.of_policy) {
+            return Ok(());
+        }
+        for token in self.tokens_in_force().await? {
+            if self.sealed(&token.subject()).await? == Some(token.digest()) {
+                continue;
+            }
+            // Who the proposer is cannot be told any more, so nobody can be told apart from it.
+            if token.name == known.proposer {
+                self.check_seal(&token.subject(), token.digest()).await?;
+            }
+            identities.remove(&token.name);
+        }
+        let local = known.identities.iter().filter(|(name, _)| name.starts_with("local:"));
+        identities.extend(local.map(|(name, it)| (name.clone(), it.clone())));
+        let Counted { given, void } = Ballot { votes, identities, bars, ..known.clone() }.count();
+        if given >= needed {
+            return Ok(());
+        }
+        Err(StoreError::Unapproved { voters: void.into_iter().map(|(voter, _)| voter).collect() })
+    }
+
     pub(super) async fn write_vote(
         &mut self,
         id: RotationId,

@@ -4,11 +4,13 @@
 //! append, so daemons queue up and the chain never forks. A failed append fails the whole transaction:
 //! without an audit row nothing else is written, and nothing is sent.
 
-use futures_util::TryStreamExt;
 use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 
 use super::lanes::Lane;
+use super::readable::{Listed, listed};
+use super::seal::{Seal, written};
+use super::types::Instant;
 use super::{Sql, Store, StoreError, Tx, built, each, read, urgent};
 use crate::domain::time::Timestamp;
 
@@ -16,13 +18,10 @@ const HEAD_LOCK: Sql = Sql {
     sqlite: "SELECT seq, hash FROM audit_head WHERE id = 1",
     postgres: "SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE",
 };
-const HEAD: Sql = Sql::same("SELECT seq, hash FROM audit_head WHERE id = 1");
 const MOVE_HEAD: Sql = Sql::same("UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1");
 const LIST: Sql = Sql::same(
-    "SELECT seq, at, actor, action, subject, detail, prev_hash, hash FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
+    "SELECT seq, at, actor, action, subject, detail, prev_hash, hash, seals, seal FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
 );
-const ALL: Sql =
-    Sql::same("SELECT seq, at, actor, action, subject, detail, prev_hash, hash FROM audit ORDER BY seq");
 const MARKS: Sql = Sql::same(
     "SELECT seq, hash, COALESCE((SELECT hash FROM audit WHERE seq = 1), ''), \
      COALESCE((SELECT hash FROM audit WHERE seq = $1), '') FROM audit_head WHERE id = 1",
@@ -32,7 +31,7 @@ const APPENDED: Sql = Sql::same(
     "SELECT COUNT(*) FROM audit WHERE seq > $1 AND at = $2 AND actor = $3 AND action = $4 AND subject = $5 AND detail = $6",
 );
 
-pub(super) const STATEMENTS: &[&Sql] = &[&HEAD_LOCK, &HEAD, &MOVE_HEAD, &LIST, &ALL, &MARKS, &APPENDED];
+pub(super) const STATEMENTS: &[&Sql] = &[&HEAD_LOCK, &MOVE_HEAD, &LIST, &MARKS, &APPENDED];
 
 /// Rows in one statement.
 const AT_ONCE: usize = 16;
@@ -77,18 +76,84 @@ pub struct AuditEntry {
     pub prev_hash: String,
     /// SHA-256 over this row, in hexadecimal.
     pub hash: String,
+    /// What it seals: a line for each row that authorises, with its digest and its subject.
+    pub seals: String,
+    /// The installation's seal over `hash`; empty in rows of earlier versions.
+    pub seal: String,
 }
 
-/// An intact chain.
+impl AuditEntry {
+    /// Why it cannot follow a row with the hash `prev`.
+    pub(super) fn fault(&self, prev: &str) -> Option<&'static str> {
+        let Self { seq, at, prev_hash, seals, .. } = self;
+        let [actor, action, subject, detail] =
+            [&self.actor, &self.action, &self.subject, &self.detail].map(Clone::clone);
+        if prev_hash != prev {
+            return Some("its prev_hash is not the hash of the row before it");
+        }
+        let row = NewAudit { actor, action, subject, detail };
+        (hash(*seq, *at, &row, prev_hash, seals) != self.hash)
+            .then_some("its content does not match its hash")
+    }
+}
+
+#[derive(FromRow)]
+struct ListedRow {
+    seq: i64,
+    at: Instant,
+    actor: String,
+    action: String,
+    subject: String,
+    detail: String,
+    prev_hash: String,
+    hash: String,
+    seals: String,
+    seal: String,
+}
+
+impl TryFrom<ListedRow> for AuditEntry {
+    type Error = StoreError;
+    fn try_from(row: ListedRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            at: row.at.or(StoreError::corrupt("audit", "at", row.seq))?,
+            seq: row.seq,
+            actor: row.actor,
+            action: row.action,
+            subject: row.subject,
+            detail: row.detail,
+            prev_hash: row.prev_hash,
+            hash: row.hash,
+            seals: row.seals,
+            seal: row.seal,
+        })
+    }
+}
+
+/// What was found in the whole log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditReport {
     /// How many rows it has.
     pub rows: i64,
     /// Its last hash.
     pub head: String,
+    /// The rows that do not fit, those too that an operator has accepted.
+    pub broken: Vec<AuditBroken>,
 }
 
-/// The first break of the chain.
+impl AuditReport {
+    /// The report of a log in which everything fits.
+    ///
+    /// # Errors
+    /// The first row that does not fit.
+    pub fn intact(self) -> Result<Self, AuditBroken> {
+        match self.broken.first() {
+            None => Ok(self),
+            Some(broken) => Err(broken.clone()),
+        }
+    }
+}
+
+/// A break of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditBroken {
     /// The first broken row.
@@ -97,11 +162,13 @@ pub struct AuditBroken {
     pub why: String,
 }
 
-fn hash(seq: i64, at: Timestamp, row: &NewAudit, prev_hash: &str) -> String {
+fn hash(seq: i64, at: Timestamp, row: &NewAudit, prev_hash: &str, seals: &str) -> String {
     let mut hash = Sha256::new();
     let (seq, at) = (seq.to_string(), at.to_string());
     // Every field is preceded by its length, so that no two rows share their bytes.
-    for field in [&seq, &at, &row.actor, &row.action, &row.subject, &row.detail, prev_hash] {
+    let fields = [&seq, &at, &row.actor, &row.action, &row.subject, &row.detail, prev_hash];
+    // Rows of earlier versions have no such field.
+    for field in fields.into_iter().chain(Some(seals).filter(|it| !it.is_empty())) {
         hash.update((field.len() as u64).to_be_bytes());
         hash.update(field.as_bytes());
     }
@@ -111,14 +178,14 @@ fn hash(seq: i64, at: Timestamp, row: &NewAudit, prev_hash: &str) -> String {
 /// The end of the chain.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub(super) struct Head {
-    seq: i64,
-    hash: String,
+    pub(super) seq: i64,
+    pub(super) hash: String,
 }
 
 impl Tx {
     /// The end of the chain with the rows of this transaction, and a lock on it where others write too: the
     /// lock also waits for a commit that is still under way elsewhere.
-    async fn audit_head(&mut self) -> Result<Head, StoreError> {
+    pub(super) async fn audit_head(&mut self) -> Result<Head, StoreError> {
         if let Some(head) = &self.head {
             return Ok(head.clone());
         }
@@ -142,20 +209,56 @@ impl Tx {
         if rows.is_empty() {
             return Ok(());
         }
-        let mut head = self.audit_head().await?;
         for rows in rows.chunks(AT_ONCE) {
-            built!(self, |conn, query| {
-                query.push("INSERT INTO audit (seq, at, actor, action, subject, detail, prev_hash, hash) ");
-                query.push_values(rows, |mut values, row| {
-                    let seq = head.seq + 1;
-                    let hash = hash(seq, now, row, &head.hash);
-                    values.push_bind(seq).push_bind(now).push_bind(&row.actor).push_bind(&row.action);
-                    values.push_bind(&row.subject).push_bind(&row.detail);
-                    values.push_bind(&head.hash).push_bind(&hash);
-                    head = Head { seq, hash };
-                });
-                query.build().execute(conn).await.map(drop)
-            })?;
+            self.append_all(rows, Vec::new(), now).await?;
+        }
+        Ok(())
+    }
+
+    /// Appends one row, which seals.
+    pub(super) async fn append_last(
+        &mut self,
+        row: &NewAudit,
+        seals: Vec<Seal>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.append_all(std::slice::from_ref(row), seals, now).await
+    }
+
+    /// Appends rows in one statement; the last of them seals.
+    async fn append_all(
+        &mut self,
+        rows: &[NewAudit],
+        seals: Vec<Seal>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut head = self.audit_head().await?;
+        let text = written(&seals);
+        let mut new = Vec::with_capacity(rows.len());
+        for (number, row) in (1..).zip(rows) {
+            let seals = if number == rows.len() { text.as_str() } else { "" };
+            let seq = head.seq + 1;
+            let hash = hash(seq, now, row, &head.hash, seals);
+            let seal = self.seals.seal(&hash)?;
+            let prev = std::mem::replace(&mut head, Head { seq, hash: hash.clone() }).hash;
+            new.push((row, seq, prev, hash, seals, seal));
+        }
+        built!(self, |conn, query| {
+            query.push(
+                "INSERT INTO audit (seq, at, actor, action, subject, detail, prev_hash, hash, seals, seal) ",
+            );
+            query.push_values(&new, |mut values, (row, seq, prev, hash, seals, seal)| {
+                values.push_bind(*seq).push_bind(now).push_bind(&row.actor).push_bind(&row.action);
+                values.push_bind(&row.subject).push_bind(&row.detail);
+                values.push_bind(prev).push_bind(hash).push_bind(*seals).push_bind(seal);
+            });
+            query.build().execute(conn).await.map(drop)
+        })?;
+        let count = new.len();
+        let mut seals = Some(seals);
+        for (number, (row, seq, prev, hash, _, _)) in (1..).zip(new) {
+            let own = if number == count { seals.take().unwrap_or_default() } else { Vec::new() };
+            self.note_appended(row, (seq, prev, hash), own, now);
         }
         self.head = Some(head);
         Ok(())
@@ -197,6 +300,24 @@ impl Store {
             .await)?)
     }
 
+    /// The same, those that cannot be read by their numbers.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_audit(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<Listed<AuditEntry>>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<ListedRow> = read!(self, LIST, |pool, text| sqlx::query_as(text)
+            .bind(before.unwrap_or(i64::MAX))
+            .bind(limit)
+            .fetch_all(pool)
+            .await)?;
+        listed(rows.into_iter().map(AuditEntry::try_from))
+    }
+
     /// Appends rows without any other change.
     ///
     /// # Errors
@@ -222,75 +343,6 @@ impl Store {
             urgent!(self, MARKS, |pool, text| sqlx::query_as(text).bind(at).fetch_one(pool).await)?;
         Ok(AuditMarks { seq, hash, first, there })
     }
-
-    /// Recomputes the last `rows` rows and names the first broken row that no operator accepted.
-    ///
-    /// # Errors
-    /// Fails when the database cannot be read.
-    pub async fn verify_audit_tail(&self, rows: usize) -> Result<Option<AuditBroken>, StoreError> {
-        let (head_seq, head_hash): (i64, String) =
-            read!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
-        let after = head_seq.saturating_sub(i64::try_from(rows).unwrap_or(i64::MAX)).max(0);
-        let mut entries = self.audit(Some(head_seq.saturating_add(1)), rows).await?;
-        entries.reverse();
-        // Rows before the tail are not checked here; `verify_audit` reads them all.
-        let prev = entries.first().filter(|_| after > 0).map(|row| row.prev_hash.clone()).unwrap_or_default();
-        let mut chain = Chain { seq: after, prev };
-        let (mut broken, mut accepted) = (Vec::new(), Vec::new());
-        for row in entries.into_iter().take_while(|row| row.seq <= head_seq) {
-            if row.action == BREAK_ACCEPTED {
-                accepted.push(row.subject.clone());
-            }
-            let (seq, hash) = (row.seq, row.hash.clone());
-            if let Err(why) = chain.take(row) {
-                broken.push(why);
-                (chain.seq, chain.prev) = (seq, hash);
-            }
-        }
-        if chain.seq != head_seq || chain.prev != head_hash {
-            broken.push(AuditBroken {
-                seq: chain.seq + 1,
-                why: format!("the chain ends at row {}, its head names row {head_seq}", chain.seq),
-            });
-        }
-        Ok(broken.into_iter().find(|it| !accepted.contains(&format!("audit/{}", it.seq))))
-    }
-
-    /// Recomputes the whole chain and names the first broken row.
-    ///
-    /// # Errors
-    /// Fails when the database cannot be read. A broken chain is the inner result.
-    pub async fn verify_audit(&self) -> Result<Result<AuditReport, AuditBroken>, StoreError> {
-        let (head_seq, head_hash): (i64, String) =
-            read!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
-        let mut chain = Chain { seq: 0, prev: String::new() };
-        let broken = read!(self, ALL, |pool, text| {
-            let mut rows = sqlx::query_as::<_, AuditEntry>(text).fetch(pool);
-            let mut broken = None;
-            while let Some(row) = rows.try_next().await? {
-                if row.seq > head_seq {
-                    // Appended while we read; the head we compare with is older.
-                    break;
-                }
-                if let Err(why) = chain.take(row) {
-                    broken = Some(why);
-                    break;
-                }
-            }
-            broken
-        });
-        Ok(match broken {
-            Some(broken) => Err(broken),
-            None if chain.seq != head_seq || chain.prev != head_hash => Err(AuditBroken {
-                seq: chain.seq + 1,
-                why: format!(
-                    "the chain ends at row {}, its head names row {head_seq}: rows are missing at the end",
-                    chain.seq
-                ),
-            }),
-            None => Ok(AuditReport { rows: chain.seq, head: chain.prev }),
-        })
-    }
 }
 
 /// The end of the chain, and its hash at the row of an epoch file.
@@ -304,30 +356,4 @@ pub struct AuditMarks {
     pub first: String,
     /// The hash at the requested row; empty when the row is missing.
     pub there: String,
-}
-
-struct Chain {
-    seq: i64,
-    prev: String,
-}
-
-impl Chain {
-    fn take(&mut self, row: AuditEntry) -> Result<(), AuditBroken> {
-        let expected = self.seq + 1;
-        if row.seq != expected {
-            return Err(AuditBroken { seq: expected, why: "the row is missing".to_owned() });
-        }
-        if row.prev_hash != self.prev {
-            return Err(AuditBroken {
-                seq: row.seq,
-                why: "its prev_hash is not the hash of the row before it".to_owned(),
-            });
-        }
-        let new = NewAudit { actor: row.actor, action: row.action, subject: row.subject, detail: row.detail };
-        if hash(row.seq, row.at, &new, &row.prev_hash) != row.hash {
-            return Err(AuditBroken { seq: row.seq, why: "its content does not match its hash".to_owned() });
-        }
-        (self.seq, self.prev) = (row.seq, row.hash);
-        Ok(())
-    }
 }

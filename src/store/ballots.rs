@@ -124,7 +124,6 @@ impl Store {
 
 impl Tx {
     /// The same inside a transaction.
-    #[expect(dead_code, reason = "the check before a PATCH counts with it")]
     pub(super) async fn ballot_facts(
         &mut self,
         id: RotationId,

@@ -9,7 +9,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::lanes::Lane;
-use super::readable::readable;
+use super::readable::{CorruptRow, listed, readable};
 use super::types::{Instant, instant, json, storable};
 use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, urgent};
 use crate::domain::condition::{ConditionKind, Readings};
@@ -226,6 +226,17 @@ impl Store {
         let rows: Vec<Stored> =
             urgent!(self, OF_INSTALLATION, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         readable(rows.into_iter().map(ConditionRow::try_from))
+    }
+
+    /// The rows of the installation that cannot be read, by subject and kind.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn corrupt_conditions(&self) -> Result<Vec<CorruptRow>, StoreError> {
+        let rows: Vec<Stored> =
+            urgent!(self, OF_INSTALLATION, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let rows = listed(rows.into_iter().map(ConditionRow::try_from))?;
+        Ok(rows.into_iter().filter_map(Result::err).collect())
     }
 
     /// The starts of one condition of a subject that hold, and those that ended after `since`.

@@ -82,6 +82,43 @@ pub enum StoreError {
     /// The URL or the folder cannot be used.
     #[error("{0}")]
     Unusable(String),
+    /// A row that authorises is not what Keywheel wrote there.
+    #[error(
+        "{subject} was changed outside of Keywheel: {why}; no new key is sent because of it. Find out who changed it: `keywheel audit verify` and `keywheel doctor` list all that does not fit"
+    )]
+    Tampered {
+        /// The row, as the audit log names it.
+        subject: String,
+        /// What does not fit.
+        why: String,
+    },
+    /// The votes that stand are too few, because voters were removed or lost the role.
+    #[error("too few approvals stand: the voters {} were removed or may not approve any more", voters.join(", "))]
+    Unapproved {
+        /// Those whose votes are void.
+        voters: Vec<String>,
+    },
+    /// The audit log was not read to its end yet.
+    #[error("the audit log is still being checked after the start; try again in a moment")]
+    Unverified,
+    /// The installation key was not given.
+    #[error("the installation key was not read, so nothing can be written down in the audit log")]
+    NoKey,
+    /// The database belongs to another installation key.
+    #[error(
+        "server.key_file: this database was sealed with the installation key {found}, and the file holds {own}; put the file of {found} there, or, when it is lost, run `keywheel key replace`"
+    )]
+    OtherKey {
+        /// The fingerprint of the database's key.
+        found: String,
+        /// The fingerprint of the key in the file.
+        own: String,
+    },
+    /// The database has no seals although it had.
+    #[error(
+        "the database has no seals, and this installation has sealed its rows before: it is an older copy, or somebody removed them. Put the right database there, or accept this one on this machine with `keywheel doctor --accept-restore`"
+    )]
+    Unsealed,
     /// A commit got no answer: the transaction may be durable or not.
     #[error(
         "the database did not confirm the commit ({0}), so the change may be written; read the record again before you repeat it"
@@ -164,6 +201,11 @@ impl StoreError {
             },
             _ => false,
         }
+    }
+
+    /// A row that does not fit its seal.
+    pub(super) fn tampered(subject: &str, why: &str) -> Self {
+        Self::Tampered { subject: subject.to_owned(), why: why.to_owned() }
     }
 
     /// A stored value that cannot be read.

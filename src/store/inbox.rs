@@ -45,6 +45,9 @@ const SHARE: usize = 128;
 /// A longer id of a sender is kept as its SHA-256.
 const LONGEST_ID: usize = 512;
 
+/// The beginning of an id that is kept as its hash.
+const HASHED: &str = "sha256:";
+
 /// An event to write.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
@@ -67,8 +70,9 @@ impl NewEvent {
         let body = json("inbox", "body", format_args!("{source}/{event_id}"), hint)?;
         // An index takes no value of unlimited length, and one sender's long id must not fail the write
         // of the group.
-        let event_id = if event_id.len() > LONGEST_ID {
-            hex::encode(Sha256::digest(event_id))
+        // An id that only looks like such a hash is hashed too, so that no two ids become one.
+        let event_id = if event_id.len() > LONGEST_ID || event_id.starts_with(HASHED) {
+            format!("{HASHED}{}", hex::encode(Sha256::digest(event_id)))
         } else {
             event_id.to_owned()
         };

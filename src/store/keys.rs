@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::readable::readable;
+use super::readable::{Listed, listed, readable};
+use super::types::{Instant, instant};
 use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::GroupId;
 use crate::domain::key::KeyRef;
@@ -68,6 +69,22 @@ impl Store {
                 Ok(KeySpan { key, since, until, source })
             })
             .collect()
+    }
+
+    /// The same; a row that cannot be read by its key.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_keys(&self, group: &GroupId) -> Result<Vec<Listed<KeySpan>>, StoreError> {
+        type KeyRow = (String, Instant, Option<Instant>, String);
+        let rows: Vec<KeyRow> =
+            read!(self, KEYS, |pool, text| sqlx::query_as(text).bind(group.as_str()).fetch_all(pool).await)?;
+        listed(rows.into_iter().map(|(key, since, until, source)| {
+            let bad = |column| StoreError::corrupt("keys", column, &key);
+            let (since, until) = (since.or(bad("since"))?, instant(until, || bad("until"))?);
+            let source = source.parse().map_err(|_| bad("source"))?;
+            Ok(KeySpan { key, since, until, source })
+        }))
     }
 
     /// The projects that have no key and had one before.

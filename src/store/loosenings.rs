@@ -8,12 +8,17 @@ use uuid::Uuid;
 
 use super::lanes::Lane;
 use super::readable::readable;
+use super::seal::Seal;
 use super::types::json;
 use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{GroupId, LooseningId};
 use crate::domain::loosening::{Change, HeldEdit, LooseningKind, LooseningState};
 use crate::domain::project::{PolicyOverride, Project};
 use crate::domain::time::Timestamp;
+use crate::seal::Digest;
+
+const FORMER_DIFFERS: &str = "what was kept of this project is not what was written there when it was removed. Put the \
+                              row back: `keywheel audit list` shows its rules with project.removed";
 
 macro_rules! columns {
     () => {
@@ -51,15 +56,14 @@ const KEEP_FORMER: Sql = Sql::same(
     "INSERT INTO former_projects (group_id, record, removed_at) VALUES ($1, $2, $3) \
      ON CONFLICT (group_id) DO UPDATE SET record = $2, removed_at = $3",
 );
+const ALL_FORMER: Sql = Sql::same("SELECT group_id, record FROM former_projects ORDER BY group_id");
 const FORGET_FORMER: Sql = Sql::same("DELETE FROM former_projects WHERE group_id = $1");
 const SETTINGS: Sql = Sql::same("SELECT name, value FROM settings ORDER BY name");
 const SET: Sql = Sql::same(
     "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2",
 );
 const UNSET: Sql = Sql::same("DELETE FROM settings WHERE name = $1");
-const DELAY: Sql = Sql::same(
-    "SELECT (SELECT value FROM settings WHERE name = $1), (SELECT MIN(at) FROM audit WHERE seq = 1)",
-);
+const SETTING: Sql = Sql::same("SELECT value FROM settings WHERE name = $1");
 
 pub(super) const STATEMENTS: &[&Sql] = &[
     &ONE,
@@ -71,12 +75,13 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &WITHDRAW,
     &SENT,
     &FORMER,
+    &ALL_FORMER,
     &KEEP_FORMER,
     &FORGET_FORMER,
     &SETTINGS,
     &SET,
     &UNSET,
-    &DELAY,
+    &SETTING,
 ];
 
 /// A change as it is stored, and to be stored.
@@ -131,6 +136,62 @@ struct LooseningRow {
     ended_at: Option<Timestamp>,
     ended_by: Option<String>,
     version: i64,
+}
+
+impl LooseningRow {
+    /// What its seal covers while it is to take effect.
+    fn seal(&self) -> Seal {
+        let times = [Some(self.requested_at), self.announced_at, self.effective_at];
+        let [requested_at, announced_at, effective_at] = times.map(|at| at.map(|at| at.to_string()));
+        let fields = [
+            Some(self.subject.as_str()),
+            Some(&self.kind),
+            Some(&self.requested_by),
+            requested_at.as_deref(),
+            Some(&self.changes),
+            Some(&self.edit),
+            Some(&self.owners),
+            Some(&self.security),
+            announced_at.as_deref(),
+            effective_at.as_deref(),
+        ];
+        let subject = subject(LooseningId(self.id));
+        let digest = Digest::of(&subject, &fields);
+        Seal::new(subject, digest)
+    }
+
+    fn of(it: &Loosening) -> Result<Self, StoreError> {
+        let id = it.id;
+        Ok(Self {
+            id: id.0,
+            subject: it.subject.clone(),
+            kind: it.kind.as_str().to_owned(),
+            state: it.state.as_str().to_owned(),
+            requested_by: it.requested_by.clone(),
+            requested_at: it.requested_at,
+            changes: json("loosenings", "changes", id, &it.changes)?,
+            edit: json("loosenings", "edit", id, &it.edit)?,
+            owners: json("loosenings", "owners", id, &it.owners)?,
+            security: json("loosenings", "security", id, &it.security)?,
+            announced_at: it.announced_at,
+            effective_at: it.effective_at,
+            ended_at: None,
+            ended_by: None,
+            version: 1,
+        })
+    }
+}
+
+/// The subject of the seal of a change that is to take effect.
+fn subject(id: LooseningId) -> String {
+    format!("loosening/{id}")
+}
+
+/// The seal of what a removed project has left.
+fn former(group: &str, record: &str) -> Seal {
+    let subject = format!("former/{group}");
+    let digest = Digest::of(&subject, &[Some(record)]);
+    Seal::new(subject, digest)
 }
 
 impl TryFrom<LooseningRow> for Loosening {
@@ -218,50 +279,70 @@ pub struct Governed {
 }
 
 impl Tx {
-    /// Writes the rows about a project's rules.
-    pub(super) async fn write_governed(&mut self, it: &Governed, now: Timestamp) -> Result<(), StoreError> {
+    /// Writes the rows about a project's rules; returns their seals.
+    pub(super) async fn write_governed(
+        &mut self,
+        it: &Governed,
+        now: Timestamp,
+    ) -> Result<Vec<Seal>, StoreError> {
+        let mut seals = Vec::new();
         for id in &it.withdrawn {
             self.withdraw_loosening(*id, &it.by, now).await?;
+            seals.push(Seal::end(subject(*id)));
         }
         for new in &it.new {
-            self.insert_loosening(new).await?;
+            seals.extend(self.insert_loosening(new).await?);
         }
         if let Some((id, version)) = it.effective {
+            self.check_loosening(id).await?;
             self.end_loosening(id, version, now).await?;
+            seals.push(Seal::end(subject(id)));
         }
-        Ok(())
+        Ok(seals)
     }
 
-    async fn insert_loosening(&mut self, it: &Loosening) -> Result<(), StoreError> {
-        let text = |column, value: serde_json::Result<String>| {
-            value.map_err(|source| StoreError::Unwritable {
-                table: "loosenings",
-                column,
-                id: it.id.to_string(),
-                source,
-            })
-        };
-        let changes = text("changes", serde_json::to_string(&it.changes))?;
-        let edit = text("edit", serde_json::to_string(&it.edit))?;
-        let owners = text("owners", serde_json::to_string(&it.owners))?;
-        let security = text("security", serde_json::to_string(&it.security))?;
+    async fn stored_loosening(&mut self, id: LooseningId) -> Result<Option<LooseningRow>, StoreError> {
+        Ok(each!(self, ONE, |conn, sql| sqlx::query_as(sql).bind(id.0).fetch_optional(conn).await)?)
+    }
+
+    /// Refuses a change that is not what Keywheel wrote, or was withdrawn.
+    async fn check_loosening(&mut self, id: LooseningId) -> Result<(), StoreError> {
+        let Some(row) = self.stored_loosening(id).await? else { return Err(StoreError::Conflict) };
+        let Seal { subject, digest: Some(digest) } = row.seal() else { return Ok(()) };
+        self.check_seal(&subject, digest).await
+    }
+
+    /// The seals of the changes that are to take effect, and of what removed projects have left.
+    pub(super) async fn seals_of_loosenings(&mut self) -> Result<Vec<Seal>, StoreError> {
+        let rows: Vec<LooseningRow> =
+            each!(self, PENDING, |conn, sql| sqlx::query_as(sql).fetch_all(conn).await)?;
+        let removed: Vec<(String, String)> =
+            each!(self, ALL_FORMER, |conn, sql| sqlx::query_as(sql).fetch_all(conn).await)?;
+        let pending = rows.iter().map(LooseningRow::seal);
+        Ok(pending.chain(removed.iter().map(|(group, record)| former(group, record))).collect())
+    }
+
+    /// Writes a change; returns its seal, where it is to take effect.
+    async fn insert_loosening(&mut self, it: &Loosening) -> Result<Option<Seal>, StoreError> {
+        let row = LooseningRow::of(it)?;
         each!(self, INSERT, |conn, sql| sqlx::query(sql)
-            .bind(it.id.0)
-            .bind(it.subject.as_str())
-            .bind(it.kind.as_str())
-            .bind(it.state.as_str())
-            .bind(it.requested_by.as_str())
-            .bind(it.requested_at)
-            .bind(changes.as_str())
-            .bind(edit.as_str())
-            .bind(owners.as_str())
-            .bind(security.as_str())
-            .bind(it.announced_at)
-            .bind(it.effective_at)
+            .bind(row.id)
+            .bind(row.subject.as_str())
+            .bind(row.kind.as_str())
+            .bind(row.state.as_str())
+            .bind(row.requested_by.as_str())
+            .bind(row.requested_at)
+            .bind(row.changes.as_str())
+            .bind(row.edit.as_str())
+            .bind(row.owners.as_str())
+            .bind(row.security.as_str())
+            .bind(row.announced_at)
+            .bind(row.effective_at)
             .execute(conn)
             .await
             .map(drop))?;
-        Ok(())
+        let waits = matches!(it.state, LooseningState::Announcing | LooseningState::Waiting);
+        Ok(waits.then(|| row.seal()))
     }
 
     async fn withdraw_loosening(
@@ -295,13 +376,13 @@ impl Tx {
         if done == 1 { Ok(()) } else { Err(StoreError::Conflict) }
     }
 
-    /// Keeps the rules of a project that is removed.
+    /// Keeps the rules of a project that is removed; returns their seal.
     pub(super) async fn keep_former(
         &mut self,
         group: &GroupId,
         record: &FormerProject,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Seal, StoreError> {
         let record = json("former_projects", "record", group, record)?;
         each!(self, KEEP_FORMER, |conn, sql| sqlx::query(sql)
             .bind(group.as_str())
@@ -310,17 +391,29 @@ impl Tx {
             .execute(conn)
             .await
             .map(drop))?;
-        Ok(())
+        Ok(former(group.as_str(), &record))
     }
 
-    /// Forgets them: the project is tracked again.
-    pub(super) async fn forget_former(&mut self, group: &GroupId) -> Result<(), StoreError> {
+    /// Forgets them: the project is tracked again. What is forgotten must be what was kept.
+    pub(super) async fn forget_former(&mut self, group: &GroupId) -> Result<Option<Seal>, StoreError> {
+        let row: Option<(String,)> = each!(self, FORMER, |conn, sql| sqlx::query_as(sql)
+            .bind(group.as_str())
+            .fetch_optional(conn)
+            .await)?;
+        let subject = format!("former/{group}");
+        let sealed = self.sealed(&subject).await?;
+        if row.as_ref().and_then(|(record,)| former(group.as_str(), record).digest) != sealed {
+            return Err(StoreError::tampered(&subject, FORMER_DIFFERS));
+        }
+        if row.is_none() {
+            return Ok(None);
+        }
         each!(self, FORGET_FORMER, |conn, sql| sqlx::query(sql)
             .bind(group.as_str())
             .execute(conn)
             .await
             .map(drop))?;
-        Ok(())
+        Ok(Some(Seal::end(subject)))
     }
 
     async fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
@@ -402,6 +495,9 @@ impl Store {
         let args = (it.id, it.version, audit.to_vec());
         self.transact("loosening.announced", Lane::Command, args, move |tx, (id, version, audit), unsure| {
             Box::pin(async move {
+                if !unsure {
+                    tx.check_loosening(*id).await?;
+                }
                 let done = each!(tx, ANNOUNCED, |conn, sql| sqlx::query(sql)
                     .bind(id.0)
                     .bind(*version)
@@ -414,7 +510,8 @@ impl Store {
                     let own = unsure && tx.is_appended(audit, now).await?;
                     return if own { Ok(()) } else { Err(StoreError::Conflict) };
                 }
-                tx.append_audit(audit, now).await
+                let Some(row) = tx.stored_loosening(*id).await? else { return Err(StoreError::Conflict) };
+                tx.append_sealing(audit, vec![row.seal()], now).await
             })
         })
         .await
@@ -443,7 +540,7 @@ impl Store {
                         return Ok(unsure && tx.is_appended(audit, now).await?);
                     }
                     tx.write_outbox(outbox, now).await?;
-                    tx.append_audit(audit, now).await?;
+                    tx.append_sealing(audit, vec![Seal::end(subject(*id))], now).await?;
                     Ok(true)
                 })
             },
@@ -499,20 +596,22 @@ impl Store {
                     for (name, value) in settings {
                         tx.set(name, value.as_deref()).await?;
                     }
-                    tx.write_governed(governed, now).await?;
+                    let seals = tx.write_governed(governed, now).await?;
                     tx.write_outbox(outbox, now).await?;
-                    tx.append_audit(audit, now).await
+                    tx.append_sealing(audit, seals, now).await
                 })
             },
         )
         .await
     }
 
-    /// The recorded value of the setting `name`, and when the first row of the audit log was written.
+    /// The recorded value of the setting `name`.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn delay(&self, name: &str) -> Result<(Option<String>, Option<Timestamp>), StoreError> {
-        Ok(urgent!(self, DELAY, |pool, sql| sqlx::query_as(sql).bind(name).fetch_one(pool).await)?)
+    pub async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let row: Option<(String,)> =
+            urgent!(self, SETTING, |pool, sql| sqlx::query_as(sql).bind(name).fetch_optional(pool).await)?;
+        Ok(row.map(|(value,)| value))
     }
 }

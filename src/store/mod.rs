@@ -30,11 +30,14 @@ mod outbox;
 mod projects;
 mod readable;
 mod reminders;
+mod reseal;
 mod reserve;
 mod retention;
 mod retry;
 mod rotations;
 mod schema;
+mod seal;
+mod seals;
 mod silences;
 mod tokens;
 mod transact;
@@ -59,11 +62,14 @@ pub use outbox::{
     UnreadableMessage, WebhookCount,
 };
 pub use projects::{Drift, DueLook, ProjectFilter, ProjectWrite, QuietLook};
+pub use readable::{CorruptRow, Listed};
 pub use reminders::Reminder;
+pub use reseal::{Belief, SEALED};
 pub use reserve::Reserve;
 pub use retention::Horizon;
 pub use rotations::{JournalEntry, NewJournal, NewRotation, RotationRow, StepWrite};
 pub use schema::known_version;
+pub use seals::Seals;
 pub use tokens::Token;
 pub use transact::Shares;
 pub use writer::Writer;
@@ -110,8 +116,10 @@ pub fn statements() -> Vec<&'static Sql> {
         ahead::STATEMENTS,
         projects::STATEMENTS,
         reminders::STATEMENTS,
+        reseal::STATEMENTS,
         retention::STATEMENTS,
         rotations::STATEMENTS,
+        seals::STATEMENTS,
         tokens::STATEMENTS,
         transact::STATEMENTS,
     ]
@@ -135,6 +143,8 @@ pub enum Store {
         writer: Writer,
         /// The room that is kept for roll-backs and pages.
         reserve: Arc<Reserve>,
+        /// What the audit log says about the rows that authorise.
+        seals: Arc<Seals>,
     },
     /// A server, any number of daemons.
     Postgres {
@@ -144,6 +154,8 @@ pub enum Store {
         read: PgPool,
         /// The share of the writing connections for each lane.
         shares: Arc<Shares>,
+        /// What the audit log says about the rows that authorise.
+        seals: Arc<Seals>,
     },
 }
 
@@ -153,6 +165,11 @@ struct Tx {
     conn: TxConn,
     /// The end of the audit chain as this transaction has moved it; its commit writes it.
     head: Option<audit::Head>,
+    seals: Arc<Seals>,
+    /// What it has appended to the audit log.
+    appended: Vec<seals::Appended>,
+    /// Whether the log was read up to the head that this transaction has found.
+    followed: bool,
 }
 
 #[derive(Debug)]

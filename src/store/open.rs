@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::schema::{POSTGRES, SQLITE, known_version};
-use super::{Reserve, Store, StoreError, Writer, inspect};
+use super::{Reserve, Seals, Store, StoreError, Writer, inspect};
 
 /// The process that opens the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,7 @@ impl Store {
         prepare_folder(&path)?;
         check_file(&path)?;
         let lock = if access == Access::Daemon { Some(Arc::new(lock(&path)?)) } else { None };
+        make_private(&path);
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .create_if_missing(true)
@@ -62,11 +64,12 @@ impl Store {
         let options = options.read_only(true);
         let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
         let urgent = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        let writer = Writer::start(write.clone()).map_err(|error| {
+        let seals = Arc::<Seals>::default();
+        let writer = Writer::start(write.clone(), Arc::clone(&seals)).map_err(|error| {
             StoreError::Unusable(format!("the writer's thread cannot be started: {error}"))
         })?;
         let reserve = if lock.is_some() { Reserve::of_daemon(&path) } else { Reserve::none() };
-        Ok(Store::Sqlite { write, read, urgent, lock, writer, reserve: Arc::new(reserve) })
+        Ok(Store::Sqlite { write, read, urgent, lock, writer, reserve: Arc::new(reserve), seals })
     }
 
     /// Brings the schema up to date.
@@ -159,7 +162,7 @@ async fn postgres(url: &str, access: Access) -> Result<Store, StoreError> {
     let reading = if access == Access::Daemon { READING } else { READING_ALL };
     let write = pool(10, ACTING).connect_with(options.clone()).await?;
     let read = pool(5, reading).connect_lazy_with(options);
-    Ok(Store::Postgres { write, read, shares: Arc::default() })
+    Ok(Store::Postgres { write, read, shares: Arc::default(), seals: Arc::default() })
 }
 
 fn pool(size: u32, settings: &'static str) -> PgPoolOptions {
@@ -212,12 +215,18 @@ fn check_file(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Makes the file of a new database, for this user only. `SQLite` gives its companions the same mode. An
+/// existing file keeps its mode; where none can be made, `SQLite` reports the error.
+fn make_private(path: &Path) {
+    let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+}
+
 fn lock(path: &Path) -> Result<File, StoreError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
     let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock_path).map_err(
             |error| {
                 StoreError::Unusable(format!(
                     "database.url: {} cannot be written ({error}); make its folder writable for this user, or name a file in another",

@@ -12,7 +12,8 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::lanes::Lane as WriteLane;
-use super::types::storable;
+use super::readable::{Listed, listed};
+use super::types::{Instant, instant, storable};
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{OutboxId, RotationId};
 use crate::domain::named::named;
@@ -346,33 +347,34 @@ struct MessageRow {
     message_id: String,
     model: String,
     state: String,
-    created_at: Timestamp,
-    next_try_at: Timestamp,
+    created_at: Instant,
+    next_try_at: Instant,
     attempts: i64,
-    last_tried_at: Option<Timestamp>,
+    last_tried_at: Option<Instant>,
     last_reply: Option<String>,
-    sent_at: Option<Timestamp>,
+    sent_at: Option<Instant>,
 }
 
 impl TryFrom<MessageRow> for OutboxRow {
     type Error = StoreError;
     fn try_from(row: MessageRow) -> Result<Self, StoreError> {
+        let bad = |column| StoreError::corrupt("outbox", column, row.id);
         Ok(Self {
+            created_at: row.created_at.or(bad("created_at"))?,
+            next_try_at: row.next_try_at.or(bad("next_try_at"))?,
+            last_tried_at: instant(row.last_tried_at, || bad("last_tried_at"))?,
+            sent_at: instant(row.sent_at, || bad("sent_at"))?,
             model: serde_json::from_str(&row.model).unwrap_or(serde_json::Value::String(row.model)),
-            channel: row.channel.parse().map_err(|_| StoreError::corrupt("outbox", "channel", row.id))?,
+            channel: row.channel.parse().map_err(|_| bad("channel"))?,
             id: OutboxId(row.id),
             kind: row.kind,
             subject: row.group_id,
             rotation_id: row.rotation_id.map(RotationId),
             recipient: row.recipient,
             message_id: row.message_id,
-            state: row.state.parse().map_err(|_| StoreError::corrupt("outbox", "state", row.id))?,
-            created_at: row.created_at,
-            next_try_at: row.next_try_at,
+            state: row.state.parse().map_err(|_| bad("state"))?,
             attempts: row.attempts,
-            last_tried_at: row.last_tried_at,
             last_reply: row.last_reply,
-            sent_at: row.sent_at,
         })
     }
 }
@@ -428,11 +430,42 @@ impl Tx {
 }
 
 impl Store {
+    /// Writes messages that no change of a record has caused. One that was written before is not repeated.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn write_messages(&self, rows: Vec<NewOutbox>, now: Timestamp) -> Result<(), StoreError> {
+        self.transact("outbox.write", WriteLane::Rest, rows, move |tx, rows, _| {
+            Box::pin(tx.write_outbox(rows, now))
+        })
+        .await
+    }
+
     /// Mails and webhooks, newest first, older than `before`.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn outbox(&self, before: Option<OutboxId>, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
+        self.outbox_page(before, limit).await?.into_iter().collect()
+    }
+
+    /// The same, those that cannot be read by their ids.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_outbox(
+        &self,
+        before: Option<OutboxId>,
+        limit: usize,
+    ) -> Result<Vec<Listed<OutboxRow>>, StoreError> {
+        listed(self.outbox_page(before, limit).await?)
+    }
+
+    async fn outbox_page(
+        &self,
+        before: Option<OutboxId>,
+        limit: usize,
+    ) -> Result<Vec<Result<OutboxRow, StoreError>>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let before = before.map_or(Uuid::max(), |id| id.0);
         let rows: Vec<MessageRow> = read!(self, MAILS, |pool, text| sqlx::query_as(text)
@@ -440,7 +473,7 @@ impl Store {
             .bind(limit)
             .fetch_all(pool)
             .await)?;
-        rows.into_iter().map(OutboxRow::try_from).collect()
+        Ok(rows.into_iter().map(OutboxRow::try_from).collect())
     }
 
     /// One mail or webhook.

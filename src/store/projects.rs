@@ -6,8 +6,9 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::lanes::Lane;
-use super::readable::readable;
+use super::readable::{Listed, listed, readable};
 use super::retry::persist;
+use super::seal::Seal;
 use super::types::{Instant, instant, json, storable};
 use super::{
     FormerProject, Governed, KeyChange, NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent,
@@ -16,10 +17,11 @@ use crate::domain::hint::Watch;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::notice::Drifted;
-use crate::domain::project::{OpenRotation, Project, SinceSource};
+use crate::domain::project::{OpenRotation, PolicyOverride, Project, SinceSource};
 use crate::domain::rotation::state::State;
 use crate::domain::silence::Silence;
 use crate::domain::time::Timestamp;
+use crate::seal::Digest;
 
 macro_rules! columns {
     () => {
@@ -98,6 +100,8 @@ const CHECKED: Sql = Sql::same(
     "UPDATE projects SET last_checked_at = $3, next_check_at = $4 WHERE group_id = $1 AND version = $2",
 );
 // Only rows that are as the looks have read them: another writer's instant stays.
+/// Observations in one statement: the database takes their JSON apart in memory.
+const QUIET_AT_ONCE: usize = 256;
 const QUIET: Sql = Sql {
     sqlite: "UPDATE projects SET last_checked_at = CASE WHEN last_checked_at > q.at AND last_checked_at <= $2 \
              THEN last_checked_at ELSE COALESCE(q.at, last_checked_at) END, next_check_at = q.next FROM (SELECT \
@@ -110,6 +114,12 @@ const QUIET: Sql = Sql {
                next timestamptz) WHERE projects.group_id = q.group_id AND projects.version = q.version \
                AND next_check_at = q.was",
 };
+const SEALED: Sql = Sql::same(
+    "SELECT group_id, credential, kms, alias, environment, policy FROM projects WHERE group_id = $1",
+);
+const ALL_SEALED: Sql =
+    Sql::same("SELECT group_id, credential, kms, alias, environment, policy FROM projects ORDER BY group_id");
+const EVERY_OWNER: Sql = Sql::same("SELECT group_id, mail FROM owners ORDER BY group_id, position");
 const DELETE: Sql = Sql::same("DELETE FROM projects WHERE group_id = $1");
 const DELETE_OWNERS: Sql = Sql::same("DELETE FROM owners WHERE group_id = $1");
 const INSERT_OWNER: Sql =
@@ -140,6 +150,9 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &UPDATE,
     &CHECKED,
     &QUIET,
+    &SEALED,
+    &ALL_SEALED,
+    &EVERY_OWNER,
     &DELETE,
     &DELETE_OWNERS,
     &INSERT_OWNER,
@@ -419,6 +432,19 @@ impl Store {
         }
     }
 
+    /// Projects in the order of their ids, after `after`; those that cannot be read by their ids.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_projects(
+        &self,
+        filter: &ProjectFilter,
+        after: Option<&GroupId>,
+        limit: usize,
+    ) -> Result<Vec<Listed<Project>>, StoreError> {
+        listed(self.project_page(filter, after.map_or("", GroupId::as_str), limit).await?.0)
+    }
+
     /// One page of projects as they are stored, and its last id; `None` when it is empty.
     pub(super) async fn project_page(
         &self,
@@ -618,7 +644,7 @@ impl Store {
     /// The same, with the rows about its rules. What an earlier removal kept of it is forgotten.
     ///
     /// # Errors
-    /// As [`Store::insert_project`].
+    /// As [`Store::insert_project`], and [`StoreError::Tampered`] when what was kept is not what Keywheel wrote.
     pub async fn insert_governed_project(
         &self,
         it: &Project,
@@ -641,10 +667,11 @@ impl Store {
                     }
                     tx.write_owners(it).await?;
                     tx.write_ledger(it, now).await?;
-                    tx.forget_former(&it.group_id).await?;
-                    tx.write_governed(governed, now).await?;
+                    let mut seals = vec![SealedProject::of(it).seal()?];
+                    seals.extend(tx.forget_former(&it.group_id).await?);
+                    seals.extend(tx.write_governed(governed, now).await?);
                     tx.write_outbox(outbox, now).await?;
-                    tx.append_audit(audit, now).await
+                    tx.append_sealing(audit, seals, now).await
                 })
             },
         )
@@ -683,6 +710,7 @@ impl Store {
             version,
             drift: None,
             governed,
+            is_edit: true,
             audit: audit.to_vec(),
             outbox: outbox.to_vec(),
             now,
@@ -710,6 +738,7 @@ impl Store {
             version,
             drift: drift.cloned(),
             governed: Governed::default(),
+            is_edit: false,
             audit: audit.to_vec(),
             outbox: outbox.to_vec(),
             now,
@@ -748,21 +777,25 @@ impl Store {
         .await
     }
 
-    /// Records observations that found nothing new, in one statement. A project that another writer has changed
+    /// Records observations that found nothing new, in one transaction. A project that another writer has changed
     /// meanwhile, or whose next observation was pulled forward, is left as it is.
     ///
     /// # Errors
     /// Fails when the database cannot be written.
     pub async fn write_quiet_looks(&self, looks: &[QuietLook], now: Timestamp) -> Result<(), StoreError> {
-        let looks = json("projects", "next_check_at", "quiet looks", &looks)?;
+        let looks =
+            looks.chunks(QUIET_AT_ONCE).map(|looks| json("projects", "next_check_at", "quiet looks", &looks));
+        let looks: Vec<String> = looks.collect::<Result<_, _>>()?;
         self.transact("project.quiet_looks", Lane::Rest, looks, move |tx, looks, _| {
             Box::pin(async move {
-                each!(tx, QUIET, |conn, text| sqlx::query(text)
-                    .bind(looks.as_str())
-                    .bind(now)
-                    .execute(conn)
-                    .await
-                    .map(drop))?;
+                for looks in looks {
+                    each!(tx, QUIET, |conn, text| sqlx::query(text)
+                        .bind(looks.as_str())
+                        .bind(now)
+                        .execute(conn)
+                        .await
+                        .map(drop))?;
+                }
                 Ok(())
             })
         })
@@ -782,7 +815,7 @@ impl Store {
         self.remove_governed_project(group, None, Governed::default(), audit, now).await
     }
 
-    /// The same; `kept` comes back with the project when it is tracked again.
+    /// The same; `kept` comes back with the project when it is tracked again, unless it is not what Keywheel wrote.
     ///
     /// # Errors
     /// As [`Store::delete_project`].
@@ -804,10 +837,16 @@ impl Store {
                     if unsure && tx.is_appended(audit, now).await? {
                         return Ok(());
                     }
+                    let subject = format!("project/{group}");
+                    let mut seals = vec![Seal::end(subject.as_str())];
                     if let Some(kept) = kept {
-                        tx.keep_former(group, kept, now).await?;
+                        let seal = SealedProject::former(group, kept).seal()?;
+                        // Otherwise its return would make rules of what somebody else wrote.
+                        if tx.sealed(&subject).await? == seal.digest {
+                            seals.push(tx.keep_former(group, kept, now).await?);
+                        }
                     }
-                    tx.write_governed(governed, now).await?;
+                    seals.extend(tx.write_governed(governed, now).await?);
                     tx.forget_readings(group).await?;
                     tx.forget_silence(group).await?;
                     for sql in [DELETE_OWNERS, DELETE] {
@@ -817,11 +856,25 @@ impl Store {
                             .await
                             .map(drop))?;
                     }
-                    tx.append_audit(audit, now).await
+                    tx.append_sealing(audit, seals, now).await
                 })
             },
         )
         .await
+    }
+
+    /// Refuses a project that is not as Keywheel wrote it.
+    ///
+    /// # Errors
+    /// [`StoreError::Tampered`], or when the database cannot be read.
+    pub async fn check_project(&self, it: &Project) -> Result<(), StoreError> {
+        let Seal { subject, digest: Some(digest) } = SealedProject::of(it).seal()? else { return Ok(()) };
+        if self.is_sealed(&subject, digest).await? {
+            return Ok(());
+        }
+        let why = "its rules, owners, credential, lookup or environment are not what was written there last. Put them \
+                   back, or remove the project and add it again";
+        Err(StoreError::tampered(&subject, why))
     }
 }
 
@@ -831,6 +884,82 @@ struct Texts {
     place: String,
     policy: Option<String>,
     drift_key: Option<String>,
+}
+
+/// What a project's seal covers: whatever decides who must agree, and who is told.
+struct SealedProject {
+    group_id: String,
+    credential: String,
+    kms: Option<String>,
+    alias: Option<String>,
+    environment: Option<String>,
+    policy: Option<PolicyOverride>,
+    owners: Vec<String>,
+}
+
+impl SealedProject {
+    fn of(it: &Project) -> Self {
+        Self {
+            group_id: it.group_id.to_string(),
+            credential: it.credential.clone(),
+            kms: it.kms.clone(),
+            alias: it.alias.clone(),
+            environment: it.environment.as_deref().map(|tag| storable(tag).into_owned()),
+            policy: it.policy.clone(),
+            owners: it.owners.clone(),
+        }
+    }
+
+    /// A project that is removed.
+    fn former(group: &GroupId, it: &FormerProject) -> Self {
+        Self {
+            group_id: group.to_string(),
+            credential: it.credential.clone(),
+            kms: it.kms.clone(),
+            alias: it.alias.clone(),
+            environment: it.environment.as_deref().map(|tag| storable(tag).into_owned()),
+            policy: it.policy.clone(),
+            owners: it.owners.clone(),
+        }
+    }
+
+    fn subject(&self) -> String {
+        format!("project/{}", self.group_id)
+    }
+
+    fn seal(&self) -> Result<Seal, StoreError> {
+        let policy =
+            self.policy.as_ref().map(|it| json("projects", "policy", &self.group_id, it)).transpose()?;
+        let owners = json("projects", "owners", &self.group_id, &self.owners)?;
+        let rest = [&self.kms, &self.alias, &self.environment, &policy].map(Option::as_deref);
+        let fields = [&[Some(self.credential.as_str())], rest.as_slice(), &[Some(&owners)]].concat();
+        Ok(Seal::new(self.subject(), Digest::of(&self.subject(), &fields)))
+    }
+}
+
+#[derive(FromRow)]
+struct SealedProjectRow {
+    group_id: String,
+    credential: String,
+    kms: Option<String>,
+    alias: Option<String>,
+    environment: Option<String>,
+    policy: Option<String>,
+}
+
+impl SealedProjectRow {
+    fn with(self, owners: Vec<String>) -> Result<SealedProject, StoreError> {
+        let policy = self.policy.as_deref().map(serde_json::from_str).transpose();
+        Ok(SealedProject {
+            policy: policy.map_err(|_| StoreError::corrupt("projects", "policy", &self.group_id))?,
+            group_id: self.group_id,
+            credential: self.credential,
+            kms: self.kms,
+            alias: self.alias,
+            environment: self.environment,
+            owners,
+        })
+    }
 }
 
 impl Texts {
@@ -854,6 +983,8 @@ struct ProjectChange {
     version: i64,
     drift: Option<Drift>,
     governed: Governed,
+    /// Whether it may change what the seal covers.
+    is_edit: bool,
     audit: Vec<NewAudit>,
     outbox: Vec<NewOutbox>,
     now: Timestamp,
@@ -891,8 +1022,9 @@ impl Tx {
     }
 
     async fn change_project(&mut self, write: &ProjectChange, unsure: bool) -> Result<i64, StoreError> {
-        let ProjectChange { it, version, drift, governed, audit, outbox, now } = write;
+        let ProjectChange { it, version, drift, governed, is_edit, audit, outbox, now } = write;
         let (version, now) = (*version, *now);
+        let mut seals = if *is_edit { self.new_seal(it).await? } else { Vec::new() };
         let text = Texts::of(it)?;
         let done = each!(self, UPDATE, |conn, sql| sqlx::query(sql)
             .bind(it.group_id.as_str())
@@ -932,10 +1064,60 @@ impl Tx {
             self.write_drift(&it.group_id, &drift.finding, now).await?;
         }
         self.write_ledger(it, now).await?;
-        self.write_governed(governed, now).await?;
+        seals.extend(self.write_governed(governed, now).await?);
         self.write_outbox(outbox, now).await?;
-        self.append_audit(audit, now).await?;
+        self.append_sealing(audit, seals, now).await?;
         Ok(version + 1)
+    }
+
+    /// The seal of a project after an edit; none where the edit changes nothing that it covers. What is stored now must
+    /// fit: otherwise the edit would seal what somebody else wrote.
+    async fn new_seal(&mut self, it: &Project) -> Result<Vec<Seal>, StoreError> {
+        let seal = SealedProject::of(it).seal()?;
+        if self.sealed(&seal.subject).await? == seal.digest {
+            return Ok(Vec::new());
+        }
+        let Some(before) = self.stored_project(&it.group_id).await? else { return Ok(Vec::new()) };
+        if let Seal { subject, digest: Some(digest) } = before.seal()? {
+            self.check_seal(&subject, digest).await?;
+        }
+        Ok(vec![seal])
+    }
+
+    async fn stored_project(&mut self, group: &GroupId) -> Result<Option<SealedProject>, StoreError> {
+        let row: Option<SealedProjectRow> = each!(self, SEALED, |conn, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .fetch_optional(conn)
+            .await)?;
+        let Some(row) = row else { return Ok(None) };
+        let owners: Vec<(String,)> = each!(self, OWNERS, |conn, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .fetch_all(conn)
+            .await)?;
+        row.with(owners.into_iter().map(|(mail,)| mail).collect()).map(Some)
+    }
+
+    /// The seals of all projects that can be read.
+    pub(super) async fn seals_of_projects(&mut self) -> Result<Vec<Seal>, StoreError> {
+        let rows: Vec<SealedProjectRow> =
+            each!(self, ALL_SEALED, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
+        let all: Vec<(String, String)> =
+            each!(self, EVERY_OWNER, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
+        let mut owners = BTreeMap::<_, Vec<_>>::new();
+        for (group, mail) in all {
+            owners.entry(group).or_default().push(mail);
+        }
+        let mut seals = Vec::with_capacity(rows.len());
+        for row in rows {
+            let owners = owners.remove(&row.group_id).unwrap_or_default();
+            match row.with(owners) {
+                Ok(it) => seals.push(it.seal()?),
+                Err(error) => {
+                    tracing::error!(error = %error, "a project cannot be read, so it is not sealed");
+                }
+            }
+        }
+        Ok(seals)
     }
 
     async fn write_owners(&mut self, it: &Project) -> Result<(), StoreError> {

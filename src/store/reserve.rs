@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -97,7 +98,7 @@ impl Reserve {
 
 /// Writes `size` bytes that a file system cannot leave out.
 fn fill(file: &Path, size: u64) -> std::io::Result<File> {
-    let mut whole = OpenOptions::new().write(true).create(true).truncate(true).open(file)?;
+    let mut whole = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
     let block = vec![0x6b; 64 * 1024];
     for _ in 0..size / block.len() as u64 {
         whole.write_all(&block)?;

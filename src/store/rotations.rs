@@ -8,17 +8,22 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::approvals::votes_subject;
 use super::lanes::Lane;
 use super::outbox::CLEAR_CLAIMS;
-use super::readable::readable;
+use super::readable::{Listed, listed, readable};
 use super::retry::persist;
-use super::types::{json, storable};
+use super::seal::Seal;
+use super::types::{Instant, json, storable};
 use super::{NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, Vote, each, read, urgent};
 use crate::domain::ids::{GroupId, LeaseToken, RotationId};
+use crate::domain::policy::proposal_hash;
 use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::MACHINE_VERSION;
-use crate::domain::rotation::state::{Cause, Rotation, State};
+use crate::domain::rotation::state::{Cause, Rotation, State, Target};
 use crate::domain::time::Timestamp;
+use crate::domain::vote::Ballot;
+use crate::seal::Digest;
 
 macro_rules! columns {
     () => {
@@ -265,14 +270,14 @@ pub struct JournalEntry {
 #[derive(FromRow)]
 struct EntryRow {
     seq: i64,
-    at: Timestamp,
+    at: Instant,
     actor: String,
     kind: String,
     from_state: Option<String>,
     to_state: String,
     detail: String,
     count: i64,
-    last_at: Timestamp,
+    last_at: Instant,
 }
 
 impl EntryRow {
@@ -284,11 +289,140 @@ impl EntryRow {
             to_state: row.to_state.parse().map_err(|_| bad("to_state"))?,
             detail: serde_json::from_str(&row.detail).map_err(|_| bad("detail"))?,
             seq: row.seq,
-            at: row.at,
+            at: row.at.or(bad("at"))?,
             actor: row.actor,
             kind: row.kind.parse().map_err(|_| bad("kind"))?,
             count: row.count,
-            last_at: row.last_at,
+            last_at: row.last_at.or(bad("last_at"))?,
+        })
+    }
+}
+
+/// The members of the stored form that a rotation's seal covers: what decides which key is sent, when, and for whom. The
+/// rest are observations and waits.
+const COVERED: [&str; 23] = [
+    "id",
+    "group_id",
+    "provider",
+    "old_key",
+    "new_key",
+    "place",
+    "rules",
+    "state",
+    "cause",
+    "quorum",
+    "created_at",
+    "approved_at",
+    "expires_at",
+    "block_hash",
+    "attempts",
+    "first_patch_at",
+    "guard_deadline",
+    "patched_at",
+    "rollback_ordered",
+    "returned",
+    "sent_old",
+    "finished_at",
+    "settled_key",
+];
+
+fn subject(id: RotationId) -> String {
+    format!("rotation/{id}")
+}
+
+/// The subject of the PATCH of the new key that was recorded: what is put back later must be its old key.
+fn intent(id: RotationId) -> String {
+    format!("intent/{id}")
+}
+
+/// What a rotation says, for its seal.
+fn digest(row: &RotationRow, it: &Rotation) -> Result<Digest, StoreError> {
+    let unwritable = |source| StoreError::Unwritable {
+        table: "rotations",
+        column: "machine",
+        id: it.id.to_string(),
+        source,
+    };
+    let mut machine = serde_json::to_value(it).map_err(unwritable)?;
+    let mut covered = serde_json::Map::new();
+    for name in COVERED {
+        covered.insert(name.to_owned(), machine[name].take());
+    }
+    let patch = &machine["patch"];
+    covered.insert("patch".to_owned(), serde_json::json!([patch["number"], patch["target"]]));
+    let covered = serde_json::Value::Object(covered).to_string();
+    let fields = [
+        row.credential.as_str(),
+        &row.trigger,
+        &row.requested_by,
+        &row.proposal_hash,
+        &row.policy_version,
+        &covered,
+    ];
+    Ok(Digest::of(&subject(it.id), &fields.map(Some)))
+}
+
+fn intent_digest(it: &Rotation) -> Digest {
+    let (old, new) = (it.old_key.to_string(), it.new_key.to_string());
+    Digest::of(&intent(it.id), &[Some(it.group_id.as_str()), Some(&old), Some(&new)])
+}
+
+/// An open rotation that is sealed as it is.
+pub(super) struct Resealed {
+    pub(super) row: RotationRow,
+}
+
+impl Resealed {
+    pub(super) fn seal(&self) -> Result<Seal, StoreError> {
+        Ok(Seal::new(subject(self.row.rotation.id), digest(&self.row, &self.row.rotation)?))
+    }
+}
+
+/// The way of a step to its seals.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, none implies another")]
+struct Sealing {
+    subject: String,
+    before: Digest,
+    after: Digest,
+    /// The digest of the intent, before a PATCH of the new key and before one of the old key.
+    intent: Digest,
+    /// The PATCH that follows.
+    sends: Option<Target>,
+    /// What the PATCH of the new key needs: its approvals, and the proposal that they are bound to.
+    needed: u32,
+    /// Both ends are final: nothing follows from the rotation any more.
+    is_over: bool,
+    ends: bool,
+    /// The hash that approvals are bound to is that of what is about to be sent.
+    is_as_approved: bool,
+    /// The step records that the rotation was changed outside of Keywheel, so it is sealed as it is.
+    is_tampered: bool,
+    /// No PATCH of the new key is in the air: votes may still be void.
+    is_unsent: bool,
+}
+
+impl Sealing {
+    fn of(before: &RotationRow, after: &Rotation, sends: Option<Target>) -> Result<Self, StoreError> {
+        let it = &before.rotation;
+        Ok(Self {
+            subject: subject(it.id),
+            before: digest(before, it)?,
+            after: digest(before, after)?,
+            intent: intent_digest(it),
+            sends,
+            needed: after.rules.policy.approvals.max(1),
+            is_over: it.state.is_final() && after.state.is_final(),
+            ends: after.state.is_final() && !it.state.is_final(),
+            is_as_approved: before.proposal_hash
+                == proposal_hash(
+                    &after.group_id,
+                    after.provider,
+                    &after.old_key,
+                    &after.new_key,
+                    &before.policy_version,
+                ),
+            is_tampered: after.state == State::NeedsOperator && after.cause == Some(Cause::Tampered),
+            is_unsent: it.state != State::Applying,
         })
     }
 }
@@ -312,6 +446,10 @@ pub struct StepWrite<'a> {
     pub project: Option<ProjectWrite>,
     /// A vote.
     pub vote: Option<Vote>,
+    /// The PATCH that leaves after the step.
+    pub sends: Option<Target>,
+    /// By what the votes are counted before a PATCH of the new key.
+    pub ballot: Option<Ballot>,
     /// The instant of the step.
     pub now: Timestamp,
 }
@@ -337,6 +475,9 @@ struct StepRow {
     vote: Option<Vote>,
     /// Whether the search for the witness event starts.
     awaits_event: bool,
+    sealing: Sealing,
+    /// The project, and by what its votes are counted.
+    ballot: Option<(GroupId, Ballot)>,
     now: Timestamp,
 }
 
@@ -398,6 +539,8 @@ impl Store {
             project: write.project,
             vote: write.vote,
             awaits_event: ended,
+            sealing: Sealing::of(before, after, write.sends)?,
+            ballot: write.ballot.map(|it| (before.rotation.group_id.clone(), it)),
             now: write.now,
         };
         let lane = if before.lease.is_some() { Lane::Step } else { Lane::Command };
@@ -413,12 +556,13 @@ impl Store {
         let it = &write.row.rotation;
         let machine = json("rotations", "machine", it.id, it)?;
         let NewRotation { row, journal, vote, audit, outbox, now } = write;
-        let args = (row.clone(), machine, journal, vote, audit, outbox);
+        let sealed = Seal::new(subject(it.id), digest(row, it)?);
+        let args = (row.clone(), machine, journal, vote, audit, outbox, sealed);
         self.transact(
             "rotation.propose",
             Lane::Command,
             args,
-            move |tx, (row, machine, journal, vote, audit, outbox), _| {
+            move |tx, (row, machine, journal, vote, audit, outbox, sealed), _| {
                 Box::pin(async move {
                     if !tx.insert_rotation(row, machine).await? {
                         return tx.check_own_proposal(&row.rotation).await;
@@ -431,7 +575,8 @@ impl Store {
                         tx.write_journal(id, entry, now).await?;
                     }
                     tx.write_outbox(outbox, now).await?;
-                    tx.append_audit(audit, now).await
+                    let seals = vec![sealed.clone(), tx.seal_of_votes(id).await?];
+                    tx.append_sealing(audit, seals, now).await
                 })
             },
         )
@@ -672,6 +817,28 @@ impl Store {
         after: i64,
         limit: usize,
     ) -> Result<Vec<JournalEntry>, StoreError> {
+        self.journal_page(id, after, limit).await?.into_iter().collect()
+    }
+
+    /// The same, entries that cannot be read by their ids.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_journal(
+        &self,
+        id: RotationId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Listed<JournalEntry>>, StoreError> {
+        listed(self.journal_page(id, after, limit).await?)
+    }
+
+    async fn journal_page(
+        &self,
+        id: RotationId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Result<JournalEntry, StoreError>>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<EntryRow> = read!(self, JOURNAL, |pool, text| sqlx::query_as(text)
             .bind(id.0)
@@ -679,12 +846,106 @@ impl Store {
             .bind(limit)
             .fetch_all(pool)
             .await)?;
-        rows.into_iter().map(|row| row.entry(id)).collect()
+        Ok(rows.into_iter().map(|row| row.entry(id)).collect())
+    }
+
+    /// Rotations, newest first, older than `before`; those that cannot be read by their ids.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_rotations(
+        &self,
+        state: Option<State>,
+        group: Option<&GroupId>,
+        before: Option<RotationId>,
+        limit: usize,
+    ) -> Result<Vec<Listed<RotationRow>>, StoreError> {
+        listed(self.rotation_page(state, group, before, limit).await?.0)
     }
 }
 
 impl Tx {
+    /// Checks what a step rests on, and says what it seals.
+    async fn seal_step(&mut self, step: &StepRow) -> Result<Vec<Seal>, StoreError> {
+        let it = &step.sealing;
+        if it.is_over {
+            return Ok(Vec::new());
+        }
+        let mut seals = Vec::new();
+        if !it.is_tampered {
+            self.check_seal(&it.subject, it.before).await?;
+        }
+        match it.sends {
+            None => {}
+            Some(Target::New) => {
+                if !it.is_as_approved {
+                    return Err(StoreError::tampered(
+                        &it.subject,
+                        "the proposal's hash is not that of its keys",
+                    ));
+                }
+                self.check_log().await?;
+                match &step.ballot {
+                    Some((group, ballot)) if it.is_unsent => {
+                        self.check_votes(step.id, it.needed, ballot, group).await?;
+                    }
+                    None if it.is_unsent => return Err(StoreError::Unapproved { voters: Vec::new() }),
+                    // Votes are void until the PATCH is sent: this repeats one that was.
+                    _ => {
+                        self.check_votes_seal(step.id).await?;
+                        self.check_seal(&intent(step.id), it.intent).await?;
+                    }
+                }
+                seals.push(Seal::new(intent(step.id), it.intent));
+            }
+            Some(Target::Old) => self.check_seal(&intent(step.id), it.intent).await?,
+        }
+        if it.ends {
+            let over = [it.subject.clone(), votes_subject(step.id), intent(step.id)];
+            return Ok(over.into_iter().map(Seal::end).collect());
+        }
+        if it.is_tampered {
+            if self.sealed(&it.subject).await? != Some(it.after) {
+                seals.push(Seal::new(it.subject.clone(), it.after));
+                // No vote on it counts again, so its new key is never sent.
+                seals.push(Seal::end(votes_subject(step.id)));
+            }
+        } else if it.before != it.after {
+            seals.push(Seal::new(it.subject.clone(), it.after));
+        }
+        Ok(seals)
+    }
+
+    /// The seals of all open rotations that can be read.
+    pub(super) async fn seals_of_rotations(&mut self) -> Result<Vec<Seal>, StoreError> {
+        let mut seals = Vec::new();
+        for resealed in self.open_rotations_to_seal().await? {
+            seals.push(resealed.seal()?);
+            let it = &resealed.row.rotation;
+            seals.push(self.seal_of_votes(it.id).await?);
+            if it.patching.first_at.is_some() || it.patching.attempts > 0 {
+                seals.push(Seal::new(intent(it.id), intent_digest(it)));
+            }
+        }
+        Ok(seals)
+    }
+
+    /// All open rotations that can be read.
+    pub(super) async fn open_rotations_to_seal(&mut self) -> Result<Vec<Resealed>, StoreError> {
+        let rows: Vec<StoredRow> =
+            each!(self, ALL_OPEN, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
+        let rows = readable(rows.into_iter().map(RotationRow::try_from))?;
+        Ok(rows.into_iter().map(|row| Resealed { row }).collect())
+    }
+
     async fn write_step(&mut self, step: &StepRow, unsure: bool) -> Result<i64, StoreError> {
+        if unsure && self.is_written(step).await? {
+            return Ok(step.version + 1);
+        }
+        let mut seals = self.seal_step(step).await?;
+        if step.vote.is_some() {
+            self.check_votes_seal(step.id).await?;
+        }
         if self.move_rotation(step).await? == 0 {
             let own = unsure && self.is_written(step).await?;
             return if own { Ok(step.version + 1) } else { Err(StoreError::Conflict) };
@@ -692,6 +953,9 @@ impl Tx {
         let now = step.now;
         if let Some(vote) = &step.vote {
             self.write_vote(step.id, vote, now).await?;
+            if !step.sealing.ends {
+                seals.push(self.seal_of_votes(step.id).await?);
+            }
         }
         if let Some(entry) = &step.journal {
             self.write_journal(step.id, entry, now).await?;
@@ -703,7 +967,7 @@ impl Tx {
             self.expect_witness(step.id, now).await?;
         }
         self.write_outbox(&step.outbox, now).await?;
-        self.append_audit(&step.audit, now).await?;
+        self.append_sealing(&step.audit, seals, now).await?;
         Ok(step.version + 1)
     }
 

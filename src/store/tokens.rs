@@ -5,10 +5,13 @@ use std::time::Duration;
 use sqlx::FromRow;
 
 use super::lanes::Lane;
-use super::readable::readable;
+use super::readable::{Listed, listed};
+use super::seal::Seal;
+use super::types::{Instant, instant};
 use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
+use crate::seal::Digest;
 
 /// The log-ins that a credential may request in one minute, restarts included.
 const TOKEN_REQUESTS_A_MINUTE: i64 = 10;
@@ -22,8 +25,17 @@ macro_rules! columns {
         "SELECT name, roles, created_at, revoked_at, made_by, person, given_at, given_by FROM tokens "
     };
 }
+macro_rules! sealed_columns {
+    () => {
+        "SELECT name, hash, roles, created_at, made_by, person, given_at, given_by FROM tokens \
+         WHERE revoked_at IS NULL "
+    };
+}
 const BY_HASH: Sql = Sql::same(concat!(columns!(), "WHERE hash = $1 AND revoked_at IS NULL"));
 const BY_NAME: Sql = Sql::same(concat!(columns!(), "WHERE name = $1"));
+pub(super) const ALL_IN_FORCE: Sql = Sql::same(concat!(sealed_columns!(), "ORDER BY name"));
+const ONE_IN_FORCE: Sql = Sql::same(concat!(sealed_columns!(), "AND name = $1"));
+const REVOKED_BY_HASH: Sql = Sql::same(concat!(columns!(), "WHERE hash = $1 AND revoked_at IS NOT NULL"));
 const TOKENS: Sql = Sql {
     sqlite: concat!(columns!(), "ORDER BY name"),
     postgres: concat!(columns!(), "ORDER BY name COLLATE \"C\""),
@@ -47,8 +59,11 @@ const REQUEST: Sql = Sql::same("INSERT INTO token_requests (credential, at) VALU
 
 pub(super) const STATEMENTS: &[&Sql] = &[
     &TOKEN,
+    &ALL_IN_FORCE,
+    &ONE_IN_FORCE,
     &BY_HASH,
     &BY_NAME,
+    &REVOKED_BY_HASH,
     &TOKENS,
     &EDIT,
     &WAKE,
@@ -85,11 +100,11 @@ pub struct Token {
 struct TokenRow {
     name: String,
     roles: String,
-    created_at: Timestamp,
-    revoked_at: Option<Timestamp>,
+    created_at: Instant,
+    revoked_at: Option<Instant>,
     made_by: Option<String>,
     person: Option<String>,
-    given_at: Option<Timestamp>,
+    given_at: Option<Instant>,
     given_by: Option<String>,
 }
 
@@ -97,15 +112,19 @@ impl TryFrom<TokenRow> for Token {
     type Error = StoreError;
     fn try_from(row: TokenRow) -> Result<Self, StoreError> {
         let roles = row.roles.split_whitespace().map(str::parse).collect::<Result<_, _>>();
-        let roles = roles.map_err(|_| StoreError::corrupt("tokens", "roles", &row.name))?;
+        let bad = |column| StoreError::corrupt("tokens", column, &row.name);
+        let roles = roles.map_err(|_| bad("roles"))?;
+        let created_at = row.created_at.or(bad("created_at"))?;
+        let revoked_at = instant(row.revoked_at, || bad("revoked_at"))?;
+        let given_at = instant(row.given_at, || bad("given_at"))?.unwrap_or(created_at);
         Ok(Self {
             name: row.name,
             roles,
-            created_at: row.created_at,
-            revoked_at: row.revoked_at,
+            created_at,
+            revoked_at,
             made_by: row.made_by,
             person: row.person,
-            given_at: row.given_at.unwrap_or(row.created_at),
+            given_at,
             given_by: row.given_by,
         })
     }
@@ -113,6 +132,51 @@ impl TryFrom<TokenRow> for Token {
 
 fn joined(roles: &[Role]) -> String {
     roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+/// A token in force as its seal covers it.
+#[derive(Clone, Debug, FromRow)]
+pub(super) struct SealedToken {
+    pub(super) name: String,
+    pub(super) hash: String,
+    pub(super) roles: String,
+    pub(super) created_at: Timestamp,
+    pub(super) made_by: Option<String>,
+    pub(super) person: Option<String>,
+    pub(super) given_at: Option<Timestamp>,
+    pub(super) given_by: Option<String>,
+}
+
+impl SealedToken {
+    pub(super) fn subject(&self) -> String {
+        subject(&self.name)
+    }
+
+    pub(super) fn seal(&self) -> Seal {
+        Seal::new(self.subject(), self.digest())
+    }
+
+    /// The seal of a token that counts for nothing until it is confirmed.
+    pub(super) fn suspended(&self) -> Seal {
+        let digest = self.digest().to_string();
+        Seal::new(self.subject(), Digest::of(&self.subject(), &[Some("suspended"), Some(&digest)]))
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        let at = self.created_at.to_string();
+        let given_at = self.given_at.map(|at| at.to_string());
+        let given = [&self.person, &self.made_by, &given_at, &self.given_by].map(Option::as_deref);
+        let mut fields = vec![Some(self.hash.as_str()), Some(&self.roles), Some(&at)];
+        // Tokens of earlier versions were sealed without these.
+        if given.iter().any(Option::is_some) {
+            fields.extend(given);
+        }
+        Digest::of(&self.subject(), &fields)
+    }
+}
+
+fn subject(name: &str) -> String {
+    format!("token/{name}")
 }
 
 impl Store {
@@ -151,7 +215,13 @@ impl Store {
             Box::pin(async move {
                 if tx.insert_token(name, hash, roles, given, now).await? {
                     tx.write_outbox(outbox, now).await?;
-                    return tx.append_audit(audit, now).await;
+                    let [name, hash, roles] = [name, hash, roles].map(Clone::clone);
+                    let (made_by, person) = given.clone();
+                    let given_by = made_by.clone();
+                    let (created_at, given_at) = (now, Some(now));
+                    let token =
+                        SealedToken { name, hash, roles, created_at, made_by, person, given_at, given_by };
+                    return tx.append_sealing(audit, vec![token.seal()], now).await;
                 }
                 if unsure && tx.is_token_inserted(name, hash).await? {
                     return Ok(());
@@ -162,14 +232,34 @@ impl Store {
         .await
     }
 
-    /// The token with this hash, unless it was revoked.
+    /// The token with this hash, unless it was revoked. A row that Keywheel did not write does not count.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn token_by_hash(&self, hash: &str) -> Result<Option<Token>, StoreError> {
         let row: Option<TokenRow> =
             read!(self, BY_HASH, |pool, text| sqlx::query_as(text).bind(hash).fetch_optional(pool).await)?;
-        row.map(Token::try_from).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let (roles, was_given) = (row.roles.clone(), row.given_at.is_some());
+        let found = Token::try_from(row)?;
+        let token = SealedToken {
+            name: found.name.clone(),
+            hash: hash.to_owned(),
+            roles,
+            created_at: found.created_at,
+            made_by: found.made_by.clone(),
+            person: found.person.clone(),
+            given_at: was_given.then_some(found.given_at),
+            given_by: found.given_by.clone(),
+        };
+        if !self.is_sealed(&token.subject(), token.digest()).await? {
+            tracing::error!(
+                token = token.name,
+                "a token was used that is not as Keywheel wrote it; it counts for nothing"
+            );
+            return Ok(None);
+        }
+        Ok(Some(found))
     }
 
     /// The token with this name, revoked or not.
@@ -185,7 +275,8 @@ impl Store {
     /// Changes roles, person and the instant since which they count of a token that has the roles of `before`.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when it was changed or revoked meanwhile.
+    /// [`StoreError::Conflict`] when it was changed or revoked meanwhile, and [`StoreError::Tampered`] when it is not
+    /// what Keywheel wrote.
     pub async fn edit_token(
         &self,
         before: &Token,
@@ -196,36 +287,61 @@ impl Store {
         let args = (joined(&before.roles), after.clone(), audit.to_vec(), outbox.to_vec());
         self.transact("token.edit", Lane::Command, args, move |tx, (roles, after, audit, outbox), unsure| {
             Box::pin(async move {
+                if unsure && tx.is_appended(audit, now).await? {
+                    return Ok(());
+                }
+                let Some(stored) = tx.token_in_force(&after.name).await? else {
+                    return Err(StoreError::Conflict);
+                };
+                tx.check_seal(&stored.subject(), stored.digest()).await?;
+                let sealed = SealedToken {
+                    roles: joined(&after.roles),
+                    person: after.person.clone(),
+                    given_at: Some(after.given_at),
+                    given_by: after.given_by.clone(),
+                    ..stored
+                };
                 let done = each!(tx, EDIT, |conn, text| sqlx::query(text)
-                    .bind(after.name.as_str())
-                    .bind(joined(&after.roles))
-                    .bind(after.person.as_deref())
-                    .bind(after.given_at)
-                    .bind(after.given_by.as_deref())
+                    .bind(sealed.name.as_str())
+                    .bind(sealed.roles.as_str())
+                    .bind(sealed.person.as_deref())
+                    .bind(sealed.given_at)
+                    .bind(sealed.given_by.as_deref())
                     .bind(roles.as_str())
                     .execute(conn)
                     .await
                     .map(|done| done.rows_affected()))?;
                 if done == 0 {
-                    let own = unsure && tx.is_appended(audit, now).await?;
-                    return if own { Ok(()) } else { Err(StoreError::Conflict) };
+                    return Err(StoreError::Conflict);
                 }
                 tx.wake_voted(&after.name, now).await?;
                 tx.write_outbox(outbox, now).await?;
-                tx.append_audit(audit, now).await
+                tx.append_sealing(audit, vec![sealed.seal()], now).await
             })
         })
         .await
     }
 
-    /// All tokens by name, without those that cannot be read.
+    /// The revoked token with this hash.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+    pub async fn revoked_token_by_hash(&self, hash: &str) -> Result<Option<Token>, StoreError> {
+        let row: Option<TokenRow> = read!(self, REVOKED_BY_HASH, |pool, text| sqlx::query_as(text)
+            .bind(hash)
+            .fetch_optional(pool)
+            .await)?;
+        row.map(Token::try_from).transpose()
+    }
+
+    /// All tokens by name; those that cannot be read by their names alone.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn list_tokens(&self) -> Result<Vec<Listed<Token>>, StoreError> {
         let rows: Vec<TokenRow> =
             read!(self, TOKENS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
-        readable(rows.into_iter().map(Token::try_from))
+        listed(rows.into_iter().map(Token::try_from))
     }
 
     /// Revokes a token; returns whether there was an active one.
@@ -265,7 +381,7 @@ impl Store {
                 }
                 tx.wake_voted(name, now).await?;
                 tx.write_outbox(outbox, now).await?;
-                tx.append_audit(audit, now).await?;
+                tx.append_sealing(audit, vec![Seal::end(subject(name))], now).await?;
                 Ok(true)
             })
         })
@@ -291,6 +407,20 @@ impl Store {
 }
 
 impl Tx {
+    /// The seals of all tokens in force.
+    pub(super) async fn seals_of_tokens(&mut self) -> Result<Vec<Seal>, StoreError> {
+        let rows: Vec<SealedToken> =
+            each!(self, ALL_IN_FORCE, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
+        Ok(rows.iter().map(SealedToken::seal).collect())
+    }
+
+    async fn token_in_force(&mut self, name: &str) -> Result<Option<SealedToken>, StoreError> {
+        Ok(each!(self, ONE_IN_FORCE, |conn, text| sqlx::query_as(text)
+            .bind(name)
+            .fetch_optional(conn)
+            .await)?)
+    }
+
     async fn insert_token(
         &mut self,
         name: &str,

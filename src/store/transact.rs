@@ -15,7 +15,7 @@ use tracing::{Instrument, Span};
 use super::lanes::Lane;
 use super::retry::persist;
 use super::writer::Piece;
-use super::{Sql, Store, StoreError, Tx, TxConn, each, known_version};
+use super::{Seals, Sql, Store, StoreError, Tx, TxConn, each, known_version};
 
 /// The first statement of every transaction.
 const SCHEMA: Sql = Sql::same("SELECT MAX(version) FROM _sqlx_migrations");
@@ -158,10 +158,11 @@ impl Store {
                     Err(_) => Err(StoreError::Unsure(sqlx::Error::WorkerCrashed)),
                 }
             }
-            Store::Postgres { write, shares, .. } => {
+            Store::Postgres { write, shares, seals, .. } => {
                 let attempt = async {
                     let _share = shares.take(lane).await?;
-                    let mut tx = Tx::new(TxConn::Postgres(write.begin_with("BEGIN").await?));
+                    let mut tx =
+                        Tx::new(TxConn::Postgres(write.begin_with("BEGIN").await?), Arc::clone(seals));
                     tx.check_schema().await?;
                     let value = (work.0)(&mut tx, &work.1, unsure).await?;
                     tx.commit().await?;
@@ -174,8 +175,8 @@ impl Store {
 }
 
 impl Tx {
-    pub(super) const fn new(conn: TxConn) -> Self {
-        Self { conn, head: None }
+    pub(super) const fn new(conn: TxConn, seals: Arc<Seals>) -> Self {
+        Self { conn, head: None, seals, appended: Vec::new(), followed: false }
     }
 
     /// Refuses a schema that a newer program has made: this program could misread its rows.
@@ -202,7 +203,9 @@ impl Tx {
             TxConn::Sqlite(tx) => tx.commit().await,
             TxConn::Postgres(tx) => tx.commit().await,
         }
-        .map_err(StoreError::from_commit)
+        .map_err(StoreError::from_commit)?;
+        self.seals.advance(&self.appended);
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -21,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::lanes::{Lane, Lanes};
-use super::{StoreError, Tx, TxConn};
+use super::{Seals, StoreError, Tx, TxConn};
 
 #[cfg(test)]
 mod tests;
@@ -63,9 +64,9 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the task that writes with the connection of `pool`.
-    pub(super) fn start(pool: SqlitePool) -> std::io::Result<Self> {
+    pub(super) fn start(pool: SqlitePool, seals: Arc<Seals>) -> std::io::Result<Self> {
         let (queue, inbox) = mpsc::unbounded_channel();
-        let work = Queue { inbox, lanes: Lanes::default(), stopping: None }.run(pool);
+        let work = Queue { inbox, lanes: Lanes::default(), stopping: None, seals }.run(pool);
         let (built, wait_until_built) = std::sync::mpsc::channel();
         // Built in the thread: a runtime must not be dropped in a task, and a failed spawn would drop it here.
         std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
@@ -101,6 +102,7 @@ struct Queue {
     inbox: mpsc::UnboundedReceiver<Message>,
     lanes: Lanes<Box<dyn Piece>>,
     stopping: Option<oneshot::Sender<()>>,
+    seals: Arc<Seals>,
 }
 
 impl Queue {
@@ -140,7 +142,7 @@ impl Queue {
 
     /// Runs `first`, and the pieces that have arrived meanwhile, in one transaction.
     async fn group(&mut self, pool: &SqlitePool, first: Box<dyn Piece>) {
-        let mut tx = match begin(pool).await {
+        let mut tx = match begin(pool, Arc::clone(&self.seals)).await {
             Ok(tx) => tx,
             Err(error) => {
                 // The other pieces would fail the same way, each after the same wait.
@@ -166,7 +168,7 @@ impl Queue {
                 done.push((piece, Ok(())));
                 return fail(done, || StoreError::rolled_back(&error));
             }
-            let head = tx.head.clone();
+            let (head, appended) = (tx.head.clone(), tx.appended.len());
             let undone = match run(&mut tx, piece).await {
                 Ran::Kept(piece) => {
                     done.push((piece, Ok(())));
@@ -182,6 +184,7 @@ impl Queue {
                 return undone.into_iter().for_each(|(piece, error)| piece.answer(Err(error)));
             }
             tx.head = head;
+            tx.appended.truncate(appended);
             done.extend(undone.map(|(piece, error)| (piece, Err(error))));
         }
         match tx.commit().await {
@@ -191,8 +194,8 @@ impl Queue {
     }
 }
 
-async fn begin(pool: &SqlitePool) -> Result<Tx, StoreError> {
-    let mut tx = Tx::new(TxConn::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?));
+async fn begin(pool: &SqlitePool, seals: Arc<Seals>) -> Result<Tx, StoreError> {
+    let mut tx = Tx::new(TxConn::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?), seals);
     tx.check_schema().await?;
     Ok(tx)
 }

@@ -1,71 +1,38 @@
 //! Authentication of callers, and the roles that they hold.
 //!
 //! Over TCP a caller sends a bearer token, of which only the SHA-256 is stored. On the local socket
-//! the kernel names the user, who has the role `server.socket_role`,
-//! whatever token the request carries. Unknown tokens are counted for the whole server and
-//! slowed down: a guess must cost more than it can gain. A count for each address would not help,
-//! because addresses are easily changed.
+//! the kernel names the user, who has the role `server.socket_role`, whatever token the request carries. A sender
+//! of unknown tokens is slowed down by its address; a valid token is never refused for others' guesses. Refused
+//! senders are counted, and the use of a revoked token is told.
 
-use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::rand;
 use axum::extract::ConnectInfo;
-use axum::http::header;
 use axum::http::request::Parts;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use axum::http::{Extensions, header};
 use sha2::{Digest, Sha256};
-use tokio::net::UnixStream;
 
 use super::Web;
 use super::problem::Problem;
+use super::sender::{self, Origin};
 use crate::api::problem::Code;
 use crate::domain::role::Role;
 use crate::engine::command::Actor;
+use crate::store::StoreError;
 
-/// Where a connection came from.
-#[derive(Clone, Debug)]
-pub enum Origin {
-    /// The TCP port: nothing is known of the caller.
-    Network,
-    /// The local socket, whose user the kernel names.
-    Local {
-        /// The user's name, or `uid-N` when it has none.
-        user: String,
-    },
-}
+/// Whether a sender on this connection was authenticated, among a request's extensions. Such a
+/// connection is not closed to make room for others.
+#[derive(Clone, Debug, Default)]
+pub struct Authenticated(pub Arc<AtomicBool>);
 
-impl Origin {
-    /// The user of a connection to the local socket. A connection whose user the kernel does not name counts
-    /// as one from the network, so it needs a token.
-    #[must_use]
-    pub fn local(stream: &UnixStream) -> Self {
-        match stream.peer_cred() {
-            Ok(peer) => Origin::Local { user: user_name(peer.uid()) },
-            Err(_) => Origin::Network,
+impl Authenticated {
+    /// Notes that the sender of a request is known.
+    pub(super) fn note(extensions: &Extensions) {
+        if let Some(Self(known)) = extensions.get() {
+            known.store(true, Ordering::Relaxed);
         }
-    }
-}
-
-/// The name of a user of this machine, or `uid-N` when it has none.
-#[must_use]
-pub fn user_name(uid: u32) -> String {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let named = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid.to_string()).then(|| name.to_owned())
-    });
-    named.unwrap_or_else(|| format!("uid-{uid}"))
-}
-
-/// The limiter for unknown tokens.
-#[derive(Debug)]
-pub struct Guesses(DefaultDirectRateLimiter);
-
-impl Default for Guesses {
-    fn default() -> Self {
-        let burst = NonZeroU32::new(20).unwrap_or(NonZeroU32::MIN);
-        Self(RateLimiter::direct(Quota::per_second(NonZeroU32::MIN).allow_burst(burst)))
     }
 }
 
@@ -76,6 +43,8 @@ pub struct Caller {
     pub name: String,
     roles: Vec<Role>,
     on_machine: bool,
+    /// The hash of the token; `None` on the local socket.
+    token: Option<String>,
 }
 
 impl Caller {
@@ -108,7 +77,7 @@ impl Caller {
     pub async fn identify(parts: &Parts, web: &Web) -> Result<Self, Problem> {
         if let Some(ConnectInfo(Origin::Local { user })) = parts.extensions.get::<ConnectInfo<Origin>>() {
             let roles = vec![web.engine.settings.socket_role];
-            return Ok(Self { name: format!("local:{user}"), roles, on_machine: true });
+            return Ok(Self { name: format!("local:{user}"), roles, on_machine: true, token: None });
         }
         let bearer = parts
             .headers
@@ -117,20 +86,66 @@ impl Caller {
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim());
-        let found = match bearer {
-            Some(token) => web.engine.store.token_by_hash(&token_hash(token)).await?,
-            None => None,
-        };
-        match found {
-            Some(token) => Ok(Self { name: token.name, roles: token.roles, on_machine: false }),
-            None if bearer.is_some() && web.guesses.0.check().is_err() => {
-                Err(Problem::new(Code::TooManyFailures, "too many unknown tokens; wait a few seconds"))
-            }
-            None => Err(Problem::new(
-                Code::Unauthenticated,
-                "the request has no valid bearer token; `keywheel token create` creates one",
-            )),
+        let hash = bearer.map(token_hash);
+        if let Some(hash) = &hash
+            && let Some(token) = web.engine.store.token_by_hash(hash).await?
+        {
+            Authenticated::note(&parts.extensions);
+            return Ok(Self {
+                name: token.name,
+                roles: token.roles,
+                on_machine: false,
+                token: Some(hash.clone()),
+            });
         }
+        Err(refuse(parts, web, hash.as_deref()).await)
+    }
+
+    /// Whether the caller is still who it was and holds `needed`: a long answer ends with its token.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub(super) async fn is_still(&self, needed: Role, web: &Web) -> Result<bool, StoreError> {
+        let Some(hash) = &self.token else { return Ok(true) };
+        let token = web.engine.store.token_by_hash(hash).await?;
+        Ok(token.is_some_and(|it| it.roles.iter().any(|role| role.includes(needed))))
+    }
+}
+
+/// Counts a request without a valid token, and tells the use of a revoked one.
+async fn refuse(parts: &Parts, web: &Web, hash: Option<&str>) -> Problem {
+    let (now, from) =
+        (web.engine.clock.now(), sender::network(&parts.extensions, &parts.headers, &web.proxies));
+    let unauthenticated = Problem::new(
+        Code::Unauthenticated,
+        "the request has no valid bearer token; `keywheel token create` creates one",
+    );
+    let Some(hash) = hash else {
+        web.engine.refused_stranger("no-token", from);
+        return unauthenticated;
+    };
+    let revoked = match web.engine.store.revoked_token_by_hash(hash).await {
+        Ok(Some(token)) => web.engine.revoked_token_used(&token, from).await.map(|()| true),
+        found => found.map(|_| false),
+    };
+    let reason = match revoked {
+        Ok(true) => "revoked-token",
+        Ok(false) => "unknown-token",
+        Err(error) => {
+            tracing::error!(error = %error, "the use of a revoked token cannot be told");
+            "unknown-token"
+        }
+    };
+    web.engine.refused_stranger(reason, from);
+    match from {
+        Some(from) if web.guesses.is_slowed(from, now) => {
+            Problem::new(Code::TooManyFailures, "too many unknown tokens; wait a few seconds")
+        }
+        Some(from) => {
+            web.guesses.wrong(from, now);
+            unauthenticated
+        }
+        None => unauthenticated,
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod hooks;
 pub mod problem;
+pub mod sender;
 
 mod api;
 mod document;
@@ -31,6 +32,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::api::problem::Code;
+use crate::domain::network::Network;
 use crate::engine::Engine;
 
 /// The largest request body that is read.
@@ -47,7 +49,9 @@ pub struct Web {
     /// The hooks in force.
     pub hooks: Arc<hooks::LiveHooks>,
     /// Slows down the guessing of tokens.
-    pub guesses: Arc<auth::Guesses>,
+    pub guesses: Arc<sender::Guesses>,
+    /// The proxies that may name a client's address.
+    pub proxies: Arc<[Network]>,
     /// Ends event streams at shutdown.
     pub stop: tokio_util::sync::CancellationToken,
     /// The sweep counts as running while its last end is not older than this.

@@ -74,6 +74,11 @@ impl From<StoreError> for Problem {
                 Code::Conflict,
                 "another writer changed this at the same moment; read it again and retry",
             ),
+            StoreError::Tampered { .. } => {
+                tracing::error!(error = %error, "request refused");
+                Self::new(Code::Tampered, error.to_string())
+            }
+            StoreError::Unverified => Self::new(Code::Database, error.to_string()),
             StoreError::Unsure(_) => Self::new(
                 Code::Database,
                 "the database did not confirm the write; read this again before you repeat the request",

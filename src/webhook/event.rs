@@ -176,6 +176,7 @@ pub(super) fn facts(notice: &Notice) -> Value {
         | Notice::ReminderDigest(_)
         | Notice::Condition(_)
         | Notice::Installation(_)
-        | Notice::Authority(_) => notice.facts(),
+        | Notice::Authority(_)
+        | Notice::RevokedTokenUsed(_) => notice.facts(),
     }
 }

@@ -12,7 +12,7 @@ use super::event::{CutData, Data, DriftFacts, Event};
 use crate::domain::ids::{GroupId, LooseningId, RotationId};
 use crate::domain::notice::{
     Authority, CheckedRotation, ConditionFacts, CurrentKeyInvalid, InstallationCondition, KeyAlarm, Kind,
-    Overwrote, Reminder, ReminderDigest, RotationFacts,
+    Overwrote, Reminder, ReminderDigest, RevokedTokenUsed, RotationFacts,
 };
 use crate::domain::time::Timestamp;
 
@@ -97,6 +97,7 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         | Kind::TokenRevoked
         | Kind::TokenRoles
         | Kind::ConfigChanged => schemas.subschema_for::<Data<Authority>>(),
+        Kind::RevokedTokenUsed => schemas.subschema_for::<Data<RevokedTokenUsed>>(),
     }
 }
 

@@ -152,7 +152,7 @@ async fn no_secret_leaves_the_program() {
     let sim = Sim::start(listener, world, Arc::new(SystemClock)).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let base = format!("http://127.0.0.1:{port}");
-    std::fs::write(folder.join("secret"), secret).unwrap();
+    crate::support::daemon::private(folder.join("secret"), secret);
     let mail = Smtpd::start(json!({ "user": "mailer", "password": MAIL_PASSWORD }));
     let receiver = Receiver::start().await;
     // A dead-man's switch that redirects, fails and then takes it.
@@ -178,7 +178,7 @@ async fn no_secret_leaves_the_program() {
             "[heartbeat]\nurl = \"http://127.0.0.1:{}/{SWITCH_PATH}\"\nevery = \"100ms\"\n",
             switch.port
         );
-    std::fs::write(folder.join("keywheel.toml"), text).unwrap();
+    crate::support::daemon::private(folder.join("keywheel.toml"), text);
 
     let token = |name: &str, role: &str| {
         let made = command(folder, &["token", "create", "--name", name, "--role", role]).output().unwrap();

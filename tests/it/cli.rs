@@ -312,7 +312,10 @@ fn a_configuration_is_checked_and_shown() {
     let json = run(folder.path(), &["config", "check", "-o", "json"]);
     let json: Value = serde_json::from_str(&json.ended(1).out).unwrap();
     assert_eq!(json["ok"], json!(false));
-    std::fs::write(&file, "[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"i\"\nclient_secret = \"canary\"\n").unwrap();
+    crate::support::daemon::private(
+        &file,
+        "[atlas.credentials.default]\nkind = \"service-account\"\nclient_id = \"i\"\nclient_secret = \"canary\"\n",
+    );
     for line in ["config show", "config show -o json", "config check"] {
         let said = run(folder.path(), &words(line));
         assert!(!said.ended(0).out.contains("canary") && !said.err.contains("canary"), "{said:?}");
@@ -343,7 +346,7 @@ fn the_readme_rehearses_with_what_the_simulator_has() {
         let part =
             part.replace("client_secret_file = \"/etc/keywheel/atlas-secret\"", "client_secret = \"x\"");
         let part = part.replace("token_file = \"/etc/keywheel/ci-token\"", "token = \"xxxxxxxxxxxxxxxx\"");
-        std::fs::write(folder.path().join("keywheel.toml"), part).unwrap();
+        crate::support::daemon::private(folder.path().join("keywheel.toml"), part);
         run(folder.path(), &["config", "check"]).ended(0);
     }
 }

@@ -150,7 +150,7 @@ async fn when_one_is_killed_after_its_patch_the_other_finishes_within_a_lease() 
         daemons[number].ready().await;
     }
     never_at_the_same_time(&patches(&test_app), &killed);
-    test_app.engine.store.verify_audit().await.unwrap().unwrap();
+    test_app.engine.store.verify_audit().await.unwrap().intact().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -304,7 +304,7 @@ async fn two_share_two_hundred_rotations_and_each_is_patched_once() {
     assert_eq!(by_project, wanted);
     assert_eq!(by_daemon.keys().map(String::as_str).collect::<Vec<_>>(), CLIENTS);
     never_at_the_same_time(&sent, &[]);
-    let report = test_app.engine.store.verify_audit().await.unwrap().unwrap();
+    let report = test_app.engine.store.verify_audit().await.unwrap().intact().unwrap();
     assert!(report.rows > 200 * 5);
     for daemon in &mut daemons {
         daemon.terminate();
@@ -344,7 +344,7 @@ async fn with_a_bad_network_to_the_database_nothing_is_lost() {
         assert_eq!(entry.key.as_ref(), known.get(entry.group_id.as_ref().unwrap()), "{entry:?}");
     }
     never_at_the_same_time(&patches(&test_app), &[]);
-    test_app.engine.store.verify_audit().await.unwrap().unwrap();
+    test_app.engine.store.verify_audit().await.unwrap().intact().unwrap();
     for proxy in &proxies {
         proxy.set(Mischief::Quiet);
     }
@@ -361,6 +361,7 @@ async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
     let proxy = Proxy::before(&test_app.db.url).await;
     let url = proxy.url(&test_app.db.url);
     let store = Store::open(&url, std::path::Path::new(""), Access::Daemon).await.unwrap();
+    crate::support::db::unlock(&store).await;
     let engine = crate::support::engine_at(&test_app.sim, store, Arc::clone(&test_app.engine.clock));
     for (number, mischief) in [Mischief::LoseCommits(1), Mischief::LoseAnswers(1)].into_iter().enumerate() {
         let number = u64::try_from(number).unwrap() + 2;
@@ -402,7 +403,7 @@ async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
     }
     assert_eq!(proxy.done(), 8);
     assert_eq!(patches(&test_app).len(), 2);
-    test_app.engine.store.verify_audit().await.unwrap().unwrap();
+    test_app.engine.store.verify_audit().await.unwrap().intact().unwrap();
 }
 
 /// Deadlocks and serialization failures are repeated as a whole, and not for ever.
@@ -421,7 +422,7 @@ async fn a_transaction_that_the_database_gives_up_is_repeated() {
     let row = test_app.settle(&row).await;
     assert_eq!(row.rotation.state, State::Completed);
     assert_eq!(patches(&test_app).len(), 1);
-    test_app.engine.store.verify_audit().await.unwrap().unwrap();
+    test_app.engine.store.verify_audit().await.unwrap().intact().unwrap();
     let for_ever = "CREATE OR REPLACE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
         RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END $$";
     sqlx::raw_sql(for_ever).execute(write).await.unwrap();

@@ -51,7 +51,7 @@ fn the_settings_of_every_deployment_are_ones_the_program_knows() {
         ("smtp-url", "smtp://kw:secret@mail:587?tls=required"),
     ] {
         let path = folder.path().join(name);
-        std::fs::write(&path, secret).unwrap();
+        crate::support::daemon::private(&path, secret);
         text = text.replace(&format!("/run/secrets/keywheel/{name}"), &path.display().to_string());
     }
     assert!(!text.contains("/run/secrets"), "{text}");
@@ -59,9 +59,31 @@ fn the_settings_of_every_deployment_are_ones_the_program_knows() {
     std::fs::write(&toml, text).unwrap();
     let loaded = Config::load(&Sources { file: Some(toml), ..Sources::default() }).unwrap();
     assert!(loaded.config.mail.smtp_url.is_some());
+    assert!(!loaded.config.server.trusted_proxies.is_empty());
+    let (_, policy) = manifest.split_once("kind: NetworkPolicy").unwrap();
+    let (_, ingress) = policy.split_once("\n  ingress:\n").unwrap();
+    let (ingress, _) = ingress.split_once("\n  egress:").unwrap();
+    assert_eq!((ingress.matches("    - ").count(), ingress.matches("namespaceSelector:").count()), (4, 2));
+    assert!(ingress.starts_with("    - from:"), "a source for each port: {ingress}");
+
+    // What the image listens on needs the setting that the image has.
+    let image = file("Dockerfile");
+    let env: Vec<_> = image
+        .lines()
+        .filter_map(|line| line.strip_prefix("ENV KEYWHEEL_"))
+        .map(|line| line.split_once('=').unwrap())
+        .map(|(name, value)| (format!("KEYWHEEL_{name}"), value.to_owned()))
+        .collect();
+    assert!(image.contains("CMD [\"serve\", \"--listen\", \"0.0.0.0:8440\"]") && env.len() == 2);
+    let overrides = vec![("server.listen".to_owned(), "0.0.0.0:8440".to_owned())];
+    Config::load(&Sources { env, overrides: overrides.clone(), ..Sources::default() }).unwrap();
+    Config::load(&Sources { env: compose_variables(), overrides, ..Sources::default() }).unwrap();
 
     let unit = file("deploy/systemd/keywheel.service");
     assert!(unit.contains("ExecStart=/usr/local/bin/keywheel serve --config /etc/keywheel/keywheel.toml\n"));
+    for kept in ["UMask=0077\n", "LimitCORE=0\n", "MemorySwapMax=0\n", "ProtectProc=invisible\n"] {
+        assert!(unit.contains(kept), "{kept}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,7 +123,7 @@ impl Drop for Ended {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_commands_of_compose_make_a_fleet() {
     let folder = tempfile::tempdir().unwrap();
-    let db = TestDb::new(Backend::Postgres).await;
+    let db = TestDb::bare(Backend::Postgres, "").await;
     let mail = Smtpd::start(json!({}));
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_keywheel"));
     let mut sim = Command::new(&binary);

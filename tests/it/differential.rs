@@ -394,7 +394,7 @@ impl Side<'_> {
                 let by_hash = store.token_by_hash(dice.one(&NAMES)).await?;
                 store.check_writable(now).await?;
                 shown(&(
-                    store.tokens().await?,
+                    store.list_tokens().await?,
                     by_hash,
                     store.audit(Some(dice.roll(9).cast_signed()), 4).await?,
                 ))
@@ -447,6 +447,8 @@ impl Side<'_> {
                 key_change: dice.maybe(|_| change),
             }),
             vote: dice.maybe(vote),
+            sends: None,
+            ballot: None,
             now,
         };
         let version = self.store.commit(write).await?;

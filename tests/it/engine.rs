@@ -28,7 +28,7 @@ async fn through(faults: Vec<Fault>) -> (State, Option<Cause>, String, Vec<Strin
     test_app.sim.with(|world| world.faults = faults);
     let row = test_app.approved().await;
     let row = test_app.settle(&row).await;
-    test_app.engine.store.verify_audit().await.unwrap().unwrap();
+    test_app.engine.store.verify_audit().await.unwrap().intact().unwrap();
     (row.rotation.state, row.rotation.cause, test_app.held(), test_app.patches())
 }
 

@@ -21,9 +21,9 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::db::{Backend, TestDb};
+use crate::support::db::{Backend, TestDb, key, unlock};
 use crate::support::wait::{LIMIT, eventually};
-use crate::support::{TestApp, engine_at, group, new_key, old_key};
+use crate::support::{TestApp, engine_at, group, new_key, old_key, people};
 
 /// A test app whose engine remembers outside the database.
 struct Guarded {
@@ -34,6 +34,7 @@ struct Guarded {
 impl Guarded {
     async fn new() -> Self {
         let mut it = Self { test_app: TestApp::new().await, folder: tempfile::tempdir().unwrap() };
+        key().create(&it.folder.path().join("installation.key")).unwrap();
         it.start().await;
         it
     }
@@ -78,6 +79,7 @@ impl Guarded {
         std::fs::copy(copy, &file).unwrap();
         self.test_app.db.store =
             Store::open(&self.test_app.db.url, Path::new(""), Access::Beside).await.unwrap();
+        unlock(&self.test_app.db.store).await;
         self.start().await;
     }
 
@@ -197,9 +199,13 @@ async fn a_database_that_goes_back_under_a_running_daemon_is_noticed() {
 async fn in_doubt_people_still_hear_of_a_key_that_atlas_cannot_use() {
     let mut it = Guarded::new().await;
     it.test_app.approved().await;
-    it.raw("UPDATE audit SET actor = 'eve' WHERE seq = 2".to_owned()).await;
+    it.raw(
+        "DELETE FROM audit WHERE seq > 5; UPDATE audit_head SET seq = 5, hash = (SELECT hash FROM audit WHERE seq = 5)"
+            .to_owned(),
+    )
+    .await;
     it.start().await;
-    assert_eq!(it.shown()["sending"], false);
+    assert_eq!(it.shown()["doubt"]["kind"], "restored");
     it.test_app.sim.with(|world| world.keys.insert(old_key(), KeyState::Disabled));
     for _ in 0..3 {
         it.test_app.pass(Duration::from_secs(15));
@@ -220,7 +226,7 @@ async fn in_doubt_people_still_hear_of_a_key_that_atlas_cannot_use() {
 }
 
 #[tokio::test]
-async fn a_broken_audit_chain_stops_everything_until_it_is_accepted() {
+async fn a_broken_audit_chain_stops_new_keys_until_it_is_accepted() {
     let mut it = Guarded::new().await;
     let row = it.test_app.approved().await;
     it.raw("UPDATE audit SET actor = 'eve' WHERE seq = 2".to_owned()).await;
@@ -228,12 +234,18 @@ async fn a_broken_audit_chain_stops_everything_until_it_is_accepted() {
     let shown = it.shown();
     assert_eq!(shown["doubt"]["kind"], "audit_chain");
     assert!(shown["doubt"]["wayOut"].as_str().unwrap().contains("--accept-broken-chain 2"), "{shown}");
-    assert_eq!(driver::run_due(&it.test_app.engine).await.unwrap(), 0);
+    driver::run_due(&it.test_app.engine).await.unwrap();
     assert!(it.test_app.patches().is_empty());
     let wrong = it.doctor(Accept { broken_row: Some(1), ..Accept::default() }).await;
     assert_eq!(wrong["ok"], false);
     let report = it.doctor(Accept { broken_row: Some(2), ..Accept::default() }).await;
-    assert_eq!(report["ok"], true, "{report:#}");
+    // The row is accepted, and what it sealed stays void: the token of the proposer.
+    let failed: Vec<_> =
+        report["checks"].as_array().unwrap().iter().filter(|it| it["result"] == "fail").collect();
+    assert_eq!(failed.len(), 1, "{report:#}");
+    assert!(failed[0]["detail"].as_str().unwrap().starts_with("token/ada was changed"), "{report:#}");
+    // The claim of the attempt that the freeze has stopped runs out.
+    it.test_app.pass(Duration::from_secs(61));
     assert_eq!(it.test_app.settle(&row).await.rotation.state, State::Completed);
     it.start().await;
     assert_eq!(it.shown()["sending"], true);
@@ -264,6 +276,7 @@ async fn two_hours_between_our_clock_and_the_databases_hold_every_new_patch() {
     // Atlas agrees with us, so that only the database's clock is another.
     let sim = Sim::start(listener, World::demo(), Arc::new(clock.clone())).unwrap();
     let db = TestDb::new(Backend::Postgres).await;
+    people(&db.store).await;
     let engine = engine_at(&sim, db.store.clone(), Arc::new(clock.clone()));
     let new = NewProject { group_id: group(1), ..NewProject::default() };
     engine.add_project("ada", new).await.unwrap();
@@ -312,7 +325,8 @@ impl DaemonFolder {
              client_id = \"mdb_sa_id_demo\"\nclient_secret = \"canary\"\n{more}",
             folder.path().display()
         );
-        std::fs::write(folder.path().join("keywheel.toml"), text).unwrap();
+        crate::support::daemon::private(folder.path().join("keywheel.toml"), text);
+        key().create(&folder.path().join("installation.key")).unwrap();
         Self { folder }
     }
 

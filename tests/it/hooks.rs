@@ -62,6 +62,7 @@ impl HookServer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sim = Sim::start(listener, World::demo(), Arc::new(clock.clone())).unwrap();
         let db = TestDb::new(backend).await;
+        crate::support::people(&db.store).await;
         let engine = engine_at(&sim, db.store.clone(), Arc::new(clock.clone()));
         for number in [1, 5, 9] {
             let new = NewProject {
@@ -85,6 +86,7 @@ impl HookServer {
             engine: engine.clone(),
             hooks: Arc::clone(&live),
             guesses: Arc::default(),
+            proxies: ["127.0.0.1".parse().unwrap()].into(),
             stop: CancellationToken::new(),
             sweep_patience: Duration::from_secs(60),
         };
@@ -164,7 +166,7 @@ impl HookServer {
 pub(crate) fn configured(hooks: &str) -> Config {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keywheel.toml");
-    std::fs::write(&file, hooks).unwrap();
+    crate::support::daemon::private(&file, hooks);
     Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap().config
 }
 

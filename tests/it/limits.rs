@@ -175,6 +175,7 @@ async fn a_rotation_makes_the_calls_that_are_written_down_and_no_others() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let sim = Sim::start(listener, world, Arc::new(clock.clone())).unwrap();
     let db = TestDb::new(Backend::Sqlite).await;
+    crate::support::people(&db.store).await;
     let mut engine = engine_at(&sim, db.store.clone(), Arc::new(clock.clone()));
     let settings = Arc::make_mut(&mut engine.settings);
     (settings.verify, settings.pace) = Default::default();

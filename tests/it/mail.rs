@@ -41,6 +41,7 @@ impl MailFixture {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sim = Sim::start(listener, World::demo(), Arc::new(clock.clone())).unwrap();
         let db = TestDb::new(backend).await;
+        crate::support::people(&db.store).await;
         let engine = engine_at(&sim, db.store.clone(), Arc::new(clock.clone()));
         let owners = owners.iter().map(|it| (*it).to_owned()).collect();
         let new = NewProject { group_id: group(1), owners, ..NewProject::default() };

@@ -164,7 +164,7 @@ secret = "plain"
 level = "loud"
 format = "xml"
 "#;
-    std::fs::write(&file, text).unwrap();
+    crate::support::daemon::private(&file, text);
     let faults = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap_err();
     settings().bind(|| insta::assert_snapshot!("configuration", faults.to_string()));
 }

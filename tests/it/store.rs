@@ -20,7 +20,7 @@ use keywheel::store::{
 };
 use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr, Statement};
 
-use crate::support::db::{Backend, TestDb};
+use crate::support::db::{Backend, TestDb, unlock};
 
 fn now() -> Timestamp {
     "2026-03-01T12:00:00Z".parse().unwrap()
@@ -131,6 +131,8 @@ fn write<'a>(before: &'a RotationRow, after: &'a Rotation, keep: Option<Timestam
         outbox: Vec::new(),
         project: None,
         vote: None,
+        sends: None,
+        ballot: None,
         now: now(),
     }
 }
@@ -210,9 +212,9 @@ async fn audit_rows_of_one_write_are_one_chain(store: &Store) {
     let rows: Vec<_> = (0..40).map(|number| audit(&format!("test.{number}"))).collect();
     store.append(&rows, now()).await.unwrap();
     store.append(&rows[..1], now()).await.unwrap();
-    assert_eq!(store.verify_audit().await.unwrap().unwrap().rows, 41);
+    assert_eq!(store.verify_audit().await.unwrap().intact().unwrap().rows, 42);
     let stored = store.audit(None, 100).await.unwrap();
-    let actions: Vec<_> = stored.iter().rev().take(40).map(|row| row.action.clone()).collect();
+    let actions: Vec<_> = stored.iter().rev().skip(1).take(40).map(|row| row.action.clone()).collect();
     assert_eq!(actions, rows.into_iter().map(|row| row.action).collect::<Vec<_>>());
 }
 
@@ -258,19 +260,19 @@ async fn the_chain_names_what_was_tampered_with(store: &Store) {
     for action in ["a", "b", "c"] {
         store.insert_token(action, action, &[Role::Viewer], &[audit(action)], now()).await.unwrap();
     }
-    assert_eq!(store.verify_audit().await.unwrap().unwrap().rows, 3);
+    assert_eq!(store.verify_audit().await.unwrap().intact().unwrap().rows, 4);
     for (spoil, repair, seq) in [
-        ("UPDATE audit SET actor = 'eve' WHERE seq = 2", "UPDATE audit SET actor = 'ada' WHERE seq = 2", 2),
+        ("UPDATE audit SET actor = 'eve' WHERE seq = 3", "UPDATE audit SET actor = 'ada' WHERE seq = 3", 3),
         (
-            "UPDATE audit SET detail = '{}' WHERE seq = 1",
-            "UPDATE audit SET detail = '{\"b\":1,\"a\":2}' WHERE seq = 1",
-            1,
+            "UPDATE audit SET detail = '{}' WHERE seq = 2",
+            "UPDATE audit SET detail = '{\"b\":1,\"a\":2}' WHERE seq = 2",
+            2,
         ),
-        ("UPDATE audit_head SET seq = 4", "UPDATE audit_head SET seq = 3", 4),
-        ("DELETE FROM audit WHERE seq = 3", "SELECT 1", 3),
+        ("UPDATE audit_head SET seq = 5", "UPDATE audit_head SET seq = 4", 5),
+        ("DELETE FROM audit WHERE seq = 4", "SELECT 1", 4),
     ] {
         raw(store, spoil).await;
-        let broken = store.verify_audit().await.unwrap().unwrap_err();
+        let broken = store.verify_audit().await.unwrap().intact().unwrap_err();
         assert_eq!(broken.seq, seq, "{spoil}: {}", broken.why);
         raw(store, repair).await;
     }
@@ -613,8 +615,9 @@ async fn a_commit_on_sqlite_is_on_the_disk() {
         std::fs::copy(db.folder.path().join(name), folder.path().join(name)).unwrap();
     }
     let found = Store::open("sqlite:kw.db", folder.path(), Access::Beside).await.unwrap();
+    unlock(&found).await;
     assert_eq!(found.rotations(None, None, None, 10).await.unwrap().len(), 1);
-    assert!(found.verify_audit().await.unwrap().is_ok());
+    assert!(found.verify_audit().await.unwrap().intact().is_ok());
 }
 
 /// A refusal is known by its code: the server's language is a setting.
@@ -644,6 +647,7 @@ async fn a_full_disk_gives_up_the_reserve_for_what_cannot_wait() {
     let row = approved(&db.store).await;
     db.store.close().await;
     db.store = Store::open(&db.url, std::path::Path::new(""), Access::Daemon).await.unwrap();
+    unlock(&db.store).await;
     let file = std::path::PathBuf::from(db.url.strip_prefix("sqlite:").unwrap()).with_file_name("reserve");
     db.store.make_reserve().unwrap();
     assert_eq!(std::fs::metadata(&file).unwrap().len(), 16 * 1024 * 1024);

@@ -319,6 +319,29 @@ pub struct Overwrote {
     pub sentences: Vec<String>,
 }
 
+/// The use of an API token after its revocation. The request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct RevokedTokenUsed {
+    /// `token/NAME`.
+    pub subject: String,
+    /// When the token was revoked.
+    pub revoked_at: Timestamp,
+    /// When it was used.
+    pub used_at: Timestamp,
+    /// The network of its user.
+    pub from: Option<String>,
+}
+
+impl RevokedTokenUsed {
+    /// The name of the token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        self.subject.strip_prefix("token/").unwrap_or(&self.subject)
+    }
+}
+
 /// A key that reached a reminder's threshold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -129,6 +129,8 @@ named! {
         TokenRoles = "token_roles",
         /// The daemon started with other settings that decide.
         ConfigChanged = "config_changed",
+        /// A token was used after its revocation.
+        RevokedTokenUsed = "revoked_token_used",
     }
 }
 
@@ -232,7 +234,8 @@ impl Kind {
             | Kind::TokenCreated
             | Kind::TokenRevoked
             | Kind::TokenRoles
-            | Kind::ConfigChanged => Urgency::Normal,
+            | Kind::ConfigChanged
+            | Kind::RevokedTokenUsed => Urgency::Normal,
         }
     }
 

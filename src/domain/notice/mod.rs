@@ -14,7 +14,7 @@ mod kind;
 
 pub use facts::{
     Authority, CheckedRotation, ConditionFacts, CurrentKeyInvalid, DriftKind, Drifted, InstallationCondition,
-    InvalidKey, KeyAlarm, KeyText, Overwrote, Reminder, ReminderDigest, RotationFacts,
+    InvalidKey, KeyAlarm, KeyText, Overwrote, Reminder, ReminderDigest, RevokedTokenUsed, RotationFacts,
 };
 pub use kind::{Kind, URGENT_WAITS, Urgency};
 
@@ -61,6 +61,7 @@ pub enum Notice {
     Condition(ConditionFacts),
     Installation(InstallationCondition),
     Authority(Authority),
+    RevokedTokenUsed(RevokedTokenUsed),
 }
 
 /// The project and the rotation that a notice concerns. A digest concerns several projects and names none.
@@ -139,6 +140,7 @@ impl Notice {
             Self::Condition(it) => it.kind,
             Self::Installation(it) => it.kind,
             Self::Authority(it) => it.kind,
+            Self::RevokedTokenUsed(_) => Kind::RevokedTokenUsed,
         }
     }
 
@@ -179,7 +181,9 @@ impl Notice {
             Self::KeyAlarm(it) => of_project(&it.group_id),
             Self::Overwrote(it) => About { project: Some(&it.group_id), rotation: Some(it.rotation_id) },
             Self::Reminder(it) => of_project(&it.group_id),
-            Self::ReminderDigest(_) | Self::Installation(_) => About { project: None, rotation: None },
+            Self::ReminderDigest(_) | Self::Installation(_) | Self::RevokedTokenUsed(_) => {
+                About { project: None, rotation: None }
+            }
             Self::Condition(it) => About { project: Some(&it.group_id), rotation: it.rotation_id },
             Self::Authority(it) => About { project: it.group_id.as_ref(), rotation: it.rotation_id },
         }
@@ -225,7 +229,8 @@ impl Notice {
             | Self::Overwrote(_)
             | Self::Reminder(_)
             | Self::ReminderDigest(_)
-            | Self::Authority(_) => return None,
+            | Self::Authority(_)
+            | Self::RevokedTokenUsed(_) => return None,
         };
         Some(ToldCondition { id, kind, name, since, over_at })
     }
@@ -256,6 +261,7 @@ impl Notice {
             Self::Condition(it) => json!(it),
             Self::Installation(it) => json!(it),
             Self::Authority(it) => json!(it),
+            Self::RevokedTokenUsed(it) => json!(it),
         }
     }
 
@@ -321,6 +327,7 @@ impl Notice {
             | Kind::TokenRevoked
             | Kind::TokenRoles
             | Kind::ConfigChanged => Self::Authority(read(model)?),
+            Kind::RevokedTokenUsed => Self::RevokedTokenUsed(read(model)?),
         })
     }
 }

@@ -19,5 +19,7 @@ named! {
         Patch = "patch",
         /// Atlas' events show a change by another actor that the rotation has replaced.
         Overwrote = "overwrote",
+        /// A row that the rotation rests on was changed outside of Keywheel.
+        Tampered = "tampered",
     }
 }

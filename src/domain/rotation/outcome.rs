@@ -216,6 +216,13 @@ pub enum Outcome {
     Replied(PatchReply),
     /// A person gave a command.
     Said(Command),
+    /// The step was refused: a row that it rests on is not what Keywheel wrote there.
+    Tampered {
+        /// The row, as the audit log names it.
+        subject: String,
+        /// What does not fit.
+        why: String,
+    },
 }
 
 impl Outcome {

@@ -115,6 +115,8 @@ named! {
         RollbackRefused = "rollback_refused",
         /// Needs an operator: the guard ended before the rollback was verified.
         RollbackUnproven = "rollback_unproven",
+        /// Needs an operator: the rotation, its votes or the audit log were changed outside of Keywheel.
+        Tampered = "tampered",
     }
 }
 

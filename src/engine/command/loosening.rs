@@ -290,8 +290,8 @@ impl Engine {
     /// # Errors
     /// Fails when the database cannot be read.
     pub(super) async fn approvers(&self) -> Result<u32, StoreError> {
-        let tokens = self.store.tokens().await?;
-        let may = tokens.into_iter().filter(|token| {
+        let tokens = self.store.list_tokens().await?;
+        let may = tokens.into_iter().flatten().filter(|token| {
             token.revoked_at.is_none() && token.roles.iter().any(|role| role.includes(Role::Approver))
         });
         let mut people: Vec<String> =

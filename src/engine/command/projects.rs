@@ -15,12 +15,19 @@ use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Provider};
 use crate::domain::patch::Patch;
 use crate::domain::project::{PolicyEdit, PolicyOverride, Project, SinceSource};
+use crate::domain::text::is_hidden;
 use crate::domain::time::Timestamp;
 use crate::mail::is_address;
 use crate::store::{FormerProject, Governed, NewAudit, StoreError};
 
 /// The longest tag, in characters.
 const LONGEST_TAG: usize = 64;
+/// The longest name, in characters. Atlas' own have 64 at most.
+const LONGEST_NAME: usize = 200;
+/// The most owners of a project: each gets a mail of each notice.
+const MOST_OWNERS: usize = 32;
+/// The longest mail address, in bytes, as mail servers take it.
+const LONGEST_ADDRESS: usize = 254;
 
 /// The fields of a new project.
 #[derive(Clone, Debug, Default)]
@@ -177,6 +184,7 @@ impl Engine {
             Some(name) => name,
             None => self.atlas.group_name(&credential, &group, timeout).await.map_err(CommandError::Atlas)?,
         };
+        let name: String = name.chars().take(LONGEST_NAME).collect();
         let now = self.clock.now();
         let mut project = Project {
             group_id: group.clone(),
@@ -263,6 +271,8 @@ impl Engine {
             let mut after = before.clone();
             let edit = edit.clone();
             after.name = edit.name.clone().unwrap_or(after.name);
+            // Owners that the edit leaves alone are not checked: they may be more than a project takes today.
+            let owners = edit.owners.clone().unwrap_or_default();
             after.owners = edit.owners.unwrap_or(after.owners);
             after.credential = edit.credential.unwrap_or(after.credential);
             check_environment(edit.environment.as_deref())?;
@@ -287,7 +297,7 @@ impl Engine {
                 after.key_since_source = Some(SinceSource::Operator);
                 after.drift_key = None;
             }
-            self.check_fields(edit.name.as_deref(), &after.owners, &after.credential, edit.key_since)?;
+            self.check_fields(edit.name.as_deref(), &owners, &after.credential, edit.key_since)?;
             if after.credential != before.credential {
                 // One that cannot read the key would make the project blind.
                 self.observe(&after.credential, group).await?;
@@ -382,10 +392,13 @@ impl Engine {
         credential: &str,
         since: Option<Timestamp>,
     ) -> Result<(), CommandError> {
-        if name.is_some_and(|name| name.trim().is_empty() || name.chars().any(char::is_control)) {
-            let rule =
-                "a name takes at least one character and no control characters; leave it out for Atlas' own"
-                    .to_owned();
+        let good = |name: &str| {
+            !name.trim().is_empty() && !name.contains(is_hidden) && name.chars().count() <= LONGEST_NAME
+        };
+        if name.is_some_and(|name| !good(name)) {
+            let rule = format!(
+                "a name takes 1 to {LONGEST_NAME} characters and no hidden ones (control characters, marks of direction, characters without width); leave it out for Atlas' own"
+            );
             return Err(CommandError::Invalid { field: "name", rule });
         }
         if !self.atlas.knows(credential) {
@@ -393,6 +406,17 @@ impl Engine {
                 "no credential {credential:?} is configured; add [atlas.credentials.{credential}] or name another"
             );
             return Err(CommandError::Invalid { field: "credential", rule });
+        }
+        if owners.len() > MOST_OWNERS {
+            let rule = format!(
+                "{} owners are listed, and a project takes at most {MOST_OWNERS}; name a mailing list instead",
+                owners.len()
+            );
+            return Err(CommandError::Invalid { field: "owners", rule });
+        }
+        if owners.iter().any(|owner| owner.len() > LONGEST_ADDRESS) {
+            let rule = format!("a mail address takes at most {LONGEST_ADDRESS} bytes, as mail servers do");
+            return Err(CommandError::Invalid { field: "owners", rule });
         }
         if let Some(bad) = owners.iter().find(|owner| !is_address(owner)) {
             let rule = format!("{bad:?} is not a mail address such as ada@example.com");
@@ -459,11 +483,11 @@ pub(in crate::engine) fn edited(by: &str, it: &Project, changes: Option<&serde_j
 }
 
 fn check_environment(tag: Option<&str>) -> Result<(), CommandError> {
-    let good = |tag: &str| tag.chars().count() <= LONGEST_TAG && !tag.contains(char::is_control);
+    let good = |tag: &str| tag.chars().count() <= LONGEST_TAG && !tag.contains(is_hidden);
     if tag.is_none_or(good) {
         return Ok(());
     }
-    let rule = format!("a tag takes at most {LONGEST_TAG} characters and no control characters");
+    let rule = format!("a tag takes at most {LONGEST_TAG} characters and no hidden ones");
     Err(CommandError::Invalid { field: "environment", rule })
 }
 

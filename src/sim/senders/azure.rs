@@ -306,8 +306,9 @@ impl Entra {
             Some(Forge::Early) => sending.now + day,
             _ => sending.now,
         };
+        let life = if sending.forges(Forge::Lasting) { day * 365 } else { day };
         let mut claims = json!({
-            "aud": audience, "iat": epoch(from), "nbf": epoch(from), "exp": epoch(from + day), "tid": tenant,
+            "aud": audience, "iat": epoch(from), "nbf": epoch(from), "exp": epoch(from + life), "tid": tenant,
             "oid": OTHER_APP, "sub": OTHER_APP,
         });
         match self.version {
@@ -351,6 +352,7 @@ impl Sender for EventGrid {
             Forge::Issuer,
             Forge::Expired,
             Forge::Early,
+            Forge::Lasting,
             Forge::AppId,
         ]
     }

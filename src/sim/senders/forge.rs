@@ -26,6 +26,8 @@ pub(super) enum Forge {
     Expired,
     /// Genuine, but not valid yet.
     Early,
+    /// Signed by the sender's key, and valid for a year.
+    Lasting,
     /// A genuine token of another application of the same tenant.
     AppId,
     /// A genuine token of another service account.

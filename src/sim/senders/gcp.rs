@@ -208,6 +208,7 @@ impl Sender for Push {
             Forge::Issuer,
             Forge::Expired,
             Forge::Early,
+            Forge::Lasting,
             Forge::Email,
             Forge::EmailUnverified,
         ]
@@ -278,9 +279,10 @@ impl Sender for Push {
         } else {
             email
         };
+        let life = if sending.forges(Forge::Lasting) { hour * 24 * 365 } else { hour };
         let claims = json!({
             "aud": audience, "azp": "113774264463038321964", "email": email,
-            "email_verified": !sending.forges(Forge::EmailUnverified), "iat": epoch(from), "exp": epoch(from + hour),
+            "email_verified": !sending.forges(Forge::EmailUnverified), "iat": epoch(from), "exp": epoch(from + life),
             "iss": issuer, "sub": "113774264463038321964",
         });
         let token = sending.event_source.keys.token(Signer::Google, &claims, sending.forge);

@@ -6,7 +6,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{Paging, Query, views};
-use crate::api::{AuditPage, NumberedPage};
+use crate::api::record::AuditEntry;
+use crate::api::{AuditPage, Listed, NumberedPage, Page};
 use crate::domain::role::Role;
 use crate::web::Web;
 use crate::web::operation::{QUERY, needs};
@@ -22,8 +23,11 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
     params(NumberedPage),
     responses((status = 200, description = "A page of the audit log.", body = AuditPage)),
 )]
-async fn list(State(web): State<Web>, Query(page): Query<NumberedPage>) -> Result<Json<AuditPage>, Problem> {
+async fn list(
+    State(web): State<Web>,
+    Query(page): Query<NumberedPage>,
+) -> Result<Json<Page<Listed<AuditEntry>>>, Problem> {
     let paging = Paging::new(page.limit, page.cursor);
-    let rows = web.engine.store.audit(paging.after()?, paging.limit).await?;
-    Ok(paging.page(rows, |row| row.seq.to_string(), views::audit))
+    let rows = web.engine.store.list_audit(paging.after()?, paging.limit).await?;
+    Ok(paging.listed(rows, |row| row.seq.to_string(), views::audit))
 }

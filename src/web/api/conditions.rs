@@ -6,9 +6,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{Object, Path, views};
-use crate::api::ConditionPage;
 use crate::api::problem::Code;
-use crate::api::project::Acknowledgement;
+use crate::api::project::{Acknowledgement, Condition};
+use crate::api::{ConditionPage, CorruptRow, Listed, Page};
 use crate::domain::condition::ConditionKind;
 use crate::domain::role::Role;
 use crate::web::Web;
@@ -31,9 +31,12 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
     description = "What holds for a project is a part of the project.",
     responses((status = 200, description = "The conditions, the most urgent first.", body = ConditionPage)),
 )]
-async fn list(State(web): State<Web>) -> Result<Json<ConditionPage>, Problem> {
-    let items = web.engine.installation().await?.iter().map(views::condition).collect();
-    Ok(Json(ConditionPage { items, next: None }))
+async fn list(State(web): State<Web>) -> Result<Json<Page<Listed<Condition>>>, Problem> {
+    let corrupt = web.engine.store.corrupt_conditions().await?.into_iter();
+    let corrupt = corrupt.map(|row| Listed::Corrupt(CorruptRow::new(row.id)));
+    let rows = web.engine.installation().await?;
+    let items = rows.iter().map(views::condition).map(Listed::Row).chain(corrupt).collect();
+    Ok(Json(Page { items, next: None }))
 }
 
 #[utoipa::path(
@@ -51,7 +54,7 @@ async fn acknowledge(
     Extension(caller): Extension<Caller>,
     Path(kind): Path<String>,
     Object(body): Object<Acknowledgement>,
-) -> Result<Json<ConditionPage>, Problem> {
+) -> Result<Json<Page<Listed<Condition>>>, Problem> {
     let kind = kind.parse::<ConditionKind>().map_err(|error| Problem::invalid("kind", error))?;
     web.engine.acknowledge_installation(&caller.name, kind, body.comment.as_deref()).await?;
     list(State(web)).await

@@ -23,6 +23,7 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
 async fn list(State(web): State<Web>) -> Json<HookPage> {
     let server = &web.engine.settings.public_url;
     let tallies = web.engine.intake.tallies().into_iter();
-    let items = tallies.map(|(name, tally)| views::hook(&name, &tally, server)).collect();
+    let items =
+        tallies.map(|(name, tally)| views::hook(&name, &tally, web.hooks.stopped(&name), server)).collect();
     Json(Page { items, next: None })
 }

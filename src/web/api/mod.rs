@@ -25,9 +25,10 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::Web;
 use super::problem::Problem;
-use crate::api::Page;
 use crate::api::problem::Code;
+use crate::api::{CorruptRow, Listed, Page};
 use crate::net::cause::causes;
+use crate::store;
 
 /// Everything but the streams, which outlive any time limit.
 const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 9] = [
@@ -171,20 +172,29 @@ impl Paging {
             .transpose()
     }
 
+    /// These rows as a page; those that cannot be read are shown by their ids, which are cursors too.
+    fn listed<R, T>(
+        &self,
+        rows: Vec<store::Listed<R>>,
+        cursor: impl Fn(&R) -> String,
+        mut view: impl FnMut(R) -> T,
+    ) -> axum::Json<Page<Listed<T>>> {
+        let place = |row: &store::Listed<R>| row.as_ref().map_or_else(|corrupt| corrupt.id.clone(), &cursor);
+        let next = self.next(&rows, place);
+        axum::Json(Page { items: rows.into_iter().map(|row| listed_row(row, &mut view)).collect(), next })
+    }
+
     /// The cursor after these rows, where more may follow.
     fn next<R>(&self, rows: &[R], cursor: impl Fn(&R) -> String) -> Option<String> {
         rows.last().filter(|_| rows.len() == self.limit).map(cursor)
     }
+}
 
-    /// These rows as a page.
-    fn page<R, T>(
-        &self,
-        rows: Vec<R>,
-        cursor: impl Fn(&R) -> String,
-        view: impl FnMut(R) -> T,
-    ) -> axum::Json<Page<T>> {
-        let next = self.next(&rows, cursor);
-        axum::Json(Page { items: rows.into_iter().map(view).collect(), next })
+/// A row of a list for people.
+fn listed_row<R, T>(row: store::Listed<R>, view: impl FnOnce(R) -> T) -> Listed<T> {
+    match row {
+        Ok(row) => Listed::Row(view(row)),
+        Err(corrupt) => Listed::Corrupt(CorruptRow::new(corrupt.id)),
     }
 }
 

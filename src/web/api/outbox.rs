@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 use super::{Paging, Path, Query, views};
 use crate::api::problem::Code;
 use crate::api::record::Mail;
-use crate::api::{IdentifiedPage, MailPage};
+use crate::api::{IdentifiedPage, Listed, MailPage, Page};
 use crate::domain::ids::OutboxId;
 use crate::domain::role::Role;
 use crate::web::Web;
@@ -31,10 +31,13 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
     params(IdentifiedPage),
     responses((status = 200, description = "A page of the outbox.", body = MailPage)),
 )]
-async fn list(State(web): State<Web>, Query(page): Query<IdentifiedPage>) -> Result<Json<MailPage>, Problem> {
+async fn list(
+    State(web): State<Web>,
+    Query(page): Query<IdentifiedPage>,
+) -> Result<Json<Page<Listed<Mail>>>, Problem> {
     let paging = Paging::new(page.limit, page.cursor);
-    let rows = web.engine.store.outbox(paging.after()?, paging.limit).await?;
-    Ok(paging.page(rows, |row| row.id.to_string(), views::mail))
+    let rows = web.engine.store.list_outbox(paging.after()?, paging.limit).await?;
+    Ok(paging.listed(rows, |row| row.id.to_string(), views::mail))
 }
 
 #[utoipa::path(

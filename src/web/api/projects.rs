@@ -6,10 +6,12 @@ use axum::http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Object, Paging, Path, Query, views, word};
+use super::{Object, Paging, Path, Query, listed_row, views, word};
 use crate::api::problem::Code;
-use crate::api::project::{Acknowledgement, NewProject, NewSilence, Project, ProjectEdit, ProjectQuery, Why};
-use crate::api::{KeyPage, Page, ProjectPage};
+use crate::api::project::{
+    Acknowledgement, Key, NewProject, NewSilence, Project, ProjectEdit, ProjectQuery, Why,
+};
+use crate::api::{CorruptRow, KeyPage, Listed, Page, ProjectPage};
 use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
 use crate::domain::key::Provider;
@@ -55,7 +57,7 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
 async fn list(
     State(web): State<Web>,
     Query(query): Query<ProjectQuery>,
-) -> Result<Json<ProjectPage>, Problem> {
+) -> Result<Json<Page<Listed<Project>>>, Problem> {
     let status = word("status", query.status.as_deref(), Status::ALL)?;
     let provider = query.provider.as_deref().map(str::parse::<Provider>).transpose();
     let rows = ProjectFilter {
@@ -69,19 +71,38 @@ async fn list(
     let mut items = Vec::new();
     // A status is computed, so the database cannot filter on it: read on until the page is full.
     loop {
-        let batch = engine.store.projects(&rows, after.as_ref(), limit).await?;
-        let on_record = conditions(&web, &batch).await?;
+        let before = after.clone();
+        let batch = engine.store.list_projects(&rows, after.as_ref(), limit).await?;
+        let read: Vec<_> = batch.iter().filter_map(|row| row.as_ref().ok()).cloned().collect();
+        let on_record = conditions(&web, &read).await?;
         let last = batch.len() < limit;
-        for project in batch {
+        for row in batch {
+            let project = match row {
+                Ok(project) => project,
+                Err(corrupt) => {
+                    // Its status is not known, so it is in no list of one status.
+                    let Ok(id) = corrupt.id.parse::<GroupId>() else { continue };
+                    after = Some(id);
+                    if status.is_none() {
+                        items.push(Listed::Corrupt(CorruptRow::new(corrupt.id)));
+                    }
+                    if items.len() == limit {
+                        return Ok(Json(Page { items, next: after.map(|id| id.to_string()) }));
+                    }
+                    continue;
+                }
+            };
             after = Some(project.group_id.clone());
             if status.is_none_or(|wanted| project.status(&engine.settings.policy, now) == wanted) {
-                items.push(views::project(&project, &on_record, &engine.settings.policy, now));
+                let row = views::project(&project, &on_record, &engine.settings.policy, now);
+                items.push(Listed::Row(row));
             }
             if items.len() == limit {
                 return Ok(Json(Page { items, next: after.map(|id| id.to_string()) }));
             }
         }
-        if last {
+        // Where no id of a page can be read, there is no place to go on from.
+        if last || after == before {
             return Ok(Json(Page { items, next: None }));
         }
     }
@@ -193,10 +214,10 @@ async fn explain(State(web): State<Web>, Path(id): Path<String>) -> Result<Json<
     params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
     responses((status = 200, description = "The keys.", body = KeyPage)),
 )]
-async fn keys(State(web): State<Web>, Path(id): Path<String>) -> Result<Json<KeyPage>, Problem> {
+async fn keys(State(web): State<Web>, Path(id): Path<String>) -> Result<Json<Page<Listed<Key>>>, Problem> {
     let project = find(&web, &id).await?;
-    let keys = web.engine.store.keys(&project.group_id).await?;
-    Ok(Json(Page { items: keys.into_iter().map(views::key).collect(), next: None }))
+    let keys = web.engine.store.list_keys(&project.group_id).await?;
+    Ok(Json(Page { items: keys.into_iter().map(|key| listed_row(key, views::key)).collect(), next: None }))
 }
 
 pub(super) fn group(text: &str) -> Result<GroupId, Problem> {

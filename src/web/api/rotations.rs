@@ -9,14 +9,14 @@ use utoipa_axum::routes;
 use super::projects::group;
 use super::{Body, Object, Paging, Path, Query, views, word};
 use crate::api::problem::Code;
-use crate::api::rotation::{Checked, Decision, Proposal, Proposed, Rotation, RotationQuery};
-use crate::api::{JournalPage, NumberedPage, Page, RotationPage};
+use crate::api::rotation::{Checked, Decision, JournalEntry, Proposal, Proposed, Rotation, RotationQuery};
+use crate::api::{JournalPage, Listed, NumberedPage, Page, RotationPage};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::role::Role;
 use crate::domain::rotation::state::State as RotationState;
 use crate::engine::command::{CommandError, OperatorVerb};
 use crate::engine::propose;
-use crate::store::RotationRow;
+use crate::store::{CorruptRow, RotationRow};
 use crate::web::Web;
 use crate::web::auth::Caller;
 use crate::web::operation::{ATLAS, BODY, QUERY, body_optional, needs};
@@ -39,7 +39,7 @@ const PROPOSAL: [Code; 9] = [
 const ROTATION: [Code; 2] = [Code::NotFound, Code::RotationNotFound];
 
 /// The problems of a decision.
-const DECISION: [Code; 3] = [Code::IllegalTransition, Code::ProposalChanged, Code::Conflict];
+const DECISION: [Code; 4] = [Code::IllegalTransition, Code::ProposalChanged, Code::Tampered, Code::Conflict];
 
 pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
     let read = |problems, routes| needs(web, Role::Viewer, problems, routes);
@@ -103,17 +103,20 @@ async fn propose(
 async fn list(
     State(web): State<Web>,
     Query(query): Query<RotationQuery>,
-) -> Result<Json<RotationPage>, Problem> {
+) -> Result<Json<Page<Listed<Rotation>>>, Problem> {
     let state = word("state", query.state.as_deref(), RotationState::ALL)?;
     let project = query.group_id.as_deref().map(group).transpose()?;
     let paging = Paging::new(query.limit, query.cursor);
-    let rows = web.engine.store.rotations(state, project.as_ref(), paging.after()?, paging.limit).await?;
-    let next = paging.next(&rows, |row| row.rotation.id.to_string());
-    let mut items = Vec::with_capacity(rows.len());
-    for row in &rows {
-        items.push(rotation(&web, row).await?);
+    let rows =
+        web.engine.store.list_rotations(state, project.as_ref(), paging.after()?, paging.limit).await?;
+    let mut read = Vec::with_capacity(rows.len());
+    for row in rows {
+        read.push(match row {
+            Ok(row) => Ok(rotation(&web, &row).await?),
+            Err(corrupt) => Err(corrupt),
+        });
     }
-    Ok(Json(Page { items, next }))
+    Ok(paging.listed(read, |row| row.id.to_string(), |row| row))
 }
 
 #[utoipa::path(
@@ -136,11 +139,15 @@ async fn journal(
     State(web): State<Web>,
     Path(id): Path<RotationId>,
     Query(page): Query<NumberedPage>,
-) -> Result<Json<JournalPage>, Problem> {
+) -> Result<Json<Page<Listed<JournalEntry>>>, Problem> {
     web.engine.rotation(id).await?;
     let paging = Paging::new(page.limit, page.cursor);
-    let rows = web.engine.store.journal(id, paging.after()?.unwrap_or(0), paging.limit).await?;
-    Ok(paging.page(rows, |row| row.seq.to_string(), views::journal))
+    let rows = web.engine.store.list_journal(id, paging.after()?.unwrap_or(0), paging.limit).await?;
+    // An entry's id on the wire is its number in the rotation.
+    let number =
+        |row: CorruptRow| CorruptRow { id: row.id.rsplit('/').next().unwrap_or_default().to_owned() };
+    let rows = rows.into_iter().map(|row| row.map_err(number)).collect();
+    Ok(paging.listed(rows, |row| row.seq.to_string(), views::journal))
 }
 
 /// The handler of a decision: each is an operation of its own, so that each names its role.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
@@ -16,6 +16,7 @@ use crate::domain::ids::RotationId;
 use crate::domain::role::Role;
 use crate::store::JournalEntry;
 use crate::web::Web;
+use crate::web::auth::Caller;
 use crate::web::operation::needs;
 use crate::web::problem::Problem;
 
@@ -37,6 +38,7 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
 async fn follow(
     State(web): State<Web>,
     Path(id): Path<RotationId>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     web.engine.rotation(id).await?;
@@ -47,7 +49,7 @@ async fn follow(
         .unwrap_or(0);
     // Listening starts before the first read, so no row falls between the two.
     let news = web.engine.journal.subscribe();
-    let feed = Feed { web, id, after, news, ready: Vec::new(), over: false };
+    let feed = Feed { web, caller, id, after, news, ready: Vec::new(), over: false };
     let events = stream::unfold(feed, |mut feed| async move {
         let row = views::journal(feed.next().await?);
         let id = row.seq.to_string();
@@ -65,6 +67,7 @@ async fn follow(
 
 struct Feed {
     web: Web,
+    caller: Caller,
     id: RotationId,
     after: i64,
     news: tokio::sync::broadcast::Receiver<RotationId>,
@@ -80,6 +83,10 @@ impl Feed {
                 return Some(row);
             }
             if self.over || self.web.stop.is_cancelled() {
+                return None;
+            }
+            // The stream ends with the token that opened it.
+            if !self.caller.is_still(Role::Viewer, &self.web).await.ok()? {
                 return None;
             }
             let ended = self.web.engine.rotation(self.id).await.ok()?.rotation.state.is_final();

@@ -254,13 +254,14 @@ pub(super) fn mail(it: OutboxRow) -> Mail {
 }
 
 /// A hook with its counts.
-pub(super) fn hook(name: &str, tally: &Tally, server: &str) -> Hook {
+pub(super) fn hook(name: &str, tally: &Tally, stopped: Option<String>, server: &str) -> Hook {
     let (seen, accepted_at) = tally.last();
     let [received, accepted, duplicate, irrelevant, handshake, unknown_subject] = tally.counts();
     Hook {
         name: name.to_owned(),
         kind: tally.kind.to_owned(),
         url: format!("{server}/hooks/{name}"),
+        stopped,
         since: tally.since,
         last_seen_at: seen,
         last_accepted_at: accepted_at,

@@ -7,7 +7,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Received, name_of, text_of, words_of};
+use super::{Received, joined, name_of, text_of, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::ids::GroupId;
 
@@ -18,7 +18,7 @@ pub(super) fn read(body: &[u8]) -> Received {
         return Received { id: fingerprint, hint: None };
     };
     let id = match (text_of(&alert, "id"), text_of(&alert, "status"), text_of(&alert, "updated")) {
-        (Some(id), Some(status), Some(updated)) => format!("{id}/{status}/{updated}"),
+        (Some(id), Some(status), Some(updated)) => joined(id, &[status, updated]),
         _ => fingerprint,
     };
     let kind = find(&alert, &|text| is_about_keys(text).then(|| name_of(text)).flatten());

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::{Received, Refusal, cloudevents, name_of, text_of, words_of};
+use super::{Received, Refusal, cloudevents, joined, name_of, text_of, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::{KeyRef, Provider, aws_partition};
 
@@ -69,7 +69,7 @@ fn call(event: &Value, detail: &Value, id: &str) -> Option<Hint> {
             Some(Hint { new_key: target, ..hint(name, subject, Meaning::Look) })
         }
         "DisableKey" | "ScheduleKeyDeletion" | "DeleteImportedKeyMaterial" => {
-            about_key(Meaning::Alarm { once: format!("{name}/{id}") })
+            about_key(Meaning::Alarm { once: joined(name, &[id]) })
         }
         // A key whose deletion is cancelled is disabled until it is enabled.
         "PutKeyPolicy" | "CancelKeyDeletion" | "RevokeGrant" => about_key(Meaning::Look),

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{HookReply, Received, Refusal, name_of, objects, text_of, verification, words_of};
+use super::{HookReply, Received, Refusal, joined, name_of, objects, text_of, verification, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::{KeyRef, Provider};
 use crate::domain::time::Timestamp;
@@ -54,7 +54,7 @@ fn event(event: &Value) -> Result<Received, Refusal> {
     let (Some(kind), Some(id)) = (kind, text_of(event, "id")) else {
         return Err(Refusal::malformed("an event has no id or no type"));
     };
-    let id = format!("{source}/{id}");
+    let id = joined(source, &[id]);
     let data = event.get("data").unwrap_or(&Value::Null);
     let hint =
         kind.strip_prefix("Microsoft.KeyVault.").and_then(|short| about(short, kind, source, data, &id));

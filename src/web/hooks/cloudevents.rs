@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::{Received, Refusal, json, text_of, verification};
+use super::{Received, Refusal, joined, json, text_of, verification};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::KeyError;
 
@@ -76,7 +76,7 @@ fn event_of(attribute: &dyn Fn(&str) -> Option<String>, data: Option<&Value>) ->
     let source = needed("source", "source is missing")?;
     let kind = needed("type", "type is missing")?;
     let hint = if kind == REQUESTED { Some(requested(&kind, data)?) } else { None };
-    Ok(Received { id: format!("{source}/{id}"), hint })
+    Ok(Received { id: joined(&source, &[&id]), hint })
 }
 
 /// Reads the payload of a Standard Webhook: a CloudEvent, or `{type, data}` as that specification writes it.

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Received, Refusal, json, name_of, text_of, verification, words_of};
+use super::{Received, Refusal, joined, json, name_of, part, text_of, verification, words_of};
 use crate::domain::hint::{Hint, Meaning, Subject};
 use crate::domain::key::{KeyRef, Provider};
 
@@ -17,12 +17,15 @@ use crate::domain::key::{KeyRef, Provider};
 pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Received, Refusal> {
     let outer = json(body)?;
     let Some(message) = outer.get("message").filter(|it| it.is_object()) else {
-        let id = verification::header(headers, "x-goog-pubsub-message-id").map(ToOwned::to_owned);
-        return Ok(entry(&outer, id.unwrap_or_else(|| hex::encode(Sha256::digest(body)))));
+        // No part of a joined id has two percent signs in a row, so these are no id of a log entry.
+        let id =
+            verification::header(headers, "x-goog-pubsub-message-id").map(|id| format!("%%{}", part(id)));
+        let id = id.unwrap_or_else(|| format!("%%%%{}", hex::encode(Sha256::digest(body))));
+        return Ok(entry(&outer, id));
     };
     let id = text_of(message, "messageId").or_else(|| text_of(message, "message_id"));
     let id = id.ok_or(Refusal::malformed("message.messageId is missing"))?;
-    let id = format!("{}/{id}", text_of(&outer, "subscription").unwrap_or_default());
+    let id = format!("{}/%%{}", text_of(&outer, "subscription").unwrap_or_default(), part(id));
     let data = text_of(message, "data").unwrap_or_default();
     let data = STANDARD.decode(data).map_err(|_| Refusal::malformed("message.data is not Base64"))?;
     // Anything may be published on a topic. A message that is not a log entry has no hint.
@@ -36,7 +39,7 @@ fn entry(entry: &Value, message: String) -> Received {
     let own = (text_of(entry, "logName"), text_of(entry, "timestamp"), text_of(entry, "insertId"));
     let id = match own {
         // One entry may be exported more than once, each time as another message.
-        (Some(log), Some(at), Some(insert)) => format!("{log}/{at}/{insert}"),
+        (Some(log), Some(at), Some(insert)) => joined(log, &[at, insert]),
         _ => message,
     };
     let hint = about(entry, &id);

@@ -39,11 +39,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Web;
+use super::auth::Authenticated;
 use super::operation::open;
 use super::problem::Problem;
+use super::sender::{self, Guesses};
 use crate::api::problem::Code;
 use crate::config::hooks::{Connection, Hook, Sender};
 use crate::domain::hint::Hint;
+use crate::domain::network::Network;
 use crate::domain::time::Timestamp;
 use crate::engine::intake::{NotStored, Tally};
 use crate::net::client::BuildError;
@@ -95,6 +98,10 @@ pub(super) enum Refusal {
     TooSlow,
     /// A fault of this server: 503.
     Unavailable(&'static str),
+    /// The hook is stopped until its secret is longer: 503.
+    Stopped,
+    /// This sender has sent too many wrong secrets: 429.
+    Slowed,
 }
 
 impl Refusal {
@@ -113,6 +120,8 @@ impl Refusal {
             Refusal::Malformed(_) => "malformed",
             Refusal::TooLarge(_) => "too-large",
             Refusal::TooSlow => "too-slow",
+            Refusal::Stopped => "short-secret",
+            Refusal::Slowed => "slowed-down",
         }
     }
 
@@ -129,6 +138,13 @@ impl Refusal {
             Refusal::TooSlow => Problem::new(Code::TooSlow, "the body did not arrive in time"),
             Refusal::Unavailable(_) => {
                 Problem::new(Code::Unavailable, "the event cannot be stored now; send it again")
+            }
+            Refusal::Stopped => Problem::new(
+                Code::Unavailable,
+                "this hook is stopped; `keywheel config check` on the server names the reason",
+            ),
+            Refusal::Slowed => {
+                Problem::new(Code::TooManyFailures, "too many failures from this address; slow down")
             }
         }
     }
@@ -148,6 +164,9 @@ struct Endpoint {
     room: Arc<Semaphore>,
     sns: Option<sns::Sns>,
     failures: DefaultDirectRateLimiter,
+    /// Why it takes no events.
+    stopped: Option<String>,
+    guesses: Guesses,
 }
 
 /// Why hooks cannot be set up.
@@ -203,6 +222,12 @@ impl LiveHooks {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hooks);
     }
 
+    /// Why the hook `name` takes no events; `None` while it takes them.
+    #[must_use]
+    pub fn stopped(&self, name: &str) -> Option<String> {
+        self.current().endpoints.get(name)?.stopped.clone()
+    }
+
     fn current(&self) -> Arc<Hooks> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -223,7 +248,32 @@ impl Endpoint {
         let per_second = NonZeroU32::new(FAILURES_PER_SECOND).unwrap_or(NonZeroU32::MIN);
         let at_once = NonZeroU32::new(FAILURES_AT_ONCE).unwrap_or(NonZeroU32::MIN);
         let failures = RateLimiter::direct(Quota::per_second(per_second).allow_burst(at_once));
-        Ok(Self { sender: hook.sender.clone(), room: Arc::new(Semaphore::new(UNITS)), sns, failures })
+        let room = Arc::new(Semaphore::new(UNITS));
+        let (stopped, guesses) = (hook.stopped.clone(), Guesses::default());
+        Ok(Self { sender: hook.sender.clone(), room, sns, failures, stopped, guesses })
+    }
+
+    /// Whether its sender sends a secret, or signs with one, that can be guessed.
+    fn has_secret(&self) -> bool {
+        match &self.sender {
+            Sender::AzureEventGrid { tokens, .. } => !tokens.is_empty(),
+            Sender::AwsSns { .. } | Sender::GcpPubsub { .. } => false,
+            Sender::Atlas { .. }
+            | Sender::AwsEventbridge(_)
+            | Sender::CloudEvents { .. }
+            | Sender::Standard { .. } => true,
+        }
+    }
+
+    /// Refuses a delivery to a stopped hook, and one of a sender that was wrong too often.
+    fn admit(&self, sender: Option<Network>, now: Timestamp) -> Result<(), Refusal> {
+        if self.stopped.is_some() {
+            return Err(Refusal::Stopped);
+        }
+        match sender {
+            Some(sender) if self.guesses.is_slowed(sender, now) => Err(Refusal::Slowed),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -282,20 +332,44 @@ async fn receive(
     let now = web.engine.clock.now();
     tally.received(now);
     let (parts, body) = request.into_parts();
+    let sender = sender::network(&parts.extensions, &parts.headers, &web.proxies);
+    let sender = sender.filter(|_| endpoint.has_secret());
     let delivery =
         Delivery { hooks: &hooks, endpoint, query: query.as_deref(), headers: &parts.headers, now };
-    let answered = match parts.method {
-        Method::OPTIONS => delivery.consent(),
-        _ => delivery.take(body, &web, &name, &tally).await,
+    let answered = match (endpoint.admit(sender, now), parts.method) {
+        (Err(refusal), _) => Err(refusal),
+        (Ok(()), Method::OPTIONS) => delivery.consent(),
+        (Ok(()), _) => {
+            let taken = delivery.take(body, &web, &name, &tally).await;
+            if taken.is_ok() {
+                Authenticated::note(&parts.extensions);
+            }
+            taken
+        }
     };
-    answered.unwrap_or_else(|refusal| refused(refusal, endpoint, &tally, &name))
+    match answered {
+        Ok(response) => response,
+        Err(refusal) => {
+            if let (Refusal::Unknown(_), Some(sender)) = (refusal, sender) {
+                endpoint.guesses.wrong(sender, now);
+            }
+            refused(refusal, endpoint, &tally, &name, sender)
+        }
+    }
 }
 
-fn refused(refusal: Refusal, endpoint: &Endpoint, tally: &Tally, name: &str) -> Response {
+fn refused(
+    refusal: Refusal,
+    endpoint: &Endpoint,
+    tally: &Tally,
+    name: &str,
+    sender: Option<Network>,
+) -> Response {
     tally.refused(refusal.reason());
     let loud = endpoint.failures.check().is_ok();
     if loud {
-        tracing::warn!(hook = name, reason = refusal.reason(), "a delivery was refused");
+        let sender = sender.map(tracing::field::display);
+        tracing::warn!(hook = name, reason = refusal.reason(), sender, "a delivery was refused");
     }
     if !loud && matches!(refusal, Refusal::Unknown(_)) {
         return Problem::new(Code::TooManyFailures, "too many failures; slow down").into_response();
@@ -303,7 +377,7 @@ fn refused(refusal: Refusal, endpoint: &Endpoint, tally: &Tally, name: &str) -> 
     let mut response = refusal.problem().into_response();
     let own = response.headers_mut();
     match refusal {
-        Refusal::Unavailable(_) => {
+        Refusal::Unavailable(_) | Refusal::Stopped => {
             own.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
         }
         // The rest of the body is not read, so the connection cannot serve another request.
@@ -483,6 +557,17 @@ fn objects(body: &[u8]) -> Result<Vec<Value>, Refusal> {
     }
 }
 
+/// The id of an event from a sender's own texts: other texts never make the same one. The first one is
+/// kept as it is; in the others the separator is escaped.
+fn joined(first: &str, more: &[&str]) -> String {
+    more.iter().fold(first.to_owned(), |all, text| format!("{all}/{}", part(text)))
+}
+
+/// A part of an id, without a slash and without two percent signs in a row.
+fn part(text: &str) -> String {
+    text.replace('%', "%25").replace('/', "%2F")
+}
+
 /// A member that is a text.
 fn text_of<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
     value.get(name).and_then(Value::as_str)
@@ -507,6 +592,32 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn different_texts_never_make_the_same_id() {
+        let texts = ["", "a", "/", "%", "a/b", "b", "%2F", "a%2Fb", "%%", "//", "25", "2F"];
+        let mut seen = std::collections::BTreeMap::new();
+        for one in texts {
+            for two in texts {
+                for three in texts {
+                    let other = seen.insert(joined(one, &[two, three]), (one, two, three));
+                    assert_eq!(other, None, "{one:?} {two:?} {three:?}");
+                }
+            }
+        }
+        assert_eq!(joined("/subscriptions/1", &["7e5b-01"]), "/subscriptions/1/7e5b-01");
+        let id = |body: Value| match azure::read(&HeaderMap::new(), body.to_string().as_bytes()).unwrap() {
+            HookReply::Events(mut events) => events.remove(0).id,
+            HookReply::Done(_) => unreachable!(),
+        };
+        let event = |source: &str, id: &str| json!([{ "id": id, "eventType": "x", "topic": source }]);
+        assert_ne!(id(event("a", "b/c")), id(event("a/b", "c")));
+        let gcp = |body: Value| gcp::read(&HeaderMap::new(), body.to_string().as_bytes()).unwrap().id;
+        let message = |subscription: &str, id: &str| json!({ "subscription": subscription, "message": { "messageId": id, "data": "" } });
+        let entry = json!({ "logName": "a", "timestamp": "b", "insertId": "c" });
+        assert_ne!(gcp(message("a/b", "c")), gcp(entry));
+        assert_ne!(gcp(message("a", "b/c")), gcp(message("a/b", "c")));
+    }
 
     type Reader<'a> = &'a dyn Fn(&str) -> Option<Hint>;
 

@@ -3,7 +3,8 @@
 //! Only RS256 is accepted, whatever algorithm a token names. An audience alone proves little, because
 //! other programs may obtain a token for it; so the identity that holds the token is compared too.
 //! Keys are kept for an hour. An unknown key id has them fetched again, at most once a minute: forged
-//! tokens must not cause a call to the issuer each.
+//! tokens must not cause a call to the issuer each. While the issuer cannot be reached, keys serve for a
+//! day: a key that the issuer has withdrawn must not stay trusted because its address is blocked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,11 @@ use crate::domain::time::Timestamp;
 
 /// How long keys are used without another fetch.
 const FRESH: Duration = Duration::from_secs(3600);
+/// The longest time that keys are used when their issuer cannot be reached.
+const OLDEST: Duration = Duration::from_hours(24);
+/// The longest time from a token's issue, or from now, to its end, in seconds. Google's tokens last an hour,
+/// Entra's 28 at most.
+const LONGEST_LIFE: i64 = 28 * 3600;
 /// The shortest time between two fetches.
 const PAUSE: Duration = Duration::from_secs(60);
 /// Clock skew that is tolerated, in seconds.
@@ -43,6 +49,8 @@ type Asking = Shared<BoxFuture<'static, Option<Arc<JwkSet>>>>;
 struct Kept {
     asked: Option<Timestamp>,
     set: Option<Arc<JwkSet>>,
+    /// When `set` was asked for.
+    got: Option<Timestamp>,
     asking: Option<Asking>,
 }
 
@@ -60,7 +68,7 @@ impl Keys {
     /// Keys as if they had just been fetched, so that no fetch follows.
     #[cfg(fuzzing)]
     pub(super) fn fetched(url: &str, set: JwkSet, now: Timestamp) -> Self {
-        let kept = Kept { asked: Some(now), set: Some(Arc::new(set)), asking: None };
+        let kept = Kept { asked: Some(now), set: Some(Arc::new(set)), got: Some(now), asking: None };
         Self(Mutex::new(BTreeMap::from([(url.to_owned(), kept)])))
     }
 
@@ -101,12 +109,16 @@ impl Keys {
         let at = |name: &str| claims.get(name).and_then(Value::as_f64);
         #[expect(clippy::cast_precision_loss, reason = "seconds of our era fit a double exactly")]
         let (earliest, latest) = ((second - LEEWAY) as f64, (second + LEEWAY) as f64);
-        match at("exp") {
-            Some(end) if end >= earliest => {}
-            _ => return Err(Refusal::unknown("expired")),
-        }
+        let Some(end) = at("exp").filter(|end| *end >= earliest) else {
+            return Err(Refusal::unknown("expired"));
+        };
         if ["nbf", "iat"].into_iter().any(|name| at(name).is_some_and(|from| from > latest)) {
             return Err(Refusal::unknown("expired"));
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a day of seconds fits a double exactly")]
+        let longest = LONGEST_LIFE as f64;
+        if end > latest + longest || at("iat").is_some_and(|issued| end - issued > longest) {
+            return Err(Refusal::unknown("lives-too-long"));
         }
         Ok(claims)
     }
@@ -121,13 +133,15 @@ impl Keys {
         let find = |set: &Arc<JwkSet>| set.find(kid).and_then(|jwk| DecodingKey::from_jwk(jwk).ok());
         let asking = {
             let mut all = self.lock();
-            let kept = all.entry(url.to_owned()).or_insert(Kept { asked: None, set: None, asking: None });
-            let age = kept.asked.map(|asked| now.since(asked));
+            let kept =
+                all.entry(url.to_owned()).or_insert(Kept { asked: None, set: None, got: None, asking: None });
+            let fresh = kept.got.is_some_and(|got| now.since(got) < FRESH);
             let known = kept.set.as_ref().and_then(find);
-            if let Some(key) = known.filter(|_| age.is_some_and(|age| age < FRESH)) {
+            if let Some(key) = known.filter(|_| fresh) {
                 return Ok(key);
             }
-            if kept.asking.is_none() && age.is_none_or(|age| age >= PAUSE) {
+            let rested = kept.asked.is_none_or(|asked| now.since(asked) >= PAUSE);
+            if kept.asking.is_none() && rested {
                 kept.asked = Some(now);
                 kept.asking = Some(ask(fetcher.clone(), url.to_owned()));
             }
@@ -143,9 +157,12 @@ impl Keys {
             kept.asking = None;
         }
         if found.is_some() {
-            kept.set = found;
+            (kept.set, kept.got) = (found, kept.asked);
         }
-        // Old keys are better than none while the issuer cannot be reached.
+        if kept.got.is_some_and(|got| now.since(got) >= OLDEST) {
+            kept.set = None;
+        }
+        // Keys of the last day are better than none while the issuer cannot be reached.
         match &kept.set {
             Some(set) => find(set).ok_or(Refusal::unknown("wrong-token")),
             None => Err(Refusal::Unavailable("keys-not-fetched")),
@@ -201,5 +218,35 @@ impl Keys {
             return Err(Refusal::unknown("wrong-identity"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_are_not_trusted_for_ever_when_their_issuer_cannot_be_reached() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // Nothing listens there.
+        let url = "http://127.0.0.1:9/keys";
+        let fetcher = Fetcher::new().unwrap();
+        let set: JwkSet = serde_json::from_value(json!({ "keys": [
+            { "kty": "RSA", "kid": "one", "alg": "RS256", "n": "AQAB", "e": "AQAB" },
+        ] }))
+        .unwrap();
+        let got: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let kept = Kept { asked: Some(got), set: Some(Arc::new(set)), got: Some(got), asking: None };
+        let keys = Keys(Mutex::new(BTreeMap::from([(url.to_owned(), kept)])));
+        let at = async |minutes: u64| {
+            keys.key(&fetcher, url, "one", got + Duration::from_mins(minutes)).await.map(|_| ()).err()
+        };
+        assert_eq!(at(59).await, None);
+        assert_eq!(at(61).await, None, "an hour old, and the issuer does not answer");
+        assert_eq!(at(23 * 60 + 59).await, None);
+        assert_eq!(at(24 * 60).await, Some(Refusal::Unavailable("keys-not-fetched")));
+        assert_eq!(at(24 * 60 + 2).await, Some(Refusal::Unavailable("keys-not-fetched")), "they are gone");
     }
 }

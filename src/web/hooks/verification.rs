@@ -104,3 +104,22 @@ fn signed(keys: impl Iterator<Item = hmac::Key>, text: &[u8], tags: &[Vec<u8>]) 
     });
     if found { Ok(()) } else { Err(Refusal::unknown("wrong-signature")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_signature_of_an_alert_is_right_in_both_spellings() {
+        let body = r#"{"id":"66f0a1b2c3d4e5f60718293a","groupId":"32b6e34b3d91647abb20e7b8","orgId":"4888442a3354817a7320eb61","alertConfigId":"57b76ddc96e8215c017ceafb","eventTypeName":"AWS_ENCRYPTION_KEY_NEEDS_ROTATION","status":"OPEN","created":"2026-08-02T02:27:02Z","updated":"2026-08-02T02:27:02Z","lastNotified":"2026-08-02T02:27:10Z","humanReadable":"AWS encryption key elapsed time since last rotation is above 90 days. Project: payments-prod Organization: ExampleOrg","links":[{"rel":"self","href":"https://cloud.mongodb.com/api/atlas/v2/groups/32b6e34b3d91647abb20e7b8/alerts/66f0a1b2c3d4e5f60718293a"}]}"#;
+        let secrets = [Secret::new("whsec-example")];
+        for (signature, hex) in
+            [("wWW1/uEjBzTK2Yk3tFkUGdliyhs=", false), ("c165b5fee1230734cad98937b4591419d962ca1b", true)]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-mms-signature", signature.parse().unwrap());
+            assert_eq!(atlas(&headers, body.as_bytes(), &secrets, hex), Ok(()));
+            assert!(atlas(&headers, b"{}", &secrets, hex).is_err());
+        }
+    }
+}

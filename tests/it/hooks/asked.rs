@@ -433,7 +433,7 @@ async fn the_policy_agrees_only_to_what_was_confirmed_and_once_a_day() {
         kinds.iter().map(|it| (it.kind.as_str(), it.to_state)).collect::<Vec<_>>(),
         [("proposed", State::AwaitingApproval), ("command", State::Approved)]
     );
-    assert!(server.engine.store.verify_audit().await.unwrap().is_ok());
+    assert!(server.engine.store.verify_audit().await.unwrap().intact().is_ok());
     // Anyone who sees it in time can stop it; then the next one within a day is people's.
     server.engine.say("grace", row.rotation.id, OperatorVerb::Reject, None, None).await.unwrap();
     server.key(&azure(3), KeyState::Enabled);

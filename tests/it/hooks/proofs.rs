@@ -102,6 +102,7 @@ async fn a_token_of_entra_is_event_grids_or_it_is_nobodys() {
                 ("issuer", "wrong-issuer"),
                 ("expired", "expired"),
                 ("early", "expired"),
+                ("lasting", "lives-too-long"),
                 ("app-id", "wrong-identity"),
             ],
         )
@@ -153,6 +154,7 @@ async fn a_token_of_google_is_our_pushers_or_it_is_nobodys() {
                 ("issuer", "wrong-issuer"),
                 ("expired", "expired"),
                 ("early", "expired"),
+                ("lasting", "lives-too-long"),
                 ("email", "wrong-identity"),
                 ("email-unverified", "wrong-identity"),
             ],

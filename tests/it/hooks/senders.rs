@@ -18,12 +18,12 @@ previous_secret = "the-secret-of-atlas-before"
 [[hooks]]
 name = "hex"
 kind = "atlas"
-secret = "whsec-example"
+secret = "a-secret-of-atlas-in-hex"
 encoding = "hex"
 [[hooks]]
 name = "documented"
 kind = "atlas"
-secret = "whsec-example"
+secret = "a-secret-of-atlas-in-hex"
 "#;
 const PRESENT: &str = "the-present-secret-of-atlas";
 
@@ -33,11 +33,11 @@ const DOCUMENTED: &str = r#"{"id":"66f0a1b2c3d4e5f60718293a","groupId":"32b6e34b
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn atlas_signs_its_alerts_and_nothing_else_is_believed() {
     let server = HookServer::open(ATLAS).await;
-    // The published vector, in both spellings.
-    for (hook, signature) in
-        [("documented", "wWW1/uEjBzTK2Yk3tFkUGdliyhs="), ("hex", "c165b5fee1230734cad98937b4591419d962ca1b")]
-    {
-        let taken = server.send(hook, &[("x-mms-signature", signature)], DOCUMENTED).await;
+    // The documented body, signed in both spellings.
+    let base64 = atlas_signature("a-secret-of-atlas-in-hex", DOCUMENTED.as_bytes());
+    let hex = hex::encode(STANDARD.decode(&base64).unwrap());
+    for (hook, signature) in [("documented", base64), ("hex", hex)] {
+        let taken = server.send(hook, &[("x-mms-signature", &signature)], DOCUMENTED).await;
         assert_eq!(taken.status, 202, "{hook}: {taken:?}");
         assert_eq!(server.counts(hook)[1], 1, "{hook}");
     }

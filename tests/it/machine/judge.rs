@@ -135,7 +135,7 @@ impl Judge {
                     self.guard = None;
                 }
             }
-            Outcome::Blind(_) => {}
+            Outcome::Blind(_) | Outcome::Tampered { .. } => {}
             Outcome::Said(command) => self.heard(command, before, now),
         }
         Self::moves(before, outcome, after)?;
@@ -304,6 +304,7 @@ impl Judge {
             return Ok(());
         }
         let legal = match outcome {
+            Outcome::Tampered { .. } => to == S::NeedsOperator,
             Outcome::Looked(_) => match from {
                 S::AwaitingApproval => matches!(to, S::Superseded | S::Expired),
                 S::Approved => {

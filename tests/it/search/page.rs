@@ -209,9 +209,9 @@ const DATABASE: &[Line] = &[
     (
         "D9",
         "a bit flips in the audit log",
-        "nothing is sent until it is accepted; the row is named",
+        "no new key is sent until it is accepted; all else goes on; the row is named",
         &[
-            "a_broken_audit_chain_stops_everything_until_it_is_accepted",
+            "a_broken_audit_chain_stops_new_keys_until_it_is_accepted",
             "the_chain_names_what_was_tampered_with",
         ],
     ),

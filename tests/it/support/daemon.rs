@@ -109,8 +109,13 @@ client_secret = "keywheel-demo-azure"
         folder.join("data").display()
     );
     let file = folder.join("keywheel.toml");
+    private(&file, text);
+}
+
+/// Writes a file that only its owner may open.
+pub(crate) fn private(file: impl AsRef<Path>, text: impl AsRef<[u8]>) {
     std::fs::write(&file, text).unwrap();
-    only_for_us(&file);
+    only_for_us(file.as_ref());
 }
 
 /// Mode 0600.

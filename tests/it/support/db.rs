@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use keywheel::seal::InstallationKey;
 use keywheel::store::{Access, Store};
 use sqlx::Connection;
 use testcontainers::core::{IntoContainerPort, WaitFor};
@@ -53,6 +54,15 @@ impl TestDb {
 
     /// With `options` at the end of PostgreSQL's `CREATE DATABASE`.
     pub(crate) async fn with(backend: Backend, options: &str) -> Self {
+        let it = Self::bare(backend, options).await;
+        it.store.migrate().await.unwrap();
+        unlock(&it.store).await;
+        key().create(&it.folder.path().join("installation.key")).unwrap();
+        it
+    }
+
+    /// Without tables: for a daemon that sets it up.
+    pub(crate) async fn bare(backend: Backend, options: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (url, server) = match backend {
             Backend::Sqlite => (format!("sqlite:{}", folder.path().join("kw.db").display()), None),
@@ -68,9 +78,19 @@ impl TestDb {
             }
         };
         let store = Store::open(&url, std::path::Path::new(""), Access::Beside).await.unwrap();
-        store.migrate().await.unwrap();
         Self { store, url, folder, _server: server }
     }
+}
+
+/// The installation key of every test.
+pub(crate) fn key() -> InstallationKey {
+    InstallationKey::of([7; 32]).unwrap()
+}
+
+/// Gives an open database the key, and reads its audit log.
+pub(crate) async fn unlock(store: &Store) {
+    store.unlock(&key(), true, "2026-01-01T00:00:00Z".parse().unwrap()).await.unwrap();
+    store.follow_seals().await.unwrap();
 }
 
 async fn postgres(folder: &tempfile::TempDir) -> (Server, String) {

@@ -28,7 +28,7 @@ use keywheel::mail::Letter;
 use keywheel::secret::Secret;
 use keywheel::sim::world::{KeyState, demo_key};
 use keywheel::sim::{Sim, World};
-use keywheel::store::{OutboxRow, RotationRow, Store};
+use keywheel::store::{NewAudit, OutboxRow, RotationRow, Store};
 
 struct Unlimited;
 
@@ -77,6 +77,23 @@ pub(crate) fn new_key() -> String {
     demo_key("AWS", "payments-prod", 1, 2)
 }
 
+/// Makes the tokens of the people who propose and approve. Each is another person's, and old enough for a daemon to
+/// count its votes.
+pub(crate) async fn people(store: &Store) {
+    let made = "2026-01-01T00:00:00Z".parse().unwrap();
+    for name in ["ada", "bob", "edsger", "grace"] {
+        let audit = NewAudit {
+            actor: "local:test".to_owned(),
+            action: "token.created".to_owned(),
+            subject: format!("token/{name}"),
+            detail: "{}".to_owned(),
+        };
+        let (hash, person) = (format!("hash of {name}"), format!("{name}@example.com"));
+        let given = (None, Some(person.as_str()));
+        store.insert_given_token((name, &hash), &[Role::Admin], given, (&[audit], &[]), made).await.unwrap();
+    }
+}
+
 /// An engine on a database, against a simulator. Both have one clock.
 pub(crate) struct TestApp {
     pub(crate) sim: Sim,
@@ -106,6 +123,7 @@ impl TestApp {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sim = Sim::start(listener, world, time(clock.as_ref())).unwrap();
         let db = db::TestDb::new(backend).await;
+        people(&db.store).await;
         let engine = engine_at(&sim, db.store.clone(), time(clock.as_ref()));
         let new = NewProject {
             group_id: group(1),
@@ -113,9 +131,6 @@ impl TestApp {
             ..NewProject::default()
         };
         engine.add_project("ada", new).await.unwrap();
-        if clock.is_none() {
-            people(&db.store).await;
-        }
         Self { sim, engine, db, clock }
     }
 
@@ -204,14 +219,6 @@ impl TestApp {
 
     pub(crate) fn held(&self) -> String {
         self.sim.with(|world| world.projects[&group(1)].key())
-    }
-}
-
-/// Gives Ada and Grace a token each: a real daemon counts the votes of identities that exist.
-pub(crate) async fn people(store: &Store) {
-    let now = SystemClock.now();
-    for (name, role) in [("ada", Role::Operator), ("grace", Role::Approver)] {
-        store.insert_token(name, name, &[role], &[], now).await.unwrap();
     }
 }
 

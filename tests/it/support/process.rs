@@ -63,7 +63,25 @@ impl Daemon {
         let data = folder.join(orders.name);
         std::fs::create_dir_all(&data).unwrap();
         let config = data.join("keywheel.toml");
-        std::fs::write(&config, text(&data, orders)).unwrap();
+        crate::support::daemon::private(&config, text(&data, orders));
+        let key_file = data.join("installation.key");
+        if !key_file.exists() {
+            super::db::key().create(&key_file).unwrap();
+            // A new data folder beside a database that was used before is accepted once.
+            let accepted = Command::new(env!("CARGO_BIN_EXE_keywheel"))
+                .args(["doctor", "--accept-restore", "--config"])
+                .arg(&config)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&accepted.stdout).into_owned();
+            assert!(said.contains("accept"), "{said}{}", String::from_utf8_lossy(&accepted.stderr));
+            let confirmed = Command::new(env!("CARGO_BIN_EXE_keywheel"))
+                .args(["token", "confirm", "ada", "bob", "edsger", "grace", "--config"])
+                .arg(&config)
+                .output();
+            // Without people there is nobody to confirm.
+            drop(confirmed.unwrap());
+        }
         let log = folder.join(format!("{}.log", orders.name));
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let started_at = file.metadata().unwrap().len();

@@ -3,11 +3,13 @@
 use super::sight::{Sight, sight};
 use super::turn::Turn;
 use crate::domain::rotation::outcome::Command;
-use crate::domain::rotation::state::State;
+use crate::domain::rotation::state::{Cause, State};
 
 impl Turn {
     pub(super) fn said(&mut self, command: &Command) {
         let before = matches!(self.r.state, State::AwaitingApproval | State::Approved);
+        // Whatever it says cannot be believed: neither its new key nor that it was verified.
+        let believed = self.r.cause != Some(Cause::Tampered);
         match command {
             Command::Approve { given } if self.r.state == State::AwaitingApproval => {
                 self.r.permission.quorum.given = *given;
@@ -28,7 +30,7 @@ impl Turn {
             }
             Command::Reject if before => self.finish(State::Rejected, None),
             Command::Cancel if before => self.finish(State::Cancelled, None),
-            Command::Resume if self.r.state == State::NeedsOperator => {
+            Command::Resume if self.r.state == State::NeedsOperator && believed => {
                 self.r.operator.resuming = true;
                 self.r.observing.not_before = None;
                 self.rest(self.now);
@@ -43,7 +45,9 @@ impl Turn {
                 self.begin_rolling_back();
                 self.rest(self.now);
             }
-            Command::Accept if self.r.state == State::NeedsOperator && self.new_key_acceptable() => {
+            Command::Accept
+                if self.r.state == State::NeedsOperator && believed && self.new_key_acceptable() =>
+            {
                 self.finish(State::Accepted, None);
             }
             Command::Close if self.r.state == State::NeedsOperator => self.finish(State::Closed, None),

@@ -86,6 +86,7 @@ pub fn next(rotation: &Rotation, outcome: &Outcome, now: Timestamp) -> Step {
         Outcome::Blind(failure) => turn.blind(failure),
         Outcome::Replied(reply) => turn.replied(reply),
         Outcome::Said(command) => turn.said(command),
+        Outcome::Tampered { .. } => turn.tampered(),
     }
     if turn.illegal {
         turn.r = rotation.clone();

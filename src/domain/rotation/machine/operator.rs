@@ -20,6 +20,15 @@ impl Turn {
         self.rest(self.now + self.cadence());
     }
 
+    /// What the rotation rests on was changed outside of Keywheel: nothing of it is believed, and only people go on.
+    pub(super) fn tampered(&mut self) {
+        if self.r.state.is_final() {
+            self.illegal = true;
+        } else {
+            self.need_operator(Cause::Tampered);
+        }
+    }
+
     pub(super) fn needs_operator(&mut self, seen: &Observation, previous: Option<&Observation>) {
         let sight = sight(&self.r, seen);
         if self.r.operator.resuming {

@@ -1,0 +1,564 @@
+//! What the audit log says about the rows that authorise: the last seal of each of them.
+//!
+//! A row that authorises (a project's rules, a rotation, its votes, a token) counts only when its digest is the one
+//! that the audit log has sealed last for its subject. The log is read once from its first row, then followed: each
+//! row's place in the chain, its hash and its seal are checked before its seals are taken over. So it does not matter
+//! what anybody writes into the tables, or removes from the log: what is taken over is kept here, in memory.
+//!
+//! A row of the log that is missing or does not fit is a fault, and no PATCH of a new key is recorded until an operator
+//! has accepted it. What it sealed stays void.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use futures_util::TryStreamExt;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+
+use super::audit::{AuditBroken, AuditEntry, AuditReport, BREAK_ACCEPTED, Head, NewAudit};
+use super::seal::Seal;
+use super::{Sql, Store, StoreError, Tx, TxConn, each, read};
+use crate::domain::time::Timestamp;
+use crate::seal::{Digest, InstallationKey, Sealer};
+
+const AFTER: Sql = Sql::same(
+    "SELECT seq, at, actor, action, subject, detail, prev_hash, hash, seals, seal FROM audit WHERE seq > $1 AND seq <= $2 \
+     ORDER BY seq",
+);
+const HEAD: Sql = Sql::same("SELECT seq, hash FROM audit_head WHERE id = 1");
+pub(super) const FINGERPRINT: Sql = Sql::same("SELECT value FROM meta WHERE name = 'installation'");
+
+pub(super) const STATEMENTS: &[&Sql] = &[&AFTER, &HEAD, &FINGERPRINT];
+
+const NOT_WRITTEN: &str = "it is not what Keywheel wrote there last";
+const UNKNOWN: &str = "Keywheel wrote no such row, or has ended it since";
+
+/// Rows that are checked again at once.
+const AGAIN: i64 = 1000;
+
+/// The seals that the column holds.
+fn read(text: &str) -> impl Iterator<Item = (Name, Option<Digest>)> {
+    text.lines().filter_map(|line| {
+        let (digest, subject) = line.split_once(' ')?;
+        Some((name(subject), Digest::parse(digest)))
+    })
+}
+
+/// A subject in little room.
+type Name = [u8; 16];
+
+fn name(subject: &str) -> Name {
+    let mut name = [0; 16];
+    name.copy_from_slice(&Sha256::digest(subject)[..16]);
+    name
+}
+
+/// What was appended by a transaction and is not committed yet.
+#[derive(Clone, Debug)]
+pub(super) struct Appended {
+    seq: i64,
+    prev: String,
+    hash: String,
+    at: Timestamp,
+    seals: Vec<Seal>,
+    /// The broken row that it accepts.
+    accepts: Option<i64>,
+}
+
+/// The broken row that an audit row accepts.
+fn accepted(action: &str, subject: &str) -> Option<i64> {
+    subject.strip_prefix("audit/").filter(|_| action == BREAK_ACCEPTED)?.parse().ok()
+}
+
+/// The seals, followed along the audit log.
+#[derive(Debug)]
+pub struct Seals {
+    sealer: OnceLock<(Sealer, String)>,
+    state: Mutex<State>,
+    /// Whether this process has sealed the first row.
+    is_new: AtomicBool,
+    /// Whether the log was read to its end once.
+    followed: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    seq: i64,
+    hash: String,
+    /// The first row that this key has sealed: from it on, every row is sealed.
+    since: Option<(i64, Timestamp)>,
+    latest: BTreeMap<Name, Digest>,
+    faults: Vec<AuditBroken>,
+    accepted: BTreeSet<i64>,
+    /// The log's end does not fit its head.
+    end: Option<AuditBroken>,
+    /// The row up to which the log was checked again, and its hash.
+    again: (i64, String),
+}
+
+impl Default for Seals {
+    fn default() -> Self {
+        Self {
+            sealer: OnceLock::new(),
+            state: Mutex::default(),
+            is_new: AtomicBool::new(false),
+            followed: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Seals {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The seal of a row with this hash.
+    ///
+    /// # Errors
+    /// [`StoreError::NoKey`] before the installation key was given.
+    pub(super) fn seal(&self, hash: &str) -> Result<String, StoreError> {
+        Ok(self.sealer()?.seal(hash))
+    }
+
+    fn sealer(&self) -> Result<&Sealer, StoreError> {
+        self.sealer.get().map(|(sealer, _)| sealer).ok_or(StoreError::NoKey)
+    }
+
+    /// The fingerprint of the installation key, once it was given.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.sealer.get().map(|(_, fingerprint)| fingerprint.as_str())
+    }
+
+    /// Whether this process has sealed the first row.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.is_new.load(Ordering::SeqCst)
+    }
+
+    /// Seals with the same key, that have read nothing yet.
+    pub(super) fn of(other: &Self) -> Self {
+        Self { sealer: other.sealer.clone(), ..Self::default() }
+    }
+
+    /// Forgets what was read: the log is read again from its first row, as after another database was accepted.
+    pub fn begin_anew(&self) {
+        self.followed.send_replace(false);
+        *self.lock() = State::default();
+    }
+
+    /// What was found up to the end.
+    pub(super) fn report(&self) -> AuditReport {
+        let state = self.lock();
+        let broken = state.faults.iter().chain(&state.end).cloned().collect();
+        AuditReport { rows: state.seq, head: state.hash.clone(), broken }
+    }
+
+    /// The first fault that no operator accepted.
+    #[must_use]
+    pub fn fault(&self) -> Option<AuditBroken> {
+        let state = self.lock();
+        let open = state.faults.iter().find(|it| !state.accepted.contains(&it.seq));
+        open.or(state.end.as_ref()).cloned()
+    }
+
+    /// When the first row was sealed; `None` before that.
+    #[must_use]
+    pub fn since(&self) -> Option<Timestamp> {
+        self.lock().since.map(|(_, at)| at)
+    }
+
+    /// Whether the log was read to its end once.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        *self.followed.borrow()
+    }
+
+    /// Whether `digest` is what was sealed last for `subject`.
+    pub(super) fn fits(&self, subject: &str, digest: Digest) -> bool {
+        self.lock().latest.get(&name(subject)) == Some(&digest)
+    }
+
+    /// Takes over what a committed transaction has appended, unless another one came in between: then the rows are
+    /// read from the log.
+    pub(super) fn advance(&self, appended: &[Appended]) {
+        let mut state = self.lock();
+        for row in appended {
+            if row.seq != state.seq + 1 || row.prev != state.hash {
+                return;
+            }
+            (state.seq, state.hash) = (row.seq, row.hash.clone());
+            state.since.get_or_insert((row.seq, row.at));
+            state.accepted.extend(row.accepts);
+            for Seal { subject, digest } in &row.seals {
+                state.take(name(subject), *digest);
+            }
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self, name: Name, digest: Option<Digest>) {
+        match digest {
+            Some(digest) => _ = self.latest.insert(name, digest),
+            None => _ = self.latest.remove(&name),
+        }
+    }
+
+    /// Checks the next row of the log, and takes over what it seals.
+    fn follow(&mut self, row: AuditEntry, sealer: &Sealer) {
+        if row.seq <= self.seq {
+            return;
+        }
+        if row.seq != self.seq + 1 {
+            self.faults.push(AuditBroken { seq: self.seq + 1, why: "the row is missing".to_owned() });
+        }
+        let fault = self.fault(&row, &self.hash, sealer);
+        let is_first = self.since.is_none() && !row.seal.is_empty();
+        if let Some(why) = fault {
+            self.faults.push(AuditBroken { seq: row.seq, why: why.to_owned() });
+        } else if !is_first || sealer.fits(&row.hash, &row.seal) {
+            if is_first {
+                self.since = Some((row.seq, row.at));
+            }
+            self.accepted.extend(accepted(&row.action, &row.subject));
+            for (name, digest) in read(&row.seals) {
+                self.take(name, digest);
+            }
+        }
+        (self.seq, self.hash) = (row.seq, row.hash);
+    }
+
+    /// Why `row` does not fit behind a row with the hash `prev`.
+    fn fault(&self, row: &AuditEntry, prev: &str, sealer: &Sealer) -> Option<&'static str> {
+        row.fault(prev).or_else(|| {
+            // Rows of an earlier version have no seal, and those of an earlier key another one: the chain up to the first row
+            // of this key is covered by that row's seal, and what they sealed was sealed again.
+            let counts = self.since.is_some_and(|(since, _)| row.seq >= since);
+            match (counts, row.seal.is_empty()) {
+                (false, _) => None,
+                (true, true) => Some("it has no seal"),
+                (true, false) => Some("its seal does not fit").filter(|_| !sealer.fits(&row.hash, &row.seal)),
+            }
+        })
+    }
+
+    /// Checks a row again that was followed before. A row that was removed or changed since is a fault.
+    fn check_again(&mut self, row: AuditEntry, sealer: &Sealer) {
+        let (before, prev) = self.again.clone();
+        let mut found = Vec::new();
+        if row.seq != before + 1 {
+            found.push((before + 1, "the row is missing"));
+        }
+        found.extend(self.fault(&row, &prev, sealer).map(|why| (row.seq, why)));
+        for (seq, why) in found {
+            if !self.faults.iter().any(|it| it.seq == seq) {
+                self.faults.push(AuditBroken { seq, why: why.to_owned() });
+            }
+        }
+        self.again = (row.seq, row.hash);
+    }
+
+    /// Compares the log's end with its head.
+    fn compare(&mut self, head: &Head) {
+        let why = if self.seq != head.seq {
+            Some(format!("the log ends at row {}, its head names row {}", self.seq, head.seq))
+        } else if self.hash != head.hash {
+            Some("the log's head names another hash than its last row has".to_owned())
+        } else {
+            None
+        };
+        self.end = why.map(|why| AuditBroken { seq: self.seq.min(head.seq) + 1, why });
+    }
+}
+
+impl Store {
+    /// The seals of this database.
+    #[must_use]
+    pub fn seals(&self) -> &Seals {
+        match self {
+            Store::Sqlite { seals, .. } | Store::Postgres { seals, .. } => seals,
+        }
+    }
+
+    /// Gives the store the installation key, without which nothing is written down in the audit log. `may_seal` is
+    /// whether a database without a sealed row may be one of an earlier version, whose rows are sealed now, once.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherKey`] for a database of another installation, and [`StoreError::Unsealed`] for one that has
+    /// lost its seals.
+    pub async fn unlock(
+        &self,
+        key: &InstallationKey,
+        may_seal: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (found, own) = (self.fingerprint().await?, key.fingerprint());
+        let is_new = found.is_none();
+        match found {
+            Some(found) if found != own => return Err(StoreError::OtherKey { found, own }),
+            None if !may_seal => return Err(StoreError::Unsealed),
+            _ => {}
+        }
+        self.give_key(key);
+        if is_new {
+            self.seal_earlier(&own, now).await?;
+            self.seals().is_new.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Set once: a second call gives the same key.
+    pub(super) fn give_key(&self, key: &InstallationKey) {
+        let _ = self.seals().sealer.set((key.sealer(), key.fingerprint()));
+    }
+
+    /// The fingerprint of the key that this database is sealed with; `None` when nothing in it is sealed.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn fingerprint(&self) -> Result<Option<String>, StoreError> {
+        let found: Option<(String,)> =
+            read!(self, FINGERPRINT, |pool, text| sqlx::query_as(text).fetch_optional(pool).await)?;
+        Ok(found.map(|(found,)| found))
+    }
+
+    /// Reads the audit log to its end, from the last row that was read.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read. What does not fit is a fault of the [`Seals`].
+    pub async fn follow_seals(&self) -> Result<(), StoreError> {
+        self.follow(self.seals()).await
+    }
+
+    /// Checks the whole log anew: each row's place, hash and seal.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read. What does not fit is part of the report.
+    pub async fn verify_audit(&self) -> Result<AuditReport, StoreError> {
+        let seals = Seals::of(self.seals());
+        self.follow(&seals).await?;
+        Ok(seals.report())
+    }
+
+    /// Reads the end of the log, and checks the next part of it again, from its first row: who changes an old row is
+    /// found a few sweeps later.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read. What does not fit is a fault of the [`Seals`].
+    pub async fn check_seals_again(&self) -> Result<(), StoreError> {
+        self.follow_seals().await?;
+        let seals = self.seals();
+        let sealer = seals.sealer()?;
+        let (from, end) = {
+            let state = seals.lock();
+            (state.again.0, state.seq)
+        };
+        let rows: Vec<AuditEntry> = read!(self, AFTER, |pool, text| sqlx::query_as(text)
+            .bind(from)
+            .bind(end.min(from + AGAIN))
+            .fetch_all(pool)
+            .await)?;
+        let mut state = seals.lock();
+        for row in rows {
+            state.check_again(row, sealer);
+        }
+        if from + AGAIN >= end {
+            state.again = (0, String::new());
+        }
+        Ok(())
+    }
+
+    pub(super) async fn follow(&self, seals: &Seals) -> Result<(), StoreError> {
+        let sealer = seals.sealer()?;
+        let head: Head = read!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
+        let from = seals.lock().seq;
+        if from < head.seq {
+            read!(self, AFTER, |pool, text| {
+                let mut rows = sqlx::query_as::<_, AuditEntry>(text).bind(from).bind(head.seq).fetch(pool);
+                while let Some(row) = rows.try_next().await? {
+                    seals.lock().follow(row, sealer);
+                }
+            });
+        }
+        let mut state = seals.lock();
+        // Meanwhile a transaction of this daemon may have moved it further.
+        if state.seq <= head.seq {
+            state.compare(&head);
+        }
+        drop(state);
+        seals.followed.send_replace(true);
+        Ok(())
+    }
+
+    /// Whether `digest` is what the audit log has sealed last for `subject`.
+    ///
+    /// # Errors
+    /// Fails when the audit log cannot be read, or was not read to its end since the start.
+    pub(super) async fn is_sealed(&self, subject: &str, digest: Digest) -> Result<bool, StoreError> {
+        if !*self.seals().followed.borrow() {
+            return Err(StoreError::Unverified);
+        }
+        // Another process may have written or ended it meanwhile.
+        self.follow_seals().await?;
+        Ok(self.seals().fits(subject, digest))
+    }
+
+    /// The rows that authorise and are not as the audit log has sealed them.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn tampered(&self) -> Result<Vec<StoreError>, StoreError> {
+        if !*self.seals().followed.borrow() {
+            return Err(StoreError::Unverified);
+        }
+        let mut found = self.unfit_rows().await?;
+        // A row that was written between the reading of the log and its own is right the next time.
+        for _ in 0..2 {
+            if !found.is_empty() {
+                let again = self.unfit_rows().await?;
+                found.retain(|it| again.contains(it));
+            }
+        }
+        Ok(found.into_iter().map(|(subject, why)| StoreError::tampered(&subject, why)).collect())
+    }
+
+    /// Compares the rows with their seals, on a connection that delays no writer.
+    #[expect(clippy::disallowed_methods, reason = "it only reads, and must not wait for the writer")]
+    async fn unfit_rows(&self) -> Result<Vec<(String, &'static str)>, StoreError> {
+        self.follow_seals().await?;
+        let conn = match self {
+            Store::Sqlite { read, .. } => TxConn::Sqlite(read.begin().await?),
+            Store::Postgres { read, .. } => TxConn::Postgres(read.begin().await?),
+        };
+        let seals = match self {
+            Store::Sqlite { seals, .. } | Store::Postgres { seals, .. } => Arc::clone(seals),
+        };
+        let mut tx = Tx::new(conn, seals);
+        let mut all = tx.seals_of_projects().await?;
+        all.extend(tx.seals_of_tokens().await?);
+        all.extend(tx.seals_of_loosenings().await?);
+        all.extend(tx.seals_of_rotations().await?);
+        let suspended = tx.suspended_tokens().await?;
+        let state = tx.seals.lock();
+        let sealed =
+            |it: &Seal| it.digest.is_some() && state.latest.get(&name(&it.subject)) == it.digest.as_ref();
+        let waits: BTreeSet<String> = suspended.into_iter().filter(sealed).map(|it| it.subject).collect();
+        all.retain(|it| !waits.contains(&it.subject));
+        let suspect = |Seal { subject, digest }: Seal| {
+            let why = match (state.latest.get(&name(&subject)), digest) {
+                (Some(sealed), Some(digest)) if *sealed == digest => return None,
+                (None, None) => return None,
+                (Some(_), _) => NOT_WRITTEN,
+                (None, _) => UNKNOWN,
+            };
+            Some((subject, why))
+        };
+        Ok(all.into_iter().filter_map(suspect).collect())
+    }
+
+    /// Waits until the audit log was read to its end once.
+    pub async fn seals_followed(&self) {
+        // The sender lives as long as the store.
+        let _ = self.seals().followed.subscribe().wait_for(|followed| *followed).await;
+    }
+}
+
+impl Tx {
+    /// Reads the log up to the head of this transaction.
+    async fn follow(&mut self) -> Result<(), StoreError> {
+        if self.followed {
+            return Ok(());
+        }
+        let head = self.audit_head().await?;
+        let appended = self.appended.first().map(|row| Head { seq: row.seq - 1, hash: row.prev.clone() });
+        let head = appended.unwrap_or(head);
+        let seals = self.seals.clone();
+        if !*seals.followed.borrow() {
+            return Err(StoreError::Unverified);
+        }
+        let from = seals.lock().seq;
+        if from < head.seq {
+            let sealer = seals.sealer()?;
+            let rows: Vec<AuditEntry> = each!(self, AFTER, |conn, text| sqlx::query_as(text)
+                .bind(from)
+                .bind(head.seq)
+                .fetch_all(conn)
+                .await)?;
+            for row in rows {
+                seals.lock().follow(row, sealer);
+            }
+        }
+        let mut state = seals.lock();
+        if state.seq <= head.seq {
+            state.compare(&head);
+        }
+        drop(state);
+        self.followed = true;
+        Ok(())
+    }
+
+    /// What was sealed last for `subject`, with the rows of this transaction.
+    pub(super) async fn sealed(&mut self, subject: &str) -> Result<Option<Digest>, StoreError> {
+        self.follow().await?;
+        let own = self.appended.iter().rev().flat_map(|row| row.seals.iter().rev());
+        if let Some(seal) = own.into_iter().find(|seal| seal.subject == subject) {
+            return Ok(seal.digest);
+        }
+        Ok(self.seals.lock().latest.get(&name(subject)).copied())
+    }
+
+    /// Refuses a row that does not say what was sealed for it.
+    pub(super) async fn check_seal(&mut self, subject: &str, digest: Digest) -> Result<(), StoreError> {
+        match self.sealed(subject).await? {
+            Some(sealed) if sealed == digest => Ok(()),
+            Some(_) => Err(StoreError::tampered(subject, NOT_WRITTEN)),
+            None => Err(StoreError::tampered(subject, UNKNOWN)),
+        }
+    }
+
+    /// Refuses everything while a row of the audit log does not fit.
+    pub(super) async fn check_log(&mut self) -> Result<(), StoreError> {
+        self.follow().await?;
+        match self.seals.fault() {
+            None => Ok(()),
+            Some(broken) => Err(StoreError::tampered(&format!("audit/{}", broken.seq), &broken.why)),
+        }
+    }
+
+    /// Appends rows; the last of them seals.
+    pub(super) async fn append_sealing(
+        &mut self,
+        rows: &[NewAudit],
+        seals: Vec<Seal>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if seals.is_empty() {
+            return self.append_audit(rows, now).await;
+        }
+        let Some((last, before)) = rows.split_last() else {
+            let row = NewAudit {
+                actor: "keywheel".to_owned(),
+                action: "row.recorded".to_owned(),
+                subject: seals[0].subject.clone(),
+                detail: "{}".to_owned(),
+            };
+            return self.append_last(&row, seals, now).await;
+        };
+        self.append_audit(before, now).await?;
+        self.append_last(last, seals, now).await
+    }
+
+    /// Keeps in mind what was appended.
+    pub(super) fn note_appended(
+        &mut self,
+        row: &NewAudit,
+        (seq, prev, hash): (i64, String, String),
+        seals: Vec<Seal>,
+        at: Timestamp,
+    ) {
+        let accepts = accepted(&row.action, &row.subject);
+        self.appended.push(Appended { seq, prev, hash, at, seals, accepts });
+    }
+}
