@@ -34,7 +34,7 @@ use crate::engine::{
     Engine, Settings, conditions, deciding, driver, hint, intake, loosen, poll, ready, resend, schedule,
     sweep,
 };
-use crate::lifecycle::Shutdown;
+use crate::lifecycle::{Shutdown, pause};
 use crate::mail::Smtp;
 use crate::sim::{Sim, World};
 use crate::store::{Access, AuditBroken, AuditReport, Store, StoreError};
@@ -204,9 +204,7 @@ async fn start(
     let smtp = smtp(config)?;
     engine.webhooks.replace(webhooks(config)?);
     let hooks = Arc::new(LiveHooks::new(hooks(&engine, config)?));
-    if let Some(found) = found.filter(|_| !engine.epoch.in_doubt()) {
-        deciding::record(&engine, found).await?;
-    }
+    record_settings(engine.clone(), found, shutdown);
     // The policy may have changed since the next reminders were computed.
     engine.store.look_at_all_reminders(SystemClock.now()).await?;
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
@@ -258,13 +256,41 @@ async fn start(
     shutdown.spawn_named("mail_sender", mail_sender.run(shutdown.token()));
     shutdown.spawn_named("resend", resend::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("dispatch", WebhookSender::new(engine.clone()).run(shutdown.token()));
-    let (heart, cron, token) = (engine.clone(), config.sweep.cron.clone(), shutdown.token());
+    schedule_sweeps(engine.clone(), config.sweep.cron.clone(), shutdown);
+    Ok(Running { engine, address, smtp, hooks, lookups, tls })
+}
+
+fn schedule_sweeps(engine: Engine, cron: String, shutdown: &Shutdown) {
+    let stop = shutdown.token();
     shutdown.spawn_named("schedule", async move {
-        if let Err(error) = schedule::run(heart, &cron, token).await {
+        if let Err(error) = schedule::run(engine, &cron, stop).await {
             tracing::error!(error = %error, "the schedule of sweeps failed");
         }
     });
-    Ok(Running { engine, address, smtp, hooks, lookups, tls })
+}
+
+/// Compares the settings that decide with those on record, once the audit log was read: until then the delays on record
+/// are in force, and nobody has to wait for it.
+fn record_settings(engine: Engine, found: Option<BTreeMap<String, String>>, shutdown: &Shutdown) {
+    let Some(found) = found else { return };
+    let stop = shutdown.token();
+    shutdown.spawn_named("settings", async move {
+        tokio::select! {
+            () = engine.store.seals_followed() => {}
+            () = stop.cancelled() => return,
+        }
+        while !stop.is_cancelled() && !engine.epoch.in_doubt() {
+            match deciding::record(&engine, found.clone()).await {
+                // A task that ends would count as a fault.
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::error!(error = %error, "the settings that decide cannot be compared; tried again in a few seconds");
+                    pause(Duration::from_secs(5), &stop).await;
+                }
+            }
+        }
+        stop.cancelled().await;
+    });
 }
 
 /// Makes the room that is kept for roll-backs and pages.

@@ -1,9 +1,11 @@
 -- Who made a token, whose it is, and since when it may vote: when it was made, got the role, or was given to another
--- person, and by whom. Tokens of earlier versions have none of these: they are sealed without them.
+-- person, and by whom. Tokens of earlier versions have none of these: they are sealed without them,
+-- and the audit log names who made them.
 ALTER TABLE tokens ADD COLUMN made_by TEXT;
 ALTER TABLE tokens ADD COLUMN person TEXT;
 ALTER TABLE tokens ADD COLUMN given_at TEXT;
 ALTER TABLE tokens ADD COLUMN given_by TEXT;
+CREATE INDEX audit_token_created ON audit (subject) WHERE action = 'token.created';
 
 -- Changes of what decides who must agree, and of owners and lookups: what is announced and takes effect later, and what
 -- somebody did who counts as no approver of the project for a while. `subject` is a project's id, or `installation`.

@@ -33,8 +33,8 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 /// # Errors
 /// Fails when the database cannot be read or written.
 pub async fn run_due(engine: &Engine) -> Result<(), StoreError> {
-    // In doubt it is not certain which changes were withdrawn.
-    if engine.epoch.in_doubt() {
+    // In doubt, and before the audit log was read, it is not certain which changes were withdrawn.
+    if engine.epoch.in_doubt() || !engine.store.seals().is_followed() {
         return Ok(());
     }
     for it in engine.store.pending_loosenings().await? {

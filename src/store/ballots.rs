@@ -21,9 +21,11 @@ const BARS: Sql = Sql::same(
     "SELECT requested_by, kind, CASE WHEN state = 'effective' THEN effective_at ELSE NULL END AS since FROM loosenings \
      WHERE subject = $1 AND kind <> 'tightening' AND state <> 'withdrawn' ORDER BY requested_at, id",
 );
-// Tokens are few, and a bar may concern any of them.
+// Tokens are few, and a bar may concern any of them. Who made one of an earlier version, the audit log knows.
 const TOKENS: Sql = Sql::same(
-    "SELECT name, roles, created_at, revoked_at, made_by, person, given_at, given_by FROM tokens ORDER BY name",
+    "SELECT name, roles, created_at, revoked_at, COALESCE(made_by, (SELECT a.actor FROM audit a WHERE a.action = \
+     'token.created' AND a.subject = 'token/' || name ORDER BY a.seq LIMIT 1)) AS made_by, person, given_at, given_by \
+     FROM tokens ORDER BY name",
 );
 
 pub(super) const STATEMENTS: &[&Sql] = &[&VOTES, &BARS, &TOKENS];

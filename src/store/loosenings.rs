@@ -551,16 +551,20 @@ impl Store {
     /// The rules of a project that was tracked before.
     ///
     /// # Errors
-    /// Fails when the database or the row cannot be read.
+    /// [`StoreError::Tampered`] when they are not what Keywheel wrote; fails when the database or the row cannot be read.
     pub async fn former_project(&self, group: &GroupId) -> Result<Option<FormerProject>, StoreError> {
         let row: Option<(String,)> = read!(self, FORMER, |pool, sql| sqlx::query_as(sql)
             .bind(group.as_str())
             .fetch_optional(pool)
             .await)?;
-        row.map(|(text,)| {
-            serde_json::from_str(&text).map_err(|_| StoreError::corrupt("former_projects", "record", group))
-        })
-        .transpose()
+        let Some((text,)) = row else { return Ok(None) };
+        if let Seal { subject, digest: Some(digest) } = former(group.as_str(), &text)
+            && !self.is_sealed(&subject, digest).await?
+        {
+            return Err(StoreError::tampered(&subject, FORMER_DIFFERS));
+        }
+        let read = serde_json::from_str(&text);
+        read.map(Some).map_err(|_| StoreError::corrupt("former_projects", "record", group))
     }
 
     /// The settings that decide, by name, as they are recorded.

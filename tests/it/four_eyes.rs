@@ -21,7 +21,7 @@ use crate::support::{TestApp, group, new_key, old_key};
 /// The attacker's key. Atlas could use it.
 const EVIL: &str = "eeeeeeee-dddd-4ddd-8ddd-000000000000";
 
-async fn raw(store: &Store, text: &str) {
+pub(crate) async fn raw(store: &Store, text: &str) {
     let text = AssertSqlSafe(text.to_owned());
     match store {
         Store::Sqlite { write, .. } => drop(write.execute(sqlx::raw_sql(text)).await.unwrap()),

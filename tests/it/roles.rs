@@ -16,8 +16,9 @@ use keywheel::engine::command::{Actor, CommandError, NewProject, OperatorVerb, P
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{deciding, driver, loosen};
 use keywheel::sim::World;
-use keywheel::store::{Loosening, MessageEnd, OutboxRow, RotationRow};
+use keywheel::store::{Loosening, MessageEnd, OutboxRow, RotationRow, StoreError};
 
+use crate::four_eyes::raw;
 use crate::support::db::Backend;
 use crate::support::{TestApp, group, new_key};
 
@@ -47,13 +48,20 @@ impl Fixture {
         });
         let it = Self(app);
         it.pass(Duration::from_hours(2));
-        it.make("ada", &[Role::Operator]).await;
+        it.give("ada", &[Role::Operator]).await;
         for name in ["grace", "edsger"] {
-            it.make(name, &[Role::Operator, Role::Approver]).await;
+            it.give(name, &[Role::Operator, Role::Approver]).await;
         }
+        it.engine.revoke_token("local:admin", "bob").await.unwrap();
         it.make("root", &[Role::Admin]).await;
         it.pass(2 * DAY);
         it
+    }
+
+    /// Gives a token that is there other roles.
+    async fn give(&self, name: &str, roles: &[Role]) {
+        let edit = TokenEdit { roles: Some(roles.to_vec()), person: None };
+        self.engine.edit_token("local:admin", name, edit).await.unwrap();
     }
 
     async fn make(&self, name: &str, roles: &[Role]) {
@@ -262,6 +270,68 @@ async fn a_loosened_rule_can_be_withdrawn_and_a_newer_change_replaces_it() {
     // Nothing has come of it, so root counts.
     let row = it.propose("ada").await;
     it.approve("root", &row).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_of_rules_that_is_edited_or_revived_in_the_database_takes_no_effect() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let it = Fixture::on(backend).await;
+        it.edit("ada".into(), approvals(2)).await.unwrap();
+        it.pass(2 * DAY);
+        it.edit(Actor::admin("root"), approvals(1)).await.unwrap();
+        let [pending] = it.pending().await.try_into().unwrap();
+        it.deliver(&["ada@example.com", SECURITY]).await;
+        it.round().await;
+        raw(&it.engine.store, "UPDATE loosenings SET effective_at = requested_at WHERE state = 'waiting'").await;
+        it.round().await;
+        assert_eq!((it.approvals().await, it.pending().await.len()), (2, 1));
+        let found = it.engine.store.tampered().await.unwrap();
+        assert!(found[0].to_string().starts_with("loosening/"), "{found:?}");
+        it.engine.withdraw_loosening("edsger", pending.id).await.unwrap();
+        raw(&it.engine.store, "UPDATE loosenings SET state = 'waiting' WHERE state = 'withdrawn'").await;
+        it.round().await;
+        assert_eq!((it.approvals().await, it.pending().await.len()), (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn rules_of_a_removed_project_that_are_edited_or_deleted_are_not_taken_over() {
+    let it = Fixture::new().await;
+    it.edit("ada".into(), approvals(2)).await.unwrap();
+    it.engine.remove_project(Actor::admin("root"), &project()).await.unwrap();
+    let add = || NewProject { group_id: group(1), ..NewProject::default() };
+    for sql in [
+        "UPDATE former_projects SET record = replace(record, '\"approvals\":2', '\"approvals\":1')",
+        "DELETE FROM former_projects",
+    ] {
+        raw(&it.engine.store, sql).await;
+        let added = it.engine.add_project("ada", add()).await;
+        assert!(matches!(added, Err(CommandError::Store(StoreError::Tampered { .. }))), "{added:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_vote_of_a_token_that_is_made_older_in_the_database_sends_no_key() {
+    for (column, of) in [("given_at", "'grace'"), ("person", "'edsger'")] {
+        let it = Fixture::new().await;
+        it.make("puppet", &[Role::Approver]).await;
+        if column == "person" {
+            it.pass(2 * DAY);
+        }
+        let row = it.propose("ada").await;
+        let sql = format!(
+            "UPDATE tokens SET {column} = (SELECT {column} FROM tokens WHERE name = {of}) WHERE name = 'puppet'"
+        );
+        raw(&it.engine.store, &sql).await;
+        let row = it.approve("puppet", &row).await.unwrap();
+        assert_eq!(row.rotation.state, State::Approved);
+        for _ in 0..20 {
+            driver::run_due(&it.engine).await.unwrap();
+            it.pass(Duration::from_secs(15));
+        }
+        let row = it.engine.rotation(row.rotation.id).await.unwrap();
+        assert_eq!((row.rotation.state, it.patches()), (State::AwaitingApproval, Vec::new()), "{column}");
+    }
 }
 
 #[tokio::test]
@@ -481,7 +551,7 @@ async fn other_settings_that_decide_are_told_to_old_and_new_addresses() {
 #[tokio::test]
 async fn on_the_first_day_nothing_is_delayed() {
     let mut it = Fixture::new().await;
-    it.0.rule(|settings| settings.settle_in = Some(Span::from_days(30)));
+    it.0.rule(|settings| settings.settle_in = Some(Span::from_days(3650)));
     it.edit("ada".into(), approvals(2)).await.unwrap();
     it.edit(Actor::admin("root"), approvals(1)).await.unwrap();
     assert_eq!((it.approvals().await, it.pending().await.len()), (1, 0));
