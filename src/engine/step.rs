@@ -45,7 +45,12 @@ pub async fn run<S: Send>(
         let step = next(&row.rotation, &outcome, now);
         let said = Said { by: ENGINE, comment: Some(&why), vote: None, outbox };
         // The next claim goes on with the votes that are left.
-        commit(engine, &row, step, &outcome, said).await?;
+        match commit(engine, &row, step, &outcome, said).await {
+            Err(StoreError::Tampered { subject, why }) => {
+                return Box::pin(tampered(engine, &row, subject, why)).await;
+            }
+            done => done?,
+        };
         engine.rotations_due.notify_one();
         return Ok(());
     }

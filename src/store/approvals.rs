@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::ballots::BallotFacts;
+use super::ballots::{BallotFacts, OWN_APPROVAL};
 use super::seal::Seal;
 use super::types::storable;
 use super::{Sql, Store, StoreError, Tx, each, read};
@@ -10,9 +10,6 @@ use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::time::Timestamp;
 use crate::domain::vote::{Ballot, Counted};
 use crate::seal::Digest;
-
-/// The method of the policy's own approval.
-pub const OWN_APPROVAL: &str = "auto_approve";
 
 const VOTE: Sql = Sql::same(
     "INSERT INTO approvals (rotation_id, approver, at, method, comment) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",

@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 
 use sqlx::FromRow;
 
-use super::approvals::OWN_APPROVAL;
 use super::{Sql, Store, StoreError, Tx, each, urgent};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
 use crate::domain::vote::{Bar, CastVote, Identity};
+
+/// The method of the policy's own approval.
+pub const OWN_APPROVAL: &str = "auto_approve";
 
 const VOTES: Sql = Sql {
     sqlite: "SELECT approver, at, method FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",

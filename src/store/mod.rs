@@ -45,9 +45,9 @@ mod types;
 mod unreadable;
 mod writer;
 
-pub use approvals::{Approval, NewApproval, OWN_APPROVAL, Vote};
+pub use approvals::{Approval, NewApproval, Vote};
 pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
-pub use ballots::BallotFacts;
+pub use ballots::{BallotFacts, OWN_APPROVAL};
 pub use conditions::ConditionRow;
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;

@@ -282,7 +282,8 @@ async fn a_change_of_rules_that_is_edited_or_revived_in_the_database_takes_no_ef
         let [pending] = it.pending().await.try_into().unwrap();
         it.deliver(&["ada@example.com", SECURITY]).await;
         it.round().await;
-        raw(&it.engine.store, "UPDATE loosenings SET effective_at = requested_at WHERE state = 'waiting'").await;
+        raw(&it.engine.store, "UPDATE loosenings SET effective_at = requested_at WHERE state = 'waiting'")
+            .await;
         it.round().await;
         assert_eq!((it.approvals().await, it.pending().await.len()), (2, 1));
         let found = it.engine.store.tampered().await.unwrap();
@@ -441,6 +442,7 @@ async fn a_new_token_does_not_vote_and_is_its_makers() {
 async fn a_role_or_a_person_counts_a_day_after_it_was_given() {
     let it = Fixture::new().await;
     let row = it.propose("grace").await;
+    let told = it.told("token_roles").await.len();
     let edit = TokenEdit { roles: Some(vec![Role::Operator, Role::Approver]), person: None };
     it.engine.edit_token("root", "ada", edit).await.unwrap();
     let given = it.engine.clock.now();
@@ -448,7 +450,7 @@ async fn a_role_or_a_person_counts_a_day_after_it_was_given() {
     let edit = TokenEdit { roles: None, person: Some("mallory@example.com".to_owned()) };
     it.engine.edit_token("root", "edsger", edit).await.unwrap();
     assert_eq!(counts_from(it.approve("edsger", &row).await), Some(given + DAY));
-    assert_eq!(it.told("token_roles").await, [SECURITY, SECURITY]);
+    assert_eq!(it.told("token_roles").await.len(), told + 2);
     it.pass(DAY);
     it.approve("edsger", &row).await.unwrap();
     // Two tokens of one person are one pair of eyes.
