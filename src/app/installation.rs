@@ -188,6 +188,8 @@ pub async fn key_replace(config: Config) -> anyhow::Result<String> {
             bail!("{} is the key of this database; `keywheel key rotate` changes it", file.display())
         }
         Err(KeyFileError::Missing(_)) => {}
+        // It may be the right one.
+        Err(error @ (KeyFileError::Exposed { .. } | KeyFileError::Io { .. })) => return Err(error.into()),
         // What is there stays, under another name.
         Ok(_) | Err(_) => {
             let mut aside = file.as_os_str().to_owned();

@@ -279,6 +279,11 @@ impl EpochWatch {
             }
             locked(&self.mark).clone_from(&mark);
             let doubt = self.find(store, mark.as_ref(), now).await?;
+            if doubt.is_none() {
+                // The log that is accepted may be another one than was read so far.
+                store.seals().begin_anew();
+                store.follow_seals().await?;
+            }
             self.settle(doubt);
             return Ok(locked(&self.doubt).is_some());
         }

@@ -16,9 +16,9 @@ use futures_util::TryStreamExt;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use super::audit::{AuditBroken, AuditEntry, AuditReport, BREAK_ACCEPTED, Head, NewAudit};
+use super::audit::{AuditBroken, AuditEntry, AuditReport, BREAK_ACCEPTED, Head, ListedRow, NewAudit};
 use super::seal::Seal;
-use super::{Sql, Store, StoreError, Tx, TxConn, each, read};
+use super::{Sql, Store, StoreError, Tx, TxConn, each, read, urgent};
 use crate::domain::time::Timestamp;
 use crate::seal::{Digest, InstallationKey, Sealer};
 
@@ -31,6 +31,7 @@ pub(super) const FINGERPRINT: Sql = Sql::same("SELECT value FROM meta WHERE name
 
 pub(super) const STATEMENTS: &[&Sql] = &[&AFTER, &HEAD, &FINGERPRINT];
 
+const UNREADABLE: &str = "it cannot be read";
 const NOT_WRITTEN: &str = "it is not what Keywheel wrote there last";
 const UNKNOWN: &str = "Keywheel wrote no such row, or has ended it since";
 
@@ -93,6 +94,8 @@ struct State {
     accepted: BTreeSet<i64>,
     /// The log's end does not fit its head.
     end: Option<AuditBroken>,
+    /// Counts how often the log was begun anew: what was read before is not taken over.
+    era: u64,
     /// The row up to which the log was checked again, and its hash.
     again: (i64, String),
 }
@@ -145,7 +148,8 @@ impl Seals {
     /// Forgets what was read: the log is read again from its first row, as after another database was accepted.
     pub fn begin_anew(&self) {
         self.followed.send_replace(false);
-        *self.lock() = State::default();
+        let mut state = self.lock();
+        *state = State { era: state.era + 1, ..State::default() };
     }
 
     /// What was found up to the end.
@@ -201,13 +205,19 @@ impl State {
     }
 
     /// Checks the next row of the log, and takes over what it seals.
-    fn follow(&mut self, row: AuditEntry, sealer: &Sealer) {
-        if row.seq <= self.seq {
+    fn follow(&mut self, era: u64, row: ListedRow, sealer: &Sealer) {
+        if self.era != era || row.seq <= self.seq {
             return;
         }
         if row.seq != self.seq + 1 {
             self.faults.push(AuditBroken { seq: self.seq + 1, why: "the row is missing".to_owned() });
         }
+        let (seq, hash) = (row.seq, row.hash.clone());
+        let Ok(row) = AuditEntry::try_from(row) else {
+            self.faults.push(AuditBroken { seq, why: UNREADABLE.to_owned() });
+            (self.seq, self.hash) = (seq, hash);
+            return;
+        };
         let fault = self.fault(&row, &self.hash, sealer);
         let is_first = self.since.is_none() && !row.seal.is_empty();
         if let Some(why) = fault {
@@ -239,19 +249,21 @@ impl State {
     }
 
     /// Checks a row again that was followed before. A row that was removed or changed since is a fault.
-    fn check_again(&mut self, row: AuditEntry, sealer: &Sealer) {
+    fn check_again(&mut self, row: ListedRow, sealer: &Sealer) {
         let (before, prev) = self.again.clone();
+        let (seq, hash) = (row.seq, row.hash.clone());
         let mut found = Vec::new();
-        if row.seq != before + 1 {
+        if seq != before + 1 {
             found.push((before + 1, "the row is missing"));
         }
-        found.extend(self.fault(&row, &prev, sealer).map(|why| (row.seq, why)));
+        let fault = AuditEntry::try_from(row).map_or(Some(UNREADABLE), |row| self.fault(&row, &prev, sealer));
+        found.extend(fault.map(|why| (seq, why)));
         for (seq, why) in found {
             if !self.faults.iter().any(|it| it.seq == seq) {
                 self.faults.push(AuditBroken { seq, why: why.to_owned() });
             }
         }
-        self.again = (row.seq, row.hash);
+        self.again = (seq, hash);
     }
 
     /// Compares the log's end with its head.
@@ -345,16 +357,20 @@ impl Store {
         self.follow_seals().await?;
         let seals = self.seals();
         let sealer = seals.sealer()?;
-        let (from, end) = {
+        let (from, end, era) = {
             let state = seals.lock();
-            (state.again.0, state.seq)
+            (state.again.0, state.seq, state.era)
         };
-        let rows: Vec<AuditEntry> = read!(self, AFTER, |pool, text| sqlx::query_as(text)
+        let rows: Vec<ListedRow> = read!(self, AFTER, |pool, text| sqlx::query_as(text)
             .bind(from)
             .bind(end.min(from + AGAIN))
             .fetch_all(pool)
             .await)?;
         let mut state = seals.lock();
+        // Another sweep may have checked them meanwhile.
+        if (state.again.0, state.era) != (from, era) {
+            return Ok(());
+        }
         for row in rows {
             state.check_again(row, sealer);
         }
@@ -366,13 +382,16 @@ impl Store {
 
     pub(super) async fn follow(&self, seals: &Seals) -> Result<(), StoreError> {
         let sealer = seals.sealer()?;
-        let head: Head = read!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
-        let from = seals.lock().seq;
+        let head: Head = urgent!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
+        let (from, era) = {
+            let state = seals.lock();
+            (state.seq, state.era)
+        };
         if from < head.seq {
-            read!(self, AFTER, |pool, text| {
-                let mut rows = sqlx::query_as::<_, AuditEntry>(text).bind(from).bind(head.seq).fetch(pool);
+            urgent!(self, AFTER, |pool, text| {
+                let mut rows = sqlx::query_as::<_, ListedRow>(text).bind(from).bind(head.seq).fetch(pool);
                 while let Some(row) = rows.try_next().await? {
-                    seals.lock().follow(row, sealer);
+                    seals.lock().follow(era, row, sealer);
                 }
             });
         }
@@ -459,28 +478,34 @@ impl Store {
 }
 
 impl Tx {
-    /// Reads the log up to the head of this transaction.
+    /// Reads the log up to its head. On PostgreSQL a look at the seals does not wait for those who append.
     async fn follow(&mut self) -> Result<(), StoreError> {
         if self.followed {
             return Ok(());
         }
-        let head = self.audit_head().await?;
-        let appended = self.appended.first().map(|row| Head { seq: row.seq - 1, hash: row.prev.clone() });
-        let head = appended.unwrap_or(head);
+        let before = self.appended.first().map(|row| Head { seq: row.seq - 1, hash: row.prev.clone() });
+        let head = match before.or_else(|| self.held.clone()) {
+            Some(head) => head,
+            None if matches!(self.conn, TxConn::Sqlite(_)) => self.audit_head().await?,
+            None => each!(self, HEAD, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?,
+        };
         let seals = self.seals.clone();
         if !*seals.followed.borrow() {
             return Err(StoreError::Unverified);
         }
-        let from = seals.lock().seq;
+        let (from, era) = {
+            let state = seals.lock();
+            (state.seq, state.era)
+        };
         if from < head.seq {
             let sealer = seals.sealer()?;
-            let rows: Vec<AuditEntry> = each!(self, AFTER, |conn, text| sqlx::query_as(text)
+            let rows: Vec<ListedRow> = each!(self, AFTER, |conn, text| sqlx::query_as(text)
                 .bind(from)
                 .bind(head.seq)
                 .fetch_all(conn)
                 .await)?;
             for row in rows {
-                seals.lock().follow(row, sealer);
+                seals.lock().follow(era, row, sealer);
             }
         }
         let mut state = seals.lock();
@@ -511,8 +536,11 @@ impl Tx {
         }
     }
 
-    /// Refuses everything while a row of the audit log does not fit.
+    /// Refuses everything while a row of the audit log does not fit. From here to the end of the transaction nothing is
+    /// appended by others.
     pub(super) async fn check_log(&mut self) -> Result<(), StoreError> {
+        self.audit_head().await?;
+        self.followed = false;
         self.follow().await?;
         match self.seals.fault() {
             None => Ok(()),

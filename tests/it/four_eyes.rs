@@ -361,6 +361,12 @@ impl Place {
     }
 }
 
+fn private(file: &std::path::Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(file, text).unwrap();
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 #[test]
 fn the_installation_key_is_made_rotated_and_replaced() {
     let place = Place::new();
@@ -390,7 +396,7 @@ fn the_installation_key_is_made_rotated_and_replaced() {
     // Another installation's key, and none.
     let own = std::fs::read_to_string(place.key()).unwrap();
     let other = format!("keywheel-installation-key {}\n", "42".repeat(32));
-    std::fs::write(place.key(), other).unwrap();
+    private(&place.key(), &other);
     let (code, _, err) = place.run(&["audit", "verify"]);
     assert!(code == Some(1) && err.contains("was sealed with the installation key"), "{code:?} {err}");
     std::fs::remove_file(place.key()).unwrap();
@@ -398,6 +404,9 @@ fn the_installation_key_is_made_rotated_and_replaced() {
     assert!(code == Some(1) && err.contains("keywheel key replace"), "{code:?} {err}");
     assert!(!place.key().exists(), "no key is made for a database that is sealed with another");
     std::fs::write(place.key(), &own).unwrap();
+    let (code, _, err) = place.run(&["key", "replace"]);
+    assert!(code == Some(1) && err.contains("chmod o-rwx"), "{code:?} {err}");
+    private(&place.key(), &own);
     let (code, _, err) = place.run(&["key", "replace"]);
     assert!(code == Some(1) && err.contains("keywheel key rotate"), "{code:?} {err}");
     std::fs::remove_file(place.key()).unwrap();
