@@ -83,9 +83,14 @@ pub(super) async fn remember(config: &Config, store: &Store) -> anyhow::Result<(
     Ok(())
 }
 
-/// Reads the audit log beside everything else: it may be long. Until its end no token counts and no rotation is claimed.
-pub(super) fn follow(store: Store, shutdown: &Shutdown) {
-    let stop = shutdown.token();
+/// Gives the store the key, and reads the audit log beside everything else: it may be long. Until its end no token counts and no rotation is claimed.
+pub(super) async fn unlock_and_watch(
+    config: &Config,
+    store: &Store,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    unlock(config, store).await?;
+    let (store, stop) = (store.clone(), shutdown.token());
     shutdown.spawn_named("seals", async move {
         while !stop.is_cancelled() {
             match store.follow_seals().await {
@@ -98,6 +103,7 @@ pub(super) fn follow(store: Store, shutdown: &Shutdown) {
             }
         }
     });
+    Ok(())
 }
 
 /// Where the next key waits until the database is sealed with it.
