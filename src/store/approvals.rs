@@ -4,7 +4,7 @@ use sqlx::FromRow;
 
 use super::seal::Seal;
 use super::tokens::SealedToken;
-use super::types::storable;
+use super::types::{Instant, storable};
 use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::role::Role;
@@ -79,7 +79,7 @@ struct CastVote {
     method: String,
     token_hash: Option<String>,
     token_roles: Option<String>,
-    token_created_at: Option<Timestamp>,
+    token_created_at: Option<Instant>,
 }
 
 impl CastVote {
@@ -89,7 +89,10 @@ impl CastVote {
             name: self.approver.clone(),
             hash: self.token_hash.clone()?,
             roles: self.token_roles.clone()?,
-            created_at: self.token_created_at?,
+            created_at: self
+                .token_created_at?
+                .or(StoreError::corrupt("tokens", "created_at", &self.approver))
+                .ok()?,
         })
     }
 

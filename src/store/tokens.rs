@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 
 use super::lanes::Lane;
-use super::readable::{Listed, listed};
+use super::readable::{Listed, listed, readable};
 use super::seal::Seal;
 use super::types::{Instant, instant};
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
@@ -86,8 +86,25 @@ impl TryFrom<TokenRow> for Token {
     }
 }
 
+/// A token in force as it is stored.
+#[derive(FromRow)]
+pub(super) struct InForce {
+    name: String,
+    hash: String,
+    roles: String,
+    created_at: Instant,
+}
+
+impl TryFrom<InForce> for SealedToken {
+    type Error = StoreError;
+    fn try_from(row: InForce) -> Result<Self, StoreError> {
+        let created_at = row.created_at.or(StoreError::corrupt("tokens", "created_at", &row.name))?;
+        Ok(Self { name: row.name, hash: row.hash, roles: row.roles, created_at })
+    }
+}
+
 /// A token in force as its seal covers it.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub(super) struct SealedToken {
     pub(super) name: String,
     pub(super) hash: String,
@@ -252,9 +269,15 @@ impl Store {
 impl Tx {
     /// The seals of all tokens in force.
     pub(super) async fn seals_of_tokens(&mut self) -> Result<Vec<Seal>, StoreError> {
-        let rows: Vec<SealedToken> =
+        let tokens = self.tokens_in_force().await?;
+        Ok(tokens.iter().map(|it| Seal::new(it.subject(), it.digest())).collect())
+    }
+
+    /// The tokens in force, without those that cannot be read.
+    pub(super) async fn tokens_in_force(&mut self) -> Result<Vec<SealedToken>, StoreError> {
+        let rows: Vec<InForce> =
             each!(self, ALL_IN_FORCE, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
-        Ok(rows.iter().map(|it| Seal::new(it.subject(), it.digest())).collect())
+        readable(rows.into_iter().map(SealedToken::try_from))
     }
 
     async fn insert_token(
