@@ -62,6 +62,9 @@ pub(super) async fn unlock(config: &Config, store: &Store) -> anyhow::Result<Ins
 /// Reads the audit log, for a command that ends soon.
 pub(super) async fn unlock_and_follow(config: &Config, store: &Store) -> anyhow::Result<InstallationKey> {
     let key = unlock(config, store).await?;
+    if store.seals().is_stripped() {
+        return Err(StoreError::Unsealed.into());
+    }
     store.follow_seals().await?;
     Ok(key)
 }

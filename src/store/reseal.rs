@@ -67,6 +67,20 @@ impl Store {
         .await
     }
 
+    pub(super) async fn name_key(&self, fingerprint: &str) -> Result<(), StoreError> {
+        self.transact("installation.name", Lane::Command, fingerprint.to_owned(), |tx, own, _| {
+            Box::pin(async move {
+                each!(tx, NAME_KEY, |conn, text| sqlx::query(text)
+                    .bind(own.as_str())
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
     /// Seals everything with another installation key, and writes `row` down first.
     ///
     /// # Errors

@@ -391,6 +391,8 @@ struct Sealing {
     needed: u32,
     /// Both ends are final: nothing follows from the rotation any more.
     is_over: bool,
+    /// A PATCH of the new key was sent, and its outcome is open.
+    is_repeated: bool,
     ends: bool,
     /// The hash that approvals are bound to is that of what is about to be sent.
     is_as_approved: bool,
@@ -408,6 +410,7 @@ impl Sealing {
             intent: intent_digest(it),
             sends,
             needed: after.rules.policy.approvals.max(1),
+            is_repeated: it.state == State::Applying,
             is_over: it.state.is_final() && after.state.is_final(),
             ends: after.state.is_final() && !it.state.is_final(),
             is_as_approved: before.proposal_hash
@@ -876,7 +879,12 @@ impl Tx {
                     ));
                 }
                 self.check_log().await?;
-                self.check_votes(step.id, it.needed).await?;
+                // Votes stand once the PATCH was sent.
+                if it.is_repeated {
+                    self.check_votes_seal(step.id).await?;
+                } else {
+                    self.check_votes(step.id, it.needed).await?;
+                }
                 seals.push(Seal::new(intent(step.id), it.intent));
             }
             Some(Target::Old) => self.check_seal(&intent(step.id), it.intent).await?,

@@ -29,7 +29,11 @@ const AFTER: Sql = Sql::same(
 const HEAD: Sql = Sql::same("SELECT seq, hash FROM audit_head WHERE id = 1");
 pub(super) const FINGERPRINT: Sql = Sql::same("SELECT value FROM meta WHERE name = 'installation'");
 
-pub(super) const STATEMENTS: &[&Sql] = &[&AFTER, &HEAD, &FINGERPRINT];
+/// Some: a few of the last may be somebody else's.
+const SEALED_LAST: Sql =
+    Sql::same("SELECT hash, seal FROM audit WHERE seal <> '' ORDER BY seq DESC LIMIT 1000");
+
+pub(super) const STATEMENTS: &[&Sql] = &[&AFTER, &HEAD, &FINGERPRINT, &SEALED_LAST];
 
 const UNREADABLE: &str = "it cannot be read";
 const NOT_WRITTEN: &str = "it is not what Keywheel wrote there last";
@@ -79,6 +83,8 @@ pub struct Seals {
     state: Mutex<State>,
     /// Whether this process has sealed the first row.
     is_new: AtomicBool,
+    /// Whether the database has no seals although it had: nothing is sealed until it is accepted.
+    is_stripped: AtomicBool,
     /// Whether the log was read to its end once.
     followed: watch::Sender<bool>,
 }
@@ -106,6 +112,7 @@ impl Default for Seals {
             sealer: OnceLock::new(),
             state: Mutex::default(),
             is_new: AtomicBool::new(false),
+            is_stripped: AtomicBool::new(false),
             followed: watch::Sender::new(false),
         }
     }
@@ -121,7 +128,16 @@ impl Seals {
     /// # Errors
     /// [`StoreError::NoKey`] before the installation key was given.
     pub(super) fn seal(&self, hash: &str) -> Result<String, StoreError> {
+        if self.is_stripped() {
+            return Err(StoreError::Unsealed);
+        }
         Ok(self.sealer()?.seal(hash))
+    }
+
+    /// Whether the database has no seals although it had, and was not accepted yet.
+    #[must_use]
+    pub fn is_stripped(&self) -> bool {
+        self.is_stripped.load(Ordering::SeqCst)
     }
 
     fn sealer(&self) -> Result<&Sealer, StoreError> {
@@ -289,11 +305,11 @@ impl Store {
     }
 
     /// Gives the store the installation key, without which nothing is written down in the audit log. `may_seal` is
-    /// whether a database without a sealed row may be one of an earlier version, whose rows are sealed now, once.
+    /// whether a database without a sealed row may be one of an earlier version, whose rows are sealed now, once. If it
+    /// is not, nothing is sealed until [`Store::accept_stripped`].
     ///
     /// # Errors
-    /// [`StoreError::OtherKey`] for a database of another installation, and [`StoreError::Unsealed`] for one that has
-    /// lost its seals.
+    /// [`StoreError::OtherKey`] for a database of another installation.
     pub async fn unlock(
         &self,
         key: &InstallationKey,
@@ -301,18 +317,60 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let (found, own) = (self.fingerprint().await?, key.fingerprint());
-        let is_new = found.is_none();
         match found {
             Some(found) if found != own => return Err(StoreError::OtherKey { found, own }),
-            None if !may_seal => return Err(StoreError::Unsealed),
-            _ => {}
-        }
-        self.give_key(key);
-        if is_new {
-            self.seal_earlier(&own, now).await?;
-            self.seals().is_new.store(true, Ordering::SeqCst);
+            Some(_) => self.give_key(key),
+            None => {
+                let is_known = self.has_row_of(&key.sealer()).await?;
+                self.give_key(key);
+                if is_known {
+                    tracing::error!(
+                        "somebody removed the name of the installation key from the database; it is written again"
+                    );
+                    self.name_key(&own).await?;
+                } else if may_seal {
+                    self.seal_earlier(&own, now).await?;
+                    self.seals().is_new.store(true, Ordering::SeqCst);
+                } else {
+                    self.seals().is_stripped.store(true, Ordering::SeqCst);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Seals a database that has lost its seals, as it is: an operator has accepted it.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read or written.
+    pub async fn accept_stripped(&self, now: Timestamp) -> Result<(), StoreError> {
+        let Some(own) = self.seals().fingerprint().map(ToOwned::to_owned) else {
+            return Err(StoreError::NoKey);
+        };
+        if self.seals().is_stripped.swap(false, Ordering::SeqCst) {
+            self.seal_earlier(&own, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether another process has sealed a database that this one had found without seals.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn is_stripped_no_more(&self) -> Result<bool, StoreError> {
+        let own = self.seals().fingerprint().map(ToOwned::to_owned);
+        let is_sealed = own.is_some() && self.fingerprint().await? == own;
+        if is_sealed {
+            self.seals().is_stripped.store(false, Ordering::SeqCst);
+        }
+        Ok(is_sealed)
+    }
+
+    /// Whether one of the last sealed rows fits this key.
+    async fn has_row_of(&self, sealer: &Sealer) -> Result<bool, StoreError> {
+        let rows: Vec<(String, String)> =
+            read!(self, SEALED_LAST, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        Ok(rows.iter().any(|(hash, seal)| sealer.fits(hash, seal)))
     }
 
     /// Set once: a second call gives the same key.

@@ -419,3 +419,65 @@ fn the_installation_key_is_made_rotated_and_replaced() {
     let (code, _, err) = place.run(&["token", "confirm", "nobody"]);
     assert!(code == Some(4) && err.contains("token list"), "{code:?} {err}");
 }
+
+/// SQL on the database of a folder, as somebody else would run it.
+fn by_hand(place: &Place, text: &str) {
+    let file = place.0.path().join("data/keywheel.db");
+    let text = text.to_owned();
+    let done = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+            let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+            connection.execute(sqlx::raw_sql(AssertSqlSafe(text))).await.unwrap();
+        });
+    });
+    done.join().unwrap();
+}
+
+#[test]
+fn a_database_that_lost_its_seals_is_served_and_believed_only_when_it_is_accepted() {
+    let place = Place::new();
+    place.done(&["migrate"]);
+    place.done(&["token", "create", "--name", "ci", "--role", "admin"]);
+    // The row that names the key: the log says the same.
+    by_hand(&place, "DELETE FROM meta WHERE name = 'installation'");
+    assert!(place.done(&["audit", "verify"]).contains("the chain is intact"));
+
+    let empty = "DELETE FROM meta WHERE name = 'installation'; DELETE FROM audit; UPDATE audit_head SET seq = 0, hash = ''";
+    by_hand(&place, empty);
+    for args in [
+        &["token", "list"][..],
+        &["audit", "verify"],
+        &["token", "create", "--name", "eve", "--role", "admin"],
+    ] {
+        let (code, _, err) = place.run(args);
+        assert!(code == Some(1) && err.contains("doctor --accept-restore"), "{args:?}: {code:?} {err}");
+    }
+    let (code, out, _) = place.run(&["doctor"]);
+    assert!(code == Some(1) && out.contains("--accept-restore"), "{out}");
+    // It goes on watching and telling, and says why it sends nothing.
+    let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_keywheel"));
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--config", "keywheel.toml"]).current_dir(place.0.path());
+    let mut serve = serve.env_clear().stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(serve.stderr.take().unwrap()));
+    let said: Vec<_> = {
+        let mut said = Vec::new();
+        for line in lines.map(Result::unwrap) {
+            let is_last = line.contains("keywheel serves");
+            said.push(line);
+            if is_last {
+                break;
+            }
+        }
+        said
+    };
+    serve.kill().unwrap();
+    serve.wait().unwrap();
+    assert!(said.last().is_some_and(|it| it.contains("keywheel serves")), "{said:?}");
+    assert!(said.iter().any(|it| it.contains("nothing is sent to Atlas")), "{said:?}");
+    let (_, out, err) = place.run(&["doctor", "--accept-restore"]);
+    assert!(out.contains("keywheel token confirm NAME"), "{out}{err}");
+    assert!(place.done(&["audit", "verify"]).contains("the chain is intact"));
+    assert!(place.done(&["token", "list", "-o", "json"]).contains("\"suspended\": true"));
+}
