@@ -282,8 +282,12 @@ impl State {
         self.again = (seq, hash);
     }
 
-    /// Compares the log's end with its head.
-    fn compare(&mut self, head: &Head) {
+    /// Compares the log's end with a head that was read after this state was at the row `from`. Meanwhile only a
+    /// transaction of this daemon may have taken it past the head.
+    fn compare(&mut self, from: i64, era: u64, head: &Head) {
+        if self.era != era || (from <= head.seq && self.seq > head.seq) {
+            return;
+        }
         let why = if self.seq != head.seq {
             Some(format!("the log ends at row {}, its head names row {}", self.seq, head.seq))
         } else if self.hash != head.hash {
@@ -440,11 +444,11 @@ impl Store {
 
     pub(super) async fn follow(&self, seals: &Seals) -> Result<(), StoreError> {
         let sealer = seals.sealer()?;
-        let head: Head = urgent!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
         let (from, era) = {
             let state = seals.lock();
             (state.seq, state.era)
         };
+        let head: Head = urgent!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
         if from < head.seq {
             urgent!(self, AFTER, |pool, text| {
                 let mut rows = sqlx::query_as::<_, ListedRow>(text).bind(from).bind(head.seq).fetch(pool);
@@ -453,12 +457,7 @@ impl Store {
                 }
             });
         }
-        let mut state = seals.lock();
-        // Meanwhile a transaction of this daemon may have moved it further.
-        if state.seq <= head.seq {
-            state.compare(&head);
-        }
-        drop(state);
+        seals.lock().compare(from, era, &head);
         seals.followed.send_replace(true);
         Ok(())
     }
@@ -542,19 +541,19 @@ impl Tx {
             return Ok(());
         }
         let before = self.appended.first().map(|row| Head { seq: row.seq - 1, hash: row.prev.clone() });
+        let seals = self.seals.clone();
+        let (from, era) = {
+            let state = seals.lock();
+            (state.seq, state.era)
+        };
         let head = match before.or_else(|| self.held.clone()) {
             Some(head) => head,
             None if matches!(self.conn, TxConn::Sqlite(_)) => self.audit_head().await?,
             None => each!(self, HEAD, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?,
         };
-        let seals = self.seals.clone();
         if !*seals.followed.borrow() {
             return Err(StoreError::Unverified);
         }
-        let (from, era) = {
-            let state = seals.lock();
-            (state.seq, state.era)
-        };
         if from < head.seq {
             let sealer = seals.sealer()?;
             let rows: Vec<ListedRow> = each!(self, AFTER, |conn, text| sqlx::query_as(text)
@@ -566,11 +565,7 @@ impl Tx {
                 seals.lock().follow(era, row, sealer);
             }
         }
-        let mut state = seals.lock();
-        if state.seq <= head.seq {
-            state.compare(&head);
-        }
-        drop(state);
+        seals.lock().compare(from, era, &head);
         self.followed = true;
         Ok(())
     }

@@ -481,3 +481,67 @@ fn a_database_that_lost_its_seals_is_served_and_believed_only_when_it_is_accepte
     assert!(place.done(&["audit", "verify"]).contains("the chain is intact"));
     assert!(place.done(&["token", "list", "-o", "json"]).contains("\"suspended\": true"));
 }
+
+/// What somebody does to the audit log, its head and the row that names the key, while a rotation is approved.
+const LOG_ATTACKS: &[(&str, &str)] = &[
+    (
+        "the last rows removed, and the head mended",
+        "DELETE FROM audit WHERE seq > (SELECT seq - 3 FROM audit_head); UPDATE audit_head SET seq = (SELECT MAX(seq) FROM audit), \
+         hash = (SELECT hash FROM audit ORDER BY seq DESC LIMIT 1)",
+    ),
+    ("an old row removed", "DELETE FROM audit WHERE seq = 3"),
+    ("the row of the first sealing removed", "DELETE FROM audit WHERE seq = 1"),
+    ("the seals cleared", "UPDATE audit SET seal = ''"),
+    ("what the rows seal cleared", "UPDATE audit SET seals = ''"),
+    (
+        "the seals of two rows in each other's place",
+        "UPDATE audit SET seal = CASE seq WHEN 3 THEN (SELECT seal FROM audit WHERE seq = 4) ELSE (SELECT seal FROM audit WHERE seq = 3) END WHERE seq IN (3, 4)",
+    ),
+    (
+        "a forged acceptance of a broken row",
+        "UPDATE audit SET actor = 'eve' WHERE seq = 3; INSERT INTO audit (seq, at, actor, action, subject, detail, prev_hash, hash) \
+         SELECT h.seq + 1, a.at, 'eve', 'audit.break_accepted', 'audit/3', '{}', h.hash, 'ff' FROM audit_head h, audit a WHERE a.seq = 1; \
+         UPDATE audit_head SET seq = seq + 1, hash = 'ff'",
+    ),
+    ("an empty log", "DELETE FROM audit; UPDATE audit_head SET seq = 0, hash = ''"),
+    ("no head", "DELETE FROM audit_head"),
+];
+
+async fn no_edit_of_the_log_sends_a_key_or_hides_a_danger(backend: Backend) {
+    for (name, sql) in LOG_ATTACKS {
+        let scene = Box::pin(Scene::at(Stage::Approved, backend)).await;
+        raw(&scene.app.engine.store, sql).await;
+        scene.app.sim.with(|world| world.keys.insert(old_key(), KeyState::Disabled));
+        for _ in 0..20 {
+            let _ = sweep::once(&scene.app.engine, &CancellationToken::new()).await;
+            let _ = driver::run_due(&scene.app.engine).await;
+            let _ = conditions::once(&scene.app.engine).await;
+            scene.app.pass(Duration::from_secs(15));
+        }
+        let mails = scene.app.engine.store.outbox(None, 100).await.unwrap();
+        let told = |kind: &str| mails.iter().any(|it| it.kind == kind);
+        assert!(told("current_key_invalid"), "{name}: nobody heard of the key: {mails:?}");
+        // Atlas could use it again, so nothing but the log holds the PATCH.
+        scene.app.sim.with(|world| world.keys.insert(old_key(), KeyState::Enabled));
+        for _ in 0..20 {
+            let _ = sweep::once(&scene.app.engine, &CancellationToken::new()).await;
+            let _ = driver::run_due(&scene.app.engine).await;
+            let _ = conditions::once(&scene.app.engine).await;
+            scene.app.pass(Duration::from_secs(15));
+        }
+        assert!(scene.app.patches().is_empty(), "{name}: {:?}", scene.app.patches());
+        let mails = scene.app.engine.store.outbox(None, 100).await.unwrap();
+        let told = mails.iter().any(|it| matches!(it.kind.as_str(), "not_sending" | "needs_operator"));
+        assert!(told || *name == "no head", "{name}: nobody was told: {mails:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_edit_of_the_log_sends_a_key_or_hides_a_danger_on_sqlite() {
+    Box::pin(no_edit_of_the_log_sends_a_key_or_hides_a_danger(Backend::Sqlite)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_edit_of_the_log_sends_a_key_or_hides_a_danger_on_postgres() {
+    Box::pin(no_edit_of_the_log_sends_a_key_or_hides_a_danger(Backend::Postgres)).await;
+}
