@@ -485,7 +485,7 @@ fn a_database_that_lost_its_seals_is_served_and_believed_only_when_it_is_accepte
 /// What somebody does to the audit log, its head and the row that names the key, while a rotation is approved.
 const LOG_ATTACKS: &[(&str, &str)] = &[
     (
-        "the last rows removed, and the head mended",
+        "the last rows removed, and the head repaired",
         "DELETE FROM audit WHERE seq > (SELECT seq - 3 FROM audit_head); UPDATE audit_head SET seq = (SELECT MAX(seq) FROM audit), \
          hash = (SELECT hash FROM audit ORDER BY seq DESC LIMIT 1)",
     ),
