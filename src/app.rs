@@ -54,8 +54,8 @@ mod presence;
 mod reload;
 mod supervisor;
 
-use installation::{follow, remember, unlock, unlock_and_follow};
 pub use installation::{key_replace, key_rotate, key_show, tokens_confirm};
+use installation::{remember, unlock, unlock_and_follow, unlock_and_watch};
 use lookups::LookUps;
 
 pub use demo::demo;
@@ -190,8 +190,7 @@ async fn start(
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
     let guard = EpochWatch::new(installation::mark_file(config))?;
-    unlock(config, &store).await?;
-    follow(store.clone(), shutdown);
+    unlock_and_watch(config, &store, shutdown).await?;
     guard.start(&store, SystemClock.now()).await?;
     match guard.record(&store, SystemClock.now()).await {
         // A database in doubt is served, so that operators can inspect it.

@@ -149,7 +149,7 @@ pub struct DatabaseStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Doubt {
-    /// `restored`, `unknown_history` or `audit_chain`. The last one stops new keys only.
+    /// `restored`, `unknown_history`, `unsealed` or `audit_chain`. The last one stops new keys only.
     pub kind: String,
     /// The finding.
     pub detail: String,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::installation::{PRESENT, mark_file, unlock_and_follow};
+use super::installation::{PRESENT, mark_file, unlock};
 use super::lookups::services;
 use super::{actor, atlas, open, smtp};
 use crate::config::{Config, Loaded};
@@ -121,7 +121,12 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
         },
     );
     clock(&store, &mut findings).await;
-    if let Err(error) = unlock_and_follow(&config, &store).await {
+    let unlocked = match unlock(&config, &store).await {
+        Ok(_) if store.seals().is_stripped() && !accept.restore => Err(StoreError::Unsealed.into()),
+        Ok(_) => Ok(store.follow_seals().await?),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = unlocked {
         findings.fail("seals", &format!("{error:#}"));
         mail(&config, &mut findings).await;
         return Ok(report(&findings));
@@ -411,7 +416,11 @@ async fn outbox(store: &Store, findings: &mut Findings) {
 async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings) -> anyhow::Result<()> {
     let file = mark_file(config);
     let mark = read_mark(&file)?;
+    let stripped = store.seals().is_stripped();
     let found = match &mark {
+        _ if stripped => {
+            Some("the database has no seals, and this installation has sealed its rows before".to_owned())
+        }
         Some(mark) => regression(store, mark).await?,
         None if store.seals().is_new() => None,
         None => Some("data_dir has no epoch file, and this database was used before".to_owned()),
@@ -429,7 +438,8 @@ async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings)
     // The audit row first: the epoch file lets the daemon continue, and it must not continue before the
     // log names the operator who accepted.
     let now = SystemClock.now();
-    let vouched = mark.is_none() && !store.living(now - PRESENT).await?.is_empty();
+    store.accept_stripped(now).await?;
+    let vouched = !stripped && mark.is_none() && !store.living(now - PRESENT).await?.is_empty();
     let then = if vouched {
         // Another daemon works with this database, and knows its history.
         store.append(&[row], now).await?;

@@ -62,6 +62,9 @@ pub(super) async fn unlock(config: &Config, store: &Store) -> anyhow::Result<Ins
 /// Reads the audit log, for a command that ends soon.
 pub(super) async fn unlock_and_follow(config: &Config, store: &Store) -> anyhow::Result<InstallationKey> {
     let key = unlock(config, store).await?;
+    if store.seals().is_stripped() {
+        return Err(StoreError::Unsealed.into());
+    }
     store.follow_seals().await?;
     Ok(key)
 }
@@ -83,9 +86,14 @@ pub(super) async fn remember(config: &Config, store: &Store) -> anyhow::Result<(
     Ok(())
 }
 
-/// Reads the audit log beside everything else: it may be long. Until its end no token counts and no rotation is claimed.
-pub(super) fn follow(store: Store, shutdown: &Shutdown) {
-    let stop = shutdown.token();
+/// Gives the store the key, and reads the audit log beside everything else: it may be long. Until its end no token counts and no rotation is claimed.
+pub(super) async fn unlock_and_watch(
+    config: &Config,
+    store: &Store,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    unlock(config, store).await?;
+    let (store, stop) = (store.clone(), shutdown.token());
     shutdown.spawn_named("seals", async move {
         while !stop.is_cancelled() {
             match store.follow_seals().await {
@@ -98,6 +106,7 @@ pub(super) fn follow(store: Store, shutdown: &Shutdown) {
             }
         }
     });
+    Ok(())
 }
 
 /// Where the next key waits until the database is sealed with it.
@@ -188,6 +197,8 @@ pub async fn key_replace(config: Config) -> anyhow::Result<String> {
             bail!("{} is the key of this database; `keywheel key rotate` changes it", file.display())
         }
         Err(KeyFileError::Missing(_)) => {}
+        // It may be the right one.
+        Err(error @ (KeyFileError::Exposed { .. } | KeyFileError::Io { .. })) => return Err(error.into()),
         // What is there stays, under another name.
         Ok(_) | Err(_) => {
             let mut aside = file.as_os_str().to_owned();

@@ -47,7 +47,7 @@ pub struct EpochMark {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Doubt {
-    /// `restored`, `unknown_history` or `audit_chain`.
+    /// `restored`, `unknown_history`, `unsealed` or `audit_chain`.
     pub kind: &'static str,
     /// The finding.
     pub detail: String,
@@ -235,6 +235,10 @@ impl EpochWatch {
     pub async fn start(&self, store: &Store, now: Timestamp) -> Result<(), StoreError> {
         let _right = self.written.lock().await;
         let mut mark = locked(&self.mark).clone();
+        if store.seals().is_stripped() {
+            self.settle(Some(stripped(now)));
+            return Ok(());
+        }
         if mark.is_none() && store.seals().fingerprint().is_some() && !store.seals().is_new() {
             self.settle(Some(unknown(now)));
             return Ok(());
@@ -274,11 +278,19 @@ impl EpochWatch {
             let _right = self.written.lock().await;
             // `keywheel doctor` accepts a database by a new mark in the file.
             let mark = read_mark(file)?;
+            if store.seals().is_stripped() && !store.is_stripped_no_more().await? {
+                return Ok(true);
+            }
             if mark.is_none() && locked(&self.doubt).as_ref().is_some_and(|it| it.kind == UNKNOWN) {
                 return Ok(true);
             }
             locked(&self.mark).clone_from(&mark);
             let doubt = self.find(store, mark.as_ref(), now).await?;
+            if doubt.is_none() {
+                // The log that is accepted may be another one than was read so far.
+                store.seals().begin_anew();
+                store.follow_seals().await?;
+            }
             self.settle(doubt);
             return Ok(locked(&self.doubt).is_some());
         }
@@ -456,6 +468,16 @@ fn unknown(now: Timestamp) -> Doubt {
         kind: UNKNOWN,
         detail: "data_dir has no epoch file, and this database was used before: whether it is an older copy cannot be seen".to_owned(),
         way_out: "keep data_dir on a volume that outlives the daemon; check the differences in `keywheel status`; then `keywheel doctor --accept-restore` on this machine resumes rotations from the records of this database".to_owned(),
+        since: now,
+        differences: None,
+    }
+}
+
+fn stripped(now: Timestamp) -> Doubt {
+    Doubt {
+        kind: "unsealed",
+        detail: "the database has no seals, and either this installation has sealed its rows before or data_dir has no epoch file that says otherwise".to_owned(),
+        way_out: "if it is the first start of this version with a new data_dir, or the database is the right one, check the differences in `keywheel status`; then `keywheel doctor --accept-restore` on this machine seals it as it is".to_owned(),
         since: now,
         differences: None,
     }

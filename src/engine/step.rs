@@ -71,13 +71,11 @@ pub async fn run<S: Send>(
                 // A freeze: the claim runs out, and the rotation is looked at again then.
                 return Ok(());
             }
-            if let Some(project) = engine.store.project(&row.rotation.group_id).await? {
-                match engine.store.check_project(&project).await {
-                    Err(StoreError::Tampered { subject, why }) => {
-                        return Box::pin(tampered(engine, &row, subject, why)).await;
-                    }
-                    checked => checked?,
+            match engine.store.check_stored_project(&row.rotation.group_id).await {
+                Err(StoreError::Tampered { subject, why }) => {
+                    return Box::pin(tampered(engine, &row, subject, why)).await;
                 }
+                checked => checked?,
             }
         }
         row = match commit(engine, &row, step, &outcome, Said::by(ENGINE)).await {

@@ -97,16 +97,17 @@ impl AuditEntry {
     }
 }
 
+/// A row as it is stored.
 #[derive(FromRow)]
-struct ListedRow {
-    seq: i64,
+pub(super) struct ListedRow {
+    pub(super) seq: i64,
     at: Instant,
     actor: String,
     action: String,
     subject: String,
     detail: String,
     prev_hash: String,
-    hash: String,
+    pub(super) hash: String,
     seals: String,
     seal: String,
 }
@@ -186,10 +187,12 @@ impl Tx {
     /// The end of the chain with the rows of this transaction, and a lock on it where others write too: the
     /// lock also waits for a commit that is still under way elsewhere.
     pub(super) async fn audit_head(&mut self) -> Result<Head, StoreError> {
-        if let Some(head) = &self.head {
+        if let Some(head) = self.head.as_ref().or(self.held.as_ref()) {
             return Ok(head.clone());
         }
-        Ok(each!(self, HEAD_LOCK, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?)
+        let head: Head = each!(self, HEAD_LOCK, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?;
+        self.held = Some(head.clone());
+        Ok(head)
     }
 
     /// Writes the end of the chain, once for all rows that this transaction has appended.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use sqlx::FromRow;
 
+use super::types::Instant;
 use super::{Sql, Store, StoreError, Tx, each, urgent};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::role::Role;
@@ -61,12 +62,29 @@ struct BarRow {
 struct HolderRow {
     name: String,
     roles: String,
-    created_at: Timestamp,
-    revoked_at: Option<Timestamp>,
+    created_at: Instant,
+    revoked_at: Option<Instant>,
     made_by: Option<String>,
     person: Option<String>,
-    given_at: Option<Timestamp>,
+    given_at: Option<Instant>,
     given_by: Option<String>,
+}
+
+impl HolderRow {
+    /// The token's holder, by name. A token whose instants or role cannot be read approves nothing.
+    fn identity(self) -> Option<(String, Identity)> {
+        let bad = |column| StoreError::corrupt("tokens", column, &self.name);
+        let given_at = self.given_at.unwrap_or(self.created_at).or(bad("given_at")).ok()?;
+        let approves = |role: &str| role.parse::<Role>().is_ok_and(|it| it.includes(Role::Approver));
+        let identity = Identity {
+            may_approve: self.revoked_at.is_none() && self.roles.split_whitespace().any(approves),
+            person: self.person,
+            made_by: self.made_by,
+            given_at: Some(given_at),
+            given_by: self.given_by,
+        };
+        Some((self.name, identity))
+    }
 }
 
 impl BallotFacts {
@@ -85,18 +103,7 @@ impl BallotFacts {
             },
             effective_at: row.since,
         });
-        let identities = holders.into_iter().map(|row| {
-            // A role that cannot be read approves nothing.
-            let approves = |role: &str| role.parse::<Role>().is_ok_and(|it| it.includes(Role::Approver));
-            let identity = Identity {
-                may_approve: row.revoked_at.is_none() && row.roles.split_whitespace().any(approves),
-                person: row.person,
-                made_by: row.made_by,
-                given_at: Some(row.given_at.unwrap_or(row.created_at)),
-                given_by: row.given_by,
-            };
-            (row.name, identity)
-        });
+        let identities = holders.into_iter().filter_map(HolderRow::identity);
         Self { votes: votes.collect(), identities: identities.collect(), bars: bars.collect() }
     }
 }

@@ -168,7 +168,9 @@ struct Tx {
     seals: Arc<Seals>,
     /// What it has appended to the audit log.
     appended: Vec<seals::Appended>,
-    /// Whether the log was read up to the head that this transaction has found.
+    /// The head that this transaction has found and holds: no other one appends before its end.
+    held: Option<audit::Head>,
+    /// Whether the log was read up to the head.
     followed: bool,
 }
 

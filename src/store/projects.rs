@@ -868,7 +868,25 @@ impl Store {
     /// # Errors
     /// [`StoreError::Tampered`], or when the database cannot be read.
     pub async fn check_project(&self, it: &Project) -> Result<(), StoreError> {
-        let Seal { subject, digest: Some(digest) } = SealedProject::of(it).seal()? else { return Ok(()) };
+        self.check_sealed_project(&SealedProject::of(it)).await
+    }
+
+    /// The same for the project as it is stored now. One that was removed is not refused.
+    ///
+    /// # Errors
+    /// As [`Store::check_project`].
+    pub async fn check_stored_project(&self, group: &GroupId) -> Result<(), StoreError> {
+        let row: Option<SealedProjectRow> = urgent!(self, SEALED, |pool, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .fetch_optional(pool)
+            .await)?;
+        let Some(row) = row else { return Ok(()) };
+        let owners = self.owners(group).await?;
+        self.check_sealed_project(&row.with(owners)?).await
+    }
+
+    async fn check_sealed_project(&self, it: &SealedProject) -> Result<(), StoreError> {
+        let Seal { subject, digest: Some(digest) } = it.seal()? else { return Ok(()) };
         if self.is_sealed(&subject, digest).await? {
             return Ok(());
         }

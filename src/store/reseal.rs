@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::lanes::Lane;
+use super::readable::readable;
 use super::seal::Seal;
 use super::seals::FINGERPRINT;
-use super::tokens::{ALL_IN_FORCE, SealedToken};
+use super::tokens::{ALL_IN_FORCE, InForce, SealedToken};
 use super::types::json;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::rotation::state::State;
@@ -61,6 +62,20 @@ impl Store {
                     .await
                     .map(drop))?;
                 tx.seal_all(own, Belief::All, Vec::new(), now).await
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn name_key(&self, fingerprint: &str) -> Result<(), StoreError> {
+        self.transact("installation.name", Lane::Command, fingerprint.to_owned(), |tx, own, _| {
+            Box::pin(async move {
+                each!(tx, NAME_KEY, |conn, text| sqlx::query(text)
+                    .bind(own.as_str())
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
             })
         })
         .await
@@ -128,8 +143,9 @@ impl Store {
     /// Fails when the database cannot be read.
     pub async fn suspended(&self) -> Result<BTreeSet<String>, StoreError> {
         self.follow_seals().await?;
-        let rows: Vec<SealedToken> =
+        let rows: Vec<InForce> =
             read!(self, ALL_IN_FORCE, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let rows = readable(rows.into_iter().map(SealedToken::try_from))?;
         let waits = |it: &SealedToken| {
             let Seal { subject, digest } = it.suspended();
             digest.is_some_and(|digest| self.seals().fits(&subject, digest))
@@ -224,9 +240,5 @@ impl Tx {
     /// The seals that all tokens in force have while they wait to be confirmed.
     pub(super) async fn suspended_tokens(&mut self) -> Result<Vec<Seal>, StoreError> {
         Ok(self.tokens_in_force().await?.iter().map(SealedToken::suspended).collect())
-    }
-
-    pub(super) async fn tokens_in_force(&mut self) -> Result<Vec<SealedToken>, StoreError> {
-        Ok(each!(self, ALL_IN_FORCE, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?)
     }
 }

@@ -392,13 +392,13 @@ struct Sealing {
     needed: u32,
     /// Both ends are final: nothing follows from the rotation any more.
     is_over: bool,
+    /// A PATCH of the new key was sent, and its outcome is open.
+    is_repeated: bool,
     ends: bool,
     /// The hash that approvals are bound to is that of what is about to be sent.
     is_as_approved: bool,
     /// The step records that the rotation was changed outside of Keywheel, so it is sealed as it is.
     is_tampered: bool,
-    /// No PATCH of the new key is in the air: votes may still be void.
-    is_unsent: bool,
 }
 
 impl Sealing {
@@ -411,6 +411,7 @@ impl Sealing {
             intent: intent_digest(it),
             sends,
             needed: after.rules.policy.approvals.max(1),
+            is_repeated: it.state == State::Applying,
             is_over: it.state.is_final() && after.state.is_final(),
             ends: after.state.is_final() && !it.state.is_final(),
             is_as_approved: before.proposal_hash
@@ -422,7 +423,6 @@ impl Sealing {
                     &before.policy_version,
                 ),
             is_tampered: after.state == State::NeedsOperator && after.cause == Some(Cause::Tampered),
-            is_unsent: it.state != State::Applying,
         })
     }
 }
@@ -885,16 +885,14 @@ impl Tx {
                     ));
                 }
                 self.check_log().await?;
-                match &step.ballot {
-                    Some((group, ballot)) if it.is_unsent => {
-                        self.check_votes(step.id, it.needed, ballot, group).await?;
-                    }
-                    None if it.is_unsent => return Err(StoreError::Unapproved { voters: Vec::new() }),
-                    // Votes are void until the PATCH is sent: this repeats one that was.
-                    _ => {
-                        self.check_votes_seal(step.id).await?;
-                        self.check_seal(&intent(step.id), it.intent).await?;
-                    }
+                if it.is_repeated {
+                    // Votes stand once the PATCH was sent.
+                    self.check_votes_seal(step.id).await?;
+                    self.check_seal(&intent(step.id), it.intent).await?;
+                } else if let Some((group, ballot)) = &step.ballot {
+                    self.check_votes(step.id, it.needed, ballot, group).await?;
+                } else {
+                    return Err(StoreError::Unapproved { voters: Vec::new() });
                 }
                 seals.push(Seal::new(intent(step.id), it.intent));
             }

@@ -16,9 +16,9 @@ use futures_util::TryStreamExt;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use super::audit::{AuditBroken, AuditEntry, AuditReport, BREAK_ACCEPTED, Head, NewAudit};
+use super::audit::{AuditBroken, AuditEntry, AuditReport, BREAK_ACCEPTED, Head, ListedRow, NewAudit};
 use super::seal::Seal;
-use super::{Sql, Store, StoreError, Tx, TxConn, each, read};
+use super::{Sql, Store, StoreError, Tx, TxConn, each, read, urgent};
 use crate::domain::time::Timestamp;
 use crate::seal::{Digest, InstallationKey, Sealer};
 
@@ -29,8 +29,13 @@ const AFTER: Sql = Sql::same(
 const HEAD: Sql = Sql::same("SELECT seq, hash FROM audit_head WHERE id = 1");
 pub(super) const FINGERPRINT: Sql = Sql::same("SELECT value FROM meta WHERE name = 'installation'");
 
-pub(super) const STATEMENTS: &[&Sql] = &[&AFTER, &HEAD, &FINGERPRINT];
+/// Some: a few of the last may be somebody else's.
+const SEALED_LAST: Sql =
+    Sql::same("SELECT hash, seal FROM audit WHERE seal <> '' ORDER BY seq DESC LIMIT 1000");
 
+pub(super) const STATEMENTS: &[&Sql] = &[&AFTER, &HEAD, &FINGERPRINT, &SEALED_LAST];
+
+const UNREADABLE: &str = "it cannot be read";
 const NOT_WRITTEN: &str = "it is not what Keywheel wrote there last";
 const UNKNOWN: &str = "Keywheel wrote no such row, or has ended it since";
 
@@ -78,6 +83,8 @@ pub struct Seals {
     state: Mutex<State>,
     /// Whether this process has sealed the first row.
     is_new: AtomicBool,
+    /// Whether the database has no seals although it had: nothing is sealed until it is accepted.
+    is_stripped: AtomicBool,
     /// Whether the log was read to its end once.
     followed: watch::Sender<bool>,
 }
@@ -93,6 +100,8 @@ struct State {
     accepted: BTreeSet<i64>,
     /// The log's end does not fit its head.
     end: Option<AuditBroken>,
+    /// Counts how often the log was begun anew: what was read before is not taken over.
+    era: u64,
     /// The row up to which the log was checked again, and its hash.
     again: (i64, String),
 }
@@ -103,6 +112,7 @@ impl Default for Seals {
             sealer: OnceLock::new(),
             state: Mutex::default(),
             is_new: AtomicBool::new(false),
+            is_stripped: AtomicBool::new(false),
             followed: watch::Sender::new(false),
         }
     }
@@ -118,7 +128,16 @@ impl Seals {
     /// # Errors
     /// [`StoreError::NoKey`] before the installation key was given.
     pub(super) fn seal(&self, hash: &str) -> Result<String, StoreError> {
+        if self.is_stripped() {
+            return Err(StoreError::Unsealed);
+        }
         Ok(self.sealer()?.seal(hash))
+    }
+
+    /// Whether the database has no seals although it had, and was not accepted yet.
+    #[must_use]
+    pub fn is_stripped(&self) -> bool {
+        self.is_stripped.load(Ordering::SeqCst)
     }
 
     fn sealer(&self) -> Result<&Sealer, StoreError> {
@@ -145,7 +164,8 @@ impl Seals {
     /// Forgets what was read: the log is read again from its first row, as after another database was accepted.
     pub fn begin_anew(&self) {
         self.followed.send_replace(false);
-        *self.lock() = State::default();
+        let mut state = self.lock();
+        *state = State { era: state.era + 1, ..State::default() };
     }
 
     /// What was found up to the end.
@@ -207,13 +227,19 @@ impl State {
     }
 
     /// Checks the next row of the log, and takes over what it seals.
-    fn follow(&mut self, row: AuditEntry, sealer: &Sealer) {
-        if row.seq <= self.seq {
+    fn follow(&mut self, era: u64, row: ListedRow, sealer: &Sealer) {
+        if self.era != era || row.seq <= self.seq {
             return;
         }
         if row.seq != self.seq + 1 {
             self.faults.push(AuditBroken { seq: self.seq + 1, why: "the row is missing".to_owned() });
         }
+        let (seq, hash) = (row.seq, row.hash.clone());
+        let Ok(row) = AuditEntry::try_from(row) else {
+            self.faults.push(AuditBroken { seq, why: UNREADABLE.to_owned() });
+            (self.seq, self.hash) = (seq, hash);
+            return;
+        };
         let fault = self.fault(&row, &self.hash, sealer);
         let is_first = self.since.is_none() && !row.seal.is_empty();
         if let Some(why) = fault {
@@ -245,23 +271,29 @@ impl State {
     }
 
     /// Checks a row again that was followed before. A row that was removed or changed since is a fault.
-    fn check_again(&mut self, row: AuditEntry, sealer: &Sealer) {
+    fn check_again(&mut self, row: ListedRow, sealer: &Sealer) {
         let (before, prev) = self.again.clone();
+        let (seq, hash) = (row.seq, row.hash.clone());
         let mut found = Vec::new();
-        if row.seq != before + 1 {
+        if seq != before + 1 {
             found.push((before + 1, "the row is missing"));
         }
-        found.extend(self.fault(&row, &prev, sealer).map(|why| (row.seq, why)));
+        let fault = AuditEntry::try_from(row).map_or(Some(UNREADABLE), |row| self.fault(&row, &prev, sealer));
+        found.extend(fault.map(|why| (seq, why)));
         for (seq, why) in found {
             if !self.faults.iter().any(|it| it.seq == seq) {
                 self.faults.push(AuditBroken { seq, why: why.to_owned() });
             }
         }
-        self.again = (row.seq, row.hash);
+        self.again = (seq, hash);
     }
 
-    /// Compares the log's end with its head.
-    fn compare(&mut self, head: &Head) {
+    /// Compares the log's end with a head that was read after this state was at the row `from`. Meanwhile only a
+    /// transaction of this daemon may have taken it past the head.
+    fn compare(&mut self, from: i64, era: u64, head: &Head) {
+        if self.era != era || (from <= head.seq && self.seq > head.seq) {
+            return;
+        }
         let why = if self.seq != head.seq {
             Some(format!("the log ends at row {}, its head names row {}", self.seq, head.seq))
         } else if self.hash != head.hash {
@@ -283,11 +315,11 @@ impl Store {
     }
 
     /// Gives the store the installation key, without which nothing is written down in the audit log. `may_seal` is
-    /// whether a database without a sealed row may be one of an earlier version, whose rows are sealed now, once.
+    /// whether a database without a sealed row may be one of an earlier version, whose rows are sealed now, once. If it
+    /// is not, nothing is sealed until [`Store::accept_stripped`].
     ///
     /// # Errors
-    /// [`StoreError::OtherKey`] for a database of another installation, and [`StoreError::Unsealed`] for one that has
-    /// lost its seals.
+    /// [`StoreError::OtherKey`] for a database of another installation.
     pub async fn unlock(
         &self,
         key: &InstallationKey,
@@ -295,18 +327,60 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let (found, own) = (self.fingerprint().await?, key.fingerprint());
-        let is_new = found.is_none();
         match found {
             Some(found) if found != own => return Err(StoreError::OtherKey { found, own }),
-            None if !may_seal => return Err(StoreError::Unsealed),
-            _ => {}
-        }
-        self.give_key(key);
-        if is_new {
-            self.seal_earlier(&own, now).await?;
-            self.seals().is_new.store(true, Ordering::SeqCst);
+            Some(_) => self.give_key(key),
+            None => {
+                let is_known = self.has_row_of(&key.sealer()).await?;
+                self.give_key(key);
+                if is_known {
+                    tracing::error!(
+                        "somebody removed the name of the installation key from the database; it is written again"
+                    );
+                    self.name_key(&own).await?;
+                } else if may_seal {
+                    self.seal_earlier(&own, now).await?;
+                    self.seals().is_new.store(true, Ordering::SeqCst);
+                } else {
+                    self.seals().is_stripped.store(true, Ordering::SeqCst);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Seals a database that has lost its seals, as it is: an operator has accepted it.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read or written.
+    pub async fn accept_stripped(&self, now: Timestamp) -> Result<(), StoreError> {
+        let Some(own) = self.seals().fingerprint().map(ToOwned::to_owned) else {
+            return Err(StoreError::NoKey);
+        };
+        if self.seals().is_stripped.swap(false, Ordering::SeqCst) {
+            self.seal_earlier(&own, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether another process has sealed a database that this one had found without seals.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn is_stripped_no_more(&self) -> Result<bool, StoreError> {
+        let own = self.seals().fingerprint().map(ToOwned::to_owned);
+        let is_sealed = own.is_some() && self.fingerprint().await? == own;
+        if is_sealed {
+            self.seals().is_stripped.store(false, Ordering::SeqCst);
+        }
+        Ok(is_sealed)
+    }
+
+    /// Whether one of the last sealed rows fits this key.
+    async fn has_row_of(&self, sealer: &Sealer) -> Result<bool, StoreError> {
+        let rows: Vec<(String, String)> =
+            read!(self, SEALED_LAST, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        Ok(rows.iter().any(|(hash, seal)| sealer.fits(hash, seal)))
     }
 
     /// Set once: a second call gives the same key.
@@ -351,16 +425,20 @@ impl Store {
         self.follow_seals().await?;
         let seals = self.seals();
         let sealer = seals.sealer()?;
-        let (from, end) = {
+        let (from, end, era) = {
             let state = seals.lock();
-            (state.again.0, state.seq)
+            (state.again.0, state.seq, state.era)
         };
-        let rows: Vec<AuditEntry> = read!(self, AFTER, |pool, text| sqlx::query_as(text)
+        let rows: Vec<ListedRow> = read!(self, AFTER, |pool, text| sqlx::query_as(text)
             .bind(from)
             .bind(end.min(from + AGAIN))
             .fetch_all(pool)
             .await)?;
         let mut state = seals.lock();
+        // Another sweep may have checked them meanwhile.
+        if (state.again.0, state.era) != (from, era) {
+            return Ok(());
+        }
         for row in rows {
             state.check_again(row, sealer);
         }
@@ -372,22 +450,20 @@ impl Store {
 
     pub(super) async fn follow(&self, seals: &Seals) -> Result<(), StoreError> {
         let sealer = seals.sealer()?;
-        let head: Head = read!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
-        let from = seals.lock().seq;
+        let (from, era) = {
+            let state = seals.lock();
+            (state.seq, state.era)
+        };
+        let head: Head = urgent!(self, HEAD, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?;
         if from < head.seq {
-            read!(self, AFTER, |pool, text| {
-                let mut rows = sqlx::query_as::<_, AuditEntry>(text).bind(from).bind(head.seq).fetch(pool);
+            urgent!(self, AFTER, |pool, text| {
+                let mut rows = sqlx::query_as::<_, ListedRow>(text).bind(from).bind(head.seq).fetch(pool);
                 while let Some(row) = rows.try_next().await? {
-                    seals.lock().follow(row, sealer);
+                    seals.lock().follow(era, row, sealer);
                 }
             });
         }
-        let mut state = seals.lock();
-        // Meanwhile a transaction of this daemon may have moved it further.
-        if state.seq <= head.seq {
-            state.compare(&head);
-        }
-        drop(state);
+        seals.lock().compare(from, era, &head);
         seals.followed.send_replace(true);
         Ok(())
     }
@@ -466,35 +542,37 @@ impl Store {
 }
 
 impl Tx {
-    /// Reads the log up to the head of this transaction.
+    /// Reads the log up to its head. On PostgreSQL a look at the seals does not wait for those who append.
     async fn follow(&mut self) -> Result<(), StoreError> {
         if self.followed {
             return Ok(());
         }
-        let head = self.audit_head().await?;
-        let appended = self.appended.first().map(|row| Head { seq: row.seq - 1, hash: row.prev.clone() });
-        let head = appended.unwrap_or(head);
+        let before = self.appended.first().map(|row| Head { seq: row.seq - 1, hash: row.prev.clone() });
         let seals = self.seals.clone();
+        let (from, era) = {
+            let state = seals.lock();
+            (state.seq, state.era)
+        };
+        let head = match before.or_else(|| self.held.clone()) {
+            Some(head) => head,
+            None if matches!(self.conn, TxConn::Sqlite(_)) => self.audit_head().await?,
+            None => each!(self, HEAD, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?,
+        };
         if !*seals.followed.borrow() {
             return Err(StoreError::Unverified);
         }
-        let from = seals.lock().seq;
         if from < head.seq {
             let sealer = seals.sealer()?;
-            let rows: Vec<AuditEntry> = each!(self, AFTER, |conn, text| sqlx::query_as(text)
+            let rows: Vec<ListedRow> = each!(self, AFTER, |conn, text| sqlx::query_as(text)
                 .bind(from)
                 .bind(head.seq)
                 .fetch_all(conn)
                 .await)?;
             for row in rows {
-                seals.lock().follow(row, sealer);
+                seals.lock().follow(era, row, sealer);
             }
         }
-        let mut state = seals.lock();
-        if state.seq <= head.seq {
-            state.compare(&head);
-        }
-        drop(state);
+        seals.lock().compare(from, era, &head);
         self.followed = true;
         Ok(())
     }
@@ -518,8 +596,11 @@ impl Tx {
         }
     }
 
-    /// Refuses everything while a row of the audit log does not fit.
+    /// Refuses everything while a row of the audit log does not fit. From here to the end of the transaction nothing is
+    /// appended by others.
     pub(super) async fn check_log(&mut self) -> Result<(), StoreError> {
+        self.audit_head().await?;
+        self.followed = false;
         self.follow().await?;
         match self.seals.fault() {
             None => Ok(()),

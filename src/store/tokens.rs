@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 
 use super::lanes::Lane;
-use super::readable::{Listed, listed};
+use super::readable::{Listed, listed, readable};
 use super::seal::Seal;
 use super::types::{Instant, instant};
 use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read};
@@ -134,8 +134,42 @@ fn joined(roles: &[Role]) -> String {
     roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" ")
 }
 
+/// A token in force as it is stored.
+#[derive(FromRow)]
+pub(super) struct InForce {
+    name: String,
+    hash: String,
+    roles: String,
+    created_at: Instant,
+    made_by: Option<String>,
+    person: Option<String>,
+    given_at: Option<Instant>,
+    given_by: Option<String>,
+}
+
+impl TryFrom<InForce> for SealedToken {
+    type Error = StoreError;
+    fn try_from(row: InForce) -> Result<Self, StoreError> {
+        let created_at = row.created_at.or(StoreError::corrupt("tokens", "created_at", &row.name))?;
+        let given_at = row
+            .given_at
+            .map(|at| at.or(StoreError::corrupt("tokens", "given_at", &row.name)))
+            .transpose()?;
+        Ok(Self {
+            name: row.name,
+            hash: row.hash,
+            roles: row.roles,
+            created_at,
+            made_by: row.made_by,
+            person: row.person,
+            given_at,
+            given_by: row.given_by,
+        })
+    }
+}
+
 /// A token in force as its seal covers it.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub(super) struct SealedToken {
     pub(super) name: String,
     pub(super) hash: String,
@@ -409,16 +443,23 @@ impl Store {
 impl Tx {
     /// The seals of all tokens in force.
     pub(super) async fn seals_of_tokens(&mut self) -> Result<Vec<Seal>, StoreError> {
-        let rows: Vec<SealedToken> =
+        let tokens = self.tokens_in_force().await?;
+        Ok(tokens.iter().map(SealedToken::seal).collect())
+    }
+
+    /// The tokens in force, without those that cannot be read.
+    pub(super) async fn tokens_in_force(&mut self) -> Result<Vec<SealedToken>, StoreError> {
+        let rows: Vec<InForce> =
             each!(self, ALL_IN_FORCE, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
-        Ok(rows.iter().map(SealedToken::seal).collect())
+        readable(rows.into_iter().map(SealedToken::try_from))
     }
 
     async fn token_in_force(&mut self, name: &str) -> Result<Option<SealedToken>, StoreError> {
-        Ok(each!(self, ONE_IN_FORCE, |conn, text| sqlx::query_as(text)
+        let row: Option<InForce> = each!(self, ONE_IN_FORCE, |conn, text| sqlx::query_as(text)
             .bind(name)
             .fetch_optional(conn)
-            .await)?)
+            .await)?;
+        row.map(SealedToken::try_from).transpose()
     }
 
     async fn insert_token(

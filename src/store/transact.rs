@@ -176,7 +176,7 @@ impl Store {
 
 impl Tx {
     pub(super) const fn new(conn: TxConn, seals: Arc<Seals>) -> Self {
-        Self { conn, head: None, seals, appended: Vec::new(), followed: false }
+        Self { conn, head: None, seals, appended: Vec::new(), held: None, followed: false }
     }
 
     /// Refuses a schema that a newer program has made: this program could misread its rows.

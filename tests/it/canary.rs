@@ -61,6 +61,18 @@ impl Canary {
     }
 }
 
+/// The key that the daemon has made, in every spelling.
+fn installation_key(folder: &Path) -> Canary {
+    let text = std::fs::read_to_string(folder.join("installation.key")).unwrap();
+    let digits = text.trim().split_once(' ').unwrap().1;
+    let bytes = hex::decode(digits).unwrap();
+    let forms = [digits.to_owned(), digits.to_uppercase(), STANDARD.encode(&bytes), URL_SAFE.encode(&bytes)];
+    Canary {
+        name: "the installation key",
+        forms: forms.map(|it| it.trim_end_matches('=').to_owned()).to_vec(),
+    }
+}
+
 /// Everything that left the program, by the name of where it was found.
 type Finds = Vec<(String, Vec<u8>)>;
 
@@ -124,7 +136,7 @@ fn files(folder: &Path) -> Finds {
     let mut finds = Finds::new();
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let given = ["keywheel.toml", "secret"].contains(&name.as_str());
+        let given = ["keywheel.toml", "secret", "installation.key"].contains(&name.as_str());
         if !given && entry.file_type().unwrap().is_file() {
             finds.push((format!("the file {name}"), std::fs::read(entry.path()).unwrap()));
         }
@@ -299,6 +311,7 @@ async fn no_secret_leaves_the_program() {
     ] {
         canaries.push(Canary::new(name, it, None));
     }
+    canaries.push(installation_key(folder));
     canaries.extend(live.iter().map(|it| Canary::new("Atlas' access token", it, None)));
     let mut finds = answers(&base, &ada, &rotation).await;
     finds.extend(added);
@@ -309,6 +322,7 @@ async fn no_secret_leaves_the_program() {
         &["status"],
         &["audit", "verify"],
         &["doctor"],
+        &["key", "show"],
         &["outbox", "list"],
     ] {
         finds.push((format!("keywheel {}", args.join(" ")), output(folder, args)));

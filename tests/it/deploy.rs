@@ -49,6 +49,7 @@ fn the_settings_of_every_deployment_are_ones_the_program_knows() {
         ("database-url", "postgres://kw:secret@db/kw"),
         ("atlas-client-secret", "secret"),
         ("smtp-url", "smtp://kw:secret@mail:587?tls=required"),
+        ("installation-key", "keywheel-installation-key 00"),
     ] {
         let path = folder.path().join(name);
         crate::support::daemon::private(&path, secret);
@@ -59,6 +60,9 @@ fn the_settings_of_every_deployment_are_ones_the_program_knows() {
     std::fs::write(&toml, text).unwrap();
     let loaded = Config::load(&Sources { file: Some(toml), ..Sources::default() }).unwrap();
     assert!(loaded.config.mail.smtp_url.is_some());
+    // A pod that lost its key would not start, and one that lost its epoch file would send nothing.
+    assert!(loaded.config.server.key_file.ends_with("installation-key"));
+    assert!(manifest.contains("kind: StatefulSet") && manifest.contains("volumeClaimTemplates:"));
     assert!(!loaded.config.server.trusted_proxies.is_empty());
     let (_, policy) = manifest.split_once("kind: NetworkPolicy").unwrap();
     let (_, ingress) = policy.split_once("\n  ingress:\n").unwrap();

@@ -71,12 +71,14 @@ impl Guarded {
     async fn restore(&mut self, copy: &Path) {
         self.test_app.db.store.close().await;
         let file = self.file();
-        for tail in ["-wal", "-shm"] {
+        // The file too: a connection that closes late must not write over the copy.
+        for tail in ["", "-wal", "-shm"] {
             let mut beside = file.as_os_str().to_owned();
             beside.push(tail);
             let _ = std::fs::remove_file(beside);
         }
         std::fs::copy(copy, &file).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         self.test_app.db.store =
             Store::open(&self.test_app.db.url, Path::new(""), Access::Beside).await.unwrap();
         unlock(&self.test_app.db.store).await;

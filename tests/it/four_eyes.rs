@@ -361,6 +361,12 @@ impl Place {
     }
 }
 
+fn private(file: &std::path::Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(file, text).unwrap();
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 #[test]
 fn the_installation_key_is_made_rotated_and_replaced() {
     let place = Place::new();
@@ -390,7 +396,7 @@ fn the_installation_key_is_made_rotated_and_replaced() {
     // Another installation's key, and none.
     let own = std::fs::read_to_string(place.key()).unwrap();
     let other = format!("keywheel-installation-key {}\n", "42".repeat(32));
-    std::fs::write(place.key(), other).unwrap();
+    private(&place.key(), &other);
     let (code, _, err) = place.run(&["audit", "verify"]);
     assert!(code == Some(1) && err.contains("was sealed with the installation key"), "{code:?} {err}");
     std::fs::remove_file(place.key()).unwrap();
@@ -398,6 +404,9 @@ fn the_installation_key_is_made_rotated_and_replaced() {
     assert!(code == Some(1) && err.contains("keywheel key replace"), "{code:?} {err}");
     assert!(!place.key().exists(), "no key is made for a database that is sealed with another");
     std::fs::write(place.key(), &own).unwrap();
+    let (code, _, err) = place.run(&["key", "replace"]);
+    assert!(code == Some(1) && err.contains("chmod o-rwx"), "{code:?} {err}");
+    private(&place.key(), &own);
     let (code, _, err) = place.run(&["key", "replace"]);
     assert!(code == Some(1) && err.contains("keywheel key rotate"), "{code:?} {err}");
     std::fs::remove_file(place.key()).unwrap();
@@ -409,4 +418,130 @@ fn the_installation_key_is_made_rotated_and_replaced() {
     assert!(place.done(&["audit", "verify"]).contains("the chain is intact"));
     let (code, _, err) = place.run(&["token", "confirm", "nobody"]);
     assert!(code == Some(4) && err.contains("token list"), "{code:?} {err}");
+}
+
+/// SQL on the database of a folder, as somebody else would run it.
+fn by_hand(place: &Place, text: &str) {
+    let file = place.0.path().join("data/keywheel.db");
+    let text = text.to_owned();
+    let done = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+            let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+            connection.execute(sqlx::raw_sql(AssertSqlSafe(text))).await.unwrap();
+        });
+    });
+    done.join().unwrap();
+}
+
+#[test]
+fn a_database_that_lost_its_seals_is_served_and_believed_only_when_it_is_accepted() {
+    let place = Place::new();
+    place.done(&["migrate"]);
+    place.done(&["token", "create", "--name", "ci", "--role", "admin"]);
+    // The row that names the key: the log says the same.
+    by_hand(&place, "DELETE FROM meta WHERE name = 'installation'");
+    assert!(place.done(&["audit", "verify"]).contains("the chain is intact"));
+
+    let empty = "DELETE FROM meta WHERE name = 'installation'; DELETE FROM audit; UPDATE audit_head SET seq = 0, hash = ''";
+    by_hand(&place, empty);
+    for args in [
+        &["token", "list"][..],
+        &["audit", "verify"],
+        &["token", "create", "--name", "eve", "--role", "admin"],
+    ] {
+        let (code, _, err) = place.run(args);
+        assert!(code == Some(1) && err.contains("doctor --accept-restore"), "{args:?}: {code:?} {err}");
+    }
+    let (code, out, _) = place.run(&["doctor"]);
+    assert!(code == Some(1) && out.contains("--accept-restore"), "{out}");
+    // It goes on watching and telling, and says why it sends nothing.
+    let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_keywheel"));
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--config", "keywheel.toml"]).current_dir(place.0.path());
+    let mut serve = serve.env_clear().stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(serve.stderr.take().unwrap()));
+    let said: Vec<_> = {
+        let mut said = Vec::new();
+        for line in lines.map(Result::unwrap) {
+            let is_last = line.contains("keywheel serves");
+            said.push(line);
+            if is_last {
+                break;
+            }
+        }
+        said
+    };
+    serve.kill().unwrap();
+    serve.wait().unwrap();
+    assert!(said.last().is_some_and(|it| it.contains("keywheel serves")), "{said:?}");
+    assert!(said.iter().any(|it| it.contains("nothing is sent to Atlas")), "{said:?}");
+    let (_, out, err) = place.run(&["doctor", "--accept-restore"]);
+    assert!(out.contains("keywheel token confirm NAME"), "{out}{err}");
+    assert!(place.done(&["audit", "verify"]).contains("the chain is intact"));
+    assert!(place.done(&["token", "list", "-o", "json"]).contains("\"suspended\": true"));
+}
+
+/// What somebody does to the audit log, its head and the row that names the key, while a rotation is approved.
+const LOG_ATTACKS: &[(&str, &str)] = &[
+    (
+        "the last rows removed, and the head repaired",
+        "DELETE FROM audit WHERE seq > (SELECT seq - 3 FROM audit_head); UPDATE audit_head SET seq = (SELECT MAX(seq) FROM audit), \
+         hash = (SELECT hash FROM audit ORDER BY seq DESC LIMIT 1)",
+    ),
+    ("an old row removed", "DELETE FROM audit WHERE seq = 3"),
+    ("the row of the first sealing removed", "DELETE FROM audit WHERE seq = 1"),
+    ("the seals cleared", "UPDATE audit SET seal = ''"),
+    ("what the rows seal cleared", "UPDATE audit SET seals = ''"),
+    (
+        "the seals of two rows in each other's place",
+        "UPDATE audit SET seal = CASE seq WHEN 3 THEN (SELECT seal FROM audit WHERE seq = 4) ELSE (SELECT seal FROM audit WHERE seq = 3) END WHERE seq IN (3, 4)",
+    ),
+    (
+        "a forged acceptance of a broken row",
+        "UPDATE audit SET actor = 'eve' WHERE seq = 3; INSERT INTO audit (seq, at, actor, action, subject, detail, prev_hash, hash) \
+         SELECT h.seq + 1, a.at, 'eve', 'audit.break_accepted', 'audit/3', '{}', h.hash, 'ff' FROM audit_head h, audit a WHERE a.seq = 1; \
+         UPDATE audit_head SET seq = seq + 1, hash = 'ff'",
+    ),
+    ("an empty log", "DELETE FROM audit; UPDATE audit_head SET seq = 0, hash = ''"),
+    ("no head", "DELETE FROM audit_head"),
+];
+
+async fn no_edit_of_the_log_sends_a_key_or_hides_a_danger(backend: Backend) {
+    for (name, sql) in LOG_ATTACKS {
+        let scene = Box::pin(Scene::at(Stage::Approved, backend)).await;
+        raw(&scene.app.engine.store, sql).await;
+        scene.app.sim.with(|world| world.keys.insert(old_key(), KeyState::Disabled));
+        for _ in 0..20 {
+            let _ = sweep::once(&scene.app.engine, &CancellationToken::new()).await;
+            let _ = driver::run_due(&scene.app.engine).await;
+            let _ = conditions::once(&scene.app.engine).await;
+            scene.app.pass(Duration::from_secs(15));
+        }
+        let mails = scene.app.engine.store.outbox(None, 100).await.unwrap();
+        let told = |kind: &str| mails.iter().any(|it| it.kind == kind);
+        assert!(told("current_key_invalid"), "{name}: nobody heard of the key: {mails:?}");
+        // Atlas could use it again, so nothing but the log holds the PATCH.
+        scene.app.sim.with(|world| world.keys.insert(old_key(), KeyState::Enabled));
+        for _ in 0..20 {
+            let _ = sweep::once(&scene.app.engine, &CancellationToken::new()).await;
+            let _ = driver::run_due(&scene.app.engine).await;
+            let _ = conditions::once(&scene.app.engine).await;
+            scene.app.pass(Duration::from_secs(15));
+        }
+        assert!(scene.app.patches().is_empty(), "{name}: {:?}", scene.app.patches());
+        let mails = scene.app.engine.store.outbox(None, 100).await.unwrap();
+        let told = mails.iter().any(|it| matches!(it.kind.as_str(), "not_sending" | "needs_operator"));
+        assert!(told || *name == "no head", "{name}: nobody was told: {mails:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_edit_of_the_log_sends_a_key_or_hides_a_danger_on_sqlite() {
+    Box::pin(no_edit_of_the_log_sends_a_key_or_hides_a_danger(Backend::Sqlite)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_edit_of_the_log_sends_a_key_or_hides_a_danger_on_postgres() {
+    Box::pin(no_edit_of_the_log_sends_a_key_or_hides_a_danger(Backend::Postgres)).await;
 }

@@ -219,7 +219,7 @@ async fn rows_that_cannot_be_read_are_told_and_named() {
     assert_eq!(app.kinds().await, ["row_unreadable"]);
     let cause = app.notices().await[0].model["cause"].as_str().unwrap().to_owned();
     assert!(cause.contains("projects.policy") && cause.contains(&group(2)), "{cause}");
-    app.raw(format!("UPDATE projects SET policy = '{{}}' WHERE group_id = '{}'", group(2))).await;
+    app.raw(format!("UPDATE projects SET policy = NULL WHERE group_id = '{}'", group(2))).await;
     app.live_for(SECOND * 70).await;
     assert_eq!(app.kinds().await, ["row_unreadable", "row_unreadable_over"]);
 }

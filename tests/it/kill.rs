@@ -259,6 +259,7 @@ async fn migrated_in_spite_of_kills(backend: Backend) {
         let config = folder.path().join("keywheel.toml");
         let text = format!("data_dir = \"{}\"\n[database]\nurl = \"{url}\"\n", folder.path().display());
         crate::support::daemon::private(&config, text);
+        crate::support::db::key().create(&folder.path().join("installation.key")).unwrap();
         let migrate = || {
             let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_keywheel"));
             command.arg("migrate").arg("--config").arg(&config);

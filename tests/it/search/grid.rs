@@ -509,6 +509,9 @@ async fn play(row: &FaultRow, column: &Column, lie: Lie, store: &Store) -> Resul
     repair(store).await;
     let all = TABLES.map(|table| format!("DELETE FROM {table};")).concat();
     raw(store, &format!("{all}UPDATE audit_head SET seq = 0, hash = '';")).await;
+    store.seals().begin_anew();
+    store.follow_seals().await.unwrap();
+    crate::support::people(store).await;
     let mut script =
         Script { faults: row.calls.clone(), kills: column.kills.to_vec().into(), ..Script::default() };
     (row.more)(&mut script);

@@ -465,6 +465,33 @@ const HOOKS: &[Line] = &[
         ],
     ),
     (
+        "W11",
+        "wrong secrets in a row from one address",
+        "that address waits (429), nothing of it is compared; the sender from elsewhere passes",
+        &["a_guesser_is_slowed_down_and_the_sender_is_not", "only_a_configured_proxy_names_the_client"],
+    ),
+    (
+        "W12",
+        "a secret under 16 characters",
+        "that hook answers 503 and is named everywhere; the daemon and its other hooks go on",
+        &["a_short_secret_stops_its_hook_and_nothing_else"],
+    ),
+    (
+        "W13",
+        "another source and id that join to the same text",
+        "two events",
+        &["different_texts_never_make_the_same_id"],
+    ),
+    (
+        "W14",
+        "an issuer's keys cannot be fetched for days; a token for a year",
+        "keys serve for a day, then 503; 401",
+        &[
+            "keys_are_not_trusted_for_ever_when_their_issuer_cannot_be_reached",
+            "a_token_of_google_is_our_pushers_or_it_is_nobodys",
+        ],
+    ),
+    (
         "-",
         "an event is late and names a version that is not the newest",
         "the key service is asked, and the newest usable one is proposed",
@@ -493,6 +520,108 @@ const HOOKS: &[Line] = &[
         "Atlas cannot be read when an event comes",
         "the event waits and is followed later",
         &["a_hint_waits_until_atlas_can_be_asked"],
+    ),
+];
+
+const STRANGERS: &[Line] = &[
+    (
+        "S1",
+        "TLS handshakes that hang, by the hundred",
+        "they are slow heads: the oldest make room, each ends after ten seconds; authenticated connections stay",
+        &[
+            "handshakes_that_hang_are_slow_heads_and_keep_nobody_out",
+            "the_connection_silent_for_longest_goes_and_an_authenticated_one_stays",
+        ],
+    ),
+    (
+        "S2",
+        "a certificate that does not fit its key, has expired, is not valid yet, cannot be read; a key that others can read",
+        "refused at start and by `config check` with the way out; at a reload the old one stays in use",
+        &[
+            "bad_certificates_and_keys_are_refused_with_the_way_out",
+            "a_hangup_takes_a_new_certificate_and_keeps_the_old_one_where_the_new_one_is_bad",
+        ],
+    ),
+    (
+        "S3",
+        "plain HTTP for other machines",
+        "refused unless a proxy is named",
+        &["plain_http_for_other_machines_needs_a_proxy_that_is_named"],
+    ),
+    (
+        "S4",
+        "wrong and revoked tokens in a flood",
+        "counted, a few log lines, one notice a day for a revoked token; valid tokens pass",
+        &["refused_senders_are_counted_and_a_revoked_token_is_told_once"],
+    ),
+    (
+        "S5",
+        "a token is revoked while it reads a stream",
+        "the stream ends within seconds, others go on",
+        &["a_stream_ends_with_the_token_that_opened_it"],
+    ),
+    (
+        "S6",
+        "names with hidden characters; hundreds of owners",
+        "shown as escapes everywhere; refused with the rule",
+        &[
+            "hidden_characters_are_shown_and_others_stay",
+            "json_shows_no_hidden_characters_and_means_the_same",
+            "lines_show_hidden_characters",
+            "names_and_owners_are_bounded_and_a_refusal_names_the_rule",
+        ],
+    ),
+    (
+        "S7",
+        "a key, secret or database file that others may open",
+        "refused with the command that closes it",
+        &["files_that_others_may_open_are_refused_with_the_command_that_closes_them"],
+    ),
+    (
+        "S8",
+        "a row of the database is broken",
+        "each list shows its id and the other rows",
+        &["every_list_shows_a_corrupt_row_by_its_id"],
+    ),
+];
+
+const SEALS: &[Line] = &[
+    (
+        "-",
+        "somebody edits, invents or puts back a rotation, a vote, a project or a token in the database",
+        "no new key is sent; the row is named, people are paged, only `close` and a sealed roll-back are left",
+        &[
+            "no_edit_of_the_database_sends_a_key_on_sqlite",
+            "no_edit_of_the_database_sends_a_key_on_postgres",
+            "tokens_that_are_written_or_revived_by_hand_let_nobody_in",
+            "people_close_what_was_tampered_with_and_nothing_else_goes_on",
+        ],
+    ),
+    (
+        "-",
+        "somebody edits, shortens or empties the audit log",
+        "no new key is sent; looking, paging and roll-backs go on",
+        &[
+            "no_edit_of_the_log_sends_a_key_or_hides_a_danger_on_sqlite",
+            "no_edit_of_the_log_sends_a_key_or_hides_a_danger_on_postgres",
+            "a_freeze_stops_new_keys_and_nothing_else",
+        ],
+    ),
+    (
+        "-",
+        "a voter's token is revoked before the PATCH",
+        "the vote is void, and the rotation waits for another one",
+        &["votes_of_a_revoked_token_are_void_until_the_patch"],
+    ),
+    (
+        "-",
+        "the installation key is lost, exposed or another one's; the database lost its seals",
+        "refused or served in doubt, with the way out",
+        &[
+            "the_installation_key_is_made_rotated_and_replaced",
+            "a_file_that_is_no_key_or_that_others_read_is_refused_with_the_way_out",
+            "a_database_that_lost_its_seals_is_served_and_believed_only_when_it_is_accepted",
+        ],
     ),
 ];
 
@@ -562,6 +691,10 @@ fn page() -> String {
     lines(&mut page, MAIL);
     page.push_str("\n## Hooks\n");
     lines(&mut page, HOOKS);
+    page.push_str("\n## Strangers\n");
+    lines(&mut page, STRANGERS);
+    page.push_str("\n## Who writes the database\n");
+    lines(&mut page, SEALS);
     page.push_str("\n## Time, daemons, people\n");
     lines(&mut page, TIME_AND_PEOPLE);
     page.push_str("\n## Not covered\n\n");

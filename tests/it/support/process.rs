@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use keywheel::engine::epoch::{present_mark, write_mark};
+use keywheel::store::{Access, Store};
+
 use super::wait::{LIMIT, eventually};
 
 /// A small generator, so that a failing run can be repeated from its printed seed.
@@ -67,20 +70,7 @@ impl Daemon {
         let key_file = data.join("installation.key");
         if !key_file.exists() {
             super::db::key().create(&key_file).unwrap();
-            // A new data folder beside a database that was used before is accepted once.
-            let accepted = Command::new(env!("CARGO_BIN_EXE_keywheel"))
-                .args(["doctor", "--accept-restore", "--config"])
-                .arg(&config)
-                .output()
-                .unwrap();
-            let said = String::from_utf8_lossy(&accepted.stdout).into_owned();
-            assert!(said.contains("accept"), "{said}{}", String::from_utf8_lossy(&accepted.stderr));
-            let confirmed = Command::new(env!("CARGO_BIN_EXE_keywheel"))
-                .args(["token", "confirm", "ada", "bob", "edsger", "grace", "--config"])
-                .arg(&config)
-                .output();
-            // Without people there is nobody to confirm.
-            drop(confirmed.unwrap());
+            knows(orders.database, data.join("epoch"));
         }
         let log = folder.join(format!("{}.log", orders.name));
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
@@ -129,6 +119,21 @@ impl Daemon {
         let Some(status) = ended.await else { panic!("it does not end:\n{}", self.said()) };
         status
     }
+}
+
+/// Writes the epoch file of a daemon that has worked with this database before.
+fn knows(database: &str, file: PathBuf) {
+    let database = database.to_owned();
+    let written = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = Store::open(&database, Path::new(""), Access::Beside).await.unwrap();
+            super::db::unlock(&store).await;
+            write_mark(&file, &present_mark(&store).await.unwrap().unwrap()).unwrap();
+            store.close().await;
+        });
+    });
+    written.join().unwrap();
 }
 
 fn text(data: &Path, orders: &Orders<'_>) -> String {
