@@ -169,7 +169,7 @@ impl Engine {
         let rules = self.settings.rules(&project);
         let proposal = Proposal { group_id: project.group_id.clone(), new_key, seen, checks, old_key, rules };
         let consent = self.consent(proposer, &project, &proposal).await?;
-        self.insert(proposer, &project, proposal, consent, reason).await
+        Box::pin(self.insert(proposer, &project, proposal, consent, reason)).await
     }
 
     /// Whether the policy approves a proposal in place of an approver.

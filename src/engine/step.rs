@@ -39,13 +39,13 @@ pub async fn run<S: Send>(
     mut row: RotationRow,
     slot: &mut Option<S>,
 ) -> Result<(), StoreError> {
-    if let Some(Recount { command, why, outbox }) = recount(engine, &row).await? {
+    if let Some(Recount { command, why, outbox }) = Box::pin(recount(engine, &row)).await? {
         let now = engine.clock.now();
         let outcome = Outcome::Said(command);
         let step = next(&row.rotation, &outcome, now);
         let said = Said { by: ENGINE, comment: Some(&why), vote: None, outbox };
         // The next claim goes on with the votes that are left.
-        match commit(engine, &row, step, &outcome, said).await {
+        match Box::pin(commit(engine, &row, step, &outcome, said)).await {
             Err(StoreError::Tampered { subject, why }) => {
                 return Box::pin(tampered(engine, &row, subject, why)).await;
             }
@@ -296,8 +296,11 @@ pub(super) async fn commit(
     let tells = !notices.is_empty() || !said.outbox.is_empty();
     outbox.extend(said.outbox);
     let keep_lease = before.lease.filter(|_| effect != Effect::Rest).map(|_| now + engine.settings.lease());
-    let ballot =
-        if effect == Effect::Patch(Target::New) { Some(ballot(engine, before, None).await?) } else { None };
+    let ballot = if effect == Effect::Patch(Target::New) {
+        Some(Box::pin(ballot(engine, before, None)).await?)
+    } else {
+        None
+    };
     let write = StepWrite {
         before,
         after: &after,

@@ -151,10 +151,8 @@ impl TryFrom<InForce> for SealedToken {
     type Error = StoreError;
     fn try_from(row: InForce) -> Result<Self, StoreError> {
         let created_at = row.created_at.or(StoreError::corrupt("tokens", "created_at", &row.name))?;
-        let given_at = row
-            .given_at
-            .map(|at| at.or(StoreError::corrupt("tokens", "given_at", &row.name)))
-            .transpose()?;
+        let given_at =
+            row.given_at.map(|at| at.or(StoreError::corrupt("tokens", "given_at", &row.name))).transpose()?;
         Ok(Self {
             name: row.name,
             hash: row.hash,

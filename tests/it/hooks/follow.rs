@@ -9,7 +9,6 @@ use super::senders::{kms_event, trail, vault_event};
 use super::{HookServer, alert, atlas_signature};
 use crate::support::db::Backend;
 use crate::support::{group, new_key};
-use keywheel::domain::role::Role;
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::ManualClock;
 use keywheel::engine::command::OperatorVerb;
@@ -416,7 +415,6 @@ async fn who_owns_a_hook_does_not_approve_what_it_requests() {
         assert_eq!(row.rotation.permission.quorum.required, required);
         let vote =
             async |by: &str| server.engine.say(by, row.rotation.id, OperatorVerb::Approve, None, None).await;
-        server.engine.create_token("root", ("grace", "g"), &[Role::Approver], None).await.unwrap();
         assert_eq!(vote("grace").await.is_ok(), owner_counts);
         assert_eq!(vote("edsger").await.unwrap().rotation.state, State::Approved);
     }

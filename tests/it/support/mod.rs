@@ -193,7 +193,7 @@ impl TestApp {
     ) -> RotationRow {
         let mut seen = None;
         for _ in 0..1000 {
-            driver::run_due(&self.engine).await.unwrap();
+            Box::pin(driver::run_due(&self.engine)).await.unwrap();
             let row = self.engine.rotation(row.rotation.id).await.unwrap();
             if wanted(&row) {
                 return row;
