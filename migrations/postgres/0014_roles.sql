@@ -41,3 +41,6 @@ CREATE TABLE settings (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
 );
+
+-- The announcements whose delivery decides when a rule is loosened are compared with their seals.
+CREATE INDEX outbox_announcements ON outbox (id) WHERE kind = 'loosening_announced';

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use super::authority::{plain, rows, together};
 use super::command::loosening::{audit_row, facts, identity};
-use super::settling::{LOOSEN_AFTER, SETTLE_IN, loosen_after, settling_in};
+use super::settling::{LOOSEN_AFTER, SETTLE_IN, SINCE, loosen_after, settling_in, since};
 use super::{ENGINE, Engine, Settings};
 use crate::domain::ids::LooseningId;
 use crate::domain::loosening::{Change, Course, HeldEdit, LooseningKind, LooseningState};
 use crate::domain::notice::{Authority, Kind};
 use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
-use crate::store::{Governed, Loosening, NewAudit, NewOutbox, StoreError};
+use crate::store::{Governed, Loosening, NewAudit, NewOutbox, NewSettings, StoreError};
 
 /// The settings whose addresses hear of other settings.
 const HEARERS: [&str; 2] = ["mail.security", "mail.operators"];
@@ -26,6 +26,8 @@ const HEARERS: [&str; 2] = ["mail.security", "mail.operators"];
 #[derive(Default)]
 struct Record {
     set: Vec<(String, Option<String>)>,
+    /// What is on record was changed outside of Keywheel.
+    anew: bool,
     governed: Governed,
     audit: Vec<NewAudit>,
     outbox: Vec<NewOutbox>,
@@ -38,19 +40,28 @@ struct Record {
 /// Fails when the database cannot be read or written.
 pub async fn record(engine: &Engine, found: BTreeMap<String, String>) -> Result<(), StoreError> {
     let now = engine.clock.now();
-    let recorded = engine.store.recorded_settings().await?;
-    let mut recorded: BTreeMap<String, String> = recorded.into_iter().collect();
+    let mut record = Record::default();
+    let mut recorded = match engine.store.recorded_settings().await {
+        Err(StoreError::Tampered { subject, why }) => {
+            tracing::error!("{subject}: {why}; the settings that decide are recorded anew");
+            record.anew = true;
+            BTreeMap::new()
+        }
+        recorded => recorded?,
+    };
     let found = by_host(engine, found);
     let host = host(engine);
     recorded.retain(|name, _| name.split_once('@').is_none_or(|(_, it)| it == host));
     let delays = [LOOSEN_AFTER, SETTLE_IN].map(|name| (name, recorded.remove(name)));
+    if recorded.remove(SINCE).is_none() {
+        record.set.push((SINCE.to_owned(), Some(since(engine, None)?.to_string())));
+    }
     let hearers = hearers(&recorded, &found);
-    let mut record = Record::default();
     ENGINE.clone_into(&mut record.governed.by);
     let changes = changes(&recorded, &found);
-    let first = recorded.is_empty() && delays.iter().all(|(_, it)| it.is_none());
+    let first = !record.anew && recorded.is_empty() && delays.iter().all(|(_, it)| it.is_none());
     if !changes.is_empty() {
-        record.set = changes.iter().map(|it| (it.field.clone(), found.get(&it.field).cloned())).collect();
+        record.set.extend(changes.iter().map(|it| (it.field.clone(), found.get(&it.field).cloned())));
         let (action, delays) = if first {
             let Settings { loosen_after, settle_in, .. } = &*engine.settings;
             ("config.recorded", json!({ "loosenAfter": loosen_after, "settleIn": settle_in }))
@@ -85,11 +96,12 @@ pub async fn record(engine: &Engine, found: BTreeMap<String, String>) -> Result<
             }
         }
     }
-    let Record { set, governed, audit, outbox } = record;
+    let Record { set, anew, governed, audit, outbox } = record;
     if set.is_empty() && audit.is_empty() {
         return Ok(());
     }
-    engine.store.record_settings(set, governed, (&audit, &outbox), now).await?;
+    let new = NewSettings { values: set, anew };
+    engine.store.record_settings(new, governed, (&audit, &outbox), now).await?;
     engine.mail_due.notify_one();
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::domain::loosening::LooseningState;
 use crate::domain::notice::Kind;
 use crate::domain::time::Timestamp;
 use crate::lifecycle::pause;
-use crate::store::{Governed, Loosening, StoreError};
+use crate::store::{Governed, Loosening, NewSettings, StoreError};
 
 /// The time between two rounds.
 const EVERY: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ pub async fn run_due(engine: &Engine) -> Result<(), StoreError> {
 async fn announced(engine: &Engine, it: &Loosening, now: Timestamp) -> Result<(), StoreError> {
     let mut owner: Option<Timestamp> = None;
     for mail in &it.owners {
-        let at = engine.store.mail_sent_at(&announcement(it, mail)).await?;
+        let at = engine.store.announced_at(&announcement(it, mail)).await?;
         owner = [owner, at].into_iter().flatten().min();
     }
     if owner.is_none() && !it.owners.is_empty() {
@@ -69,7 +69,7 @@ async fn announced(engine: &Engine, it: &Loosening, now: Timestamp) -> Result<()
     }
     let mut last = owner;
     for mail in &it.security {
-        let Some(at) = engine.store.mail_sent_at(&announcement(it, mail)).await? else { return Ok(()) };
+        let Some(at) = engine.store.announced_at(&announcement(it, mail)).await? else { return Ok(()) };
         last = last.max(Some(at));
     }
     let at = last.unwrap_or(now);
@@ -82,8 +82,7 @@ async fn announced(engine: &Engine, it: &Loosening, now: Timestamp) -> Result<()
 /// Has a change take effect.
 async fn effective(engine: &Engine, it: &Loosening, now: Timestamp) -> Result<(), StoreError> {
     let after = Loosening { effective_at: Some(now), ..it.clone() };
-    let governed =
-        Governed { effective: Some((it.id, it.version)), by: ENGINE.to_owned(), ..Governed::default() };
+    let governed = Governed { effective: Some(it.clone()), by: ENGINE.to_owned(), ..Governed::default() };
     let group: Option<GroupId> = it.subject.parse().ok();
     let people = together(&it.owners, &it.security);
     let identity = format!("{}/effective", it.id);
@@ -95,7 +94,8 @@ async fn effective(engine: &Engine, it: &Loosening, now: Timestamp) -> Result<()
         let audit = [audit_row(&it.requested_by, "loosening.effective", &after)];
         let facts = facts(Kind::LooseningEffective, &after, None, &it.requested_by, now);
         let outbox = rows(engine, &identity, facts, &people, now);
-        engine.store.record_settings(set.collect(), governed, (&audit, &outbox), now).await?;
+        let new = NewSettings { values: set.collect(), anew: false };
+        engine.store.record_settings(new, governed, (&audit, &outbox), now).await?;
         engine.mail_due.notify_one();
         return Ok(());
     };

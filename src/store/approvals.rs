@@ -103,15 +103,23 @@ impl Tx {
         if votes.iter().any(|vote| vote.of_policy) {
             return Ok(());
         }
+        self.check_settings().await?;
+        self.sealed_loosenings(group).await?;
+        let is_compared = |name: &str| name == known.proposer || bars.iter().any(|bar| bar.by == name);
         for token in self.tokens_in_force().await? {
             if self.sealed(&token.subject()).await? == Some(token.digest()) {
                 continue;
             }
-            // Who the proposer is cannot be told any more, so nobody can be told apart from it.
-            if token.name == known.proposer {
-                self.check_seal(&token.subject(), token.digest()).await?;
+            // Who the proposer is cannot be told any more, so nobody can be told apart from it; the same for who is barred.
+            if is_compared(&token.name) {
+                self.check_seals(&[token.seal()]).await?;
             }
             identities.remove(&token.name);
+        }
+        for token in self.revoked_tokens().await? {
+            if is_compared(&token.name) {
+                self.check_seals(&[token.revoked()]).await?;
+            }
         }
         let local = known.identities.iter().filter(|(name, _)| name.starts_with("local:"));
         identities.extend(local.map(|(name, it)| (name.clone(), it.clone())));

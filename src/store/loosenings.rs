@@ -1,6 +1,9 @@
 //! Changes of what decides who must agree: those that are announced and take effect later, and those of people who
-//! count as no approver of a project for a while. Also the rules of projects that are not tracked any more, and the
-//! settings that decide.
+//! count as no approver of a project for a while. Also the rules of projects that are not tracked any more.
+//!
+//! Each row is sealed, and for each project the list of its rows, so that a row that somebody removed is missed.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
@@ -9,8 +12,9 @@ use uuid::Uuid;
 use super::lanes::Lane;
 use super::readable::readable;
 use super::seal::Seal;
+use super::seals::AGAIN;
 use super::types::json;
-use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
+use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::{GroupId, LooseningId};
 use crate::domain::loosening::{Change, HeldEdit, LooseningKind, LooseningState};
 use crate::domain::project::{PolicyOverride, Project};
@@ -30,8 +34,10 @@ macro_rules! columns {
 const ONE: Sql = Sql::same(concat!(columns!(), "WHERE id = $1"));
 const PENDING: Sql =
     Sql::same(concat!(columns!(), "WHERE state IN ('announcing', 'waiting') ORDER BY requested_at, id"));
-const SINCE: Sql =
-    Sql::same(concat!(columns!(), "WHERE subject = $1 AND requested_at > $2 ORDER BY requested_at, id"));
+const STANDING: Sql =
+    Sql::same(concat!(columns!(), "WHERE subject = $1 AND state <> 'withdrawn' ORDER BY requested_at, id"));
+const ALL_STANDING: Sql =
+    Sql::same(concat!(columns!(), "WHERE state <> 'withdrawn' ORDER BY subject, requested_at, id"));
 const INSERT: Sql = Sql::same(
     "INSERT INTO loosenings (id, subject, kind, state, requested_by, requested_at, changes, edit, owners, security, \
      announced_at, effective_at, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1)",
@@ -48,8 +54,9 @@ const WITHDRAW: Sql = Sql::same(
     "UPDATE loosenings SET state = 'withdrawn', ended_at = $2, ended_by = $3, version = version + 1 \
      WHERE id = $1 AND state IN ('announcing', 'waiting')",
 );
-const SENT: Sql = Sql::same(
-    "SELECT MIN(sent_at) FROM outbox WHERE message_id = $1 AND channel = 'mail' AND state = 'sent'",
+const WITHDRAW_ALL: Sql = Sql::same(
+    "UPDATE loosenings SET state = 'withdrawn', ended_at = $1, ended_by = 'keywheel', version = version + 1 \
+     WHERE state IN ('announcing', 'waiting')",
 );
 const FORMER: Sql = Sql::same("SELECT record FROM former_projects WHERE group_id = $1");
 const KEEP_FORMER: Sql = Sql::same(
@@ -58,30 +65,21 @@ const KEEP_FORMER: Sql = Sql::same(
 );
 const ALL_FORMER: Sql = Sql::same("SELECT group_id, record FROM former_projects ORDER BY group_id");
 const FORGET_FORMER: Sql = Sql::same("DELETE FROM former_projects WHERE group_id = $1");
-const SETTINGS: Sql = Sql::same("SELECT name, value FROM settings ORDER BY name");
-const SET: Sql = Sql::same(
-    "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2",
-);
-const UNSET: Sql = Sql::same("DELETE FROM settings WHERE name = $1");
-const SETTING: Sql = Sql::same("SELECT value FROM settings WHERE name = $1");
 
 pub(super) const STATEMENTS: &[&Sql] = &[
     &ONE,
     &PENDING,
-    &SINCE,
+    &STANDING,
+    &ALL_STANDING,
     &INSERT,
     &ANNOUNCED,
     &EFFECTIVE,
     &WITHDRAW,
-    &SENT,
+    &WITHDRAW_ALL,
     &FORMER,
     &ALL_FORMER,
     &KEEP_FORMER,
     &FORGET_FORMER,
-    &SETTINGS,
-    &SET,
-    &UNSET,
-    &SETTING,
 ];
 
 /// A change as it is stored, and to be stored.
@@ -139,13 +137,14 @@ struct LooseningRow {
 }
 
 impl LooseningRow {
-    /// What its seal covers while it is to take effect.
+    /// What its seal covers until it is withdrawn.
     fn seal(&self) -> Seal {
         let times = [Some(self.requested_at), self.announced_at, self.effective_at];
         let [requested_at, announced_at, effective_at] = times.map(|at| at.map(|at| at.to_string()));
         let fields = [
             Some(self.subject.as_str()),
             Some(&self.kind),
+            Some(&self.state),
             Some(&self.requested_by),
             requested_at.as_deref(),
             Some(&self.changes),
@@ -182,9 +181,26 @@ impl LooseningRow {
     }
 }
 
-/// The subject of the seal of a change that is to take effect.
+/// The subject of the seal of a change.
 fn subject(id: LooseningId) -> String {
     format!("loosening/{id}")
+}
+
+/// The seal of the list of a project's changes, `rows` in their order. No changes need no seal.
+fn list_seal(of: &str, rows: &[LooseningRow]) -> Seal {
+    let subject = format!("loosenings/{of}");
+    if rows.is_empty() {
+        return Seal::end(subject);
+    }
+    let ids: Vec<String> = rows.iter().map(|row| row.id.to_string()).collect();
+    let ids: Vec<_> = ids.iter().map(|id| Some(id.as_str())).collect();
+    let digest = Digest::of(&subject, &ids);
+    Seal::new(subject, digest)
+}
+
+/// The seals of a project's changes and of their list.
+fn seals_of(of: &str, rows: &[LooseningRow]) -> Vec<Seal> {
+    rows.iter().map(LooseningRow::seal).chain([list_seal(of, rows)]).collect()
 }
 
 /// The seal of what a removed project has left.
@@ -275,7 +291,7 @@ pub struct Governed {
     /// Who does that.
     pub by: String,
     /// The change that takes effect by this write.
-    pub effective: Option<(LooseningId, i64)>,
+    pub effective: Option<Loosening>,
 }
 
 impl Tx {
@@ -286,17 +302,29 @@ impl Tx {
         now: Timestamp,
     ) -> Result<Vec<Seal>, StoreError> {
         let mut seals = Vec::new();
+        let mut subjects = BTreeSet::new();
+        for id in &it.withdrawn {
+            if let Some(row) = self.stored_loosening(*id).await? {
+                subjects.insert(row.subject);
+            }
+        }
+        subjects.extend(it.new.iter().chain(&it.effective).map(|it| it.subject.clone()));
+        for subject in &subjects {
+            self.check_list(subject).await?;
+        }
         for id in &it.withdrawn {
             self.withdraw_loosening(*id, &it.by, now).await?;
             seals.push(Seal::end(subject(*id)));
         }
         for new in &it.new {
-            seals.extend(self.insert_loosening(new).await?);
+            seals.push(self.insert_loosening(new).await?);
         }
-        if let Some((id, version)) = it.effective {
-            self.check_loosening(id).await?;
-            self.end_loosening(id, version, now).await?;
-            seals.push(Seal::end(subject(id)));
+        if let Some(effective) = &it.effective {
+            self.check_loosening(effective).await?;
+            seals.push(self.end_loosening(effective, now).await?);
+        }
+        for subject in &subjects {
+            seals.push(list_seal(subject, &self.standing(subject).await?));
         }
         Ok(seals)
     }
@@ -305,25 +333,57 @@ impl Tx {
         Ok(each!(self, ONE, |conn, sql| sqlx::query_as(sql).bind(id.0).fetch_optional(conn).await)?)
     }
 
-    /// Refuses a change that is not what Keywheel wrote, or was withdrawn.
-    async fn check_loosening(&mut self, id: LooseningId) -> Result<(), StoreError> {
-        let Some(row) = self.stored_loosening(id).await? else { return Err(StoreError::Conflict) };
-        let Seal { subject, digest: Some(digest) } = row.seal() else { return Ok(()) };
-        self.check_seal(&subject, digest).await
+    /// The changes of a subject that were not withdrawn.
+    async fn standing(&mut self, of: &str) -> Result<Vec<LooseningRow>, StoreError> {
+        Ok(each!(self, STANDING, |conn, sql| sqlx::query_as(sql).bind(of).fetch_all(conn).await)?)
     }
 
-    /// The seals of the changes that are to take effect, and of what removed projects have left.
+    /// Refuses a list of changes from which one was removed, or to which one was added.
+    async fn check_list(&mut self, of: &str) -> Result<(), StoreError> {
+        let list = list_seal(of, &self.standing(of).await?);
+        self.check_seals(&[list]).await
+    }
+
+    /// Refuses a change that is not what Keywheel wrote, or was withdrawn.
+    async fn check_loosening(&mut self, it: &Loosening) -> Result<(), StoreError> {
+        let Some(row) = self.stored_loosening(it.id).await? else { return Err(StoreError::Conflict) };
+        let known = LooseningRow::of(it)?.seal();
+        self.check_seals(&[row.seal(), known]).await
+    }
+
+    /// The changes of a project that were not withdrawn, each as Keywheel wrote it and none missing.
+    pub(super) async fn sealed_loosenings(&mut self, of: &GroupId) -> Result<Vec<Loosening>, StoreError> {
+        let rows = self.standing(of.as_str()).await?;
+        self.check_seals(&seals_of(of.as_str(), &rows)).await?;
+        rows.into_iter().map(Loosening::try_from).collect()
+    }
+
+    /// The seals of all changes that were not withdrawn, of their lists, and of what removed projects have left.
     pub(super) async fn seals_of_loosenings(&mut self) -> Result<Vec<Seal>, StoreError> {
         let rows: Vec<LooseningRow> =
-            each!(self, PENDING, |conn, sql| sqlx::query_as(sql).fetch_all(conn).await)?;
+            each!(self, ALL_STANDING, |conn, sql| sqlx::query_as(sql).fetch_all(conn).await)?;
         let removed: Vec<(String, String)> =
             each!(self, ALL_FORMER, |conn, sql| sqlx::query_as(sql).fetch_all(conn).await)?;
-        let pending = rows.iter().map(LooseningRow::seal);
-        Ok(pending.chain(removed.iter().map(|(group, record)| former(group, record))).collect())
+        let lists = rows.chunk_by(|one, other| one.subject == other.subject);
+        let standing = lists.flat_map(|rows| seals_of(&rows[0].subject, rows));
+        Ok(standing.chain(removed.iter().map(|(group, record)| former(group, record))).collect())
     }
 
-    /// Writes a change; returns its seal, where it is to take effect.
-    async fn insert_loosening(&mut self, it: &Loosening) -> Result<Option<Seal>, StoreError> {
+    /// Withdraws what is to take effect: nobody vouches for it any more. Returns the seals.
+    pub(super) async fn withdraw_pending(&mut self, now: Timestamp) -> Result<Vec<Seal>, StoreError> {
+        let rows: Vec<LooseningRow> =
+            each!(self, PENDING, |conn, sql| sqlx::query_as(sql).fetch_all(conn).await)?;
+        each!(self, WITHDRAW_ALL, |conn, sql| sqlx::query(sql).bind(now).execute(conn).await.map(drop))?;
+        let mut seals: Vec<Seal> = rows.iter().map(|row| Seal::end(subject(LooseningId(row.id)))).collect();
+        let lists: BTreeSet<_> = rows.into_iter().map(|row| row.subject).collect();
+        for of in lists {
+            seals.push(list_seal(&of, &self.standing(&of).await?));
+        }
+        Ok(seals)
+    }
+
+    /// Writes a change; returns its seal.
+    async fn insert_loosening(&mut self, it: &Loosening) -> Result<Seal, StoreError> {
         let row = LooseningRow::of(it)?;
         each!(self, INSERT, |conn, sql| sqlx::query(sql)
             .bind(row.id)
@@ -341,8 +401,7 @@ impl Tx {
             .execute(conn)
             .await
             .map(drop))?;
-        let waits = matches!(it.state, LooseningState::Announcing | LooseningState::Waiting);
-        Ok(waits.then(|| row.seal()))
+        Ok(row.seal())
     }
 
     async fn withdraw_loosening(
@@ -360,20 +419,19 @@ impl Tx {
             .map(|done| done.rows_affected()))?)
     }
 
-    async fn end_loosening(
-        &mut self,
-        id: LooseningId,
-        version: i64,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+    async fn end_loosening(&mut self, it: &Loosening, now: Timestamp) -> Result<Seal, StoreError> {
         let done = each!(self, EFFECTIVE, |conn, sql| sqlx::query(sql)
-            .bind(id.0)
-            .bind(version)
+            .bind(it.id.0)
+            .bind(it.version)
             .bind(now)
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?;
-        if done == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+        if done != 1 {
+            return Err(StoreError::Conflict);
+        }
+        let after = Loosening { state: LooseningState::Effective, effective_at: Some(now), ..it.clone() };
+        Ok(LooseningRow::of(&after)?.seal())
     }
 
     /// Keeps the rules of a project that is removed; returns their seal.
@@ -415,21 +473,6 @@ impl Tx {
             .map(drop))?;
         Ok(Some(Seal::end(subject)))
     }
-
-    async fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
-        match value {
-            Some(value) => each!(self, SET, |conn, sql| sqlx::query(sql)
-                .bind(name)
-                .bind(value)
-                .execute(conn)
-                .await
-                .map(drop))?,
-            None => {
-                each!(self, UNSET, |conn, sql| sqlx::query(sql).bind(name).execute(conn).await.map(drop))?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Store {
@@ -453,31 +496,24 @@ impl Store {
         readable(rows.into_iter().map(Loosening::try_from))
     }
 
-    /// The changes of a subject that were requested after `since`, the oldest first.
+    /// The changes of a project that were not withdrawn, the oldest first, each as Keywheel wrote it and none missing.
     ///
     /// # Errors
-    /// Fails when the database or a row cannot be read.
-    pub async fn loosenings_since(
-        &self,
-        subject: &str,
-        since: Timestamp,
-    ) -> Result<Vec<Loosening>, StoreError> {
-        let rows: Vec<LooseningRow> = read!(self, SINCE, |pool, sql| sqlx::query_as(sql)
-            .bind(subject)
-            .bind(since)
-            .fetch_all(pool)
-            .await)?;
+    /// [`StoreError::Tampered`] when one is missing or not what Keywheel wrote; fails when the database or a row cannot
+    /// be read.
+    pub async fn sealed_loosenings(&self, of: &GroupId) -> Result<Vec<Loosening>, StoreError> {
+        let mut again = 0..AGAIN;
+        let rows = loop {
+            let rows: Vec<LooseningRow> = read!(self, STANDING, |pool, sql| sqlx::query_as(sql)
+                .bind(of.as_str())
+                .fetch_all(pool)
+                .await)?;
+            match self.check_seals(&seals_of(of.as_str(), &rows)).await {
+                Err(StoreError::Tampered { .. }) if again.next().is_some() => {}
+                checked => break checked.map(|()| rows)?,
+            }
+        };
         rows.into_iter().map(Loosening::try_from).collect()
-    }
-
-    /// When the mail with this id was accepted by its recipient's server.
-    ///
-    /// # Errors
-    /// Fails when the database cannot be read.
-    pub async fn mail_sent_at(&self, message_id: &str) -> Result<Option<Timestamp>, StoreError> {
-        let (at,): (Option<Timestamp>,) =
-            read!(self, SENT, |pool, sql| sqlx::query_as(sql).bind(message_id).fetch_one(pool).await)?;
-        Ok(at)
     }
 
     /// Records that a change was announced at `at` and takes effect at `effective_at`.
@@ -492,15 +528,15 @@ impl Store {
         audit: &[NewAudit],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let args = (it.id, it.version, audit.to_vec());
-        self.transact("loosening.announced", Lane::Command, args, move |tx, (id, version, audit), unsure| {
+        let args = (it.clone(), audit.to_vec());
+        self.transact("loosening.announced", Lane::Command, args, move |tx, (it, audit), unsure| {
             Box::pin(async move {
                 if !unsure {
-                    tx.check_loosening(*id).await?;
+                    tx.check_loosening(it).await?;
                 }
                 let done = each!(tx, ANNOUNCED, |conn, sql| sqlx::query(sql)
-                    .bind(id.0)
-                    .bind(*version)
+                    .bind(it.id.0)
+                    .bind(it.version)
                     .bind(at)
                     .bind(effective_at)
                     .execute(conn)
@@ -510,8 +546,13 @@ impl Store {
                     let own = unsure && tx.is_appended(audit, now).await?;
                     return if own { Ok(()) } else { Err(StoreError::Conflict) };
                 }
-                let Some(row) = tx.stored_loosening(*id).await? else { return Err(StoreError::Conflict) };
-                tx.append_sealing(audit, vec![row.seal()], now).await
+                let after = Loosening {
+                    state: LooseningState::Waiting,
+                    announced_at: Some(at),
+                    effective_at: Some(effective_at),
+                    ..it.clone()
+                };
+                tx.append_sealing(audit, vec![LooseningRow::of(&after)?.seal()], now).await
             })
         })
         .await
@@ -536,11 +577,21 @@ impl Store {
             args,
             move |tx, (id, by, audit, outbox), unsure| {
                 Box::pin(async move {
+                    let Some(row) = tx.stored_loosening(*id).await? else { return Ok(false) };
+                    let of = row.subject;
+                    // A list that somebody changed stays without a seal that fits: withdrawing makes nothing easier.
+                    let fits = tx.check_list(&of).await;
                     if tx.withdraw_loosening(*id, by, now).await? == 0 {
                         return Ok(unsure && tx.is_appended(audit, now).await?);
                     }
+                    let mut seals = vec![Seal::end(subject(*id))];
+                    match fits {
+                        Ok(()) => seals.push(list_seal(&of, &tx.standing(&of).await?)),
+                        Err(StoreError::Tampered { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
                     tx.write_outbox(outbox, now).await?;
-                    tx.append_sealing(audit, vec![Seal::end(subject(*id))], now).await?;
+                    tx.append_sealing(audit, seals, now).await?;
                     Ok(true)
                 })
             },
@@ -565,57 +616,5 @@ impl Store {
         }
         let read = serde_json::from_str(&text);
         read.map(Some).map_err(|_| StoreError::corrupt("former_projects", "record", group))
-    }
-
-    /// The settings that decide, by name, as they are recorded.
-    ///
-    /// # Errors
-    /// Fails when the database cannot be read.
-    pub async fn recorded_settings(&self) -> Result<Vec<(String, String)>, StoreError> {
-        Ok(read!(self, SETTINGS, |pool, sql| sqlx::query_as(sql).fetch_all(pool).await)?)
-    }
-
-    /// Records settings that decide (`None`: no longer set), with the changes that take effect later.
-    ///
-    /// # Errors
-    /// Fails when the database cannot be written, and with [`StoreError::Conflict`] when a change that takes effect
-    /// by this was changed meanwhile.
-    pub async fn record_settings(
-        &self,
-        settings: Vec<(String, Option<String>)>,
-        governed: Governed,
-        (audit, outbox): (&[NewAudit], &[NewOutbox]),
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let args = (settings, governed, audit.to_vec(), outbox.to_vec());
-        self.transact(
-            "settings.record",
-            Lane::Command,
-            args,
-            move |tx, (settings, governed, audit, outbox), unsure| {
-                Box::pin(async move {
-                    if unsure && tx.is_appended(audit, now).await? {
-                        return Ok(());
-                    }
-                    for (name, value) in settings {
-                        tx.set(name, value.as_deref()).await?;
-                    }
-                    let seals = tx.write_governed(governed, now).await?;
-                    tx.write_outbox(outbox, now).await?;
-                    tx.append_sealing(audit, seals, now).await
-                })
-            },
-        )
-        .await
-    }
-
-    /// The recorded value of the setting `name`.
-    ///
-    /// # Errors
-    /// Fails when the database cannot be read.
-    pub async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
-        let row: Option<(String,)> =
-            urgent!(self, SETTING, |pool, sql| sqlx::query_as(sql).bind(name).fetch_optional(pool).await)?;
-        Ok(row.map(|(value,)| value))
     }
 }

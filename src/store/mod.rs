@@ -38,6 +38,7 @@ mod rotations;
 mod schema;
 mod seal;
 mod seals;
+mod settings;
 mod silences;
 mod tokens;
 mod transact;
@@ -70,6 +71,7 @@ pub use retention::Horizon;
 pub use rotations::{JournalEntry, NewJournal, NewRotation, RotationRow, StepWrite};
 pub use schema::known_version;
 pub use seals::Seals;
+pub use settings::NewSettings;
 pub use tokens::Token;
 pub use transact::Shares;
 pub use writer::Writer;
@@ -112,6 +114,7 @@ pub fn statements() -> Vec<&'static Sql> {
         keys::STATEMENTS,
         lookups::STATEMENTS,
         loosenings::STATEMENTS,
+        settings::STATEMENTS,
         outbox::STATEMENTS,
         ahead::STATEMENTS,
         projects::STATEMENTS,

@@ -12,7 +12,9 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::lanes::Lane as WriteLane;
-use super::readable::{Listed, listed};
+use super::readable::{Listed, listed, readable};
+use super::seal::Seal;
+use super::seals::AGAIN;
 use super::types::{Instant, instant, storable};
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{OutboxId, RotationId};
@@ -20,6 +22,7 @@ use crate::domain::named::named;
 use crate::domain::notice::{Content, Kind, UnreadableNotice, Urgency};
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
+use crate::seal::Digest;
 
 const MAIL: Sql = Sql::same(
     "INSERT INTO outbox (id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at, channel, urgency) \
@@ -143,6 +146,15 @@ const STUCK: Sql = Sql::same(
      GROUP BY state",
 );
 
+// What a rule's loosening waits for.
+const ANNOUNCEMENTS: Sql = Sql::same(concat!(
+    "SELECT ",
+    columns!(),
+    " FROM outbox WHERE kind = 'loosening_announced' AND channel = 'mail' ORDER BY id"
+));
+const ANNOUNCEMENT: Sql =
+    Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE message_id = $1 AND channel = 'mail'"));
+
 const HAS: Sql = Sql::same("SELECT COUNT(*) FROM outbox WHERE message_id = $1");
 
 pub(super) const STATEMENTS: &[&Sql] = &[
@@ -164,6 +176,8 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &CLAIM_LIKE,
     &STUCK,
     &HAS,
+    &ANNOUNCEMENTS,
+    &ANNOUNCEMENT,
 ];
 
 named! {
@@ -260,7 +274,19 @@ impl UnreadableMessage {
     }
 }
 
+/// The seal of an announcement: whom it goes to, what it says, and when it was delivered.
+fn announcement(id: &str, recipient: &str, model: &serde_json::Value, sent_at: Option<Timestamp>) -> Seal {
+    let subject = format!("outbox/{id}");
+    let (model, sent_at) = (model.to_string(), sent_at.map(|at| at.to_string()));
+    let digest = Digest::of(&subject, &[Some(recipient), Some(&model), sent_at.as_deref()]);
+    Seal::new(subject, digest)
+}
+
 impl OutboxRow {
+    fn announcement(&self) -> Seal {
+        announcement(&self.message_id, &self.recipient, &self.model, self.sent_at)
+    }
+
     /// How soon it is sent and tried again. A kind of a newer version is not urgent.
     #[must_use]
     pub fn urgency(&self) -> Urgency {
@@ -404,6 +430,49 @@ impl Tx {
                 .map(|_| ()))?;
         }
         Ok(())
+    }
+
+    /// Writes messages, and returns the seals of those whose delivery decides when a loosened rule takes effect.
+    pub(super) async fn write_announcing(
+        &mut self,
+        rows: &[NewOutbox],
+        now: Timestamp,
+    ) -> Result<Vec<Seal>, StoreError> {
+        self.write_outbox(rows, now).await?;
+        let mails = rows.iter().filter(|row| row.channel == Channel::Mail);
+        let mails = mails.filter(|row| row.content.notice.kind() == Kind::LooseningAnnounced);
+        Ok(mails
+            .map(|row| announcement(&row.message_id, &row.recipient, &row.content.model(), None))
+            .collect())
+    }
+
+    /// Records that an announcement was delivered as it was written.
+    async fn seal_delivery(&mut self, row: &OutboxRow, now: Timestamp) -> Result<(), StoreError> {
+        let before = announcement(&row.message_id, &row.recipient, &row.model, None);
+        match self.check_seals(&[before]).await {
+            Ok(()) => {}
+            Err(error @ StoreError::Tampered { .. }) => {
+                tracing::error!(error = %error, "an announcement was sent that is not as Keywheel wrote it; it does not count");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        let audit = NewAudit {
+            actor: "keywheel".to_owned(),
+            action: "announcement.delivered".to_owned(),
+            subject: format!("outbox/{}", row.message_id),
+            detail: serde_json::json!({ "about": row.subject, "recipient": row.recipient }).to_string(),
+        };
+        let seal = announcement(&row.message_id, &row.recipient, &row.model, Some(now));
+        self.append_sealing(&[audit], vec![seal], now).await
+    }
+
+    /// The seals of the announcements that can be read, of delivered ones too.
+    pub(super) async fn seals_of_announcements(&mut self) -> Result<Vec<Seal>, StoreError> {
+        let rows: Vec<MessageRow> =
+            each!(self, ANNOUNCEMENTS, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
+        let rows = readable(rows.into_iter().map(OutboxRow::try_from))?;
+        Ok(rows.iter().map(OutboxRow::announcement).collect())
     }
 
     /// The row that an unanswered attempt has claimed under `token`.
@@ -569,9 +638,11 @@ impl Store {
         let sent_at = Some(now).filter(|_| *end == MessageEnd::Sent);
         let (id, token) = (mail.row.id.0, mail.token);
         let reply = storable(reply).into_owned();
-        self.transact("mail.ended", WriteLane::Rest, reply, move |tx, reply, _| {
+        let is_announcement = mail.row.kind == Kind::LooseningAnnounced.as_str();
+        let announced = Some(mail.row.clone()).filter(|_| is_announcement && sent_at.is_some());
+        self.transact("mail.ended", WriteLane::Rest, (reply, announced), move |tx, (reply, announced), _| {
             Box::pin(async move {
-                each!(tx, ENDED, |conn, text| sqlx::query(text)
+                let ended = each!(tx, ENDED, |conn, text| sqlx::query(text)
                     .bind(id)
                     .bind(token)
                     .bind(state.as_str())
@@ -580,11 +651,34 @@ impl Store {
                     .bind(sent_at)
                     .execute(conn)
                     .await
-                    .map(drop))?;
-                Ok(())
+                    .map(|done| done.rows_affected()))?;
+                match announced {
+                    Some(row) if ended > 0 => tx.seal_delivery(row, now).await,
+                    Some(_) | None => Ok(()),
+                }
             })
         })
         .await
+    }
+
+    /// When the announcement with this id was accepted by its recipient's server: the one that Keywheel has sent, as
+    /// it has written it.
+    ///
+    /// # Errors
+    /// [`StoreError::Tampered`] when it is not what Keywheel wrote; fails when the database cannot be read.
+    pub async fn announced_at(&self, message_id: &str) -> Result<Option<Timestamp>, StoreError> {
+        let mut again = 0..AGAIN;
+        loop {
+            let row: Option<MessageRow> = read!(self, ANNOUNCEMENT, |pool, text| sqlx::query_as(text)
+                .bind(message_id)
+                .fetch_optional(pool)
+                .await)?;
+            let Some(row) = row.map(OutboxRow::try_from).transpose()? else { return Ok(None) };
+            match self.check_seals(&[row.announcement()]).await {
+                Err(StoreError::Tampered { .. }) if again.next().is_some() => {}
+                checked => return checked.map(|()| row.sent_at),
+            }
+        }
     }
 
     /// About how many projects mails like this one were sent after `since`, and when the first was: to the same

@@ -670,7 +670,7 @@ impl Store {
                     let mut seals = vec![SealedProject::of(it).seal()?];
                     seals.extend(tx.forget_former(&it.group_id).await?);
                     seals.extend(tx.write_governed(governed, now).await?);
-                    tx.write_outbox(outbox, now).await?;
+                    seals.extend(tx.write_announcing(outbox, now).await?);
                     tx.append_sealing(audit, seals, now).await
                 })
             },
@@ -1083,7 +1083,7 @@ impl Tx {
         }
         self.write_ledger(it, now).await?;
         seals.extend(self.write_governed(governed, now).await?);
-        self.write_outbox(outbox, now).await?;
+        seals.extend(self.write_announcing(outbox, now).await?);
         self.append_sealing(audit, seals, now).await?;
         Ok(version + 1)
     }

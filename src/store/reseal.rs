@@ -38,7 +38,8 @@ const AT_ONCE: usize = 100;
 pub enum Belief {
     /// All: the old key was there, and vouches for them.
     All,
-    /// Neither votes on rotations whose key was not sent yet, nor tokens until they are confirmed.
+    /// Neither votes on rotations whose key was not sent yet, nor loosened rules that are to take effect, nor tokens
+    /// until they are confirmed.
     NoVotesNoTokens,
 }
 
@@ -172,9 +173,10 @@ impl Store {
 }
 
 impl Tx {
-    /// Takes the rotations whose key was not sent yet back to their approvals, without votes; returns their seals.
+    /// Takes the rotations whose key was not sent yet back to their approvals, without votes, and withdraws loosened rules
+    /// that are to take effect; returns the seals.
     async fn void(&mut self, now: Timestamp) -> Result<Vec<Seal>, StoreError> {
-        let mut seals = Vec::new();
+        let mut seals = self.withdraw_pending(now).await?;
         for mut resealed in self.open_rotations_to_seal().await? {
             let it = &mut resealed.row.rotation;
             let unsent =
@@ -216,14 +218,14 @@ impl Tx {
         let mut all = first;
         all.extend(self.seals_of_projects().await?);
         match belief {
-            Belief::All => {
-                all.extend(self.seals_of_tokens().await?);
-                all.extend(self.seals_of_loosenings().await?);
-            }
-            // A change that nobody vouches for does not take effect: it has to be requested again.
+            Belief::All => all.extend(self.seals_of_tokens().await?),
             Belief::NoVotesNoTokens => all.extend(self.suspended_tokens().await?),
         }
+        all.extend(self.seals_of_revoked().await?);
+        all.extend(self.seals_of_loosenings().await?);
+        all.extend(self.seals_of_announcements().await?);
         all.extend(self.seals_of_rotations().await?);
+        all.extend(Some(self.seal_of_settings().await?).filter(|it| it.digest.is_some()));
         let row = NewAudit {
             actor: "keywheel".to_owned(),
             action: SEALED.to_owned(),

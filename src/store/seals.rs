@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::audit::{AuditBroken, AuditEntry, AuditReport, BREAK_ACCEPTED, Head, ListedRow, NewAudit};
 use super::seal::Seal;
 use super::{Sql, Store, StoreError, Tx, TxConn, each, read, urgent};
+use crate::domain::ids::RotationId;
 use crate::domain::time::Timestamp;
 use crate::seal::{Digest, InstallationKey, Sealer};
 
@@ -33,14 +34,26 @@ pub(super) const FINGERPRINT: Sql = Sql::same("SELECT value FROM meta WHERE name
 const SEALED_LAST: Sql =
     Sql::same("SELECT hash, seal FROM audit WHERE seal <> '' ORDER BY seq DESC LIMIT 1000");
 
-pub(super) const STATEMENTS: &[&Sql] = &[&AFTER, &HEAD, &FINGERPRINT, &SEALED_LAST];
+const ALL_SEALS: Sql = Sql::same("SELECT seals FROM audit WHERE seals <> '' ORDER BY seq");
+
+const PROJECTS: Sql = Sql::same("SELECT COUNT(*) FROM projects WHERE group_id = $1");
+const TOKENS: Sql = Sql::same("SELECT COUNT(*) FROM tokens WHERE name = $1");
+const ROTATIONS: Sql = Sql::same("SELECT COUNT(*) FROM rotations WHERE id = $1");
+
+pub(super) const STATEMENTS: &[&Sql] =
+    &[&PROJECTS, &TOKENS, &ROTATIONS, &ALL_SEALS, &AFTER, &HEAD, &FINGERPRINT, &SEALED_LAST];
 
 const UNREADABLE: &str = "it cannot be read";
 const NOT_WRITTEN: &str = "it is not what Keywheel wrote there last";
+const REMOVED: &str = "somebody removed it; Keywheel has not ended it";
 const UNKNOWN: &str = "Keywheel wrote no such row, or has ended it since";
 
 /// Rows that are checked again at once.
-const AGAIN: i64 = 1000;
+const PART: i64 = 1000;
+
+/// How often rows are read again that do not fit: what was written between the reading of the rows and that of the
+/// log is right the next time.
+pub(super) const AGAIN: usize = 2;
 
 /// The seals that the column holds.
 fn read(text: &str) -> impl Iterator<Item = (Name, Option<Digest>)> {
@@ -50,13 +63,22 @@ fn read(text: &str) -> impl Iterator<Item = (Name, Option<Digest>)> {
     })
 }
 
-/// A subject in little room.
+/// A subject in little room: what it is one of, and a part of its hash.
 type Name = [u8; 16];
 
 fn name(subject: &str) -> Name {
     let mut name = [0; 16];
     name.copy_from_slice(&Sha256::digest(subject)[..16]);
+    name[0] = u8::from(!subject.starts_with(PRUNED));
     name
+}
+
+/// The subjects whose rows are removed when they are old.
+const PRUNED: &str = "outbox/";
+
+/// Whether a row must be there as long as its seal stands.
+fn is_kept(name: &Name) -> bool {
+    name[0] == 1
 }
 
 /// What was appended by a transaction and is not committed yet.
@@ -219,6 +241,12 @@ impl Seals {
 }
 
 impl State {
+    /// What is sealed, has to be there, and is not among `rows`.
+    fn without(&self, rows: &[Seal]) -> BTreeSet<Name> {
+        let there: BTreeSet<Name> = rows.iter().map(|row| name(&row.subject)).collect();
+        self.latest.keys().filter(|name| is_kept(name) && !there.contains(*name)).copied().collect()
+    }
+
     fn take(&mut self, name: Name, digest: Option<Digest>) {
         match digest {
             Some(digest) => _ = self.latest.insert(name, digest),
@@ -302,6 +330,23 @@ impl State {
             None
         };
         self.end = why.map(|why| AuditBroken { seq: self.seq.min(head.seq) + 1, why });
+    }
+}
+
+/// Compares a row with what was sealed last for it.
+fn fits(row: &Seal, sealed: Option<Digest>) -> Result<(), StoreError> {
+    match why_unfit(row, sealed) {
+        None => Ok(()),
+        Some(why) => Err(StoreError::tampered(&row.subject, why)),
+    }
+}
+
+fn why_unfit(row: &Seal, sealed: Option<Digest>) -> Option<&'static str> {
+    match (sealed, row.digest) {
+        (sealed, digest) if sealed == digest => None,
+        (Some(_), Some(_)) => Some(NOT_WRITTEN),
+        (Some(_), None) => Some(REMOVED),
+        (None, _) => Some(UNKNOWN),
     }
 }
 
@@ -431,7 +476,7 @@ impl Store {
         };
         let rows: Vec<ListedRow> = read!(self, AFTER, |pool, text| sqlx::query_as(text)
             .bind(from)
-            .bind(end.min(from + AGAIN))
+            .bind(end.min(from + PART))
             .fetch_all(pool)
             .await)?;
         let mut state = seals.lock();
@@ -442,7 +487,7 @@ impl Store {
         for row in rows {
             state.check_again(row, sealer);
         }
-        if from + AGAIN >= end {
+        if from + PART >= end {
             state.again = (0, String::new());
         }
         Ok(())
@@ -481,6 +526,20 @@ impl Store {
         Ok(self.seals().fits(subject, digest))
     }
 
+    /// Refuses rows with these seals unless each is what was sealed last; a seal without a digest stands for no row.
+    ///
+    /// # Errors
+    /// [`StoreError::Tampered`] for the first that is not; fails when the audit log cannot be read, or was not read to its
+    /// end since the start.
+    pub(super) async fn check_seals(&self, all: &[Seal]) -> Result<(), StoreError> {
+        if !self.seals().is_followed() {
+            return Err(StoreError::Unverified);
+        }
+        self.follow_seals().await?;
+        let state = self.seals().lock();
+        all.iter().try_for_each(|it| fits(it, state.latest.get(&name(&it.subject)).copied()))
+    }
+
     /// The rows that authorise and are not as the audit log has sealed them.
     ///
     /// # Errors
@@ -490,8 +549,7 @@ impl Store {
             return Err(StoreError::Unverified);
         }
         let mut found = self.unfit_rows().await?;
-        // A row that was written between the reading of the log and its own is right the next time.
-        for _ in 0..2 {
+        for _ in 0..AGAIN {
             if !found.is_empty() {
                 let again = self.unfit_rows().await?;
                 found.retain(|it| again.contains(it));
@@ -514,22 +572,29 @@ impl Store {
         let mut tx = Tx::new(conn, seals);
         let mut all = tx.seals_of_projects().await?;
         all.extend(tx.seals_of_tokens().await?);
+        all.extend(tx.seals_of_revoked().await?);
         all.extend(tx.seals_of_loosenings().await?);
+        all.extend(tx.seals_of_announcements().await?);
         all.extend(tx.seals_of_rotations().await?);
+        all.push(tx.seal_of_settings().await?);
         let suspended = tx.suspended_tokens().await?;
+        let missing = tx.seals.lock().without(&all);
+        if !missing.is_empty() {
+            for subject in tx.subjects(&missing).await? {
+                // A row that cannot be read is told as that.
+                if !tx.is_there(&subject).await? {
+                    all.push(Seal::end(subject));
+                }
+            }
+        }
         let state = tx.seals.lock();
         let sealed =
             |it: &Seal| it.digest.is_some() && state.latest.get(&name(&it.subject)) == it.digest.as_ref();
         let waits: BTreeSet<String> = suspended.into_iter().filter(sealed).map(|it| it.subject).collect();
         all.retain(|it| !waits.contains(&it.subject));
-        let suspect = |Seal { subject, digest }: Seal| {
-            let why = match (state.latest.get(&name(&subject)), digest) {
-                (Some(sealed), Some(digest)) if *sealed == digest => return None,
-                (None, None) => return None,
-                (Some(_), _) => NOT_WRITTEN,
-                (None, _) => UNKNOWN,
-            };
-            Some((subject, why))
+        let suspect = |it: Seal| {
+            let why = why_unfit(&it, state.latest.get(&name(&it.subject)).copied())?;
+            Some((it.subject, why))
         };
         Ok(all.into_iter().filter_map(suspect).collect())
     }
@@ -577,6 +642,38 @@ impl Tx {
         Ok(())
     }
 
+    /// The subjects with these names, as the log has them.
+    async fn subjects(&mut self, names: &BTreeSet<Name>) -> Result<BTreeSet<String>, StoreError> {
+        let mut found = BTreeSet::new();
+        each!(self, ALL_SEALS, |conn, text| {
+            let mut rows = sqlx::query_as::<_, (String,)>(text).fetch(conn);
+            while let Some((seals,)) = rows.try_next().await? {
+                let subjects = seals.lines().filter_map(|line| line.split_once(' '));
+                let subjects = subjects.filter(|(_, subject)| names.contains(&name(subject)));
+                found.extend(subjects.map(|(_, subject)| subject.to_owned()));
+            }
+            Ok::<(), sqlx::Error>(())
+        })?;
+        Ok(found)
+    }
+
+    /// Whether the row that `subject` names is there, whatever it says.
+    async fn is_there(&mut self, subject: &str) -> Result<bool, StoreError> {
+        let Some((kind, of)) = subject.split_once('/') else { return Ok(false) };
+        let (found,): (i64,) = match kind {
+            "project" => {
+                each!(self, PROJECTS, |conn, text| sqlx::query_as(text).bind(of).fetch_one(conn).await)?
+            }
+            "token" => each!(self, TOKENS, |conn, text| sqlx::query_as(text).bind(of).fetch_one(conn).await)?,
+            "rotation" | "votes" | "intent" => {
+                let Ok(id) = of.parse::<RotationId>() else { return Ok(false) };
+                each!(self, ROTATIONS, |conn, text| sqlx::query_as(text).bind(id.0).fetch_one(conn).await)?
+            }
+            _ => return Ok(false),
+        };
+        Ok(found > 0)
+    }
+
     /// What was sealed last for `subject`, with the rows of this transaction.
     pub(super) async fn sealed(&mut self, subject: &str) -> Result<Option<Digest>, StoreError> {
         self.follow().await?;
@@ -589,11 +686,15 @@ impl Tx {
 
     /// Refuses a row that does not say what was sealed for it.
     pub(super) async fn check_seal(&mut self, subject: &str, digest: Digest) -> Result<(), StoreError> {
-        match self.sealed(subject).await? {
-            Some(sealed) if sealed == digest => Ok(()),
-            Some(_) => Err(StoreError::tampered(subject, NOT_WRITTEN)),
-            None => Err(StoreError::tampered(subject, UNKNOWN)),
+        self.check_seals(&[Seal::new(subject, digest)]).await
+    }
+
+    /// The same for several; a seal without a digest stands for no row.
+    pub(super) async fn check_seals(&mut self, all: &[Seal]) -> Result<(), StoreError> {
+        for it in all {
+            fits(it, self.sealed(&it.subject).await?)?;
         }
+        Ok(())
     }
 
     /// Refuses everything while a row of the audit log does not fit. From here to the end of the transaction nothing is

@@ -34,6 +34,10 @@ macro_rules! sealed_columns {
 const BY_HASH: Sql = Sql::same(concat!(columns!(), "WHERE hash = $1 AND revoked_at IS NULL"));
 const BY_NAME: Sql = Sql::same(concat!(columns!(), "WHERE name = $1"));
 pub(super) const ALL_IN_FORCE: Sql = Sql::same(concat!(sealed_columns!(), "ORDER BY name"));
+const ALL_REVOKED: Sql = Sql::same(
+    "SELECT name, hash, roles, created_at, made_by, person, given_at, given_by FROM tokens \
+     WHERE revoked_at IS NOT NULL ORDER BY name",
+);
 const ONE_IN_FORCE: Sql = Sql::same(concat!(sealed_columns!(), "AND name = $1"));
 const REVOKED_BY_HASH: Sql = Sql::same(concat!(columns!(), "WHERE hash = $1 AND revoked_at IS NOT NULL"));
 const TOKENS: Sql = Sql {
@@ -60,6 +64,7 @@ const REQUEST: Sql = Sql::same("INSERT INTO token_requests (credential, at) VALU
 pub(super) const STATEMENTS: &[&Sql] = &[
     &TOKEN,
     &ALL_IN_FORCE,
+    &ALL_REVOKED,
     &ONE_IN_FORCE,
     &BY_HASH,
     &BY_NAME,
@@ -134,7 +139,7 @@ fn joined(roles: &[Role]) -> String {
     roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" ")
 }
 
-/// A token in force as it is stored.
+/// A token as it is stored, without whether it was revoked.
 #[derive(FromRow)]
 pub(super) struct InForce {
     name: String,
@@ -166,7 +171,7 @@ impl TryFrom<InForce> for SealedToken {
     }
 }
 
-/// A token in force as its seal covers it.
+/// A token as its seal covers it.
 #[derive(Clone, Debug)]
 pub(super) struct SealedToken {
     pub(super) name: String,
@@ -192,6 +197,12 @@ impl SealedToken {
     pub(super) fn suspended(&self) -> Seal {
         let digest = self.digest().to_string();
         Seal::new(self.subject(), Digest::of(&self.subject(), &[Some("suspended"), Some(&digest)]))
+    }
+
+    /// The seal of a token that was revoked. Whose it was still decides who counts as another person.
+    pub(super) fn revoked(&self) -> Seal {
+        let digest = self.digest().to_string();
+        Seal::new(self.subject(), Digest::of(&self.subject(), &[Some("revoked"), Some(&digest)]))
     }
 
     pub(super) fn digest(&self) -> Digest {
@@ -402,6 +413,7 @@ impl Store {
         let args = (name.to_owned(), audit.to_vec(), outbox.to_vec());
         self.transact("token.revoke", Lane::Command, args, move |tx, (name, audit, outbox), unsure| {
             Box::pin(async move {
+                let before = tx.token_in_force(name).await?;
                 let done = each!(tx, REVOKE, |conn, text| sqlx::query(text)
                     .bind(name.as_str())
                     .bind(now)
@@ -413,7 +425,14 @@ impl Store {
                 }
                 tx.wake_voted(name, now).await?;
                 tx.write_outbox(outbox, now).await?;
-                tx.append_sealing(audit, vec![Seal::end(subject(name))], now).await?;
+                let seal = match before {
+                    // One that somebody edited is not vouched for.
+                    Some(token) if tx.sealed(&token.subject()).await? == Some(token.digest()) => {
+                        token.revoked()
+                    }
+                    Some(_) | None => Seal::end(subject(name)),
+                };
+                tx.append_sealing(audit, vec![seal], now).await?;
                 Ok(true)
             })
         })
@@ -450,6 +469,18 @@ impl Tx {
         let rows: Vec<InForce> =
             each!(self, ALL_IN_FORCE, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
         readable(rows.into_iter().map(SealedToken::try_from))
+    }
+
+    /// The tokens that were revoked, without those that cannot be read.
+    pub(super) async fn revoked_tokens(&mut self) -> Result<Vec<SealedToken>, StoreError> {
+        let rows: Vec<InForce> =
+            each!(self, ALL_REVOKED, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
+        readable(rows.into_iter().map(SealedToken::try_from))
+    }
+
+    /// The seals of all tokens that were revoked.
+    pub(super) async fn seals_of_revoked(&mut self) -> Result<Vec<Seal>, StoreError> {
+        Ok(self.revoked_tokens().await?.iter().map(SealedToken::revoked).collect())
     }
 
     async fn token_in_force(&mut self, name: &str) -> Result<Option<SealedToken>, StoreError> {

@@ -54,7 +54,8 @@ pub(super) async fn plan(
     let (old, new) = (Safeguards::of(before.project, defaults), Safeguards::of(after, defaults));
     let approvers = engine.approvers().await?;
     let found = changes(&old, &new, approvers);
-    let earlier = engine.store.loosenings_since(group.as_str(), now - UNDO).await?;
+    let mut earlier = engine.store.sealed_loosenings(&group).await?;
+    earlier.retain(|it| it.requested_at > now - UNDO);
     let undoes = |change: &Change| {
         let last = earlier
             .iter()
@@ -193,10 +194,10 @@ fn standing(
 async fn told_owners(engine: &Engine, project: &Project, now: Timestamp) -> Result<Vec<String>, StoreError> {
     let since = now - loosen_after(engine).await?.get();
     let settling = settling_in(engine).await?;
-    let group = project.group_id.as_str();
-    let changes = engine.store.loosenings_since(group, since).await?;
-    let first =
-        changes.iter().find(|it| it.kind == LooseningKind::Owners && !settling.covers(it.requested_at));
+    let changes = engine.store.sealed_loosenings(&project.group_id).await?;
+    let first = changes.iter().find(|it| {
+        it.kind == LooseningKind::Owners && it.requested_at > since && !settling.covers(it.requested_at)
+    });
     let before = first.and_then(|it| serde_json::from_value(it.changes.first()?.from.clone()).ok());
     Ok(before.unwrap_or_else(|| project.owners.clone()))
 }

@@ -609,6 +609,19 @@ const SEALS: &[Line] = &[
     ),
     (
         "-",
+        "somebody edits a delay, who is barred, whose a token was, or what was announced; or removes a project",
+        "no vote and no loosened rule counts by it; it is named",
+        &[
+            "who_changed_the_owners_stays_barred_whatever_the_tables_say",
+            "a_tightening_that_somebody_wrote_is_not_undone",
+            "a_delay_that_somebody_wrote_shortens_nothing",
+            "an_announcement_that_did_not_leave_as_it_was_written_announces_nothing",
+            "whose_a_revoked_token_was_is_not_what_somebody_wrote_later",
+            "a_row_that_somebody_removed_is_named",
+        ],
+    ),
+    (
+        "-",
         "a voter's token is revoked before the PATCH",
         "the vote is void, and the rotation waits for another one",
         &["votes_of_a_revoked_token_are_void_until_the_patch"],
