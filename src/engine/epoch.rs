@@ -2,14 +2,14 @@
 //!
 //! A restored backup and a failover to a lagging replica look like any other database. Acting on their
 //! records would repeat or undo rotations. So the last row of the audit chain is recorded outside of the
-//! database: in the epoch file, written after each commit that moved a rotation and before each PATCH. A
-//! database without that row, or with another row in its place, is in doubt. Then rotations are not claimed, projects are not swept, and no PATCH leaves, until an
-//! operator accepts the database with `keywheel doctor`. Nothing here writes to the database or decides
+//! database: in the epoch file, written after each commit that appended and before anybody is
+//! answered or Atlas is asked. A database without that row, or with another row in its place, is in doubt. Then
+//! rotations are not claimed, projects are not swept, and no PATCH leaves, until an operator accepts the database with `keywheel doctor`. Nothing here writes to the database or decides
 //! about a rotation.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
@@ -112,6 +112,8 @@ pub struct EpochWatch {
     written: Arc<tokio::sync::Mutex<u64>>,
     /// Rounds of [`EpochWatch::record`] that have begun.
     rounds: AtomicU64,
+    /// The file was not written after the last commit.
+    is_behind: Arc<AtomicBool>,
     doubt: Mutex<Option<Doubt>>,
     /// Why no new key is sent although everything else goes on.
     freeze: Mutex<Option<Doubt>>,
@@ -347,8 +349,30 @@ impl EpochWatch {
         *doubt = found;
     }
 
-    /// Writes the epoch file. Called before each PATCH: after an error no PATCH of a new key may leave, and
-    /// while the database is in doubt none at all. One write serves all callers whose commit came before it.
+    /// Writes the epoch file after a commit. An error is logged, and kept for the next PATCH.
+    pub(super) async fn follow(&self, store: &Store, now: Timestamp) {
+        match self.record(store, now).await {
+            Ok(()) | Err(RecordError::InDoubt(_)) => {}
+            Err(why) => tracing::warn!("epoch file not updated: {why}"),
+        }
+    }
+
+    /// Makes sure, before a PATCH, that the epoch file has the row of its intent. After an error no PATCH of a new key may
+    /// leave, and while the database is in doubt none at all.
+    ///
+    /// # Errors
+    /// As [`EpochWatch::record`].
+    pub async fn hold(&self, store: &Store, now: Timestamp) -> Result<(), RecordError> {
+        if self.is_behind.load(Ordering::SeqCst) {
+            return self.record(store, now).await;
+        }
+        match &*locked(&self.doubt) {
+            Some(doubt) => Err(RecordError::InDoubt(doubt.detail.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the epoch file. One write serves all callers whose commit came before it.
     ///
     /// # Errors
     /// Fails for a database in doubt, and when the database cannot be read or the file cannot be written.
@@ -366,20 +390,25 @@ impl EpochWatch {
         let round = self.rounds.fetch_add(1, Ordering::SeqCst) + 1;
         let mark = locked(&self.mark).clone();
         let known = mark.as_ref().map_or(0, |mark| mark.seq);
-        let head = store.audit_marks(known).await?;
+        let head =
+            store.audit_marks(known).await.inspect_err(|_| self.is_behind.store(true, Ordering::SeqCst))?;
         if let Some(found) = mark.as_ref().and_then(|mark| went_back(&head, mark)) {
             self.settle(Some(restored(&found, now)));
             return Err(RecordError::InDoubt(found));
         }
-        let (file, known_mark) = (file.clone(), Arc::clone(&self.mark));
+        let (file, known_mark, is_behind) =
+            (file.clone(), Arc::clone(&self.mark), Arc::clone(&self.is_behind));
         let fresh = (head.seq > known).then(|| self::mark(store, head));
         // The blocking thread holds the lock until the file is written. Otherwise, when this call is
         // cancelled meanwhile, an older mark could replace a newer one.
         let written = tokio::task::spawn_blocking(move || {
             if let Some(mark) = fresh {
-                write_mark(&file, &mark).map_err(|source| RecordError::File { file, source })?;
+                let done = write_mark(&file, &mark);
+                is_behind.store(done.is_err(), Ordering::SeqCst);
+                done.map_err(|source| RecordError::File { file, source })?;
                 *locked(&known_mark) = Some(mark);
             }
+            is_behind.store(false, Ordering::SeqCst);
             *written = round;
             Ok(())
         });

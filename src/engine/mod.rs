@@ -261,10 +261,17 @@ impl Engine {
         }
     }
 
-    /// The same engine with this epoch watch.
+    /// The same engine with this epoch watch. Its file is written after each commit that appended to the audit log, before
+    /// anybody is answered.
     #[must_use]
     pub fn with_guard(mut self, epoch: epoch::EpochWatch) -> Self {
-        self.epoch = Arc::new(epoch);
+        let epoch = Arc::new(epoch);
+        let (watch, clock) = (Arc::clone(&epoch), Arc::clone(&self.clock));
+        self.store.seals().set_after_append(move |store| {
+            let (watch, now) = (Arc::clone(&watch), clock.now());
+            Box::pin(async move { watch.follow(&store, now).await })
+        });
+        self.epoch = epoch;
         self
     }
 

@@ -232,7 +232,7 @@ async fn patch(engine: &Engine, row: &RotationRow, target: Target) -> PatchReply
     // No PATCH without its mark in the epoch file: otherwise a restored copy of the database would not be
     // noticed. The PATCH of the old key may leave without the mark, because a full disk must not block a
     // rollback; only a database in doubt does.
-    if let Err(why) = engine.epoch.record(&engine.store, engine.clock.now()).await
+    if let Err(why) = engine.epoch.hold(&engine.store, engine.clock.now()).await
         && (target == Target::New || engine.epoch.in_doubt())
     {
         return not_sent(&why.to_string());
@@ -318,14 +318,6 @@ pub(super) async fn commit(
         now,
     };
     let version = engine.store.commit(write).await?;
-    // A PATCH that follows writes the epoch file itself, right before it leaves.
-    let sends = keep_lease.is_some() && matches!(effect, Effect::Patch(_));
-    if before.rotation.state != after.state
-        && !sends
-        && let Err(why) = engine.epoch.record(&engine.store, now).await
-    {
-        tracing::warn!(rotation.id = %after.id, "epoch file not updated: {why}");
-    }
     if tells {
         engine.mail_due.notify_one();
     }

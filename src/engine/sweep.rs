@@ -161,9 +161,8 @@ impl<'a> Watch<'a> {
             engine.list_differences().await?;
         } else {
             self.looks.await_all(due(engine, now).await?);
-            if let Err(why) = engine.epoch.record(&engine.store, engine.clock.now()).await {
-                tracing::warn!("epoch file not updated: {why}");
-            }
+            // After a failed write, and for the rows of other daemons.
+            engine.epoch.follow(&engine.store, engine.clock.now()).await;
         }
         finished(engine);
         Ok(())

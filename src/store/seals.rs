@@ -9,10 +9,12 @@
 //! has accepted it. What it sealed stays void.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::TryStreamExt;
+use futures_util::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
@@ -109,6 +111,19 @@ pub struct Seals {
     is_stripped: AtomicBool,
     /// Whether the log was read to its end once.
     followed: watch::Sender<bool>,
+    after_append: AfterAppend,
+}
+
+/// What is done after each commit that appended, before its caller is answered.
+type Follow = Arc<dyn Fn(Store) -> BoxFuture<'static, ()> + Send + Sync>;
+
+#[derive(Default)]
+struct AfterAppend(Mutex<Option<Follow>>);
+
+impl fmt::Debug for AfterAppend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AfterAppend")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +151,7 @@ impl Default for Seals {
             is_new: AtomicBool::new(false),
             is_stripped: AtomicBool::new(false),
             followed: watch::Sender::new(false),
+            after_append: AfterAppend::default(),
         }
     }
 }
@@ -160,6 +176,15 @@ impl Seals {
     #[must_use]
     pub fn is_stripped(&self) -> bool {
         self.is_stripped.load(Ordering::SeqCst)
+    }
+
+    /// Has `follow` done after each commit that appended to the audit log, before its caller is answered.
+    pub fn set_after_append(&self, follow: impl Fn(Store) -> BoxFuture<'static, ()> + Send + Sync + 'static) {
+        *self.after_append.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(follow));
+    }
+
+    pub(super) fn after_append(&self) -> Option<Follow> {
+        self.after_append.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn sealer(&self) -> Result<&Sealer, StoreError> {

@@ -146,7 +146,7 @@ impl Store {
             + 'static,
     {
         let span = tracing::debug_span!("transaction", transaction = name, lane = ?lane);
-        match self {
+        let (value, appended) = match self {
             Store::Sqlite { writer, .. } => {
                 let (answer, answered) = oneshot::channel();
                 let work = Arc::clone(work);
@@ -156,7 +156,7 @@ impl Store {
                     Ok(Err(payload)) => std::panic::resume_unwind(payload),
                     // The writer's task ended with its runtime, before or after the commit.
                     Err(_) => Err(StoreError::Unsure(sqlx::Error::WorkerCrashed)),
-                }
+                }?
             }
             Store::Postgres { write, shares, seals, .. } => {
                 let attempt = async {
@@ -165,12 +165,16 @@ impl Store {
                         Tx::new(TxConn::Postgres(write.begin_with("BEGIN").await?), Arc::clone(seals));
                     tx.check_schema().await?;
                     let value = (work.0)(&mut tx, &work.1, unsure).await?;
-                    tx.commit().await?;
-                    Ok(value)
+                    let appended = tx.commit().await?;
+                    Ok::<_, StoreError>((value, appended))
                 };
-                attempt.instrument(span).await
+                attempt.instrument(span).await?
             }
+        };
+        if appended && let Some(follow) = self.seals().after_append() {
+            follow(self.clone()).await;
         }
+        Ok(value)
     }
 }
 
@@ -196,8 +200,9 @@ impl Tx {
         Ok(())
     }
 
-    /// Makes everything in it durable. Dropped instead, it is rolled back.
-    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+    /// Makes everything in it durable; returns whether it has appended to the audit log. Dropped instead, it is rolled
+    /// back.
+    pub(super) async fn commit(mut self) -> Result<bool, StoreError> {
         self.write_audit_head().await?;
         match self.conn {
             TxConn::Sqlite(tx) => tx.commit().await,
@@ -205,7 +210,7 @@ impl Tx {
         }
         .map_err(StoreError::from_commit)?;
         self.seals.advance(&self.appended);
-        Ok(())
+        Ok(!self.appended.is_empty())
     }
 }
 
@@ -214,7 +219,7 @@ struct Job<F, A, T> {
     work: Arc<(F, A)>,
     unsure: bool,
     span: Span,
-    answer: oneshot::Sender<std::thread::Result<Result<T, StoreError>>>,
+    answer: oneshot::Sender<std::thread::Result<Result<(T, bool), StoreError>>>,
     value: Option<T>,
 }
 
@@ -237,10 +242,10 @@ where
         Box::pin(work.instrument(span))
     }
 
-    fn answer(mut self: Box<Self>, end: Result<(), StoreError>) {
+    fn answer(mut self: Box<Self>, end: Result<bool, StoreError>) {
         let end = match (end, self.value.take()) {
-            (Ok(()), Some(value)) => Ok(value),
-            (Ok(()), None) => return,
+            (Ok(appended), Some(value)) => Ok((value, appended)),
+            (Ok(_), None) => return,
             (Err(error), _) => Err(error),
         };
         // A caller that is gone needs no answer.

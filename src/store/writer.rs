@@ -44,8 +44,9 @@ pub(super) trait Piece: Send {
     /// Does the work. The result is kept until the commit.
     fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Gives the caller the result of the work, or the error that came instead.
-    fn answer(self: Box<Self>, end: Result<(), StoreError>);
+    /// Gives the caller the result of the work, and whether its transaction appended to the audit log, or the error that
+    /// came instead.
+    fn answer(self: Box<Self>, end: Result<bool, StoreError>);
 
     /// Passes a panic on to the caller.
     fn panicked(self: Box<Self>, payload: Box<dyn Any + Send>);
@@ -188,7 +189,7 @@ impl Queue {
             done.extend(undone.map(|(piece, error)| (piece, Err(error))));
         }
         match tx.commit().await {
-            Ok(()) => done.into_iter().for_each(|(piece, end)| piece.answer(end)),
+            Ok(appended) => done.into_iter().for_each(|(piece, end)| piece.answer(end.map(|()| appended))),
             Err(error) => fail(done, || error.for_companion()),
         }
     }

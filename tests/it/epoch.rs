@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use keywheel::app::{Accept, doctor};
 use keywheel::config::{Config, Sources};
+use keywheel::domain::patch::Patch;
+use keywheel::domain::project::PolicyEdit;
+use keywheel::domain::role::Role;
 use keywheel::domain::rotation::state::{Cause, Hold, State};
-use keywheel::domain::time::{Clock, ManualClock, SystemClock};
-use keywheel::engine::command::{NewProject, OperatorVerb};
+use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock};
+use keywheel::engine::command::{NewProject, OperatorVerb, ProjectEdit};
 use keywheel::engine::epoch::EpochWatch;
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::{conditions, driver, sweep};
@@ -160,6 +163,35 @@ async fn a_backup_from_the_middle_goes_on_once_it_is_accepted() {
     let (it, row) = taken_back_to(State::Verifying).await;
     assert_eq!(it.test_app.settle(&row).await.rotation.state, State::Completed);
     assert_eq!(it.test_app.patches(), [new_key()]);
+}
+
+/// A copy that lacks nothing but one answer to a person is an older copy, too.
+#[tokio::test]
+async fn a_backup_that_lacks_one_answer_is_not_acted_on() {
+    for what in ["revoked", "withdrawn", "tightened", "created"] {
+        let mut it = Guarded::new().await;
+        let row = it.test_app.approved().await;
+        let copy = it.back_up().await;
+        let engine = it.test_app.engine.clone();
+        match what {
+            "revoked" => drop(engine.revoke_token("ada", "grace").await.unwrap()),
+            "withdrawn" => {
+                engine.say("grace", row.rotation.id, OperatorVerb::Withdraw, None, None).await.unwrap();
+            }
+            "tightened" => {
+                let policy =
+                    PolicyEdit { interval: Patch::Value(Span::from_days(30)), ..PolicyEdit::default() };
+                let edit = ProjectEdit { policy, ..ProjectEdit::default() };
+                engine.edit_project("ada", &row.rotation.group_id, edit).await.unwrap();
+            }
+            _ => engine.create_token("ada", ("new", "n"), &[Role::Viewer], None).await.unwrap(),
+        }
+        drop(engine);
+        it.restore(&copy).await;
+        assert_eq!(it.shown()["doubt"]["kind"], "restored", "{what}");
+        driver::run_due(&it.test_app.engine).await.unwrap();
+        assert_eq!(it.test_app.patches(), [""; 0], "{what}");
+    }
 }
 
 #[tokio::test]
