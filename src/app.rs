@@ -31,8 +31,8 @@ use crate::engine::last_resort::LastResort;
 use crate::engine::mail_sender::MailSender;
 use crate::engine::webhook_sender::WebhookSender;
 use crate::engine::{
-    Engine, Settings, conditions, deciding, driver, hint, intake, loosen, poll, ready, resend, schedule,
-    sweep,
+    Engine, Settings, conditions, deciding, driver, heads, hint, intake, loosen, poll, ready, resend,
+    schedule, sweep,
 };
 use crate::lifecycle::{Shutdown, pause};
 use crate::mail::Smtp;
@@ -240,6 +240,7 @@ async fn start(
     shutdown.spawn_named("intake", intake::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("hints", hint::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("loosen", loosen::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_named("heads", heads::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("poll", poll::run(engine.clone(), shutdown.token()));
     if let Some(heartbeat) = &config.heartbeat {
         let url = heartbeat.url.expose().parse().context("heartbeat.url is not an address")?;

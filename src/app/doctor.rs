@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::installation::{PRESENT, mark_file, unlock};
+use super::installation::{PRESENT, announce, mark_file, unlock};
 use super::lookups::services;
 use super::{actor, atlas, open, smtp};
 use crate::config::{Config, Loaded};
@@ -132,7 +132,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
         return Ok(report(&findings));
     }
     if let Some(row) = accept.broken_row {
-        accept_broken(&store, row, &mut findings).await?;
+        accept_broken(&config, &store, row, &mut findings).await?;
     }
     if accept.restore {
         accept_restore(&config, &store, &mut findings).await?;
@@ -456,11 +456,25 @@ async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings)
     if let Some(present) = present_mark(store).await? {
         write_mark(&file, &present)?;
     }
+    tell(config, store, format!("an older or unknown database was accepted: {found}; {then}"), findings)
+        .await;
     findings.pass("accept-restore", &format!("accepted by {}: {found}; {then}", actor()));
     Ok(())
 }
 
-async fn accept_broken(store: &Store, row: i64, findings: &mut Findings) -> anyhow::Result<()> {
+/// The acceptance stands, whether or not it can be told.
+async fn tell(config: &Config, store: &Store, what: String, findings: &mut Findings) {
+    if let Err(error) = announce(config, store, what).await {
+        findings.warn("accepted", &format!("nobody could be told of it: {error:#}"));
+    }
+}
+
+async fn accept_broken(
+    config: &Config,
+    store: &Store,
+    row: i64,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
     match store.seals().fault().filter(|it| it.seq == row) {
         None => {
             findings.fail("accept-broken-chain", &format!("audit row {row} is not the next that is broken"));
@@ -474,6 +488,8 @@ async fn accept_broken(store: &Store, row: i64, findings: &mut Findings) -> anyh
             };
             store.append(&[accepted], SystemClock.now()).await?;
             store.follow_seals().await?;
+            let what = format!("audit row {row} was accepted although it does not fit: {}", broken.why);
+            tell(config, store, what, findings).await;
             findings.pass("accept-broken-chain", &format!("row {row} accepted by {}", actor()));
         }
     }

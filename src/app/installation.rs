@@ -109,6 +109,12 @@ pub(super) async fn unlock_and_watch(
     Ok(())
 }
 
+/// Tells those who look after the security what was accepted or changed on this machine. The daemon sends it.
+pub(super) async fn announce(config: &Config, store: &Store, what: String) -> anyhow::Result<()> {
+    let engine = super::engine_beside(config, store.clone())?;
+    Ok(engine.tell_acceptance(&super::actor(), what).await?)
+}
+
 /// Where the next key waits until the database is sealed with it.
 fn next_file(config: &Config) -> PathBuf {
     let mut name = config.server.key_file.as_os_str().to_owned();
@@ -239,6 +245,16 @@ async fn take(config: &Config, key: &InstallationKey, row: NewAudit, belief: Bel
     if let Some(mark) = epoch::present_mark(&store).await? {
         epoch::write_mark(&mark_file(config), &mark)?;
     }
+    let lost = match belief {
+        Belief::All => "",
+        Belief::NoVotesNoTokens => {
+            "; votes on rotations that sent nothing are void, loosened rules that were to take effect are withdrawn, and \
+             tokens count again after `keywheel token confirm NAME`"
+        }
+    };
+    announce(config, &store, format!("the installation key is now {}{lost}", key.fingerprint()))
+        .await
+        .context("the installation key was changed, and nobody could be told of it")?;
     store.close().await;
     Ok(())
 }

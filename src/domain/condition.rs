@@ -195,6 +195,16 @@ impl Default for Daily {
 }
 
 impl Daily {
+    /// The last such instant that is not after `at`; a day on which the clocks skip it is passed over.
+    #[must_use]
+    pub fn latest(&self, at: Timestamp) -> Timestamp {
+        let today = at.as_chrono().with_timezone(&self.zone).date_naive();
+        let days = today.iter_days().rev().take(3);
+        let found = days.filter_map(|day| self.zone.from_local_datetime(&day.and_time(self.at)).earliest());
+        let mut found = found.map(|local| Timestamp::from_chrono(local.with_timezone(&Utc)));
+        found.find(|last| *last <= at).unwrap_or(at)
+    }
+
     /// The first such instant after `at`; a day on which the clocks skip it is passed over.
     fn next(&self, at: Timestamp) -> Timestamp {
         let today = at.as_chrono().with_timezone(&self.zone).date_naive();

@@ -7,7 +7,7 @@ use super::announce::{News, content};
 use crate::domain::notice::{Authority, Kind, Notice};
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
-use crate::store::{Channel, NewOutbox};
+use crate::store::{Channel, NewOutbox, StoreError};
 
 /// The messages about `facts` to `people` and to every target that subscribes; `identity` is the same for the same
 /// news.
@@ -22,11 +22,19 @@ pub(super) fn rows(
         .group_id
         .as_ref()
         .map_or_else(|| facts.subject.parse().unwrap_or(Subject::Installation), Subject::from);
-    let news = News {
-        identity: identity.to_owned(),
-        subject,
-        content: content(&engine.settings, Notice::Authority(facts)),
-    };
+    told(engine, identity.to_owned(), subject, Notice::Authority(facts), people, now)
+}
+
+/// The messages about `notice` to `people`, without anybody to none, and to every target that subscribes.
+pub(super) fn told(
+    engine: &Engine,
+    identity: String,
+    subject: Subject,
+    notice: Notice,
+    people: &[String],
+    now: Timestamp,
+) -> Vec<NewOutbox> {
+    let news = News { identity, subject, content: content(&engine.settings, notice) };
     let mut rows = news.rows(engine, people, now);
     // Without anybody to tell, the row of the audit log says it.
     rows.retain(|row| row.channel != Channel::Mail || !people.is_empty());
@@ -54,4 +62,25 @@ pub(super) fn plain(kind: Kind, subject: String, by: &str, at: Timestamp) -> Aut
 pub(super) fn together(one: &[String], other: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     one.iter().chain(other).filter(|mail| seen.insert(mail.to_ascii_lowercase())).cloned().collect()
+}
+
+impl Engine {
+    /// Tells those who look after the security that an operator has accepted, on the machine, what Keywheel did not vouch
+    /// for. Without `mail.security` it goes to those who look after the installation.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read or written.
+    pub async fn tell_acceptance(&self, by: &str, detail: String) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let people = match self.settings.security.as_slice() {
+            [] => self.responsible().await?,
+            security => security.to_vec(),
+        };
+        let facts = Authority {
+            detail: Some(detail),
+            ..plain(Kind::Acceptance, Subject::Installation.to_string(), by, now)
+        };
+        let rows = rows(self, &format!("acceptance/{}", now.as_micros()), facts, &people, now);
+        self.store.write_messages(rows, now).await
+    }
 }

@@ -191,7 +191,7 @@ pub async fn present_mark(store: &Store) -> Result<Option<EpochMark>, StoreError
 }
 
 fn mark(store: &Store, head: AuditMarks) -> EpochMark {
-    let fingerprint = store.seals().fingerprint().map(ToOwned::to_owned);
+    let fingerprint = store.seals().fingerprint();
     EpochMark { database: head.first, seq: head.seq, hash: head.hash, fingerprint }
 }
 

@@ -26,6 +26,7 @@ pub mod driver;
 pub mod due;
 pub mod epoch;
 pub mod fleet;
+pub mod heads;
 pub mod heartbeat;
 pub mod hint;
 mod installation;

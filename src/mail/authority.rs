@@ -55,6 +55,12 @@ pub(super) fn sentences(it: &Authority) -> (String, Vec<String>) {
                 "{by} has changed its roles or its person. What it may newly do, it may in a vote only after a delay."
             ),
         ),
+        Kind::Acceptance => (
+            format!("{about}: an operator has accepted what Keywheel did not vouch for"),
+            format!(
+                "{by} has done this on the machine. If nobody expects it, look at that machine and at the audit log."
+            ),
+        ),
         _ => (
             format!("{about}: started with other settings"),
             format!(

@@ -8,7 +8,8 @@ use super::sentences::{name, when};
 use crate::domain::event::clock;
 use crate::domain::ids::GroupId;
 use crate::domain::notice::{
-    Authority, CheckedRotation, CurrentKeyInvalid, Drifted, Kind, Notice, Reminder, RotationFacts,
+    AuditHead, Authority, CheckedRotation, CurrentKeyInvalid, Drifted, Kind, Notice, Reminder,
+    RevokedTokenUsed, RotationFacts,
 };
 use crate::domain::preflight::Check;
 use crate::domain::text::visible;
@@ -105,16 +106,33 @@ pub(super) fn facts(notice: &Notice) -> Vec<(String, String)> {
             facts.0
         }
         Notice::Authority(it) => authority_facts(it),
-        Notice::RevokedTokenUsed(it) => {
-            let mut facts = Facts::default();
-            facts.add("Concerns", "installation");
-            facts.add("Token", it.token());
-            facts.add("Revoked at", clock(it.revoked_at));
-            facts.add("Used at", clock(it.used_at));
-            facts.maybe("From", it.from.as_ref());
-            facts.0
-        }
+        Notice::RevokedTokenUsed(it) => revoked_token_used(it),
+        Notice::AuditHead(it) => audit_head(it),
     }
+}
+
+fn revoked_token_used(it: &RevokedTokenUsed) -> Vec<(String, String)> {
+    let mut facts = Facts::default();
+    facts.add("Concerns", "installation");
+    facts.add("Token", it.token());
+    facts.add("Revoked at", clock(it.revoked_at));
+    facts.add("Used at", clock(it.used_at));
+    facts.maybe("From", it.from.as_ref());
+    facts.0
+}
+
+fn audit_head(it: &AuditHead) -> Vec<(String, String)> {
+    let mut facts = Facts::default();
+    facts.add("Concerns", "installation");
+    facts.add("Row", it.seq.to_string());
+    facts.add("Hash", &it.hash);
+    facts.add("Signed at", it.at.to_string());
+    facts.maybe("Broken", it.broken.as_ref());
+    facts.add("Database", &it.database);
+    facts.add("Fingerprint", &it.fingerprint);
+    facts.add("Public key", &it.public_key);
+    facts.add("Signature", &it.signature);
+    facts.0
 }
 
 fn authority_facts(it: &Authority) -> Vec<(String, String)> {
@@ -242,6 +260,10 @@ pub(super) fn commands(notice: &Notice, server: &str) -> Vec<(String, String)> {
         | Notice::CurrentKeyInvalid(_)
         | Notice::KeyAlarm(_)
         | Notice::RevokedTokenUsed(_) => Vec::new(),
+        Notice::AuditHead(it) => {
+            let expect = format!("audit verify --expect {}:{}", it.seq, it.hash);
+            vec![command("Later, to see whether this row is still in the log:", expect)]
+        }
         Notice::Condition(it) => vec![command("What is known:", format!("why {}", it.group_id))],
         Notice::Installation(_) => vec![command("What holds now:", "status".to_owned())],
         Notice::Authority(it) => match (it.kind, it.loosening_id, it.rotation_id) {

@@ -7,8 +7,8 @@ use super::{authority, installation};
 use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
 use crate::domain::notice::{
-    ConditionFacts, CurrentKeyInvalid, Drifted, KeyAlarm, NO_LONGER_WATCHED, Notice, Overwrote, Reminder,
-    ReminderDigest, RevokedTokenUsed, RotationFacts,
+    AuditHead, ConditionFacts, CurrentKeyInvalid, Drifted, KeyAlarm, NO_LONGER_WATCHED, Notice, Overwrote,
+    Reminder, ReminderDigest, RevokedTokenUsed, RotationFacts,
 };
 use crate::domain::text::visible;
 use crate::domain::time::lasted;
@@ -52,7 +52,21 @@ pub(super) fn sentences(notice: &Notice) -> (String, Vec<String>) {
         Notice::Installation(it) => installation::sentences(it),
         Notice::Authority(it) => authority::sentences(it),
         Notice::RevokedTokenUsed(it) => revoked_token_used(it),
+        Notice::AuditHead(it) => audit_head(it),
     }
+}
+
+/// What a copy of this message shows later.
+fn audit_head(it: &AuditHead) -> (String, Vec<String>) {
+    let state = if it.broken.is_some() { "a row does not fit" } else { "intact" };
+    (
+        format!("Keywheel: audit log of {} rows, {state}", it.seq),
+        vec![
+            "Keep this message where nobody who writes Keywheel's database can change it. A log that was shortened, replaced \
+             or rewritten later does not have this row any more."
+                .to_owned(),
+        ],
+    )
 }
 
 /// Somebody still holds a token that nobody should hold.

@@ -103,7 +103,7 @@ fn accepted(action: &str, subject: &str) -> Option<i64> {
 /// The seals, followed along the audit log.
 #[derive(Debug)]
 pub struct Seals {
-    sealer: OnceLock<(Sealer, String)>,
+    key: OnceLock<InstallationKey>,
     state: Mutex<State>,
     /// Whether this process has sealed the first row.
     is_new: AtomicBool,
@@ -146,7 +146,7 @@ struct State {
 impl Default for Seals {
     fn default() -> Self {
         Self {
-            sealer: OnceLock::new(),
+            key: OnceLock::new(),
             state: Mutex::default(),
             is_new: AtomicBool::new(false),
             is_stripped: AtomicBool::new(false),
@@ -169,7 +169,7 @@ impl Seals {
         if self.is_stripped() {
             return Err(StoreError::Unsealed);
         }
-        Ok(self.sealer()?.seal(hash))
+        Ok(self.key()?.sealer().seal(hash))
     }
 
     /// Whether the database has no seals although it had, and was not accepted yet.
@@ -187,14 +187,18 @@ impl Seals {
         self.after_append.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn sealer(&self) -> Result<&Sealer, StoreError> {
-        self.sealer.get().map(|(sealer, _)| sealer).ok_or(StoreError::NoKey)
+    /// The installation key.
+    ///
+    /// # Errors
+    /// [`StoreError::NoKey`] before it was given.
+    pub fn key(&self) -> Result<&InstallationKey, StoreError> {
+        self.key.get().ok_or(StoreError::NoKey)
     }
 
     /// The fingerprint of the installation key, once it was given.
     #[must_use]
-    pub fn fingerprint(&self) -> Option<&str> {
-        self.sealer.get().map(|(_, fingerprint)| fingerprint.as_str())
+    pub fn fingerprint(&self) -> Option<String> {
+        self.key.get().map(InstallationKey::fingerprint)
     }
 
     /// Whether this process has sealed the first row.
@@ -205,7 +209,7 @@ impl Seals {
 
     /// Seals with the same key, that have read nothing yet.
     pub(super) fn of(other: &Self) -> Self {
-        Self { sealer: other.sealer.clone(), ..Self::default() }
+        Self { key: other.key.clone(), ..Self::default() }
     }
 
     /// Forgets what was read: the log is read again from its first row, as after another database was accepted.
@@ -216,7 +220,7 @@ impl Seals {
     }
 
     /// What was found up to the end.
-    pub(super) fn report(&self) -> AuditReport {
+    pub fn report(&self) -> AuditReport {
         let state = self.lock();
         let broken = state.faults.iter().chain(&state.end).cloned().collect();
         AuditReport { rows: state.seq, head: state.hash.clone(), broken }
@@ -424,7 +428,7 @@ impl Store {
     /// # Errors
     /// Fails when the database cannot be read or written.
     pub async fn accept_stripped(&self, now: Timestamp) -> Result<(), StoreError> {
-        let Some(own) = self.seals().fingerprint().map(ToOwned::to_owned) else {
+        let Some(own) = self.seals().fingerprint() else {
             return Err(StoreError::NoKey);
         };
         if self.seals().is_stripped.swap(false, Ordering::SeqCst) {
@@ -438,7 +442,7 @@ impl Store {
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn is_stripped_no_more(&self) -> Result<bool, StoreError> {
-        let own = self.seals().fingerprint().map(ToOwned::to_owned);
+        let own = self.seals().fingerprint();
         let is_sealed = own.is_some() && self.fingerprint().await? == own;
         if is_sealed {
             self.seals().is_stripped.store(false, Ordering::SeqCst);
@@ -455,7 +459,7 @@ impl Store {
 
     /// Set once: a second call gives the same key.
     pub(super) fn give_key(&self, key: &InstallationKey) {
-        let _ = self.seals().sealer.set((key.sealer(), key.fingerprint()));
+        let _ = self.seals().key.set(key.clone());
     }
 
     /// The fingerprint of the key that this database is sealed with; `None` when nothing in it is sealed.
@@ -494,7 +498,7 @@ impl Store {
     pub async fn check_seals_again(&self) -> Result<(), StoreError> {
         self.follow_seals().await?;
         let seals = self.seals();
-        let sealer = seals.sealer()?;
+        let sealer = seals.key()?.sealer();
         let (from, end, era) = {
             let state = seals.lock();
             (state.again.0, state.seq, state.era)
@@ -510,7 +514,7 @@ impl Store {
             return Ok(());
         }
         for row in rows {
-            state.check_again(row, sealer);
+            state.check_again(row, &sealer);
         }
         if from + PART >= end {
             state.again = (0, String::new());
@@ -519,7 +523,7 @@ impl Store {
     }
 
     pub(super) async fn follow(&self, seals: &Seals) -> Result<(), StoreError> {
-        let sealer = seals.sealer()?;
+        let sealer = seals.key()?.sealer();
         let (from, era) = {
             let state = seals.lock();
             (state.seq, state.era)
@@ -529,7 +533,7 @@ impl Store {
             urgent!(self, AFTER, |pool, text| {
                 let mut rows = sqlx::query_as::<_, ListedRow>(text).bind(from).bind(head.seq).fetch(pool);
                 while let Some(row) = rows.try_next().await? {
-                    seals.lock().follow(era, row, sealer);
+                    seals.lock().follow(era, row, &sealer);
                 }
             });
         }
@@ -652,14 +656,14 @@ impl Tx {
             return Err(StoreError::Unverified);
         }
         if from < head.seq {
-            let sealer = seals.sealer()?;
+            let sealer = seals.key()?.sealer();
             let rows: Vec<ListedRow> = each!(self, AFTER, |conn, text| sqlx::query_as(text)
                 .bind(from)
                 .bind(head.seq)
                 .fetch_all(conn)
                 .await)?;
             for row in rows {
-                seals.lock().follow(era, row, sealer);
+                seals.lock().follow(era, row, &sealer);
             }
         }
         seals.lock().compare(from, era, &head);

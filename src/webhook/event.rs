@@ -177,6 +177,7 @@ pub(super) fn facts(notice: &Notice) -> Value {
         | Notice::Condition(_)
         | Notice::Installation(_)
         | Notice::Authority(_)
-        | Notice::RevokedTokenUsed(_) => notice.facts(),
+        | Notice::RevokedTokenUsed(_)
+        | Notice::AuditHead(_) => notice.facts(),
     }
 }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::event::{CutData, Data, DriftFacts, Event};
 use crate::domain::ids::{GroupId, LooseningId, RotationId};
 use crate::domain::notice::{
-    Authority, CheckedRotation, ConditionFacts, CurrentKeyInvalid, InstallationCondition, KeyAlarm, Kind,
-    Overwrote, Reminder, ReminderDigest, RevokedTokenUsed, RotationFacts,
+    AuditHead, Authority, CheckedRotation, ConditionFacts, CurrentKeyInvalid, InstallationCondition,
+    KeyAlarm, Kind, Overwrote, Reminder, ReminderDigest, RevokedTokenUsed, RotationFacts,
 };
 use crate::domain::time::Timestamp;
 
@@ -96,7 +96,9 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         | Kind::TokenCreated
         | Kind::TokenRevoked
         | Kind::TokenRoles
-        | Kind::ConfigChanged => schemas.subschema_for::<Data<Authority>>(),
+        | Kind::ConfigChanged
+        | Kind::Acceptance => schemas.subschema_for::<Data<Authority>>(),
+        Kind::AuditHead => schemas.subschema_for::<Data<AuditHead>>(),
         Kind::RevokedTokenUsed => schemas.subschema_for::<Data<RevokedTokenUsed>>(),
     }
 }

@@ -179,7 +179,9 @@ impl Target {
     #[must_use]
     pub fn wants(&self, kind: Kind) -> bool {
         let expressible = !self.format.has_incidents() || kind.tells_condition();
-        expressible && (self.kinds.is_empty() || self.kinds.contains(&kind))
+        // Nobody reads it where people chat, so it is sent there when it is named.
+        let by_default = kind != Kind::AuditHead || self.format == Format::CloudEvents;
+        expressible && ((self.kinds.is_empty() && by_default) || self.kinds.contains(&kind))
     }
 
     /// Whether it is sent this notice: a format for incidents takes only one that tells a condition.

@@ -146,6 +146,8 @@ async fn taken_back_to(state: State) -> (Guarded, RotationRow) {
     let accepted = audit.first().unwrap();
     assert_eq!(accepted.action, "database.restore_accepted");
     assert!(accepted.actor.starts_with("local:"), "{}", accepted.actor);
+    let told = it.test_app.engine.store.outbox(None, 100).await.unwrap();
+    assert!(told.iter().any(|mail| mail.kind == "acceptance"), "those who look after it hear it");
     (it, row)
 }
 

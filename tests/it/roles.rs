@@ -2,6 +2,7 @@
 //! around an approval in two steps.
 
 mod forged;
+mod heads;
 mod matrix;
 
 use std::collections::BTreeMap;

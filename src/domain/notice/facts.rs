@@ -334,6 +334,41 @@ pub struct RevokedTokenUsed {
     pub from: Option<String>,
 }
 
+/// The end of the audit log, signed with the installation key: what is kept elsewhere shows later whether the log was
+/// shortened or rewritten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct AuditHead {
+    /// Always `installation`.
+    pub subject: String,
+    /// The hash of the log's first row, which identifies the database.
+    pub database: String,
+    /// The number of the log's last row.
+    pub seq: i64,
+    /// Its hash, which covers all rows before.
+    pub hash: String,
+    /// When it was signed.
+    pub at: Timestamp,
+    /// The fingerprint of the installation key.
+    pub fingerprint: String,
+    /// The public half of the signing key: 32 bytes of Ed25519 in base64.
+    pub public_key: String,
+    /// The signature of [`AuditHead::message`], in base64.
+    pub signature: String,
+    /// The first row that does not fit, when one does not.
+    pub broken: Option<String>,
+}
+
+impl AuditHead {
+    /// What is signed: a line for each of a constant, database, sequence, hash, time and fingerprint.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let Self { database, seq, hash, at, fingerprint, .. } = self;
+        format!("keywheel audit head\n{database}\n{seq}\n{hash}\n{at}\n{fingerprint}\n")
+    }
+}
+
 impl RevokedTokenUsed {
     /// The name of the token.
     #[must_use]

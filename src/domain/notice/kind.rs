@@ -129,8 +129,12 @@ named! {
         TokenRoles = "token_roles",
         /// The daemon started with other settings that decide.
         ConfigChanged = "config_changed",
+        /// An older database or a broken audit row was accepted, or the installation key was changed.
+        Acceptance = "acceptance",
         /// A token was used after its revocation.
         RevokedTokenUsed = "revoked_token_used",
+        /// The signed end of the audit log, once a day.
+        AuditHead = "audit_head",
     }
 }
 
@@ -235,7 +239,9 @@ impl Kind {
             | Kind::TokenRevoked
             | Kind::TokenRoles
             | Kind::ConfigChanged
-            | Kind::RevokedTokenUsed => Urgency::Normal,
+            | Kind::Acceptance
+            | Kind::RevokedTokenUsed
+            | Kind::AuditHead => Urgency::Normal,
         }
     }
 

@@ -13,8 +13,9 @@ mod facts;
 mod kind;
 
 pub use facts::{
-    Authority, CheckedRotation, ConditionFacts, CurrentKeyInvalid, DriftKind, Drifted, InstallationCondition,
-    InvalidKey, KeyAlarm, KeyText, Overwrote, Reminder, ReminderDigest, RevokedTokenUsed, RotationFacts,
+    AuditHead, Authority, CheckedRotation, ConditionFacts, CurrentKeyInvalid, DriftKind, Drifted,
+    InstallationCondition, InvalidKey, KeyAlarm, KeyText, Overwrote, Reminder, ReminderDigest,
+    RevokedTokenUsed, RotationFacts,
 };
 pub use kind::{Kind, URGENT_WAITS, Urgency};
 
@@ -62,6 +63,7 @@ pub enum Notice {
     Installation(InstallationCondition),
     Authority(Authority),
     RevokedTokenUsed(RevokedTokenUsed),
+    AuditHead(AuditHead),
 }
 
 /// The project and the rotation that a notice concerns. A digest concerns several projects and names none.
@@ -141,6 +143,7 @@ impl Notice {
             Self::Installation(it) => it.kind,
             Self::Authority(it) => it.kind,
             Self::RevokedTokenUsed(_) => Kind::RevokedTokenUsed,
+            Self::AuditHead(_) => Kind::AuditHead,
         }
     }
 
@@ -181,9 +184,10 @@ impl Notice {
             Self::KeyAlarm(it) => of_project(&it.group_id),
             Self::Overwrote(it) => About { project: Some(&it.group_id), rotation: Some(it.rotation_id) },
             Self::Reminder(it) => of_project(&it.group_id),
-            Self::ReminderDigest(_) | Self::Installation(_) | Self::RevokedTokenUsed(_) => {
-                About { project: None, rotation: None }
-            }
+            Self::ReminderDigest(_)
+            | Self::Installation(_)
+            | Self::RevokedTokenUsed(_)
+            | Self::AuditHead(_) => About { project: None, rotation: None },
             Self::Condition(it) => About { project: Some(&it.group_id), rotation: it.rotation_id },
             Self::Authority(it) => About { project: it.group_id.as_ref(), rotation: it.rotation_id },
         }
@@ -230,7 +234,8 @@ impl Notice {
             | Self::Reminder(_)
             | Self::ReminderDigest(_)
             | Self::Authority(_)
-            | Self::RevokedTokenUsed(_) => return None,
+            | Self::RevokedTokenUsed(_)
+            | Self::AuditHead(_) => return None,
         };
         Some(ToldCondition { id, kind, name, since, over_at })
     }
@@ -262,6 +267,7 @@ impl Notice {
             Self::Installation(it) => json!(it),
             Self::Authority(it) => json!(it),
             Self::RevokedTokenUsed(it) => json!(it),
+            Self::AuditHead(it) => json!(it),
         }
     }
 
@@ -326,8 +332,10 @@ impl Notice {
             | Kind::TokenCreated
             | Kind::TokenRevoked
             | Kind::TokenRoles
-            | Kind::ConfigChanged => Self::Authority(read(model)?),
+            | Kind::ConfigChanged
+            | Kind::Acceptance => Self::Authority(read(model)?),
             Kind::RevokedTokenUsed => Self::RevokedTokenUsed(read(model)?),
+            Kind::AuditHead => Self::AuditHead(read(model)?),
         })
     }
 }

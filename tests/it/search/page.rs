@@ -622,6 +622,15 @@ const SEALS: &[Line] = &[
     ),
     (
         "-",
+        "database and epoch file are replaced by old copies",
+        "the end of the log that was mailed and signed the day before shows it",
+        &[
+            "the_end_of_the_log_is_signed_and_told_once_a_day",
+            "the_installation_key_is_made_rotated_and_replaced",
+        ],
+    ),
+    (
+        "-",
         "a voter's token is revoked before the PATCH",
         "the vote is void, and the rotation waits for another one",
         &["votes_of_a_revoked_token_are_void_until_the_patch"],
