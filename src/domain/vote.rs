@@ -4,6 +4,7 @@
 //! before, has had that right for long enough, and has not loosened the project's rules lately.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use super::time::{Span, Timestamp};
 
@@ -70,6 +71,116 @@ pub struct Bar {
     pub what: &'static str,
     /// When that took effect; `None` while it is to come.
     pub effective_at: Option<Timestamp>,
+}
+
+/// The name under which the delay of what loosens is recorded.
+pub const LOOSEN_AFTER: &str = "policy.loosen_after";
+
+/// The name under which the length of the first day is recorded.
+pub const SETTLE_IN: &str = "policy.settle_in";
+
+/// The name under which the beginning of the first day is recorded. Another installation key begins no other.
+pub const SINCE: &str = "installation.since";
+
+/// The delays as they are configured. A lower value takes effect later, so those in force are those on record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delays {
+    /// How long after its announcement a loosened rule takes effect, and how long votes do not count.
+    pub loosen_after: Span,
+    /// The length of the first day; `None` in a demo.
+    pub settle_in: Option<Span>,
+    /// When the first day began, where that is not on record.
+    pub began: Timestamp,
+}
+
+impl Delays {
+    /// How long after its announcement a loosened rule takes effect.
+    ///
+    /// # Errors
+    /// The name of the setting that cannot be read.
+    pub fn loosen_after(&self, recorded: &BTreeMap<String, String>) -> Result<Span, &'static str> {
+        match self.settle_in {
+            Some(_) => in_force(recorded, LOOSEN_AFTER, self.loosen_after),
+            None => Ok(self.loosen_after),
+        }
+    }
+
+    /// The first day.
+    ///
+    /// # Errors
+    /// The name of the setting that cannot be read.
+    pub fn settling(&self, recorded: &BTreeMap<String, String>) -> Result<Settling, &'static str> {
+        let Some(configured) = self.settle_in else { return Ok(Settling::Demo) };
+        let began = in_force(recorded, SINCE, self.began)?;
+        Ok(Settling::Until(began + in_force(recorded, SETTLE_IN, configured)?.get()))
+    }
+}
+
+/// The value on record; without one, the configured one.
+fn in_force<T: FromStr>(
+    recorded: &BTreeMap<String, String>,
+    name: &'static str,
+    configured: T,
+) -> Result<T, &'static str> {
+    recorded.get(name).map_or(Ok(configured), |text| text.parse().map_err(|_| name))
+}
+
+/// What a count depends on beside votes, tokens, changes of rules and recorded settings.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The proposer.
+    pub proposer: String,
+    /// When it was proposed.
+    pub proposed_at: Timestamp,
+    /// Whether the proposer may approve too.
+    pub self_approval: bool,
+    /// Names and mail addresses of those who own the hook that proposed.
+    pub excluded: Vec<String>,
+    /// Whether users of the local socket may approve.
+    pub local_approves: bool,
+    /// The delays.
+    pub delays: Delays,
+    /// The present instant.
+    pub now: Timestamp,
+}
+
+/// What is stored about the votes on a rotation.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// The votes, the oldest first.
+    pub votes: Vec<CastVote>,
+    /// Every token, by name.
+    pub identities: BTreeMap<String, Identity>,
+    /// Who changed the project's rules, owners or lookup.
+    pub bars: Vec<Bar>,
+    /// The recorded settings.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Terms {
+    /// Everything that decides which votes count; `asked` is the name of who wants to vote.
+    ///
+    /// # Errors
+    /// The name of the setting that cannot be read.
+    pub fn ballot(self, stored: Stored, asked: Option<&str>) -> Result<Ballot, &'static str> {
+        let Stored { votes, mut identities, bars, settings } = stored;
+        let names = votes.iter().map(|vote| vote.by.as_str()).chain([self.proposer.as_str()]).chain(asked);
+        for name in names.filter(|name| name.starts_with("local:")) {
+            identities.insert(name.to_owned(), Identity::local(self.local_approves));
+        }
+        Ok(Ballot {
+            loosen_after: self.delays.loosen_after(&settings)?,
+            settling: self.delays.settling(&settings)?,
+            proposer: self.proposer,
+            proposed_at: self.proposed_at,
+            self_approval: self.self_approval,
+            excluded: self.excluded,
+            votes,
+            identities,
+            bars,
+            now: self.now,
+        })
+    }
 }
 
 /// Everything that decides which votes count.

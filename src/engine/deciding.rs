@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::authority::{plain, rows, together};
 use super::command::loosening::{audit_row, facts, identity};
-use super::settling::{LOOSEN_AFTER, SETTLE_IN, SINCE, loosen_after, settling_in, since};
+use super::settling::{delays, loosen_after, settling_in};
 use super::{ENGINE, Engine, Settings};
 use crate::domain::ids::LooseningId;
 use crate::domain::loosening::{Change, Course, HeldEdit, LooseningKind, LooseningState};
 use crate::domain::notice::{Authority, Kind};
 use crate::domain::subject::Subject;
 use crate::domain::time::{Span, Timestamp};
+use crate::domain::vote::{LOOSEN_AFTER, SETTLE_IN, SINCE};
 use crate::store::{Governed, Loosening, NewAudit, NewOutbox, NewSettings, StoreError};
 
 /// The settings whose addresses hear of other settings.
@@ -54,7 +55,7 @@ pub async fn record(engine: &Engine, found: BTreeMap<String, String>) -> Result<
     recorded.retain(|name, _| name.split_once('@').is_none_or(|(_, it)| it == host));
     let delays = [LOOSEN_AFTER, SETTLE_IN].map(|name| (name, recorded.remove(name)));
     if recorded.remove(SINCE).is_none() {
-        record.set.push((SINCE.to_owned(), Some(since(engine, None)?.to_string())));
+        record.set.push((SINCE.to_owned(), Some(self::delays(engine).began.to_string())));
     }
     let hearers = hearers(&recorded, &found);
     ENGINE.clone_into(&mut record.governed.by);

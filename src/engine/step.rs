@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::announce;
-use super::command::votes::{Recount, ballot, recount};
+use super::command::votes::{Recount, recount, terms};
 use super::preflight::{self, Gathered, Subject};
 use super::{ENGINE, Engine, conditions, sweep};
 use crate::atlas::AtlasApi;
@@ -39,7 +39,12 @@ pub async fn run<S: Send>(
     mut row: RotationRow,
     slot: &mut Option<S>,
 ) -> Result<(), StoreError> {
-    if let Some(Recount { command, why, outbox }) = Box::pin(recount(engine, &row)).await? {
+    let recounted = match Box::pin(recount(engine, &row)).await {
+        // Nothing is counted by delays that somebody wrote; before a PATCH it is a reason to page.
+        Err(StoreError::Tampered { .. }) => None,
+        recounted => recounted?,
+    };
+    if let Some(Recount { command, why, outbox }) = recounted {
         let now = engine.clock.now();
         let outcome = Outcome::Said(command);
         let step = next(&row.rotation, &outcome, now);
@@ -296,11 +301,7 @@ pub(super) async fn commit(
     let tells = !notices.is_empty() || !said.outbox.is_empty();
     outbox.extend(said.outbox);
     let keep_lease = before.lease.filter(|_| effect != Effect::Rest).map(|_| now + engine.settings.lease());
-    let ballot = if effect == Effect::Patch(Target::New) {
-        Some(Box::pin(ballot(engine, before, None)).await?)
-    } else {
-        None
-    };
+    let terms = (effect == Effect::Patch(Target::New)).then(|| terms(engine, before));
     let write = StepWrite {
         before,
         after: &after,
@@ -314,7 +315,7 @@ pub(super) async fn commit(
             Effect::Patch(target) => Some(target),
             Effect::Rest | Effect::Look(_) => None,
         },
-        ballot,
+        terms,
         now,
     };
     let version = engine.store.commit(write).await?;

@@ -2,14 +2,15 @@
 
 use sqlx::FromRow;
 
-use super::ballots::{BallotFacts, OWN_APPROVAL};
 use super::seal::Seal;
 use super::types::storable;
 use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::time::Timestamp;
-use crate::domain::vote::{Ballot, Counted};
 use crate::seal::Digest;
+
+/// The method of the policy's own approval.
+pub const OWN_APPROVAL: &str = "auto_approve";
 
 const VOTE: Sql = Sql::same(
     "INSERT INTO approvals (rotation_id, approver, at, method, comment) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
@@ -65,69 +66,33 @@ pub(super) fn votes_subject(id: RotationId) -> String {
     format!("votes/{id}")
 }
 
+fn seal(id: RotationId, votes: &[Approval]) -> Seal {
+    let mut fields = Vec::new();
+    for vote in votes {
+        let at = vote.at.to_string();
+        fields.extend([Some(vote.by.clone()), Some(at), Some(vote.method.clone()), vote.comment.clone()]);
+    }
+    let fields: Vec<_> = fields.iter().map(Option::as_deref).collect();
+    let subject = votes_subject(id);
+    let digest = Digest::of(&subject, &fields);
+    Seal::new(subject, digest)
+}
+
 impl Tx {
+    async fn stored_votes(&mut self, id: RotationId) -> Result<Vec<Approval>, StoreError> {
+        Ok(each!(self, VOTES, |conn, text| sqlx::query_as(text).bind(id.0).fetch_all(conn).await)?)
+    }
+
     /// The seal of the votes on a rotation as they are stored now.
     pub(super) async fn seal_of_votes(&mut self, id: RotationId) -> Result<Seal, StoreError> {
-        let votes: Vec<Approval> =
-            each!(self, VOTES, |conn, text| sqlx::query_as(text).bind(id.0).fetch_all(conn).await)?;
-        let mut fields = Vec::new();
-        for vote in &votes {
-            let at = vote.at.to_string();
-            fields.extend([Some(vote.by.clone()), Some(at), Some(vote.method.clone()), vote.comment.clone()]);
-        }
-        let fields: Vec<_> = fields.iter().map(Option::as_deref).collect();
-        let subject = votes_subject(id);
-        let digest = Digest::of(&subject, &fields);
-        Ok(Seal::new(subject, digest))
+        Ok(seal(id, &self.stored_votes(id).await?))
     }
 
-    /// Refuses votes that are not those that were given and not withdrawn.
-    pub(super) async fn check_votes_seal(&mut self, id: RotationId) -> Result<(), StoreError> {
-        match self.seal_of_votes(id).await? {
-            Seal { subject, digest: Some(digest) } => self.check_seal(&subject, digest).await,
-            Seal { subject, digest: None } => Err(StoreError::tampered(&subject, "it cannot be read")),
-        }
-    }
-
-    /// Counts the votes on a rotation anew, before its first PATCH, by what is stored now and is as it was sealed.
-    /// `known` is what the step knows beside that.
-    pub(super) async fn check_votes(
-        &mut self,
-        id: RotationId,
-        needed: u32,
-        known: &Ballot,
-        group: &GroupId,
-    ) -> Result<(), StoreError> {
-        self.check_votes_seal(id).await?;
-        let BallotFacts { votes, mut identities, bars } = self.ballot_facts(id, group).await?;
-        if votes.iter().any(|vote| vote.of_policy) {
-            return Ok(());
-        }
-        self.check_settings().await?;
-        self.sealed_loosenings(group).await?;
-        let is_compared = |name: &str| name == known.proposer || bars.iter().any(|bar| bar.by == name);
-        for token in self.tokens_in_force().await? {
-            if self.sealed(&token.subject()).await? == Some(token.digest()) {
-                continue;
-            }
-            // Who the proposer is cannot be told any more, so nobody can be told apart from it; the same for who is barred.
-            if is_compared(&token.name) {
-                self.check_seals(&[token.seal()]).await?;
-            }
-            identities.remove(&token.name);
-        }
-        for token in self.revoked_tokens().await? {
-            if is_compared(&token.name) {
-                self.check_seals(&[token.revoked()]).await?;
-            }
-        }
-        let local = known.identities.iter().filter(|(name, _)| name.starts_with("local:"));
-        identities.extend(local.map(|(name, it)| (name.clone(), it.clone())));
-        let Counted { given, void } = Ballot { votes, identities, bars, ..known.clone() }.count();
-        if given >= needed {
-            return Ok(());
-        }
-        Err(StoreError::Unapproved { voters: void.into_iter().map(|(voter, _)| voter).collect() })
+    /// The votes on a rotation; refuses those that are not the ones that were given and not withdrawn.
+    pub(super) async fn sealed_votes(&mut self, id: RotationId) -> Result<Vec<Approval>, StoreError> {
+        let votes = self.stored_votes(id).await?;
+        self.check_seals(&[seal(id, &votes)]).await?;
+        Ok(votes)
     }
 
     pub(super) async fn write_vote(

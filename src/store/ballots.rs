@@ -1,145 +1,124 @@
 //! What the count of a rotation's votes depends on: votes, their voters, and who counts as no approver for a while.
 //!
-//! The same statements serve a read and a transaction, so that the check before a PATCH counts what a person was shown.
+//! People are shown a count of what the tables say. Before a PATCH it is made anew, in the transaction that records
+//! the attempt, from what is as Keywheel wrote it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use sqlx::FromRow;
-
-use super::types::Instant;
-use super::{Sql, Store, StoreError, Tx, each, urgent};
+use super::approvals::{Approval, OWN_APPROVAL};
+use super::loosenings::bar;
+use super::tokens::StoredToken;
+use super::{Store, StoreError, Tx};
 use crate::domain::ids::{GroupId, RotationId};
-use crate::domain::role::Role;
-use crate::domain::time::Timestamp;
-use crate::domain::vote::{Bar, CastVote, Identity};
+use crate::domain::vote::{CastVote, Counted, Stored, Terms};
 
-/// The method of the policy's own approval.
-pub const OWN_APPROVAL: &str = "auto_approve";
-
-const VOTES: Sql = Sql {
-    sqlite: "SELECT approver, at, method FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",
-    postgres: "SELECT approver, at, method FROM approvals WHERE rotation_id = $1 ORDER BY at, approver COLLATE \"C\"",
-};
-const BARS: Sql = Sql::same(
-    "SELECT requested_by, kind, CASE WHEN state = 'effective' THEN effective_at ELSE NULL END AS since FROM loosenings \
-     WHERE subject = $1 AND kind <> 'tightening' AND state <> 'withdrawn' ORDER BY requested_at, id",
-);
-// Tokens are few, and a bar may concern any of them. Who made one of an earlier version, the audit log knows.
-const TOKENS: Sql = Sql::same(
-    "SELECT name, roles, created_at, revoked_at, COALESCE(made_by, (SELECT a.actor FROM audit a WHERE a.action = \
-     'token.created' AND a.subject = 'token/' || name ORDER BY a.seq LIMIT 1)) AS made_by, person, given_at, given_by \
-     FROM tokens ORDER BY name",
-);
-
-pub(super) const STATEMENTS: &[&Sql] = &[&VOTES, &BARS, &TOKENS];
-
-/// What is stored about the votes on a rotation.
-#[derive(Clone, Debug, Default)]
-pub struct BallotFacts {
-    /// The votes, the oldest first.
-    pub votes: Vec<CastVote>,
-    /// Every token, by name.
-    pub identities: BTreeMap<String, Identity>,
-    /// Who changed the project's rules, owners or lookup.
-    pub bars: Vec<Bar>,
+/// The tokens and settings that a transaction has read and compared with their seals. Until its end nobody else writes
+/// them: on SQLite many counts share one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    tokens: Option<Arc<Vec<Known>>>,
+    settings: Option<Arc<BTreeMap<String, String>>>,
 }
 
-#[derive(FromRow)]
-struct VoteRow {
-    approver: String,
-    at: Timestamp,
-    method: String,
-}
-
-#[derive(FromRow)]
-struct BarRow {
-    requested_by: String,
-    kind: String,
-    since: Option<Timestamp>,
-}
-
-#[derive(FromRow)]
-struct HolderRow {
-    name: String,
-    roles: String,
-    created_at: Instant,
-    revoked_at: Option<Instant>,
-    made_by: Option<String>,
-    person: Option<String>,
-    given_at: Option<Instant>,
-    given_by: Option<String>,
-}
-
-impl HolderRow {
-    /// The token's holder, by name. A token whose instants or role cannot be read approves nothing.
-    fn identity(self) -> Option<(String, Identity)> {
-        let bad = |column| StoreError::corrupt("tokens", column, &self.name);
-        let given_at = self.given_at.unwrap_or(self.created_at).or(bad("given_at")).ok()?;
-        let approves = |role: &str| role.parse::<Role>().is_ok_and(|it| it.includes(Role::Approver));
-        let identity = Identity {
-            may_approve: self.revoked_at.is_none() && self.roles.split_whitespace().any(approves),
-            person: self.person,
-            made_by: self.made_by,
-            given_at: Some(given_at),
-            given_by: self.given_by,
-        };
-        Some((self.name, identity))
+impl Compared {
+    /// Forgets what was read, when this transaction itself has written some of it.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
     }
 }
 
-impl BallotFacts {
-    fn of(votes: Vec<VoteRow>, bars: Vec<BarRow>, holders: Vec<HolderRow>) -> Self {
-        let votes = votes.into_iter().map(|row| CastVote {
-            by: row.approver,
-            at: row.at,
-            of_policy: row.method == OWN_APPROVAL,
-        });
-        let bars = bars.into_iter().map(|row| Bar {
-            by: row.requested_by,
-            what: match row.kind.as_str() {
-                "owners" => "changed the owners of this project",
-                "lookup" => "changed the lookup of this project",
-                _ => "loosened a rule of this project",
-            },
-            effective_at: row.since,
-        });
-        let identities = holders.into_iter().filter_map(HolderRow::identity);
-        Self { votes: votes.collect(), identities: identities.collect(), bars: bars.collect() }
-    }
+/// A token, and why it is not what Keywheel wrote.
+#[derive(Debug)]
+struct Known {
+    token: StoredToken,
+    fault: Option<(String, String)>,
 }
 
-/// Reads the three parts by `urgent!` or `each!`.
-macro_rules! gather {
-    ($how:ident, $from:expr, $id:expr, $group:expr) => {{
-        let votes: Vec<VoteRow> =
-            $how!($from, VOTES, |conn, text| sqlx::query_as(text).bind($id.0).fetch_all(conn).await)?;
-        let bars: Vec<BarRow> = $how!($from, BARS, |conn, text| sqlx::query_as(text)
-            .bind($group.as_str())
-            .fetch_all(conn)
-            .await)?;
-        let holders: Vec<HolderRow> =
-            $how!($from, TOKENS, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
-        Ok(BallotFacts::of(votes, bars, holders))
-    }};
+fn cast(votes: Vec<Approval>) -> Vec<CastVote> {
+    let cast = |vote: Approval| CastVote { of_policy: vote.method == OWN_APPROVAL, by: vote.by, at: vote.at };
+    votes.into_iter().map(cast).collect()
 }
 
 impl Store {
-    /// What is stored about the votes on a rotation of this project.
+    /// What the tables say about the votes on a rotation of this project.
     ///
     /// # Errors
-    /// Fails when the database cannot be read.
-    pub async fn ballot_facts(&self, id: RotationId, group: &GroupId) -> Result<BallotFacts, StoreError> {
-        gather!(urgent, self, id, group)
+    /// Fails when the database cannot be read, and with [`StoreError::Tampered`] when the settings are not what Keywheel
+    /// wrote.
+    pub async fn stored_ballot(&self, id: RotationId, group: &GroupId) -> Result<Stored, StoreError> {
+        Ok(Stored {
+            votes: cast(self.approvals(id).await?),
+            identities: self.stored_tokens().await?.iter().map(StoredToken::identity).collect(),
+            bars: self.standing(group).await?.iter().filter_map(bar).collect(),
+            settings: self.recorded_settings().await?,
+        })
     }
 }
 
 impl Tx {
-    /// The same inside a transaction.
-    pub(super) async fn ballot_facts(
+    /// Counts the votes on a rotation anew, before its first PATCH, by what is stored now and is as it was sealed.
+    pub(super) async fn check_votes(
         &mut self,
         id: RotationId,
+        needed: u32,
+        terms: &Terms,
         group: &GroupId,
-    ) -> Result<BallotFacts, StoreError> {
-        gather!(each, self, id, group)
+    ) -> Result<(), StoreError> {
+        let votes = cast(self.sealed_votes(id).await?);
+        if votes.iter().any(|vote| vote.of_policy) {
+            return Ok(());
+        }
+        let bars: Vec<_> = self.sealed_loosenings(group).await?.iter().filter_map(bar).collect();
+        let mut identities = BTreeMap::new();
+        for Known { token, fault } in self.compared_tokens().await?.iter() {
+            match fault {
+                None => identities.extend([token.identity()]),
+                // Who the proposer is cannot be told any more, so nobody can be told apart from it; the same for who is
+                // barred.
+                Some((subject, why))
+                    if token.name == terms.proposer || bars.iter().any(|bar| bar.by == token.name) =>
+                {
+                    return Err(StoreError::tampered(subject, why));
+                }
+                Some(_) => {}
+            }
+        }
+        let settings = BTreeMap::clone(&*self.compared_settings().await?);
+        let stored = Stored { votes, identities, bars, settings };
+        let ballot = terms.clone().ballot(stored, None).map_err(|name| StoreError::Corrupt {
+            table: "settings",
+            column: "value",
+            id: name.to_owned(),
+        })?;
+        let Counted { given, void } = ballot.count();
+        if given >= needed {
+            return Ok(());
+        }
+        Err(StoreError::Unapproved { voters: void.into_iter().map(|(voter, _)| voter).collect() })
+    }
+
+    async fn compared_tokens(&mut self) -> Result<Arc<Vec<Known>>, StoreError> {
+        if let Some(tokens) = &self.compared.tokens {
+            return Ok(Arc::clone(tokens));
+        }
+        let mut known = Vec::new();
+        for token in self.stored_tokens().await? {
+            let fault = match self.check_seals(&[token.seal()]).await {
+                Err(StoreError::Tampered { subject, why }) => Some((subject, why)),
+                checked => checked.map(|()| None)?,
+            };
+            known.push(Known { token, fault });
+        }
+        Ok(Arc::clone(self.compared.tokens.insert(Arc::new(known))))
+    }
+
+    /// The settings as Keywheel recorded them.
+    async fn compared_settings(&mut self) -> Result<Arc<BTreeMap<String, String>>, StoreError> {
+        if let Some(settings) = &self.compared.settings {
+            return Ok(Arc::clone(settings));
+        }
+        let settings = Arc::new(self.sealed_settings().await?);
+        Ok(Arc::clone(self.compared.settings.insert(settings)))
     }
 }

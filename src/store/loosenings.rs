@@ -14,11 +14,12 @@ use super::readable::readable;
 use super::seal::Seal;
 use super::seals::AGAIN;
 use super::types::json;
-use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read};
+use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{GroupId, LooseningId};
 use crate::domain::loosening::{Change, HeldEdit, LooseningKind, LooseningState};
 use crate::domain::project::{PolicyOverride, Project};
 use crate::domain::time::Timestamp;
+use crate::domain::vote::Bar;
 use crate::seal::Digest;
 
 const FORMER_DIFFERS: &str = "what was kept of this project is not what was written there when it was removed. Put the \
@@ -179,6 +180,18 @@ impl LooseningRow {
             version: 1,
         })
     }
+}
+
+/// Whom a change bars from approving for a while: who loosened a rule, or changed owners or lookup.
+pub(super) fn bar(it: &Loosening) -> Option<Bar> {
+    let what = match it.kind {
+        LooseningKind::Owners => "changed the owners of this project",
+        LooseningKind::Lookup => "changed the lookup of this project",
+        LooseningKind::Loosening => "loosened a rule of this project",
+        LooseningKind::Tightening => return None,
+    };
+    let effective_at = it.effective_at.filter(|_| it.state == LooseningState::Effective);
+    Some(Bar { by: it.requested_by.clone(), what, effective_at })
 }
 
 /// The subject of the seal of a change.
@@ -494,6 +507,13 @@ impl Store {
         let rows: Vec<LooseningRow> =
             read!(self, PENDING, |pool, sql| sqlx::query_as(sql).fetch_all(pool).await)?;
         readable(rows.into_iter().map(Loosening::try_from))
+    }
+
+    /// The changes of a project that were not withdrawn, as the table has them.
+    pub(super) async fn standing(&self, of: &GroupId) -> Result<Vec<Loosening>, StoreError> {
+        let rows: Vec<LooseningRow> =
+            urgent!(self, STANDING, |pool, sql| sqlx::query_as(sql).bind(of.as_str()).fetch_all(pool).await)?;
+        rows.into_iter().map(Loosening::try_from).collect()
     }
 
     /// The changes of a project that were not withdrawn, the oldest first, each as Keywheel wrote it and none missing.

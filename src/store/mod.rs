@@ -46,9 +46,8 @@ mod types;
 mod unreadable;
 mod writer;
 
-pub use approvals::{Approval, NewApproval, Vote};
+pub use approvals::{Approval, NewApproval, OWN_APPROVAL, Vote};
 pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
-pub use ballots::{BallotFacts, OWN_APPROVAL};
 pub use conditions::ConditionRow;
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
@@ -104,7 +103,6 @@ pub fn statements() -> Vec<&'static Sql> {
     [
         approvals::STATEMENTS,
         audit::STATEMENTS,
-        ballots::STATEMENTS,
         conditions::STATEMENTS,
         silences::STATEMENTS,
         daemons::STATEMENTS,
@@ -171,6 +169,8 @@ struct Tx {
     seals: Arc<Seals>,
     /// What it has appended to the audit log.
     appended: Vec<seals::Appended>,
+    /// What it has compared with the seals.
+    compared: ballots::Compared,
     /// The head that this transaction has found and holds: no other one appends before its end.
     held: Option<audit::Head>,
     /// Whether the log was read up to the head.

@@ -22,7 +22,7 @@ use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::MACHINE_VERSION;
 use crate::domain::rotation::state::{Cause, Rotation, State, Target};
 use crate::domain::time::Timestamp;
-use crate::domain::vote::Ballot;
+use crate::domain::vote::Terms;
 use crate::seal::Digest;
 
 macro_rules! columns {
@@ -449,7 +449,7 @@ pub struct StepWrite<'a> {
     /// The PATCH that leaves after the step.
     pub sends: Option<Target>,
     /// By what the votes are counted before a PATCH of the new key.
-    pub ballot: Option<Ballot>,
+    pub terms: Option<Terms>,
     /// The instant of the step.
     pub now: Timestamp,
 }
@@ -477,7 +477,7 @@ struct StepRow {
     awaits_event: bool,
     sealing: Sealing,
     /// The project, and by what its votes are counted.
-    ballot: Option<(GroupId, Ballot)>,
+    terms: Option<(GroupId, Terms)>,
     now: Timestamp,
 }
 
@@ -540,7 +540,7 @@ impl Store {
             vote: write.vote,
             awaits_event: ended,
             sealing: Sealing::of(before, after, write.sends)?,
-            ballot: write.ballot.map(|it| (before.rotation.group_id.clone(), it)),
+            terms: write.terms.map(|it| (before.rotation.group_id.clone(), it)),
             now: write.now,
         };
         let lane = if before.lease.is_some() { Lane::Step } else { Lane::Command };
@@ -887,10 +887,10 @@ impl Tx {
                 self.check_log().await?;
                 if it.is_repeated {
                     // Votes stand once the PATCH was sent.
-                    self.check_votes_seal(step.id).await?;
+                    self.sealed_votes(step.id).await?;
                     self.check_seal(&intent(step.id), it.intent).await?;
-                } else if let Some((group, ballot)) = &step.ballot {
-                    self.check_votes(step.id, it.needed, ballot, group).await?;
+                } else if let Some((group, terms)) = &step.terms {
+                    self.check_votes(step.id, it.needed, terms, group).await?;
                 } else {
                     return Err(StoreError::Unapproved { voters: Vec::new() });
                 }
@@ -942,7 +942,7 @@ impl Tx {
         }
         let mut seals = self.seal_step(step).await?;
         if step.vote.is_some() {
-            self.check_votes_seal(step.id).await?;
+            self.sealed_votes(step.id).await?;
         }
         if self.move_rotation(step).await? == 0 {
             let own = unsure && self.is_written(step).await?;

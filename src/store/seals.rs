@@ -58,10 +58,10 @@ const PART: i64 = 1000;
 pub(super) const AGAIN: usize = 2;
 
 /// The seals that the column holds.
-fn read(text: &str) -> impl Iterator<Item = (Name, Option<Digest>)> {
+fn read(text: &str) -> impl Iterator<Item = (&str, Option<Digest>)> {
     text.lines().filter_map(|line| {
         let (digest, subject) = line.split_once(' ')?;
-        Some((name(subject), Digest::parse(digest)))
+        Some((subject, Digest::parse(digest)))
     })
 }
 
@@ -73,6 +73,11 @@ fn name(subject: &str) -> Name {
     name.copy_from_slice(&Sha256::digest(subject)[..16]);
     name[0] = u8::from(!subject.starts_with(PRUNED));
     name
+}
+
+/// Whether a row about `subject` may make a vote void.
+fn decides(subject: &str) -> bool {
+    subject == "settings" || ["token/", "loosening"].iter().any(|kind| subject.starts_with(kind))
 }
 
 /// The subjects whose rows are removed when they are old.
@@ -135,6 +140,8 @@ struct State {
     latest: BTreeMap<Name, Digest>,
     faults: Vec<AuditBroken>,
     accepted: BTreeSet<i64>,
+    /// When a token, a rule or a setting was last changed that decides which votes count.
+    decided: Option<Timestamp>,
     /// The log's end does not fit its head.
     end: Option<AuditBroken>,
     /// Counts how often the log was begun anew: what was read before is not taken over.
@@ -234,6 +241,12 @@ impl Seals {
         open.or(state.end.as_ref()).cloned()
     }
 
+    /// When a token, a rule or a setting was last changed that decides which votes count; `None` when none was.
+    #[must_use]
+    pub fn decided_at(&self) -> Option<Timestamp> {
+        self.lock().decided
+    }
+
     /// When the first row was sealed; `None` before that.
     #[must_use]
     pub fn since(&self) -> Option<Timestamp> {
@@ -263,6 +276,9 @@ impl Seals {
             state.since.get_or_insert((row.seq, row.at));
             state.accepted.extend(row.accepts);
             for Seal { subject, digest } in &row.seals {
+                if decides(subject) {
+                    state.decided = Some(row.at);
+                }
                 state.take(name(subject), *digest);
             }
         }
@@ -306,8 +322,11 @@ impl State {
                 self.since = Some((row.seq, row.at));
             }
             self.accepted.extend(accepted(&row.action, &row.subject));
-            for (name, digest) in read(&row.seals) {
-                self.take(name, digest);
+            for (subject, digest) in read(&row.seals) {
+                if decides(subject) {
+                    self.decided = Some(row.at);
+                }
+                self.take(name(subject), digest);
             }
         }
         (self.seq, self.hash) = (row.seq, row.hash);
@@ -770,6 +789,9 @@ impl Tx {
         at: Timestamp,
     ) {
         let accepts = accepted(&row.action, &row.subject);
+        if seals.iter().any(|it| decides(&it.subject)) {
+            self.compared.forget();
+        }
         self.appended.push(Appended { seq, prev, hash, at, seals, accepts });
     }
 }

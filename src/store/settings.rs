@@ -58,10 +58,11 @@ impl Tx {
         Ok(seal(&self.stored_settings().await?))
     }
 
-    /// Refuses settings that are not what Keywheel wrote.
-    pub(super) async fn check_settings(&mut self) -> Result<(), StoreError> {
-        let seal = self.seal_of_settings().await?;
-        self.check_seals(&[seal]).await
+    /// The settings; refuses those that are not what Keywheel wrote.
+    pub(super) async fn sealed_settings(&mut self) -> Result<BTreeMap<String, String>, StoreError> {
+        let rows = self.stored_settings().await?;
+        self.check_seals(&[seal(&rows)]).await?;
+        Ok(rows.into_iter().collect())
     }
 
     async fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
@@ -121,7 +122,7 @@ impl Store {
                     if new.anew {
                         each!(tx, UNSET_ALL, |conn, sql| sqlx::query(sql).execute(conn).await.map(drop))?;
                     } else {
-                        tx.check_settings().await?;
+                        tx.sealed_settings().await?;
                     }
                     for (name, value) in &new.values {
                         tx.set(name, value.as_deref()).await?;

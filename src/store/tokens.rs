@@ -1,5 +1,6 @@
 //! API tokens, and the budget of Atlas log-ins.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::FromRow;
@@ -8,9 +9,10 @@ use super::lanes::Lane;
 use super::readable::{Listed, listed, readable};
 use super::seal::Seal;
 use super::types::{Instant, instant};
-use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read};
+use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
+use crate::domain::vote::Identity;
 use crate::seal::Digest;
 
 /// The log-ins that a credential may request in one minute, restarts included.
@@ -34,9 +36,13 @@ macro_rules! sealed_columns {
 const BY_HASH: Sql = Sql::same(concat!(columns!(), "WHERE hash = $1 AND revoked_at IS NULL"));
 const BY_NAME: Sql = Sql::same(concat!(columns!(), "WHERE name = $1"));
 pub(super) const ALL_IN_FORCE: Sql = Sql::same(concat!(sealed_columns!(), "ORDER BY name"));
-const ALL_REVOKED: Sql = Sql::same(
-    "SELECT name, hash, roles, created_at, made_by, person, given_at, given_by FROM tokens \
-     WHERE revoked_at IS NOT NULL ORDER BY name",
+const ALL: Sql = Sql::same(
+    "SELECT name, hash, roles, created_at, made_by, person, given_at, given_by, revoked_at FROM tokens ORDER BY name",
+);
+// Who made a token of an earlier version, the audit log knows.
+const MAKERS: Sql = Sql::same(
+    "SELECT a.subject, a.actor FROM audit a WHERE a.action = 'token.created' AND a.subject IN \
+     (SELECT 'token/' || name FROM tokens WHERE made_by IS NULL) ORDER BY a.seq DESC",
 );
 const ONE_IN_FORCE: Sql = Sql::same(concat!(sealed_columns!(), "AND name = $1"));
 const REVOKED_BY_HASH: Sql = Sql::same(concat!(columns!(), "WHERE hash = $1 AND revoked_at IS NOT NULL"));
@@ -64,7 +70,8 @@ const REQUEST: Sql = Sql::same("INSERT INTO token_requests (credential, at) VALU
 pub(super) const STATEMENTS: &[&Sql] = &[
     &TOKEN,
     &ALL_IN_FORCE,
-    &ALL_REVOKED,
+    &ALL,
+    &MAKERS,
     &ONE_IN_FORCE,
     &BY_HASH,
     &BY_NAME,
@@ -218,6 +225,66 @@ impl SealedToken {
     }
 }
 
+/// A token as it is stored, in force or not.
+#[derive(Debug)]
+pub(super) struct StoredToken {
+    token: SealedToken,
+    is_revoked: bool,
+    /// Who made it, where only the audit log says it.
+    maker: Option<String>,
+}
+
+impl std::ops::Deref for StoredToken {
+    type Target = SealedToken;
+    fn deref(&self) -> &SealedToken {
+        &self.token
+    }
+}
+
+impl StoredToken {
+    /// What its seal covers.
+    pub(super) fn seal(&self) -> Seal {
+        if self.is_revoked { self.token.revoked() } else { self.token.seal() }
+    }
+
+    /// Its holder, by name. A role that cannot be read approves nothing.
+    pub(super) fn identity(&self) -> (String, Identity) {
+        let it = &self.token;
+        let approves = |role: &str| role.parse::<Role>().is_ok_and(|it| it.includes(Role::Approver));
+        let identity = Identity {
+            may_approve: !self.is_revoked && it.roles.split_whitespace().any(approves),
+            person: it.person.clone(),
+            made_by: it.made_by.clone().or_else(|| self.maker.clone()),
+            given_at: Some(it.given_at.unwrap_or(it.created_at)),
+            given_by: it.given_by.clone(),
+        };
+        (it.name.clone(), identity)
+    }
+}
+
+#[derive(FromRow)]
+struct StoredRow {
+    #[sqlx(flatten)]
+    token: InForce,
+    revoked_at: Option<Instant>,
+}
+
+/// The tokens that can be read.
+fn stored(rows: Vec<StoredRow>) -> Result<Vec<StoredToken>, StoreError> {
+    readable(rows.into_iter().map(|row| {
+        let is_revoked = row.revoked_at.is_some();
+        Ok(StoredToken { token: SealedToken::try_from(row.token)?, is_revoked, maker: None })
+    }))
+}
+
+/// Names the makers of tokens that do not say it; of several rows about one the oldest, which comes last, counts.
+fn name_makers(tokens: &mut [StoredToken], makers: Vec<(String, String)>) {
+    let makers: BTreeMap<String, String> = makers.into_iter().collect();
+    for it in tokens.iter_mut().filter(|it| it.token.made_by.is_none()) {
+        it.maker = makers.get(&it.token.subject()).cloned();
+    }
+}
+
 fn subject(name: &str) -> String {
     format!("token/{name}")
 }
@@ -365,6 +432,17 @@ impl Store {
         .await
     }
 
+    /// All tokens, without those that cannot be read.
+    pub(super) async fn stored_tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
+        let rows = urgent!(self, ALL, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let mut tokens = stored(rows)?;
+        if tokens.iter().any(|it| it.token.made_by.is_none()) {
+            let makers = urgent!(self, MAKERS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+            name_makers(&mut tokens, makers);
+        }
+        Ok(tokens)
+    }
+
     /// The revoked token with this hash.
     ///
     /// # Errors
@@ -471,16 +549,21 @@ impl Tx {
         readable(rows.into_iter().map(SealedToken::try_from))
     }
 
-    /// The tokens that were revoked, without those that cannot be read.
-    pub(super) async fn revoked_tokens(&mut self) -> Result<Vec<SealedToken>, StoreError> {
-        let rows: Vec<InForce> =
-            each!(self, ALL_REVOKED, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
-        readable(rows.into_iter().map(SealedToken::try_from))
+    /// All tokens, without those that cannot be read.
+    pub(super) async fn stored_tokens(&mut self) -> Result<Vec<StoredToken>, StoreError> {
+        let rows = each!(self, ALL, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
+        let mut tokens = stored(rows)?;
+        if tokens.iter().any(|it| it.token.made_by.is_none()) {
+            let makers = each!(self, MAKERS, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
+            name_makers(&mut tokens, makers);
+        }
+        Ok(tokens)
     }
 
     /// The seals of all tokens that were revoked.
     pub(super) async fn seals_of_revoked(&mut self) -> Result<Vec<Seal>, StoreError> {
-        Ok(self.revoked_tokens().await?.iter().map(SealedToken::revoked).collect())
+        let tokens = self.stored_tokens().await?;
+        Ok(tokens.iter().filter(|it| it.is_revoked).map(StoredToken::seal).collect())
     }
 
     async fn token_in_force(&mut self, name: &str) -> Result<Option<SealedToken>, StoreError> {

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tracing::{Instrument, Span};
 
+use super::ballots::Compared;
 use super::lanes::Lane;
 use super::retry::persist;
 use super::writer::Piece;
@@ -179,8 +180,16 @@ impl Store {
 }
 
 impl Tx {
-    pub(super) const fn new(conn: TxConn, seals: Arc<Seals>) -> Self {
-        Self { conn, head: None, seals, appended: Vec::new(), held: None, followed: false }
+    pub(super) fn new(conn: TxConn, seals: Arc<Seals>) -> Self {
+        Self {
+            conn,
+            head: None,
+            seals,
+            appended: Vec::new(),
+            compared: Compared::default(),
+            held: None,
+            followed: false,
+        }
     }
 
     /// Refuses a schema that a newer program has made: this program could misread its rows.

@@ -186,6 +186,7 @@ impl Queue {
             }
             tx.head = head;
             tx.appended.truncate(appended);
+            tx.compared.forget();
             done.extend(undone.map(|(piece, error)| (piece, Err(error))));
         }
         match tx.commit().await {

@@ -448,7 +448,7 @@ impl Side<'_> {
             }),
             vote: dice.maybe(vote),
             sends: None,
-            ballot: None,
+            terms: None,
             now,
         };
         let version = self.store.commit(write).await?;

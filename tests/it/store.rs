@@ -132,7 +132,7 @@ fn write<'a>(before: &'a RotationRow, after: &'a Rotation, keep: Option<Timestam
         project: None,
         vote: None,
         sends: None,
-        ballot: None,
+        terms: None,
         now: now(),
     }
 }

@@ -1,41 +1,35 @@
 //! Votes on a rotation. Which of them count is decided by [`Ballot`]; this gathers what it depends on.
 
 use super::super::authority::{plain, rows};
-use super::super::settling::{loosen_after, settling_in};
+use super::super::settling::{delays, unreadable};
 use super::super::{ENGINE, Engine};
 use super::CommandError;
 use crate::domain::notice::{Authority, Kind};
 use crate::domain::role::Role;
 use crate::domain::rotation::outcome::Command;
 use crate::domain::rotation::state::State;
-use crate::domain::vote::{Ballot, CastVote, Counted, Identity};
-use crate::store::{BallotFacts, NewApproval, NewOutbox, RotationRow, StoreError, Vote};
+use crate::domain::vote::{Ballot, CastVote, Counted, Terms};
+use crate::store::{NewApproval, NewOutbox, RotationRow, StoreError, Vote};
 
-/// Everything that decides which votes on `row` count. `asked` is the name of who wants to vote.
-pub(in crate::engine) async fn ballot(
-    engine: &Engine,
-    row: &RotationRow,
-    asked: Option<&str>,
-) -> Result<Ballot, StoreError> {
+/// What the count of the votes on `row` depends on beside what is stored about them.
+pub(in crate::engine) fn terms(engine: &Engine, row: &RotationRow) -> Terms {
     let it = &row.rotation;
-    let BallotFacts { votes, mut identities, bars } = engine.store.ballot_facts(it.id, &it.group_id).await?;
-    let approves = engine.settings.socket_role.includes(Role::Approver);
-    let names = votes.iter().map(|vote| vote.by.as_str()).chain([row.requested_by.as_str()]).chain(asked);
-    for name in names.filter(|name| name.starts_with("local:")) {
-        identities.insert(name.to_owned(), Identity::local(approves));
-    }
-    Ok(Ballot {
+    Terms {
         proposer: row.requested_by.clone(),
         proposed_at: it.created_at,
         self_approval: it.rules.policy.self_approval,
         excluded: it.rules.excluded.clone(),
-        votes,
-        identities,
-        bars,
-        loosen_after: loosen_after(engine).await?,
-        settling: settling_in(engine).await?,
+        local_approves: engine.settings.socket_role.includes(Role::Approver),
+        delays: delays(engine),
         now: engine.clock.now(),
-    })
+    }
+}
+
+/// Everything that decides which votes on `row` count. `asked` is the name of who wants to vote.
+async fn ballot(engine: &Engine, row: &RotationRow, asked: Option<&str>) -> Result<Ballot, StoreError> {
+    let it = &row.rotation;
+    let stored = engine.store.stored_ballot(it.id, &it.group_id).await?;
+    terms(engine, row).ballot(stored, asked).map_err(unreadable)
 }
 
 /// The approval of `actor`; `None` when it is counted already.
@@ -100,7 +94,13 @@ pub(in crate::engine) async fn recount(
 ) -> Result<Option<Recount>, StoreError> {
     let it = &row.rotation;
     let waits = it.state == State::AwaitingApproval;
-    if !waits && it.state != State::Approved {
+    // Once there were enough votes, time makes none of them void.
+    let is_counted = || {
+        let counted = it.permission.approved_at;
+        let decided = engine.store.seals().decided_at();
+        counted.is_some_and(|counted| decided.is_none_or(|decided| decided < counted))
+    };
+    if !waits && (it.state != State::Approved || is_counted()) {
         return Ok(None);
     }
     let ballot = ballot(engine, row, None).await?;
