@@ -4,6 +4,7 @@
 //!
 //! `KEYWHEEL_SEEDS=100000` searches further, `KEYWHEEL_SEED=7` plays one seed and tells its story.
 
+mod adversary;
 mod grid;
 mod page;
 mod watch;

@@ -594,6 +594,7 @@ const SEALS: &[Line] = &[
             "no_edit_of_the_database_sends_a_key_on_sqlite",
             "no_edit_of_the_database_sends_a_key_on_postgres",
             "tokens_that_are_written_or_revived_by_hand_let_nobody_in",
+            "no_adversary_who_writes_the_database_has_a_key_sent",
             "people_close_what_was_tampered_with_and_nothing_else_goes_on",
         ],
     ),
