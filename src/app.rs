@@ -25,7 +25,7 @@ use crate::domain::condition::Limits;
 use crate::domain::role::Role;
 use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
 use crate::engine::command::{CommandError, TokenEdit};
-use crate::engine::epoch::EpochWatch;
+use crate::engine::epoch::{self, EpochWatch};
 use crate::engine::heartbeat::Heartbeat;
 use crate::engine::last_resort::LastResort;
 use crate::engine::mail_sender::MailSender;
@@ -541,7 +541,8 @@ pub async fn token_revoke(config: Config, name: String) -> anyhow::Result<bool> 
     Ok(revoked)
 }
 
-/// Checks the audit log from its first row, and whether the rows that authorise are as it has sealed them.
+/// Checks the audit log from its first row, against the epoch file too, and whether the rows that authorise are as it has
+/// sealed them.
 ///
 /// # Errors
 /// Fails when the database does not exist or cannot be read.
@@ -549,8 +550,15 @@ pub async fn audit_verify(
     config: Config,
     expected: Option<(i64, String)>,
 ) -> anyhow::Result<(AuditReport, Vec<StoreError>)> {
+    // Read first: what the file names is in the database.
+    let mark = epoch::read_mark(&installation::mark_file(&config))?;
     let store = existing(&config).await?;
     let (mut report, tampered) = (store.verify_audit().await?, store.tampered().await?);
+    if let Some(mark) = mark
+        && let Some(found) = epoch::regression(&store, &mark).await?
+    {
+        report.broken.push(AuditBroken { seq: mark.seq, why: format!("by the epoch file, {found}") });
+    }
     if let Some((seq, hash)) = expected {
         let there = store.audit_marks(seq).await?.there;
         if there != hash {

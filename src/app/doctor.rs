@@ -208,6 +208,11 @@ async fn audit(store: &Store, findings: &mut Findings) {
 async fn history(config: &Config, store: &Store, findings: &mut Findings) {
     let verdict = match read_mark(&mark_file(config)) {
         Err(error) => Err(error.to_string()),
+        Ok(None) if !store.seals().is_new() => Err(
+            "data_dir has no epoch file, and this database was used before, so whether it is an older copy cannot be seen; \
+             compare with `keywheel status`; rotations continue after --accept-restore"
+                .to_owned(),
+        ),
         Ok(None) => Ok("no daemon has run with this data_dir yet".to_owned()),
         Ok(Some(mark)) => match regression(store, &mark).await {
             Err(error) => Err(error.to_string()),

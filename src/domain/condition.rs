@@ -419,12 +419,14 @@ impl Readings {
     }
 
     /// Whether `after` says more than this and is to be written down: each failed reading and each success after
-    /// one, the first of a run, and then one in a minute, so that a run grows as long as it lasts.
+    /// one, the first of a run, the one that confirms it, and then one in a minute, so that a run grows as long as it lasts.
     #[must_use]
-    pub fn is_news(&self, after: &Self) -> bool {
+    pub fn is_news(&self, after: &Self, confirm_after: Duration) -> bool {
         let grows = |before: Option<Run>, after: Option<Run>| match (before, after) {
             (Some(before), Some(after)) => {
-                after.count <= ROW || after.last.since(before.last) >= AGAIN || after.first != before.first
+                let confirms = before.lasts() < confirm_after && after.lasts() >= confirm_after;
+                let is_late = after.last.since(before.last) >= AGAIN;
+                after.count <= ROW || is_late || confirms || after.first != before.first
             }
             (before, after) => before.is_some() != after.is_some(),
         };
@@ -571,7 +573,16 @@ fn of_readings(
             _ => limits.confirm_after.get(),
         };
         if held(ConditionKind::Invalid) || (bad.count >= 2 && bad.lasts() >= bears) {
-            let about = |it: &Rotation| readings.bad_key.as_deref() == Some(in_force(it).as_str());
+            // A page that says nothing about the key covers no danger to it.
+            let silent = |cause: Option<Cause>| match cause {
+                Some(
+                    Cause::Tampered | Cause::Auth | Cause::Gone | Cause::ConfigChanged | Cause::Unreachable,
+                ) => true,
+                Some(_) | None => false,
+            };
+            let about = |it: &Rotation| {
+                !silent(it.cause) && readings.bad_key.as_deref() == Some(in_force(it).as_str())
+            };
             found.push(Condition {
                 key: readings.bad_key.clone(),
                 covered: waits.is_some_and(about),

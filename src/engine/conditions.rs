@@ -267,7 +267,7 @@ where
     let is_news = before.is_none_or(|before| {
         let mut after = before.clone();
         change(&mut after);
-        before.is_news(&after)
+        before.is_news(&after, engine.settings.limits.confirm_after.get())
     });
     if is_news {
         if engine.store.change_readings(group, change).await?.is_calm() {

@@ -29,6 +29,9 @@ use crate::store::{
     KeyChange, NewAudit, NewJournal, NewOutbox, ProjectWrite, RotationRow, StepWrite, StoreError, Vote,
 };
 
+/// How long after a look that would have led to a PATCH a frozen rotation is looked at again.
+const FROZEN_AGAIN: Duration = Duration::from_secs(30);
+
 /// Runs `row` until it rests, is final, or its claim is lost. `slot` is taken and dropped before the last commit,
 /// which makes no call to Atlas: another rotation may begin meanwhile.
 ///
@@ -73,8 +76,9 @@ pub async fn run<S: Send>(
         let watched = row.rotation.state.is_final();
         if effect == Effect::Patch(Target::New) {
             if engine.store.seals().fault().is_some() {
-                // A freeze: the claim runs out, and the rotation is looked at again then.
-                return Ok(());
+                // A freeze. The claim is given back: the sweep has a key read by the step of its open rotation, and who holds
+                // it keeps the sweep from reading.
+                return engine.store.put_off(&row, now + FROZEN_AGAIN).await;
             }
             match engine.store.check_stored_project(&row.rotation.group_id).await {
                 Err(StoreError::Tampered { subject, why }) => {

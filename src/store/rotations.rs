@@ -100,6 +100,9 @@ const WAKE: Sql = Sql::same("UPDATE rotations SET wake_at = $2 WHERE id = $1 AND
 const RELEASE: Sql = Sql::same(
     "UPDATE rotations SET lease_token = NULL, lease_until = NULL WHERE id = $1 AND lease_token = $2",
 );
+const PUT_OFF: Sql = Sql::same(
+    "UPDATE rotations SET lease_token = NULL, lease_until = NULL, wake_at = $3 WHERE id = $1 AND lease_token = $2",
+);
 const RENEW: Sql = Sql {
     sqlite: "UPDATE rotations SET lease_until = $4 WHERE id = $1 AND lease_token = $2 AND lease_until > $3",
     postgres: "UPDATE rotations SET lease_until = clock_timestamp() + ($4::timestamptz - $3::timestamptz) \
@@ -147,6 +150,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &CLAIM,
     &WAKE,
     &RELEASE,
+    &PUT_OFF,
     &RENEW,
     &WRITTEN,
     &CLEAR_LEASES,
@@ -686,6 +690,28 @@ impl Store {
                 each!(tx, RELEASE, |conn, text| sqlx::query(text)
                     .bind(id.0)
                     .bind(lease.0)
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Gives a claim back, and has the rotation claimed again at `until`, or before by anyone who wakes it.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn put_off(&self, row: &RotationRow, until: Timestamp) -> Result<(), StoreError> {
+        let Some(lease) = row.lease else { return Ok(()) };
+        let id = row.rotation.id;
+        self.transact("rotation.put_off", Lane::Step, (), move |tx, (), _| {
+            Box::pin(async move {
+                each!(tx, PUT_OFF, |conn, text| sqlx::query(text)
+                    .bind(id.0)
+                    .bind(lease.0)
+                    .bind(until)
                     .execute(conn)
                     .await
                     .map(drop))?;

@@ -190,6 +190,19 @@ async fn people_hear_of_an_invalid_key_whichever_part_has_written_it() {
     assert_eq!(app.told("current_key_invalid").await.len(), 1);
 }
 
+/// A rotation that waits, or a flood of events, has a key read each second: the danger is told no later for it.
+#[tokio::test]
+async fn readings_that_follow_each_other_closely_confirm_as_soon_as_any() {
+    let mut app = app(Backend::Sqlite).await;
+    app.rule(|settings| settings.drift_every = Span::from_secs(1));
+    app.live_for(SECOND * 120).await;
+    app.make(&old_key(), KeyState::Disabled);
+    for _ in 0..14 {
+        app.live_for(SECOND).await;
+    }
+    assert_eq!(app.told("current_key_invalid").await.len(), 1);
+}
+
 #[tokio::test]
 async fn another_invalid_key_is_news_and_an_acknowledgement_ends() {
     let app = app(Backend::Sqlite).await;

@@ -4,6 +4,7 @@
 
 mod api;
 mod atlas;
+mod attacks;
 mod canary;
 mod cli;
 mod conditions;

@@ -605,6 +605,9 @@ const SEALS: &[Line] = &[
         &[
             "no_edit_of_the_log_sends_a_key_or_hides_a_danger_on_sqlite",
             "no_edit_of_the_log_sends_a_key_or_hides_a_danger_on_postgres",
+            "edits_beside_the_running_daemon_send_nothing_and_are_named",
+            "a_log_that_goes_on_under_another_key_sends_nothing",
+            "a_running_roll_back_arrives_though_the_log_and_the_project_are_edited",
             "a_freeze_stops_new_keys_and_nothing_else",
         ],
     ),
@@ -620,6 +623,12 @@ const SEALS: &[Line] = &[
             "whose_a_revoked_token_was_is_not_what_somebody_wrote_later",
             "a_row_that_somebody_removed_is_named",
         ],
+    ),
+    (
+        "-",
+        "the database is replaced: by an older copy, with its epoch file or without, an empty one, another installation's",
+        "nothing is sent until it is accepted, and keys go on being watched; another installation's is refused",
+        &["another_database_in_its_place_sends_nothing", "a_backup_that_lacks_one_answer_is_not_acted_on"],
     ),
     (
         "-",
