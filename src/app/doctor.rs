@@ -137,6 +137,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     if accept.restore {
         accept_restore(&config, &store, &mut findings).await?;
     }
+    installation_key(&config, &mut findings);
     records(&store, &mut findings).await;
     audit(&store, &mut findings).await;
     history(&config, &store, &mut findings).await;
@@ -199,9 +200,31 @@ async fn audit(store: &Store, findings: &mut Findings) {
     match store.tampered().await {
         Err(error) => findings.fail("seals", &error.to_string()),
         Ok(found) if found.is_empty() => {
-            findings.pass("seals", "projects, tokens, open rotations and votes are as Keywheel wrote them");
+            findings.pass("seals", "projects, tokens, open rotations, votes, changed rules and settings are as Keywheel wrote them");
         }
         Ok(found) => found.iter().for_each(|it| findings.fail("seals", &it.to_string())),
+    }
+}
+
+/// Whether who writes the database can usually read the key that seals it.
+fn installation_key(config: &Config, findings: &mut Findings) {
+    let key = &config.server.key_file;
+    let Some(database) = config.database.url.expose().strip_prefix("sqlite:") else {
+        return findings
+            .pass("key", &format!("{} is on this machine, and the database on a server", key.display()));
+    };
+    let database = config.data_dir.join(database);
+    if key.parent() == database.parent() {
+        findings.warn(
+            "key",
+            &format!(
+                "{} is beside the database: who may write that file can usually read the key too, and approve with it. To part \
+                 them, run the daemon as a user of its own, put server.key_file in another folder, or use PostgreSQL",
+                key.display()
+            ),
+        );
+    } else {
+        findings.pass("key", &format!("{} is not beside the database", key.display()));
     }
 }
 

@@ -78,7 +78,13 @@ pub(super) async fn remember(config: &Config, store: &Store) -> anyhow::Result<(
         Some(mark) => epoch::regression(store, mark).await?.is_none(),
         None => store.seals().is_new(),
     };
-    if fits && let Some(mark) = epoch::present_mark(store).await? {
+    let mark = if fits {
+        epoch::present_mark(store).await?
+    } else {
+        // What was written here is lost when the newer database comes back, so that must not end the doubt.
+        known.map(|mark| epoch::EpochMark { diverged: true, ..mark })
+    };
+    if let Some(mark) = mark {
         epoch::write_mark(&file, &mark).with_context(|| {
             format!("the epoch file {} cannot be written; make data_dir writable", file.display())
         })?;

@@ -41,6 +41,10 @@ pub struct EpochMark {
     /// The fingerprint of the installation key; missing in files of earlier versions, which sealed nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// Something was written to a database in doubt. It would be lost if the one with this row came back, so the doubt ends
+    /// by acceptance alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub diverged: bool,
 }
 
 /// Why the database is not acted on.
@@ -192,7 +196,7 @@ pub async fn present_mark(store: &Store) -> Result<Option<EpochMark>, StoreError
 
 fn mark(store: &Store, head: AuditMarks) -> EpochMark {
     let fingerprint = store.seals().fingerprint();
-    EpochMark { database: head.first, seq: head.seq, hash: head.hash, fingerprint }
+    EpochMark { database: head.first, seq: head.seq, hash: head.hash, fingerprint, diverged: false }
 }
 
 /// How the database differs from `mark`, as a sentence; `None` when it has the row.
@@ -205,7 +209,8 @@ pub async fn regression(store: &Store, mark: &EpochMark) -> Result<Option<String
 
 fn went_back(found: &AuditMarks, mark: &EpochMark) -> Option<String> {
     if found.there == mark.hash {
-        return None;
+        let lost = "this daemon has written to an older or shortened copy of it, and what it wrote there is not here";
+        return mark.diverged.then(|| lost.to_owned());
     }
     Some(if found.seq < mark.seq {
         format!(
@@ -354,6 +359,27 @@ impl EpochWatch {
         match self.record(store, now).await {
             Ok(()) | Err(RecordError::InDoubt(_)) => {}
             Err(why) => tracing::warn!("epoch file not updated: {why}"),
+        }
+    }
+
+    /// The same after a commit that appended. In doubt it keeps in mind that the database is another one from here on: what
+    /// a person was answered must not be lost unseen when the older one comes back.
+    pub(super) async fn appended(&self, store: &Store, now: Timestamp) {
+        self.follow(store, now).await;
+        let Some(file) = self.file.clone().filter(|_| self.in_doubt()) else { return };
+        let written = Arc::clone(&self.written).lock_owned().await;
+        let Some(mark) = locked(&self.mark).clone().filter(|mark| !mark.diverged) else { return };
+        let (known_mark, mark) = (Arc::clone(&self.mark), EpochMark { diverged: true, ..mark });
+        let done = tokio::task::spawn_blocking(move || {
+            let _right = written;
+            write_mark(&file, &mark)?;
+            *locked(&known_mark) = Some(mark);
+            Ok::<(), std::io::Error>(())
+        });
+        if !matches!(done.await, Ok(Ok(()))) {
+            tracing::error!(
+                "the epoch file cannot be written: that something was written in doubt is not kept"
+            );
         }
     }
 

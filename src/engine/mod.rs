@@ -270,7 +270,7 @@ impl Engine {
         let (watch, clock) = (Arc::clone(&epoch), Arc::clone(&self.clock));
         self.store.seals().set_after_append(move |store| {
             let (watch, now) = (Arc::clone(&watch), clock.now());
-            Box::pin(async move { watch.follow(&store, now).await })
+            Box::pin(async move { watch.appended(&store, now).await })
         });
         self.epoch = epoch;
         self

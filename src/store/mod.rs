@@ -37,6 +37,7 @@ mod retry;
 mod rotations;
 mod schema;
 mod seal;
+mod sealed_projects;
 mod seals;
 mod settings;
 mod silences;
@@ -116,6 +117,7 @@ pub fn statements() -> Vec<&'static Sql> {
         outbox::STATEMENTS,
         ahead::STATEMENTS,
         projects::STATEMENTS,
+        sealed_projects::STATEMENTS,
         reminders::STATEMENTS,
         reseal::STATEMENTS,
         retention::STATEMENTS,

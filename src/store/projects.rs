@@ -9,6 +9,7 @@ use super::lanes::Lane;
 use super::readable::{Listed, listed, readable};
 use super::retry::persist;
 use super::seal::Seal;
+use super::sealed_projects::SealedProject;
 use super::types::{Instant, instant, json, storable};
 use super::{
     FormerProject, Governed, KeyChange, NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent,
@@ -17,11 +18,10 @@ use crate::domain::hint::Watch;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::notice::Drifted;
-use crate::domain::project::{OpenRotation, PolicyOverride, Project, SinceSource};
+use crate::domain::project::{OpenRotation, Project, SinceSource};
 use crate::domain::rotation::state::State;
 use crate::domain::silence::Silence;
 use crate::domain::time::Timestamp;
-use crate::seal::Digest;
 
 macro_rules! columns {
     () => {
@@ -114,14 +114,6 @@ const QUIET: Sql = Sql {
                next timestamptz) WHERE projects.group_id = q.group_id AND projects.version = q.version \
                AND next_check_at = q.was",
 };
-// A row for each owner, so that one statement reads all that the seal covers.
-const SEALED: Sql = Sql::same(
-    "SELECT p.group_id, p.credential, p.kms, p.alias, p.environment, p.policy, o.mail FROM projects p \
-     LEFT JOIN owners o ON o.group_id = p.group_id WHERE p.group_id = $1 ORDER BY o.position",
-);
-const ALL_SEALED: Sql =
-    Sql::same("SELECT group_id, credential, kms, alias, environment, policy FROM projects ORDER BY group_id");
-const EVERY_OWNER: Sql = Sql::same("SELECT group_id, mail FROM owners ORDER BY group_id, position");
 const DELETE: Sql = Sql::same("DELETE FROM projects WHERE group_id = $1");
 const DELETE_OWNERS: Sql = Sql::same("DELETE FROM owners WHERE group_id = $1");
 const INSERT_OWNER: Sql =
@@ -152,9 +144,6 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &UPDATE,
     &CHECKED,
     &QUIET,
-    &SEALED,
-    &ALL_SEALED,
-    &EVERY_OWNER,
     &DELETE,
     &DELETE_OWNERS,
     &INSERT_OWNER,
@@ -864,41 +853,6 @@ impl Store {
         )
         .await
     }
-
-    /// Refuses a project that is not as Keywheel wrote it.
-    ///
-    /// # Errors
-    /// [`StoreError::Tampered`], or when the database cannot be read.
-    pub async fn check_project(&self, it: &Project) -> Result<(), StoreError> {
-        self.check_sealed_project(&SealedProject::of(it)).await
-    }
-
-    /// The same for the project as it is stored now. One that was removed is not refused.
-    ///
-    /// # Errors
-    /// As [`Store::check_project`].
-    pub async fn check_stored_project(&self, group: &GroupId) -> Result<(), StoreError> {
-        let rows: Vec<OwnedRow> = urgent!(self, SEALED, |pool, text| sqlx::query_as(text)
-            .bind(group.as_str())
-            .fetch_all(pool)
-            .await)?;
-        match owned(rows)? {
-            Some(stored) => self.check_sealed_project(&stored).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn check_sealed_project(&self, it: &SealedProject) -> Result<(), StoreError> {
-        let Seal { subject, digest: Some(digest) } = it.seal()? else { return Ok(()) };
-        // What fits the log as far as it was followed is not read anew for each step; each sweep follows it.
-        let seals = self.seals();
-        if (seals.is_followed() && seals.fits(&subject, digest)) || self.is_sealed(&subject, digest).await? {
-            return Ok(());
-        }
-        let why = "its rules, owners, credential, lookup or environment are not what was written there last. Put them \
-                   back, or remove the project and add it again";
-        Err(StoreError::tampered(&subject, why))
-    }
 }
 
 /// The columns of a project that hold JSON.
@@ -907,100 +861,6 @@ struct Texts {
     place: String,
     policy: Option<String>,
     drift_key: Option<String>,
-}
-
-/// What a project's seal covers: whatever decides who must agree, and who is told.
-struct SealedProject {
-    group_id: String,
-    credential: String,
-    kms: Option<String>,
-    alias: Option<String>,
-    environment: Option<String>,
-    policy: Option<PolicyOverride>,
-    owners: Vec<String>,
-}
-
-impl SealedProject {
-    fn of(it: &Project) -> Self {
-        Self {
-            group_id: it.group_id.to_string(),
-            credential: it.credential.clone(),
-            kms: it.kms.clone(),
-            alias: it.alias.clone(),
-            environment: it.environment.as_deref().map(|tag| storable(tag).into_owned()),
-            policy: it.policy.clone(),
-            owners: it.owners.clone(),
-        }
-    }
-
-    /// A project that is removed.
-    fn former(group: &GroupId, it: &FormerProject) -> Self {
-        Self {
-            group_id: group.to_string(),
-            credential: it.credential.clone(),
-            kms: it.kms.clone(),
-            alias: it.alias.clone(),
-            environment: it.environment.as_deref().map(|tag| storable(tag).into_owned()),
-            policy: it.policy.clone(),
-            owners: it.owners.clone(),
-        }
-    }
-
-    fn subject(&self) -> String {
-        format!("project/{}", self.group_id)
-    }
-
-    fn seal(&self) -> Result<Seal, StoreError> {
-        let policy =
-            self.policy.as_ref().map(|it| json("projects", "policy", &self.group_id, it)).transpose()?;
-        let owners = json("projects", "owners", &self.group_id, &self.owners)?;
-        let rest = [&self.kms, &self.alias, &self.environment, &policy].map(Option::as_deref);
-        let fields = [&[Some(self.credential.as_str())], rest.as_slice(), &[Some(&owners)]].concat();
-        Ok(Seal::new(self.subject(), Digest::of(&self.subject(), &fields)))
-    }
-}
-
-#[derive(FromRow)]
-struct SealedProjectRow {
-    group_id: String,
-    credential: String,
-    kms: Option<String>,
-    alias: Option<String>,
-    environment: Option<String>,
-    policy: Option<String>,
-}
-
-impl SealedProjectRow {
-    fn with(self, owners: Vec<String>) -> Result<SealedProject, StoreError> {
-        let policy = self.policy.as_deref().map(serde_json::from_str).transpose();
-        Ok(SealedProject {
-            policy: policy.map_err(|_| StoreError::corrupt("projects", "policy", &self.group_id))?,
-            group_id: self.group_id,
-            credential: self.credential,
-            kms: self.kms,
-            alias: self.alias,
-            environment: self.environment,
-            owners,
-        })
-    }
-}
-
-/// A project with one of its owners.
-#[derive(FromRow)]
-struct OwnedRow {
-    #[sqlx(flatten)]
-    row: SealedProjectRow,
-    mail: Option<String>,
-}
-
-/// The project of these rows.
-fn owned(rows: Vec<OwnedRow>) -> Result<Option<SealedProject>, StoreError> {
-    let (mut first, mut owners) = (None, Vec::new());
-    for OwnedRow { row, mail } in rows {
-        owners.extend(mail);
-        first.get_or_insert(row);
-    }
-    first.map(|row: SealedProjectRow| row.with(owners)).transpose()
 }
 
 impl Texts {
@@ -1109,51 +969,6 @@ impl Tx {
         seals.extend(self.write_announcing(outbox, now).await?);
         self.append_sealing(audit, seals, now).await?;
         Ok(version + 1)
-    }
-
-    /// The seal of a project after an edit; none where the edit changes nothing that it covers. What is stored now must
-    /// fit: otherwise the edit would seal what somebody else wrote.
-    async fn new_seal(&mut self, it: &Project) -> Result<Vec<Seal>, StoreError> {
-        let seal = SealedProject::of(it).seal()?;
-        if self.sealed(&seal.subject).await? == seal.digest {
-            return Ok(Vec::new());
-        }
-        let Some(before) = self.stored_project(&it.group_id).await? else { return Ok(Vec::new()) };
-        if let Seal { subject, digest: Some(digest) } = before.seal()? {
-            self.check_seal(&subject, digest).await?;
-        }
-        Ok(vec![seal])
-    }
-
-    async fn stored_project(&mut self, group: &GroupId) -> Result<Option<SealedProject>, StoreError> {
-        let rows: Vec<OwnedRow> = each!(self, SEALED, |conn, text| sqlx::query_as(text)
-            .bind(group.as_str())
-            .fetch_all(conn)
-            .await)?;
-        owned(rows)
-    }
-
-    /// The seals of all projects that can be read.
-    pub(super) async fn seals_of_projects(&mut self) -> Result<Vec<Seal>, StoreError> {
-        let rows: Vec<SealedProjectRow> =
-            each!(self, ALL_SEALED, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
-        let all: Vec<(String, String)> =
-            each!(self, EVERY_OWNER, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
-        let mut owners = BTreeMap::<_, Vec<_>>::new();
-        for (group, mail) in all {
-            owners.entry(group).or_default().push(mail);
-        }
-        let mut seals = Vec::with_capacity(rows.len());
-        for row in rows {
-            let owners = owners.remove(&row.group_id).unwrap_or_default();
-            match row.with(owners) {
-                Ok(it) => seals.push(it.seal()?),
-                Err(error) => {
-                    tracing::error!(error = %error, "a project cannot be read, so it is not sealed");
-                }
-            }
-        }
-        Ok(seals)
     }
 
     async fn write_owners(&mut self, it: &Project) -> Result<(), StoreError> {

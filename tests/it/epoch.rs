@@ -196,6 +196,26 @@ async fn a_backup_that_lacks_one_answer_is_not_acted_on() {
     }
 }
 
+/// Somebody takes the log away, a person cancels, and the copy from before comes back.
+#[tokio::test]
+async fn what_was_answered_in_doubt_is_not_lost_when_the_older_database_comes_back() {
+    for in_doubt in [true, false] {
+        let mut it = Guarded::new().await;
+        let row = it.test_app.approved().await;
+        let copy = it.back_up().await;
+        if in_doubt {
+            it.raw("DELETE FROM audit; UPDATE audit_head SET seq = 0, hash = ''".to_owned()).await;
+            it.sweep().await;
+            it.test_app.engine.say("grace", row.rotation.id, OperatorVerb::Cancel, None, None).await.unwrap();
+        }
+        it.restore(&copy).await;
+        let doubt = it.shown()["doubt"].clone();
+        assert_eq!(doubt["kind"] == "restored", in_doubt, "{doubt}");
+        driver::run_due(&it.test_app.engine).await.unwrap();
+        assert_eq!(it.test_app.patches().is_empty(), in_doubt);
+    }
+}
+
 #[tokio::test]
 async fn a_copy_that_went_another_way_is_told_from_the_original() {
     let mut it = Guarded::new().await;

@@ -628,7 +628,11 @@ const SEALS: &[Line] = &[
         "-",
         "the database is replaced: by an older copy, with its epoch file or without, an empty one, another installation's",
         "nothing is sent until it is accepted, and keys go on being watched; another installation's is refused",
-        &["another_database_in_its_place_sends_nothing", "a_backup_that_lacks_one_answer_is_not_acted_on"],
+        &[
+            "another_database_in_its_place_sends_nothing",
+            "a_backup_that_lacks_one_answer_is_not_acted_on",
+            "what_was_answered_in_doubt_is_not_lost_when_the_older_database_comes_back",
+        ],
     ),
     (
         "-",
