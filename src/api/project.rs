@@ -66,7 +66,7 @@ pub struct Project {
     #[serde(default)]
     pub loosenings: Vec<Loosening>,
     /// In the answer to its addition: it was tracked before and keeps the rules that it had.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub rules_kept: bool,
 }
 
