@@ -153,8 +153,13 @@ async fn tampered(engine: &Engine, now: Timestamp) -> Result<Option<(Timestamp, 
     let before = engine.watched.state().tampered.clone();
     match engine.store.tampered().await {
         Ok(found) => Ok(some(found.iter().map(named).collect(), before, now)),
-        // Before the audit log was read, and where rows cannot be read, nothing is known.
-        Err(StoreError::Unverified | StoreError::NoKey | StoreError::Corrupt { .. }) => Ok(before),
+        // Before the audit log was read nothing is known.
+        Err(StoreError::Unverified | StoreError::NoKey) => Ok(before),
+        // What else is known is told all the same.
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(error = %error, "rows not compared with the audit log");
+            Ok(before)
+        }
         Err(error) => Err(error),
     }
 }

@@ -42,11 +42,12 @@ pub async fn run<S: Send>(
     mut row: RotationRow,
     slot: &mut Option<S>,
 ) -> Result<(), StoreError> {
-    let recounted = match Box::pin(recount(engine, &row)).await {
-        // Nothing is counted by delays that somebody wrote; before a PATCH it is a reason to page.
-        Err(StoreError::Tampered { .. }) => None,
-        recounted => recounted?,
-    };
+    // What cannot be counted keeps nobody from reading the key, which waits for this step. Before a PATCH the votes are
+    // counted anew.
+    let recounted = Box::pin(recount(engine, &row)).await.unwrap_or_else(|error| {
+        tracing::error!(rotation.id = %row.rotation.id, error = %error, "votes not counted");
+        None
+    });
     if let Some(Recount { command, why, outbox }) = recounted {
         let now = engine.clock.now();
         let outcome = Outcome::Said(command);

@@ -2,8 +2,9 @@
 
 use sqlx::FromRow;
 
+use super::readable::readable;
 use super::seal::Seal;
-use super::types::storable;
+use super::types::{Instant, storable};
 use super::{Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::time::Timestamp;
@@ -48,10 +49,9 @@ pub enum Vote {
 }
 
 /// A stored approval.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct Approval {
     /// The approver.
-    #[sqlx(rename = "approver")]
     pub by: String,
     /// The instant.
     pub at: Timestamp,
@@ -61,16 +61,33 @@ pub struct Approval {
     pub comment: Option<String>,
 }
 
+#[derive(FromRow)]
+struct ApprovalRow {
+    approver: String,
+    at: Instant,
+    method: String,
+    comment: Option<String>,
+}
+
+impl TryFrom<ApprovalRow> for Approval {
+    type Error = StoreError;
+    fn try_from(row: ApprovalRow) -> Result<Self, StoreError> {
+        let at = row.at.or(StoreError::corrupt("approvals", "at", &row.approver))?;
+        Ok(Self { by: row.approver, at, method: row.method, comment: row.comment })
+    }
+}
+
 /// The subject of the votes on a rotation, which are sealed together.
 pub(super) fn votes_subject(id: RotationId) -> String {
     format!("votes/{id}")
 }
 
-fn seal(id: RotationId, votes: &[Approval]) -> Seal {
+fn seal(id: RotationId, votes: &[ApprovalRow]) -> Seal {
     let mut fields = Vec::new();
     for vote in votes {
-        let at = vote.at.to_string();
-        fields.extend([Some(vote.by.clone()), Some(at), Some(vote.method.clone()), vote.comment.clone()]);
+        let at = vote.at.sealed();
+        let comment = vote.comment.clone();
+        fields.extend([Some(vote.approver.clone()), Some(at), Some(vote.method.clone()), comment]);
     }
     let fields: Vec<_> = fields.iter().map(Option::as_deref).collect();
     let subject = votes_subject(id);
@@ -79,7 +96,7 @@ fn seal(id: RotationId, votes: &[Approval]) -> Seal {
 }
 
 impl Tx {
-    async fn stored_votes(&mut self, id: RotationId) -> Result<Vec<Approval>, StoreError> {
+    async fn stored_votes(&mut self, id: RotationId) -> Result<Vec<ApprovalRow>, StoreError> {
         Ok(each!(self, VOTES, |conn, text| sqlx::query_as(text).bind(id.0).fetch_all(conn).await)?)
     }
 
@@ -92,7 +109,7 @@ impl Tx {
     pub(super) async fn sealed_votes(&mut self, id: RotationId) -> Result<Vec<Approval>, StoreError> {
         let votes = self.stored_votes(id).await?;
         self.check_seals(&[seal(id, &votes)]).await?;
-        Ok(votes)
+        votes.into_iter().map(Approval::try_from).collect()
     }
 
     pub(super) async fn write_vote(
@@ -129,7 +146,9 @@ impl Store {
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn approvals(&self, id: RotationId) -> Result<Vec<Approval>, StoreError> {
-        Ok(read!(self, VOTES, |pool, text| sqlx::query_as(text).bind(id.0).fetch_all(pool).await)?)
+        let rows: Vec<ApprovalRow> =
+            read!(self, VOTES, |pool, text| sqlx::query_as(text).bind(id.0).fetch_all(pool).await)?;
+        readable(rows.into_iter().map(Approval::try_from))
     }
 
     /// When the policy last approved a rotation of this project in the place of people.

@@ -13,7 +13,7 @@ use super::lanes::Lane;
 use super::readable::readable;
 use super::seal::Seal;
 use super::seals::AGAIN;
-use super::types::json;
+use super::types::{Instant, instant, json};
 use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::ids::{GroupId, LooseningId};
 use crate::domain::loosening::{Change, HeldEdit, LooseningKind, LooseningState};
@@ -125,14 +125,14 @@ struct LooseningRow {
     kind: String,
     state: String,
     requested_by: String,
-    requested_at: Timestamp,
+    requested_at: Instant,
     changes: String,
     edit: String,
     owners: String,
     security: String,
-    announced_at: Option<Timestamp>,
-    effective_at: Option<Timestamp>,
-    ended_at: Option<Timestamp>,
+    announced_at: Option<Instant>,
+    effective_at: Option<Instant>,
+    ended_at: Option<Instant>,
     ended_by: Option<String>,
     version: i64,
 }
@@ -141,7 +141,7 @@ impl LooseningRow {
     /// What its seal covers until it is withdrawn.
     fn seal(&self) -> Seal {
         let times = [Some(self.requested_at), self.announced_at, self.effective_at];
-        let [requested_at, announced_at, effective_at] = times.map(|at| at.map(|at| at.to_string()));
+        let [requested_at, announced_at, effective_at] = times.map(|at| at.map(Instant::sealed));
         let fields = [
             Some(self.subject.as_str()),
             Some(&self.kind),
@@ -168,13 +168,13 @@ impl LooseningRow {
             kind: it.kind.as_str().to_owned(),
             state: it.state.as_str().to_owned(),
             requested_by: it.requested_by.clone(),
-            requested_at: it.requested_at,
+            requested_at: it.requested_at.into(),
             changes: json("loosenings", "changes", id, &it.changes)?,
             edit: json("loosenings", "edit", id, &it.edit)?,
             owners: json("loosenings", "owners", id, &it.owners)?,
             security: json("loosenings", "security", id, &it.security)?,
-            announced_at: it.announced_at,
-            effective_at: it.effective_at,
+            announced_at: it.announced_at.map(Instant::from),
+            effective_at: it.effective_at.map(Instant::from),
             ended_at: None,
             ended_by: None,
             version: 1,
@@ -237,10 +237,10 @@ impl TryFrom<LooseningRow> for Loosening {
             id: LooseningId(row.id),
             subject: row.subject,
             requested_by: row.requested_by,
-            requested_at: row.requested_at,
-            announced_at: row.announced_at,
-            effective_at: row.effective_at,
-            ended_at: row.ended_at,
+            requested_at: row.requested_at.or(bad("requested_at"))?,
+            announced_at: instant(row.announced_at, || bad("announced_at"))?,
+            effective_at: instant(row.effective_at, || bad("effective_at"))?,
+            ended_at: instant(row.ended_at, || bad("ended_at"))?,
             ended_by: row.ended_by,
             version: row.version,
         })
@@ -404,13 +404,13 @@ impl Tx {
             .bind(row.kind.as_str())
             .bind(row.state.as_str())
             .bind(row.requested_by.as_str())
-            .bind(row.requested_at)
+            .bind(it.requested_at)
             .bind(row.changes.as_str())
             .bind(row.edit.as_str())
             .bind(row.owners.as_str())
             .bind(row.security.as_str())
-            .bind(row.announced_at)
-            .bind(row.effective_at)
+            .bind(it.announced_at)
+            .bind(it.effective_at)
             .execute(conn)
             .await
             .map(drop))?;
@@ -509,11 +509,11 @@ impl Store {
         readable(rows.into_iter().map(Loosening::try_from))
     }
 
-    /// The changes of a project that were not withdrawn, as the table has them.
+    /// The changes of a project that were not withdrawn, as the table has them, without those that cannot be read.
     pub(super) async fn standing(&self, of: &GroupId) -> Result<Vec<Loosening>, StoreError> {
         let rows: Vec<LooseningRow> =
             urgent!(self, STANDING, |pool, sql| sqlx::query_as(sql).bind(of.as_str()).fetch_all(pool).await)?;
-        rows.into_iter().map(Loosening::try_from).collect()
+        readable(rows.into_iter().map(Loosening::try_from))
     }
 
     /// The changes of a project that were not withdrawn, the oldest first, each as Keywheel wrote it and none missing.

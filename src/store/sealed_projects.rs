@@ -35,15 +35,7 @@ pub(super) struct SealedProject {
 
 impl SealedProject {
     pub(super) fn of(it: &Project) -> Self {
-        Self {
-            group_id: it.group_id.to_string(),
-            credential: it.credential.clone(),
-            kms: it.kms.clone(),
-            alias: it.alias.clone(),
-            environment: it.environment.as_deref().map(|tag| storable(tag).into_owned()),
-            policy: it.policy.clone(),
-            owners: it.owners.clone(),
-        }
+        Self::former(&it.group_id, &FormerProject::from(it))
     }
 
     /// A project that is removed.

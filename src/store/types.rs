@@ -82,6 +82,17 @@ impl Instant {
     pub(super) fn or(self, bad: StoreError) -> Result<Timestamp, StoreError> {
         self.0.ok_or(bad)
     }
+
+    /// As a seal covers it. One that cannot be read fits no seal.
+    pub(super) fn sealed(self) -> String {
+        self.0.map_or_else(String::new, |at| at.to_string())
+    }
+}
+
+impl From<Timestamp> for Instant {
+    fn from(at: Timestamp) -> Self {
+        Self(Some(at))
+    }
 }
 
 /// The same for a column that may be null.

@@ -1,17 +1,20 @@
 //! Conditions of the installation over real HTTP: what concerns no single project is told once to those who
 //! look after it, for as long as it holds, and covers the projects behind it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keywheel::config::Webhook;
 use keywheel::config::hooks::SigningKey;
 use keywheel::config::webhooks::Format;
 use keywheel::domain::condition::ConditionKind;
+use keywheel::domain::ids::GroupId;
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::subject::Subject;
-use keywheel::engine::conditions;
+use keywheel::engine::command::{OperatorVerb, ProjectEdit};
 use keywheel::engine::epoch::EpochWatch;
 use keywheel::engine::last_resort::LastResort;
+use keywheel::engine::{conditions, deciding, driver, sweep};
 use keywheel::mail::Smtp;
 use keywheel::secret::{Secret, SecretUrl};
 use keywheel::sim::fault::{Fault, Kind};
@@ -20,6 +23,7 @@ use keywheel::store::{ConditionRow, OutboxRow, Presence};
 use keywheel::webhook::Target;
 use serde_json::json;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::conditions::app;
@@ -311,6 +315,72 @@ async fn no_instant_that_cannot_be_read_makes_anybody_mute_or_blind() {
             assert_eq!(told, [(ConditionKind::Invalid, 1)], "{table}.{column} = {text:?}");
         }
     }
+}
+
+/// The rows that decide about an open rotation decide nothing about whether its key is read and the danger is told.
+#[tokio::test]
+async fn no_row_that_decides_keeps_a_key_from_being_read_when_it_cannot_be() {
+    let mut mute = Vec::new();
+    for (table, column) in [
+        ("loosenings", "requested_at"),
+        ("loosenings", "effective_at"),
+        ("loosenings", "changes"),
+        ("loosenings", "state"),
+        ("loosenings", "kind"),
+        ("approvals", "at"),
+        ("tokens", "created_at"),
+        ("tokens", "given_at"),
+        ("tokens", "roles"),
+        ("settings", "value"),
+        ("owners", "mail"),
+        ("former_projects", "record"),
+        ("projects", "policy"),
+        ("outbox", "sent_at"),
+    ] {
+        for approved in [false, true] {
+            let mut app = fleet(2).await;
+            app.rule(|settings| settings.policy.approvals = 2);
+            let found = BTreeMap::from([("policy.approvals".to_owned(), "2".to_owned())]);
+            deciding::record(&app.engine, found).await.unwrap();
+            let one: GroupId = group(1).parse().unwrap();
+            let edit = |mails: &[&str]| ProjectEdit {
+                owners: Some(mails.iter().map(|mail| (*mail).to_owned()).collect()),
+                ..ProjectEdit::default()
+            };
+            app.engine.edit_project("ada", &one, edit(&["other@example.com"])).await.unwrap();
+            let id = app.proposed().await;
+            let mut voters = vec!["grace"];
+            voters.extend(approved.then_some("edsger"));
+            for by in voters {
+                app.engine.say(by, id, OperatorVerb::Approve, None, None).await.unwrap();
+            }
+            app.raw(format!("PRAGMA ignore_check_constraints = ON; UPDATE {table} SET {column} = 'x'")).await;
+            for number in [1, 2] {
+                let key = app.sim.with(|world| world.projects[&group(number)].key());
+                app.make(&key, KeyState::Disabled);
+            }
+            // As the daemon does it: what fails is tried again.
+            for _ in 0..30 {
+                let _ = sweep::once(&app.engine, &CancellationToken::new()).await;
+                let _ = driver::run_due(&app.engine).await;
+                let _ = conditions::once(&app.engine).await;
+                app.pass(SECOND * 5);
+            }
+            for number in if table == "projects" { vec![] } else { vec![1, 2] } {
+                let subject = group(number).parse().unwrap();
+                let told = app.engine.store.conditions_of(&subject, &subject).await.unwrap();
+                let told = told.iter().any(|row| row.kind == ConditionKind::Invalid && row.told > 0);
+                if !told {
+                    mute.push(format!("{table}.{column}, approved: {approved}, project {number}"));
+                }
+            }
+            assert!(app.patches().is_empty(), "{table}.{column}");
+            // Nor from being compared with what was sealed.
+            let compared = app.engine.store.tampered().await;
+            assert!(compared.is_ok(), "{table}.{column}: {compared:?}");
+        }
+    }
+    assert!(mute.is_empty(), "nobody hears of these keys:\n{}", mute.join("\n"));
 }
 
 /// A daemon with a mail server and a channel, whose database can be written or not.

@@ -622,6 +622,7 @@ const SEALS: &[Line] = &[
             "an_announcement_that_did_not_leave_as_it_was_written_announces_nothing",
             "whose_a_revoked_token_was_is_not_what_somebody_wrote_later",
             "a_row_that_somebody_removed_is_named",
+            "no_row_that_decides_keeps_a_key_from_being_read_when_it_cannot_be",
         ],
     ),
     (
