@@ -4,6 +4,7 @@
 //! and the epoch file of an accepted restore are written.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -213,8 +214,7 @@ fn installation_key(config: &Config, findings: &mut Findings) {
         return findings
             .pass("key", &format!("{} is on this machine, and the database on a server", key.display()));
     };
-    let database = config.data_dir.join(database);
-    if key.parent() == database.parent() {
+    if key.parent() == Path::new(database.trim_start_matches("//")).parent() {
         findings.warn(
             "key",
             &format!(

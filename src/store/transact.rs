@@ -172,7 +172,10 @@ impl Store {
                 attempt.instrument(span).await?
             }
         };
-        if appended && let Some(follow) = self.seals().after_append() {
+        // An earlier attempt without an answer may have appended what this one has only recognised.
+        if (appended || unsure)
+            && let Some(follow) = self.seals().after_append()
+        {
             follow(self.clone()).await;
         }
         Ok(value)

@@ -10,6 +10,7 @@ use keywheel::domain::ids::RotationId;
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::{Clock, Span, SystemClock, Timestamp};
 use keywheel::engine::command::{NewProject, OperatorVerb};
+use keywheel::engine::epoch::{EpochWatch, present_mark, read_mark};
 use keywheel::engine::propose::Proposed;
 use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
@@ -363,6 +364,14 @@ async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
     let store = Store::open(&url, std::path::Path::new(""), Access::Daemon).await.unwrap();
     crate::support::db::unlock(&store).await;
     let engine = crate::support::engine_at(&test_app.sim, store, Arc::clone(&test_app.engine.clock));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("epoch");
+    let engine = engine.with_guard(EpochWatch::new(file.clone()).unwrap());
+    // Whether or not its answer came, the epoch file has what was written.
+    let is_marked = async || {
+        let present = present_mark(&test_app.engine.store).await.unwrap();
+        assert_eq!(read_mark(&file).unwrap(), present);
+    };
     for (number, mischief) in [Mischief::LoseCommits(1), Mischief::LoseAnswers(1)].into_iter().enumerate() {
         let number = u64::try_from(number).unwrap() + 2;
         test_app.track(number).await;
@@ -373,9 +382,11 @@ async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
         proxy.set(mischief.clone());
         let proposed = engine.propose("ada", &group, key.parse().unwrap(), None, false).await.unwrap();
         let Proposed::Created(row) = proposed else { panic!("somebody else's?") };
+        is_marked().await;
         proxy.set(mischief.clone());
         let approved = engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
         assert_eq!((approved.rotation.state, approved.version), (State::Approved, 2));
+        is_marked().await;
         proxy.set(mischief.clone());
         // Rows that a cut connection still has locked are passed over, and are there the next time.
         let claimed = until("the claim", Duration::from_secs(30), async || {

@@ -116,7 +116,7 @@ pub enum CommandError {
     #[error("{0}")]
     VoteVoid(Box<Void>),
     /// The caller may not change this field in this way.
-    #[error("{field}: {rule}; any other change needs the role {role}")]
+    #[error("{field}: {rule}; what loosens needs the role {role}")]
     NotAllowed {
         /// The field.
         field: String,

@@ -162,10 +162,12 @@ async fn pass(
             Deed::Pass => {}
             Deed::Cut => return cut.cancel(),
             Deed::PassAndCut => {
+                // First the way back: an answer takes less than the wait below.
+                cut.cancel();
                 let _ = to.write_all(bytes).await;
                 // The other side gets it before it sees the end.
                 pause(Duration::from_millis(20)).await;
-                return cut.cancel();
+                return;
             }
             Deed::Delay(ms) => pause(Duration::from_millis(ms)).await,
             Deed::StallAndCut(ms) => {
