@@ -233,19 +233,19 @@ fn check_sweep(sweep: &Sweep, r: &mut Reader, now: Timestamp) {
     }
 }
 
-/// Whether `cron` has an occurrence in every [`LONGEST_BEAT`]. One that names hours or days has none at other ones.
-fn beats_often(text: &str, cron: &Cron, now: Timestamp) -> bool {
+/// Whether `cron` has an occurrence in every [`LONGEST_BEAT`] of the hour that begins at `now`, its first and its last
+/// seconds included. One that names hours or days has none at other ones.
+pub(super) fn beats_often(text: &str, cron: &Cron, now: Timestamp) -> bool {
     let whole = text.split_whitespace().skip(2).all(|field| matches!(field, "*" | "?" | "*/1"));
-    let hour =
-        cron.iter_after(now.as_chrono()).take_while(|at| *at <= (now + Duration::from_hours(1)).as_chrono());
+    let end = now + Duration::from_hours(1);
     let mut last = now;
-    for at in hour.map(Timestamp::from_chrono) {
-        if last != now && last.until(at) > LONGEST_BEAT {
+    for at in cron.iter_after(now.as_chrono()).map(Timestamp::from_chrono).take_while(|at| *at < end) {
+        if last.until(at) > LONGEST_BEAT {
             return false;
         }
         last = at;
     }
-    whole && last > now + Duration::from_mins(59)
+    whole && last.until(end) <= LONGEST_BEAT
 }
 
 fn check_cron(cron: &str, r: &mut Reader, now: Timestamp) {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use croner::parser::{CronParser, Seconds};
 #[cfg(all(feature = "aws", feature = "azure", feature = "gcp"))]
 use url::Url;
 
@@ -761,6 +762,27 @@ fn an_old_name_of_a_setting_is_taken_with_a_warning_and_refused_beside_the_new_o
         assert!(matches!(entry.value.as_str(), Some("1h" | "1d")), "{entry:?}");
         let faults = folder.faults(&format!("{old}\n{new}\n"));
         assert!(faults.len() == 1 && faults[0].contains(&format!("is {value} now")), "{faults:?}");
+    }
+}
+
+/// What a beat is called does not depend on the minute in which the configuration is read.
+#[test]
+fn a_beat_is_judged_alike_in_every_minute() {
+    let start: crate::domain::time::Timestamp = "2026-11-29T21:00:00.5Z".parse().unwrap();
+    for (text, often) in [
+        ("*/15 * * * * *", true),
+        ("* * * * * *", true),
+        ("*/15 1 * * * *", false),
+        ("*/15 1-58 * * * *", false),
+        ("*/15 0 * * * *", false),
+        ("*/15 * 8-23 * * *", false),
+        ("*/16 * * * * *", false),
+    ] {
+        let cron = CronParser::builder().seconds(Seconds::Required).build().parse(text).unwrap();
+        for second in (0..3600).step_by(7) {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(check::beats_often(text, &cron, now), often, "{text} at {now}");
+        }
     }
 }
 
