@@ -34,10 +34,12 @@ mod reseal;
 mod reserve;
 mod retention;
 mod retry;
+mod rotation_row;
 mod rotations;
 mod schema;
 mod seal;
 mod sealed_projects;
+mod sealed_rotations;
 mod seals;
 mod settings;
 mod silences;
@@ -68,7 +70,8 @@ pub use reminders::Reminder;
 pub use reseal::{Belief, SEALED};
 pub use reserve::Reserve;
 pub use retention::Horizon;
-pub use rotations::{JournalEntry, NewJournal, NewRotation, RotationRow, StepWrite};
+pub use rotation_row::RotationRow;
+pub use rotations::{JournalEntry, NewJournal, NewRotation, StepWrite};
 pub use schema::known_version;
 pub use seals::Seals;
 pub use settings::NewSettings;
@@ -121,6 +124,7 @@ pub fn statements() -> Vec<&'static Sql> {
         reminders::STATEMENTS,
         reseal::STATEMENTS,
         retention::STATEMENTS,
+        rotation_row::STATEMENTS,
         rotations::STATEMENTS,
         seals::STATEMENTS,
         tokens::STATEMENTS,

@@ -177,8 +177,8 @@ impl Tx {
     /// that are to take effect; returns the seals.
     async fn void(&mut self, now: Timestamp) -> Result<Vec<Seal>, StoreError> {
         let mut seals = self.withdraw_pending(now).await?;
-        for mut resealed in self.open_rotations_to_seal().await? {
-            let it = &mut resealed.row.rotation;
+        for mut row in self.open_rotations_to_seal().await? {
+            let it = &mut row.rotation;
             let unsent =
                 matches!(it.state, State::AwaitingApproval | State::Approved) && it.patching.attempts == 0;
             if !unsent {
@@ -201,7 +201,7 @@ impl Tx {
                 .execute(conn)
                 .await
                 .map(drop))?;
-            seals.push(resealed.seal()?);
+            seals.push(row.seal()?);
             seals.push(self.seal_of_votes(id).await?);
         }
         Ok(seals)
@@ -216,7 +216,7 @@ impl Tx {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut all = first;
-        all.extend(self.seals_of_projects().await?);
+        self.each_seal_of_projects(|it| all.push(it)).await?;
         match belief {
             Belief::All => all.extend(self.seals_of_tokens().await?),
             Belief::NoVotesNoTokens => all.extend(self.suspended_tokens().await?),

@@ -8,30 +8,20 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::approvals::votes_subject;
 use super::lanes::Lane;
 use super::outbox::CLEAR_CLAIMS;
 use super::readable::{Listed, listed, readable};
 use super::retry::persist;
-use super::seal::Seal;
+use super::rotation_row::{ALL_OPEN, RotationRow, StoredRow, columns};
+use super::sealed_rotations::Sealing;
 use super::types::{Instant, json, storable};
 use super::{NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, Vote, each, read, urgent};
 use crate::domain::ids::{GroupId, LeaseToken, RotationId};
-use crate::domain::policy::proposal_hash;
 use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::MACHINE_VERSION;
 use crate::domain::rotation::state::{Cause, Rotation, State, Target};
 use crate::domain::time::Timestamp;
 use crate::domain::vote::Terms;
-use crate::seal::Digest;
-
-macro_rules! columns {
-    () => {
-        "id, project_name, credential, trigger_name, reason, requested_by, proposal_hash, policy_version, machine, \
-         version, lease_token, (SELECT environment FROM projects p WHERE p.group_id = rotations.group_id) AS environment, \
-         (SELECT kms FROM projects p WHERE p.group_id = rotations.group_id) AS kms"
-    };
-}
 
 const GET: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM rotations WHERE id = $1"));
 const LIST: Sql = Sql::same(concat!(
@@ -44,12 +34,6 @@ const OPEN: Sql = Sql::same(concat!(
     columns!(),
     " FROM rotations WHERE state IN ('awaiting_approval', 'approved', 'applying', 'verifying', 'deploying', 'rolling_back', \
      'needs_operator') AND (state IN ('approved', 'applying', 'needs_operator') OR group_id IN (SELECT group_id FROM readings))"
-));
-const ALL_OPEN: Sql = Sql::same(concat!(
-    "SELECT ",
-    columns!(),
-    " FROM rotations WHERE state IN ('awaiting_approval', 'approved', 'applying', 'verifying', 'deploying', 'rolling_back', \
-     'needs_operator')"
 ));
 const AFTER_PATCH: Sql = Sql::same(
     "SELECT COUNT(*) FROM rotations WHERE state IN ('applying', 'verifying', 'deploying', 'rolling_back')",
@@ -140,7 +124,6 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &GET,
     &LIST,
     &OPEN,
-    &ALL_OPEN,
     &AFTER_PATCH,
     &OPEN_OF,
     &INSERT,
@@ -161,73 +144,6 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &AGAIN,
     &COUNTS,
 ];
-
-/// A stored rotation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RotationRow {
-    /// The rotation, as the machine reads and writes it.
-    pub rotation: Rotation,
-    /// The trigger of the proposal: `operator` or `hook:<name>`.
-    pub trigger: String,
-    /// The proposer's reason.
-    pub reason: Option<String>,
-    /// The proposer.
-    pub requested_by: String,
-    /// The hash that approvals are bound to.
-    pub proposal_hash: String,
-    /// The policy it was proposed under.
-    pub policy_version: String,
-    /// Counts writes.
-    pub version: i64,
-    /// The project's name at the proposal.
-    pub project_name: String,
-    /// The Atlas credential.
-    pub credential: String,
-    /// The project's environment, when the row was read.
-    pub environment: Option<String>,
-    /// The name of the project's lookup, when the row was read.
-    pub kms: Option<String>,
-    /// The claim under which it was read, when it was claimed.
-    pub lease: Option<LeaseToken>,
-}
-
-#[derive(FromRow)]
-struct StoredRow {
-    id: Uuid,
-    project_name: String,
-    credential: String,
-    trigger_name: String,
-    reason: Option<String>,
-    requested_by: String,
-    proposal_hash: String,
-    policy_version: String,
-    machine: String,
-    version: i64,
-    lease_token: Option<Uuid>,
-    environment: Option<String>,
-    kms: Option<String>,
-}
-
-impl TryFrom<StoredRow> for RotationRow {
-    type Error = StoreError;
-    fn try_from(row: StoredRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            rotation: serde_json::from_str(&row.machine)
-                .map_err(|_| StoreError::corrupt("rotations", "machine", row.id))?,
-            trigger: row.trigger_name,
-            reason: row.reason,
-            requested_by: row.requested_by,
-            proposal_hash: row.proposal_hash,
-            policy_version: row.policy_version,
-            version: row.version,
-            project_name: row.project_name,
-            credential: row.credential,
-            environment: row.environment,
-            kms: row.kms,
-            lease: row.lease_token.map(LeaseToken),
-        })
-    }
-}
 
 /// A journal row to write.
 #[derive(Clone, Debug)]
@@ -298,135 +214,6 @@ impl EntryRow {
             kind: row.kind.parse().map_err(|_| bad("kind"))?,
             count: row.count,
             last_at: row.last_at.or(bad("last_at"))?,
-        })
-    }
-}
-
-/// The members of the stored form that a rotation's seal covers: what decides which key is sent, when, and for whom. The
-/// rest are observations and waits.
-const COVERED: [&str; 23] = [
-    "id",
-    "group_id",
-    "provider",
-    "old_key",
-    "new_key",
-    "place",
-    "rules",
-    "state",
-    "cause",
-    "quorum",
-    "created_at",
-    "approved_at",
-    "expires_at",
-    "block_hash",
-    "attempts",
-    "first_patch_at",
-    "guard_deadline",
-    "patched_at",
-    "rollback_ordered",
-    "returned",
-    "sent_old",
-    "finished_at",
-    "settled_key",
-];
-
-fn subject(id: RotationId) -> String {
-    format!("rotation/{id}")
-}
-
-/// The subject of the PATCH of the new key that was recorded: what is put back later must be its old key.
-fn intent(id: RotationId) -> String {
-    format!("intent/{id}")
-}
-
-/// What a rotation says, for its seal.
-fn digest(row: &RotationRow, it: &Rotation) -> Result<Digest, StoreError> {
-    let unwritable = |source| StoreError::Unwritable {
-        table: "rotations",
-        column: "machine",
-        id: it.id.to_string(),
-        source,
-    };
-    let mut machine = serde_json::to_value(it).map_err(unwritable)?;
-    let mut covered = serde_json::Map::new();
-    for name in COVERED {
-        covered.insert(name.to_owned(), machine[name].take());
-    }
-    let patch = &machine["patch"];
-    covered.insert("patch".to_owned(), serde_json::json!([patch["number"], patch["target"]]));
-    let covered = serde_json::Value::Object(covered).to_string();
-    let fields = [
-        row.credential.as_str(),
-        &row.trigger,
-        &row.requested_by,
-        &row.proposal_hash,
-        &row.policy_version,
-        &covered,
-    ];
-    Ok(Digest::of(&subject(it.id), &fields.map(Some)))
-}
-
-fn intent_digest(it: &Rotation) -> Digest {
-    let (old, new) = (it.old_key.to_string(), it.new_key.to_string());
-    Digest::of(&intent(it.id), &[Some(it.group_id.as_str()), Some(&old), Some(&new)])
-}
-
-/// An open rotation that is sealed as it is.
-pub(super) struct Resealed {
-    pub(super) row: RotationRow,
-}
-
-impl Resealed {
-    pub(super) fn seal(&self) -> Result<Seal, StoreError> {
-        Ok(Seal::new(subject(self.row.rotation.id), digest(&self.row, &self.row.rotation)?))
-    }
-}
-
-/// The way of a step to its seals.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, none implies another")]
-struct Sealing {
-    subject: String,
-    before: Digest,
-    after: Digest,
-    /// The digest of the intent, before a PATCH of the new key and before one of the old key.
-    intent: Digest,
-    /// The PATCH that follows.
-    sends: Option<Target>,
-    /// What the PATCH of the new key needs: its approvals, and the proposal that they are bound to.
-    needed: u32,
-    /// Both ends are final: nothing follows from the rotation any more.
-    is_over: bool,
-    /// A PATCH of the new key was sent, and its outcome is open.
-    is_repeated: bool,
-    ends: bool,
-    /// The hash that approvals are bound to is that of what is about to be sent.
-    is_as_approved: bool,
-    /// The step records that the rotation was changed outside of Keywheel, so it is sealed as it is.
-    is_tampered: bool,
-}
-
-impl Sealing {
-    fn of(before: &RotationRow, after: &Rotation, sends: Option<Target>) -> Result<Self, StoreError> {
-        let it = &before.rotation;
-        Ok(Self {
-            subject: subject(it.id),
-            before: digest(before, it)?,
-            after: digest(before, after)?,
-            intent: intent_digest(it),
-            sends,
-            needed: after.rules.policy.approvals.max(1),
-            is_repeated: it.state == State::Applying,
-            is_over: it.state.is_final() && after.state.is_final(),
-            ends: after.state.is_final() && !it.state.is_final(),
-            is_as_approved: before.proposal_hash
-                == proposal_hash(
-                    &after.group_id,
-                    after.provider,
-                    &after.old_key,
-                    &after.new_key,
-                    &before.policy_version,
-                ),
-            is_tampered: after.state == State::NeedsOperator && after.cause == Some(Cause::Tampered),
         })
     }
 }
@@ -560,7 +347,7 @@ impl Store {
         let it = &write.row.rotation;
         let machine = json("rotations", "machine", it.id, it)?;
         let NewRotation { row, journal, vote, audit, outbox, now } = write;
-        let sealed = Seal::new(subject(it.id), digest(row, it)?);
+        let sealed = row.seal()?;
         let args = (row.clone(), machine, journal, vote, audit, outbox, sealed);
         self.transact(
             "rotation.propose",
@@ -891,82 +678,11 @@ impl Store {
 }
 
 impl Tx {
-    /// Checks what a step rests on, and says what it seals.
-    async fn seal_step(&mut self, step: &StepRow) -> Result<Vec<Seal>, StoreError> {
-        let it = &step.sealing;
-        if it.is_over {
-            return Ok(Vec::new());
-        }
-        let mut seals = Vec::new();
-        if !it.is_tampered {
-            self.check_seal(&it.subject, it.before).await?;
-        }
-        match it.sends {
-            None => {}
-            Some(Target::New) => {
-                if !it.is_as_approved {
-                    return Err(StoreError::tampered(
-                        &it.subject,
-                        "the proposal's hash is not that of its keys",
-                    ));
-                }
-                self.check_log().await?;
-                if it.is_repeated {
-                    // Votes stand once the PATCH was sent.
-                    self.sealed_votes(step.id).await?;
-                    self.check_seal(&intent(step.id), it.intent).await?;
-                } else if let Some((group, terms)) = &step.terms {
-                    self.check_votes(step.id, it.needed, terms, group).await?;
-                } else {
-                    return Err(StoreError::Unapproved { voters: Vec::new() });
-                }
-                seals.push(Seal::new(intent(step.id), it.intent));
-            }
-            Some(Target::Old) => self.check_seal(&intent(step.id), it.intent).await?,
-        }
-        if it.ends {
-            let over = [it.subject.clone(), votes_subject(step.id), intent(step.id)];
-            return Ok(over.into_iter().map(Seal::end).collect());
-        }
-        if it.is_tampered {
-            if self.sealed(&it.subject).await? != Some(it.after) {
-                seals.push(Seal::new(it.subject.clone(), it.after));
-                // No vote on it counts again, so its new key is never sent.
-                seals.push(Seal::end(votes_subject(step.id)));
-            }
-        } else if it.before != it.after {
-            seals.push(Seal::new(it.subject.clone(), it.after));
-        }
-        Ok(seals)
-    }
-
-    /// The seals of all open rotations that can be read.
-    pub(super) async fn seals_of_rotations(&mut self) -> Result<Vec<Seal>, StoreError> {
-        let mut seals = Vec::new();
-        for resealed in self.open_rotations_to_seal().await? {
-            seals.push(resealed.seal()?);
-            let it = &resealed.row.rotation;
-            seals.push(self.seal_of_votes(it.id).await?);
-            if it.patching.first_at.is_some() || it.patching.attempts > 0 {
-                seals.push(Seal::new(intent(it.id), intent_digest(it)));
-            }
-        }
-        Ok(seals)
-    }
-
-    /// All open rotations that can be read.
-    pub(super) async fn open_rotations_to_seal(&mut self) -> Result<Vec<Resealed>, StoreError> {
-        let rows: Vec<StoredRow> =
-            each!(self, ALL_OPEN, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
-        let rows = readable(rows.into_iter().map(RotationRow::try_from))?;
-        Ok(rows.into_iter().map(|row| Resealed { row }).collect())
-    }
-
     async fn write_step(&mut self, step: &StepRow, unsure: bool) -> Result<i64, StoreError> {
         if unsure && self.is_written(step).await? {
             return Ok(step.version + 1);
         }
-        let mut seals = self.seal_step(step).await?;
+        let mut seals = self.seal_step(step.id, &step.sealing, step.terms.as_ref()).await?;
         if step.vote.is_some() {
             self.sealed_votes(step.id).await?;
         }

@@ -1,7 +1,6 @@
 //! The seals of projects: what decides who must agree and who is told.
 
-use std::collections::BTreeMap;
-
+use futures_util::TryStreamExt;
 use sqlx::FromRow;
 
 use super::seal::Seal;
@@ -16,11 +15,12 @@ const SEALED: Sql = Sql::same(
     "SELECT p.group_id, p.credential, p.kms, p.alias, p.environment, p.policy, o.mail FROM projects p \
      LEFT JOIN owners o ON o.group_id = p.group_id WHERE p.group_id = $1 ORDER BY o.position",
 );
-const ALL_SEALED: Sql =
-    Sql::same("SELECT group_id, credential, kms, alias, environment, policy FROM projects ORDER BY group_id");
-const EVERY_OWNER: Sql = Sql::same("SELECT group_id, mail FROM owners ORDER BY group_id, position");
+const ALL_SEALED: Sql = Sql::same(
+    "SELECT p.group_id, p.credential, p.kms, p.alias, p.environment, p.policy, o.mail FROM projects p \
+     LEFT JOIN owners o ON o.group_id = p.group_id ORDER BY p.group_id, o.position",
+);
 
-pub(super) const STATEMENTS: &[&Sql] = &[&SEALED, &ALL_SEALED, &EVERY_OWNER];
+pub(super) const STATEMENTS: &[&Sql] = &[&SEALED, &ALL_SEALED];
 
 /// What a project's seal covers: whatever decides who must agree, and who is told.
 pub(super) struct SealedProject {
@@ -168,26 +168,28 @@ impl Tx {
         owned(rows)
     }
 
-    /// The seals of all projects that can be read.
-    pub(super) async fn seals_of_projects(&mut self) -> Result<Vec<Seal>, StoreError> {
-        let rows: Vec<SealedProjectRow> =
-            each!(self, ALL_SEALED, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
-        let all: Vec<(String, String)> =
-            each!(self, EVERY_OWNER, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
-        let mut owners = BTreeMap::<_, Vec<_>>::new();
-        for (group, mail) in all {
-            owners.entry(group).or_default().push(mail);
-        }
-        let mut seals = Vec::with_capacity(rows.len());
-        for row in rows {
-            let owners = owners.remove(&row.group_id).unwrap_or_default();
-            match row.with(owners) {
-                Ok(it) => seals.push(it.seal()?),
-                Err(error) => {
-                    tracing::error!(error = %error, "a project cannot be read, so it is not sealed");
+    /// Gives the seal of each project that can be read to `take`, one after the other: there may be very many.
+    pub(super) async fn each_seal_of_projects(
+        &mut self,
+        mut take: impl FnMut(Seal) + Send,
+    ) -> Result<(), StoreError> {
+        let mut seal = |rows: Vec<OwnedRow>| match owned(rows)
+            .and_then(|it| it.map(|it| it.seal()).transpose())
+        {
+            Ok(seal) => seal.into_iter().for_each(&mut take),
+            Err(error) => tracing::error!(error = %error, "a project cannot be read, so it is not sealed"),
+        };
+        each!(self, ALL_SEALED, |conn, text| {
+            let mut rows = sqlx::query_as::<_, OwnedRow>(text).fetch(conn);
+            let mut of_one: Vec<OwnedRow> = Vec::new();
+            while let Some(next) = rows.try_next().await? {
+                if of_one.first().is_some_and(|it| it.row.group_id != next.row.group_id) {
+                    seal(std::mem::take(&mut of_one));
                 }
+                of_one.push(next);
             }
-        }
-        Ok(seals)
+            seal(of_one);
+        });
+        Ok(())
     }
 }

@@ -286,9 +286,8 @@ impl Seals {
 }
 
 impl State {
-    /// What is sealed, has to be there, and is not among `rows`.
-    fn without(&self, rows: &[Seal]) -> BTreeSet<Name> {
-        let there: BTreeSet<Name> = rows.iter().map(|row| name(&row.subject)).collect();
+    /// What is sealed, has to be there, and is not `there`.
+    fn without(&self, there: &BTreeSet<Name>) -> BTreeSet<Name> {
         self.latest.keys().filter(|name| is_kept(name) && !there.contains(*name)).copied().collect()
     }
 
@@ -395,6 +394,24 @@ fn why_unfit(row: &Seal, sealed: Option<Digest>) -> Option<&'static str> {
         (Some(_), Some(_)) => Some(NOT_WRITTEN),
         (Some(_), None) => Some(REMOVED),
         (None, _) => Some(UNKNOWN),
+    }
+}
+
+/// The rows that were compared with their seals, by their names, and those that do not fit.
+#[derive(Default)]
+struct Unfit {
+    there: BTreeSet<Name>,
+    rows: Vec<(String, &'static str)>,
+}
+
+impl Unfit {
+    fn compare(&mut self, seals: &Seals, row: Seal) {
+        let name = name(&row.subject);
+        let sealed = seals.lock().latest.get(&name).copied();
+        self.there.insert(name);
+        if let Some(why) = why_unfit(&row, sealed) {
+            self.rows.push((row.subject, why));
+        }
     }
 }
 
@@ -618,33 +635,28 @@ impl Store {
             Store::Sqlite { seals, .. } | Store::Postgres { seals, .. } => Arc::clone(seals),
         };
         let mut tx = Tx::new(conn, seals);
-        let mut all = tx.seals_of_projects().await?;
-        all.extend(tx.seals_of_tokens().await?);
-        all.extend(tx.seals_of_revoked().await?);
-        all.extend(tx.seals_of_loosenings().await?);
-        all.extend(tx.seals_of_announcements().await?);
-        all.extend(tx.seals_of_rotations().await?);
-        all.push(tx.seal_of_settings().await?);
-        let suspended = tx.suspended_tokens().await?;
-        let missing = tx.seals.lock().without(&all);
+        let (seals, mut found) = (Arc::clone(&tx.seals), Unfit::default());
+        tx.each_seal_of_projects(|it| found.compare(&seals, it)).await?;
+        let mut rest = tx.seals_of_tokens().await?;
+        rest.extend(tx.seals_of_revoked().await?);
+        rest.extend(tx.seals_of_loosenings().await?);
+        rest.extend(tx.seals_of_announcements().await?);
+        rest.extend(tx.seals_of_rotations().await?);
+        rest.push(tx.seal_of_settings().await?);
+        rest.into_iter().for_each(|it| found.compare(&seals, it));
+        let missing = seals.lock().without(&found.there);
         if !missing.is_empty() {
             for subject in tx.subjects(&missing).await? {
                 // A row that cannot be read is told as that.
                 if !tx.is_there(&subject).await? {
-                    all.push(Seal::end(subject));
+                    found.compare(&seals, Seal::end(subject));
                 }
             }
         }
-        let state = tx.seals.lock();
-        let sealed =
-            |it: &Seal| it.digest.is_some() && state.latest.get(&name(&it.subject)) == it.digest.as_ref();
-        let waits: BTreeSet<String> = suspended.into_iter().filter(sealed).map(|it| it.subject).collect();
-        all.retain(|it| !waits.contains(&it.subject));
-        let suspect = |it: Seal| {
-            let why = why_unfit(&it, state.latest.get(&name(&it.subject)).copied())?;
-            Some((it.subject, why))
-        };
-        Ok(all.into_iter().filter_map(suspect).collect())
+        let mut waits = tx.suspended_tokens().await?;
+        waits.retain(|it| it.digest.is_some_and(|digest| seals.fits(&it.subject, digest)));
+        found.rows.retain(|(subject, _)| waits.iter().all(|it| it.subject != *subject));
+        Ok(found.rows)
     }
 
     /// Waits until the audit log was read to its end once.
