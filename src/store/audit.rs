@@ -209,23 +209,23 @@ impl Tx {
 
     /// Appends rows to the chain.
     pub(super) async fn append_audit(&mut self, rows: &[NewAudit], now: Timestamp) -> Result<(), StoreError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        for rows in rows.chunks(AT_ONCE) {
-            self.append_all(rows, Vec::new(), now).await?;
-        }
-        Ok(())
+        self.append_rows(rows, Vec::new(), now).await
     }
 
-    /// Appends one row, which seals.
-    pub(super) async fn append_last(
+    /// Appends rows to the chain; the last of them seals.
+    pub(super) async fn append_rows(
         &mut self,
-        row: &NewAudit,
+        rows: &[NewAudit],
         seals: Vec<Seal>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.append_all(std::slice::from_ref(row), seals, now).await
+        let mut seals = Some(seals);
+        let mut chunks = rows.chunks(AT_ONCE).peekable();
+        while let Some(rows) = chunks.next() {
+            let own = if chunks.peek().is_none() { seals.take() } else { None };
+            self.append_all(rows, own.unwrap_or_default(), now).await?;
+        }
+        Ok(())
     }
 
     /// Appends rows in one statement; the last of them seals.

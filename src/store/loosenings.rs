@@ -199,9 +199,13 @@ fn subject(id: LooseningId) -> String {
     format!("loosening/{id}")
 }
 
+fn list_subject(of: &str) -> String {
+    format!("loosenings/{of}")
+}
+
 /// The seal of the list of a project's changes, `rows` in their order. No changes need no seal.
 fn list_seal(of: &str, rows: &[LooseningRow]) -> Seal {
-    let subject = format!("loosenings/{of}");
+    let subject = list_subject(of);
     if rows.is_empty() {
         return Seal::end(subject);
     }
@@ -366,6 +370,10 @@ impl Tx {
 
     /// The changes of a project that were not withdrawn, each as Keywheel wrote it and none missing.
     pub(super) async fn sealed_loosenings(&mut self, of: &GroupId) -> Result<Vec<Loosening>, StoreError> {
+        // Without a sealed list the project has no changes, whatever the table says.
+        if self.sealed(&list_subject(of.as_str())).await?.is_none() {
+            return Ok(Vec::new());
+        }
         let rows = self.standing(of.as_str()).await?;
         self.check_seals(&seals_of(of.as_str(), &rows)).await?;
         rows.into_iter().map(Loosening::try_from).collect()

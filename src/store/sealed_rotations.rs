@@ -124,7 +124,7 @@ impl RotationRow {
     /// Its seal.
     pub(super) fn seal(&self) -> Result<Seal, StoreError> {
         let it = &self.rotation;
-        Ok(Seal::new(subject(it.id), digest(self, it, &*covered_rules(it.id, &it.rules)?)?))
+        Ok(Seal::new(subject(it.id), digest(self, it, &covered_rules(it.id, &it.rules)?)?))
     }
 }
 

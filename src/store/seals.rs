@@ -643,7 +643,9 @@ impl Store {
         rest.extend(tx.seals_of_announcements().await?);
         rest.extend(tx.seals_of_rotations().await?);
         rest.push(tx.seal_of_settings().await?);
-        rest.into_iter().for_each(|it| found.compare(&seals, it));
+        for it in rest {
+            found.compare(&seals, it);
+        }
         let missing = seals.lock().without(&found.there);
         if !missing.is_empty() {
             for subject in tx.subjects(&missing).await? {
@@ -776,20 +778,16 @@ impl Tx {
         seals: Vec<Seal>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        if seals.is_empty() {
-            return self.append_audit(rows, now).await;
-        }
-        let Some((last, before)) = rows.split_last() else {
+        if rows.is_empty() && !seals.is_empty() {
             let row = NewAudit {
                 actor: "keywheel".to_owned(),
                 action: "row.recorded".to_owned(),
                 subject: seals[0].subject.clone(),
                 detail: "{}".to_owned(),
             };
-            return self.append_last(&row, seals, now).await;
-        };
-        self.append_audit(before, now).await?;
-        self.append_last(last, seals, now).await
+            return self.append_rows(std::slice::from_ref(&row), seals, now).await;
+        }
+        self.append_rows(rows, seals, now).await
     }
 
     /// Keeps in mind what was appended.
