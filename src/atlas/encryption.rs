@@ -87,7 +87,7 @@ impl Atlas {
     ) -> Result<Value, Failure> {
         let answer = self.read(credential, group, deadline).await.map_err(Broken::into_failure)?;
         let provider = key.provider();
-        match enabled(&answer)? {
+        match enabled(&answer)?.into_iter().next() {
             Some((found, block)) if found == provider => Ok(replaced(key, block)),
             _ => Err(told(
                 Class::Config,
@@ -146,7 +146,15 @@ fn unsent(failure: Failure) -> PatchReply {
 }
 
 pub(super) fn observation(answer: &AtlasResponse) -> Result<Observation, Failure> {
-    let found = enabled(answer)?;
+    let mut blocks = enabled(answer)?.into_iter();
+    let found = blocks.next();
+    let mut invalid_beside = None;
+    for (provider, block) in blocks {
+        let key = text_field(answer, &block, provider.key_field())?;
+        if let (Some(key), Some(false)) = (key, flag(answer, &block, "valid")?) {
+            invalid_beside.get_or_insert(KeyRef::observed(provider, key));
+        }
+    }
     let provider = found.as_ref().map(|(provider, _)| *provider);
     let block = found.map(|(_, block)| block).unwrap_or_default();
     let text = |name: &str| text_field(answer, &block, name);
@@ -170,11 +178,12 @@ pub(super) fn observation(answer: &AtlasResponse) -> Result<Observation, Failure
         place,
         block_hash: block_hash(provider, &block),
         skew_ms: answer.skew_ms,
+        invalid_beside,
     })
 }
 
-/// The enabled provider and its block; of two, the first in Atlas' order.
-fn enabled(answer: &AtlasResponse) -> Result<Option<(Provider, Block)>, Failure> {
+/// The enabled providers and their blocks, in Atlas' order. The first is the one in force.
+fn enabled(answer: &AtlasResponse) -> Result<Vec<(Provider, Block)>, Failure> {
     let Value::Object(mut config) = error::json(answer)? else {
         return Err(unreadable(answer.status, "Atlas' reply is no encryption configuration"));
     };
@@ -182,12 +191,13 @@ fn enabled(answer: &AtlasResponse) -> Result<Option<(Provider, Block)>, Failure>
     if !Provider::ALL.iter().any(|provider| config.contains_key(provider.block())) {
         return Err(unreadable(answer.status, "Atlas' reply names no provider of keys"));
     }
+    let mut found = Vec::new();
     for provider in Provider::ALL {
         match config.remove(provider.block()) {
             None | Some(Value::Null) => {}
             Some(Value::Object(block)) => {
                 if flag(answer, &block, "enabled")? == Some(true) {
-                    return Ok(Some((provider, block)));
+                    found.push((provider, block));
                 }
             }
             Some(_) => {
@@ -198,7 +208,7 @@ fn enabled(answer: &AtlasResponse) -> Result<Option<(Provider, Block)>, Failure>
             }
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 fn flag(answer: &AtlasResponse, block: &Block, name: &str) -> Result<Option<bool>, Failure> {

@@ -315,6 +315,9 @@ pub struct Ending {
     pub ends_at: Option<Timestamp>,
     /// Readings that call the key valid all the same.
     pub good: Option<Run>,
+    /// A lookup has found it; otherwise a hook has heard of it, and told it.
+    #[serde(default)]
+    pub looked_up: bool,
 }
 
 /// Atlas checks each key about every 15 minutes: what it says until so long after the end of a key proves nothing.
@@ -390,8 +393,18 @@ impl Readings {
         self.not_owner = (!is_owner).then(|| Run::more(self.not_owner, at));
     }
 
-    /// Adds what was heard of a key.
+    /// Adds what was heard of a key. What a lookup finds takes the place of what it found before.
     pub fn note_ending(&mut self, ending: Ending) {
+        if ending.looked_up {
+            if self
+                .endings
+                .iter()
+                .any(|it| it.looked_up && (&it.key, &it.event) == (&ending.key, &ending.event))
+            {
+                return;
+            }
+            self.endings.retain(|it| !it.looked_up || it.key != ending.key);
+        }
         self.endings.retain(|it| (&it.key, &it.event) != (&ending.key, &ending.event));
         if self.endings.len() >= MOST_ENDINGS {
             self.endings.remove(0);
@@ -460,6 +473,8 @@ pub struct Condition {
     pub telling: Telling,
     /// What is known beyond the cause, for people. A change of it is no news.
     pub detail: Option<String>,
+    /// A lookup has found it, not an event.
+    pub looked_up: bool,
     /// The notice of its start was written by the step or the look that found it.
     pub told: bool,
     /// Its start is not told before; or when it was told, by the step or the look that found it.
@@ -630,11 +645,12 @@ fn of_endings(facts: &Facts<'_>, now: Timestamp) -> Option<Condition> {
         cause: Some(it.event.clone()),
         key: Some(it.key.clone()),
         detail: Some(it.from.clone()),
+        looked_up: it.looked_up,
         covered: facts.readings.bad_key.as_ref() == Some(&it.key)
             && facts.holding.contains(&ConditionKind::Invalid),
         telling: if pages { Telling::Repeated } else { Telling::Once },
-        // The event that was heard is told with its words.
-        told: true,
+        // An event that was heard is told with its words.
+        told: !it.looked_up,
         ..plain(facts, ConditionKind::KeyEnding, it.at, now)
     })
 }
@@ -657,6 +673,7 @@ impl Condition {
             covered: false,
             telling: kind.telling(),
             detail: None,
+            looked_up: false,
             told: false,
             tell_at: now,
         }

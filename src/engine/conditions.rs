@@ -195,7 +195,13 @@ pub(super) async fn note(engine: &Engine, group: &GroupId, reading: &Reading<'_>
 pub(super) async fn note_look(engine: &Engine, group: &GroupId, seen: Result<&Observation, &Failure>) {
     match seen {
         Ok(seen) => {
-            let reading = Reading::Seen { key: seen.key.as_ref(), valid: seen.valid };
+            // Data under the key of another block is lost with it just the same.
+            let reading = match &seen.invalid_beside {
+                Some(key) if seen.valid != Some(false) => {
+                    Reading::Seen { key: Some(key), valid: Some(false) }
+                }
+                _ => Reading::Seen { key: seen.key.as_ref(), valid: seen.valid },
+            };
             note(engine, group, &reading, seen.at).await;
         }
         Err(failure) => {
@@ -635,6 +641,7 @@ fn notice(known: &Known, project: Option<&Project>, row: &ConditionRow, it: &Con
                 words: None,
                 hook: it.detail.clone().unwrap_or_default(),
                 earlier: false,
+                looked_up: it.looked_up,
                 proposed: current.as_ref() != Some(&key),
                 current_key: current.map(Into::into),
                 condition_id: Some(condition_id(&row.subject, row.kind)),

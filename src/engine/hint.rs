@@ -282,6 +282,7 @@ async fn note_endings(
             at: event.received_at,
             ends_at: event.hint.ends_at,
             good: None,
+            looked_up: false,
         };
         conditions::note_ending(engine, &watch.group, ending).await?;
     }
@@ -419,6 +420,7 @@ fn alarm_facts(project: &Project, concern: Concern, event: &ClaimedEvent) -> Key
         words,
         hook: event.source.clone(),
         earlier: concern == Concern::Earlier,
+        looked_up: false,
         proposed: concern == Concern::Proposed,
         condition_id: (concern != Concern::Earlier)
             .then(|| condition_id(&(&project.group_id).into(), ConditionKind::KeyEnding)),

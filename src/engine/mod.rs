@@ -24,6 +24,7 @@ pub mod discover;
 mod drift;
 pub mod driver;
 pub mod due;
+mod endings;
 pub mod epoch;
 pub mod fleet;
 pub mod heads;

@@ -10,8 +10,8 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::Engine;
 use super::candidate::{Ask, Deferred, Finding, consider};
+use super::{Engine, endings};
 use crate::domain::ids::GroupId;
 use crate::lifecycle::pause;
 use crate::store::StoreError;
@@ -78,6 +78,7 @@ async fn ask(engine: &Engine, group: &GroupId) -> Result<(), StoreError> {
         by_request: false,
         words: "the key service was polled for the newest key".to_owned(),
     };
+    endings::look_up(engine, group).await?;
     let finding = consider(engine, group, &ask).await?;
     let every = engine.settings.poll_every.get();
     let (said, wait) = match finding {

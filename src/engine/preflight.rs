@@ -364,6 +364,7 @@ mod tests {
             private_networking: false,
             place: Place { aws_region: None, azure_vault: Some("vault1".to_owned()) },
             block_hash: String::new(),
+            invalid_beside: None,
             skew_ms: Some(0),
         };
         let mut clusters = vec![Cluster { name: "c".to_owned(), state: "IDLE".to_owned(), paused: false }];

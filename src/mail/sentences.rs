@@ -256,6 +256,10 @@ fn key_alarm(it: &KeyAlarm) -> (String, Vec<String>) {
          once, or rotate to another key."
     };
     let (hook, subject) = (visible(&it.hook), visible(&it.subject));
+    if it.looked_up {
+        let first = format!("The lookup {hook} reports that {subject} {event}. {after}");
+        return (format!("{project}: a key it depends on {event}"), vec![first]);
+    }
     (
         format!("{project}: {event} is reported for a key it depends on"),
         vec![format!("The hook {hook} received {event} about {subject}. {after}")],

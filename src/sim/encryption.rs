@@ -67,6 +67,7 @@ pub(super) fn get(world: &mut World, ask: &Ask) -> SimResult {
         }
         body.insert(block_name.to_owned(), Value::Object(block));
     }
+    body.extend(project.beside.clone());
     body.insert("enabledForSearchNodes".to_owned(), json!(false));
     Ok(SimReply::One(Value::Object(body)))
 }

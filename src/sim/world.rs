@@ -198,6 +198,9 @@ pub struct Project {
     /// The provider's block, without `valid`. With `requirePrivateNetworking` a PATCH is accepted before
     /// the key is checked.
     pub block: Map<String, Value>,
+    /// Blocks of other providers that are shown as they are, by their names. Whether Atlas ever enables two is not
+    /// known.
+    pub beside: Map<String, Value>,
     /// Its clusters.
     pub clusters: Vec<Cluster>,
     /// Its people.

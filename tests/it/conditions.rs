@@ -17,6 +17,7 @@ use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::KeyState;
 use keywheel::store::{ConditionRow, OutboxRow, Store};
 use keywheel::webhook::Switch;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::db::Backend;
@@ -559,4 +560,28 @@ async fn the_heartbeat_stays_away_when_nobody_watches() {
     let dead = Heartbeat::new(Switch::new("http://127.0.0.1:9/secret".parse().unwrap()).unwrap(), SECOND);
     let why = dead.beat(&app.engine, None).await.unwrap_err().to_string();
     assert!(!why.contains("secret"), "{why}");
+}
+
+/// Whether Atlas ever enables two providers is not known. If it does, data under the second key is as much in danger.
+#[tokio::test]
+async fn a_second_enabled_block_with_an_invalid_key_is_told() {
+    let app = app(Backend::Sqlite).await;
+    let key = "projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1";
+    let block = |valid: bool| json!({ "enabled": true, "keyVersionResourceID": key, "valid": valid });
+    let show = |block: Value| {
+        app.sim.with(|world| {
+            world.projects.get_mut(&group(1)).unwrap().beside.insert("googleCloudKms".to_owned(), block);
+        });
+    };
+    show(block(true));
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (0, 0));
+    show(block(false));
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0));
+    assert_eq!(app.told("current_key_invalid").await[0].model["currentKey"], key);
+    assert_eq!(app.watched().await.current_key.unwrap().to_string(), old_key());
+    show(block(true));
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 1));
 }

@@ -223,6 +223,7 @@ fn proposal(dice: &mut Dice, seed: u64, now: Timestamp) -> RotationRow {
         private_networking: false,
         place: Place::default(),
         block_hash: String::new(),
+        invalid_beside: None,
         skew_ms: Some(-7),
     };
     let proposal = Proposal {

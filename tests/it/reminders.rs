@@ -192,6 +192,7 @@ async fn nobody_is_reminded_by_a_clock_that_is_wrong() {
         private_networking: false,
         place: Place::default(),
         block_hash: String::new(),
+        invalid_beside: None,
         skew_ms: Some(skew_ms),
     };
     let _ = fleet.engine.epoch.with_skew(seen(10 * 365 * 86_400_000));

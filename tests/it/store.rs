@@ -83,6 +83,7 @@ fn row() -> RotationRow {
         private_networking: false,
         place: Place::default(),
         block_hash: String::new(),
+        invalid_beside: None,
         skew_ms: None,
     };
     let proposal = Proposal {

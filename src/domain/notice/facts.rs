@@ -280,8 +280,11 @@ pub struct KeyAlarm {
     pub by: Option<String>,
     /// The sender's explanation.
     pub words: Option<String>,
-    /// The hook that received the event.
+    /// The hook that received the event, or the lookup that found the key so.
     pub hook: String,
+    /// True: a lookup found it, and `event` says what it found.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub looked_up: bool,
     /// True: the key served before, and older backup snapshots need it. False: the key is in force.
     pub earlier: bool,
     /// True: the key is not in force yet; the open rotation is to bring it.

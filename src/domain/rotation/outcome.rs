@@ -30,6 +30,9 @@ pub struct Observation {
     pub block_hash: String,
     /// Our clock minus Atlas' `Date`, in milliseconds, when the header was there.
     pub skew_ms: Option<i64>,
+    /// The key of another enabled block that Atlas calls invalid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invalid_beside: Option<KeyRef>,
 }
 
 /// How a failed call is to be treated. Sources: the published error table and the OAuth error shape.

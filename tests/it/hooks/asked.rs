@@ -14,11 +14,11 @@ use keywheel::domain::rotation::state::{Hold, State};
 use keywheel::domain::time::{Clock, ManualClock, Span, SystemClock};
 use keywheel::engine::command::{Actor, CommandError, NewProject, OperatorVerb, ProjectEdit};
 use keywheel::engine::propose::Proposed;
-use keywheel::engine::{driver, poll};
+use keywheel::engine::{conditions, driver, poll};
 use keywheel::kms::{KeyService, connect};
 use keywheel::secret::Secret;
 use keywheel::sim::world::{Facts, KeyState, Role, demo_key};
-use keywheel::store::RotationRow;
+use keywheel::store::{Channel, OutboxRow, RotationRow};
 use serde_json::json;
 
 use super::HookServer;
@@ -467,4 +467,41 @@ async fn the_policy_agrees_only_to_what_was_confirmed_and_once_a_day() {
     assert_eq!(fourth.rotation.new_key.to_string(), azure(5));
     assert_eq!(fourth.rotation.state, State::AwaitingApproval);
     assert_eq!(line(&fourth.rotation.observing.checks, CheckName::EncryptDecrypt).0, Verdict::Warn);
+}
+
+/// No event is needed: the poll asks about the keys in play, whatever the newest key is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lookup_that_finds_a_key_in_play_unusable_pages_until_it_is_usable() {
+    let server = HookServer::asking(Backend::Sqlite, None).await;
+    let told = async |kind: &str| {
+        conditions::once(&server.engine).await.unwrap();
+        let rows = server.engine.store.outbox(None, 100).await.unwrap();
+        let is_mail = |row: &OutboxRow| row.kind == kind && row.channel == Channel::Mail;
+        rows.into_iter().rev().filter(is_mail).map(|row| row.model).collect::<Vec<_>>()
+    };
+    // A lookup that is named anew is asked at once.
+    let again = async || {
+        for kms in [Patch::Null, Patch::Value("aws".to_owned())] {
+            let alias = Patch::Value("alias/payments-prod".to_owned());
+            let alias = if kms == Patch::Null { Patch::Null } else { alias };
+            server.edit(1, ProjectEdit { kms, alias, ..ProjectEdit::default() }).await;
+        }
+        server.poll().await;
+    };
+    server.poll().await;
+    assert_eq!(told("key_alarm").await.len(), 0);
+    for (state, words) in
+        [(KeyState::Disabled, "is disabled"), (KeyState::PendingDeletion, "is pending deletion")]
+    {
+        server.key(&aws(1), state);
+        again().await;
+        let alarms = told("key_alarm").await;
+        let last = alarms.last().unwrap();
+        assert!(last["event"].as_str().unwrap().starts_with(words), "{last}");
+        assert_eq!((&last["lookedUp"], &last["hook"]), (&json!(true), &json!("aws")), "{last}");
+        assert_eq!(last["conditionId"], format!("{}/key_ending", group(1)));
+    }
+    server.key(&aws(1), KeyState::Enabled);
+    again().await;
+    assert_eq!(told("key_alarm_over").await.len(), 1);
 }

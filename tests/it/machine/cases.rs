@@ -45,6 +45,7 @@ fn observation(shown: Option<&str>, valid: Option<bool>, at: Timestamp) -> Obser
         private_networking: false,
         place: Place::default(),
         block_hash: String::new(),
+        invalid_beside: None,
         skew_ms: Some(0),
     }
 }

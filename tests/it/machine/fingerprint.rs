@@ -43,6 +43,7 @@ fn outcomes(now: Timestamp) -> Vec<Outcome> {
                         private_networking: private,
                         place,
                         block_hash: String::new(),
+                        invalid_beside: None,
                         skew_ms: Some(skew_ms),
                     },
                     network_denied,

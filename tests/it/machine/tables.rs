@@ -76,6 +76,7 @@ pub(super) fn checked(now: Timestamp, result: Verdict) -> Look {
             private_networking: false,
             place: Place::default(),
             block_hash: String::new(),
+            invalid_beside: None,
             skew_ms: Some(0),
         },
         network_denied: None,

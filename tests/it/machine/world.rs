@@ -195,6 +195,7 @@ impl World {
                 private_networking: self.scenario.private,
                 place: Place::default(),
                 block_hash: String::new(),
+                invalid_beside: None,
                 skew_ms: Some(0),
             },
             network_denied: extras.alerts.then_some(self.scenario.validity == Validity::NetworkDenied),
@@ -260,6 +261,7 @@ pub(super) fn proposed(world: &World) -> Rotation {
         private_networking: world.scenario.private,
         place: Place::default(),
         block_hash: String::new(),
+        invalid_beside: None,
         skew_ms: Some(0),
     };
     let rotation = Rotation::propose(

@@ -168,6 +168,7 @@ impl AtlasApi for Fleet {
                 private_networking: false,
                 place: Place::default(),
                 block_hash: String::new(),
+                invalid_beside: None,
                 skew_ms: Some(0),
             })
         })

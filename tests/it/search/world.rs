@@ -815,6 +815,7 @@ impl Inner {
             private_networking: self.plan.private,
             place: Place::default(),
             block_hash: String::new(),
+            invalid_beside: None,
             skew_ms: Some(0),
         }
     }

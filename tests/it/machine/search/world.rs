@@ -320,6 +320,7 @@ impl World {
                 private_networking: self.private,
                 place: Place::default(),
                 block_hash: if changed { "changed".to_owned() } else { String::new() },
+                invalid_beside: None,
                 skew_ms: skew.map_or(Some(0), |(.., ms)| Some(ms)),
             },
             network_denied: alerts.then_some(self.denied),
