@@ -52,8 +52,8 @@ pub(super) enum Leave {
     Never(&'static str),
 }
 
-/// Whether the mail `row` leaves at `now`. What began and ended within a silence is not mailed; of what still holds
-/// after it, the last mail leaves.
+/// Whether the mail `row` leaves at `now`. What is over before it could leave goes as one message, its end; and of
+/// repetitions that wait, the last leaves. What began and ended within a silence is not mailed at all.
 pub(super) async fn leave(
     engine: &Engine,
     row: &OutboxRow,
@@ -62,25 +62,31 @@ pub(super) async fn leave(
 ) -> Result<Leave, StoreError> {
     // A list of reminders concerns several projects.
     let Some(group) = content.notice.about().project else { return Ok(Leave::Now) };
-    let Some(silence) = engine.store.silence(group).await? else { return Ok(Leave::Now) };
-    if silence.lasts(now) {
+    let silence = engine.store.silence(group).await?;
+    if let Some(silence) = silence.as_ref().filter(|it| it.lasts(now)) {
         let said = format!("silenced until {} by {}", silence.ends_at, silence.by);
         return Ok(Leave::At(silence.ends_at, said));
     }
-    // Written after it, or it comes from a clock that was wrong.
-    if row.created_at >= silence.ends_at || silence.ends_at > now {
-        return Ok(Leave::Now);
-    }
+    // One that was written after it, or that comes from a clock that was wrong, is no matter.
+    let silence = silence.filter(|it| row.created_at < it.ends_at && it.ends_at <= now);
     let Some(told) = content.notice.condition() else { return Ok(Leave::Now) };
-    Ok(match (standing(engine, &content.notice, row.created_at).await?, told.over_at) {
-        (Standing::Over, _) => Leave::Never("not sent: it ended while the project was silenced"),
-        (Standing::HoldsAgain, _) => Leave::Never("not sent: it holds again; a later mail says so"),
-        (Standing::Current, Some(_)) if told.since.is_some_and(|since| since >= silence.began_at) => {
+    let standing = standing(engine, &content.notice, row.created_at).await?;
+    // Two alarms about one project, or two findings, may say different things.
+    let is_repeated = !matches!(content.notice, Notice::KeyAlarm(_) | Notice::Drifted(_));
+    Ok(match (standing, told.over_at, silence) {
+        (Standing::Over, _, Some(_)) => Leave::Never("not sent: it ended while the project was silenced"),
+        (Standing::Over, _, None) => {
+            Leave::Never("not sent: it was over before it could leave; the mail about its end says so")
+        }
+        (Standing::HoldsAgain, _, Some(_)) => Leave::Never("not sent: it holds again; a later mail says so"),
+        (Standing::Current, Some(_), Some(silence))
+            if told.since.is_some_and(|since| since >= silence.began_at) =>
+        {
             Leave::Never("not sent: it began and ended while the project was silenced")
         }
-        (Standing::Current, None) if engine.store.has_later_mail(row).await? => Leave::Never(
-            "not sent: it was repeated while the project was silenced; the last mail says the same",
-        ),
-        (Standing::Current, _) => Leave::Now,
+        (Standing::Current, None, _) if is_repeated && engine.store.has_later_mail(row).await? => {
+            Leave::Never("not sent: it was repeated before it could leave; the last mail says the same")
+        }
+        (Standing::Current | Standing::HoldsAgain, ..) => Leave::Now,
     })
 }

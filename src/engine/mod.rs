@@ -39,6 +39,7 @@ pub mod loosen;
 pub mod mail_sender;
 pub mod measured;
 pub mod metrics;
+mod owners;
 pub mod poll;
 mod preflight;
 pub mod propose;

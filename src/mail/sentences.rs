@@ -7,8 +7,8 @@ use super::{authority, installation};
 use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
 use crate::domain::notice::{
-    AuditHead, ConditionFacts, CurrentKeyInvalid, Drifted, KeyAlarm, NO_LONGER_WATCHED, Notice, Overwrote,
-    Reminder, ReminderDigest, RevokedTokenUsed, RotationFacts,
+    AuditHead, ConditionFacts, CurrentKeyInvalid, Drifted, KeyAlarm, NO_LONGER_OWNER, NO_LONGER_WATCHED,
+    Notice, Overwrote, Reminder, ReminderDigest, RevokedTokenUsed, RotationFacts,
 };
 use crate::domain::text::visible;
 use crate::domain::time::lasted;
@@ -304,12 +304,19 @@ fn condition(it: &ConditionFacts) -> (String, Vec<String>) {
     let project = name(&it.project_name, &it.group_id);
     if let Some(over) = it.over_at {
         let after = lasted(over.since(it.since).as_secs());
-        return match it.cause.as_deref().filter(|cause| *cause == NO_LONGER_WATCHED) {
-            Some(cause) => (
-                format!("{project}: {cause}"),
+        return match it.cause.as_deref() {
+            Some(NO_LONGER_WATCHED) => (
+                format!("{project}: {NO_LONGER_WATCHED}"),
                 vec![format!("{project} was removed after {after}. Keywheel does not look at it any more.")],
             ),
-            None => (
+            Some(NO_LONGER_OWNER) => (
+                format!("{project}: {NO_LONGER_OWNER}"),
+                vec![format!(
+                    "You are not among the owners of {project} any more, so you hear no more of this. It has held for {after} and \
+                     holds on; the owners of today are told."
+                )],
+            ),
+            _ => (
                 format!("{project}: {} after {after}", over_now(it.condition)),
                 vec![end(&project, it.condition)],
             ),

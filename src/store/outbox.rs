@@ -17,7 +17,7 @@ use super::seal::Seal;
 use super::seals::AGAIN;
 use super::types::{Instant, instant, storable};
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read, urgent};
-use crate::domain::ids::{OutboxId, RotationId};
+use crate::domain::ids::{GroupId, OutboxId, RotationId};
 use crate::domain::named::named;
 use crate::domain::notice::{Content, Kind, UnreadableNotice, Urgency};
 use crate::domain::subject::Subject;
@@ -39,6 +39,9 @@ macro_rules! columns {
 const MAILS: Sql =
     Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id < $1 ORDER BY id DESC LIMIT $2"));
 const ONE: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id = $1"));
+const LAST_MAIL: Sql = Sql::same(
+    "SELECT model FROM outbox WHERE channel = 'mail' AND group_id = $1 AND kind = $2 ORDER BY id DESC LIMIT 1",
+);
 // An urgent message does not wait behind reminders.
 macro_rules! urgent_first {
     () => {
@@ -160,6 +163,7 @@ const HAS: Sql = Sql::same("SELECT COUNT(*) FROM outbox WHERE message_id = $1");
 pub(super) const STATEMENTS: &[&Sql] = &[
     &MAIL,
     &MAILS,
+    &LAST_MAIL,
     &ONE,
     &CLAIM,
     &CLAIMED,
@@ -543,6 +547,20 @@ impl Store {
             .fetch_all(pool)
             .await)?;
         Ok(rows.into_iter().map(OutboxRow::try_from).collect())
+    }
+
+    /// The notice of the last mail of this kind about a project; `None` when there is none that can be read.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn last_mail(&self, kind: Kind, group: &GroupId) -> Result<Option<Content>, StoreError> {
+        let found: Option<(String,)> = read!(self, LAST_MAIL, |pool, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .bind(kind.as_str())
+            .fetch_optional(pool)
+            .await)?;
+        let model = found.and_then(|(model,)| serde_json::from_str(&model).ok());
+        Ok(model.and_then(|model| Content::read(kind.as_str(), &model).ok()))
     }
 
     /// One mail or webhook.

@@ -9,7 +9,7 @@ use keywheel::domain::project::{Project, Status};
 use keywheel::domain::rotation::outcome::Class;
 use keywheel::domain::rotation::state::{Cause, Hold, State};
 use keywheel::domain::time::Span;
-use keywheel::engine::command::{OperatorVerb, ProjectEdit};
+use keywheel::engine::command::{Actor, OperatorVerb, ProjectEdit};
 use keywheel::engine::heartbeat::Heartbeat;
 use keywheel::engine::{conditions, driver, sweep};
 use keywheel::sim::World;
@@ -584,4 +584,38 @@ async fn a_second_enabled_block_with_an_invalid_key_is_told() {
     show(block(true));
     app.live_for(SECOND * 120).await;
     assert_eq!(app.counts("current_key_invalid").await, (1, 1));
+}
+
+/// An owner who joins hears what holds, and one who leaves waits for no end.
+#[tokio::test]
+async fn owners_who_join_or_leave_hear_what_concerns_them() {
+    let app = app(Backend::Sqlite).await;
+    let id = group(1).parse().unwrap();
+    let own = async |owners: &[&str]| {
+        let owners = Some(owners.iter().map(|mail| format!("{mail}@example.com")).collect());
+        app.engine
+            .edit_project(Actor::admin("ada"), &id, ProjectEdit { owners, ..ProjectEdit::default() })
+            .await
+            .unwrap();
+    };
+    let heard = async |kind: &str| {
+        let mails = app.told(kind).await;
+        mails.iter().map(|mail| mail.recipient.split_once('@').unwrap().0.to_owned()).collect::<Vec<_>>()
+    };
+    own(&["ada", "bob"]).await;
+    assert_eq!(heard("current_key_invalid").await, Vec::<String>::new());
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(heard("current_key_invalid").await, ["ada", "bob"]);
+    own(&["bob", "eve"]).await;
+    assert_eq!(heard("current_key_invalid").await, ["ada", "bob", "eve"]);
+    assert_eq!(heard("current_key_invalid_over").await, ["ada"]);
+    assert_eq!(app.told("current_key_invalid_over").await[0].model["cause"], "no longer yours");
+    let joined = app.told("current_key_invalid").await.pop().unwrap();
+    assert_eq!(joined.model["conditionId"], format!("{}/invalid", group(1)));
+    // Nobody changes, nobody hears anything.
+    own(&["bob", "eve"]).await;
+    app.make(&old_key(), KeyState::Enabled);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(heard("current_key_invalid_over").await, ["ada", "bob", "eve"]);
 }

@@ -2,6 +2,7 @@
 //! end is told then.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keywheel::config::Webhook;
@@ -36,6 +37,8 @@ struct Quiet {
     smtpd: Smtpd,
     receiver: Receiver,
     mails: MailSender,
+    /// Whether no mail can leave.
+    cut: AtomicBool,
 }
 
 impl Quiet {
@@ -62,7 +65,7 @@ impl Quiet {
         let smtp = Smtp::new(&url, "keywheel@example.com", None).unwrap();
         let present = watch::channel(Some(smtp)).1;
         let mails = MailSender::new(app.engine.clone(), present, NonZeroU32::new(1000).unwrap());
-        let it = Self { app, smtpd, receiver, mails };
+        let it = Self { app, smtpd, receiver, mails, cut: AtomicBool::new(false) };
         it.live_for(SECOND).await;
         it
     }
@@ -81,7 +84,9 @@ impl Quiet {
             conditions::once(engine).await.unwrap();
             // As the sweep does.
             engine.store.recall_messages(engine.clock.now()).await.unwrap();
-            self.mails.round(&stop).await.unwrap();
+            if !self.cut.load(Ordering::SeqCst) {
+                self.mails.round(&stop).await.unwrap();
+            }
             WebhookSender::new(engine.clone()).round().await.unwrap();
             if engine.clock.now() >= end {
                 return;
@@ -228,4 +233,28 @@ async fn a_silence_from_a_clock_that_was_ahead_keeps_nothing_back() {
     let silence = it.app.engine.store.silence(&Quiet::id()).await.unwrap().unwrap();
     let now = it.app.engine.clock.now();
     assert_eq!((silence.began_at, silence.ends_at), (now, now + LONGEST));
+}
+
+/// A mail server that was away gets the last page, not each of them; and of what is over by then, only the end.
+#[tokio::test]
+async fn of_what_could_not_leave_one_mail_says_it_all() {
+    let it = Quiet::new(Backend::Sqlite).await;
+    it.cut.store(true, Ordering::SeqCst);
+    it.make(KeyState::Disabled);
+    it.live_for(SECOND * 1200).await;
+    assert!(it.mails("current_key_invalid").await.len() >= 3);
+    it.cut.store(false, Ordering::SeqCst);
+    it.live_for(SECOND * 60).await;
+    assert_eq!(it.mailed(), 1);
+    it.cut.store(true, Ordering::SeqCst);
+    it.live_for(HOUR).await;
+    it.make(KeyState::Enabled);
+    it.live_for(SECOND * 300).await;
+    it.cut.store(false, Ordering::SeqCst);
+    it.live_for(SECOND * 60).await;
+    assert_eq!(it.mailed(), 2);
+    assert!(it.mails("current_key_invalid_over").await[0].sent_at.is_some());
+    let last = it.mails("current_key_invalid").await.pop().unwrap();
+    let words = last.last_reply.as_deref().unwrap();
+    assert!(last.sent_at.is_none() && words.starts_with("not sent: it was over before"), "{words}");
 }

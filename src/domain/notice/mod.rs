@@ -22,6 +22,9 @@ pub use kind::{Kind, URGENT_WAITS, Urgency};
 /// The cause of an end that no reading has shown.
 pub const NO_LONGER_WATCHED: &str = "no longer watched";
 
+/// The cause of an end for somebody who is told no more.
+pub const NO_LONGER_OWNER: &str = "no longer yours";
+
 /// The cause of the end of what only a daemon that is gone could see.
 pub const NO_LONGER_RUNS: &str = "the daemon no longer runs";
 

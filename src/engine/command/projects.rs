@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::looks::next_look;
 use super::super::sweep::note;
-use super::super::{Engine, conditions, drift};
+use super::super::{Engine, conditions, drift, owners};
 use super::loosening::{Before, Plan, plan, recorded};
 use super::{Actor, CommandError, TRIES};
 use crate::atlas::AtlasApi;
@@ -307,8 +307,9 @@ impl Engine {
             let subject = Before { project: &before, tracked: true };
             let plan = plan(self, by, subject, &mut after).await?;
             let mut audit = vec![edited(by.name, &after, Some(&recorded(&plan)))];
-            let Plan { governed, audit: more, outbox } = plan;
+            let Plan { governed, audit: more, mut outbox } = plan;
             audit.extend(more);
+            outbox.extend(owners::changed(self, &before, &after, now).await?);
             let rows = (audit.as_slice(), outbox.as_slice());
             match self.store.update_governed_project(&after, before.version, governed, rows, now).await {
                 Ok(version) => {
