@@ -23,6 +23,8 @@ pub struct Fleet {
     pub by_status: BTreeMap<Status, u64>,
     /// Projects without an owner: their messages are not sent.
     pub without_owner: u64,
+    /// Projects whose mails wait for the end of a silence.
+    pub silenced: u64,
     /// The projects that are due first.
     pub urgent: Vec<(Timestamp, Project)>,
     /// Projects with an open rotation.
@@ -45,6 +47,7 @@ impl Fleet {
             for project in batch {
                 *fleet.by_status.entry(project.status(defaults, now)).or_default() += 1;
                 fleet.without_owner += u64::from(project.owners.is_empty());
+                fleet.silenced += u64::from(project.silence.as_ref().is_some_and(|it| it.lasts(now)));
                 if project.open_rotation.is_some() {
                     fleet.open.push(project.clone());
                 }

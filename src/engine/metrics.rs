@@ -207,6 +207,9 @@ async fn fleet(engine: &Engine, registry: &mut Registry, now: Timestamp) -> Resu
         "Projects without an owner; their messages are not sent",
         gauge,
     );
+    let gauge: Gauge = Gauge::default();
+    gauge.set(whole(fleet.silenced));
+    registry.register("projects_silenced", "Projects whose mails wait for the end of a silence", gauge);
     if let Some((due, _)) = fleet.urgent.first() {
         let left = if *due > now { now.until(*due).as_secs_f64() } else { -now.since(*due).as_secs_f64() };
         number(

@@ -747,6 +747,7 @@ async fn a_scraper_learns_how_much_and_not_what() {
         "keywheel_rotations{state=\"needs_operator\"} 0",
         "keywheel_projects{status=\"ok\"} 1",
         "keywheel_projects_without_owner 0",
+        "keywheel_projects_silenced 0",
         "keywheel_sending 1",
         "keywheel_atlas_requests_total{operation=\"set_key\",class=\"ok\"} 1",
         "keywheel_lease_losses_total 0",

@@ -619,3 +619,48 @@ async fn owners_who_join_or_leave_hear_what_concerns_them() {
     app.live_for(SECOND * 120).await;
     assert_eq!(heard("current_key_invalid_over").await, ["ada", "bob", "eve"]);
 }
+
+/// Atlas asks to wait for a day; a person who decides has the look made at once all the same.
+#[tokio::test]
+async fn a_decision_of_a_person_looks_at_once_whatever_atlas_asks_for() {
+    for verb in [OperatorVerb::Resume, OperatorVerb::Rollback] {
+        let app = app(Backend::Sqlite).await;
+        let id = app.proposed().await;
+        app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
+        let row = app.engine.rotation(id).await.unwrap();
+        let row = app.until(&row, |state| state == State::Verifying).await;
+        app.break_with(failing("get_ear", None, 401, None));
+        let row = app.settle(&row).await;
+        assert_eq!(row.rotation.state, State::NeedsOperator);
+        app.cure();
+        app.break_with(failing("get_ear", Some(1), 429, Some(86_400)));
+        app.live_for(SECOND * 100).await;
+        let reads = || app.sim.log().iter().filter(|it| it.operation == "get_ear").count();
+        let before = reads();
+        driver::run_due(&app.engine).await.unwrap();
+        assert_eq!(reads(), before, "{verb:?}: the pause that Atlas asked for is kept");
+        app.engine.say("grace", id, verb, None, None).await.unwrap();
+        driver::run_due(&app.engine).await.unwrap();
+        assert!(reads() > before, "{verb:?}: no look was made");
+        let end = if verb == OperatorVerb::Resume { State::Completed } else { State::RolledBack };
+        app.until(&app.engine.rotation(id).await.unwrap(), |state| state == end).await;
+    }
+}
+
+/// An approved rotation whose credential Atlas does not take waits, and people hear why.
+#[tokio::test]
+async fn a_hold_for_the_credential_is_told() {
+    let app = app(Backend::Sqlite).await;
+    let id = app.proposed().await;
+    app.break_with(failing("get_ear", None, 401, None));
+    app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
+    app.live_for(SECOND * 1000).await;
+    let held = app.engine.rotation(id).await.unwrap().rotation;
+    assert_eq!((held.state, held.hold), (State::Approved, Some(Hold::AtlasAuth)));
+    let mails = app.told("held").await;
+    assert_eq!((mails.len(), &mails[0].model["cause"]), (1, &"atlas_auth".into()));
+    app.cure();
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("held").await, (1, 1));
+    assert_ne!(app.engine.rotation(id).await.unwrap().rotation.state, State::Approved);
+}
