@@ -52,7 +52,7 @@ pub(super) enum Leave {
     Never(&'static str),
 }
 
-/// Whether the mail `row` leaves at `now`. What is over before it could leave goes as one message, its end; and of
+/// Whether the mail `row` leaves at `now`. A condition that ended before its start could leave is told by its end alone; and of
 /// repetitions that wait, the last leaves. What began and ended within a silence is not mailed at all.
 pub(super) async fn leave(
     engine: &Engine,

@@ -549,7 +549,7 @@ impl Store {
         Ok(rows.into_iter().map(OutboxRow::try_from).collect())
     }
 
-    /// The notice of the last mail of this kind about a project; `None` when there is none that can be read.
+    /// The notice of the last mail of this kind about a project; `None` without one that can be read.
     ///
     /// # Errors
     /// Fails when the database cannot be read.

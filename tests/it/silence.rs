@@ -235,7 +235,7 @@ async fn a_silence_from_a_clock_that_was_ahead_keeps_nothing_back() {
     assert_eq!((silence.began_at, silence.ends_at), (now, now + LONGEST));
 }
 
-/// A mail server that was away gets the last page, not each of them; and of what is over by then, only the end.
+/// A mail server that was away gets the last page, not each of them; and of a condition that has ended by then, only the end.
 #[tokio::test]
 async fn of_what_could_not_leave_one_mail_says_it_all() {
     let it = Quiet::new(Backend::Sqlite).await;
