@@ -52,8 +52,8 @@ pub(super) enum Leave {
     Never(&'static str),
 }
 
-/// Whether the mail `row` leaves at `now`. A condition that ended before its start could leave is told by its end alone; and of
-/// repetitions that wait, the last leaves. What began and ended within a silence is not mailed at all.
+/// Whether the mail `row` leaves at `now`. A condition that ended before its start could leave is told by its end
+/// alone; and of repetitions that wait, the last leaves. What began and ended within a silence is not mailed at all.
 pub(super) async fn leave(
     engine: &Engine,
     row: &OutboxRow,
@@ -67,7 +67,7 @@ pub(super) async fn leave(
         let said = format!("silenced until {} by {}", silence.ends_at, silence.by);
         return Ok(Leave::At(silence.ends_at, said));
     }
-    // One that was written after it, or that comes from a clock that was wrong, is no matter.
+    // One that ended before the mail was written decides nothing, nor one from a clock that was wrong.
     let silence = silence.filter(|it| row.created_at < it.ends_at && it.ends_at <= now);
     let Some(told) = content.notice.condition() else { return Ok(Leave::Now) };
     let standing = standing(engine, &content.notice, row.created_at).await?;

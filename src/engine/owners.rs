@@ -46,9 +46,13 @@ pub(super) async fn changed(
         };
         if let Some(start) = Kind::of_condition(row.kind, false)
             && !joined.is_empty()
-            && let Some(told) = engine.store.last_mail(start, &after.group_id).await?
         {
-            say(told, "joined", &joined);
+            let told = engine.store.last_mails(start, &after.group_id).await?;
+            // An alarm about a key that served before is one of no condition.
+            let of_this = |it: &Content| it.notice.condition().is_some_and(|told| told.id == id);
+            if let Some(last) = told.into_iter().find(of_this) {
+                say(last, "joined", &joined);
+            }
         }
         if let Some(end) = Kind::of_condition(row.kind, true)
             && !left.is_empty()

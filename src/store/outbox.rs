@@ -39,8 +39,8 @@ macro_rules! columns {
 const MAILS: Sql =
     Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id < $1 ORDER BY id DESC LIMIT $2"));
 const ONE: Sql = Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE id = $1"));
-const LAST_MAIL: Sql = Sql::same(
-    "SELECT model FROM outbox WHERE channel = 'mail' AND group_id = $1 AND kind = $2 ORDER BY id DESC LIMIT 1",
+const LAST_MAILS: Sql = Sql::same(
+    "SELECT model FROM outbox WHERE channel = 'mail' AND group_id = $1 AND kind = $2 ORDER BY id DESC LIMIT 20",
 );
 // An urgent message does not wait behind reminders.
 macro_rules! urgent_first {
@@ -163,7 +163,7 @@ const HAS: Sql = Sql::same("SELECT COUNT(*) FROM outbox WHERE message_id = $1");
 pub(super) const STATEMENTS: &[&Sql] = &[
     &MAIL,
     &MAILS,
-    &LAST_MAIL,
+    &LAST_MAILS,
     &ONE,
     &CLAIM,
     &CLAIMED,
@@ -549,18 +549,18 @@ impl Store {
         Ok(rows.into_iter().map(OutboxRow::try_from).collect())
     }
 
-    /// The notice of the last mail of this kind about a project; `None` without one that can be read.
+    /// The notices of the last mails of this kind about a project that can be read, the newest first.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn last_mail(&self, kind: Kind, group: &GroupId) -> Result<Option<Content>, StoreError> {
-        let found: Option<(String,)> = read!(self, LAST_MAIL, |pool, text| sqlx::query_as(text)
+    pub async fn last_mails(&self, kind: Kind, group: &GroupId) -> Result<Vec<Content>, StoreError> {
+        let rows: Vec<(String,)> = read!(self, LAST_MAILS, |pool, text| sqlx::query_as(text)
             .bind(group.as_str())
             .bind(kind.as_str())
-            .fetch_optional(pool)
+            .fetch_all(pool)
             .await)?;
-        let model = found.and_then(|(model,)| serde_json::from_str(&model).ok());
-        Ok(model.and_then(|model| Content::read(kind.as_str(), &model).ok()))
+        let read = |text: &str| Content::read(kind.as_str(), &serde_json::from_str(text).ok()?).ok();
+        Ok(rows.iter().filter_map(|(model,)| read(model)).collect())
     }
 
     /// One mail or webhook.

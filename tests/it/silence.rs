@@ -148,12 +148,12 @@ async fn what_still_holds_is_told_at_the_end_on(backend: Backend) {
 
 #[tokio::test]
 async fn what_still_holds_is_told_at_the_end() {
-    what_still_holds_is_told_at_the_end_on(Backend::Sqlite).await;
+    Box::pin(what_still_holds_is_told_at_the_end_on(Backend::Sqlite)).await;
 }
 
 #[tokio::test]
 async fn what_still_holds_is_told_at_the_end_on_postgres() {
-    what_still_holds_is_told_at_the_end_on(Backend::Postgres).await;
+    Box::pin(what_still_holds_is_told_at_the_end_on(Backend::Postgres)).await;
 }
 
 #[tokio::test]
