@@ -78,10 +78,10 @@ async fn ask(engine: &Engine, group: &GroupId) -> Result<(), StoreError> {
         by_request: false,
         words: "the key service was polled for the newest key".to_owned(),
     };
+    let finding = consider(engine, group, &ask).await?;
     if let Err(error) = endings::look_up(engine, group).await {
         tracing::error!(project.id = %group, error = %error, "keys in play not looked up; the next poll tries again");
     }
-    let finding = consider(engine, group, &ask).await?;
     let every = engine.settings.poll_every.get();
     let (said, wait) = match finding {
         Finding::Settled(settled) => (settled.to_string(), every),
