@@ -315,9 +315,23 @@ pub struct Ending {
     pub ends_at: Option<Timestamp>,
     /// Readings that call the key valid all the same.
     pub good: Option<Run>,
-    /// A lookup has found it; otherwise a hook has heard of it, and told it.
+    /// Who reported it.
     #[serde(default)]
-    pub looked_up: bool,
+    pub reporter: Reporter,
+}
+
+/// Who reported that a key ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reporter {
+    /// Atlas, or an event about more than one key, to a hook that has told it. Of Atlas' own trouble with a key its key
+    /// service knows nothing.
+    #[default]
+    Other,
+    /// The key service, by an event about this key to a hook that has told it.
+    KeyService,
+    /// A lookup.
+    Lookup,
 }
 
 /// Atlas checks each key about every 15 minutes: what it says until so long after the end of a key proves nothing.
@@ -395,15 +409,13 @@ impl Readings {
 
     /// Adds what was heard of a key. What a lookup finds takes the place of what it found before.
     pub fn note_ending(&mut self, ending: Ending) {
-        if ending.looked_up {
-            if self
-                .endings
-                .iter()
-                .any(|it| it.looked_up && (&it.key, &it.event) == (&ending.key, &ending.event))
-            {
+        if ending.reporter == Reporter::Lookup {
+            let before = |it: &Ending| it.reporter == Reporter::Lookup && it.key == ending.key;
+            // The same again is no news.
+            if self.endings.iter().any(|it| before(it) && it.event == ending.event) {
                 return;
             }
-            self.endings.retain(|it| !it.looked_up || it.key != ending.key);
+            self.endings.retain(|it| !before(it));
         }
         self.endings.retain(|it| (&it.key, &it.event) != (&ending.key, &ending.event));
         if self.endings.len() >= MOST_ENDINGS {
@@ -412,9 +424,14 @@ impl Readings {
         self.endings.push(ending);
     }
 
-    /// The key can be used again: an event or a lookup said so.
+    /// The key can be used again: an event said so.
     pub fn forget_endings(&mut self, key: &str) {
         self.endings.retain(|it| it.key != key);
+    }
+
+    /// A lookup that began at `asked_at` has found the key usable. It ends what lookups and the key service said before.
+    pub fn refute_endings(&mut self, key: &str, asked_at: Timestamp) {
+        self.endings.retain(|it| it.key != key || it.reporter == Reporter::Other || it.at > asked_at);
     }
 
     /// Nothing in it is worth keeping.
@@ -645,12 +662,12 @@ fn of_endings(facts: &Facts<'_>, now: Timestamp) -> Option<Condition> {
         cause: Some(it.event.clone()),
         key: Some(it.key.clone()),
         detail: Some(it.from.clone()),
-        looked_up: it.looked_up,
+        looked_up: it.reporter == Reporter::Lookup,
         covered: facts.readings.bad_key.as_ref() == Some(&it.key)
             && facts.holding.contains(&ConditionKind::Invalid),
         telling: if pages { Telling::Repeated } else { Telling::Once },
         // An event that was heard is told with its words.
-        told: !it.looked_up,
+        told: it.reporter != Reporter::Lookup,
         ..plain(facts, ConditionKind::KeyEnding, it.at, now)
     })
 }

@@ -226,7 +226,18 @@ pub(super) async fn note_ending(engine: &Engine, group: &GroupId, ending: Ending
     change(engine, group, move |readings| readings.note_ending(ending.clone())).await
 }
 
-/// The key can be used again.
+/// A lookup that began at `asked_at` has found the key usable.
+pub(super) async fn refute_endings(
+    engine: &Engine,
+    group: &GroupId,
+    key: &str,
+    asked_at: Timestamp,
+) -> Result<(), StoreError> {
+    let key = key.to_owned();
+    change(engine, group, move |readings| readings.refute_endings(&key, asked_at)).await
+}
+
+/// The key can be used again, as an event says.
 pub(super) async fn forget_endings(engine: &Engine, group: &GroupId, key: &str) -> Result<(), StoreError> {
     let key = key.to_owned();
     change(engine, group, move |readings| readings.forget_endings(&key)).await

@@ -1,12 +1,13 @@
 //! Keys in play that a lookup finds disabled, pending deletion or about to expire.
 //!
 //! A hook hears of it only where one is set up. The poll asks the key service about the key in force and about the keys
-//! of the open rotation as well. What it finds becomes the condition `key_ending`; a key that is found usable ends it.
+//! of the open rotation as well. What it finds becomes the condition `key_ending`. A key that is found usable ends what
+//! the key service reported of it, and not what Atlas did.
 
 use std::time::Duration;
 
 use super::{Engine, conditions};
-use crate::domain::condition::Ending;
+use crate::domain::condition::{Ending, Reporter};
 use crate::domain::ids::GroupId;
 use crate::domain::key::KeyRef;
 use crate::domain::time::Timestamp;
@@ -33,6 +34,7 @@ pub(super) async fn look_up(engine: &Engine, group: &GroupId) -> Result<(), Stor
     keys.sort_by_key(ToString::to_string);
     keys.dedup();
     for key in keys {
+        let asked_at = engine.clock.now();
         let found = match service.describe(&key, &project.place).await {
             Ok(found) => found,
             Err(error) => {
@@ -40,13 +42,13 @@ pub(super) async fn look_up(engine: &Engine, group: &GroupId) -> Result<(), Stor
                 continue;
             }
         };
-        let now = engine.clock.now();
         let key = key.to_string();
-        match ending(&found, now) {
-            None => conditions::forget_endings(engine, group, &key).await?,
+        match ending(&found, asked_at) {
+            None => conditions::refute_endings(engine, group, &key, asked_at).await?,
             Some((event, ends_at)) => {
                 let from = lookup.to_owned();
-                let ending = Ending { key, event, from, at: now, ends_at, good: None, looked_up: true };
+                let (at, reporter) = (engine.clock.now(), Reporter::Lookup);
+                let ending = Ending { key, event, from, at, ends_at, good: None, reporter };
                 conditions::note_ending(engine, group, ending).await?;
             }
         }

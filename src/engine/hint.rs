@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::announce::{News, content};
 use super::candidate::{Ask, Deferred, Finding, Settled, consider};
 use super::{ENGINE, Engine, conditions};
-use crate::domain::condition::{ConditionKind, Ending, condition_id};
+use crate::domain::condition::{ConditionKind, Ending, Reporter, condition_id};
 use crate::domain::hint::{Concern, Hint, Meaning, Subject, Watch};
 use crate::domain::ids::{EventId, GroupId};
 use crate::domain::notice::{KeyAlarm, KeyText, Notice};
@@ -282,7 +282,10 @@ async fn note_endings(
             at: event.received_at,
             ends_at: event.hint.ends_at,
             good: None,
-            looked_up: false,
+            reporter: match &event.hint.subject {
+                Subject::Key { .. } => Reporter::KeyService,
+                _ => Reporter::Other,
+            },
         };
         conditions::note_ending(engine, &watch.group, ending).await?;
     }

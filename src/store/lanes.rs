@@ -40,6 +40,11 @@ impl<T> Lanes<T> {
         self.waiting[lane as usize].push_back(work);
     }
 
+    /// Whether work waits in this lane.
+    pub(super) fn waits(&self, lane: Lane) -> bool {
+        !self.waiting[lane as usize].is_empty()
+    }
+
     /// Takes the next piece of work. A lane that was passed over too often goes before a more urgent one.
     pub(super) fn pop(&mut self) -> Option<T> {
         let waits = |lane: &usize| !self.waiting[*lane].is_empty();

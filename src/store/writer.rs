@@ -30,9 +30,12 @@ mod tests;
 /// Pieces in one transaction.
 const MOST: usize = 64;
 
-/// After this long a group takes no further piece: the first in it waits for the commit. Each group costs a flush and
-/// the statements that begin and end it, so a shorter one makes a crowd wait longer.
-const LONGEST: Duration = Duration::from_millis(20);
+/// After this long a group takes no further piece: the first in it waits for the commit.
+const LONGEST: Duration = Duration::from_millis(4);
+
+/// The same while steps wait. Each group costs a flush and the statements that begin and end it, so shorter ones make
+/// the last of a crowd of rotations wait longer.
+const LONGEST_OF_STEPS: Duration = Duration::from_millis(20);
 
 /// Timeout of one piece. No piece waits for anything but the database.
 const PIECE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(10) };
@@ -134,11 +137,24 @@ impl Queue {
         }
     }
 
-    /// The next piece whose caller still waits.
-    fn next(&mut self) -> Option<Box<dyn Piece>> {
+    fn receive(&mut self) {
         while let Ok(message) = self.inbox.try_recv() {
             self.sort(message);
         }
+    }
+
+    /// Whether a group that is so old takes another piece.
+    fn takes_more(&mut self, age: Duration) -> bool {
+        if age < LONGEST {
+            return true;
+        }
+        self.receive();
+        age < LONGEST_OF_STEPS && self.lanes.waits(Lane::Step)
+    }
+
+    /// The next piece whose caller still waits.
+    fn next(&mut self) -> Option<Box<dyn Piece>> {
+        self.receive();
         std::iter::from_fn(|| self.lanes.pop()).find(|piece| piece.is_wanted())
     }
 
@@ -164,7 +180,7 @@ impl Queue {
             Ran::Panicked => return,
             Ran::Kept(piece) => vec![(piece, Ok(()))],
         };
-        while done.len() < MOST && began.elapsed() < LONGEST {
+        while done.len() < MOST && self.takes_more(began.elapsed()) {
             let Some(piece) = self.next() else { break };
             if let Err(error) = savepoint(&mut tx, "SAVEPOINT piece").await {
                 done.push((piece, Ok(())));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use keywheel::domain::condition::{ConditionKind, Reading, Readings};
-use keywheel::domain::ids::GroupId;
+use keywheel::domain::ids::{GroupId, RotationId};
 use keywheel::domain::project::{Project, Status};
 use keywheel::domain::rotation::outcome::Class;
 use keywheel::domain::rotation::state::{Cause, Hold, State};
@@ -64,6 +64,18 @@ impl TestApp {
 
     pub(crate) fn cure(&self) {
         self.sim.with(|world| world.faults.clear());
+    }
+
+    /// A rotation that waits for an operator: its credential was lost while the new key was verified.
+    async fn stopped(&self) -> RotationId {
+        let id = self.proposed().await;
+        self.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
+        let row = self.engine.rotation(id).await.unwrap();
+        let row = self.until(&row, |state| state == State::Verifying).await;
+        self.break_with(failing("get_ear", None, 401, None));
+        let row = self.settle(&row).await;
+        assert_eq!((row.rotation.state, row.rotation.cause), (State::NeedsOperator, Some(Cause::Auth)));
+        id
     }
 
     /// The mails of this kind, the oldest first.
@@ -302,13 +314,7 @@ async fn an_approved_rotation_that_is_held_is_told() {
 #[tokio::test]
 async fn a_page_is_repeated_whatever_atlas_asks_for_and_its_end_is_told() {
     let app = app(Backend::Sqlite).await;
-    let id = app.proposed().await;
-    app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
-    let row = app.engine.rotation(id).await.unwrap();
-    let row = app.until(&row, |state| state == State::Verifying).await;
-    app.break_with(failing("get_ear", None, 401, None));
-    let row = app.settle(&row).await;
-    assert_eq!((row.rotation.state, row.rotation.cause), (State::NeedsOperator, Some(Cause::Auth)));
+    let id = app.stopped().await;
     conditions::once(&app.engine).await.unwrap();
     assert_eq!(app.told("needs_operator").await.len(), 1);
     app.cure();
@@ -417,12 +423,7 @@ async fn no_unreadable_row_makes_anybody_mute_or_blind() {
 #[tokio::test]
 async fn an_unreadable_rotation_ends_no_page() {
     let app = app(Backend::Sqlite).await;
-    let id = app.proposed().await;
-    app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
-    let row = app.engine.rotation(id).await.unwrap();
-    let row = app.until(&row, |state| state == State::Verifying).await;
-    app.break_with(failing("get_ear", None, 401, None));
-    app.settle(&row).await;
+    app.stopped().await;
     conditions::once(&app.engine).await.unwrap();
     app.raw("UPDATE rotations SET machine = '{}'".to_owned()).await;
     app.live_for(SECOND * 20).await;
@@ -625,13 +626,7 @@ async fn owners_who_join_or_leave_hear_what_concerns_them() {
 async fn a_decision_of_a_person_looks_at_once_whatever_atlas_asks_for() {
     for verb in [OperatorVerb::Resume, OperatorVerb::Rollback] {
         let app = app(Backend::Sqlite).await;
-        let id = app.proposed().await;
-        app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
-        let row = app.engine.rotation(id).await.unwrap();
-        let row = app.until(&row, |state| state == State::Verifying).await;
-        app.break_with(failing("get_ear", None, 401, None));
-        let row = app.settle(&row).await;
-        assert_eq!(row.rotation.state, State::NeedsOperator);
+        let id = app.stopped().await;
         app.cure();
         app.break_with(failing("get_ear", Some(1), 429, Some(86_400)));
         app.live_for(SECOND * 100).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keywheel::domain::condition::ConditionKind;
+use keywheel::domain::condition::{ConditionKind, Ending, Readings, Reporter};
 use keywheel::domain::hint::{Hint, Meaning, Subject};
 use keywheel::domain::key::{KeyRef, Provider};
 use keywheel::domain::project::Status;
@@ -170,4 +170,26 @@ async fn a_flood_of_alarms_is_remembered_within_bounds() {
     let readings = app.engine.store.readings(&group(1).parse().unwrap()).await.unwrap();
     assert_eq!(readings.endings.len(), 16);
     assert_eq!(readings.endings.last().unwrap().event, "EVENT_39");
+}
+
+/// A lookup knows of the key, and not of Atlas' trouble with it; nor of what was heard after it had asked.
+#[test]
+fn a_lookup_that_finds_a_key_usable_ends_only_what_it_can_know() {
+    let asked_at: Timestamp = "2026-11-30T00:00:00Z".parse().unwrap();
+    let (before, after) = (asked_at - SECOND, asked_at + SECOND);
+    let mut readings = Readings::default();
+    for (event, reporter, at) in [
+        ("AWS_ENCRYPTION_KEY_INVALID", Reporter::Other, before),
+        ("DisableKey", Reporter::KeyService, before),
+        ("is disabled", Reporter::Lookup, before),
+        ("ScheduleKeyDeletion", Reporter::KeyService, after),
+    ] {
+        let (key, event, from) = (old_key(), event.to_owned(), "aws".to_owned());
+        readings.note_ending(Ending { key, event, from, at, ends_at: None, good: None, reporter });
+    }
+    readings.refute_endings(&new_key(), after + SECOND);
+    assert_eq!(readings.endings.len(), 4);
+    readings.refute_endings(&old_key(), asked_at);
+    let left: Vec<_> = readings.endings.iter().map(|it| it.event.as_str()).collect();
+    assert_eq!(left, ["AWS_ENCRYPTION_KEY_INVALID", "ScheduleKeyDeletion"]);
 }
