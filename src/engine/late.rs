@@ -78,7 +78,8 @@ pub(super) async fn leave(
         (Standing::Over, _, None) => {
             Leave::Never("not sent: it was over before it could leave; the mail about its end says so")
         }
-        (Standing::HoldsAgain, _, Some(_)) => Leave::Never("not sent: it holds again; a later mail says so"),
+        // A page goes before its end: sent after it, the end of what was before would calm.
+        (Standing::HoldsAgain, ..) => Leave::Never("not sent: it holds again; a later mail says so"),
         (Standing::Current, Some(_), Some(silence))
             if told.since.is_some_and(|since| since >= silence.began_at) =>
         {
@@ -87,6 +88,6 @@ pub(super) async fn leave(
         (Standing::Current, None, _) if is_repeated && engine.store.has_later_mail(row).await? => {
             Leave::Never("not sent: it was repeated before it could leave; the last mail says the same")
         }
-        (Standing::Current | Standing::HoldsAgain, ..) => Leave::Now,
+        (Standing::Current, ..) => Leave::Now,
     })
 }

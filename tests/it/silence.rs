@@ -257,4 +257,21 @@ async fn of_what_could_not_leave_one_mail_says_it_all() {
     let last = it.mails("current_key_invalid").await.pop().unwrap();
     let words = last.last_reply.as_deref().unwrap();
     assert!(last.sent_at.is_none() && words.starts_with("not sent: it was over before"), "{words}");
+
+    // An end that could not leave before the key was bad again says nothing.
+    it.make(KeyState::Disabled);
+    it.live_for(SECOND * 200).await;
+    assert_eq!(it.mailed(), 3);
+    it.cut.store(true, Ordering::SeqCst);
+    it.make(KeyState::Enabled);
+    it.live_for(SECOND * 300).await;
+    it.make(KeyState::Disabled);
+    it.live_for(SECOND * 200).await;
+    it.cut.store(false, Ordering::SeqCst);
+    it.live_for(SECOND * 60).await;
+    assert_eq!(it.mailed(), 4);
+    let end = it.mails("current_key_invalid_over").await.pop().unwrap();
+    let start = it.mails("current_key_invalid").await.pop().unwrap();
+    assert!(start.sent_at.is_some() && end.sent_at.is_none(), "{end:?}");
+    assert!(end.last_reply.as_deref().unwrap().starts_with("not sent: it holds again"), "{end:?}");
 }

@@ -162,3 +162,21 @@ async fn a_row_that_somebody_removed_is_named() {
         }
     }
 }
+
+/// A bar that somebody invents after the approval bars nobody: the log knows of none. It is named all the same.
+#[tokio::test]
+async fn a_bar_that_somebody_invented_stops_no_approved_key_and_is_named() {
+    let it = Fixture::on(Backend::Sqlite).await;
+    let row = it.propose("ada").await;
+    let row = it.approve("grace", &row).await.unwrap();
+    assert_eq!(row.rotation.state, State::Approved);
+    let invented = format!(
+        "INSERT INTO loosenings VALUES (randomblob(16), '{}', 'owners', 'effective', 'grace', \
+         '2026-01-01T00:00:00.000000Z', '[]', '{{}}', '[]', '[]', NULL, '2099-01-01T00:00:00.000000Z', NULL, NULL, 1)",
+        row.rotation.group_id
+    );
+    raw(&it.engine.store, &invented).await;
+    assert!(it.unfit().await.iter().any(|it| it.contains("loosening")), "{:?}", it.unfit().await);
+    driver::run_due(&it.engine).await.unwrap();
+    assert_eq!(it.patches(), [row.rotation.new_key.to_string()]);
+}
