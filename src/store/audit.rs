@@ -8,10 +8,11 @@ use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 
 use super::lanes::Lane;
+use super::later::AuditRow;
 use super::readable::{Listed, listed};
 use super::seal::{Seal, written};
 use super::types::Instant;
-use super::{Sql, Store, StoreError, Tx, built, each, read, urgent};
+use super::{Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::time::Timestamp;
 
 const HEAD_LOCK: Sql = Sql {
@@ -32,9 +33,6 @@ const APPENDED: Sql = Sql::same(
 );
 
 pub(super) const STATEMENTS: &[&Sql] = &[&HEAD_LOCK, &MOVE_HEAD, &LIST, &MARKS, &APPENDED];
-
-/// Rows in one statement.
-const AT_ONCE: usize = 16;
 
 /// The rows at the end of the chain in which an own row is searched: more than all daemons append while
 /// one transaction is repeated.
@@ -220,50 +218,27 @@ impl Tx {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut seals = Some(seals);
-        let mut chunks = rows.chunks(AT_ONCE).peekable();
-        while let Some(rows) = chunks.next() {
-            let own = if chunks.peek().is_none() { seals.take() } else { None };
-            self.append_all(rows, own.unwrap_or_default(), now).await?;
-        }
-        Ok(())
-    }
-
-    /// Appends rows in one statement; the last of them seals.
-    async fn append_all(
-        &mut self,
-        rows: &[NewAudit],
-        seals: Vec<Seal>,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let mut head = self.audit_head().await?;
-        let text = written(&seals);
-        let mut new = Vec::with_capacity(rows.len());
-        for (number, row) in (1..).zip(rows) {
-            let seals = if number == rows.len() { text.as_str() } else { "" };
-            let seq = head.seq + 1;
-            let hash = hash(seq, now, row, &head.hash, seals);
-            let seal = self.seals.seal(&hash)?;
-            let prev = std::mem::replace(&mut head, Head { seq, hash: hash.clone() }).hash;
-            new.push((row, seq, prev, hash, seals, seal));
-        }
-        built!(self, |conn, query| {
-            query.push(
-                "INSERT INTO audit (seq, at, actor, action, subject, detail, prev_hash, hash, seals, seal) ",
-            );
-            query.push_values(&new, |mut values, (row, seq, prev, hash, seals, seal)| {
-                values.push_bind(*seq).push_bind(now).push_bind(&row.actor).push_bind(&row.action);
-                values.push_bind(&row.subject).push_bind(&row.detail);
-                values.push_bind(prev).push_bind(hash).push_bind(*seals).push_bind(seal);
+        let mut rows = rows.iter().peekable();
+        while let Some(row) = rows.next() {
+            let seals = if rows.peek().is_none() { seals.take() } else { None }.unwrap_or_default();
+            let (text, before) = (written(&seals), self.audit_head().await?);
+            let seq = before.seq + 1;
+            let hash = hash(seq, now, row, &before.hash, &text);
+            self.audit.push(AuditRow {
+                seq,
+                at: now,
+                actor: row.actor.clone(),
+                action: row.action.clone(),
+                subject: row.subject.clone(),
+                detail: row.detail.clone(),
+                prev_hash: before.hash.clone(),
+                hash: hash.clone(),
+                seals: text,
+                seal: self.seals.seal(&hash)?,
             });
-            query.build().execute(conn).await.map(drop)
-        })?;
-        let count = new.len();
-        let mut seals = Some(seals);
-        for (number, (row, seq, prev, hash, _, _)) in (1..).zip(new) {
-            let own = if number == count { seals.take().unwrap_or_default() } else { Vec::new() };
-            self.note_appended(row, (seq, prev, hash), own, now);
+            self.head = Some(Head { seq, hash: hash.clone() });
+            self.note_appended(row, (seq, before.hash, hash), seals, now);
         }
-        self.head = Some(head);
         Ok(())
     }
 
@@ -275,6 +250,7 @@ impl Tx {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let Some(row) = rows.last() else { return Ok(false) };
+        self.write_later().await?;
         let head = self.audit_head().await?.seq;
         let (found,): (i64,) = each!(self, APPENDED, |conn, text| sqlx::query_as(text)
             .bind(head - RECENT)

@@ -23,6 +23,7 @@ mod inbox;
 mod inspect;
 mod keys;
 mod lanes;
+mod later;
 mod lookups;
 mod loosenings;
 mod open;
@@ -175,6 +176,10 @@ struct Tx {
     seals: Arc<Seals>,
     /// What it has appended to the audit log.
     appended: Vec<seals::Appended>,
+    /// Its rows of the audit log.
+    audit: later::Later<later::AuditRow>,
+    /// Its rows of journals.
+    journal: later::Later<later::JournalRow>,
     /// What it has compared with the seals.
     compared: ballots::Compared,
     /// The head that this transaction has found and holds: no other one appends before its end.

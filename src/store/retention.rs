@@ -67,6 +67,7 @@ impl Store {
                 // A repetition after a lost answer counts only the rows that are left.
                 let rows = self.transact("retention.forget", Lane::Rest, (), move |tx, (), _| {
                     Box::pin(async move {
+                        tx.write_later().await?;
                         let done = each!(tx, sql, |conn, text| sqlx::query(text)
                             .bind(before)
                             .bind(BATCH)

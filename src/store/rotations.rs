@@ -9,6 +9,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::lanes::Lane;
+use super::later::JournalRow;
 use super::outbox::CLEAR_CLAIMS;
 use super::readable::{Listed, listed, readable};
 use super::retry::persist;
@@ -111,10 +112,6 @@ const JOURNAL: Sql = Sql::same(
     "SELECT seq, at, actor, kind, from_state, to_state, detail, count, last_at FROM journal \
      WHERE rotation_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
 );
-const APPEND: Sql = Sql::same(
-    "INSERT INTO journal (rotation_id, seq, at, actor, kind, from_state, to_state, detail, replay, count, last_at) \
-     VALUES ($1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM journal WHERE rotation_id = $1), $2, $3, $4, $5, $6, $7, $8, 1, $2)",
-);
 const AGAIN: Sql =
     Sql::same("UPDATE journal SET count = count + 1, last_at = $3 WHERE rotation_id = $1 AND seq = $2");
 
@@ -140,7 +137,6 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &NEXT_WAKE,
     &LAST_ENTRY,
     &JOURNAL,
-    &APPEND,
     &AGAIN,
     &COUNTS,
 ];
@@ -815,18 +811,16 @@ impl Tx {
         if entry.merge && self.repeat_last_entry(id, entry, now).await? {
             return Ok(());
         }
-        each!(self, APPEND, |conn, text| sqlx::query(text)
-            .bind(id.0)
-            .bind(now)
-            .bind(entry.actor.as_str())
-            .bind(entry.kind.as_str())
-            .bind(entry.from_state.map(State::as_str))
-            .bind(entry.to_state.as_str())
-            .bind(entry.detail.to_string())
-            .bind(entry.replay.as_ref().map(ToString::to_string))
-            .execute(conn)
-            .await
-            .map(|_| ()))?;
+        self.journal.push(JournalRow {
+            id,
+            at: now,
+            actor: entry.actor.clone(),
+            kind: entry.kind.as_str(),
+            from_state: entry.from_state.map(State::as_str),
+            to_state: entry.to_state.as_str(),
+            detail: entry.detail.to_string(),
+            replay: entry.replay.as_ref().map(ToString::to_string),
+        });
         Ok(())
     }
 
@@ -837,6 +831,9 @@ impl Tx {
         entry: &NewJournal,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
+        if self.journal.waiting().iter().any(|row| row.id == id) {
+            self.write_later().await?;
+        }
         let last: Option<EntryRow> =
             each!(self, LAST_ENTRY, |conn, text| sqlx::query_as(text).bind(id.0).fetch_optional(conn).await)?;
         let Some(last) = last.map(|row| row.entry(id)).transpose()? else { return Ok(false) };

@@ -707,6 +707,7 @@ impl Tx {
     /// The subjects with these names, as the log has them.
     async fn subjects(&mut self, names: &BTreeSet<Name>) -> Result<BTreeSet<String>, StoreError> {
         let mut found = BTreeSet::new();
+        self.write_later().await?;
         each!(self, ALL_SEALS, |conn, text| {
             let mut rows = sqlx::query_as::<_, (String,)>(text).fetch(conn);
             while let Some((seals,)) = rows.try_next().await? {

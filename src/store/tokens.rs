@@ -554,6 +554,7 @@ impl Tx {
         let rows = each!(self, ALL, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
         let mut tokens = stored(rows)?;
         if tokens.iter().any(|it| it.token.made_by.is_none()) {
+            self.write_later().await?;
             let makers = each!(self, MAKERS, |conn, text| sqlx::query_as(text).fetch_all(conn).await)?;
             name_makers(&mut tokens, makers);
         }

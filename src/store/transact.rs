@@ -14,6 +14,7 @@ use tracing::{Instrument, Span};
 
 use super::ballots::Compared;
 use super::lanes::Lane;
+use super::later::Later;
 use super::retry::persist;
 use super::writer::Piece;
 use super::{Seals, Sql, Store, StoreError, Tx, TxConn, each, known_version};
@@ -189,6 +190,8 @@ impl Tx {
             head: None,
             seals,
             appended: Vec::new(),
+            audit: Later::default(),
+            journal: Later::default(),
             compared: Compared::default(),
             held: None,
             followed: false,
@@ -215,6 +218,7 @@ impl Tx {
     /// Makes everything in it durable; returns whether it has appended to the audit log. Dropped instead, it is rolled
     /// back.
     pub(super) async fn commit(mut self) -> Result<bool, StoreError> {
+        self.write_later().await?;
         self.write_audit_head().await?;
         match self.conn {
             TxConn::Sqlite(tx) => tx.commit().await,

@@ -6,11 +6,14 @@
 //! Work waits in lanes. The writer opens a transaction for the first piece, adds the pieces that have
 //! arrived meanwhile, and commits them together. Each piece after the first has a savepoint of its own.
 //! Pieces that arrive during the commit form the next group. The writer never waits for further pieces.
+//! The rows of journal and audit log are written once for the group. When one is refused, the group is rolled back
+//! and each of its pieces runs in a transaction of its own, so that only its own caller gets the error.
 //! No caller gets an answer before the commit, because the answer may rest on another piece's write. A
 //! piece runs here and not in its caller's task, so that a caller that is cancelled, or not polled, never
 //! holds the connection.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +74,8 @@ impl Writer {
     /// Starts the task that writes with the connection of `pool`.
     pub(super) fn start(pool: SqlitePool, seals: Arc<Seals>) -> std::io::Result<Self> {
         let (queue, inbox) = mpsc::unbounded_channel();
-        let work = Queue { inbox, lanes: Lanes::default(), stopping: None, seals }.run(pool);
+        let work =
+            Queue { inbox, lanes: Lanes::default(), alone: VecDeque::new(), stopping: None, seals }.run(pool);
         let (built, wait_until_built) = std::sync::mpsc::channel();
         // Built in the thread: a runtime must not be dropped in a task, and a failed spawn would drop it here.
         std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
@@ -106,6 +110,8 @@ impl Writer {
 struct Queue {
     inbox: mpsc::UnboundedReceiver<Message>,
     lanes: Lanes<Box<dyn Piece>>,
+    /// The pieces of a group in which a row was refused.
+    alone: VecDeque<Box<dyn Piece>>,
     stopping: Option<oneshot::Sender<()>>,
     seals: Arc<Seals>,
 }
@@ -114,7 +120,10 @@ impl Queue {
     async fn run(mut self, pool: SqlitePool) {
         loop {
             while let Some(first) = self.next() {
-                self.group(&pool, first).await;
+                self.group(&pool, first, MOST).await;
+                while let Some(piece) = self.alone.pop_front() {
+                    self.group(&pool, piece, 1).await;
+                }
             }
             if self.stopping.is_some() {
                 break;
@@ -158,13 +167,13 @@ impl Queue {
         std::iter::from_fn(|| self.lanes.pop()).find(|piece| piece.is_wanted())
     }
 
-    /// Runs `first`, and the pieces that have arrived meanwhile, in one transaction.
-    async fn group(&mut self, pool: &SqlitePool, first: Box<dyn Piece>) {
+    /// Runs `first`, and the pieces that have arrived meanwhile, in one transaction of at most `most`.
+    async fn group(&mut self, pool: &SqlitePool, first: Box<dyn Piece>, most: usize) {
         let mut tx = match begin(pool, Arc::clone(&self.seals)).await {
             Ok(tx) => tx,
             Err(error) => {
                 // The other pieces would fail the same way, each after the same wait.
-                while let Some(piece) = self.next() {
+                while let Some(piece) = self.alone.pop_front().or_else(|| self.next()) {
                     piece.answer(Err(error.for_companion()));
                 }
                 return first.answer(Err(error));
@@ -180,13 +189,13 @@ impl Queue {
             Ran::Panicked => return,
             Ran::Kept(piece) => vec![(piece, Ok(()))],
         };
-        while done.len() < MOST && self.takes_more(began.elapsed()) {
+        while done.len() < most && self.takes_more(began.elapsed()) {
             let Some(piece) = self.next() else { break };
             if let Err(error) = savepoint(&mut tx, "SAVEPOINT piece").await {
                 done.push((piece, Ok(())));
                 return fail(done, || StoreError::rolled_back(&error));
             }
-            let (head, appended) = (tx.head.clone(), tx.appended.len());
+            let mark = tx.mark();
             let undone = match run(&mut tx, piece).await {
                 Ran::Kept(piece) => {
                     done.push((piece, Ok(())));
@@ -201,10 +210,13 @@ impl Queue {
                 fail(done, || StoreError::rolled_back(cause));
                 return undone.into_iter().for_each(|(piece, error)| piece.answer(Err(error)));
             }
-            tx.head = head;
-            tx.appended.truncate(appended);
-            tx.compared.forget();
+            tx.back_to(mark);
             done.extend(undone.map(|(piece, error)| (piece, Err(error))));
+        }
+        if done.len() > 1 && tx.write_later().await.is_err() {
+            drop(tx);
+            self.alone.extend(done.into_iter().map(|(piece, _)| piece));
+            return;
         }
         match tx.commit().await {
             Ok(appended) => done.into_iter().for_each(|(piece, end)| piece.answer(end.map(|()| appended))),
