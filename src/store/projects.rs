@@ -43,8 +43,11 @@ const LIST: Sql = Sql::same(concat!(
      AND ($4 = '' OR EXISTS (SELECT 1 FROM owners o WHERE o.group_id = p.group_id AND o.mail = $4)) \
      ORDER BY p.group_id LIMIT $5"
 ));
+// Two ranges of one index: with OR, SQLite would scan the whole index in its order.
 const DUE: Sql = Sql::same(
-    "SELECT group_id, credential, next_check_at, version, last_error IS NOT NULL AS failed FROM projects WHERE next_check_at <= $1 OR next_check_at > $2 \
+    "SELECT group_id, credential, next_check_at, version, last_error IS NOT NULL AS failed FROM projects WHERE next_check_at <= $1 \
+     UNION ALL \
+     SELECT group_id, credential, next_check_at, version, last_error IS NOT NULL AS failed FROM projects WHERE next_check_at > $2 \
      ORDER BY next_check_at, group_id",
 );
 const LOOK_SOON: Sql =
