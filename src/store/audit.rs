@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 
 use super::lanes::Lane;
-use super::later::AuditRow;
+use super::later::{AuditRow, Head};
 use super::readable::{Listed, listed};
 use super::seal::{Seal, written};
 use super::types::Instant;
@@ -172,13 +172,6 @@ fn hash(seq: i64, at: Timestamp, row: &NewAudit, prev_hash: &str, seals: &str) -
         hash.update(field.as_bytes());
     }
     hex::encode(hash.finalize())
-}
-
-/// The end of the chain.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub(super) struct Head {
-    pub(super) seq: i64,
-    pub(super) hash: String,
 }
 
 impl Tx {

@@ -6,13 +6,19 @@
 
 use std::collections::HashSet;
 
-use super::audit::Head;
 use super::{StoreError, Tx, built};
 use crate::domain::ids::RotationId;
 use crate::domain::time::Timestamp;
 
 /// The numbers of rows in one statement. Few numbers keep the statements prepared.
 const SIZES: [usize; 5] = [16, 8, 4, 2, 1];
+
+/// The end of the chain.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(super) struct Head {
+    pub(super) seq: i64,
+    pub(super) hash: String,
+}
 
 /// A row of the audit log.
 #[derive(Debug)]

@@ -18,7 +18,8 @@ use futures_util::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use super::audit::{AuditBroken, AuditEntry, AuditReport, BREAK_ACCEPTED, Head, ListedRow, NewAudit};
+use super::audit::{AuditBroken, AuditEntry, AuditReport, BREAK_ACCEPTED, ListedRow, NewAudit};
+use super::later::Head;
 use super::seal::Seal;
 use super::{Sql, Store, StoreError, Tx, TxConn, each, read, urgent};
 use crate::domain::ids::RotationId;
