@@ -35,7 +35,7 @@ use crate::engine::{
     schedule, sweep,
 };
 use crate::lifecycle::{Shutdown, pause};
-use crate::mail::Smtp;
+use crate::mail::{Smtp, sender_domain};
 use crate::sim::{Sim, World};
 use crate::store::{Access, AuditBroken, AuditReport, Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -121,6 +121,7 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
             daily: config.mail.daily,
         },
         operators: config.mail.operators.clone(),
+        mail_domain: sender_domain(&config.mail.from),
         security: config.mail.security.clone(),
         mails: config.mail.smtp_url.is_some(),
         loosen_after: config.loosen_after,
@@ -141,7 +142,7 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
 fn smtp(config: &Config) -> anyhow::Result<Option<Smtp>> {
     let mail = &config.mail;
     let Some(url) = &mail.smtp_url else { return Ok(None) };
-    Ok(Some(Smtp::new(url, &mail.from, mail.ca_file.as_deref())?))
+    Ok(Some(Smtp::new(url, &mail.from, mail.helo.as_deref(), mail.ca_file.as_deref())?))
 }
 
 /// The webhook targets.

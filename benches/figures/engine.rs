@@ -101,6 +101,7 @@ impl Site {
                 daily: keywheel::domain::condition::Daily::default(),
             },
             operators: Vec::new(),
+            mail_domain: "example.com".to_owned(),
             security: Vec::new(),
             mails: true,
             loosen_after: Span::from_days(1),

@@ -68,9 +68,19 @@ pub struct Mail {
     pub last_reply: Option<String>,
     /// When the mail server or the webhook target accepted it.
     pub sent_at: Option<Timestamp>,
+    /// When somebody asked for another attempt.
+    pub retried_at: Option<Timestamp>,
     /// The event's data; the members depend on the kind.
     #[schema(value_type = Object)]
     pub model: Value,
+}
+
+/// How many messages are tried again, or were dismissed.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SettledMessages {
+    /// The number of messages.
+    pub messages: u64,
 }
 
 /// A hook with its counts since the process began.

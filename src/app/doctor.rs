@@ -424,7 +424,8 @@ async fn outbox(store: &Store, findings: &mut Findings) {
         findings.warn(
             "outbox",
             &format!(
-                "{} mails were refused or given up; `keywheel outbox list` has the server's replies",
+                "{} mails were refused or given up; `keywheel outbox list` has the server's replies, `keywheel outbox retry --failed` sends \
+                 them again, `dismiss --failed` takes them from the list",
                 counts.failed
             ),
         );

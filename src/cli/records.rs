@@ -1,10 +1,11 @@
-//! Verbs that only read: the audit log, the outbox, and the server's condition.
+//! The audit log, the outbox, and the server's condition.
 //!
 //! Verifying the audit log's hash chain is not here: it reads the database itself.
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -12,14 +13,14 @@ use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use super::reply::ApiResponse;
-use crate::api::record::{AuditEntry, DatabaseStatus, Doubt, FleetStatus, Mail, MailCounts};
+use crate::api::record::{AuditEntry, DatabaseStatus, Doubt, FleetStatus, Mail, MailCounts, SettledMessages};
 use crate::domain::ids::OutboxId;
 use crate::domain::text::visible;
 
 pub(super) const AUDIT: [&str; 6] = ["seq", "at", "actor", "action", "subject", "detail"];
 pub(super) const OUTBOX: [&str; 8] =
     ["id", "createdAt", "channel", "kind", "recipient", "state", "attempts", "lastReply"];
-pub(super) const MAIL: [&str; 14] = [
+pub(super) const MAIL: [&str; 15] = [
     "id",
     "channel",
     "kind",
@@ -33,6 +34,7 @@ pub(super) const MAIL: [&str; 14] = [
     "lastTriedAt",
     "nextTryAt",
     "sentAt",
+    "retriedAt",
     "lastReply",
 ];
 pub(super) const DUE: [&str; 6] = ["groupId", "name", "status", "due", "owners", "currentKey"];
@@ -74,6 +76,27 @@ pub(super) enum OutboxVerb {
         /// Its id
         id: OutboxId,
     },
+    /// Try a mail or webhook that failed or waits again, at once
+    #[command(
+        after_help = "Examples:\n  keywheel outbox retry 0198c5a0-0000-7000-8000-000000000000\n  keywheel outbox retry --failed"
+    )]
+    Retry(Which),
+    /// Dismiss a mail or webhook that failed: it is not sent, and counts as failed no more
+    #[command(
+        after_help = "Examples:\n  keywheel outbox dismiss 0198c5a0-0000-7000-8000-000000000000\n  keywheel outbox dismiss --failed"
+    )]
+    Dismiss(Which),
+}
+
+/// One message, or all that failed.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Its id
+    #[arg(required_unless_present = "failed", conflicts_with = "failed")]
+    id: Option<OutboxId>,
+    /// All that failed
+    #[arg(long)]
+    failed: bool,
 }
 
 /// How often a watch reads the status.
@@ -195,7 +218,31 @@ pub(super) async fn outbox(
             reply.print(printer, |printer, mail: Mail| printer.object(&mail, &MAIL))?;
             Ok(Exit::Done)
         }
+        OutboxVerb::Retry(which) => settle(which, "retry", "tried again", client, printer).await,
+        OutboxVerb::Dismiss(which) => settle(which, "dismiss", "dismissed", client, printer).await,
     }
+}
+
+async fn settle(
+    which: &Which,
+    verb: &str,
+    done: &str,
+    client: &Client,
+    printer: &mut Printer,
+) -> Result<Exit, Failure> {
+    if let Some(id) = which.id {
+        let path = format!("/outbox/{id}/{verb}");
+        let reply = client.send(Method::POST, &path, None::<&()>).await?;
+        reply.print(printer, |printer, _: Mail| printer.line(&format!("{id}: {done}")))?;
+        return Ok(Exit::Done);
+    }
+    let reply = client.send(Method::POST, &format!("/outbox/{verb}"), None::<&()>).await?;
+    reply.print(printer, |printer, it: SettledMessages| match it.messages {
+        0 => printer.line("no message has failed"),
+        1 => printer.line(&format!("1 message: {done}")),
+        many => printer.line(&format!("{many} messages: {done}")),
+    })?;
+    Ok(Exit::Done)
 }
 
 async fn list<T: DeserializeOwned + Serialize>(

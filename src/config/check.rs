@@ -15,7 +15,7 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use url::Url;
+use url::{Host, Url};
 
 use super::access::open_to_others;
 use super::reader::Reader;
@@ -290,6 +290,13 @@ fn check_mail(raw: &RawConfig, r: &mut Reader) -> Option<Mail> {
     if raw.mail_from.chars().any(char::is_control) || sender.is_err() {
         r.fault("mail.from", "takes an address such as \"Keywheel <keywheel@example.com>\"");
     }
+    let helo = Some(raw.mail_helo.clone()).filter(|it| !it.is_empty());
+    if let Some(name) = &helo {
+        let is_host = matches!(Host::parse(name), Ok(Host::Domain(_))) && name.is_ascii();
+        if !is_host || !name.trim_matches('.').contains('.') {
+            r.fault("mail.helo", "takes a host name with a domain, such as keywheel.example.com");
+        }
+    }
     let per_minute = NonZeroU32::new(raw.mail_per_minute).filter(|it| it.get() <= 100_000);
     if per_minute.is_none() {
         r.fault("mail.per_minute", "takes 1 to 100000");
@@ -311,6 +318,7 @@ fn check_mail(raw: &RawConfig, r: &mut Reader) -> Option<Mail> {
     Some(Mail {
         smtp_url: raw.smtp_url.clone(),
         from: raw.mail_from.clone(),
+        helo,
         ca_file,
         operators: raw.mail_operators.clone(),
         security: raw.mail_security.clone(),
@@ -334,14 +342,37 @@ fn check_daily(raw: &RawConfig, r: &mut Reader) -> Option<Daily> {
 fn check_smtp_url(raw: &RawConfig, r: &mut Reader) {
     let Some(smtp) = &raw.smtp_url else { return };
     let url = match Url::parse(smtp.expose()) {
+        // The path, or what follows a ?, may be a part of a password: it is not shown.
+        Ok(url) if !matches!(url.path(), "" | "/") => {
+            r.fault(
+                "mail.smtp_url",
+                "takes no path; write a / in user or password as %2F, a ? as %3F, a # as %23 and an @ as %40",
+            );
+            return;
+        }
         Ok(url) if matches!(url.scheme(), "smtp" | "smtps") && url.has_host() => url,
         _ => {
-            r.fault("mail.smtp_url", "takes smtp://host, smtps://host or \"\"");
+            r.fault("mail.smtp_url", "takes smtp://host, smtps://host or \"\"; in user and password an @ is written %40, a / %2F, a ? %3F, a # %23, a : %3A");
             return;
         }
     };
     if let Err(why) = smtp.login() {
         r.fault("mail.smtp_url", &why.to_string());
+    }
+    let strange = url.query_pairs().any(|(name, _)| name != "tls") || url.fragment().is_some();
+    if strange {
+        r.fault(
+            "mail.smtp_url",
+            "takes nothing but tls=… after a ?, and no #; write a ? in user or password as %3F and a # as %23",
+        );
+    }
+    match (url.scheme(), url.port()) {
+        ("smtp", Some(465)) => r.fault("mail.smtp_url", "port 465 begins with TLS: use smtps://"),
+        ("smtps", Some(port @ (25 | 587))) => r.fault(
+            "mail.smtp_url",
+            &format!("port {port} begins in plain text: use smtp:// with ?tls=required"),
+        ),
+        _ => {}
     }
     let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
     if tls.as_deref().is_some_and(|tls| !matches!(tls, "required" | "opportunistic" | "none")) {

@@ -220,6 +220,8 @@ pub struct Mail {
     pub smtp_url: Option<SecretUrl>,
     /// The sender.
     pub from: String,
+    /// The name in EHLO; `None` for the machine's own, or the domain of [`Mail::from`] where that has no domain.
+    pub helo: Option<String>,
     /// Certificates to trust beside the system's own.
     pub ca_file: Option<PathBuf>,
     /// Who gets every page beside the owners, and what concerns the installation.
@@ -434,6 +436,7 @@ struct RawConfig {
     heartbeat_every: Span,
     smtp_url: Option<SecretUrl>,
     mail_from: String,
+    mail_helo: String,
     mail_ca_file: String,
     mail_operators: Vec<String>,
     mail_security: Vec<String>,
@@ -492,6 +495,7 @@ impl RawConfig {
             heartbeat_every: r.take("heartbeat.every", Span::from_secs(60)),
             smtp_url: r.secret_url("mail.smtp_url"),
             mail_from: r.take("mail.from", text()),
+            mail_helo: r.take("mail.helo", text()),
             mail_ca_file: r.take("mail.ca_file", text()),
             mail_operators: r.take("mail.operators", Vec::new()),
             mail_security: r.take("mail.security", Vec::new()),

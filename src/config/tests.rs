@@ -290,6 +290,30 @@ fn what_leaves_unencrypted_is_a_warning_and_the_group_may_read_a_secret() {
 }
 
 #[test]
+fn a_mail_server_that_cannot_be_meant_is_refused_without_its_password() {
+    let folder = ConfigFolder::new();
+    for (url, way_out) in [
+        ("smtp://kw:p@Zx9canary/Yq7@127.0.0.1:587", "write a / in user or password as %2F"),
+        ("smtp://kw:12345/Yq7canary@127.0.0.1:587", "write a / in user or password as %2F"),
+        ("smtp://kw:12?canary@127.0.0.1:587", "write a ? in user or password as %3F"),
+        ("smtp://kw:12#canary@127.0.0.1:587", "%23"),
+        ("smtp://kw:ca#canary@127.0.0.1:587", "a # %23"),
+        ("smtp://kw:canary@mail.example:465", "use smtps://"),
+        ("smtps://kw:canary@mail.example:587", "use smtp:// with ?tls=required"),
+    ] {
+        let told = folder.load(&format!("[mail]\nsmtp_url = {url:?}\n")).unwrap_err().to_string();
+        assert!(told.contains("mail.smtp_url") && told.contains(way_out), "{url}: {told}");
+        assert!(!told.contains("canary"), "{told}");
+    }
+    for helo in ["keywheel", "https://x.example", "a b.example", "10.0.0.1"] {
+        let told = folder.load(&format!("[mail]\nhelo = {helo:?}\n")).unwrap_err().to_string();
+        assert!(told.contains("mail.helo"), "{helo}: {told}");
+    }
+    let good = "[mail]\nhelo = \"kw.example.com\"\nsmtp_url = \"smtp://kw%40example.test:pa+s%25s@127.0.0.1:2525\"\n";
+    assert_eq!(folder.load(good).unwrap().config.mail.helo.as_deref(), Some("kw.example.com"));
+}
+
+#[test]
 fn values_below_the_safe_minimum_are_warned_of_with_the_production_value() {
     let folder = ConfigFolder::new();
     let loaded = folder

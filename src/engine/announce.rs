@@ -13,6 +13,7 @@ use crate::domain::rotation::machine;
 use crate::domain::rotation::state::{Cause, Rotation, State};
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
+use crate::mail::{ID_DOMAIN, wire_id};
 use crate::store::{Channel, NewOutbox, RotationRow};
 
 /// Recipient for projects without an owner. Such messages are never sent; `outbox list` shows them.
@@ -228,7 +229,15 @@ pub fn enable_command(rotation: &Rotation) -> String {
 
 /// The id of a logical mail: the same identity always gives the same id.
 pub(super) fn message_id(identity: &str) -> String {
-    format!("<{}@keywheel>", hex::encode(&Sha256::digest(identity)[..16]))
+    format!("<{}@{ID_DOMAIN}>", hex::encode(&Sha256::digest(identity)[..16]))
+}
+
+impl Engine {
+    /// The Message-ID of a stored mail as it leaves.
+    #[must_use]
+    pub fn wire_id(&self, message_id: &str) -> String {
+        wire_id(message_id, &self.settings.mail_domain)
+    }
 }
 
 /// The id of a logical webhook. It holds no full stop: in the signed text a full stop follows it.

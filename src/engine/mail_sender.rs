@@ -1,8 +1,8 @@
 //! The mail sender: sends the mails of the outbox, one at a time, the most urgent first.
 //!
-//! A mail is tried until the server accepts it, refuses it permanently, or five days are over. The
-//! server's reply is stored word for word. A failure of the server itself pauses the round instead of
-//! being repeated for every mail. Nothing here writes mails, and a server that hangs delays only mail.
+//! A mail is tried until the server accepts it, refuses its recipient for good, or five days are over. The
+//! server's reply is stored word for word. A failure that every other mail would meet pauses the round instead of
+//! being repeated for each. Nothing here writes mails, and a server that hangs delays only mail.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -122,7 +122,7 @@ impl MailSender {
     /// Tries one mail; false when the server failed and the round must pause.
     async fn deliver(&self, smtp: &Smtp, mail: &ClaimedMessage) -> Result<bool, StoreError> {
         let (row, now) = (&mail.row, self.engine.clock.now());
-        if now.since(row.created_at) > GIVE_UP {
+        if now.since(row.tried_since()) > GIVE_UP {
             let last = row.last_reply.as_deref().unwrap_or("no mail server was configured");
             let said = format!("not sent within five days; last: {last}");
             tracing::error!(mail.id = %row.id, mail.kind = %row.kind, "a mail is given up: {said}");
@@ -267,6 +267,6 @@ impl MailSender {
             mail.id = %row.id, mail.kind = %row.kind, attempt = row.attempts, next = %at,
             "a mail was not sent: {said}; {}", trouble.way_out()
         );
-        (MessageEnd::Again(at), said, !trouble.is_the_servers())
+        (MessageEnd::Again(at), said, !trouble.pauses())
     }
 }

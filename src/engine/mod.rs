@@ -102,6 +102,8 @@ pub struct Settings {
     pub security: Vec<String>,
     /// Whether mail leaves: a mail server is configured.
     pub mails: bool,
+    /// The domain in the Message-IDs that leave.
+    pub mail_domain: String,
     /// How long after its announcement a loosened rule takes effect, as configured.
     pub loosen_after: Span,
     /// How long nothing is delayed after the installation was made, as configured; `None` in a demo, where nothing

@@ -235,7 +235,7 @@ const RETIRED: &str = "the target answered 410 (Gone); it gets no webhooks until
 /// Tries one webhook.
 async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage) -> Result<(), StoreError> {
     let (row, now) = (&claimed.row, engine.clock.now());
-    if now.since(row.created_at) > GIVE_UP {
+    if now.since(row.tried_since()) > GIVE_UP {
         let last = row.last_reply.as_deref().unwrap_or("it was not tried");
         return give_up(engine, claimed, &format!("not delivered within five days; last: {last}")).await;
     }
@@ -278,7 +278,7 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage
             let page = row.urgency().wait_after(row.attempts);
             let plain = usize::try_from(row.attempts - 1).ok().and_then(|tried| WAITS.get(tried).copied());
             let next = page.or(plain).map(|wait| now + wait.max(asked.unwrap_or_default()));
-            match next.filter(|next| next.since(row.created_at) <= GIVE_UP) {
+            match next.filter(|next| next.since(row.tried_since()) <= GIVE_UP) {
                 None => give_up(engine, claimed, &said).await,
                 Some(next) => {
                     tracing::warn!(

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use askama::Template;
 use sha2::{Digest, Sha256};
 
+use super::ID_DOMAIN;
 use super::facts::{commands, facts};
 use super::sentences::sentences;
 use crate::domain::notice::{Content, Urgency};
@@ -56,7 +57,7 @@ impl Letter {
         let (subject, paragraphs) = sentences(notice);
         let urgent = notice.urgency() == Urgency::Urgent;
         let thread =
-            |id| format!("<{}@keywheel>", hex::encode(&Sha256::digest(format!("{id}/thread"))[..16]));
+            |id| format!("<{}@{ID_DOMAIN}>", hex::encode(&Sha256::digest(format!("{id}/thread"))[..16]));
         // Each text showed its names already; here none can be forgotten.
         let shown = |pairs: Vec<(String, String)>| {
             pairs.into_iter().map(|(one, two)| (visible(&one), visible_lines(&two))).collect()

@@ -8,13 +8,28 @@ mod authority;
 mod facts;
 mod installation;
 pub mod letter;
+mod refusal;
 mod sentences;
-pub mod smtp;
+mod smtp;
 
 use crate::domain::text::is_hidden;
 
 pub use letter::Letter;
-pub use smtp::{Checked, Phase, Reason, Smtp, SmtpConfigError, Trouble};
+pub use refusal::{Blame, Phase, Reason, Trouble};
+pub use smtp::{Checked, Smtp, SmtpConfigError, sender_domain};
+
+/// The domain of stored Message-IDs. The one that leaves has the domain of `mail.from` in its place: the stored one stays
+/// the same when that setting changes.
+pub const ID_DOMAIN: &str = "keywheel";
+
+/// A stored Message-ID as it leaves, with the domain of the sender: servers distrust one without a domain.
+#[must_use]
+pub fn wire_id(message_id: &str, domain: &str) -> String {
+    match message_id.strip_suffix(&format!("@{ID_DOMAIN}>")) {
+        Some(id) => format!("{id}@{domain}>"),
+        None => message_id.to_owned(),
+    }
+}
 
 /// Whether a text can be a mail address.
 #[must_use]

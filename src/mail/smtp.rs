@@ -1,9 +1,7 @@
 //! One mail to one recipient over SMTP, step by step, so that each failure names the step.
 //!
-//! The step decides the meaning of a refusal. A failure before the recipient, such as a failed log-in,
-//! concerns every mail, and the mail is tried again. A 5xx to the recipient or the message refuses this
-//! mail for good. Every step has a time limit. Silence after the message was sent leaves its delivery
-//! unknown, and it is sent again with the same Message-ID.
+//! Every step has a time limit. Silence after the message was sent leaves its delivery unknown, and it is
+//! sent again with the same Message-ID. What a refusal means is said in `refusal.rs`.
 
 use std::fmt;
 use std::future::Future;
@@ -17,12 +15,13 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParam
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::{Address, Message};
-use url::Url;
+use url::{Host, Url};
 
 use super::letter::Letter;
+use super::refusal::{Blame, Phase, Reason, Trouble};
+use super::{ID_DOMAIN, wire_id};
 use crate::domain::address::is_loopback_host;
 use crate::domain::time::Timestamp;
-use crate::net::cause::root_cause;
 use crate::secret::{BadLogin, SecretUrl};
 
 /// How long each step may take.
@@ -53,6 +52,7 @@ pub struct Smtp {
     tls: Tls,
     credentials: Option<Credentials>,
     from: Mailbox,
+    hello: ClientId,
     certificates: Vec<Certificate>,
 }
 
@@ -66,83 +66,6 @@ impl fmt::Display for Smtp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
     }
-}
-
-/// The steps of sending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Reaching the server.
-    Connect,
-    /// Encrypting.
-    Tls,
-    /// Logging in.
-    Login,
-    /// Naming the sender.
-    Sender,
-    /// Naming the recipient.
-    Recipient,
-    /// Handing the message over.
-    Message,
-}
-
-impl Phase {
-    /// The step as text for people.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Phase::Connect => "connect",
-            Phase::Tls => "encrypt",
-            Phase::Login => "log in",
-            Phase::Sender => "name the sender",
-            Phase::Recipient => "name the recipient",
-            Phase::Message => "hand the message over",
-        }
-    }
-}
-
-/// Why a mail was not sent.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {reason}", phase.as_str())]
-pub struct Trouble {
-    /// The step that failed.
-    pub phase: Phase,
-    /// The reason.
-    #[source]
-    pub reason: Reason,
-}
-
-/// Why a step failed. Decisions follow from the variant and the code; the texts are for people.
-#[derive(Debug, thiserror::Error)]
-pub enum Reason {
-    /// The server answered with a code of 4xx or 5xx.
-    #[error("{code} {text}")]
-    Refused {
-        /// The code.
-        code: u16,
-        /// The server's text.
-        text: String,
-    },
-    /// The server offers no STARTTLS, and the configuration requires it.
-    #[error("the server offers no STARTTLS, and mail.smtp_url requires it; nothing was sent")]
-    NoStartTls,
-    /// A password is configured, and the connection would show it.
-    #[error("the connection is not encrypted, so the password is not sent; use smtps:// or ?tls=required")]
-    NotEncrypted,
-    /// The server was silent for too long.
-    #[error("no answer within {} s", .0.as_secs())]
-    Silent(Duration),
-    /// The recipient is not a mail address.
-    #[error("not a mail address: {0}")]
-    NoAddress(#[source] lettre::address::AddressError),
-    /// The recipient's address needs SMTPUTF8, and the server does not offer it.
-    #[error("the mail server accepts no address with letters beyond ASCII")]
-    NoSmtpUtf8,
-    /// The message cannot be rendered.
-    #[error("the mail cannot be rendered: {0}")]
-    Unwritable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The connection or its encryption failed.
-    #[error("{}", root_cause(.0))]
-    Connection(#[source] lettre::transport::smtp::Error),
 }
 
 /// Why a mail server cannot be configured. Names the setting, and never shows a password.
@@ -204,60 +127,27 @@ impl fmt::Display for Checked {
     }
 }
 
-impl Trouble {
-    fn new(phase: Phase, reason: Reason) -> Self {
-        Self { phase, reason }
+/// The address with its domain as DNS has it. Only a part before the @ beyond ASCII needs SMTPUTF8 (RFC 6531).
+fn with_ascii_domain(address: &Address) -> Result<Address, lettre::address::AddressError> {
+    match Host::parse(address.domain()) {
+        Ok(Host::Domain(domain)) => Address::new(address.user(), domain),
+        _ => Ok(address.clone()),
     }
+}
 
-    fn of(phase: Phase, error: lettre::transport::smtp::Error) -> Self {
-        let phase = if error.is_tls() { Phase::Tls } else { phase };
-        let reason = match error.status() {
-            Some(code) => Reason::Refused { code: code.into(), text: root_cause(&error) },
-            None => Reason::Connection(error),
-        };
-        Self { phase, reason }
-    }
+/// The domain of a sender, as it stands in the Message-IDs that leave.
+#[must_use]
+pub fn sender_domain(from: &str) -> String {
+    let from = from.parse::<Mailbox>().and_then(|it| with_ascii_domain(&it.email));
+    from.map_or_else(|_| ID_DOMAIN.to_owned(), |it| it.domain().to_owned())
+}
 
-    /// Whether this recipient or this message is refused for good.
-    #[must_use]
-    pub const fn is_final(&self) -> bool {
-        match self.reason {
-            Reason::Refused { code, .. } => {
-                matches!(self.phase, Phase::Recipient | Phase::Message) && code >= 500
-            }
-            Reason::NoAddress(_) | Reason::NoSmtpUtf8 => true,
-            _ => false,
-        }
-    }
-
-    /// Whether every other mail would fail in the same way now.
-    #[must_use]
-    pub const fn is_the_servers(&self) -> bool {
-        matches!(self.phase, Phase::Connect | Phase::Tls | Phase::Login | Phase::Sender)
-    }
-
-    /// The operator's next step.
-    #[must_use]
-    pub fn way_out(&self) -> &'static str {
-        match (self.phase, &self.reason) {
-            (Phase::Connect, _) => {
-                "check host and port in mail.smtp_url, and that this machine may reach them"
-            }
-            (Phase::Tls, Reason::NoStartTls) => {
-                "use the server's submission port (587), or smtps:// with port 465; without ?tls=required mails may leave unencrypted"
-            }
-            (Phase::Tls, Reason::Refused { .. }) | (Phase::Message, _) => {
-                "ask the mail server's operator about this reply"
-            }
-            (Phase::Tls, _) => {
-                "renew the server's certificate, name the host it was made for, or trust its issuer with mail.ca_file"
-            }
-            (Phase::Login, _) => {
-                "check user and password in mail.smtp_url (or the file that mail.smtp_url_file names)"
-            }
-            (Phase::Sender, _) => "choose a mail.from that the server lets this user send as",
-            (Phase::Recipient, _) => "correct the address: keywheel project edit PROJECT --owner ADDRESS",
-        }
+/// The name for EHLO: this machine's where it has a domain, else the domain of `mail.from`. Servers refuse a
+/// name without a dot.
+fn own_name(from: &Address) -> String {
+    match ClientId::default() {
+        ClientId::Domain(name) if name.trim_matches('.').contains('.') => name,
+        _ => from.domain().to_owned(),
     }
 }
 
@@ -275,11 +165,16 @@ async fn step<T>(
 
 impl Smtp {
     /// The server at `url` (`smtp://`, `smtp://…?tls=required`, `?tls=none` or `smtps://`, with user and
-    /// password), the sender, and a file with certificates to trust beside the system's own.
+    /// password), the sender, the name in EHLO, and a file with certificates to trust beside the system's own.
     ///
     /// # Errors
     /// Names the setting that cannot be used; never contains a password.
-    pub fn new(url: &SecretUrl, from: &str, ca_file: Option<&Path>) -> Result<Self, SmtpConfigError> {
+    pub fn new(
+        url: &SecretUrl,
+        from: &str,
+        helo: Option<&str>,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, SmtpConfigError> {
         let login = url.login()?;
         let url = Url::parse(url.expose())?;
         let asked = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
@@ -296,7 +191,9 @@ impl Smtp {
             Tls::Never | Tls::Offered => 25,
         });
         let credentials = login.map(|(user, password)| Credentials::new(user, password.expose().to_owned()));
-        let from = from.parse().map_err(SmtpConfigError::From)?;
+        let mut from: Mailbox = from.parse().map_err(SmtpConfigError::From)?;
+        from.email = with_ascii_domain(&from.email).map_err(SmtpConfigError::From)?;
+        let own = helo.map_or_else(|| own_name(&from.email), str::to_owned);
         let mut certificates = Vec::new();
         if let Some(file) = ca_file {
             let file = file.to_owned();
@@ -308,7 +205,7 @@ impl Smtp {
                 .map_err(|source| SmtpConfigError::NoCertificate { file, source })?;
             certificates.push(certificate);
         }
-        Ok(Self { host, port, tls, credentials, from, certificates })
+        Ok(Self { host, port, tls, credentials, from, hello: ClientId::Domain(own), certificates })
     }
 
     fn tls(&self) -> Result<TlsParameters, Trouble> {
@@ -321,37 +218,52 @@ impl Smtp {
 
     /// Connects, encrypts and logs in as configured.
     async fn open(&self) -> Result<AsyncSmtpConnection, Trouble> {
-        let hello = ClientId::default();
+        let hello = &self.hello;
         let wrapped = if self.tls == Tls::Wrapped { Some(self.tls()?) } else { None };
         let address = (self.host.as_str(), self.port);
-        let connect = AsyncSmtpConnection::connect_tokio1(address, Some(STEP), &hello, wrapped, None);
+        let connect = AsyncSmtpConnection::connect_tokio1(address, Some(STEP), hello, wrapped, None);
         let mut connection = step(Phase::Connect, STEP, connect).await?;
         let offered = connection.can_starttls();
         if self.tls == Tls::Required && !offered {
             return Err(Trouble::new(Phase::Tls, Reason::NoStartTls));
         }
         if offered && matches!(self.tls, Tls::Required | Tls::Offered) {
-            step(Phase::Tls, STEP, connection.starttls(self.tls()?, &hello)).await?;
+            step(Phase::Tls, STEP, connection.starttls(self.tls()?, hello)).await?;
         }
         if let Some(credentials) = &self.credentials {
             if !connection.is_encrypted() && !is_loopback_host(&self.host) {
                 return Err(Trouble::new(Phase::Login, Reason::NotEncrypted));
             }
             let ways = [Mechanism::Plain, Mechanism::Login];
+            let offered = connection.server_info();
+            if !ways.iter().any(|way| offered.supports_auth_mechanism(*way)) {
+                let xoauth2 = offered.supports_auth_mechanism(Mechanism::Xoauth2);
+                return Err(Trouble::new(Phase::Login, Reason::NoPasswordLogin { xoauth2 }));
+            }
             step(Phase::Login, STEP, connection.auth(&ways, credentials)).await?;
         }
         Ok(connection)
     }
 
-    /// Runs the steps of a mail up to its recipient; sends none.
+    /// Runs the steps of a mail up to its recipient, which is the sender's own address; sends none.
     ///
     /// # Errors
-    /// Fails with the first step that failed.
+    /// Fails with the first step that failed. That nobody has the sender's address is no failure, nor is a
+    /// server that puts off unknown senders.
     pub async fn check(&self) -> Result<Checked, Trouble> {
         let mut connection = self.open().await?;
-        let sender = Mail::new(Some(self.from.email.clone()), vec![]);
+        let options = self.options(&connection, &[&self.from.email], true)?;
+        let sender = Mail::new(Some(self.from.email.clone()), options);
         step(Phase::Sender, STEP, connection.command(sender)).await?;
         let encrypted = connection.is_encrypted();
+        let recipient = Rcpt::new(self.from.email.clone(), vec![]);
+        if let Err(trouble) = step(Phase::Recipient, STEP, connection.command(recipient)).await {
+            let harmless = matches!(trouble.blame(), Some(Blame::Recipient | Blame::Unnamed));
+            let put_off = matches!(trouble.reason, Reason::Refused { code: ..500, .. });
+            if !harmless && !put_off {
+                return Err(trouble);
+            }
+        }
         let _ = step(Phase::Sender, STEP, connection.command(Rset)).await;
         let _ = step(Phase::Connect, STEP, connection.quit()).await;
         Ok(Checked {
@@ -361,6 +273,28 @@ impl Smtp {
             logged_in: self.credentials.is_some(),
             on_loopback: is_loopback_host(&self.host),
         })
+    }
+
+    /// What MAIL FROM asks of the server for these addresses and a message that is ASCII or not.
+    fn options(
+        &self,
+        connection: &AsyncSmtpConnection,
+        addresses: &[&Address],
+        is_ascii: bool,
+    ) -> Result<Vec<MailParameter>, Trouble> {
+        let offers = |it| connection.server_info().supports_feature(it);
+        let mut options = Vec::new();
+        if let Some(wide) = addresses.iter().find(|it| !it.user().is_ascii()) {
+            if !offers(Extension::SmtpUtfEight) {
+                let phase = if **wide == self.from.email { Phase::Sender } else { Phase::Recipient };
+                return Err(Trouble::new(phase, Reason::NoSmtpUtf8));
+            }
+            options.push(MailParameter::SmtpUtfEight);
+        }
+        if !is_ascii && offers(Extension::EightBitMime) {
+            options.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+        }
+        Ok(options)
     }
 
     /// Sends `letter` to `recipient`; returns the server's final reply.
@@ -376,20 +310,17 @@ impl Smtp {
         at: Timestamp,
     ) -> Result<String, Trouble> {
         let refused = |reason| Trouble::new(Phase::Recipient, reason);
-        let to: Address = recipient.parse().map_err(|why| refused(Reason::NoAddress(why)))?;
+        let to = recipient.parse().and_then(|it| with_ascii_domain(&it));
+        let to: Address = to.map_err(|why| refused(Reason::NoAddress(why)))?;
         let message = self.message(letter, to.clone(), message_id, at)?;
         let mut connection = self.open().await?;
-        let mut options = Vec::new();
-        if !recipient.is_ascii() {
-            if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
+        let options = match self.options(&connection, &[&self.from.email, &to], message.is_ascii()) {
+            Ok(options) => options,
+            Err(trouble) => {
                 let _ = step(Phase::Connect, STEP, connection.quit()).await;
-                return Err(refused(Reason::NoSmtpUtf8));
+                return Err(trouble);
             }
-            options.push(MailParameter::SmtpUtfEight);
-        }
-        if !message.is_ascii() && connection.server_info().supports_feature(Extension::EightBitMime) {
-            options.push(MailParameter::Body(MailBodyParameter::EightBitMime));
-        }
+        };
         let sender = Mail::new(Some(self.from.email.clone()), options);
         step(Phase::Sender, STEP, connection.command(sender)).await?;
         step(Phase::Recipient, STEP, connection.command(Rcpt::new(to, vec![]))).await?;
@@ -413,8 +344,9 @@ impl Smtp {
             .to(Mailbox::new(None, to))
             .date(at.as_chrono().into())
             .subject(letter.subject.clone())
-            .message_id(Some(message_id.to_owned()));
+            .message_id(Some(wire_id(message_id, self.from.email.domain())));
         if let Some(thread) = &letter.thread {
+            let thread = wire_id(thread, self.from.email.domain());
             builder = builder.references(thread.clone()).in_reply_to(thread.clone());
         }
         let host = self.from.email.domain();
@@ -443,7 +375,7 @@ mod tests {
     use super::*;
 
     fn smtp(url: &str) -> Smtp {
-        Smtp::new(&SecretUrl::new(url), "Keywheel <k@example.com>", None).unwrap()
+        Smtp::new(&SecretUrl::new(url), "Keywheel <k@bücher.example>", None, None).unwrap()
     }
 
     #[test]
@@ -457,6 +389,15 @@ mod tests {
             let it = smtp(url);
             assert_eq!((it.port, it.tls, it.credentials.is_some()), (port, tls, login), "{url}");
         }
+    }
+
+    #[test]
+    fn domains_leave_as_dns_has_them() {
+        let it = smtp("smtp://mail.example");
+        assert_eq!(it.from.email.to_string(), "k@xn--bcher-kva.example");
+        assert_eq!(sender_domain("Keywheel <k@bücher.example>"), "xn--bcher-kva.example");
+        let ClientId::Domain(hello) = it.hello else { panic!("{:?}", it.hello) };
+        assert!(hello.contains('.') && hello.is_ascii(), "{hello}");
     }
 
     #[test]
@@ -474,25 +415,5 @@ mod tests {
             let found = Checked { server, sender, encrypted, logged_in: false, on_loopback };
             assert_eq!(found.is_exposed(), exposed, "{found}");
         }
-    }
-
-    #[test]
-    fn only_a_refused_recipient_or_message_is_final() {
-        let at = |phase, code| Trouble::new(phase, Reason::Refused { code, text: "550 STARTTLS".to_owned() });
-        assert!(at(Phase::Recipient, 550).is_final() && at(Phase::Message, 554).is_final());
-        assert!(!at(Phase::Recipient, 451).is_final());
-        assert!(!Trouble::new(Phase::Message, Reason::Silent(END)).is_final());
-        assert!(Trouble::new(Phase::Recipient, Reason::NoSmtpUtf8).is_final());
-        assert!(!at(Phase::Login, 535).is_final() && at(Phase::Login, 535).is_the_servers());
-        assert!(!at(Phase::Recipient, 451).is_the_servers());
-    }
-
-    #[test]
-    fn only_a_missing_offer_of_encryption_has_another_port_for_a_way_out() {
-        let advice = |reason| Trouble::new(Phase::Tls, reason).way_out();
-        assert!(advice(Reason::NoStartTls).contains("587"));
-        let refused = Reason::Refused { code: 454, text: "STARTTLS hier nicht möglich".to_owned() };
-        assert!(advice(refused).starts_with("ask the mail server's operator"));
-        assert!(advice(Reason::Silent(STEP)).contains("mail.ca_file"));
     }
 }

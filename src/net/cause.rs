@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::iter::successors;
 
+use rustls::{CertificateError, OtherError};
+
 /// `error` and its causes, the outermost first.
 pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     successors(Some(error), |error| (*error).source())
@@ -19,6 +21,37 @@ pub fn root_cause(error: &(dyn Error + 'static)) -> String {
 #[must_use]
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// A failure of TLS whose own words help nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFault {
+    /// The other end does not speak TLS at this port.
+    NotTls,
+    /// Its certificate is that of a certificate authority, not of a server.
+    OwnCa,
+}
+
+/// Which of these faults `error` comes from.
+#[must_use]
+pub fn tls_fault(error: &(dyn Error + 'static)) -> Option<TlsFault> {
+    causes(error).find_map(|cause| {
+        // An error of input and output hides what it wraps from `source`.
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let fault = match inner {
+            Some(inner) => inner.downcast_ref::<rustls::Error>(),
+            None => cause.downcast_ref::<rustls::Error>(),
+        };
+        match fault? {
+            rustls::Error::InvalidMessage(_) => Some(TlsFault::NotTls),
+            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))
+                if matches!(why.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity)) =>
+            {
+                Some(TlsFault::OwnCa)
+            }
+            _ => None,
+        }
+    })
 }
 
 #[cfg(test)]

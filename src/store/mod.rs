@@ -34,6 +34,7 @@ mod reminders;
 mod reseal;
 mod reserve;
 mod retention;
+mod retried;
 mod retry;
 mod rotation_row;
 mod rotations;
@@ -71,6 +72,7 @@ pub use reminders::Reminder;
 pub use reseal::{Belief, SEALED};
 pub use reserve::Reserve;
 pub use retention::Horizon;
+pub use retried::Settled;
 pub use rotation_row::RotationRow;
 pub use rotations::{JournalEntry, NewJournal, NewRotation, StepWrite};
 pub use schema::known_version;
@@ -125,6 +127,7 @@ pub fn statements() -> Vec<&'static Sql> {
         reminders::STATEMENTS,
         reseal::STATEMENTS,
         retention::STATEMENTS,
+        retried::STATEMENTS,
         rotation_row::STATEMENTS,
         rotations::STATEMENTS,
         seals::STATEMENTS,
@@ -172,7 +175,7 @@ pub enum Store {
 struct Tx {
     conn: TxConn,
     /// The end of the audit chain as this transaction has moved it; its commit writes it.
-    head: Option<audit::Head>,
+    head: Option<later::Head>,
     seals: Arc<Seals>,
     /// What it has appended to the audit log.
     appended: Vec<seals::Appended>,
@@ -183,7 +186,7 @@ struct Tx {
     /// What it has compared with the seals.
     compared: ballots::Compared,
     /// The head that this transaction has found and holds: no other one appends before its end.
-    held: Option<audit::Head>,
+    held: Option<later::Head>,
     /// Whether the log was read up to the head.
     followed: bool,
 }

@@ -32,7 +32,7 @@ const MAIL: Sql = Sql::same(
 macro_rules! columns {
     () => {
         "id, kind, group_id, rotation_id, recipient, message_id, model, state, created_at, next_try_at, attempts, \
-         last_tried_at, last_reply, sent_at, channel"
+         last_tried_at, last_reply, sent_at, channel, retried_at"
     };
 }
 
@@ -259,6 +259,8 @@ pub struct OutboxRow {
     pub last_reply: Option<String>,
     /// When the recipient's server accepted it.
     pub sent_at: Option<Timestamp>,
+    /// When somebody asked for another attempt.
+    pub retried_at: Option<Timestamp>,
 }
 
 /// A message whose content cannot be read, so that it cannot be rendered.
@@ -289,6 +291,12 @@ fn announcement(id: &str, recipient: &str, model: &serde_json::Value, sent_at: O
 impl OutboxRow {
     fn announcement(&self) -> Seal {
         announcement(&self.message_id, &self.recipient, &self.model, self.sent_at)
+    }
+
+    /// From when its days in the outbox count.
+    #[must_use]
+    pub fn tried_since(&self) -> Timestamp {
+        self.retried_at.map_or(self.created_at, |at| at.max(self.created_at))
     }
 
     /// How soon it is sent and tried again. A kind of a newer version is not urgent.
@@ -383,6 +391,7 @@ struct MessageRow {
     last_tried_at: Option<Instant>,
     last_reply: Option<String>,
     sent_at: Option<Instant>,
+    retried_at: Option<Instant>,
 }
 
 impl TryFrom<MessageRow> for OutboxRow {
@@ -394,6 +403,7 @@ impl TryFrom<MessageRow> for OutboxRow {
             next_try_at: row.next_try_at.or(bad("next_try_at"))?,
             last_tried_at: instant(row.last_tried_at, || bad("last_tried_at"))?,
             sent_at: instant(row.sent_at, || bad("sent_at"))?,
+            retried_at: instant(row.retried_at, || bad("retried_at"))?,
             model: serde_json::from_str(&row.model).unwrap_or(serde_json::Value::String(row.model)),
             channel: row.channel.parse().map_err(|_| bad("channel"))?,
             id: OutboxId(row.id),

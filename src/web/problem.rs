@@ -100,6 +100,7 @@ impl From<CommandError> for Problem {
         let code = match &error {
             E::NoProject(_) => Code::ProjectNotFound,
             E::NoRotation(_) => Code::RotationNotFound,
+            E::NoMessage(_) => Code::MailNotFound,
             E::NoCondition { .. } => Code::ConditionNotFound,
             E::BadGroupId(_) => Code::GroupIdInvalid,
             E::ProjectExists(_) => Code::ProjectExists,

@@ -398,7 +398,7 @@ fn last_resort(app: &TestApp, smtpd: &Smtpd, receiver: &Receiver) -> LastResort 
     };
     app.engine.webhooks.replace(vec![Target::new(&ops).unwrap()]);
     let url = SecretUrl::new(format!("smtp://127.0.0.1:{}?tls=none", smtpd.port));
-    let smtp = Smtp::new(&url, "keywheel@example.com", None).unwrap();
+    let smtp = Smtp::new(&url, "keywheel@example.com", None, None).unwrap();
     LastResort::new(app.engine.clone(), watch::channel(Some(smtp)).1)
 }
 

@@ -13,7 +13,7 @@ use keywheel::domain::time::{Clock, ManualClock, SystemClock, Timestamp};
 use keywheel::engine::Engine;
 use keywheel::engine::command::NewProject;
 use keywheel::engine::mail_sender::{MailSender, Rest};
-use keywheel::mail::Smtp;
+use keywheel::mail::{Smtp, wire_id};
 use keywheel::secret::SecretUrl;
 use keywheel::sim::{Sim, World};
 use keywheel::store::{MessageState, OutboxRow};
@@ -68,7 +68,7 @@ impl MailFixture {
 
     fn mail_sender_with(&self, url: &str, ca: Option<&Certificates>, per_minute: u32) -> MailSender {
         let ca_file = ca.map(|it| it.issuer.as_path());
-        let smtp = Smtp::new(&SecretUrl::new(url), "Keywheel <keywheel@example.com>", ca_file).unwrap();
+        let smtp = Smtp::new(&SecretUrl::new(url), "Keywheel <keywheel@example.com>", None, ca_file).unwrap();
         MailSender::new(
             self.engine.clone(),
             watch::channel(Some(smtp)).1,
@@ -116,7 +116,7 @@ async fn a_mail_arrives_encrypted_logged_in_and_complete() {
         let [mail] = &server.mails()[..] else { panic!("{:?}", server.mails()) };
         assert!(mail.encrypted && mail.user.as_deref() == Some("kw@x"), "{mail:?}");
         assert_eq!(mail.header("From"), Some("Keywheel <keywheel@example.com>"));
-        assert_eq!(mail.header("Message-ID"), Some(row.message_id.as_str()));
+        assert_eq!(mail.header("Message-ID"), Some(wire_id(&row.message_id, "example.com").as_str()));
         assert_eq!(mail.header("Auto-Submitted"), Some("auto-generated"));
         assert_eq!(mail.header("Subject"), Some("payments-prod: a key rotation waits for your approval"));
         assert!(mail.content.contains("text/plain") && mail.content.contains("text/html"));
@@ -405,7 +405,8 @@ async fn a_killed_mail_sender_sends_the_same_mail_again_under_the_same_id() {
     round(&mail_sender).await;
     let row = it.row().await;
     assert_eq!((row.state.as_str(), row.attempts), ("sent", 2));
-    assert_eq!(server.mails()[0].header("Message-ID"), Some(claimed.row.message_id.as_str()));
+    let id = wire_id(&claimed.row.message_id, "example.com");
+    assert_eq!(server.mails()[0].header("Message-ID"), Some(id.as_str()));
 }
 
 /// Writes that the keys of these projects cannot be read.
@@ -548,7 +549,7 @@ async fn a_server_that_hangs_stops_nothing_but_mail() {
     let port = silent.local_addr().unwrap().port();
     let test_app = TestApp::new().await;
     let url = SecretUrl::new(format!("smtp://127.0.0.1:{port}"));
-    let smtp = Smtp::new(&url, "k@example.com", None).unwrap();
+    let smtp = Smtp::new(&url, "k@example.com", None, None).unwrap();
     let stop = CancellationToken::new();
     let mail_sender =
         MailSender::new(test_app.engine.clone(), watch::channel(Some(smtp)).1, NonZeroU32::new(100).unwrap());
@@ -695,5 +696,123 @@ impl MailFixture {
 
     async fn row_created(&self) -> Timestamp {
         self.rows().await[0].created_at
+    }
+}
+
+/// Whose fault a refusal is: the mail waits unless it is the recipient's, and says which setting to change.
+#[tokio::test]
+async fn a_refusal_of_the_sender_ends_no_mail() {
+    for (orders, why, way_out) in [
+        (
+            json!({ "rcpt": "553 5.7.1 <keywheel@example.com>: Sender address rejected: not owned by user mailer" }),
+            "name the recipient: 553 5.7.1",
+            "mail.from",
+        ),
+        (
+            json!({ "rcpt": "504 5.5.2 <keywheel-0>: Helo command rejected: need fully-qualified hostname" }),
+            "name the recipient: 504 5.5.2",
+            "mail.helo",
+        ),
+        (json!({ "helo": "501 5.5.4 Invalid domain name" }), "connect: 501 5.5.4", "mail.helo"),
+        (json!({ "mail": "550 5.1.0 sender rejected" }), "name the sender: 550 5.1.0", "mail.from"),
+        (
+            json!({ "mail": "530 5.7.0 Authentication Required" }),
+            "name the sender: 530",
+            "add user and password",
+        ),
+        (json!({ "rcpt": "550 5.4.5 daily quota" }), "name the recipient: 550 5.4.5", "mail.per_minute"),
+    ] {
+        let server = Smtpd::start(orders);
+        unusable(&format!("smtp://127.0.0.1:{}", server.port), None, why, way_out).await;
+    }
+    let offers = Smtpd::start(json!({ "auth": "XOAUTH2" }));
+    let url = format!("smtp://kw:canary@127.0.0.1:{}", offers.port);
+    unusable(&url, None, "only XOAUTH2", "app password").await;
+
+    // After the message, where doctor does not go.
+    let refusing =
+        Smtpd::start(json!({ "data": "554 5.2.252 SendAsDenied; mailer not allowed to send as keywheel" }));
+    let it = MailFixture::new(&["ada@example.com"]).await;
+    it.propose().await;
+    let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", refusing.port));
+    assert_eq!(round(&mail_sender).await, Rest::Pause);
+    let row = it.row().await;
+    assert_eq!(row.state, MessageState::Waiting);
+    assert!(row.last_reply.unwrap().starts_with("hand the message over: 554 5.2.252 SendAsDenied"));
+}
+
+#[tokio::test]
+async fn a_sender_that_nobody_has_as_an_address_is_no_fault() {
+    for reply in ["550 5.1.1 User unknown", "550 no such user here", "451 4.7.1 greylisted"] {
+        let server = Smtpd::start(json!({ "rcpt": reply }));
+        let it = MailFixture::new(&["ada@example.com"]).await;
+        let found = examined(&it, &format!("smtp://127.0.0.1:{}", server.port), None).await;
+        assert_ne!(found["result"], "fail", "{reply}: {found}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_speaks_otherwise_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = Certificates::new(folder.path(), false);
+    let plain = Smtpd::start(json!({}));
+    unusable(
+        &format!("smtps://localhost:{}", plain.port),
+        Some(&good),
+        "encrypt: the server does not begin with TLS",
+        "smtp://HOST:PORT?tls=required",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn names_leave_as_servers_take_them() {
+    let server = Smtpd::start(json!({}));
+    let it = MailFixture::new(&["ada@b\u{fc}cher.example"]).await;
+    it.propose().await;
+    round(&it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port))).await;
+    let mail = server.mails().pop().unwrap();
+    assert_eq!(mail.to, "ada@xn--bcher-kva.example");
+    let id = mail.header("Message-ID").unwrap();
+    assert!(id.ends_with("@example.com>"), "{id}");
+    assert!(mail.header("References").unwrap().ends_with("@example.com>"));
+    assert!(mail.helo.contains('.'), "{}", mail.helo);
+}
+
+/// What failed can be sent again or dismissed, and then counts as failed no more.
+#[tokio::test]
+async fn a_mail_that_failed_is_sent_again_or_dismissed() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let it = MailFixture::on(backend, &["ada@example.com", "refused@example.com"]).await;
+        it.propose().await;
+        let server = Smtpd::start(json!({}));
+        let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
+        round(&mail_sender).await;
+        let failed = it.rows().await.pop().unwrap();
+        let sent = it.rows().await.remove(0);
+        assert_eq!((failed.state, sent.state), (MessageState::Failed, MessageState::Sent));
+        let refused = it.engine.retry_messages("ada", Some(sent.id)).await.unwrap_err();
+        assert!(refused.to_string().contains("it was sent already"), "{refused}");
+
+        // Long after the five days that a mail is tried.
+        it.clock.advance(Duration::from_secs(9 * 86_400));
+        assert_eq!(it.engine.retry_messages("ada", None).await.unwrap(), 1);
+        round(&mail_sender).await;
+        let again = it.rows().await.pop().unwrap();
+        assert_eq!((again.state, again.attempts), (MessageState::Failed, 1), "{again:?}");
+        assert_eq!(again.last_reply, failed.last_reply, "it was tried, and not given up for its age");
+
+        assert_eq!(it.engine.dismiss_messages("ada", Some(failed.id)).await.unwrap(), 1);
+        assert_eq!(it.engine.store.mail_counts().await.unwrap().failed, 0);
+        let gone = it.rows().await.pop().unwrap();
+        let words = gone.last_reply.unwrap();
+        assert!(
+            gone.sent_at.is_none() && words.starts_with("dismissed by ada; last: name the recipient: 550"),
+            "{words}"
+        );
+        assert_eq!(it.engine.dismiss_messages("ada", None).await.unwrap(), 0);
+        let log = it.engine.store.audit(None, 10).await.unwrap();
+        let actions: Vec<_> = log.iter().map(|row| row.action.as_str()).collect();
+        assert_eq!(actions[..2], ["outbox.dismissed", "outbox.retried"]);
     }
 }

@@ -153,6 +153,7 @@ fn the_schema_of_the_events_refuses_what_is_no_event() {
         last_tried_at: None,
         last_reply: None,
         sent_at: None,
+        retried_at: None,
     };
     let event = rendered(&row, Format::CloudEvents);
     described(&event).unwrap();

@@ -87,6 +87,7 @@ fn plain() -> Settings {
             daily: keywheel::domain::condition::Daily::default(),
         },
         operators: Vec::new(),
+        mail_domain: "example.com".to_owned(),
         security: Vec::new(),
         mails: true,
         loosen_after: Span::from_days(1),

@@ -62,7 +62,7 @@ impl Quiet {
         };
         app.engine.webhooks.replace(vec![Target::new(&ops).unwrap()]);
         let url = SecretUrl::new(format!("smtp://127.0.0.1:{}?tls=none", smtpd.port));
-        let smtp = Smtp::new(&url, "keywheel@example.com", None).unwrap();
+        let smtp = Smtp::new(&url, "keywheel@example.com", None, None).unwrap();
         let present = watch::channel(Some(smtp)).1;
         let mails = MailSender::new(app.engine.clone(), present, NonZeroU32::new(1000).unwrap());
         let it = Self { app, smtpd, receiver, mails, cut: AtomicBool::new(false) };

@@ -586,7 +586,7 @@ async fn a_target_that_hangs_holds_up_neither_mails_nor_other_targets() {
     let owners = ProjectEdit { owners: Some(vec!["ada@example.com".to_owned()]), ..ProjectEdit::default() };
     it.engine.edit_project("ada", &group(1).parse().unwrap(), owners).await.unwrap();
     let url = SecretUrl::new(format!("smtp://127.0.0.1:{}", server.port));
-    let smtp = tokio::sync::watch::channel(Some(Smtp::new(&url, "k@example.com", None).unwrap())).1;
+    let smtp = tokio::sync::watch::channel(Some(Smtp::new(&url, "k@example.com", None, None).unwrap())).1;
     let stop = CancellationToken::new();
     let mail_sender = MailSender::new(it.engine.clone(), smtp, std::num::NonZeroU32::new(1000).unwrap());
     let sending = crate::support::wait::spawn(it.dispatch().run(stop.clone()));

@@ -7,6 +7,7 @@ mod actor;
 mod conditions;
 mod decisions;
 pub(in crate::engine) mod loosening;
+mod outbox;
 mod projects;
 mod silence;
 mod tokens;
@@ -21,7 +22,7 @@ pub use tokens::TokenEdit;
 use super::Engine;
 use crate::atlas::AtlasApi;
 use crate::domain::condition::ConditionKind;
-use crate::domain::ids::{BadGroupId, GroupId, LooseningId, RotationId};
+use crate::domain::ids::{BadGroupId, GroupId, LooseningId, OutboxId, RotationId};
 use crate::domain::key::{KeyError, KeyRef};
 use crate::domain::role::Role;
 use crate::domain::rotation::outcome::{Failure, Observation};
@@ -41,6 +42,9 @@ pub enum CommandError {
     /// No such rotation.
     #[error("there is no rotation {0}")]
     NoRotation(RotationId),
+    /// No such message in the outbox.
+    #[error("there is no message {0}")]
+    NoMessage(OutboxId),
     /// The condition does not hold, or is not told.
     #[error("{kind} does not hold, or is not told; {} lists what holds", listed(group.as_ref()))]
     NoCondition {

@@ -12,9 +12,9 @@ use crate::domain::notice::Drifted;
 use crate::domain::policy::Policy;
 use crate::domain::project;
 use crate::domain::time::Timestamp;
-use crate::engine::discover;
 use crate::engine::epoch;
 use crate::engine::intake::Tally;
+use crate::engine::{Engine, discover};
 use crate::store::{self, ConditionRow, KeySpan, MessageState, OutboxRow, RotationRow, WitnessEvent};
 
 /// `on_record` are the conditions on record, of this project and of others.
@@ -233,7 +233,7 @@ pub(super) fn audit(it: store::AuditEntry) -> AuditEntry {
     }
 }
 
-pub(super) fn mail(it: OutboxRow) -> Mail {
+pub(super) fn mail(it: OutboxRow, engine: &Engine) -> Mail {
     Mail {
         id: it.id,
         channel: it.channel.to_string(),
@@ -241,7 +241,7 @@ pub(super) fn mail(it: OutboxRow) -> Mail {
         group_id: it.subject.parse::<GroupId>().ok().map(String::from),
         rotation_id: it.rotation_id,
         recipient: it.recipient,
-        message_id: it.message_id,
+        message_id: engine.wire_id(&it.message_id),
         next_try_at: Some(it.next_try_at).filter(|_| it.state == MessageState::Waiting),
         state: it.state.to_string(),
         created_at: it.created_at,
@@ -249,6 +249,7 @@ pub(super) fn mail(it: OutboxRow) -> Mail {
         last_tried_at: it.last_tried_at,
         last_reply: it.last_reply,
         sent_at: it.sent_at,
+        retried_at: it.retried_at,
         model: it.model,
     }
 }

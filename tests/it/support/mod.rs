@@ -273,6 +273,7 @@ pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engin
             daily: keywheel::domain::condition::Daily::default(),
         },
         operators: Vec::new(),
+        mail_domain: "example.com".to_owned(),
         security: Vec::new(),
         mails: true,
         loosen_after: Span::from_days(1),

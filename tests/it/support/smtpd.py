@@ -2,7 +2,8 @@
 each message it accepted as a line of JSON.
 
 Addresses choose what happens to them: refused... is refused for good, later... is put off as many
-times as ordered, everything else is taken.
+times as ordered, everything else is taken. The orders "helo", "mail", "rcpt" and "data" are replies
+with which that command is refused; "auth" is the list of login mechanisms that are offered.
 """
 import asyncio
 import json
@@ -16,7 +17,25 @@ put_off = {}
 
 
 class Handler:
+    async def handle_EHLO(self, server, session, envelope, hostname, responses):
+        if "helo" in orders:
+            return [orders["helo"]]
+        session.host_name = hostname
+        if "auth" in orders:
+            responses = [it for it in responses if not it.startswith("250-AUTH")]
+            responses.insert(1, "250-AUTH " + orders["auth"])
+        return responses
+
+    async def handle_MAIL(self, server, session, envelope, address, options):
+        if "mail" in orders:
+            return orders["mail"]
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
+
     async def handle_RCPT(self, server, session, envelope, address, options):
+        if "rcpt" in orders:
+            return orders["rcpt"]
         if address.startswith("refused"):
             return "550 5.1.1 nobody of that name here"
         if address.startswith("later"):
@@ -27,7 +46,10 @@ class Handler:
         return "250 OK"
 
     async def handle_DATA(self, server, session, envelope):
+        if "data" in orders:
+            return orders["data"]
         mail = {
+            "helo": session.host_name,
             "from": envelope.mail_from,
             "to": envelope.rcpt_tos,
             "encrypted": session.ssl is not None or orders.get("wrapped", False),

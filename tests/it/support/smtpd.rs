@@ -23,6 +23,7 @@ pub(crate) struct Accepted {
     pub(crate) encrypted: bool,
     pub(crate) user: Option<String>,
     pub(crate) content: String,
+    pub(crate) helo: String,
 }
 
 impl Accepted {
@@ -90,6 +91,7 @@ impl Smtpd {
                 encrypted: mail["encrypted"] == true,
                 user: mail["user"].as_str().map(str::to_owned),
                 content: mail["content"].as_str().unwrap().replace("\r\n", "\n"),
+                helo: mail["helo"].as_str().unwrap().to_owned(),
             })
             .collect()
     }
