@@ -15,7 +15,7 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use url::{Host, Url};
+use url::{Host, Url, form_urlencoded};
 
 use super::access::open_to_others;
 use super::reader::Reader;
@@ -498,12 +498,42 @@ fn check_database(url: Option<&SecretUrl>, data_dir: &Path, r: &mut Reader) -> O
         }
         return Some(SecretUrl::new(format!("sqlite:{}", data_dir.join(file).display())));
     }
+    if let Some(why) = unsupported_postgres(text) {
+        r.fault("database.url", why);
+        return None;
+    }
     let known = Url::parse(text)
         .is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql") && !url.cannot_be_a_base());
     if !known {
         r.fault("database.url", "takes \"sqlite:FILE\" or \"postgres://user@host/db\"");
     }
     known.then(|| url.clone())
+}
+
+const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+/// What libpq takes in a URL and Keywheel does not.
+fn unsupported_postgres(text: &str) -> Option<&'static str> {
+    let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"))?;
+    let (authority, query) = (rest.split(['/', '?']).next()?, rest.split_once('?').map_or("", |(_, it)| it));
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    let given = |name: &str| form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
+    if hosts.contains(',') || given("host").is_some_and(|(_, value)| value.contains(',')) {
+        return Some(
+            "takes one host, and this URL names several; name the address that always leads to the primary (a DNS name, a \
+             virtual IP or a proxy)",
+        );
+    }
+    if given("target_session_attrs").is_some() {
+        return Some(
+            "takes no target_session_attrs: Keywheel has one host and refuses a server that is read-only; leave it out",
+        );
+    }
+    let mode = given("sslmode").or_else(|| given("ssl-mode"));
+    if mode.is_some_and(|(_, value)| !SSL_MODES.contains(&value.as_ref())) {
+        return Some("sslmode takes disable, allow, prefer, require, verify-ca or verify-full");
+    }
+    None
 }
 
 /// Refuses an SQLite database that others may open, and the files that SQLite keeps beside it.

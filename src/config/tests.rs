@@ -314,6 +314,25 @@ fn a_mail_server_that_cannot_be_meant_is_refused_without_its_password() {
 }
 
 #[test]
+fn what_only_libpq_takes_in_a_database_url_is_refused_for_what_it_is() {
+    let folder = ConfigFolder::new();
+    for (url, what) in [
+        ("postgres://kw:canary@one.example,two.example/kw", "names several"),
+        ("postgres://kw:canary@one.example:5432,two.example:5433/kw", "names several"),
+        ("postgres:///kw?host=one.example,two.example", "names several"),
+        (
+            "postgres://kw:canary@one.example/kw?target_session_attrs=read-write",
+            "takes no target_session_attrs",
+        ),
+        ("postgres://kw:canary@one.example/kw?sslmode=verify-ful", "sslmode takes disable"),
+    ] {
+        let told = folder.load(&format!("[database]\nurl = {url:?}\n")).unwrap_err().to_string();
+        assert!(told.contains("database.url") && told.contains(what), "{url}: {told}");
+        assert!(!told.contains("canary"), "{told}");
+    }
+}
+
+#[test]
 fn values_below_the_safe_minimum_are_warned_of_with_the_production_value() {
     let folder = ConfigFolder::new();
     let loaded = folder

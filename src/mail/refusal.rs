@@ -168,7 +168,7 @@ impl Trouble {
             (Some(code), _) => Reason::Refused { code: code.into(), text: root_cause(&error) },
             (None, Some(TlsFault::NotTls)) => Reason::SpeaksPlain,
             (None, Some(TlsFault::OwnCa)) => Reason::OwnCa,
-            (None, None) => Reason::Connection(error),
+            (None, _) => Reason::Connection(error),
         };
         Self { phase, reason }
     }

@@ -23,13 +23,21 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// A failure of TLS whose own words help nobody.
+/// What a failure of TLS is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFault {
     /// The other end does not speak TLS at this port.
     NotTls,
     /// Its certificate is that of a certificate authority, not of a server.
     OwnCa,
+    /// Nothing here trusts the issuer of its certificate.
+    UnknownIssuer,
+    /// Its certificate is for another name.
+    WrongName,
+    /// Its certificate has expired, or is not valid yet.
+    Expired,
+    /// Another one.
+    Other,
 }
 
 /// Which of these faults `error` comes from.
@@ -42,14 +50,27 @@ pub fn tls_fault(error: &(dyn Error + 'static)) -> Option<TlsFault> {
             Some(inner) => inner.downcast_ref::<rustls::Error>(),
             None => cause.downcast_ref::<rustls::Error>(),
         };
-        match fault? {
-            rustls::Error::InvalidMessage(_) => Some(TlsFault::NotTls),
-            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))
+        let bad = match fault? {
+            rustls::Error::InvalidMessage(_) => return Some(TlsFault::NotTls),
+            rustls::Error::InvalidCertificate(bad) => bad,
+            _ => return Some(TlsFault::Other),
+        };
+        match bad {
+            CertificateError::Other(OtherError(why))
                 if matches!(why.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity)) =>
             {
                 Some(TlsFault::OwnCa)
             }
-            _ => None,
+            // Another CA of the same name signs otherwise.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Some(TlsFault::UnknownIssuer),
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Some(TlsFault::WrongName)
+            }
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => Some(TlsFault::Expired),
+            _ => Some(TlsFault::Other),
         }
     })
 }

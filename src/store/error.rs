@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use super::pooler::WAY_OUT;
 use crate::domain::ids::RotationId;
 
 /// Why an operation of the store failed.
@@ -137,6 +138,10 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match code(&error).as_deref() {
             Some("13" | "53100") => Self::Full,
+            // A prepared statement that is there twice, or not at all: the connection was given to somebody else.
+            Some("42P05" | "26000") => Self::Unusable(format!(
+                "the database is behind a connection pooler that shares its connections ({error}); database.url: {WAY_OUT}"
+            )),
             Some("8" | "25006" | "42501" | "1032" | "264" | "520" | "776" | "1544") => {
                 Self::ReadOnly(error.to_string())
             }

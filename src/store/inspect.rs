@@ -10,9 +10,11 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use super::lanes::Lane;
+use super::pooler::{self, Shared};
 use super::schema::known_version;
 use super::{Sql, Store, StoreError, each};
 use crate::domain::time::Timestamp;
+use crate::net::cause::{TlsFault, root_cause, tls_fault};
 
 /// The oldest server whose behaviour is tested.
 const OLDEST: i32 = 130_000;
@@ -97,6 +99,7 @@ pub fn check_server_version(number: i32) -> Result<(), StoreError> {
 /// Refuses a server that is too old, stores no UTF-8, is read-only, or has no schema for this user.
 pub(super) async fn check_server(options: &PgConnectOptions) -> Result<(), StoreError> {
     let mut connection = connect(options).await?;
+    check_pooler(options).await?;
     let (version, encoding, read_only, schema): (i32, String, String, Option<String>) =
         sqlx::query_as(SERVER.postgres).fetch_one(&mut connection).await?;
     check_server_version(version)?;
@@ -124,6 +127,49 @@ pub(super) async fn check_server(options: &PgConnectOptions) -> Result<(), Store
     Ok(())
 }
 
+/// What a failure of TLS is about, and the setting to change.
+fn tls_words(error: &sqlx::Error, options: &PgConnectOptions) -> String {
+    match tls_fault(error) {
+        Some(TlsFault::UnknownIssuer) => {
+            "the server's certificate was issued by a CA that is not trusted here; name the CA's file with sslrootcert=FILE in \
+             database.url"
+                .to_owned()
+        }
+        Some(TlsFault::WrongName) => format!(
+            "the server's certificate is not for {}; use the host name it was made for, or sslmode=verify-ca in database.url, \
+             which checks the issuer only",
+            options.get_host()
+        ),
+        Some(TlsFault::Expired) => {
+            "the server's certificate has expired or is not valid yet; renew it, and compare the clocks".to_owned()
+        }
+        Some(TlsFault::OwnCa) => {
+            "the server's certificate is its own CA; put a server certificate that this CA has signed on the server".to_owned()
+        }
+        Some(TlsFault::Other) | None => {
+            format!("it cannot be reached over TLS ({}); check sslmode and sslrootcert in database.url", root_cause(error))
+        }
+        Some(TlsFault::NotTls) => {
+            "what answers there does not speak TLS; check host and port, and sslmode in database.url".to_owned()
+        }
+    }
+}
+
+/// Refuses a pooler that shares the server's connections between transactions.
+async fn check_pooler(options: &PgConnectOptions) -> Result<(), StoreError> {
+    let mode = match pooler::find(options).await? {
+        Shared::No => return Ok(()),
+        Shared::Transactions => "transaction",
+        Shared::Statements => "statement",
+    };
+    Err(StoreError::Unusable(format!(
+        "database.url: {} is a connection pooler in {mode} mode (such as PgBouncer), which gives each {mode} another connection \
+         of the server, and Keywheel's settings, locks and statements need one of their own; {}",
+        place(options),
+        pooler::WAY_OUT
+    )))
+}
+
 /// Opens one connection without a pool: a pool would retry and then hide the reason.
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
     let place = place(options);
@@ -148,9 +194,16 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError>
         (Some("42501"), _) => {
             refuse(format!("user {user} may not connect to {place} ({error}); grant CONNECT to that user"))
         }
+        // What a pooler refuses before it asks a server: `extra_float_digits`, which each driver sends.
+        (Some("08P01"), _) => refuse(format!(
+            "{place} refuses the connection as a pooler such as PgBouncer does ({error}); {}, with ignore_startup_parameters = \
+             extra_float_digits",
+            pooler::WAY_OUT
+        )),
         (Some("53300"), _) => {
             refuse(format!("{place} has no free connection ({error}); raise max_connections"))
         }
+        _ if tls_fault(&error).is_some() => refuse(format!("{place}: {}", tls_words(&error, options))),
         (_, sqlx::Error::Io(why)) => refuse(format!(
             "{place} cannot be reached ({why}); check host and port, and that the server runs"
         )),

@@ -28,6 +28,7 @@ mod lookups;
 mod loosenings;
 mod open;
 mod outbox;
+mod pooler;
 mod projects;
 mod readable;
 mod reminders;

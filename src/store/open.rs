@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Executor, PgConnection};
+use url::Url;
 
 use super::schema::{POSTGRES, SQLITE, known_version};
 use super::{Reserve, Seals, Store, StoreError, Writer, inspect};
@@ -157,12 +158,61 @@ async fn postgres(url: &str, access: Access) -> Result<Store, StoreError> {
         let kind = error.to_string().split(':').next().unwrap_or_default().to_owned();
         StoreError::Unusable(format!("database.url: it cannot be read as a PostgreSQL URL ({kind})"))
     })?;
-    let options = options.application_name("keywheel");
+    let options = trusting_as_libpq(url, options)?.application_name("keywheel");
     inspect::check_server(&options).await?;
     let reading = if access == Access::Daemon { READING } else { READING_ALL };
     let write = pool(10, ACTING).connect_with(options.clone()).await?;
     let read = pool(5, reading).connect_lazy_with(options);
     Ok(Store::Postgres { write, read, shares: Arc::default(), seals: Arc::default() })
+}
+
+/// `sslrootcert` as libpq reads it: with it, `require` verifies the issuer; `system` stands for this machine's
+/// certificates, and only for `verify-full`.
+fn trusting_as_libpq(url: &str, options: PgConnectOptions) -> Result<PgConnectOptions, StoreError> {
+    let refuse = |why: String| Err(StoreError::Unusable(format!("database.url: sslrootcert: {why}")));
+    let named = Url::parse(url).ok().and_then(|url| {
+        let mut pairs = url.query_pairs();
+        pairs
+            .find(|(name, _)| name == "sslrootcert" || name == "ssl-root-cert")
+            .map(|(_, value)| value.into_owned())
+    });
+    let Some(file) = named.or_else(|| std::env::var("PGSSLROOTCERT").ok()).filter(|it| !it.is_empty()) else {
+        return Ok(options);
+    };
+    let mode = options.get_ssl_mode();
+    if file == "system" {
+        return match mode {
+            // Without a file, the driver trusts the system's certificates.
+            PgSslMode::VerifyFull => Ok(without_root(url).parse::<PgConnectOptions>()?),
+            _ => refuse(
+                "system takes sslmode=verify-full: certificates for any name would do otherwise".to_owned(),
+            ),
+        };
+    }
+    if matches!(mode, PgSslMode::Disable) {
+        return Ok(options);
+    }
+    match std::fs::read_to_string(&file) {
+        Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => {}
+        Ok(_) => return refuse(format!("{file} holds no PEM certificate")),
+        Err(error) => return refuse(format!("{file} cannot be read ({error})")),
+    }
+    Ok(match mode {
+        PgSslMode::Require => options.ssl_mode(PgSslMode::VerifyCa),
+        _ => options,
+    })
+}
+
+/// The URL without `sslrootcert`.
+fn without_root(url: &str) -> String {
+    let Ok(mut parsed) = Url::parse(url) else { return url.to_owned() };
+    let rest: Vec<(String, String)> = parsed
+        .query_pairs()
+        .filter(|(name, _)| name != "sslrootcert" && name != "ssl-root-cert")
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    parsed.query_pairs_mut().clear().extend_pairs(rest);
+    parsed.into()
 }
 
 fn pool(size: u32, settings: &'static str) -> PgPoolOptions {

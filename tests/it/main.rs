@@ -32,6 +32,7 @@ mod mail;
 mod messages;
 mod notices;
 mod operate;
+mod pooler;
 mod refused;
 mod reminders;
 mod roles;

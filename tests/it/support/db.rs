@@ -31,7 +31,7 @@ pub(crate) struct TestDb {
     _server: Option<Server>,
 }
 
-enum Server {
+pub(crate) enum Server {
     Given,
     /// Removed when dropped.
     Container(#[expect(dead_code, reason = "held for its drop")] Box<ContainerAsync<GenericImage>>),
@@ -131,7 +131,7 @@ fn binary(name: &str) -> PathBuf {
 }
 
 /// The server refuses to run as root; then it runs as nobody.
-fn as_server_user(program: PathBuf) -> Command {
+pub(crate) fn as_server_user(program: PathBuf) -> Command {
     let root = std::fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
     if !root {
         return Command::new(program);
@@ -141,7 +141,7 @@ fn as_server_user(program: PathBuf) -> Command {
     command
 }
 
-async fn local(folder: &tempfile::TempDir) -> (Server, String) {
+pub(crate) async fn local(folder: &tempfile::TempDir) -> (Server, String) {
     use std::os::unix::fs::PermissionsExt;
     let data = folder.path().join("pg");
     std::fs::create_dir(&data).unwrap();
