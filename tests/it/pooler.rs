@@ -3,7 +3,6 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use keywheel::store::{Access, Store};
 use sqlx::{Connection, Row};
@@ -22,7 +21,7 @@ impl Drop for Pooler {
 }
 
 impl Pooler {
-    async fn start(db: &TestDb, folder: &Path, mode: &str, more: &str) -> Self {
+    async fn start(db: &TestDb, folder: &Path, mode: &str, rules: &str) -> Self {
         let server: url::Url = db.url.parse().unwrap();
         let (host, port) = (server.host_str().unwrap(), server.port().unwrap_or(5432));
         let name = server.path().trim_start_matches('/');
@@ -32,7 +31,7 @@ impl Pooler {
         let password = server.password().map(|it| format!(" password={it}")).unwrap_or_default();
         let text = format!(
             "[databases]\n{name} = host={host} port={port} dbname={name} user={}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {own}\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 20\nunix_socket_dir =\n{more}",
+             listen_port = {own}\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 20\nunix_socket_dir =\n{rules}",
             server.username()
         );
         let file = folder.join(format!("{mode}.ini"));
@@ -44,11 +43,9 @@ impl Pooler {
         let mut command = as_server_user(program);
         let child = command.arg("-q").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let it = Self(child, format!("postgres://{}@127.0.0.1:{own}/{name}", server.username()));
-        for _ in 0..100 {
-            if std::net::TcpStream::connect(("127.0.0.1", own)).is_ok() {
-                return it;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        let ready = eventually(LIMIT, async || std::net::TcpStream::connect(("127.0.0.1", own)).ok()).await;
+        if ready.is_some() {
+            return it;
         }
         panic!("pgbouncer did not start with {}", file.display());
     }
