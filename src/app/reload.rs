@@ -2,14 +2,18 @@
 //! names the others. A configuration with a fault changes nothing.
 //!
 //! Log-ins to Atlas, key services and the mail server, hooks, webhook targets, the certificate and the log
-//! level are taken over, secrets in files included. An open rotation keeps the rules it was proposed under; new
-//! rules need a restart, which takes a second.
+//! level are taken over, secrets in files included, and the login to PostgreSQL. The same happens when a file with a
+//! secret changes, as a mounted one does. An open rotation keeps the rules it was proposed under; new rules need a
+//! restart, which takes a second.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use rustls::ServerConfig;
+use sha2::{Digest, Sha256};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,9 +22,13 @@ use super::lookups::{LookUps, services};
 use super::{atlas, hooks, smtp, webhooks};
 use crate::config::{Config, Loaded, Sources};
 use crate::engine::Engine;
-use crate::mail::Smtp;
+use crate::lifecycle::pause;
+use crate::mail::{Smtp, sender_domain};
 use crate::telemetry::Telemetry;
 use crate::web::hooks::LiveHooks;
+
+/// How often the files with secrets are compared with what was read.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
 
 /// The parts of a running daemon that can be changed.
 pub(super) struct Live {
@@ -45,7 +53,7 @@ fn is_live(path: &str) -> bool {
         // The kind differs when a lookup is added, removed or replaced by one of another cloud.
         || (path.starts_with("kms.") && path.rsplit('.').next() != Some("kind"))
         || path.starts_with("server.tls.")
-        || matches!(path, "mail.smtp_url" | "mail.from" | "mail.ca_file" | "log.level")
+        || matches!(path, "mail.smtp_url" | "mail.from" | "mail.helo" | "mail.ca_file" | "log.level")
 }
 
 /// Reads `sources` at each SIGHUP until `stop`.
@@ -56,23 +64,46 @@ pub(super) async fn run(
     mut hangups: Signal,
     stop: CancellationToken,
 ) {
+    let mut seen = contents(&loaded.secret_files);
     loop {
         tokio::select! {
             heard = hangups.recv() => if heard.is_none() { return stop.cancelled().await },
+            () = pause(WATCH_EVERY, &stop) => {
+                let now = contents(&loaded.secret_files);
+                if now == seen {
+                    continue;
+                }
+                let changed = now.iter().filter(|(file, content)| seen.get(*file) != Some(*content));
+                let files: Vec<_> = changed.map(|(file, _)| file.display().to_string()).collect();
+                tracing::info!("changed, so the configuration is read again: {}", files.join(", "));
+                seen = now;
+            }
             () = stop.cancelled() => return,
+        }
+        if stop.is_cancelled() {
+            return;
         }
         super::supervisor::reloading();
         match Config::load(&sources).map_err(anyhow::Error::from).and_then(|fresh| {
             take_over(&live, &loaded, &fresh)?;
             Ok(fresh)
         }) {
-            Ok(fresh) => loaded = fresh,
+            Ok(fresh) => {
+                loaded = fresh;
+                seen = contents(&loaded.secret_files);
+            }
             Err(error) => {
                 tracing::error!("the configuration was not reloaded, the old one stays in force: {error:#}");
             }
         }
         super::supervisor::ready();
     }
+}
+
+/// What the files hold; `None` for one that cannot be read, such as one that is being replaced.
+fn contents(files: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Option<[u8; 32]>> {
+    let digest = |file: &PathBuf| std::fs::read(file).ok().map(|bytes| Sha256::digest(bytes).into());
+    files.iter().map(|file| (file.clone(), digest(file))).collect()
 }
 
 fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
@@ -82,10 +113,14 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     let targets = webhooks(&fresh.config)?;
     let endpoints = hooks(&live.engine, &fresh.config)?;
     let lookups = services(&fresh.config)?;
+    let database = fresh.config.database.url.expose();
+    let same_database = live.engine.store.take_login(database)?;
     live.log.set_level(&fresh.config.log.level)?;
     live.engine.atlas.replace(Arc::new(client));
     live.lookups.replace(&lookups);
     live.smtp.send_replace(server);
+    *live.engine.mail_domain.write().unwrap_or_else(PoisonError::into_inner) =
+        sender_domain(&fresh.config.mail.from);
     live.engine.webhooks.replace(targets);
     live.hooks.replace(endpoints);
     live.engine.mail_due.notify_one();
@@ -97,12 +132,14 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     }
     // A listener cannot change between plain HTTP and TLS while it serves.
     let switched = live.tls.is_some() != fresh.config.server.tls.is_some();
-    let (now, later): (Vec<_>, Vec<_>) = changed(old, fresh)
-        .into_iter()
-        .partition(|path| is_live(path) && !(switched && path.starts_with("server.tls.")));
+    let (now, later): (Vec<_>, Vec<_>) =
+        changed(old, fresh).into_iter().partition(|path| match path.as_str() {
+            "database.url" => same_database,
+            path => is_live(path) && !(switched && path.starts_with("server.tls.")),
+        });
     tracing::info!(
         "the configuration was reloaded, secrets in files included; changed: {}",
-        if now.is_empty() { "no setting that is shown".to_owned() } else { now.join(", ") }
+        if now.is_empty() { "nothing that can change now".to_owned() } else { now.join(", ") }
     );
     if !later.is_empty() {
         tracing::warn!("these settings changed and need a restart: {}", later.join(", "));
@@ -110,10 +147,10 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The paths whose value changed. Secrets are masked in both, so a changed secret is not found.
+/// The paths whose value changed, secrets included.
 fn changed(old: &Loaded, fresh: &Loaded) -> Vec<String> {
-    fn values(loaded: &Loaded) -> BTreeMap<&str, &toml::Value> {
-        loaded.entries.iter().map(|it| (it.path.as_str(), &it.value)).collect()
+    fn values(loaded: &Loaded) -> BTreeMap<&str, (&toml::Value, Option<[u8; 32]>)> {
+        loaded.entries.iter().map(|it| (it.path.as_str(), (&it.value, it.secret))).collect()
     }
     let (old, fresh) = (values(old), values(fresh));
     let mut paths: Vec<String> = old.keys().chain(fresh.keys()).map(|path| (*path).to_owned()).collect();

@@ -24,6 +24,7 @@ use crate::api::project::Project;
 use crate::config::{Config, Sources};
 use crate::domain::address::is_loopback;
 use crate::domain::ids::GroupId;
+use crate::domain::text::decoded;
 use crate::net::body::{self, BodyError};
 use crate::net::cause::{causes, root_cause};
 use crate::net::client;
@@ -268,7 +269,8 @@ fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
 fn bearer(file: &Path, printer: &mut Printer) -> Result<HeaderValue, Failure> {
     let refuse =
         |why: String| Failure::Usage(format!("the token file {} {why}", PathBuf::from(file).display()));
-    let text = std::fs::read_to_string(file).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    let text =
+        std::fs::read(file).and_then(decoded).map_err(|error| refuse(format!("cannot be read: {error}")))?;
     let open = std::fs::metadata(file).is_ok_and(|found| found.mode() & 0o077 != 0);
     if open {
         let file = file.display();

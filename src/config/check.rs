@@ -407,6 +407,21 @@ pub(super) fn check_web_url(path: &str, text: &str, r: &mut Reader) -> Option<St
     Some(url.as_str().trim_end_matches('/').to_owned())
 }
 
+/// Warns of links that lead nowhere for those who read them.
+fn check_public_url(url: &str, listen: SocketAddr, raw: &RawConfig, r: &mut Reader) {
+    let Some(url) = Url::parse(url).ok().filter(is_loopback) else { return };
+    if raw.smtp_url.is_some() || !raw.webhooks.is_empty() {
+        r.warnings.push(format!(
+            "server.public_url is {url}, so the links in mails and webhooks open on this machine only; set it to the address that people use"
+        ));
+    } else if url.port_or_known_default().is_some_and(|port| port != listen.port()) && listen.port() != 0 {
+        r.warnings.push(format!(
+            "server.public_url is {url}, and server.listen has port {}; its links lead to another port than the server's",
+            listen.port()
+        ));
+    }
+}
+
 fn check_server(raw: &RawConfig, r: &mut Reader, now: Timestamp) -> Option<Server> {
     let listen = raw.listen.parse::<SocketAddr>();
     if listen.is_err() && !raw.listen.is_empty() {
@@ -438,6 +453,9 @@ fn check_server(raw: &RawConfig, r: &mut Reader, now: Timestamp) -> Option<Serve
             ),
             PlainHttp::BehindAProxy => {}
         }
+    }
+    if let (Some(url), Ok(listen)) = (&public_url, &listen) {
+        check_public_url(url, *listen, raw, r);
     }
     Some(Server {
         listen: listen.ok()?,
@@ -474,7 +492,7 @@ fn check_database(url: Option<&SecretUrl>, data_dir: &Path, r: &mut Reader) -> O
     };
     let text = url.expose();
     if let Some(rest) = text.strip_prefix("sqlite:") {
-        let file = rest.strip_prefix("//").unwrap_or(rest);
+        let file = sqlite_file(rest);
         if file.is_empty()
             || file.starts_with('?')
             || file.contains(":memory:")
@@ -536,6 +554,15 @@ fn unsupported_postgres(text: &str) -> Option<&'static str> {
     None
 }
 
+/// The file that stands after `sqlite:`. An absolute path may come with the slashes of a URL, three as for other
+/// drivers or four as for `SQLAlchemy`.
+fn sqlite_file(rest: &str) -> &str {
+    let file = rest.strip_prefix("//").unwrap_or(rest);
+    let bare = file.trim_start_matches('/');
+    // One slash is left where there were any.
+    &file[(file.len() - bare.len()).saturating_sub(1)..]
+}
+
 /// Refuses an SQLite database that others may open, and the files that SQLite keeps beside it.
 fn check_database_files(url: Option<&SecretUrl>, r: &mut Reader) {
     let Some(file) = url.and_then(|url| url.expose().strip_prefix("sqlite:")) else { return };
@@ -549,6 +576,13 @@ fn check_database_files(url: Option<&SecretUrl>, r: &mut Reader) {
 fn check_atlas(raw: &RawConfig, r: &mut Reader) -> Option<Atlas> {
     let base_url = check_web_url("atlas.base_url", &raw.base_url, r);
     let parsed = base_url.as_ref().and_then(|url| Url::parse(url).ok());
+    if parsed.as_ref().is_some_and(|url| !matches!(url.path(), "" | "/")) {
+        r.fault(
+            "atlas.base_url",
+            "takes no path: leave out what follows the host; Keywheel adds /api/atlas/v2 itself",
+        );
+        return None;
+    }
     if parsed.is_some_and(|url| url.scheme() == "http" && !is_loopback(&url)) {
         r.warnings.push("atlas.base_url is plain http: credentials and keys cross the network readable; production value https://cloud.mongodb.com".to_owned());
     }

@@ -16,7 +16,7 @@ mod show;
 pub mod tls;
 pub mod webhooks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -29,6 +29,7 @@ use crate::domain::condition::Daily;
 use crate::domain::network::Network;
 use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::role::Role;
+use crate::domain::text::decoded;
 use crate::domain::time::{Clock, Span, SystemClock};
 use crate::secret::{Secret, SecretUrl};
 
@@ -315,7 +316,8 @@ impl Sources {
 }
 
 fn read_file(file: &Path) -> Result<layer::Leaves, layer::LayerError> {
-    let text = std::fs::read_to_string(file)
+    let text = std::fs::read(file)
+        .and_then(decoded)
         .map_err(|source| layer::LayerError::Unreadable { file: file.to_owned(), source })?;
     layer::from_toml(&text, Some(file))
 }
@@ -332,6 +334,8 @@ pub struct Loaded {
     pub unkept: Vec<String>,
     /// Every setting in force with its origin, secrets masked.
     pub entries: Vec<Entry>,
+    /// The files with secrets and certificates that are in force.
+    pub secret_files: BTreeSet<PathBuf>,
 }
 
 /// All faults of a configuration; never empty, never with a secret in it.
@@ -359,13 +363,19 @@ impl Config {
     /// Fails with all faults at once, each with the setting, its origin, and the values that it takes.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         let mut reader = Reader::new(sources.leaves()?);
+        let is_proxy =
+            |name: &str| ["https_proxy", "all_proxy", "http_proxy"].contains(&name.to_lowercase().as_str());
+        let named = sources.env.iter().find(|(name, value)| is_proxy(name) && !value.is_empty());
+        reader.proxy_variable = named.map(|(name, _)| name.clone());
         let raw = RawConfig::read(&mut reader);
+        reader.check_environment(&sources.env);
         reader.finish();
         let config = check::check(raw, &mut reader, SystemClock.now());
         match config {
             Some(config) if reader.is_clean() => {
                 let (warnings, unkept) = (reader.warnings, reader.unkept);
-                Ok(Loaded { config, warnings, unkept, entries: reader.entries })
+                let secret_files = reader.files;
+                Ok(Loaded { config, warnings, unkept, entries: reader.entries, secret_files })
             }
             _ => Err(ConfigError(reader.into_messages())),
         }

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 use toml::Value;
 
 use super::access::open_to_others;
 use super::layer::{Leaf, Leaves, Origin, Raw};
-use crate::domain::text::distance;
+use crate::domain::text::{decoded, distance};
 use crate::secret::{Secret, SecretUrl};
 
 /// One setting in force, as it may be shown to anyone.
@@ -25,6 +26,8 @@ pub struct Entry {
     pub value: Value,
     /// Where it was written; for a secret in a file this also names the file.
     pub origin: String,
+    /// A digest of a secret's value, to find out whether it changed; not for anybody to see.
+    pub(crate) secret: Option<[u8; 32]>,
 }
 
 /// How much of a secret setting may be shown.
@@ -70,6 +73,10 @@ pub(super) struct Reader {
     /// Settings that break a promise; the daemon starts all the same.
     pub(super) unkept: Vec<String>,
     inline: BTreeMap<PathBuf, String>,
+    /// The variable of the environment that names a proxy.
+    pub(super) proxy_variable: Option<String>,
+    /// The files with secrets and certificates that are in force.
+    pub(super) files: BTreeSet<PathBuf>,
 }
 
 impl Reader {
@@ -83,6 +90,8 @@ impl Reader {
             warnings: Vec::new(),
             unkept: Vec::new(),
             inline: BTreeMap::new(),
+            proxy_variable: None,
+            files: BTreeSet::new(),
         };
         reader.take_old_names();
         reader
@@ -146,7 +155,14 @@ impl Reader {
         match parse(&leaf.raw) {
             Ok((value, shown)) => {
                 let origin = leaf.origin.to_string();
-                self.entries.push(Entry { path: path.to_owned(), value: shown, origin });
+                // The installation key is changed by a command of its own.
+                if let Some(file) = shown.as_str().filter(|it| !it.is_empty())
+                    && path.ends_with("_file")
+                    && path != "server.key_file"
+                {
+                    self.files.insert(file.into());
+                }
+                self.entries.push(Entry { path: path.to_owned(), value: shown, origin, secret: None });
                 Some(value)
             }
             Err(why) => {
@@ -203,7 +219,10 @@ impl Reader {
                     return None;
                 }
                 let origin = format!("file {file}, named by {}", named.origin);
-                self.entries.push(Entry { path: path.to_owned(), value: mask.shown(&secret), origin });
+                if let Some(doubt) = doubtful(secret.expose()) {
+                    self.warnings.push(format!("{file_path}: in {file}, {doubt}"));
+                }
+                self.push_secret(path, mask.shown(&secret), origin, &secret);
                 Some(secret)
             }
             Err(why) => {
@@ -233,8 +252,16 @@ impl Reader {
             self.inline.entry(file.clone()).or_insert_with(|| path.to_owned());
         }
         let origin = leaf.origin.to_string();
-        self.entries.push(Entry { path: path.to_owned(), value: shown, origin });
+        self.push_secret(path, shown, origin, &secret);
+        if let Some(doubt) = doubtful(text) {
+            self.warnings.push(format!("{path} ({}): {doubt}", leaf.origin));
+        }
         Some(secret).filter(|_| !text.is_empty())
+    }
+
+    fn push_secret(&mut self, path: &str, value: Value, origin: String, secret: &Secret) {
+        let digest = Sha256::digest(secret.expose()).into();
+        self.entries.push(Entry { path: path.to_owned(), value, origin, secret: Some(digest) });
     }
 
     /// Marks everything below `path` as known, where another fault was reported already.
@@ -242,6 +269,24 @@ impl Reader {
         let start = format!("{path}.");
         let below: Vec<String> = self.leaves.keys().filter(|it| it.starts_with(&start)).cloned().collect();
         self.known.extend(below);
+    }
+
+    /// Refuses a variable that is a setting with one underscore for its dot: it would be passed over without a word.
+    pub(super) fn check_environment(&mut self, env: &[(String, String)]) {
+        for (name, _) in env {
+            let Some(rest) = name.strip_prefix("KEYWHEEL_").filter(|rest| !rest.contains("__")) else {
+                continue;
+            };
+            let lower = rest.to_lowercase();
+            let meant = |path: &&String| path.contains('.') && path.replace('.', "_") == lower;
+            if let Some(path) = self.known.iter().find(meant).cloned() {
+                let right = path.to_uppercase().replace('.', "__");
+                let text = format!(
+                    "{name}: the parts of a setting are separated by two underscores: KEYWHEEL_{right} sets {path}"
+                );
+                self.report(&path, text);
+            }
+        }
     }
 
     /// Ends the reading: reports leaves that were not read, and files that expose secrets.
@@ -351,9 +396,22 @@ fn parse<T: DeserializeOwned>(raw: &Raw) -> Result<(T, Value), toml::de::Error> 
     }
 }
 
+/// What of a secret is hardly meant; it is taken as it stands.
+fn doubtful(text: &str) -> Option<&'static str> {
+    let quoted = |mark| text.len() > 1 && text.starts_with(mark) && text.ends_with(mark);
+    if quoted('"') || quoted('\'') {
+        return Some(
+            "the secret is in quotation marks, which are taken as a part of it; remove them if they do not belong to it",
+        );
+    }
+    (text.trim() != text).then_some(
+        "the secret begins or ends with a blank, which is taken as a part of it; remove it if it does not belong there",
+    )
+}
+
 /// The secret in a file.
 fn read_secret(file: &Path) -> Result<Secret, SecretFileError> {
-    let text = std::fs::read_to_string(file)?;
+    let text = decoded(std::fs::read(file)?)?;
     let text = text.trim_end_matches(['\n', '\r']);
     if text.is_empty() {
         return Err(SecretFileError::Empty);

@@ -38,6 +38,11 @@ impl ConfigFolder {
     }
 }
 
+/// The warnings but for that about the address of this server, which is the default here.
+fn unwise(loaded: &Loaded) -> Vec<&String> {
+    loaded.warnings.iter().filter(|it| !it.starts_with("server.public_url")).collect()
+}
+
 fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
 }
@@ -284,9 +289,9 @@ fn what_leaves_unencrypted_is_a_warning_and_the_group_may_read_a_secret() {
     assert!(!all.contains("by others"), "{all}");
     assert!(!all.contains("canary"));
     let local = "[atlas]\nbase_url = \"http://127.0.0.1:1\"\n[mail]\nsmtp_url = \"smtp://127.0.0.1:25\"\n";
-    assert_eq!(folder.load(local).unwrap().warnings, Vec::<String>::new());
+    assert_eq!(unwise(&folder.load(local).unwrap()), Vec::<&String>::new());
     let strict = "[mail]\nsmtp_url = \"smtp://mail.example?tls=required\"\n";
-    assert_eq!(folder.load(strict).unwrap().warnings, Vec::<String>::new());
+    assert_eq!(unwise(&folder.load(strict).unwrap()), Vec::<&String>::new());
 }
 
 #[test]
@@ -330,6 +335,77 @@ fn what_only_libpq_takes_in_a_database_url_is_refused_for_what_it_is() {
         assert!(told.contains("database.url") && told.contains(what), "{url}: {told}");
         assert!(!told.contains("canary"), "{told}");
     }
+}
+
+#[test]
+fn what_a_user_of_other_tools_writes_is_taken_as_meant_or_refused_with_the_right_form() {
+    let folder = ConfigFolder::new();
+    for url in ["sqlite:/srv/kw.db", "sqlite:///srv/kw.db", "sqlite:////srv/kw.db"] {
+        let loaded = folder.load(&format!("[database]\nurl = {url:?}\n")).unwrap();
+        assert_eq!(loaded.config.database.url.expose(), "sqlite:/srv/kw.db", "{url}");
+    }
+    let told = folder
+        .load("[atlas]\nbase_url = \"https://cloud.mongodb.com/api/atlas/v2\"\n")
+        .unwrap_err()
+        .to_string();
+    assert!(told.contains("atlas.base_url") && told.contains("takes no path"), "{told}");
+
+    let env = |name: &str| Config::load(&Sources { env: pairs(&[(name, "x")]), ..Sources::default() });
+    for (name, right) in [
+        ("KEYWHEEL_DATABASE_URL", "KEYWHEEL_DATABASE__URL sets database.url"),
+        ("KEYWHEEL_MAIL_SMTP_URL", "KEYWHEEL_MAIL__SMTP_URL sets mail.smtp_url"),
+        ("KEYWHEEL_LOG_LEVEL", "KEYWHEEL_LOG__LEVEL"),
+    ] {
+        let told = env(name).unwrap_err().to_string();
+        assert!(told.contains(name) && told.contains(right), "{told}");
+    }
+    // Kubernetes puts the addresses of a service called keywheel into every container.
+    for name in ["KEYWHEEL_SERVICE_HOST", "KEYWHEEL_PORT", "KEYWHEEL_PORT_8440_TCP_ADDR", "KEYWHEEL_SERVER"] {
+        assert!(env(name).is_ok(), "{name}");
+    }
+
+    let quoted = folder.write("quoted", "\"canary\"\n", 0o600);
+    let blank = folder.write("blank", " canary \n", 0o600);
+    for (file, doubt) in [(quoted, "in quotation marks"), (blank, "begins or ends with a blank")] {
+        let loaded = folder.load(&format!("[mail]\n[heartbeat]\nurl_file = {file:?}\n"));
+        let said = match loaded {
+            Ok(loaded) => loaded.warnings.join("\n"),
+            Err(error) => error.to_string(),
+        };
+        assert!(!said.contains("canary"), "{said}");
+        let credential = format!(
+            "[atlas.credentials.a]\nkind = \"service-account\"\nclient_id = \"i\"\nclient_secret_file = {file:?}\n"
+        );
+        let warnings = folder.load(&credential).unwrap().warnings.join("\n");
+        assert!(
+            warnings.contains("atlas.credentials.a.client_secret_file") && warnings.contains(doubt),
+            "{warnings}"
+        );
+        assert!(!warnings.contains("canary"), "{warnings}");
+    }
+
+    let hook = "[[webhooks]]\nname = \"chat\"\nurl = \"https://chat.example/x\"\nformat = \"slack\"\n";
+    for (text, warned) in
+        [(hook.to_owned(), true), (format!("{hook}proxy = \"http://u:canary@proxy.example:3128\"\n"), false)]
+    {
+        let file = Some(folder.write("proxied.toml", &text, 0o600));
+        let env = pairs(&[("HTTPS_PROXY", "http://u:canary@proxy.example:3128")]);
+        let loaded = Config::load(&Sources { file, env, ..Sources::default() }).unwrap();
+        let said = loaded.warnings.join("\n");
+        assert_eq!(
+            said.contains("webhooks.chat is called without the proxy that HTTPS_PROXY names"),
+            warned,
+            "{said}"
+        );
+        assert!(!format!("{said}{:?}", loaded.entries).contains("canary"));
+    }
+    let told = folder.load(&format!("{hook}proxy = \"socks5://x\"\n")).unwrap_err().to_string();
+    assert!(told.contains("webhooks.chat.proxy"), "{told}");
+
+    let mails = folder.load("[mail]\nsmtp_url = \"smtps://mail.example\"\n").unwrap().warnings.join("\n");
+    assert!(mails.contains("server.public_url") && mails.contains("open on this machine only"), "{mails}");
+    let port = folder.load("[server]\nlisten = \"127.0.0.1:9000\"\n").unwrap().warnings.join("\n");
+    assert!(port.contains("another port"), "{port}");
 }
 
 #[test]
@@ -505,7 +581,7 @@ fn a_webhook_is_read_with_its_defaults_and_shows_no_secret() {
             "[[webhooks]]\nname = \"ops\"\nurl_file = {url:?}\n{SIGNED}previous_secret_file = {old:?}\ntoken = \"canary3\"\ntypes = [\"completed\", \"io.keywheel.drifted.v1\"]\n\n[[webhooks]]\nname = \"chat\"\nurl = \"http://10.0.0.1/canary4\"\nformat = \"slack\"\nallow_private = true\n"
         ))
         .unwrap();
-    assert_eq!(loaded.warnings, Vec::<String>::new());
+    assert_eq!(unwise(&loaded), Vec::<&String>::new());
     let [chat, ops] = &loaded.config.webhooks[..] else { panic!("{:?}", loaded.config.webhooks) };
     assert_eq!((ops.name.as_str(), ops.format, ops.allow_private), ("ops", Format::CloudEvents, false));
     assert_eq!((ops.url.expose(), ops.keys.len()), ("https://hooks.example/canary1?k=canary2", 2));
@@ -579,7 +655,7 @@ fn a_target_for_incidents_is_read_and_shows_no_secret() {
             "[[webhooks]]\nname = \"a\"\nformat = \"pagerduty\"\nrouting_key = \"canary-route\"\ntypes = [\"needs_operator\", \"held_over\"]\n\n[[webhooks]]\nname = \"b\"\nformat = \"opsgenie\"\napi_key_file = {key:?}\n\n[[webhooks]]\nname = \"c\"\nformat = \"alertmanager\"\nurl = \"http://10.0.0.1:9093/canary/api/v2/alerts\"\ntoken = \"canary-token\"\nallow_private = true\n"
         ))
         .unwrap();
-    assert_eq!(loaded.warnings, Vec::<String>::new());
+    assert_eq!(unwise(&loaded), Vec::<&String>::new());
     let [a, b, c] = &loaded.config.webhooks[..] else { panic!("{:?}", loaded.config.webhooks) };
     assert_eq!(a.url.expose(), "https://events.pagerduty.com/v2/enqueue");
     assert_eq!(b.url.expose(), "https://api.opsgenie.com/v2/alerts");

@@ -5,11 +5,13 @@
 
 use std::path::PathBuf;
 
+use url::Url;
+
 use super::hooks::{SigningKey, signing_key};
 use super::reader::Reader;
 use crate::domain::address::check_url;
 use crate::domain::notice::Kind;
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretUrl};
 
 /// One configured target.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Webhook {
     pub kinds: Vec<Kind>,
     /// Whether it may have an address that is not public, and use plain http.
     pub allow_private: bool,
+    /// The proxy through which it is called; the proxy resolves its name.
+    pub proxy: Option<SecretUrl>,
     /// Certificates to trust beside the system's own.
     pub ca_file: Option<PathBuf>,
 }
@@ -130,6 +134,7 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Webhook> {
     let format = read_format(r, &at);
     let allow_private = r.take(&format!("{at}.allow_private"), false);
     let url = read_url(r, &at, format, allow_private);
+    let proxy = read_proxy(r, &at);
     let keys = read_keys(r, &at, format);
     let token = read_token(r, &at, format);
     let service_key = read_service_key(r, &at, format);
@@ -147,8 +152,28 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Webhook> {
         service_key: service_key?,
         kinds,
         allow_private,
+        proxy,
         ca_file,
     })
+}
+
+/// The target's proxy. A proxy that only the environment names is passed over, with a warning.
+fn read_proxy(r: &mut Reader, at: &str) -> Option<SecretUrl> {
+    let path = format!("{at}.proxy");
+    let proxy = r.secret_url(&path);
+    if let Some(proxy) = &proxy {
+        let url = Url::parse(proxy.expose()).ok();
+        let known = url.is_some_and(|it| matches!(it.scheme(), "http" | "https") && it.has_host());
+        if !known {
+            r.fault(&path, "takes the address of an HTTP proxy, such as http://proxy.example:3128");
+            return None;
+        }
+    } else if let Some(name) = r.proxy_variable.clone() {
+        r.warnings.push(format!(
+            "{at} is called without the proxy that {name} names; where that is the only way out, set {path}"
+        ));
+    }
+    proxy
 }
 
 fn read_format(r: &mut Reader, at: &str) -> Option<Format> {

@@ -74,9 +74,39 @@ pub fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// A text as editors write it: PowerShell and Notepad begin one with a byte order mark, in UTF-8 or UTF-16.
+///
+/// # Errors
+/// Fails when it is no text.
+pub fn decoded(bytes: Vec<u8>) -> std::io::Result<String> {
+    let wide = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
+        char::decode_utf16(units).collect::<Result<String, _>>().map_err(std::io::Error::other)
+    };
+    match bytes.as_slice() {
+        [0xEF, 0xBB, 0xBF, rest @ ..] => String::from_utf8(rest.to_vec()).map_err(std::io::Error::other),
+        [0xFF, 0xFE, rest @ ..] => wide(rest, u16::from_le_bytes),
+        [0xFE, 0xFF, rest @ ..] => wide(rest, u16::from_be_bytes),
+        _ => String::from_utf8(bytes).map_err(|_| std::io::ErrorKind::InvalidData.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_text() {
+        for bytes in [
+            b"s3\xc3\xbc".to_vec(),
+            b"\xef\xbb\xbfs3\xc3\xbc".to_vec(),
+            b"\xff\xfes\x003\x00\xfc\x00".to_vec(),
+            b"\xfe\xff\x00s\x003\x00\xfc".to_vec(),
+        ] {
+            assert_eq!(decoded(bytes).unwrap(), "s3\u{fc}");
+        }
+        assert!(decoded(vec![0xc3, 0x28]).is_err());
+    }
 
     #[test]
     fn hidden_characters_are_shown_and_others_stay() {

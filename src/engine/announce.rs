@@ -3,6 +3,8 @@
 //! Rows are written in the transaction of their cause and sent by the senders. A row holds a notice,
 //! never a secret and never a link.
 
+use std::sync::PoisonError;
+
 use sha2::{Digest, Sha256};
 
 use super::{Engine, Settings};
@@ -236,7 +238,8 @@ impl Engine {
     /// The Message-ID of a stored mail as it leaves.
     #[must_use]
     pub fn wire_id(&self, message_id: &str) -> String {
-        wire_id(message_id, &self.settings.mail_domain)
+        let domain = self.mail_domain.read().unwrap_or_else(PoisonError::into_inner);
+        wire_id(message_id, &domain)
     }
 }
 

@@ -58,7 +58,7 @@ pub mod why;
 pub mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -195,6 +195,8 @@ pub struct Engine {
     pub rotations_due: Arc<Notify>,
     /// Wakes the senders of the outbox.
     pub mail_due: Arc<Bell>,
+    /// The domain in the Message-IDs that leave, as it is configured now.
+    pub mail_domain: Arc<RwLock<String>>,
     /// The webhook targets.
     pub webhooks: Arc<webhook_sender::Targets>,
     /// Wakes the handler of events.
@@ -245,9 +247,10 @@ impl Engine {
             metrics,
             kms: Arc::default(),
             clock,
-            settings: Arc::new(settings),
             rotations_due: Arc::default(),
             mail_due: Arc::default(),
+            mail_domain: Arc::new(RwLock::new(settings.mail_domain.clone())),
+            settings: Arc::new(settings),
             webhooks: Arc::default(),
             events_due: Arc::default(),
             intake: Arc::default(),

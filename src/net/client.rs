@@ -2,7 +2,7 @@
 //!
 //! A client follows no redirect, because a redirect would carry a credential to a host that no operator
 //! configured. It repeats no request, because a repeated PATCH or notice is its caller's decision. It
-//! reaches this machine without a proxy. Timeouts differ by caller and are set on the builder.
+//! reaches this machine, and every `http://` address, without a proxy. Timeouts differ by caller and are set on the builder.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -31,10 +31,12 @@ pub fn builder(base: Option<&Url>, connect_timeout: Duration) -> ClientBuilder {
     let mut builder = anonymous()
         .user_agent(concat!("keywheel/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(connect_timeout);
-    if base.is_some_and(is_local) {
+    let is_plain = base.is_some_and(|base| base.scheme() == "http");
+    // Of a plain request, a proxy sees the token.
+    if is_plain || base.is_some_and(is_local) {
         builder = builder.no_proxy();
     }
-    if base.is_some_and(|base| base.scheme() == "http") {
+    if is_plain {
         // Plain HTTP (a simulator) needs no CA certificates, and a minimal image has none.
         builder = builder.tls_certs_only([]);
     }

@@ -37,7 +37,7 @@ impl Store {
         let Some(path) = url.strip_prefix("sqlite:") else {
             return postgres(url, access).await;
         };
-        let path = data_dir.join(path.trim_start_matches("//"));
+        let path = data_dir.join(path);
         prepare_folder(&path)?;
         check_file(&path)?;
         let lock = if access == Access::Daemon { Some(Arc::new(lock(&path)?)) } else { None };
@@ -121,6 +121,34 @@ impl Store {
         self.check_rights().await
     }
 
+    /// Takes the login and the TLS of `url` for new connections; false when it is another database, which needs a
+    /// restart.
+    ///
+    /// # Errors
+    /// Fails when the URL or a file that it names cannot be read.
+    pub fn take_login(&self, url: &str) -> Result<bool, StoreError> {
+        let Store::Postgres { write, read, .. } = self else { return Ok(false) };
+        if url.starts_with("sqlite:") {
+            return Ok(false);
+        }
+        let fresh = postgres_options(url)?;
+        let now = write.connect_options();
+        let place = |it: &PgConnectOptions| {
+            (
+                it.get_host().to_owned(),
+                it.get_port(),
+                it.get_socket().cloned(),
+                it.get_database().map(str::to_owned),
+            )
+        };
+        if place(&fresh) != place(&now) {
+            return Ok(false);
+        }
+        write.set_connect_options(fresh.clone());
+        read.set_connect_options(fresh);
+        Ok(true)
+    }
+
     /// Closes all connections, after the writes that wait already.
     pub async fn close(&self) {
         match self {
@@ -152,13 +180,17 @@ const READING_ALL: &str = "SET default_transaction_read_only = on";
 /// How long a connection may take to show that it is alive.
 const PING: Duration = Duration::from_secs(2);
 
-async fn postgres(url: &str, access: Access) -> Result<Store, StoreError> {
+fn postgres_options(url: &str) -> Result<PgConnectOptions, StoreError> {
     let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
         // The driver repeats the text that it could not parse, which may be the password.
         let kind = error.to_string().split(':').next().unwrap_or_default().to_owned();
         StoreError::Unusable(format!("database.url: it cannot be read as a PostgreSQL URL ({kind})"))
     })?;
-    let options = trusting_as_libpq(url, options)?.application_name("keywheel");
+    Ok(trusting_as_libpq(url, options)?.application_name("keywheel"))
+}
+
+async fn postgres(url: &str, access: Access) -> Result<Store, StoreError> {
+    let options = postgres_options(url)?;
     inspect::check_server(&options).await?;
     let reading = if access == Access::Daemon { READING } else { READING_ALL };
     let write = pool(10, ACTING).connect_with(options.clone()).await?;

@@ -1,8 +1,8 @@
 //! One target of webhooks, and one attempt to deliver to it.
 //!
 //! Its URL is a secret: anyone who has it can send in the server's name. Only its host is shown, and it
-//! is removed from every reply, because servers tend to repeat the request. No redirect is followed and
-//! no proxy is used. Unless allowed, only public addresses are connected to. Each connection uses the
+//! is removed from every reply, because servers tend to repeat the request. No redirect is followed, and
+//! no proxy is used but the one that the target names. Unless allowed, only public addresses are connected to. Each connection uses the
 //! address that was checked, so a name that resolves differently a moment later gains nothing.
 
 use std::fmt;
@@ -107,6 +107,8 @@ enum TargetFault {
     CaFile { file: PathBuf, source: std::io::Error },
     #[error("{} holds no PEM certificate", file.display())]
     NoCertificate { file: PathBuf },
+    #[error("names a proxy that cannot be used: {0}")]
+    Proxy(String),
     #[error(transparent)]
     Client(#[from] BuildError),
 }
@@ -117,6 +119,7 @@ impl TargetFault {
             Self::NoServiceKey(name) | Self::Header(name) => name,
             Self::Url(_) => "url",
             Self::NoSecret => "secret",
+            Self::Proxy(_) => "proxy",
             Self::CaFile { .. } | Self::NoCertificate { .. } => "ca_file",
             Self::Client(_) => return String::new(),
         };
@@ -364,10 +367,17 @@ fn secret_parts(url: &Url, secrets: &[Option<&Secret>]) -> Vec<String> {
 }
 
 fn connections(options: &Webhook, url: &Url) -> Result<reqwest::Client, TargetFault> {
-    // Behind a proxy, the called address could not be checked.
+    // Behind the environment's proxy, the called address could not be checked.
     let mut builder = client::builder(Some(url), CONNECT).no_proxy().no_gzip().timeout(LIMIT);
-    if !options.allow_private {
-        builder = builder.dns_resolver(Arc::new(Public));
+    match &options.proxy {
+        // The proxy resolves the name; an address that stands in the URL was checked.
+        Some(proxy) => {
+            let proxy = reqwest::Proxy::all(proxy.expose())
+                .map_err(|error| TargetFault::Proxy(root_cause(&error.without_url())))?;
+            builder = builder.proxy(proxy);
+        }
+        None if options.allow_private => {}
+        None => builder = builder.dns_resolver(Arc::new(Public)),
     }
     if let Some(file) = options.ca_file.as_ref().filter(|_| url.scheme() == "https") {
         let pem = std::fs::read(file).map_err(|source| TargetFault::CaFile { file: file.clone(), source })?;
@@ -395,6 +405,7 @@ mod tests {
             service_key: None,
             kinds: Vec::new(),
             allow_private: false,
+            proxy: None,
             ca_file: None,
         }
     }

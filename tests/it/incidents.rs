@@ -47,6 +47,7 @@ fn options(format: Format, port: u16) -> Webhook {
         service_key: key,
         kinds: Vec::new(),
         allow_private: true,
+        proxy: None,
         ca_file: None,
     }
 }

@@ -394,6 +394,7 @@ fn last_resort(app: &TestApp, smtpd: &Smtpd, receiver: &Receiver) -> LastResort 
         service_key: None,
         kinds: Vec::new(),
         allow_private: true,
+        proxy: None,
         ca_file: None,
     };
     app.engine.webhooks.replace(vec![Target::new(&ops).unwrap()]);

@@ -10,9 +10,10 @@ use keywheel::sim::World;
 use keywheel::sim::world::Role;
 use keywheel::store::{Horizon, MessageEnd};
 use serde_json::{Value, json};
+use sqlx::Connection;
 
-use crate::support::daemon::{Daemon, keywheel, only_for_us, serve};
-use crate::support::db::Backend;
+use crate::support::daemon::{Daemon, keywheel, only_for_us, private, serve};
+use crate::support::db::{Backend, WITH_PASSWORD, local};
 use crate::support::receiver::Receiver;
 use crate::support::wait::{LIMIT, Stopwatch, eventually, eventually_blocking, pause, spawn};
 use crate::support::{TestApp, group, new_key};
@@ -79,7 +80,7 @@ async fn a_new_secret_is_taken_over_without_a_restart_and_a_broken_file_is_not()
             .replace("[sweep]", "[log]\nlevel = \"debug\"\n[sweep]")
     });
     signal(&it.child, "-HUP");
-    it.says("changed: log.level");
+    it.says("changed: atlas.credentials.default.client_secret, log.level");
     it.says("need a restart: sweep.drift_every");
     it.says("DEBUG");
     assert_eq!(it.call(&ada, "POST", "/projects", add).await.status, 201);
@@ -336,4 +337,49 @@ async fn a_flood_of_readiness_requests_costs_one_probe_a_second_and_a_hanging_da
     status(10, 503).await;
     sqlx::query("ROLLBACK").execute(&mut holder).await.unwrap();
     status(10, 200).await;
+}
+
+/// A database password is rotated, and a mounted file brings the new one, without a signal or a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_database_password_is_taken_from_its_file_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, admin) = local(&folder).await;
+    let mut connection = sqlx::PgConnection::connect(&admin).await.unwrap();
+    let run = async |connection: &mut sqlx::PgConnection, text: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(connection).await.unwrap();
+    };
+    run(&mut connection, format!("CREATE ROLE {WITH_PASSWORD} LOGIN PASSWORD 'canary1'")).await;
+    run(&mut connection, format!("CREATE DATABASE kw OWNER {WITH_PASSWORD}")).await;
+    let port = admin.parse::<url::Url>().unwrap().port().unwrap();
+    let mut it = Daemon::start().await;
+    let file = it.folder.path().join("database-url");
+    let write = |password: &str| {
+        // As PowerShell writes it, with a byte order mark.
+        private(&file, format!("\u{feff}postgres://{WITH_PASSWORD}:{password}@127.0.0.1:{port}/kw\r\n"));
+    };
+    write("canary1");
+    let name = file.display().to_string();
+    it.restart_with(|text| {
+        text.replace("/data\"", "/other\"")
+            .replace("[server]", &format!("[database]\nurl_file = {name:?}\n[server]"))
+    });
+    let ada = it.token("ada", "operator");
+    it.add(&ada, 1).await;
+
+    run(&mut connection, format!("ALTER ROLE {WITH_PASSWORD} PASSWORD 'canary2'")).await;
+    write("canary2");
+    it.says("so the configuration is read again");
+    it.says("changed: database.url");
+    let cut =
+        format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{WITH_PASSWORD}'");
+    run(&mut connection, cut).await;
+    let again = eventually(LIMIT, async || {
+        let answer = it.call(&ada, "GET", "/projects", json!({})).await;
+        (answer.status == 200).then_some(answer)
+    });
+    assert_eq!(again.await.expect("the new password is not used").json["items"].as_array().unwrap().len(), 1);
+
+    write("canary2@127.0.0.1:1/x");
+    it.says("need a restart: database.url");
+    assert!(!it.log.lock().unwrap().contains("canary"));
 }

@@ -58,6 +58,7 @@ impl Quiet {
             service_key: None,
             kinds: Vec::new(),
             allow_private: true,
+            proxy: None,
             ca_file: None,
         };
         app.engine.webhooks.replace(vec![Target::new(&ops).unwrap()]);

@@ -44,6 +44,7 @@ fn options(name: &str, url: &str) -> Webhook {
         service_key: None,
         kinds: Vec::new(),
         allow_private: true,
+        proxy: None,
         ca_file: None,
     }
 }
@@ -831,4 +832,22 @@ impl TlsReceiver {
         });
         Self { port }
     }
+}
+
+/// Where a proxy is the only way out, a target names it; the name is the proxy's to resolve.
+#[tokio::test]
+async fn a_target_behind_a_proxy_is_called_through_it() {
+    let receiver = Receiver::start().await;
+    receiver.always(reply(202, "taken"));
+    let mut ops = options("ops", "http://hooks.invalid/own");
+    let way = receiver.url().parse::<url::Url>().unwrap();
+    ops.proxy = Some(SecretUrl::new(format!("http://kw:canary@127.0.0.1:{}", way.port().unwrap())));
+    let it = WebhookFixture::new(&[ops.clone()]).await;
+    it.propose().await;
+    it.dispatch().round().await.unwrap();
+    assert_eq!(it.row().await.state.as_str(), "sent", "{:?}", it.row().await);
+    let got = receiver.only();
+    assert_eq!((got.path.as_str(), got.header("host")), ("http://hooks.invalid/own", Some("hooks.invalid")));
+    assert!(got.header("proxy-authorization").unwrap().starts_with("Basic "));
+    assert!(!format!("{ops:?}").contains("canary"));
 }

@@ -18,6 +18,7 @@ use url::Url;
 use super::super::error::{ErrorKind, KmsError};
 use super::super::http::{Http, KmsResponse, below, send};
 use crate::config::kms::{AzureCredential, Login};
+use crate::domain::text::decoded;
 use crate::domain::time::monotonic;
 use crate::secret::Secret;
 
@@ -221,7 +222,7 @@ impl fmt::Debug for Tokens {
 }
 
 fn federated(file: &Path) -> Result<Secret, KmsError> {
-    let text = std::fs::read_to_string(file).map(|text| text.trim().to_owned());
+    let text = std::fs::read(file).and_then(decoded).map(|text| text.trim().to_owned());
     match text {
         Ok(text) if !text.is_empty() => Ok(Secret::new(text)),
         Ok(_) => Err("is empty".to_owned()),
