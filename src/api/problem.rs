@@ -67,6 +67,7 @@ codes! {
     Tampered = "tampered" [409], "a row that this rests on was changed outside of Keywheel";
     AtlasAuth = "atlas-auth" [502], "Atlas does not accept the credential";
     AtlasNotFound = "atlas-not-found" [502], "Atlas has no such project";
+    AtlasTooOld = "atlas-too-old" [502], "Atlas no longer serves the API version that this Keywheel asks for";
     AtlasBusy = "atlas-busy" [502], "Atlas cannot answer at the moment; retry later";
     AtlasUnreachable = "atlas-unreachable" [502], "Atlas did not answer";
     AtlasRefused = "atlas-refused" [502], "Atlas refused the request";

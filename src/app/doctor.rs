@@ -375,6 +375,10 @@ fn way_out(failure: &Failure) -> String {
         (_, Class::Gone) => {
             "check the project's id; remove a project that is gone with `keywheel project remove`"
         }
+        (_, Class::TooOld) => {
+            "this Keywheel is too old for Atlas: Atlas no longer serves the version of its API that it asks for; install a newer \
+             one. Rotations wait until then, and no project is to be removed"
+        }
         (_, Class::Transient) => "Atlas is busy; try again in a minute",
         (_, Class::Unknown) => {
             "check atlas.base_url, and the way from this machine to Atlas (proxy, DNS, firewall)"

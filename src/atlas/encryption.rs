@@ -128,7 +128,7 @@ fn reply(result: Result<AtlasResponse, Broken>) -> PatchReply {
     };
     let failure = failure(&answer);
     match failure.class {
-        Class::Transient => PatchReply::NotTaken(failure),
+        Class::Transient | Class::TooOld => PatchReply::NotTaken(failure),
         Class::BadKey | Class::Refused | Class::Config => PatchReply::Refused(failure),
         Class::Auth => PatchReply::Auth(failure),
         Class::Gone => PatchReply::Gone(failure),

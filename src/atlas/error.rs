@@ -96,6 +96,8 @@ fn class_of(status: u16, code: Option<&str>, is_atlas: bool) -> Class {
             408 | 409 => Class::Unknown,
             _ if !is_atlas => Class::Unknown,
             404 | 410 => Class::Gone,
+            // The version stands in `Accept`.
+            406 => Class::TooOld,
             _ => Class::Config,
         }),
         _ => Class::Unknown,
@@ -113,6 +115,7 @@ fn class_of_code(code: &str) -> Option<Class> {
         | "RATE_LIMITED"
         | "RATE_LIMITED_TOKEN_BUCKET"
         | "WRITES_NOT_ALLOWED_DURING_APP_UPGRADES" => Some(Class::Transient),
+        "VERSION_GONE" | "INVALID_VERSION_DATE" => Some(Class::TooOld),
         // The current key is inaccessible, and Atlas changes nothing until it is restored.
         "ENCRYPTION_AT_REST_SETTINGS_INVALID" => Some(Class::Refused),
         "NO_PERMISSION_TO_ENCRYPT_DECRYPT" | "AWS_CUSTOMER_MASTER_KEY_NOT_FOUND" => Some(Class::BadKey),
@@ -149,8 +152,10 @@ mod tests {
             (409, "CLUSTER_BUSY_IN_A_NEW_WAY", Class::Unknown),
             (400, "SOMETHING_NEW", Class::Config),
             (404, "GROUP_NOT_FOUND", Class::Gone),
-            (410, "VERSION_GONE", Class::Gone),
-            (406, "NOT_ACCEPTABLE", Class::Config),
+            (410, "VERSION_GONE", Class::TooOld),
+            (410, "GROUP_GONE", Class::Gone),
+            (400, "INVALID_VERSION_DATE", Class::TooOld),
+            (406, "NOT_ACCEPTABLE", Class::TooOld),
             (401, "USER_CANNOT_ACCESS_GROUP", Class::Auth),
             (403, "IP_ADDRESS_NOT_ON_ACCESS_LIST", Class::Auth),
             (405, "WRITES_NOT_ALLOWED_DURING_APP_UPGRADES", Class::Transient),

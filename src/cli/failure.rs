@@ -135,6 +135,7 @@ impl Problem {
             Code::MailNotFound => "`keywheel outbox list` shows them".to_owned(),
             Code::PreflightFailed => "fix that and propose again; `keywheel rotate PROJECT --to KEY --dry-run` runs every check".to_owned(),
             Code::AtlasNotFound => "check the group id, and that the project's credential may see it".to_owned(),
+            Code::AtlasTooOld => "install a newer Keywheel on the server; rotations wait until then".to_owned(),
             Code::AtlasBusy | Code::TooManyFailures => "try again in a moment".to_owned(),
             Code::AtlasUnreachable => "check atlas.base_url and the way from the server to Atlas, then try again".to_owned(),
             Code::AtlasAuth | Code::AtlasRefused => "check the project's credential and its rights in Atlas, then try again".to_owned(),

@@ -707,7 +707,7 @@ pub fn in_force(it: &Rotation) -> String {
 /// Why an approved rotation waits: not for a window that opens before the approval expires.
 fn hold(it: &Rotation, now: Timestamp) -> Option<Hold> {
     match it.state {
-        State::Applying => it.patching.put_off_since.map(|_| Hold::RateLimited),
+        State::Applying => it.patching.put_off_since.map(|_| it.put_off_by()),
         State::Approved => it.hold.filter(|hold| {
             let opens = || it.rules.policy.next_open(now);
             *hold != Hold::Window || opens().is_none_or(|opens| opens >= it.permission.expires_at)
@@ -722,6 +722,7 @@ pub const fn class(class: Class) -> &'static str {
     match class {
         Class::Auth => "auth",
         Class::Gone => "gone",
+        Class::TooOld => "too_old",
         Class::Transient | Class::Unknown => "unanswered",
         Class::BadKey | Class::Refused | Class::Config => "refused",
     }

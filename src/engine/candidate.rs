@@ -306,7 +306,7 @@ async fn propose(
         Ok(Proposed::Checked { .. }) => Settled::Checked.into(),
         Err(CommandError::Store(error)) => return Err(error),
         Err(CommandError::Atlas(failure))
-            if matches!(failure.class, Class::Transient | Class::Unknown | Class::Auth) =>
+            if matches!(failure.class, Class::Transient | Class::Unknown | Class::Auth | Class::TooOld) =>
         {
             Deferred::Atlas(failure.detail).into()
         }

@@ -90,6 +90,7 @@ fn class<T>(answer: &Result<T, Failure>) -> &'static str {
         Ok(_) => "ok",
         Err(Class::Auth) => "auth",
         Err(Class::Gone) => "gone",
+        Err(Class::TooOld) => "too_old",
         Err(Class::Transient) => "transient",
         Err(Class::Unknown) => "unknown",
         Err(Class::BadKey | Class::Refused | Class::Config) => "refused",

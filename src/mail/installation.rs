@@ -104,7 +104,8 @@ fn start(it: &InstallationCondition, about: &str) -> (String, String) {
         ConditionKind::AtlasUnreachable => (
             format!("{about}: Keywheel cannot read most of its projects"),
             "Most projects of this credential have not been read for a while, so a key that goes bad would not be seen. \
-             Check that Atlas can be reached from here, and the credential's role and IP access list. One notice stands \
+             Check that Atlas can be reached from here, and the credential's role and IP access list. Where Atlas says that a version is gone, this Keywheel is too old: \
+             install a newer one. One notice stands \
              for all these projects."
                 .to_owned(),
         ),

@@ -10,7 +10,7 @@ mod installation;
 pub mod letter;
 mod refusal;
 mod sentences;
-mod smtp;
+pub mod smtp;
 
 use crate::domain::text::is_hidden;
 

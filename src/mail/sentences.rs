@@ -402,6 +402,8 @@ fn start(project: &str, it: &ConditionFacts) -> (String, String) {
                 match cause.as_str() {
                     "auth" =>
                         "Atlas does not accept the credential: check its secret, its Project Owner role and its IP access list.",
+                    "too_old" =>
+                        "This Keywheel is too old: Atlas no longer serves the version of its API that it asks for. Install a newer one.",
                     "gone" =>
                         "Atlas reports that the project does not exist: remove it from Keywheel, or give its credential access.",
                     _ =>

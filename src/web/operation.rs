@@ -35,8 +35,14 @@ pub(super) const BODY: [Code; 3] = [Code::Malformed, Code::TooLarge, Code::Inval
 pub(super) const QUERY: [Code; 2] = [Code::Malformed, Code::Invalid];
 
 /// The problems of a call to Atlas.
-pub(super) const ATLAS: [Code; 5] =
-    [Code::AtlasAuth, Code::AtlasNotFound, Code::AtlasBusy, Code::AtlasUnreachable, Code::AtlasRefused];
+pub(super) const ATLAS: [Code; 6] = [
+    Code::AtlasAuth,
+    Code::AtlasNotFound,
+    Code::AtlasTooOld,
+    Code::AtlasBusy,
+    Code::AtlasUnreachable,
+    Code::AtlasRefused,
+];
 
 /// Operations that need `role`, and the problems they may answer beside those of a token.
 pub(super) fn needs(

@@ -163,6 +163,7 @@ impl Problem {
         let code = match failure.class {
             Class::Auth => Code::AtlasAuth,
             Class::Gone => Code::AtlasNotFound,
+            Class::TooOld => Code::AtlasTooOld,
             Class::Transient => Code::AtlasBusy,
             Class::Unknown => Code::AtlasUnreachable,
             Class::BadKey | Class::Refused | Class::Config => Code::AtlasRefused,

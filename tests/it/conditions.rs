@@ -642,6 +642,27 @@ async fn a_decision_of_a_person_looks_at_once_whatever_atlas_asks_for() {
     }
 }
 
+/// Atlas retires the version of its API that this program asks for: the rotation waits, and one notice says so.
+#[tokio::test]
+async fn a_version_that_atlas_has_retired_holds_and_is_told_once() {
+    let app = app(Backend::Sqlite).await;
+    let id = app.proposed().await;
+    let mut retired = failing("get_ear", None, 410, None);
+    if let Kind::Status { code, .. } = &mut retired.kind {
+        *code = Some("VERSION_GONE".to_owned());
+    }
+    app.break_with(retired);
+    app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
+    app.live_for(SECOND * 1000).await;
+    let held = app.engine.rotation(id).await.unwrap().rotation;
+    assert_eq!((held.state, held.hold), (State::Approved, Some(Hold::TooOld)));
+    let mails = app.told("held").await;
+    assert_eq!((mails.len(), &mails[0].model["cause"]), (1, &"too_old".into()));
+    app.cure();
+    app.live_for(SECOND * 120).await;
+    assert_ne!(app.engine.rotation(id).await.unwrap().rotation.state, State::Approved);
+}
+
 /// An approved rotation whose credential Atlas does not take waits, and people hear why.
 #[tokio::test]
 async fn a_hold_for_the_credential_is_told() {

@@ -49,8 +49,10 @@ pub enum Class {
     Config,
     /// The credential is not accepted.
     Auth,
-    /// The project or the API version is gone (404, 410).
+    /// The project is gone (404, 410).
     Gone,
+    /// Atlas no longer serves the version of its API that this program asks for; nothing was carried out.
+    TooOld,
     /// It is unknown whether Atlas carried the request out.
     Unknown,
 }

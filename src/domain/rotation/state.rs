@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::outcome::Observation;
+use super::outcome::{Class, Observation, PatchReply};
 pub use super::progress::{
     Attempt, Block, ClusterProgress, Deployed, Ending, Observing, Operator, Patching, Permission, Quorum,
     Readings, RollOut, Rollback, Target,
@@ -143,6 +143,8 @@ named! {
         AtlasAuth = "atlas_auth",
         /// Atlas puts every PATCH off.
         RateLimited = "rate_limited",
+        /// Atlas no longer serves the version of its API that this program asks for.
+        TooOld = "too_old",
         /// Atlas no longer encrypts this project with the provider of the proposal.
         ConfigChanged = "config_changed",
         /// With `patch_body = "whole-block"`: the block differs from the one seen at proposal.
@@ -214,6 +216,15 @@ pub struct Proposal {
 }
 
 impl Rotation {
+    /// What delays a rotation whose PATCH Atlas puts off.
+    #[must_use]
+    pub fn put_off_by(&self) -> Hold {
+        match self.patching.latest.as_ref().and_then(|patch| patch.reply.as_ref()) {
+            Some(PatchReply::NotTaken(failure)) if failure.class == Class::TooOld => Hold::TooOld,
+            _ => Hold::RateLimited,
+        }
+    }
+
     /// A fresh rotation that waits for its approvals.
     #[must_use]
     pub fn propose(proposal: Proposal, now: Timestamp) -> Self {

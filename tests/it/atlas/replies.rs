@@ -142,7 +142,6 @@ async fn atlas_refusals_keep_its_words_and_their_class() {
         (400, "AZURE_KEY_VAULT_KEY_EXPIRING", Class::BadKey),
         (400, "MISSING_ATTRIBUTE", Class::Config),
         (409, "CANNOT_ROTATE_KEY_ENCRYPTION_DISABLED", Class::Config),
-        (406, "NOT_ACCEPTABLE", Class::Config),
     ] {
         let PatchReply::Refused(failure) = change(refusal(status, code)).await else { panic!("{code}") };
         assert_eq!((failure.class, failure.status), (class, Some(status)), "{code}");
@@ -175,8 +174,13 @@ async fn a_missing_right_and_a_missing_project_are_told_apart() {
     for step in [refusal(403, "IP_ADDRESS_NOT_ON_ACCESS_LIST"), refusal(401, "NOT_IN_GROUP")] {
         assert!(matches!(change(step).await, PatchReply::Auth(_)));
     }
-    for step in [refusal(404, "GROUP_NOT_FOUND"), refusal(410, "VERSION_GONE")] {
-        assert!(matches!(change(step).await, PatchReply::Gone(_)));
+    assert!(matches!(change(refusal(404, "GROUP_NOT_FOUND")).await, PatchReply::Gone(_)));
+    for step in
+        [refusal(410, "VERSION_GONE"), refusal(406, "NOT_ACCEPTABLE"), refusal(400, "INVALID_VERSION_DATE")]
+    {
+        assert!(
+            matches!(change(step).await, PatchReply::NotTaken(failure) if failure.class == Class::TooOld)
+        );
     }
     let by_header = reply(404, "X-Error-Code: GROUP_NOT_FOUND\r\n", "");
     let PatchReply::Gone(failure) = change(by_header).await else { panic!("the header was not read") };

@@ -912,7 +912,7 @@ impl AtlasApi for World {
             match answer {
                 Ok(()) => PatchReply::Accepted,
                 Err(failure) => match failure.class {
-                    Class::Transient => PatchReply::NotTaken(failure),
+                    Class::Transient | Class::TooOld => PatchReply::NotTaken(failure),
                     Class::Refused | Class::BadKey | Class::Config => PatchReply::Refused(failure),
                     Class::Auth => PatchReply::Auth(failure),
                     Class::Gone => PatchReply::Gone(failure),

@@ -3,7 +3,7 @@
 use super::sight::{Sight, sight};
 use super::turn::Turn;
 use crate::domain::rotation::outcome::{Look, PatchReply};
-use crate::domain::rotation::state::{Cause, Hold, State, Target};
+use crate::domain::rotation::state::{Cause, State, Target};
 
 impl Turn {
     pub(super) fn applying(&mut self, look: &Look) {
@@ -45,7 +45,7 @@ impl Turn {
             if self.r.patching.put_off_since.is_some_and(|since| self.now.since(since) >= guard) {
                 // Nothing was sent that Atlas took, so nobody is paged: the rotation waits as it did before.
                 self.r.state = State::Approved;
-                self.r.hold = Some(Hold::RateLimited);
+                self.r.hold = Some(self.r.put_off_by());
                 return self.rest(self.now);
             }
             // The key is read meanwhile: a PATCH may be put off for a day.

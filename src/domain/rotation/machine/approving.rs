@@ -79,7 +79,7 @@ impl Turn {
         }
         let put_off = self.r.state == State::Approved && self.r.patching.put_off_since.is_some();
         if put_off && self.r.patching.retry_at.is_some_and(|at| self.now < at) {
-            return Some(Hold::RateLimited);
+            return Some(self.r.put_off_by());
         }
         if self.r.rules.policy.window_open(self.now) { None } else { Some(Hold::Window) }
     }

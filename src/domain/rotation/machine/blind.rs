@@ -36,6 +36,7 @@ impl Turn {
             Class::Gone => return self.finish(State::Failed, Some(Cause::Gone)),
             _ if self.expired() => return self.finish(State::Expired, None),
             Class::Auth => self.r.hold = Some(Hold::AtlasAuth),
+            Class::TooOld => self.r.hold = Some(Hold::TooOld),
             _ => self.r.hold = Some(Hold::AtlasUnreachable),
         }
         self.rest(until.min(self.r.permission.expires_at));

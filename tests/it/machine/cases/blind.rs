@@ -21,6 +21,7 @@ fn before_a_patch_the_reason_is_shown_and_only_a_project_that_is_gone_ends_the_r
         assert_eq!(ends(&told(Class::Gone)), (State::Failed, Some(Cause::Gone)));
         for (class, hold) in [
             (Class::Auth, Hold::AtlasAuth),
+            (Class::TooOld, Hold::TooOld),
             (Class::Unknown, Hold::AtlasUnreachable),
             (Class::Transient, Hold::AtlasUnreachable),
             (Class::Config, Hold::AtlasUnreachable),
@@ -209,4 +210,19 @@ fn an_observation_brings_what_its_state_decides_on() {
     assert_eq!(wants(&it), (true, true, false));
     it.state = State::Deploying;
     assert_eq!(wants(&it), (false, true, false));
+}
+
+/// An API version that Atlas has retired ends nothing: the key is looked at until the guard is over, as when Atlas is silent.
+#[test]
+fn a_version_that_atlas_has_retired_ends_nothing() {
+    for it in [applying(Some(PatchReply::Accepted)), verifying(), rolling_back()] {
+        let step = fails(&it, failure(Class::TooOld, Some(410)), t(1), FRESH);
+        assert_eq!(ends(&step), (it.state, None), "{:?}", it.state);
+    }
+    let mut it = applying(None);
+    for at in [1, 2, 900] {
+        it = next(&it, &Outcome::Replied(PatchReply::NotTaken(failure(Class::TooOld, Some(410)))), t(at))
+            .rotation;
+        assert_eq!(it.state, State::Applying);
+    }
 }
