@@ -120,6 +120,7 @@ fn no_secret_is_shown_and_warnings_go_to_standard_error() {
     let env = [
         ("KEYWHEEL_DATABASE__URL", "postgres://kw:canary-b@db/kw"),
         ("KEYWHEEL_MAIL__SMTP_URL", "smtps://kw:canary-c@mail"),
+        ("KEYWHEEL_SERVER__PUBLIC_URL", "https://keywheel.example.com"),
     ];
     for args in [&["config", "show"][..], &["config", "show", "-o", "json"], &["config", "check"]] {
         let output = folder.run(args, &env);

@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
+use chrono::Datelike;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -18,7 +19,8 @@ use crate::domain::ids::GroupId;
 use crate::domain::policy::Window;
 use crate::domain::rotation::machine::MAX_SKEW;
 use crate::domain::rotation::outcome::{Class, Failure};
-use crate::domain::time::{Clock, Span, SystemClock};
+use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
+use crate::domain::zone::Zone;
 use crate::engine::epoch::{present_mark, read_mark, regression, write_mark};
 use crate::store::{Access, BREAK_ACCEPTED, NewAudit, ProjectFilter, Store, StoreError};
 use crate::webhook::Target;
@@ -93,6 +95,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
         findings.warn("configuration", warning);
     }
     schedule(&config, &mut findings);
+    time_zones(SystemClock.now(), &mut findings);
     webhooks(&config, &mut findings);
     lookups(&config, &mut findings).await;
     let store = match open(&config, Access::Beside).await {
@@ -258,6 +261,18 @@ fn schedule(config: &Config, findings: &mut Findings) {
             None => Err("sweep.cron matches no time".to_owned()),
         },
     );
+}
+
+/// The rules of time zones are a part of the program: windows of a zone that has changed since open at another hour.
+fn time_zones(now: Timestamp, findings: &mut Findings) {
+    let release = Zone::release();
+    let year = release.get(..4).and_then(|year| year.parse::<i32>().ok());
+    let said = format!("IANA {release}, a part of this program");
+    if year.is_some_and(|year| now.as_chrono().year() > year + 1) {
+        findings.warn("time zones", &format!("{said}: over a year old; install a newer Keywheel"));
+    } else {
+        findings.pass("time zones", &said);
+    }
 }
 
 /// Lists the webhook targets without a call: a receiver would take a test for a real event.

@@ -16,6 +16,7 @@ use super::printer::Printer;
 use super::reply::{corrupt_lines, is_corrupt};
 use crate::config::{Config, ConfigError, Loaded, Log, LogFormat, Sources};
 use crate::domain::role::Role;
+use crate::domain::time::{Clock, SystemClock};
 use crate::{app, telemetry};
 
 #[derive(Debug, Args)]
@@ -267,6 +268,15 @@ fn checked(loaded: &Loaded, sources: &Sources, printer: &mut Printer) -> Result<
         return Ok(printer.json(&json!({ "ok": true, "errors": [], "warnings": loaded.warnings }))?);
     }
     loaded.warnings.iter().for_each(|warning| printer.note(&format!("warning: {warning}")));
+    for window in &loaded.config.policy.windows {
+        let openings = window.openings(SystemClock.now());
+        printer.line(&format!(
+            "a window opens at {} ({}), for {}",
+            openings.join(", "),
+            window.timezone,
+            window.duration
+        ))?;
+    }
     let from = sources
         .file
         .as_ref()

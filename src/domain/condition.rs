@@ -24,6 +24,7 @@ use super::rotation::outcome::Class;
 use super::rotation::state::{Cause, Hold, Rotation, State};
 use super::subject::Subject;
 use super::time::{Span, Timestamp};
+use super::zone::Zone;
 
 pub use installation::{CredentialFacts, DaemonFacts, InstallationFacts, of_credential, of_installation};
 
@@ -185,12 +186,12 @@ pub struct Daily {
     /// `mail.daily_at`.
     pub at: chrono::NaiveTime,
     /// `mail.timezone`.
-    pub zone: chrono_tz::Tz,
+    pub zone: Zone,
 }
 
 impl Default for Daily {
     fn default() -> Self {
-        Self { at: chrono::NaiveTime::from_hms_opt(8, 0, 0).unwrap_or_default(), zone: chrono_tz::UTC }
+        Self { at: chrono::NaiveTime::from_hms_opt(8, 0, 0).unwrap_or_default(), zone: Zone::UTC }
     }
 }
 

@@ -26,3 +26,4 @@ pub mod terraform;
 pub mod text;
 pub mod time;
 pub mod vote;
+pub mod zone;

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::ids::GroupId;
 use super::key::{KeyRef, Provider};
 use super::time::{DayOffset, Span, Timestamp};
+use super::zone::Zone;
 
 /// The approvals, the windows and the reminders of a project's rotations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,9 +188,12 @@ pub enum WindowError {
 }
 
 impl Window {
-    fn parts(&self) -> Result<(Cron, chrono_tz::Tz), WindowError> {
+    fn parts(&self) -> Result<(Cron, Zone), WindowError> {
         let cron = CronParser::builder()
             .seconds(Seconds::Required)
+            // Where day of month and day of week are both given, both must fit: a window is a lock, and
+            // `1-7 * Sat` is the first Saturday.
+            .dom_and_dow(true)
             .build()
             .parse(&self.cron)
             .map_err(|source| WindowError::Cron { cron: self.cron.clone(), source })?;
@@ -213,6 +217,14 @@ impl Window {
         let local = zone.from_utc_datetime(&now.as_chrono().naive_utc());
         let next = cron.find_next_occurrence(&local, false).ok()?;
         Some(Timestamp::from_chrono(next.with_timezone(&Utc)))
+    }
+
+    /// The next three starts after `now` in the window's own zone, for people.
+    #[must_use]
+    pub fn openings(&self, now: Timestamp) -> Vec<String> {
+        let Ok((_, zone)) = self.parts() else { return Vec::new() };
+        let starts = std::iter::successors(self.next_start(now), |at| self.next_start(*at)).take(3);
+        starts.map(|at| at.as_chrono().with_timezone(&zone).format("%a %Y-%m-%d %H:%M").to_string()).collect()
     }
 
     /// Whether the window is open at `now`: it started less than its duration ago.

@@ -71,6 +71,18 @@ fn rare_days_come_and_impossible_ones_are_refused() {
 }
 
 #[test]
+fn a_day_of_the_month_and_a_day_of_the_week_must_both_fit() {
+    let it = window("0 0 1 1-7 * Sat", "4h", "UTC");
+    let found = starts(&it, at("2026-01-01T00:00:00Z"), at("2026-04-01T00:00:00Z"));
+    assert_eq!(found, [at("2026-01-03T01:00:00Z"), at("2026-02-07T01:00:00Z"), at("2026-03-07T01:00:00Z")]);
+    let last = window("0 0 1 25-31 * Mon", "4h", "UTC");
+    assert_eq!(last.next_start(at("2026-02-01T00:00:00Z")), Some(at("2026-03-30T01:00:00Z")));
+    let day = window("0 0 1 * * Sat", "4h", "Europe/Berlin");
+    let next = ["Sat 2026-01-03 01:00", "Sat 2026-01-10 01:00", "Sat 2026-01-17 01:00"];
+    assert_eq!(day.openings(at("2026-01-01T00:00:00Z")), next);
+}
+
+#[test]
 fn an_approval_lasts_to_the_end_of_the_second_window() {
     let windows = vec![window("0 0 1 * * Sat", "4h", "UTC")];
     let policy = Policy { windows, execution_ttl: Span::from_secs(3600), ..Policy::default() };
