@@ -3,7 +3,7 @@
 //!
 //! Log-ins to Atlas, key services and the mail server, hooks, webhook targets, the certificate and the log
 //! level are taken over, secrets in files included, and the login to PostgreSQL. The same happens when a file with a
-//! secret changes, as a mounted one does. An open rotation keeps the rules it was proposed under; new rules need a
+//! secret changes, as a mounted one does, where nothing else has changed. An open rotation keeps the rules it was proposed under; new rules need a
 //! restart, which takes a second.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,33 +64,40 @@ pub(super) async fn run(
     mut hangups: Signal,
     stop: CancellationToken,
 ) {
-    let mut seen = contents(&loaded.secret_files);
+    let mut watched = Watched { seen: contents(&loaded.secret_files), changing: None };
     loop {
-        tokio::select! {
-            heard = hangups.recv() => if heard.is_none() { return stop.cancelled().await },
+        let asked = tokio::select! {
+            heard = hangups.recv() => match heard {
+                Some(()) => true,
+                None => return stop.cancelled().await,
+            },
             () = pause(WATCH_EVERY, &stop) => {
-                let now = contents(&loaded.secret_files);
-                if now == seen {
+                let changed = watched.changed(contents(&loaded.secret_files));
+                if changed.is_empty() {
                     continue;
                 }
-                let changed = now.iter().filter(|(file, content)| seen.get(*file) != Some(*content));
-                let files: Vec<_> = changed.map(|(file, _)| file.display().to_string()).collect();
-                tracing::info!("changed, so the configuration is read again: {}", files.join(", "));
-                seen = now;
+                tracing::info!("changed, so the configuration is read again: {}", changed.join(", "));
+                false
             }
             () = stop.cancelled() => return,
-        }
+        };
         if stop.is_cancelled() {
             return;
         }
         super::supervisor::reloading();
+        // Read before the configuration: what changes in between differs at the next comparison.
+        let before = contents(&loaded.secret_files);
         match Config::load(&sources).map_err(anyhow::Error::from).and_then(|fresh| {
+            if !asked {
+                only_secrets(&loaded, &fresh)?;
+            }
             take_over(&live, &loaded, &fresh)?;
             Ok(fresh)
         }) {
             Ok(fresh) => {
+                watched.seen = contents(&fresh.secret_files);
+                watched.seen.extend(before.into_iter().filter(|(file, _)| fresh.secret_files.contains(file)));
                 loaded = fresh;
-                seen = contents(&loaded.secret_files);
             }
             Err(error) => {
                 tracing::error!("the configuration was not reloaded, the old one stays in force: {error:#}");
@@ -100,10 +107,51 @@ pub(super) async fn run(
     }
 }
 
+/// Refuses settings that somebody may still be editing: only a SIGHUP takes them over.
+fn only_secrets(old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
+    let is_secret = |path: &String| {
+        [old, fresh].into_iter().flat_map(|it| &it.entries).any(|it| it.path == *path && it.secret.is_some())
+    };
+    let others: Vec<_> = changed(old, fresh).into_iter().filter(|path| !is_secret(path)).collect();
+    anyhow::ensure!(
+        others.is_empty(),
+        "other settings changed beside the secret ({}); send SIGHUP when they are complete",
+        others.join(", ")
+    );
+    Ok(())
+}
+
+type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
+
 /// What the files hold; `None` for one that cannot be read, such as one that is being replaced.
-fn contents(files: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Option<[u8; 32]>> {
+fn contents(files: &BTreeSet<PathBuf>) -> Contents {
     let digest = |file: &PathBuf| std::fs::read(file).ok().map(|bytes| Sha256::digest(bytes).into());
     files.iter().map(|file| (file.clone(), digest(file))).collect()
+}
+
+/// The files with secrets as they were compared last.
+struct Watched {
+    seen: Contents,
+    /// Another content that was there at the last comparison.
+    changing: Option<Contents>,
+}
+
+impl Watched {
+    /// The files that changed and then stayed the same for one comparison: half of a secret would lock Keywheel out.
+    fn changed(&mut self, now: Contents) -> Vec<String> {
+        if now == self.seen {
+            self.changing = None;
+            return Vec::new();
+        }
+        if self.changing.as_ref() != Some(&now) {
+            self.changing = Some(now);
+            return Vec::new();
+        }
+        let changed = now.iter().filter(|(file, content)| self.seen.get(*file) != Some(*content));
+        let files = changed.map(|(file, _)| file.display().to_string()).collect();
+        (self.seen, self.changing) = (now, None);
+        files
+    }
 }
 
 fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
@@ -158,4 +206,24 @@ fn changed(old: &Loaded, fresh: &Loaded) -> Vec<String> {
     paths.dedup();
     paths.retain(|path| old.get(path.as_str()) != fresh.get(path.as_str()));
     paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_counts_as_changed_once_it_stays_the_same() {
+        let holds = |byte: u8| Contents::from([(PathBuf::from("secret"), Some([byte; 32]))]);
+        let mut it = Watched { seen: holds(1), changing: None };
+        assert!(it.changed(holds(1)).is_empty());
+        assert!(it.changed(holds(2)).is_empty() && it.changed(holds(3)).is_empty(), "it is being written");
+        assert_eq!(it.changed(holds(3)), ["secret"]);
+        assert!(it.changed(holds(3)).is_empty());
+        assert!(
+            it.changed(holds(4)).is_empty()
+                && it.changed(holds(3)).is_empty()
+                && it.changed(holds(4)).is_empty()
+        );
+    }
 }

@@ -5,7 +5,7 @@
 //! being repeated for each. Nothing here writes mails, and a server that hangs delays only mail.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -17,7 +17,7 @@ use super::late::{Leave, leave};
 use crate::domain::notice::{Content, Urgency};
 use crate::domain::time::Timestamp;
 use crate::lifecycle::{pause, wait};
-use crate::mail::{Letter, Smtp, Trouble};
+use crate::mail::{Letter, Phase, Smtp, Trouble};
 use crate::store::{ClaimedMessage, MessageEnd, StoreError, UnreadableMessage};
 
 /// How long a claim lasts; longer than one attempt can take.
@@ -38,6 +38,10 @@ const LIST_EVERY: Duration = Duration::from_mins(10);
 /// The wait after a failure that every other mail would meet too.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// Refusals of the sender at a recipient pause the round once in this time. Servers refuse single recipients in the same
+/// words, and many of those must not keep a page from the others.
+const PAUSE_EVERY: Duration = Duration::from_mins(1);
+
 /// The wait after a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
@@ -54,6 +58,8 @@ pub struct MailSender {
     engine: Engine,
     smtp: watch::Receiver<Option<Smtp>>,
     pace: Arc<DefaultDirectRateLimiter>,
+    /// See [`PAUSE_EVERY`].
+    paused_at: Mutex<Option<Timestamp>>,
 }
 
 /// The wait before attempt `attempts + 1`. Greylisting needs a quick second try; later attempts follow
@@ -75,7 +81,7 @@ impl MailSender {
     #[must_use]
     pub fn new(engine: Engine, smtp: watch::Receiver<Option<Smtp>>, per_minute: NonZeroU32) -> Self {
         let pace = Arc::new(RateLimiter::direct(Quota::per_minute(per_minute)));
-        Self { engine, smtp, pace }
+        Self { engine, smtp, pace, paused_at: Mutex::default() }
     }
 
     /// Sends until `stop`; the attempt that runs then is finished first.
@@ -267,6 +273,19 @@ impl MailSender {
             mail.id = %row.id, mail.kind = %row.kind, attempt = row.attempts, next = %at,
             "a mail was not sent: {said}; {}", trouble.way_out()
         );
-        (MessageEnd::Again(at), said, !trouble.pauses())
+        (MessageEnd::Again(at), said, !self.pauses(trouble))
+    }
+
+    fn pauses(&self, trouble: &Trouble) -> bool {
+        if !trouble.pauses() || !matches!(trouble.phase, Phase::Recipient | Phase::Message) {
+            return trouble.pauses();
+        }
+        let now = self.engine.clock.now();
+        let mut paused_at = self.paused_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let pauses = paused_at.is_none_or(|at| now.since(at) >= PAUSE_EVERY);
+        if pauses {
+            *paused_at = Some(now);
+        }
+        pauses
     }
 }

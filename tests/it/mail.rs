@@ -817,3 +817,21 @@ async fn a_mail_that_failed_is_sent_again_or_dismissed() {
         assert_eq!(actions[..2], ["outbox.dismissed", "outbox.retried"]);
     }
 }
+
+/// A server that refuses many recipients in the words of a refused sender keeps nobody else waiting for longer than a pause.
+#[tokio::test]
+async fn many_refusals_of_one_kind_pause_once() {
+    let owners: Vec<String> = (0..12).map(|number| format!("barred{number:02}@example.com")).collect();
+    let mut owners: Vec<&str> = owners.iter().map(String::as_str).collect();
+    owners.push("zoe@example.com");
+    let it = MailFixture::new(&owners).await;
+    it.propose().await;
+    let server = Smtpd::start(json!({}));
+    let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
+    assert_eq!(round(&mail_sender).await, Rest::Pause);
+    it.clock.advance(Duration::from_secs(10));
+    assert_ne!(round(&mail_sender).await, Rest::Pause);
+    assert_eq!(server.mails().iter().map(|mail| mail.to.as_str()).collect::<Vec<_>>(), ["zoe@example.com"]);
+    let rows = it.rows().await;
+    assert_eq!(rows.iter().filter(|row| row.state == MessageState::Waiting).count(), 12);
+}

@@ -1,7 +1,7 @@
 """A real SMTP server (aiosmtpd) for the tests: takes its orders as JSON, prints its port, and writes
 each message it accepted as a line of JSON.
 
-Addresses choose what happens to them: refused... is refused for good, later... is put off as many
+Addresses choose what happens to them: refused... is refused for good, barred... as if the sender were, later... is put off as many
 times as ordered, everything else is taken. The orders "helo", "mail", "rcpt" and "data" are replies
 with which that command is refused; "auth" is the list of login mechanisms that are offered.
 """
@@ -38,6 +38,8 @@ class Handler:
             return orders["rcpt"]
         if address.startswith("refused"):
             return "550 5.1.1 nobody of that name here"
+        if address.startswith("barred"):
+            return "554 5.7.1 this recipient is not for you"
         if address.startswith("later"):
             put_off[address] = put_off.get(address, 0) + 1
             if put_off[address] <= orders.get("put_off", 1):
