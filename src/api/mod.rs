@@ -95,6 +95,8 @@ pub type AuditPage = Page<record::AuditEntry>;
 pub type LooseningPage = Page<loosening::Loosening>;
 /// A page of hooks.
 pub type HookPage = Page<record::Hook>;
+/// Targets of webhooks.
+pub type WebhookTargetPage = Page<record::WebhookTarget>;
 /// A page of the journal.
 pub type JournalPage = Page<rotation::JournalEntry>;
 /// A page of the keys of a project.

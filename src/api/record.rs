@@ -83,6 +83,20 @@ pub struct SettledMessages {
     pub messages: u64,
 }
 
+/// A target of webhooks.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookTarget {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The format of its webhooks.
+    pub format: String,
+    /// The host of its URL; the rest of the URL is a secret.
+    pub host: String,
+    /// When it answered 410 and was disabled; null while it is in service.
+    pub disabled_since: Option<Timestamp>,
+}
+
 /// A hook with its counts since the process began.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -15,6 +15,7 @@ use super::installation::{PRESENT, announce, mark_file, unlock};
 use super::lookups::services;
 use super::{actor, atlas, open, smtp};
 use crate::config::{Config, Loaded};
+use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
 use crate::domain::policy::Window;
 use crate::domain::rotation::machine::MAX_SKEW;
@@ -146,6 +147,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     audit(&store, &mut findings).await;
     history(&config, &store, &mut findings).await;
     outbox(&store, &mut findings).await;
+    disabled(&store, &mut findings).await;
     credentials(&config, &store, &mut findings).await;
     store.close().await;
     mail(&config, &mut findings).await;
@@ -459,6 +461,23 @@ async fn outbox(store: &Store, findings: &mut Findings) {
         );
     }
     findings.pass("outbox", &format!("{} mails wait to be sent", counts.waiting));
+}
+
+/// The targets that a running daemon has disabled.
+async fn disabled(store: &Store, findings: &mut Findings) {
+    let holding = match store.conditions_of_installation().await {
+        Ok(rows) => rows,
+        Err(error) => return findings.fail("webhooks", &error.to_string()),
+    };
+    for it in holding.iter().filter(|it| it.kind == ConditionKind::WebhookDisabled) {
+        let names = it.cause.as_deref().unwrap_or_default();
+        let text = format!(
+            "{names}: answered 410 (gone) and disabled since {}; remove it from the configuration, or fix it and run `keywheel \
+             webhook enable NAME`",
+            it.since
+        );
+        findings.fail("webhooks", &text);
+    }
 }
 
 async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings) -> anyhow::Result<()> {

@@ -208,6 +208,9 @@ enum CliVerb {
     /// List and show mails and webhooks
     #[command(subcommand)]
     Outbox(records::OutboxVerb),
+    /// The targets of webhooks
+    #[command(subcommand)]
+    Webhook(records::WebhookVerb),
     /// Print a completion script
     #[command(after_help = "Example:\n  keywheel completions bash > /etc/bash_completion.d/keywheel")]
     Completions {
@@ -274,6 +277,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         CliVerb::Close(args) => decide("close", args).say(printer).await,
         CliVerb::Audit(verb) => records::audit(&verb, client, printer).await,
         CliVerb::Outbox(verb) => records::outbox(&verb, client, printer).await,
+        CliVerb::Webhook(verb) => records::webhook(&verb, client, printer).await,
         // Run without a server; see `dispatch`.
         CliVerb::Demo(_)
         | CliVerb::Serve(_)

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,7 +14,10 @@ use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use super::reply::ApiResponse;
-use crate::api::record::{AuditEntry, DatabaseStatus, Doubt, FleetStatus, Mail, MailCounts, SettledMessages};
+use crate::api::WebhookTargetPage;
+use crate::api::record::{
+    AuditEntry, DatabaseStatus, Doubt, FleetStatus, Mail, MailCounts, SettledMessages, WebhookTarget,
+};
 use crate::domain::ids::OutboxId;
 use crate::domain::text::visible;
 
@@ -37,6 +41,7 @@ pub(super) const MAIL: [&str; 15] = [
     "retriedAt",
     "lastReply",
 ];
+const WEBHOOKS: [&str; 4] = ["name", "format", "host", "disabledSince"];
 pub(super) const DUE: [&str; 6] = ["groupId", "name", "status", "due", "owners", "currentKey"];
 pub(super) const OPEN: [&str; 4] = ["id", "projectName", "groupId", "state"];
 
@@ -58,6 +63,21 @@ pub(super) enum AuditVerb {
         /// A row that must be there, as an earlier check named it: shows that the log was not shortened or replaced since
         #[arg(long, value_name = "SEQ:HASH")]
         expect: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WebhookVerb {
+    /// List the targets of webhooks, and since when one is disabled
+    #[command(after_help = "Examples:\n  keywheel webhook list\n  keywheel webhook list -o json")]
+    List,
+    /// Put a target that answered 410 (gone) back into service
+    #[command(
+        after_help = "Examples:\n  keywheel webhook enable ops\n  keywheel webhook enable ops && keywheel outbox retry --failed"
+    )]
+    Enable {
+        /// Its name in the configuration
+        name: String,
     },
 }
 
@@ -221,6 +241,35 @@ pub(super) async fn outbox(
         OutboxVerb::Retry(which) => settle(which, "retry", "tried again", client, printer).await,
         OutboxVerb::Dismiss(which) => settle(which, "dismiss", "dismissed", client, printer).await,
     }
+}
+
+pub(super) async fn webhook(
+    verb: &WebhookVerb,
+    client: &Client,
+    printer: &mut Printer,
+) -> Result<Exit, Failure> {
+    match verb {
+        WebhookVerb::List => {
+            let reply = client.get("/webhooks", &[]).await?;
+            reply.print(printer, |printer, page: WebhookTargetPage| {
+                if page.items.is_empty() {
+                    return printer.line("no webhook targets; [[webhooks]] in the configuration adds one");
+                }
+                printer.list(&page.items, &WEBHOOKS)
+            })?;
+        }
+        WebhookVerb::Enable { name } => {
+            let path = format!("/webhooks/{}/enable", utf8_percent_encode(name, NON_ALPHANUMERIC));
+            let reply = client.send(Method::POST, &path, None::<&()>).await?;
+            reply.print(printer, |printer, it: WebhookTarget| {
+                printer.line(&format!(
+                    "{} is in service; `keywheel outbox retry --failed` sends what ended meanwhile",
+                    it.name
+                ))
+            })?;
+        }
+    }
+    Ok(Exit::Done)
 }
 
 async fn settle(

@@ -57,6 +57,13 @@ pub enum Subject {
         /// Its account, when the event names it.
         account: Option<String>,
     },
+    /// The keys of AWS KMS in one region and account: the event does not say which of them.
+    Region {
+        /// The region, when the event names it.
+        region: Option<String>,
+        /// The account, when the event names it.
+        account: Option<String>,
+    },
     /// All versions of a key in Azure Key Vault.
     AzureKey {
         /// The vault, in lower case.
@@ -137,6 +144,9 @@ impl Hint {
                 let own = watch.alias.as_deref() == Some(name.as_str());
                 own && is_home(key, &watch.place, region.as_deref(), account.as_deref())
             }
+            Subject::Region { region, account } => {
+                is_home(key, &watch.place, region.as_deref(), account.as_deref())
+            }
             subject => key.is_some_and(|key| subject.covers(key)),
         };
         if now {
@@ -160,7 +170,9 @@ impl Watch {
     pub fn named_by(&self, subject: &Subject) -> Vec<&KeyRef> {
         let keys = self.key.iter().chain(&self.in_play);
         let named = |key: &&KeyRef| match subject {
-            Subject::Project { .. } | Subject::Alias { .. } => self.key.as_ref() == Some(*key),
+            Subject::Project { .. } | Subject::Alias { .. } | Subject::Region { .. } => {
+                self.key.as_ref() == Some(*key)
+            }
             Subject::Key { key: named } => key.is_same(named, &self.place),
             subject => subject.covers(key),
         };
@@ -211,6 +223,11 @@ impl std::fmt::Display for Subject {
             Subject::Project { group } => write!(f, "project {group}"),
             Subject::Key { key } => write!(f, "key {key}"),
             Subject::Alias { name, .. } => f.write_str(name),
+            Subject::Region { region, account } => {
+                f.write_str("keys")?;
+                region.iter().try_for_each(|region| write!(f, " in {region}"))?;
+                account.iter().try_for_each(|account| write!(f, " of account {account}"))
+            }
             Subject::AzureKey { vault, name } => write!(f, "key {name} in vault {vault}"),
             Subject::Vault { vault } => write!(f, "vault {vault}"),
             Subject::GcpKey { path } => write!(f, "key {path}"),
@@ -297,6 +314,40 @@ mod tests {
         assert!(!home(Some("us-east-1"), None));
         assert!(!home(None, Some("999988887777")));
         assert!(!is_home(None, &Place::default(), None, None));
+    }
+
+    #[test]
+    fn an_event_about_a_region_concerns_its_keys() {
+        let arn = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+        let of = |region: &str, account: &str| Subject::Region {
+            region: Some(region.to_owned()),
+            account: Some(account.to_owned()),
+        };
+        let watch = Watch {
+            group: "0123456789abcdef01234567".parse().unwrap(),
+            key: Some(key(Provider::Aws, arn)),
+            place: Place::default(),
+            alias: None,
+            earlier: Vec::new(),
+            in_play: Vec::new(),
+            patched: false,
+        };
+        let concern = |subject| {
+            let hint = Hint {
+                kind: "DisconnectCustomKeyStore".to_owned(),
+                subject,
+                meaning: Meaning::Look,
+                new_key: None,
+                by: None,
+                words: None,
+                ends_at: None,
+            };
+            hint.concerns(&watch)
+        };
+        assert_eq!(concern(of("us-west-2", "111122223333")), Some(Concern::Now));
+        assert_eq!(concern(of("us-east-1", "111122223333")), None);
+        assert_eq!(concern(of("us-west-2", "999988887777")), None);
+        assert_eq!(of("us-west-2", "1").to_string(), "keys in us-west-2 of account 1");
     }
 
     #[test]

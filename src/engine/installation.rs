@@ -87,7 +87,8 @@ pub(super) async fn facts(engine: &Engine, now: Timestamp) -> Result<Installatio
         format!("difference to Atlas: {}; to the database: {}", ms(of.atlas), ms(of.database))
     });
     let targets = engine.webhooks.all();
-    let gone = targets.iter().filter(|target| target.is_retired()).map(|target| target.name().to_owned());
+    let gone =
+        targets.iter().filter(|target| target.retired_at().is_some()).map(|target| target.name().to_owned());
     let (mail_stuck_since, mail_words) =
         engine.store.stuck_mail(now - FAILED_FOR, now - AFTER_SILENCE).await?.unzip();
     Ok(InstallationFacts {

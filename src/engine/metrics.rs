@@ -266,7 +266,7 @@ async fn webhooks(engine: &Engine, registry: &mut Registry) -> Result<(), StoreE
             let labels = [("target", name.to_owned()), ("state", state.to_string())];
             messages.get_or_create(&labels).set(count.map_or(0, |it| it.webhooks));
         }
-        disabled.get_or_create(&[("target", name.to_owned())]).set(i64::from(target.is_retired()));
+        disabled.get_or_create(&[("target", name.to_owned())]).set(i64::from(target.retired_at().is_some()));
     }
     registry.register("webhook_messages", "Webhooks by target and state", messages);
     registry.register("webhook_disabled", "1 when the target answered 410 and gets no webhooks", disabled);

@@ -52,7 +52,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 /// Fails when the database cannot be read.
 pub async fn once(engine: &Engine) -> Result<Vec<(String, TargetResponse)>, StoreError> {
     let mut targets = engine.webhooks.all();
-    targets.retain(|target| target.format() == Format::Alertmanager && !target.is_retired());
+    targets.retain(|target| target.format() == Format::Alertmanager && target.retired_at().is_none());
     if targets.is_empty() {
         return Ok(Vec::new());
     }

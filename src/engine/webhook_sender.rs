@@ -2,8 +2,9 @@
 //!
 //! Each target has a lane of its own, so a slow or dead target delays no other. A webhook is retried under
 //! one id on the schedule that Standard Webhooks publish. It is given up after the last attempt or after
-//! five days. A target that answers 410 gets no webhooks until the configuration is read again. Webhooks
-//! to a target that is no longer configured end with that reason. Nothing here writes webhooks.
+//! five days. A target that answers 410 is disabled: its webhooks end, until somebody enables it, the configuration is read
+//! again, or the one that is tried after a day is taken. Webhooks to a target that is no longer configured end with that
+//! reason. Nothing here writes webhooks.
 //!
 //! To a service for incidents webhooks go one after another. A late start of a condition that has ended is not sent,
 //! and neither is a late end of one that holds again.
@@ -54,6 +55,9 @@ const LONGEST_ASKED: Duration = Duration::from_hours(24);
 /// was just added or fixed. Rows younger than this are left to the other daemons.
 const UNKNOWN_FOR: Duration = Duration::from_mins(10);
 
+/// A disabled target is tried with one webhook after this long, because not everybody is told when it is back.
+pub const TRIED_AGAIN_AFTER: Duration = Duration::from_hours(24);
+
 /// The longest sleep before the database is read again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
@@ -86,7 +90,8 @@ struct Lanes {
 impl Lanes {
     fn full(&self, target: &Target) -> bool {
         // An end must not overtake its start.
-        let at_once = if target.format().has_incidents() { 1 } else { AT_ONCE };
+        let alone = target.format().has_incidents() || target.retired_at().is_some();
+        let at_once = if alone { 1 } else { AT_ONCE };
         self.under_way.values().filter(|it| *it == target.name()).count() >= at_once
     }
 
@@ -166,7 +171,7 @@ impl WebhookSender {
                 self.end_old(&lane, &why).await?;
                 continue;
             };
-            if target.is_retired() {
+            if target.retired_at().is_some_and(|at| self.engine.clock.now().since(at) < TRIED_AGAIN_AFTER) {
                 self.end_old(&lane, RETIRED).await?;
                 continue;
             }
@@ -230,7 +235,7 @@ impl WebhookSender {
     }
 }
 
-const RETIRED: &str = "the target answered 410 (Gone); it gets no webhooks until the configuration is read again (SIGHUP) or the daemon restarts";
+const RETIRED: &str = "the target answered 410 (Gone) and is disabled; `keywheel webhook enable` and a reload put it back into service, and one webhook a day tries it";
 
 /// Tries one webhook.
 async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage) -> Result<(), StoreError> {
@@ -266,6 +271,13 @@ async fn attempt(engine: &Engine, target: &Arc<Target>, claimed: &ClaimedMessage
     match answer {
         TargetResponse::Taken(said) => {
             engine.metrics.webhooks(target.name(), "sent", 1);
+            if target.revive() {
+                engine.conditions_due.notify_one();
+                tracing::info!(
+                    webhook.target = target.name(),
+                    "a disabled webhook target is back in service"
+                );
+            }
             engine.store.mail_ended(claimed, &MessageEnd::Sent, &said, now).await
         }
         TargetResponse::Gone(said) => gone(engine, target, claimed, &said).await,
@@ -354,7 +366,7 @@ async fn gone(
     said: &str,
 ) -> Result<(), StoreError> {
     let now = engine.clock.now();
-    if !target.retire() {
+    if !target.retire(now) {
         return give_up(engine, claimed, said).await;
     }
     let audit = NewAudit {
@@ -364,12 +376,14 @@ async fn gone(
         detail: json!({ "reply": said, "webhook": claimed.row.message_id }).to_string(),
     };
     let written = engine.store.webhook_target_gone(claimed, said, RETIRED, &[audit], now).await;
-    let others = written.inspect_err(|_| target.revive())?;
+    let others = written.inspect_err(|_| _ = target.revive())?;
+    engine.conditions_due.notify_one();
     engine.metrics.webhooks(target.name(), "dead", others + 1);
     tracing::error!(
         webhook.target = target.name(),
         webhooks = others + 1,
-        "a webhook target answered 410 and gets no webhooks: {said}; remove it, or fix it and reload (SIGHUP)"
+        "a webhook target answered 410 and is disabled: {said}; remove it, or fix it and run `keywheel webhook enable {}`",
+        target.name()
     );
     Ok(())
 }

@@ -64,7 +64,7 @@ const fn end(condition: ConditionKind) -> &'static str {
         ConditionKind::CredentialRefused => "Atlas accepts the credential again.",
         ConditionKind::MailFailing => "The mail server takes mails again.",
         ConditionKind::WebhookDisabled => {
-            "The configuration was read again, and every target is tried again."
+            "Every target is in service again. What ended meanwhile is sent by `keywheel outbox retry --failed`."
         }
         ConditionKind::SweepLate => "Every project is read in time again.",
         ConditionKind::RowUnreadable => "Every row of a project and of an open rotation can be read again.",
@@ -123,8 +123,8 @@ fn start(it: &InstallationCondition, about: &str) -> (String, String) {
         ),
         ConditionKind::WebhookDisabled => (
             format!("{about}: webhook target disabled ({cause})"),
-            "The target has answered 410 (gone) and gets no webhooks. Remove it from the configuration, or fix it and \
-             reload (SIGHUP)."
+            "The target has answered 410 (gone) and gets no webhooks, but for one a day that tries it. Remove it from the \
+             configuration, or fix it and run `keywheel webhook enable NAME`."
                 .to_owned(),
         ),
         ConditionKind::SweepLate => (

@@ -118,7 +118,7 @@ impl From<CommandError> for Problem {
             E::VoteVoid(_) => Code::VoteNotCounted,
             E::NotAllowed { .. } => Code::Forbidden,
             E::NobodyToTell { .. } => Code::NobodyToTell,
-            E::NoToken(_) => Code::NotFound,
+            E::NoToken(_) | E::NoWebhook(_) => Code::NotFound,
             E::NoLoosening(_) => Code::LooseningNotFound,
             E::LooseningEnded { .. } => Code::LooseningEnded,
             E::NothingToWithdraw(_) => Code::NothingToWithdraw,

@@ -12,6 +12,7 @@ mod event;
 pub(crate) mod fuzzing;
 mod incident;
 mod note;
+mod reply;
 #[cfg(test)]
 mod schema;
 pub mod sign;

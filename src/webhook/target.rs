@@ -8,7 +8,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -19,6 +19,7 @@ use url::Url;
 use super::body::{Sending, body};
 use super::incident;
 use super::note::Note;
+use super::reply;
 use super::sign::signatures;
 use crate::config::Webhook;
 use crate::config::hooks::SigningKey;
@@ -57,7 +58,8 @@ pub struct Target {
     kinds: Vec<Kind>,
     secret_parts: Vec<String>,
     client: reqwest::Client,
-    retired: AtomicBool,
+    /// When it answered 410, as microseconds; 0 while it is in service.
+    retired_at: AtomicI64,
     rests_until: AtomicI64,
 }
 
@@ -161,7 +163,7 @@ impl Target {
             service_key: options.service_key.clone(),
             kinds: options.kinds.clone(),
             url,
-            retired: AtomicBool::new(false),
+            retired_at: AtomicI64::new(0),
             rests_until: AtomicI64::new(0),
         })
     }
@@ -193,20 +195,21 @@ impl Target {
         self.wants(notice.kind()) && (!self.format.has_incidents() || notice.condition().is_some())
     }
 
-    /// Whether it answered 410 since it was configured.
+    /// When it answered 410; `None` while it is in service.
     #[must_use]
-    pub fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Relaxed)
+    pub fn retired_at(&self) -> Option<Timestamp> {
+        let at = self.retired_at.load(Ordering::Relaxed);
+        (at != 0).then(|| Timestamp::from_micros(at))
     }
 
-    /// Takes it out of service; true for the first caller.
-    pub fn retire(&self) -> bool {
-        !self.retired.swap(true, Ordering::Relaxed)
+    /// Takes it out of service; true for the first caller since it was in service.
+    pub fn retire(&self, now: Timestamp) -> bool {
+        self.retired_at.swap(now.as_micros(), Ordering::Relaxed) == 0
     }
 
-    /// Puts it back into service, for when its 410 could not be stored.
-    pub fn revive(&self) {
-        self.retired.store(false, Ordering::Relaxed);
+    /// Puts it back into service; true when it was not.
+    pub fn revive(&self) -> bool {
+        self.retired_at.swap(0, Ordering::Relaxed) != 0
     }
 
     /// The end of the delay that it requested since it was configured; the past when it requested none.
@@ -218,6 +221,12 @@ impl Target {
     /// Records the end of the delay that it requested.
     pub fn rest(&self, until: Timestamp) {
         self.rests_until.store(until.as_micros(), Ordering::Relaxed);
+    }
+
+    /// The host of its URL, which is all of the URL that is shown.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// One line about it for people, without a secret.
@@ -293,12 +302,15 @@ impl Target {
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok());
         let retry_after = retry_after.and_then(|text| header::retry_after(text, now));
         let mut bytes = Vec::new();
-        // The status decides, even when the body cannot be read.
+        // The status decides where the body cannot be read.
         let _ = fill(&mut response, READ, &mut bytes).await;
         let words = self.cleaned(&String::from_utf8_lossy(&bytes));
         let said = format!("{} {words}", status.as_u16());
         let said = said.trim_end().to_owned();
         match status.as_u16() {
+            200..=299 if reply::is_failure(self.format, &bytes) => {
+                TargetResponse::Failed { said: format!("{said} (the body reports a failure)"), retry_after }
+            }
             200..=299 => TargetResponse::Taken(said),
             410 => TargetResponse::Gone(said),
             300..=399 => TargetResponse::Failed {

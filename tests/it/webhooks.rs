@@ -327,6 +327,63 @@ async fn what_waited_five_days_is_given_up_untried() {
 }
 
 #[tokio::test]
+async fn a_disabled_target_is_tried_once_a_day_and_enabled_by_a_person() {
+    let receiver = Receiver::start().await;
+    receiver.then([reply(410, "channel_is_archived"), reply(410, "channel_is_archived")]);
+    let it = WebhookFixture::new(&[options("ops", &receiver.url())]).await;
+    let mut dispatch = it.dispatch();
+    let target = || it.engine.webhooks.all().remove(0);
+    it.propose().await;
+    dispatch.round().await.unwrap();
+    assert_eq!(target().retired_at(), Some(it.clock.now()));
+    it.reject().await;
+    dispatch.round().await.unwrap();
+    assert_eq!(receiver.received().len(), 1, "a disabled target was tried");
+    it.clock.advance(DAY);
+    for gone in [true, false] {
+        it.propose().await;
+        it.reject().await;
+        dispatch.round().await.unwrap();
+        // The first of the two is tried. After another 410 the second ends with it.
+        assert_eq!(target().retired_at().is_some(), gone);
+        assert_eq!(receiver.received().len(), if gone { 2 } else { 4 });
+        it.clock.advance(DAY);
+    }
+    assert_eq!(it.audited("webhook.disabled").await, ["webhook/ops"], "each day's refusal is no news");
+
+    receiver.then([reply(410, "")]);
+    it.propose().await;
+    dispatch.round().await.unwrap();
+    assert!(target().retired_at().is_some());
+    assert!(it.engine.enable_webhook("ann", "ops").await.unwrap());
+    assert!(!it.engine.enable_webhook("ann", "ops").await.unwrap());
+    let unknown = it.engine.enable_webhook("ann", "opps").await.unwrap_err();
+    assert!(unknown.to_string().contains("no webhook target \"opps\""), "{unknown}");
+    assert_eq!(it.audited("webhook.enabled").await, ["webhook/ops"]);
+    it.reject().await;
+    dispatch.round().await.unwrap();
+    assert_eq!((target().retired_at(), receiver.received().len()), (None, 6));
+}
+
+#[tokio::test]
+async fn a_reply_that_reports_a_failure_is_one_whatever_its_status() {
+    let receiver = Receiver::start().await;
+    receiver.then([reply(200, r#"{"ok":false,"error":"channel_not_found"}"#), reply(200, "ok")]);
+    let slack = Webhook { format: Format::Slack, ..options("ops", &receiver.url()) };
+    let it = WebhookFixture::new(&[slack]).await;
+    it.propose().await;
+    let mut dispatch = it.dispatch();
+    dispatch.round().await.unwrap();
+    let row = it.row().await;
+    assert_eq!(row.state, MessageState::Waiting);
+    let said = row.last_reply.unwrap();
+    assert!(said.contains("channel_not_found") && said.contains("the body reports a failure"), "{said}");
+    it.clock.advance(Duration::from_secs(5));
+    dispatch.round().await.unwrap();
+    assert_eq!(it.row().await.state, MessageState::Sent);
+}
+
+#[tokio::test]
 async fn a_target_that_is_gone_is_left_alone_until_it_is_configured_again() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let (receiver, other) = (Receiver::start().await, Receiver::start().await);

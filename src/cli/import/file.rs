@@ -19,10 +19,13 @@ const LARGEST: u64 = 16 << 20;
 const FIELDS: [&str; 10] =
     ["groupId", "name", "owners", "credential", "environment", "since", "keySince", "kms", "alias", "policy"];
 
+/// Atlas' other names of `groupId`.
+const GROUP_ID: [&str; 4] = ["id", "projectId", "project_id", "group_id"];
+
 /// The formats of an inventory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(in crate::cli) enum Format {
-    /// Columns with a heading, separated by commas.
+    /// Columns with a heading, separated by commas, semicolons or tabs.
     Csv,
     /// A list of mappings.
     Yaml,
@@ -76,7 +79,7 @@ pub(super) enum FileError {
 /// The values that a field of a row takes.
 #[derive(Debug, thiserror::Error)]
 enum FieldError {
-    #[error("takes mail addresses: separated by \";\", or as a list")]
+    #[error("takes mail addresses: separated by \";\", \",\" or blanks, or as a list")]
     Owners,
     #[error("takes a JSON object such as {{\"approvals\": 2}}")]
     Policy,
@@ -155,38 +158,31 @@ fn numbered(items: impl Iterator<Item = (Option<u64>, Value)>) -> Vec<ImportRow>
 }
 
 fn csv_rows(text: &str) -> Result<Vec<ImportRow>, FileError> {
-    let mut reader =
-        csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
-    let header = reader.headers()?.clone();
-    for (place, name) in header.iter().enumerate() {
-        if !FIELDS.contains(&name) {
-            let hint = if name.contains(';') || name.contains('\t') {
-                "columns are separated by commas".to_owned()
-            } else {
-                nearest(name)
-            };
-            return Err(FileError::UnknownColumn { name: name.to_owned(), hint });
-        }
-        if header.iter().take(place).any(|other| other == name) {
-            return Err(FileError::ColumnTwice(name.to_owned()));
-        }
-    }
-    if !header.iter().any(|name| name == "groupId") {
-        return Err(FileError::NoGroupId);
-    }
+    let (separator, skipped, text) = separated(text)?;
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes());
+    let header = columns(reader.headers()?)?;
     let mut rows = Vec::new();
     for (number, record) in (1..).zip(reader.records()) {
         let record = record?;
-        let line = record.position().map(|at| line(text, at));
+        let line = record.position().map(|at| line(text, at) + skipped);
+        // Programs for spreadsheets write the cells that once held something.
+        let held = held_by(&record);
+        if held == 0 && record.len() > 1 {
+            continue;
+        }
         let odd = record.iter().position(|cell| cell.contains(char::is_control));
         let body = if let Some(place) = odd {
             // An open quotation mark pulls the following lines into its cell.
             let rule = "holds a line break or another control character: is a quotation mark (\") left open?";
-            let field = header.get(place).unwrap_or_default().to_owned();
+            let field = header.get(place).cloned().unwrap_or_default();
             Err(Refusal { field, rule: rule.to_owned() })
-        } else if record.len() == header.len() {
+        } else if record.len() >= header.len() && held <= header.len() {
             let fields = header.iter().zip(&record);
-            body(fields.map(|(name, text)| (name.to_owned(), json!(text))).collect())
+            body(fields.map(|(name, text)| (name.clone(), json!(text))).collect())
         } else {
             let rule = format!("has {} fields, and the first line names {}", record.len(), header.len());
             Err(Refusal { field: String::new(), rule })
@@ -194,6 +190,53 @@ fn csv_rows(text: &str) -> Result<Vec<ImportRow>, FileError> {
         rows.push(ImportRow { number, line, body });
     }
     Ok(rows)
+}
+
+/// The separator of a text, the lines before its heading, and the text from there on. Programs for spreadsheets write
+/// semicolons where the comma separates decimals, and may say so in a first line `sep=;`.
+fn separated(text: &str) -> Result<(u8, u64, &str), FileError> {
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    let first = first.trim_end_matches('\r').trim_matches('"');
+    if let Some(&[separator]) = first.strip_prefix("sep=").map(str::as_bytes) {
+        return Ok((separator, 1, rest));
+    }
+    let mut most = (b',', 0);
+    for separator in [b',', b';', b'\t'] {
+        let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(text.as_bytes());
+        let columns = reader.headers()?.len();
+        if columns > most.1 {
+            most = (separator, columns);
+        }
+    }
+    Ok((most.0, 0, text))
+}
+
+/// The names of the columns, without empty ones at the end.
+fn columns(heading: &csv::StringRecord) -> Result<Vec<String>, FileError> {
+    let last = held_by(heading);
+    let names: Vec<String> = heading.iter().take(last).map(|name| known_as(name).to_owned()).collect();
+    for (place, name) in names.iter().enumerate() {
+        if !FIELDS.contains(&name.as_str()) {
+            return Err(FileError::UnknownColumn { name: name.clone(), hint: nearest(name) });
+        }
+        if names.iter().take(place).any(|other| other == name) {
+            return Err(FileError::ColumnTwice(name.clone()));
+        }
+    }
+    if !names.iter().any(|name| name == "groupId") {
+        return Err(FileError::NoGroupId);
+    }
+    Ok(names)
+}
+
+/// The number of cells up to the last one that holds something.
+fn held_by(record: &csv::StringRecord) -> usize {
+    (1..).zip(record).filter(|(_, cell)| !cell.is_empty()).last().map_or(0, |(number, _)| number)
+}
+
+/// The field behind a name: `groupId` has several in Atlas.
+fn known_as(name: &str) -> &str {
+    if GROUP_ID.iter().any(|other| other.eq_ignore_ascii_case(name)) { "groupId" } else { name }
 }
 
 /// The line on which a record begins. The reader's position lies before the rest of the previous line's
@@ -231,10 +274,11 @@ fn body(item: Value) -> Result<Map<String, Value>, Refusal> {
         return Err(Refusal { field: String::new(), rule: "a project is a set of named fields".to_owned() });
     };
     let mut body = Map::new();
-    for (name, value) in fields {
-        let refuse = |rule: String| Refusal { field: name.clone(), rule };
-        if !FIELDS.contains(&name.as_str()) {
-            return Err(refuse(format!("there is no such field: {}", nearest(&name))));
+    for (given, value) in fields {
+        let name = known_as(&given);
+        let refuse = |rule: String| Refusal { field: given.clone(), rule };
+        if !FIELDS.contains(&name) {
+            return Err(refuse(format!("there is no such field: {}", nearest(name))));
         }
         let empty = match &value {
             Value::Null => true,
@@ -244,7 +288,7 @@ fn body(item: Value) -> Result<Map<String, Value>, Refusal> {
         if empty {
             continue;
         }
-        let (key, value) = match name.as_str() {
+        let (key, value) = match name {
             "owners" => ("owners", owners(value).map_err(|why| refuse(why.to_string()))?),
             "policy" => ("policy", policy(value).map_err(|why| refuse(why.to_string()))?),
             other => {
@@ -266,7 +310,7 @@ fn body(item: Value) -> Result<Map<String, Value>, Refusal> {
             }
         };
         if body.contains_key(key) {
-            return Err(refuse("since and keySince are the same field: leave one out".to_owned()));
+            return Err(refuse(format!("is given twice, under two names of {key}: leave one out")));
         }
         body.insert(key.to_owned(), value);
     }
@@ -279,7 +323,7 @@ fn body(item: Value) -> Result<Map<String, Value>, Refusal> {
 
 fn owners(value: Value) -> Result<Value, FieldError> {
     let given: Vec<String> = match value {
-        Value::String(text) => text.split(';').map(str::to_owned).collect(),
+        Value::String(text) => text.split([';', ',', ' ', '\u{a0}']).map(str::to_owned).collect(),
         Value::Array(items) => items
             .into_iter()
             .map(|item| item.as_str().map(str::to_owned).ok_or(FieldError::Owners))
@@ -344,6 +388,33 @@ mod tests {
     }
 
     #[test]
+    fn what_spreadsheets_save_is_read() {
+        let owned =
+            json!({ "groupId": ID, "name": "payments", "owners": ["a@example.test", "b@example.test"] });
+        for text in [
+            format!("groupId;name;owners\r\n{ID};payments;a@example.test, b@example.test\r\n"),
+            format!("groupId;name;owners\r\n{ID};payments;a@example.test b@example.test\r\n;;\r\n"),
+            format!(
+                "\"groupId\";\"name\";\"owners\";;\r\n{ID};payments;\"a@example.test;b@example.test\";;\r\n"
+            ),
+            format!("sep=;\r\nID;name;owners\r\n{ID};payments;a@example.test,b@example.test\r\n"),
+            format!("id\tname\towners\n{ID}\tpayments\ta@example.test,b@example.test\n"),
+            format!("id,name,owners,,\n{ID},payments,\"a@example.test, b@example.test\",,\n,,,,\n"),
+            format!("projectId,name,owners\n{ID},payments,a@example.test;b@example.test,,\n"),
+        ] {
+            assert_eq!(bodies(Format::Csv, &text), std::slice::from_ref(&owned), "{text}");
+        }
+        let json =
+            format!(r#"[{{"id":"{ID}","name":"payments","owners":"a@example.test, b@example.test"}}]"#);
+        assert_eq!(bodies(Format::Json, &json), [owned]);
+        let lines = format!("sep=;\ngroupId;name\n{ID};a\nx;b\n");
+        let lines: Vec<_> = rows(Format::Csv, &lines).unwrap().iter().map(|row| row.line).collect();
+        assert_eq!(lines, [Some(3), Some(4)]);
+        let too_many = refusal(Format::Csv, &format!("groupId;name\n{ID};a;b\n"));
+        assert!(too_many.2.contains("has 3 fields"), "{too_many:?}");
+    }
+
+    #[test]
     fn rows_know_their_lines() {
         for end in ["\n", "\r\n"] {
             let text = ["groupId,name", "x,a", "", "y,\"b", "c\"", "z,d"].join(end);
@@ -366,8 +437,10 @@ mod tests {
         for (format, text, wanted) in [
             (Format::Csv, " \n", "is empty"),
             (Format::Csv, "groupId,onwers\n", "did you mean owners?"),
-            (Format::Csv, "group_id\n", "did you mean groupId?"),
-            (Format::Csv, "groupId;name\nx;y\n", "separated by commas"),
+            (Format::Csv, "group\n", "did you mean groupId?"),
+            (Format::Csv, "groupId|name\nx|y\n", "unknown column \"groupId|name\""),
+            (Format::Csv, "id,groupId\nx,y\n", "the column groupId twice"),
+            (Format::Csv, "groupId,,name\nx,,y\n", "unknown column \"\""),
             (Format::Csv, "groupId,name,name\n", "name twice"),
             (Format::Csv, "name\nx\n", "no column groupId"),
             (Format::Csv, "groupId\n", "holds no project"),

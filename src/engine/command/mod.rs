@@ -12,6 +12,7 @@ mod projects;
 mod silence;
 mod tokens;
 pub(in crate::engine) mod votes;
+mod webhooks;
 
 pub use actor::Actor;
 pub use decisions::OperatorVerb;
@@ -45,6 +46,9 @@ pub enum CommandError {
     /// No such message in the outbox.
     #[error("there is no message {0}")]
     NoMessage(OutboxId),
+    /// No such webhook target.
+    #[error("there is no webhook target {0:?}; `keywheel webhook list` shows them")]
+    NoWebhook(String),
     /// The condition does not hold, or is not told.
     #[error("{kind} does not hold, or is not told; {} lists what holds", listed(group.as_ref()))]
     NoCondition {

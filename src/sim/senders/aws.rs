@@ -30,6 +30,9 @@ pub(super) const FIELDS: [&str; 11] = [
 const ROTATION: &str = "KMS CMK Rotation";
 const EXPIRATION: &str = "KMS Imported Key Material Expiration";
 const REMOVAL: &str = "KMS CMK Deletion";
+/// What KMS does by itself and `CloudTrail` records.
+const SERVICE: [&str; 4] =
+    ["DeleteKey", "DeleteExpiredKeyMaterial", "RotateKey", "SynchronizeMultiRegionKey"];
 const CALLS: [&str; 9] = [
     "CreateAlias",
     "UpdateAlias",
@@ -114,6 +117,8 @@ impl Change {
         let call = CALLS.contains(&self.event.as_str());
         let (name, resources, detail) = if call {
             ("AWS API Call via CloudTrail", Vec::new(), self.call(sending)?)
+        } else if SERVICE.contains(&self.event.as_str()) {
+            ("AWS Service Event via CloudTrail", Vec::new(), self.service(sending)?)
         } else {
             let (_, arn) = self.key()?;
             (self.event.as_str(), vec![arn], self.detail()?)
@@ -139,10 +144,25 @@ impl Change {
             EXPIRATION if !self.plain => detail["key-origin"] = json!("EXTERNAL"),
             ROTATION | EXPIRATION | REMOVAL => {}
             other => {
-                let known = [ROTATION, EXPIRATION, REMOVAL].into_iter().chain(CALLS).collect::<Vec<_>>();
+                let known = [ROTATION, EXPIRATION, REMOVAL]
+                    .into_iter()
+                    .chain(CALLS)
+                    .chain(SERVICE)
+                    .collect::<Vec<_>>();
                 return Err(Bad::new("event", format!("{other:?} is not one of {}", known.join(", "))));
             }
         }
+        Ok(detail)
+    }
+
+    /// What KMS did by itself, as `CloudTrail` records it.
+    fn service(&self, sending: &Sending) -> Result<Value, Bad> {
+        let mut detail = self.call(sending)?;
+        let (id, _) = self.key()?;
+        detail["eventType"] = json!("AwsServiceEvent");
+        detail["userIdentity"] = json!({ "accountId": self.account, "invokedBy": "AWS Internal" });
+        detail["requestParameters"] = Value::Null;
+        detail["serviceEventDetails"] = json!({ "keyId": id });
         Ok(detail)
     }
 

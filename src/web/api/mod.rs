@@ -14,6 +14,7 @@ mod rotations;
 mod status;
 mod stream;
 mod views;
+mod webhooks;
 
 use axum::Router;
 use axum::extract::rejection::{BytesRejection, JsonDataError, JsonRejection, PathRejection, QueryRejection};
@@ -31,7 +32,7 @@ use crate::net::cause::causes;
 use crate::store;
 
 /// Everything but the streams, which outlive any time limit.
-const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 9] = [
+const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 10] = [
     projects::routes,
     loosenings::routes,
     discover::routes,
@@ -40,6 +41,7 @@ const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 9] = [
     status::routes,
     conditions::routes,
     hooks::routes,
+    webhooks::routes,
     outbox::routes,
 ];
 

@@ -21,10 +21,10 @@ pub(super) fn read(event: &Value) -> Result<Received, Refusal> {
         return Err(Refusal::malformed("an event has no id or no detail-type"));
     };
     let id = text_of(detail, "eventID").unwrap_or(id).to_owned();
-    let hint = if kind == "AWS API Call via CloudTrail" {
-        call(event, detail, &id)
-    } else {
-        own(event, detail, kind)
+    let hint = match kind {
+        "AWS API Call via CloudTrail" => call(event, detail, &id),
+        "AWS Service Event via CloudTrail" => service(event, detail),
+        _ => own(event, detail, kind),
     };
     Ok(Received { id, hint })
 }
@@ -34,23 +34,51 @@ fn own(event: &Value, detail: &Value, kind: &str) -> Option<Hint> {
     let key = key_of(event, text_of(detail, "key-id")).or_else(|| first_key(event.get("resources")?))?;
     let meaning = match kind {
         "KMS CMK Rotation" => Meaning::InPlace,
-        // Both may be reported more than once. Material can be imported again and expire on another day.
-        "KMS CMK Deletion" => Meaning::Alarm { once: format!("{kind}/{key}") },
-        "KMS Imported Key Material Expiration" => {
-            let day: String = text_of(event, "time").unwrap_or_default().chars().take(10).collect();
-            Meaning::Alarm { once: format!("{kind}/{key}/{day}") }
-        }
-
+        "KMS CMK Deletion" => deleted(&key),
+        "KMS Imported Key Material Expiration" => expired(event, &key),
         _ => return None,
     };
     Some(hint(kind, Subject::Key { key }, meaning))
 }
 
+/// What KMS did by itself, as CloudTrail reports it: the end of a waiting period, of imported material.
+fn service(event: &Value, detail: &Value) -> Option<Hint> {
+    if !succeeded(detail) {
+        return None;
+    }
+    let name = text_of(detail, "eventName")?;
+    let key = key_of(event, detail.get("serviceEventDetails").and_then(|it| text_of(it, "keyId")));
+    let key = key.or_else(|| first_key(detail.get("resources")?))?;
+    let meaning = match name {
+        "DeleteKey" => deleted(&key),
+        "DeleteExpiredKeyMaterial" => expired(event, &key),
+        "RotateKey" => Meaning::InPlace,
+        "SynchronizeMultiRegionKey" => Meaning::Look,
+        _ => return None,
+    };
+    Some(hint(name, Subject::Key { key }, meaning))
+}
+
+/// KMS reports a deletion in several ways, and each perhaps more than once.
+fn deleted(key: &KeyRef) -> Meaning {
+    Meaning::Alarm { once: format!("KMS CMK Deletion/{key}") }
+}
+
+/// As [`deleted`]; material can be imported again and expire on another day.
+fn expired(event: &Value, key: &KeyRef) -> Meaning {
+    let day: String = text_of(event, "time").unwrap_or_default().chars().take(10).collect();
+    Meaning::Alarm { once: format!("KMS Imported Key Material Expiration/{key}/{day}") }
+}
+
+/// Whether this is an event of KMS about something that took place.
+fn succeeded(detail: &Value) -> bool {
+    text_of(detail, "eventSource") == Some("kms.amazonaws.com")
+        && detail.get("errorCode").is_none_or(Value::is_null)
+}
+
 /// A call to KMS, as CloudTrail reports it.
 fn call(event: &Value, detail: &Value, id: &str) -> Option<Hint> {
-    if text_of(detail, "eventSource") != Some("kms.amazonaws.com")
-        || detail.get("errorCode").is_some_and(|it| !it.is_null())
-    {
+    if !succeeded(detail) {
         return None;
     }
     let name = text_of(detail, "eventName")?;
@@ -60,10 +88,10 @@ fn call(event: &Value, detail: &Value, id: &str) -> Option<Hint> {
         let key = key_of(event, text_of(asked, "keyId")).or_else(|| first_key(detail.get("resources")?))?;
         Some(hint(name, Subject::Key { key }, meaning))
     };
+    let place = |name: &str| text_of(event, name).and_then(name_of);
     let found = match name {
         "CreateAlias" | "UpdateAlias" | "DeleteAlias" => {
             let alias = name_of(text_of(asked, "aliasName")?)?;
-            let place = |name: &str| text_of(event, name).and_then(name_of);
             let subject = Subject::Alias { name: alias, region: place("region"), account: place("account") };
             let target = key_of(event, text_of(asked, "targetKeyId"));
             Some(Hint { new_key: target, ..hint(name, subject, Meaning::Look) })
@@ -72,8 +100,13 @@ fn call(event: &Value, detail: &Value, id: &str) -> Option<Hint> {
             about_key(Meaning::Alarm { once: joined(name, &[id]) })
         }
         // A key whose deletion is cancelled is disabled until it is enabled.
-        "PutKeyPolicy" | "CancelKeyDeletion" | "RevokeGrant" => about_key(Meaning::Look),
-        "EnableKey" => about_key(Meaning::Usable),
+        "PutKeyPolicy" | "CancelKeyDeletion" | "RevokeGrant" | "RetireGrant" => about_key(Meaning::Look),
+        // The event names a key store and none of its keys.
+        "DisconnectCustomKeyStore" | "UpdateCustomKeyStore" | "ConnectCustomKeyStore" => {
+            let subject = Subject::Region { region: place("region"), account: place("account") };
+            Some(hint(name, subject, Meaning::Look))
+        }
+        "EnableKey" | "ImportKeyMaterial" => about_key(Meaning::Usable),
         "RotateKeyOnDemand" => about_key(Meaning::InPlace),
         _ => None,
     }?;

@@ -65,22 +65,29 @@ fn about(entry: &Value, id: &str) -> Option<Hint> {
         words: None,
         ends_at: None,
     };
+    let state = ["/response/state", "/request/cryptoKeyVersion/state"];
+    let state = state.iter().find_map(|pointer| call.pointer(pointer).and_then(Value::as_str));
+    let named = || {
+        let places = ["/response/name", "/request/cryptoKeyVersion/name", "/request/name", "/resourceName"];
+        places.into_iter().find_map(version)
+    };
     let stopped = match method {
         Some("UpdateCryptoKeyPrimaryVersion") => {
-            return Some(Hint { new_key: version("/response/primary/name"), ..look });
+            // Not every log entry has the response.
+            let asked = || {
+                let text = |pointer: &str| call.pointer(pointer).and_then(Value::as_str);
+                let (key, version) = (text("/request/name")?, text("/request/cryptoKeyVersionId")?);
+                version_of(&format!("{key}/cryptoKeyVersions/{version}"))
+            };
+            return Some(Hint { new_key: version("/response/primary/name").or_else(asked), ..look });
         }
-        Some("DestroyCryptoKeyVersion") => version("/response/name").or_else(|| version("/resourceName")),
-        Some("UpdateCryptoKeyVersion")
-            if call.pointer("/response/state").and_then(Value::as_str) != Some("ENABLED") =>
-        {
-            version("/response/name").or_else(|| version("/resourceName"))
-        }
+        Some("DestroyCryptoKeyVersion") => named(),
+        Some("UpdateCryptoKeyVersion") if state != Some("ENABLED") => named(),
         _ => None,
     };
-    let state = call.pointer("/response/state").and_then(Value::as_str);
     let usable = matches!(method, Some("UpdateCryptoKeyVersion" | "RestoreCryptoKeyVersion"))
         && state == Some("ENABLED");
-    if usable && let Some(key) = version("/response/name").or_else(|| version("/resourceName")) {
+    if usable && let Some(key) = named() {
         return Some(Hint { subject: Subject::Key { key }, meaning: Meaning::Usable, ..look });
     }
     Some(match stopped {

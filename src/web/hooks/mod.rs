@@ -619,6 +619,36 @@ mod tests {
         assert_ne!(gcp(message("a", "b/c")), gcp(message("a/b", "c")));
     }
 
+    #[test]
+    fn log_entries_of_google_are_followed_without_their_response() {
+        let path = "projects/example.com:acme/locations/global/keyRings/atlas-prod/cryptoKeys/cmk";
+        let read = |method: &str, resource: &str, request: Value| {
+            let entry = json!({
+                "protoPayload": { "status": {}, "serviceName": "cloudkms.googleapis.com", "methodName": method,
+                    "resourceName": resource, "request": request },
+                "insertId": "1abcdefh", "timestamp": "2026-11-20T08:01:00.123456789Z",
+                "resource": { "labels": { "project_id": "example.com:acme", "location": "global",
+                    "key_ring_id": "atlas-prod", "crypto_key_id": "cmk" } },
+                "logName": "projects/example.com:acme/logs/cloudaudit.googleapis.com%2Factivity",
+            });
+            gcp::read(&HeaderMap::new(), entry.to_string().as_bytes()).unwrap().hint.unwrap()
+        };
+        let primary =
+            read("UpdateCryptoKeyPrimaryVersion", path, json!({ "name": path, "cryptoKeyVersionId": "2" }));
+        let version = format!("{path}/cryptoKeyVersions/2");
+        assert_eq!(primary.new_key.map(|key| key.to_string()), Some(version.clone()));
+        assert_eq!(read("UpdateCryptoKeyPrimaryVersion", path, json!({ "name": path })).new_key, None);
+        let destroyed = read("DestroyCryptoKeyVersion", path, json!({ "name": version }));
+        assert!(matches!(destroyed.meaning, crate::domain::hint::Meaning::Alarm { .. }));
+        assert_eq!(destroyed.subject.to_string(), format!("key {version}"));
+        let state = |state: &str| {
+            let asked = json!({ "cryptoKeyVersion": { "name": version, "state": state } });
+            read("google.cloud.kms.v1.KeyManagementService.UpdateCryptoKeyVersion", &version, asked).meaning
+        };
+        assert!(matches!(state("DISABLED"), crate::domain::hint::Meaning::Alarm { .. }));
+        assert_eq!(state("ENABLED"), crate::domain::hint::Meaning::Usable);
+    }
+
     type Reader<'a> = &'a dyn Fn(&str) -> Option<Hint>;
 
     #[test]

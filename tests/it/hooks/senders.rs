@@ -288,7 +288,20 @@ pub(super) fn trail(name: &str, asked: &Value, id: &str) -> Value {
     })
 }
 
+/// What KMS did by itself, as CloudTrail reports it.
+pub(super) fn service(name: &str, details: &Value, id: &str) -> Value {
+    let mut event = trail(name, &Value::Null, id);
+    event["detail-type"] = json!("AWS Service Event via CloudTrail");
+    event["detail"]["eventType"] = json!("AwsServiceEvent");
+    event["detail"]["serviceEventDetails"] = details.clone();
+    event["detail"]["userIdentity"] = json!({ "accountId": "111122223333", "invokedBy": "AWS Internal" });
+    let arn = format!("arn:aws:kms:eu-central-1:111122223333:key/{}", demo_key("AWS", "payments-prod", 1, 1));
+    event["detail"]["resources"] = json!([{ "ARN": arn, "type": "AWS::KMS::Key" }]);
+    event
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one hook, many deliveries")]
 async fn an_api_destination_brings_kms_and_cloudtrail() {
     let server = HookServer::open(AWS).await;
     let key = demo_key("AWS", "payments-prod", 1, 1);
@@ -334,6 +347,19 @@ async fn an_api_destination_brings_kms_and_cloudtrail() {
             202,
             0,
         ),
+        ("the deletion itself", right, service("DeleteKey", &json!({ "keyId": key }), "s1"), 202, 1),
+        ("material whose day came", right, service("DeleteExpiredKeyMaterial", &Value::Null, "s2"), 202, 1),
+        ("the service's rotation", right, service("RotateKey", &json!({ "keyId": key }), "s3"), 202, 1),
+        ("a replica", right, service("SynchronizeMultiRegionKey", &json!({ "keyId": key }), "s4"), 202, 1),
+        ("a service event of another kind", right, service("Something", &Value::Null, "s5"), 202, 0),
+        (
+            "a key store that is cut off",
+            right,
+            trail("DisconnectCustomKeyStore", &json!({ "customKeyStoreId": "cks-1234567890abcdef0" }), "s6"),
+            202,
+            1,
+        ),
+        ("new material", right, trail("ImportKeyMaterial", &json!({ "keyId": key }), "s7"), 202, 1),
         ("what a transformer wrote", right, own, 202, 1),
         (
             "the key before",
