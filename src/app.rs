@@ -236,26 +236,26 @@ async fn start(
         });
     }
     make_reserve(engine.store.clone());
-    shutdown.spawn_named("readiness", ready::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_watching("readiness", ready::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("driver", driver::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("intake", intake::run(engine.clone(), shutdown.token()));
-    shutdown.spawn_named("hints", hint::run(engine.clone(), shutdown.token()));
-    shutdown.spawn_named("loosen", loosen::run(engine.clone(), shutdown.token()));
-    shutdown.spawn_named("heads", heads::run(engine.clone(), shutdown.token()));
-    shutdown.spawn_named("poll", poll::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_watching("hints", hint::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_watching("loosen", loosen::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_watching("heads", heads::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_watching("poll", poll::run(engine.clone(), shutdown.token()));
     if let Some(heartbeat) = &config.heartbeat {
         let url = heartbeat.url.expose().parse().context("heartbeat.url is not an address")?;
         let heartbeat = Heartbeat::new(Switch::new(url)?, heartbeat.every.get());
-        shutdown.spawn_named("heartbeat", heartbeat.run(engine.clone(), shutdown.token()));
+        shutdown.spawn_watching("heartbeat", heartbeat.run(engine.clone(), shutdown.token()));
     }
-    shutdown.spawn_named("conditions", conditions::run(engine.clone(), shutdown.token()));
-    shutdown.spawn_named("sweep", sweep::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_watching("conditions", conditions::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_watching("sweep", sweep::run(engine.clone(), shutdown.token()));
     let (smtp, present) = watch::channel(smtp);
     let last_resort = LastResort::new(engine.clone(), present.clone());
     shutdown.spawn_named("last_resort", last_resort.run(shutdown.token()));
     let mail_sender = MailSender::new(engine.clone(), present, config.mail.per_minute);
     shutdown.spawn_named("mail_sender", mail_sender.run(shutdown.token()));
-    shutdown.spawn_named("resend", resend::run(engine.clone(), shutdown.token()));
+    shutdown.spawn_watching("resend", resend::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("dispatch", WebhookSender::new(engine.clone()).run(shutdown.token()));
     schedule_sweeps(engine.clone(), config.sweep.cron.clone(), shutdown);
     Ok(Running { engine, address, smtp, hooks, lookups, tls })

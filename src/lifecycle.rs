@@ -72,6 +72,14 @@ impl Shutdown {
         });
     }
 
+    /// As [`spawn_named`](Self::spawn_named), for a task that may be [cut short](cut_short).
+    pub fn spawn_watching<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.spawn_named(name, cut_short(task, self.token()));
+    }
+
     /// Runs a task that may end at any time but must be waited for.
     pub fn spawn<F>(&self, task: F)
     where
@@ -137,6 +145,29 @@ pub async fn pause(span: Duration, stop: &CancellationToken) {
     }
 }
 
+/// How long [`cut_short`] lets work end by itself after a stop. It is enough for a write, and not for a call that hangs.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Runs work that observes and writes down what it observed. When it has not ended a few seconds after a stop, it is
+/// dropped where it stands: an answer that does not come must not keep the process from ending, and what was not written
+/// down is observed again at the next start.
+pub async fn cut_short(work: impl Future<Output = ()>, stop: CancellationToken) {
+    ends_after(work, GRACE, &stop).await;
+}
+
+/// Runs `work`, and drops it when it has not ended `grace` after a stop.
+pub async fn ends_after(work: impl Future<Output = ()>, grace: Duration, stop: &CancellationToken) {
+    #[expect(clippy::disallowed_methods, reason = "it begins with the stop, and ends what does not hear it")]
+    let over = async {
+        stop.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = over => {}
+    }
+}
+
 /// Waits between two rounds of work: until `wake` completes, for `longest`, or until `stop`.
 pub async fn wait(wake: impl Future<Output = ()>, longest: Duration, stop: &CancellationToken) {
     tokio::select! {
@@ -189,6 +220,16 @@ mod tests {
             shutdown.ending().await;
             assert!(!succeeded(shutdown.finish(LONG).await));
         }
+    }
+
+    #[tokio::test]
+    async fn work_that_hangs_is_dropped_after_a_stop_and_not_before() {
+        let (stop, grace) = (CancellationToken::new(), Duration::from_millis(1));
+        let mut hanging = std::pin::pin!(ends_after(std::future::pending(), grace, &stop));
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut hanging).await.is_err());
+        stop.cancel();
+        hanging.await;
+        ends_after(async {}, LONG, &stop).await;
     }
 
     #[tokio::test]

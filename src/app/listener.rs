@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::lifecycle::{Shutdown, pause};
+use crate::lifecycle::{Shutdown, ends_after, pause};
 use crate::web::auth::Authenticated;
 use crate::web::sender::Origin;
 use permit::{ConnectionLimiter, Open, Permit, Received};
@@ -50,6 +50,8 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// How long an idle HTTP/2 connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// How long requests in progress may take after a stop: a call to Atlas that hangs is not waited for.
+const LAST_ANSWER: Duration = Duration::from_secs(30);
 
 /// The settings of the TLS handshake; the newest count for new connections.
 pub(super) type Handshake = watch::Receiver<Arc<ServerConfig>>;
@@ -178,8 +180,9 @@ struct Requests(Shutdown);
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Requests {
     fn execute(&self, request: F) {
+        let stop = self.0.token();
         self.0.spawn(async move {
-            request.await;
+            ends_after(async { _ = request.await }, LAST_ANSWER, &stop).await;
         });
     }
 }
@@ -278,6 +281,6 @@ impl Connection {
             () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
         }
         // A broken connection is normal and no fault of the server.
-        let _ = serving.await;
+        ends_after(async { _ = serving.await }, LAST_ANSWER, stop).await;
     }
 }

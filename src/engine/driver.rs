@@ -3,7 +3,8 @@
 //! The driver wakes after a command, at each beat of the schedule, and at the earliest `wake_at`. On a
 //! shared database it also wakes every second, for claims that other daemons released. A wake-up carries
 //! no information: the due rotations are always read from the database. A stop waits for the running
-//! steps. Each step releases its claim where it rests, so that another daemon continues at once.
+//! steps, which end with the PATCH or the write in hand: an observation is given up. Each step releases its claim where it
+//! rests or stops, so that another daemon continues at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use super::step::Ended;
 use super::{Engine, step};
 use crate::lifecycle::{pause, wait};
 use crate::store::{RotationRow, StoreError};
@@ -139,7 +141,7 @@ async fn in_slot(
     };
     let Ok(Ok(running)) = running else { return release(engine, row).await };
     let slot = Slot { permits: Some((claimed, running)), due: &engine.rotations_due };
-    if let Err(error) = work(engine, row, slot, AFTER_FAILURE).await {
+    if let Err(error) = work(engine, row, slot, AFTER_FAILURE, stop).await {
         tracing::error!(
             rotation.id = %row.rotation.id,
             error = %error,
@@ -168,9 +170,17 @@ async fn work<S: Send>(
     row: &RotationRow,
     slot: S,
     pause: Duration,
+    stop: &CancellationToken,
 ) -> Result<(), StoreError> {
     let mut slot = Some(slot);
-    let Err(error) = step::run(engine, row.clone(), &mut slot).await else { return Ok(()) };
+    let error = match step::run(engine, row.clone(), &mut slot, stop).await {
+        Ok(Ended::AtRest) => return Ok(()),
+        Ok(Ended::Stopped) => {
+            release(engine, row).await;
+            return Ok(());
+        }
+        Err(error) => error,
+    };
     let overtaken = matches!(error, StoreError::Conflict | StoreError::LeaseLost);
     if matches!(error, StoreError::LeaseLost) {
         engine.metrics.lease_losses.inc();
@@ -208,7 +218,7 @@ pub async fn run_due(engine: &Engine) -> Result<usize, StoreError> {
         }
         for row in rows {
             done += 1;
-            work(engine, &row, (), Duration::ZERO).await?;
+            work(engine, &row, (), Duration::ZERO, &CancellationToken::new()).await?;
         }
     }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::announce;
 use super::command::votes::{Recount, recount, terms};
@@ -32,8 +33,18 @@ use crate::store::{
 /// How long after a look that would have led to a PATCH a frozen rotation is looked at again.
 const FROZEN_AGAIN: Duration = Duration::from_secs(30);
 
+/// How [`run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The rotation rests or is another's, and the claim is given back.
+    AtRest,
+    /// The daemon stops. The claim is still held.
+    Stopped,
+}
+
 /// Runs `row` until it rests, is final, or its claim is lost. `slot` is taken and dropped before the last commit,
-/// which makes no call to Atlas: another rotation may begin meanwhile.
+/// which makes no call to Atlas: another rotation may begin meanwhile. After a stop no observation goes on, and no new key
+/// is sent. A PATCH that has left is waited for, and the old key is still sent: the roll-back must not wait for a start.
 ///
 /// # Errors
 /// Fails when the database cannot be read or written. Every PATCH that was sent was committed before.
@@ -41,7 +52,8 @@ pub async fn run<S: Send>(
     engine: &Engine,
     mut row: RotationRow,
     slot: &mut Option<S>,
-) -> Result<(), StoreError> {
+    stopping: &CancellationToken,
+) -> Result<Ended, StoreError> {
     // What cannot be counted keeps nobody from reading the key, which waits for this step. Before a PATCH the votes are
     // counted anew.
     let recounted = Box::pin(recount(engine, &row)).await.unwrap_or_else(|error| {
@@ -56,15 +68,18 @@ pub async fn run<S: Send>(
         // The next claim goes on with the votes that are left.
         match Box::pin(commit(engine, &row, step, &outcome, said)).await {
             Err(StoreError::Tampered { subject, why }) => {
-                return Box::pin(tampered(engine, &row, subject, why)).await;
+                return Box::pin(tampered(engine, &row, subject, why)).await.map(|()| Ended::AtRest);
             }
             done => done?,
         };
         engine.rotations_due.notify_one();
-        return Ok(());
+        return Ok(Ended::AtRest);
     }
     let mut outcome = match machine::resume(&row.rotation, engine.clock.now()) {
-        Resume::Look(extras) => look(engine, &row, extras).await?,
+        Resume::Look(extras) => match look(engine, &row, extras, stopping).await? {
+            Some(outcome) => outcome,
+            None => return Ok(Ended::Stopped),
+        },
         Resume::Blind(failure) => Outcome::Blind(failure),
     };
     loop {
@@ -76,24 +91,27 @@ pub async fn run<S: Send>(
         }
         let watched = row.rotation.state.is_final();
         if effect == Effect::Patch(Target::New) {
+            if stopping.is_cancelled() {
+                return Ok(Ended::Stopped);
+            }
             if engine.store.seals().fault().is_some() {
                 // A freeze. The claim is given back: the sweep has a key read by the step of its open rotation, and who holds
                 // it keeps the sweep from reading.
-                return engine.store.put_off(&row, now + FROZEN_AGAIN).await;
+                return engine.store.put_off(&row, now + FROZEN_AGAIN).await.map(|()| Ended::AtRest);
             }
             match engine.store.check_stored_project(&row.rotation.group_id).await {
                 Err(StoreError::Tampered { subject, why }) => {
-                    return Box::pin(tampered(engine, &row, subject, why)).await;
+                    return Box::pin(tampered(engine, &row, subject, why)).await.map(|()| Ended::AtRest);
                 }
                 checked => checked?,
             }
         }
         row = match commit(engine, &row, step, &outcome, Said::by(ENGINE)).await {
             Err(StoreError::Tampered { subject, why }) => {
-                return Box::pin(tampered(engine, &row, subject, why)).await;
+                return Box::pin(tampered(engine, &row, subject, why)).await.map(|()| Ended::AtRest);
             }
             Err(StoreError::Unapproved { voters }) => {
-                return Box::pin(void_votes(engine, &row, voters)).await;
+                return Box::pin(void_votes(engine, &row, voters)).await.map(|()| Ended::AtRest);
             }
             done => done?,
         };
@@ -101,8 +119,11 @@ pub async fn run<S: Send>(
             sweep::hand_over(engine, &row.rotation.group_id, &look.seen).await?;
         }
         outcome = match effect {
-            Effect::Rest => return Ok(()),
-            Effect::Look(extras) => look(engine, &row, extras).await?,
+            Effect::Rest => return Ok(Ended::AtRest),
+            Effect::Look(extras) => match look(engine, &row, extras, stopping).await? {
+                Some(outcome) => outcome,
+                None => return Ok(Ended::Stopped),
+            },
             Effect::Patch(target) => Outcome::Replied(patch(engine, &row, target).await),
         };
     }
@@ -154,8 +175,14 @@ async fn void_votes(engine: &Engine, row: &RotationRow, voters: Vec<String>) -> 
     Ok(())
 }
 
-/// Observes the project, and renews the claim at each third of its life until the observation is over.
-async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outcome, StoreError> {
+/// Observes the project, and renews the claim at each third of its life until the observation is over; `None` when a
+/// stop came first.
+async fn look(
+    engine: &Engine,
+    row: &RotationRow,
+    extras: Extras,
+    stopping: &CancellationToken,
+) -> Result<Option<Outcome>, StoreError> {
     let lease = engine.settings.lease();
     let mut looking = std::pin::pin!(observe(engine, row, extras));
     loop {
@@ -175,8 +202,9 @@ async fn look(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Outc
                     }
                     Outcome::Replied(_) | Outcome::Said(_) | Outcome::Tampered { .. } => {}
                 }
-                return Ok(outcome);
+                return Ok(Some(outcome));
             }
+            () = stopping.cancelled() => return Ok(None),
             () = third => engine.store.renew(row, engine.clock.now(), lease).await?,
         }
     }

@@ -16,6 +16,7 @@ use keywheel::sim::World;
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::{KeyState, LogEntry, demo_key};
 use keywheel::store::{Access, Store, StoreError, known_version};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::db::Backend;
 use crate::support::process::{Daemon, Dice, Orders};
@@ -185,6 +186,36 @@ async fn told_to_stop_one_gives_back_what_it_holds_and_the_other_goes_on_at_once
         .await
         .unwrap();
     assert_eq!(held, 0);
+}
+
+/// Calls that hang for longer than a stop may take: of the step, the sweep, the look-up of roles and a request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_to_stop_while_atlas_hangs_it_waits_for_no_answer() {
+    let mut test_app = TestApp::live(Backend::Postgres, world()).await;
+    at_a_pace(&mut test_app, 300);
+    let mut daemon = daemon(&test_app, 0, &test_app.db.url, &[("atlas.request_timeout", "54s")]);
+    daemon.ready().await;
+    let id = test_app.approved().await.rotation.id;
+    until("a PATCH", Duration::from_secs(30), async || patches(&test_app).pop()).await;
+    let hangs = Fault {
+        operation: "any".to_owned(),
+        group_id: None,
+        skip: 0,
+        times: None,
+        kind: Kind::Delay(120_000),
+    };
+    test_app.sim.with(|world| world.faults = vec![hangs]);
+    let unanswered = || test_app.sim.log().into_iter().filter(|it| it.replied_at.is_none()).count();
+    until("a call that hangs", Duration::from_secs(30), async || (unanswered() > 0).then_some(())).await;
+    daemon.terminate();
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.said());
+    assert!(!state(&test_app, id).await.is_final());
+    let Store::Postgres { write, .. } = &test_app.engine.store else { unreachable!() };
+    let (held,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM rotations WHERE lease_token IS NOT NULL")
+        .fetch_one(write)
+        .await
+        .unwrap();
+    assert_eq!(held, 0, "the claim was not given back");
 }
 
 /// Two daemons would otherwise take a slow project from each other for ever.
@@ -395,7 +426,9 @@ async fn a_lost_commit_and_a_lost_answer_write_each_step_once() {
         })
         .await;
         proxy.set(mischief);
-        keywheel::engine::step::run(&engine, claimed, &mut Some(())).await.unwrap();
+        keywheel::engine::step::run(&engine, claimed, &mut Some(()), &CancellationToken::new())
+            .await
+            .unwrap();
         let row = engine.rotation(row.rotation.id).await.unwrap();
         assert_eq!(
             (row.rotation.state, row.rotation.patching.attempts, row.lease),

@@ -184,9 +184,9 @@ async fn commits(store: &Store, bad: &Arc<AtomicU32>) {
 /// One claim and its step, as the driver does it.
 async fn due(engine: &Engine) -> Result<(), StoreError> {
     for row in engine.store.claim(engine.clock.now(), 1, engine.settings.lease()).await? {
-        match step::run(engine, row.clone(), &mut Some(())).await {
+        match step::run(engine, row.clone(), &mut Some(()), &CancellationToken::new()).await {
             Err(StoreError::Conflict | StoreError::LeaseLost) => engine.store.release(&row).await?,
-            other => other?,
+            other => drop(other?),
         }
     }
     Ok(())
