@@ -385,6 +385,10 @@ fn way_out(failure: &Failure) -> String {
         (Some("IP_ADDRESS_NOT_ON_ACCESS_LIST"), _) => {
             "add this machine's address to the credential's access list"
         }
+        (Some("ORG_REQUIRES_ACCESS_LIST"), _) => {
+            "the organization requires an access list for its API: give the credential one that has this machine's address; id and \
+             secret are right"
+        }
         (Some("USER_CANNOT_ACCESS_GROUP" | "USER_UNAUTHORIZED"), _) => {
             "invite the credential to that project as Project Owner"
         }

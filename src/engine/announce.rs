@@ -189,7 +189,7 @@ pub fn remedy(cause: Cause, rotation: &Rotation) -> String {
         Cause::KeyChanged => "Atlas holds a third key. Find out who set it, then propose again if needed.".to_owned(),
         Cause::Reverted => format!("Another actor has put {old} back. If a Terraform file still names it, change it there first."),
         Cause::Refused => "Atlas refused the new key; its own words are above. Fix the key or its policy and propose again.".to_owned(),
-        Cause::Auth => "Atlas no longer accepts the credential. Check its secret, its Project Owner role and its IP access list.".to_owned(),
+        Cause::Auth => "Atlas no longer accepts the credential. Check its secret, its Project Owner role and its IP access list. The rotation goes on by itself once Atlas accepts it and the key in force works.".to_owned(),
         Cause::Gone => "Atlas reports that the project no longer exists.".to_owned(),
         Cause::NotApplied => "Atlas did not apply the new key in time. Propose again when Atlas answers.".to_owned(),
         Cause::ConfigChanged => "Encryption at rest was disabled or moved to another provider. Check the project in Atlas, then resume or close.".to_owned(),

@@ -32,6 +32,13 @@ pub fn wait_after(failure: &Failure, n: u32, pace: &Pace, salt: u64) -> Duration
     }
 }
 
+/// The wait after the `n`-th new key in a row that Atlas refused because of the credential: doubling up to the pace of a
+/// rotation that waits, because this may last until people act.
+#[must_use]
+pub fn refused(n: u32, pace: &Pace, salt: u64) -> Duration {
+    doubled(pace.backoff_min.get(), n, pace.idle_every.get(), salt)
+}
+
 fn doubled(first: Duration, n: u32, most: Duration, salt: u64) -> Duration {
     let factor = 1u32 << n.saturating_sub(1).min(16);
     let plain = first.saturating_mul(factor).min(most);

@@ -221,6 +221,7 @@ impl Rotation {
     pub fn put_off_by(&self) -> Hold {
         match self.patching.latest.as_ref().and_then(|patch| patch.reply.as_ref()) {
             Some(PatchReply::NotTaken(failure)) if failure.class == Class::TooOld => Hold::TooOld,
+            Some(PatchReply::Auth(_)) => Hold::AtlasAuth,
             _ => Hold::RateLimited,
         }
     }

@@ -324,7 +324,7 @@ fn each_outcome_ends_where_the_table_says() {
         (P::StaleReads, V::True, R::Good, false, (S::Completed, None, 1)),
         (P::RateLimited, V::True, R::Good, false, (S::Completed, None, 2)),
         (P::RefusedBadKey, V::True, R::Good, false, (S::Failed, Some(Cause::Refused), 1)),
-        (P::AuthLost, V::True, R::Good, false, (S::Failed, Some(Cause::Auth), 1)),
+        (P::AuthLost, V::True, R::Good, false, (S::Completed, None, 2)),
         (P::Gone, V::True, R::Good, false, (S::Failed, Some(Cause::Gone), 1)),
         (P::Good, V::FalseOnce, R::Good, false, (S::Completed, None, 1)),
         (P::Good, V::SlowTrue, R::Good, false, (S::Completed, None, 1)),

@@ -144,7 +144,7 @@ impl Judge {
             self.sends(before, outcome, after, target, now)?;
         }
         self.verifies(before, outcome, after, now)?;
-        self.enters(before.state, after, now);
+        self.enters(before, after, now);
         rule!(
             after.state.is_final() || after.patching.guard_deadline == self.guard,
             "I6: the guard ends at {:?} instead of {:?}",
@@ -334,7 +334,7 @@ impl Judge {
                 S::RollingBack => {
                     matches!(to, S::RolledBack | S::Verifying | S::Superseded | S::NeedsOperator)
                 }
-                S::NeedsOperator => matches!(to, S::Verifying | S::Approved | S::Superseded),
+                S::NeedsOperator => matches!(to, S::Verifying | S::RollingBack | S::Approved | S::Superseded),
                 _ => false,
             },
             Outcome::Blind(_) => match from {
@@ -358,8 +358,9 @@ impl Judge {
     }
 
     /// What a state that was entered begins with.
-    fn enters(&mut self, from: State, after: &Rotation, now: Timestamp) {
+    fn enters(&mut self, before: &Rotation, after: &Rotation, now: Timestamp) {
         use State as S;
+        let from = before.state;
         if from == after.state {
             return;
         }
@@ -380,11 +381,17 @@ impl Judge {
             S::RollingBack => {
                 self.from = self.seen.len();
                 self.rolling_back_since = now;
+                if from == S::NeedsOperator {
+                    self.guard = Some(now + verify.guard.get());
+                }
             }
             S::Deploying => self.deploying_since = now,
             S::AwaitingApproval => self.lapses_at = after.created_at + after.rules.policy.approval_ttl.get(),
             S::Approved if from == S::NeedsOperator => {
-                self.lapses_at = after.rules.policy.execution_deadline(now);
+                // Only people extend a permission.
+                if before.operator.resuming {
+                    self.lapses_at = after.rules.policy.execution_deadline(now);
+                }
                 self.guard = Some(now + verify.guard.get());
             }
             _ => {}

@@ -239,7 +239,7 @@ impl World {
                 });
             }
             Patching::RefusedBadKey => return PatchReply::Refused(failure(Class::BadKey, Some(400))),
-            Patching::AuthLost => return PatchReply::Auth(failure(Class::Auth, Some(401))),
+            Patching::AuthLost if first => return PatchReply::Auth(failure(Class::Auth, Some(403))),
             Patching::Gone => return PatchReply::Gone(failure(Class::Gone, Some(404))),
             _ => {}
         }

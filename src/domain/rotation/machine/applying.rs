@@ -65,19 +65,19 @@ impl Turn {
         self.rest(self.now);
     }
 
-    /// Atlas rejects the credential, or reports that the project is gone.
+    /// Atlas reports that the project is gone.
     ///
     /// An attempt that was accepted, ended unknown or has no reply may have put our key into Atlas. No
     /// observation can show it now, so an operator is paged. The rotation fails only if Atlas carried out
     /// no attempt.
-    pub(super) fn shut_out(&mut self, cause: Cause) {
+    pub(super) fn shut_out(&mut self) {
         let patch = self.r.patching.latest.as_ref();
         let open = patch
             .is_some_and(|it| matches!(it.reply, None | Some(PatchReply::Accepted | PatchReply::Unknown(_))));
         if open || self.r.patching.unknown_at.is_some() {
-            self.need_operator(cause);
+            self.need_operator(Cause::Gone);
         } else {
-            self.finish(State::Failed, Some(cause));
+            self.finish(State::Failed, Some(Cause::Gone));
         }
     }
 }

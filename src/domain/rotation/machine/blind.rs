@@ -1,7 +1,8 @@
 //! Atlas could not be observed.
 //!
 //! A missing reading neither completes a rotation nor rolls it back. It ends a wait only when Atlas
-//! rejects the credential or the project, or when a deadline passes: a deadline must not pass unreported.
+//! no longer knows the project, or when a deadline passes: a deadline must not pass unreported. A refused credential is
+//! borne until then: it may be accepted again.
 
 use super::turn::Turn;
 use crate::domain::rotation::outcome::{Class, Failure};
@@ -46,9 +47,8 @@ impl Turn {
     /// may be in force, so an operator is paged without a reading.
     fn blind_applying(&mut self, failure: &Failure, until: Timestamp) {
         match failure.class {
-            Class::Auth => return self.shut_out(Cause::Auth),
-            Class::Gone => return self.shut_out(Cause::Gone),
-            _ if self.guard_over() => return self.need_operator(Cause::Unreachable),
+            Class::Gone => return self.shut_out(),
+            _ if self.guard_over() => return self.need_operator(unread(failure, Cause::Unreachable)),
             _ => {}
         }
         if self.r.patching.guard_deadline.is_none() && self.expired() {
@@ -69,10 +69,8 @@ impl Turn {
 
     /// Atlas holds a key of ours that is not verified yet, or not deployed.
     fn blind_after(&mut self, failure: &Failure, until: Timestamp) {
-        match failure.class {
-            Class::Auth => return self.need_operator(Cause::Auth),
-            Class::Gone => return self.need_operator(Cause::Gone),
-            _ => {}
+        if failure.class == Class::Gone {
+            return self.need_operator(Cause::Gone);
         }
         // The end of the guard alone is no reason to page: while the last observation is fresh, the next
         // one decides better than a failed one. In `deploying` the key is verified, so the guard has no
@@ -82,11 +80,16 @@ impl Turn {
         if over && self.last_is_old() {
             let cause =
                 if self.r.state == State::RollingBack { Cause::RollbackUnproven } else { Cause::Unreachable };
-            return self.need_operator(cause);
+            return self.need_operator(unread(failure, cause));
         }
         let soonest = self.now + self.cadence();
         // The backoff never delays a reading that is due, unless Atlas itself requested a longer pause.
         let wait = if self.r.observing.not_before.is_some() { until } else { until.min(soonest) };
         self.rest(self.before_guard(wait));
     }
+}
+
+/// The cause of a page without a reading: a refused credential is fixed in another place than a silent Atlas.
+fn unread(failure: &Failure, otherwise: Cause) -> Cause {
+    if failure.class == Class::Auth { Cause::Auth } else { otherwise }
 }

@@ -49,7 +49,7 @@ use crate::domain::rotation::state::Rotation;
 use crate::domain::time::Timestamp;
 
 /// Counts changes of [`next`] that would decide a recorded outcome differently.
-pub const MACHINE_VERSION: i32 = 4;
+pub const MACHINE_VERSION: i32 = 5;
 
 /// How a claimed rotation goes on: with an observation, unless Atlas requested a pause that still runs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -42,19 +42,34 @@ impl Turn {
         // Atlas refused the rollback because it could not use the new key. It can use that key now, so
         // the rotation goes forward without an operator. Once only: a key that keeps flapping would be
         // PATCHed back and forth without end.
-        let healed = self.r.cause == Some(Cause::RollbackRefused)
-            && !self.r.rollback.healed
-            && sight == Sight::New
-            && self.r.readings.trues >= self.r.rules.verify.readings;
-        if healed {
-            self.r.rollback.healed = true;
-            self.r.operator.paged_at = None;
-            self.renew_deadlines();
-            self.r.state = State::Verifying;
-            self.r.cause = None;
-            return self.rest_for_reading();
+        let works = self.r.readings.trues >= self.r.rules.verify.readings;
+        match (self.r.cause, sight) {
+            (Some(Cause::RollbackRefused), Sight::New) if works && !self.r.rollback.healed => {
+                self.r.rollback.healed = true;
+                self.heal(State::Verifying);
+            }
+            // Atlas accepts the credential again, and the key that it holds works. A key that does not is left to
+            // the operator who was paged.
+            (Some(Cause::Auth), Sight::New) if works => self.heal(State::Verifying),
+            (Some(Cause::Auth), Sight::Old) if works && self.r.patching.sent_old => {
+                self.heal(State::RollingBack);
+                self.r.rollback.since = Some(self.now);
+            }
+            (Some(Cause::Auth), Sight::Old) if works => {
+                self.heal(State::Approved);
+                (self.r.patching.retry_at, self.r.patching.tries) = (None, 0);
+            }
+            _ => self.look_on(),
         }
-        self.look_on();
+    }
+
+    /// Goes on without an operator, with new deadlines.
+    fn heal(&mut self, state: State) {
+        self.r.operator.paged_at = None;
+        self.renew_deadlines();
+        self.r.state = state;
+        self.r.cause = None;
+        self.rest_for_reading();
     }
 
     /// `resume`: the key that Atlas holds decides the next state, not the state before the page. Days may

@@ -22,7 +22,9 @@ impl Turn {
             (self.r.patching.first_at, self.r.patching.guard_deadline) = (None, None);
         }
         match reply {
-            PatchReply::NotTaken(_) if target == Target::New && self.r.patching.first_at.is_none() => {
+            PatchReply::NotTaken(_) | PatchReply::Auth(_)
+                if target == Target::New && self.r.patching.first_at.is_none() =>
+            {
                 self.r.patching.put_off_since.get_or_insert(sent_at);
             }
             _ => self.r.patching.put_off_since = None,
@@ -42,9 +44,16 @@ impl Turn {
                 self.r.observing.failure = Some(failure.clone());
                 self.observe_at_once();
             }
-            PatchReply::NotTaken(failure) => {
+            // A refusal of the credential or of this machine's address may pass: a secret is renewed, an address
+            // listed. It is borne as other trouble is, within the guard.
+            PatchReply::NotTaken(failure) | PatchReply::Auth(failure) => {
                 self.r.observing.failure = Some(failure.clone());
-                let wait = retry::wait_after(failure, tries, &pace, self.r.salt());
+                let shut_out = target == Target::New && matches!(reply, PatchReply::Auth(_));
+                let wait = if shut_out {
+                    retry::refused(tries, &pace, self.r.salt())
+                } else {
+                    retry::wait_after(failure, tries, &pace, self.r.salt())
+                };
                 let pause = wait.min(self.longest_pause());
                 // PATCH(new) waits in full. The old key is needed, and the readings are, whatever Atlas asks for.
                 let patch_in = if target == Target::New { wait } else { pause };
@@ -54,14 +63,12 @@ impl Turn {
                 }
                 self.rest(self.before_guard(self.now + pause));
             }
-            PatchReply::Auth(failure) | PatchReply::Gone(failure) => {
+            PatchReply::Gone(failure) => {
                 self.r.observing.failure = Some(failure.clone());
-                let cause = if matches!(reply, PatchReply::Gone(_)) { Cause::Gone } else { Cause::Auth };
                 match target {
-                    // The new key is bad and in force, so an operator is needed, whichever of the two
-                    // replies came.
-                    Target::Old => self.need_operator(cause),
-                    Target::New => self.shut_out(cause),
+                    // The new key is bad and in force.
+                    Target::Old => self.need_operator(Cause::Gone),
+                    Target::New => self.shut_out(),
                 }
             }
         }

@@ -84,7 +84,9 @@ impl Turn {
             return self.need_operator(Cause::RollbackRefused);
         }
         if self.guard_over() {
-            return self.need_operator(Cause::RollbackUnproven);
+            let shut_out = matches!(patch.reply, Some(PatchReply::Auth(_)));
+            let cause = if shut_out { Cause::Auth } else { Cause::RollbackUnproven };
+            return self.need_operator(cause);
         }
         let accepted = patch.reply == Some(PatchReply::Accepted);
         let retry_at = if accepted {

@@ -90,28 +90,51 @@ fn an_attempt_that_is_not_permitted_any_more_goes_back_to_approved() {
 }
 
 #[test]
-fn a_lost_credential_or_project_pages_only_if_atlas_may_hold_our_key() {
-    for (class, status, cause) in [(Class::Auth, 401, Cause::Auth), (Class::Gone, 404, Cause::Gone)] {
-        let lost = failure(class, Some(status));
-        let ended = |it: &Rotation| ends(&fails(it, lost.clone(), t(9), Duration::from_secs(15)));
-        let (paged, failed) = ((State::NeedsOperator, Some(cause)), (State::Failed, Some(cause)));
-        for open in [None, Some(PatchReply::Accepted), Some(PatchReply::Unknown(unknown()))] {
-            assert_eq!(ended(&applying(open)), paged);
-        }
-        for no in [refused(), not_taken()] {
-            let mut it = applying(Some(no));
-            assert_eq!(ended(&it), failed);
-            it.patching.unknown_at = Some(t(0));
-            assert_eq!(ended(&it), paged);
-        }
-        // The same when the PATCH itself was answered so.
-        let reply = if class == Class::Auth { PatchReply::Auth } else { PatchReply::Gone };
-        let mut it = applying(None);
-        let replied = |it: &Rotation| ends(&next(it, &Outcome::Replied(reply(lost.clone())), t(1)));
-        assert_eq!(replied(&it), failed);
-        it.patching.unknown_at = Some(t(0));
-        assert_eq!(replied(&it), paged);
+fn a_lost_project_pages_only_if_atlas_may_hold_our_key() {
+    let lost = failure(Class::Gone, Some(404));
+    let ended = |it: &Rotation| ends(&fails(it, lost.clone(), t(9), Duration::from_secs(15)));
+    let (paged, failed) = ((State::NeedsOperator, Some(Cause::Gone)), (State::Failed, Some(Cause::Gone)));
+    for open in [None, Some(PatchReply::Accepted), Some(PatchReply::Unknown(unknown()))] {
+        assert_eq!(ended(&applying(open)), paged);
     }
+    for no in [refused(), not_taken()] {
+        let mut it = applying(Some(no));
+        assert_eq!(ended(&it), failed);
+        it.patching.unknown_at = Some(t(0));
+        assert_eq!(ended(&it), paged);
+    }
+    // The same when the PATCH itself was answered so.
+    let mut it = applying(None);
+    let replied = |it: &Rotation| ends(&next(it, &Outcome::Replied(PatchReply::Gone(lost.clone())), t(1)));
+    assert_eq!(replied(&it), failed);
+    it.patching.unknown_at = Some(t(0));
+    assert_eq!(replied(&it), paged);
+}
+
+/// An address that is listed again, a secret that is renewed.
+#[test]
+fn a_refused_credential_is_borne_within_the_guard() {
+    let no = || failure(Class::Auth, Some(403));
+    let refused = next(&applying(None), &Outcome::Replied(PatchReply::Auth(no())), t(1));
+    let it = refused.rotation;
+    assert_eq!((it.state, it.cause, it.patching.guard_deadline), (State::Applying, None, None));
+    let retry_at = it.patching.retry_at.unwrap();
+    assert!(retry_at > t(1) && retry_at < t(60), "{retry_at}");
+    assert_eq!(sees(&it, OLD, Some(true), retry_at).effect, Effect::Patch(Target::New));
+    // Still refused after as long as the guard: it waits as before the PATCH, and says why.
+    let mut long = it.clone();
+    long.patching.retry_at = Some(t(2000));
+    let waits = sees(&long, OLD, Some(true), t(1000)).rotation;
+    assert_eq!((waits.state, waits.hold), (State::Approved, Some(Hold::AtlasAuth)));
+    assert_eq!(waits.put_off_by(), Hold::AtlasAuth);
+    // Atlas may hold our key: nobody knows until the guard.
+    let mut open = applying(Some(PatchReply::Unknown(unknown())));
+    let ended = |it: &Rotation, at| ends(&fails(it, no(), at, Duration::from_secs(31)));
+    assert_eq!(ended(&open, t(780) - TICK), (State::Applying, None));
+    assert_eq!(ended(&open, t(780)), (State::NeedsOperator, Some(Cause::Auth)));
+    // Without a guard nothing was applied.
+    open.patching.guard_deadline = None;
+    assert_eq!(ended(&open, t(780)), (State::Applying, None));
 }
 
 #[test]

@@ -114,13 +114,28 @@ fn applying_pages_at_the_guard_although_nothing_is_known() {
 }
 
 #[test]
-fn after_the_patch_a_lost_credential_or_project_pages() {
+fn after_the_patch_a_lost_project_pages() {
     for it in [verifying(), deploying(), rolling_back()] {
-        for (class, cause) in [(Class::Auth, Cause::Auth), (Class::Gone, Cause::Gone)] {
-            let step = fails(&it, failure(class, None), t(1), FRESH);
-            assert_eq!(ends(&step), (State::NeedsOperator, Some(cause)));
-        }
+        let step = fails(&it, failure(Class::Gone, None), t(1), FRESH);
+        assert_eq!(ends(&step), (State::NeedsOperator, Some(Cause::Gone)));
     }
+}
+
+#[test]
+fn after_the_patch_a_refused_credential_is_borne_until_the_guard() {
+    for it in [verifying(), rolling_back()] {
+        let step = |at| fails(&it, failure(Class::Auth, Some(403)), at, OLDER);
+        assert_eq!(ends(&step(t(780) - TICK)), (it.state, None));
+        assert_eq!(ends(&step(t(780))), (State::NeedsOperator, Some(Cause::Auth)));
+    }
+    let mut it = deploying();
+    assert_eq!(ends(&fails(&it, failure(Class::Auth, None), t(1), FRESH)), (State::Deploying, None));
+    it.observing.failures = 2;
+    let unread = Duration::from_secs(600);
+    assert_eq!(
+        ends(&fails(&it, failure(Class::Auth, None), t(900), unread)),
+        (State::NeedsOperator, Some(Cause::Auth))
+    );
 }
 
 #[test]

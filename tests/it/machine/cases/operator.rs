@@ -64,6 +64,32 @@ fn a_refused_rollback_goes_forward_by_itself_once_the_new_key_works() {
 }
 
 #[test]
+fn a_credential_that_is_accepted_again_goes_on_by_itself_where_the_key_works() {
+    let mut it = stuck(Cause::Auth);
+    for (trues, becomes) in [(1, State::NeedsOperator), (2, State::Verifying)] {
+        it.readings.trues = trues;
+        assert_eq!(sees(&it, NEW, Some(true), t(60)).rotation.state, becomes);
+    }
+    let step = sees(&it, NEW, Some(true), t(60));
+    let after = &step.rotation;
+    assert_eq!((after.cause, after.operator.paged_at, rests(&step)), (None, None, Some(t(75))));
+    assert_eq!((after.readings.since, after.patching.guard_deadline), (Some(t(60)), Some(t(840))));
+    for valid in [Some(false), None] {
+        assert_eq!(sees(&it, NEW, valid, t(60)).rotation.state, State::NeedsOperator);
+    }
+    // The old key is in force: put back by us, or never changed.
+    it.observing.last.as_mut().unwrap().key = Some(key(OLD));
+    for (sent_old, becomes) in [(true, State::RollingBack), (false, State::Approved)] {
+        it.patching.sent_old = sent_old;
+        let expires_at = it.permission.expires_at;
+        let after = sees(&it, OLD, Some(true), t(60)).rotation;
+        assert_eq!((after.state, after.permission.expires_at), (becomes, expires_at));
+        assert_eq!(after.rollback.since, sent_old.then_some(t(60)));
+    }
+    assert_eq!(sees(&it, super::super::world::OTHER, Some(true), t(60)).rotation.state, State::NeedsOperator);
+}
+
+#[test]
 fn readings_of_another_key_do_not_count_for_this_one() {
     let mut it = stuck(Cause::RollbackRefused);
     it.readings.trues = 9;

@@ -97,13 +97,17 @@ fn the_patch_of_an_earlier_rollback_says_nothing_of_this_one() {
 
 #[test]
 fn a_reply_to_the_old_key_that_shuts_us_out_pages() {
-    for (reply, cause) in [
-        (PatchReply::Auth(failure(Class::Auth, Some(401))), Cause::Auth),
-        (PatchReply::Gone(failure(Class::Gone, Some(404))), Cause::Gone),
-    ] {
-        let step = next(&sent_back(None), &Outcome::Replied(reply), t(1));
-        assert_eq!(ends(&step), (State::NeedsOperator, Some(cause)));
-    }
+    let gone = PatchReply::Gone(failure(Class::Gone, Some(404)));
+    let step = next(&sent_back(None), &Outcome::Replied(gone), t(1));
+    assert_eq!(ends(&step), (State::NeedsOperator, Some(Cause::Gone)));
+    // A refused credential is tried again within the guard.
+    let refused = PatchReply::Auth(failure(Class::Auth, Some(403)));
+    let borne = next(&sent_back(None), &Outcome::Replied(refused), t(1)).rotation;
+    assert_eq!((borne.state, borne.cause), (State::RollingBack, None));
+    let again = borne.patching.retry_at.unwrap();
+    assert!(again < t(60), "{again}");
+    assert_eq!(sees(&borne, NEW, Some(false), again).effect, Effect::Patch(Target::Old));
+    assert_eq!(ends(&sees(&borne, NEW, Some(false), t(780))), (State::NeedsOperator, Some(Cause::Auth)));
     // And no reply to it concerns the new key.
     let lost = PatchReply::Unknown(unknown());
     let mut it = sent_back(None);

@@ -77,8 +77,9 @@ impl Judge {
             rule!(self.returns == 1 && !self.ordered, "a second return from the rollback");
         }
         if (from, to) == (S::NeedsOperator, S::Verifying) && !before.operator.resuming {
-            self.heals += 1;
-            rule!(self.heals == 1 && before.cause == Some(Cause::RollbackRefused), "healed again");
+            let refused = before.cause == Some(Cause::RollbackRefused);
+            self.heals += u32::from(refused);
+            rule!(before.cause == Some(Cause::Auth) || (refused && self.heals == 1), "healed again");
         }
         Ok(())
     }
