@@ -176,6 +176,7 @@ fn project(number: usize, now: Timestamp) -> Project {
         open_rotation: None,
         holding: Vec::new(),
         silence: None,
+        key_ends_at: None,
         version: 1,
     }
 }

@@ -34,7 +34,10 @@ pub struct Project {
     pub key_since_source: Option<SinceSource>,
     /// Atlas' `valid` at the last observation.
     pub valid: Option<bool>,
-    /// The end of the key's cryptoperiod.
+    /// When the key expires or is destroyed, as its key service said.
+    #[serde(default)]
+    pub key_ends_at: Option<Timestamp>,
+    /// When the key is to be replaced: the end of its cryptoperiod, or seven days before it ends itself.
     pub due: Option<Timestamp>,
     /// The most urgent of the project's conditions.
     pub status: Status,

@@ -30,7 +30,7 @@ pub(super) const ROTATIONS: [&str; 7] =
     ["createdAt", "finishedAt", "state", "cause", "requestedBy", "id", "newKey"];
 /// `left` is computed for the row; the rest are fields of the project.
 pub(super) const DUE: [&str; 7] = ["left", "due", "groupId", "name", "status", "owners", "currentKey"];
-pub(super) const FIELDS: [&str; 19] = [
+pub(super) const FIELDS: [&str; 20] = [
     "groupId",
     "name",
     "status",
@@ -41,6 +41,7 @@ pub(super) const FIELDS: [&str; 19] = [
     "valid",
     "keySince",
     "keySinceSource",
+    "keyEndsAt",
     "due",
     "openRotation",
     "owners",

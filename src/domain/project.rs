@@ -2,6 +2,8 @@
 //!
 //! Due dates and statuses are computed from rows on each request and never stored.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -72,6 +74,9 @@ pub struct Project {
     pub key_since: Option<Timestamp>,
     /// The source of `key_since`.
     pub key_since_source: Option<SinceSource>,
+    /// When the key expires or is destroyed, as its key service said. It is not written with the project.
+    #[serde(default)]
+    pub key_ends_at: Option<Timestamp>,
     /// Atlas' `valid` at the last observation.
     pub valid: Option<bool>,
     /// Whether the block sets private networking.
@@ -111,6 +116,9 @@ pub struct Project {
     /// Counts writes; a write names the version it read.
     pub version: i64,
 }
+
+/// A key that ends is to be replaced this long before: time for an approval, a window and a second attempt.
+pub const BEFORE_END: Duration = Duration::from_hours(7 * 24);
 
 /// A project's open rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -278,11 +286,26 @@ impl Project {
         self.policy.as_ref().map_or_else(|| defaults.clone(), |own| own.over(defaults))
     }
 
-    /// When the cryptoperiod of the current key ends.
+    /// When the current key is to be replaced: at the end of its cryptoperiod, or [`BEFORE_END`] before the key itself
+    /// ends, whichever is earlier.
     #[must_use]
     pub fn due(&self, defaults: &Policy) -> Option<Timestamp> {
         let versionless = self.current_key.as_ref().is_some_and(KeyRef::is_versionless);
-        self.key_since.filter(|_| !versionless).map(|since| since + self.policy(defaults).interval.get())
+        let period =
+            self.key_since.filter(|_| !versionless).map(|since| since + self.policy(defaults).interval.get());
+        period.into_iter().chain(self.due_by_end()).min()
+    }
+
+    /// When the current key is to be replaced because it ends, if that is before its cryptoperiod does.
+    #[must_use]
+    pub fn due_early(&self, defaults: &Policy) -> Option<Timestamp> {
+        self.due_by_end().filter(|by_end| self.due(defaults) == Some(*by_end))
+    }
+
+    fn due_by_end(&self) -> Option<Timestamp> {
+        let due = self.key_ends_at? - BEFORE_END;
+        // A key that was short-lived from the start is due at once, and not before it served.
+        Some(self.key_since.map_or(due, |since| since.max(due)))
     }
 
     /// The project's conditions at `now` that people are only shown, the most urgent first.

@@ -10,6 +10,7 @@ use super::{Engine, conditions};
 use crate::domain::condition::{Ending, Reporter};
 use crate::domain::ids::GroupId;
 use crate::domain::key::KeyRef;
+use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
 use crate::kms::{Found, KeyState};
 use crate::store::StoreError;
@@ -25,7 +26,7 @@ pub(super) async fn look_up(engine: &Engine, group: &GroupId) -> Result<(), Stor
     let Some(project) = engine.store.project(group).await? else { return Ok(()) };
     let Some(lookup) = project.kms.as_deref() else { return Ok(()) };
     let Some(service) = engine.kms.get(lookup) else { return Ok(()) };
-    let mut keys: Vec<KeyRef> = project.current_key.into_iter().collect();
+    let mut keys: Vec<KeyRef> = project.current_key.iter().cloned().collect();
     if let Some(open) = project.open_rotation
         && let Some(row) = engine.store.rotation(open.id).await?
     {
@@ -42,6 +43,9 @@ pub(super) async fn look_up(engine: &Engine, group: &GroupId) -> Result<(), Stor
                 continue;
             }
         };
+        if project.current_key.as_ref() == Some(&key) {
+            note_end(engine, &project, &key, found.ends_at()).await?;
+        }
         let key = key.to_string();
         match ending(&found, asked_at) {
             None => conditions::refute_endings(engine, group, &key, asked_at).await?,
@@ -53,6 +57,24 @@ pub(super) async fn look_up(engine: &Engine, group: &GroupId) -> Result<(), Stor
             }
         }
     }
+    Ok(())
+}
+
+/// Records when the key in force ends: its project is due before.
+///
+/// # Errors
+/// Fails when the database cannot be written.
+pub(super) async fn note_end(
+    engine: &Engine,
+    project: &Project,
+    key: &KeyRef,
+    ends_at: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    if project.key_ends_at == ends_at {
+        return Ok(());
+    }
+    engine.store.record_key_end(&project.group_id, key, ends_at, engine.clock.now()).await?;
+    engine.look_due.notify_one();
     Ok(())
 }
 

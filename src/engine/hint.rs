@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::announce::{News, content};
 use super::candidate::{Ask, Deferred, Finding, Settled, consider};
-use super::{ENGINE, Engine, conditions};
+use super::{ENGINE, Engine, conditions, endings};
 use crate::domain::condition::{ConditionKind, Ending, Reporter, condition_id};
 use crate::domain::hint::{Concern, Hint, Meaning, Subject, Watch};
 use crate::domain::ids::{EventId, GroupId};
@@ -288,6 +288,12 @@ async fn note_endings(
             },
         };
         conditions::note_ending(engine, &watch.group, ending).await?;
+        if watch.key.as_ref() == Some(key)
+            && event.hint.ends_at.is_some()
+            && let Some(project) = engine.store.project(&watch.group).await?
+        {
+            endings::note_end(engine, &project, key, event.hint.ends_at).await?;
+        }
     }
     Ok(())
 }

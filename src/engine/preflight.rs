@@ -12,6 +12,7 @@ use crate::atlas::AtlasApi;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Place};
 use crate::domain::preflight::{Check, CheckName, Verdict};
+use crate::domain::project::BEFORE_END;
 use crate::domain::rotation::machine::MAX_SKEW;
 use crate::domain::rotation::outcome::{Cluster, Failure, Observation};
 use crate::domain::time::{Span, Timestamp};
@@ -31,6 +32,8 @@ pub(super) struct Subject<'a> {
     pub(super) environment: Option<&'a str>,
     /// The name of the lookup for its keys.
     pub(super) kms: Option<&'a str>,
+    /// After how long the new key is to be replaced.
+    pub(super) interval: Span,
 }
 
 /// The results of calls and queries that the checklist needs.
@@ -40,6 +43,7 @@ pub(super) struct Gathered {
     /// Name and environment of other projects that use the new key; `None` without a tag to compare.
     elsewhere: Option<Vec<(String, String)>>,
     owner: Result<bool, Failure>,
+    interval: Span,
 }
 
 /// The key service's findings about the new key.
@@ -58,7 +62,7 @@ enum KeySide {
 /// # Errors
 /// Fails when the database cannot be read.
 pub(super) async fn gather(engine: &Engine, project: Subject<'_>) -> Result<Gathered, StoreError> {
-    let Subject { group_id, credential, new_key, place, environment, kms } = project;
+    let Subject { group_id, credential, new_key, place, environment, kms, interval } = project;
     let timeout = engine.settings.request_timeout.get();
     let elsewhere = async {
         match environment {
@@ -71,7 +75,7 @@ pub(super) async fn gather(engine: &Engine, project: Subject<'_>) -> Result<Gath
         key_side(engine, kms, new_key, place),
         elsewhere
     );
-    Ok(Gathered { key, elsewhere: elsewhere?, owner })
+    Ok(Gathered { key, elsewhere: elsewhere?, owner, interval })
 }
 
 async fn key_side(engine: &Engine, kms: Option<&str>, key: &KeyRef, place: &Place) -> KeySide {
@@ -103,7 +107,7 @@ pub(super) fn judge(
     now: Timestamp,
 ) -> Vec<Check> {
     let mut checks = vec![place(new_key, gathered, &seen.place)];
-    key_lines(&gathered.key, new_key, now, &mut checks);
+    key_lines(gathered, new_key, now, &mut checks);
     checks.push(shared(gathered.elsewhere.as_deref(), old_key, new_key));
     checks.push(owner(&gathered.owner));
     checks.push(current_key(seen));
@@ -130,11 +134,11 @@ fn place(new_key: &KeyRef, gathered: &Gathered, place: &Place) -> Check {
 }
 
 /// The checks that need the key service.
-fn key_lines(key: &KeySide, new_key: &KeyRef, now: Timestamp, checks: &mut Vec<Check>) {
+fn key_lines(gathered: &Gathered, new_key: &KeyRef, now: Timestamp, checks: &mut Vec<Check>) {
     use CheckName::{EncryptDecrypt, KeyDeletion, KeyEnabled, KeyExists, KeyExpiry, KeySymmetric};
     const DESCRIBED: [CheckName; 4] = [KeyEnabled, KeySymmetric, KeyDeletion, KeyExpiry];
     let mut push = |name, (result, detail): (Verdict, String)| checks.push(line(name, result, detail));
-    let (service, found, probe) = match key {
+    let (service, found, probe) = match &gathered.key {
         KeySide::NotAsked(why) => {
             push(KeyExists, (Verdict::NotChecked, why.clone()));
             for name in DESCRIBED.into_iter().chain([EncryptDecrypt]) {
@@ -157,7 +161,7 @@ fn key_lines(key: &KeySide, new_key: &KeyRef, now: Timestamp, checks: &mut Vec<C
                 },
             );
             push(KeyDeletion, deletion(&found.state));
-            push(KeyExpiry, expiry(found, now));
+            push(KeyExpiry, expiry(found, gathered.interval, now));
         }
         Err(error) => {
             push(KeyExists, (missing(new_key, error), format!("{service}: {error}")));
@@ -208,7 +212,7 @@ fn deletion(state: &KeyState) -> (Verdict, String) {
     }
 }
 
-fn expiry(found: &Found, now: Timestamp) -> (Verdict, String) {
+fn expiry(found: &Found, interval: Span, now: Timestamp) -> (Verdict, String) {
     if let Some(from) = found.not_before.filter(|from| *from > now) {
         return (Verdict::Fail, format!("it may not be used before {from}"));
     }
@@ -217,6 +221,14 @@ fn expiry(found: &Found, now: Timestamp) -> (Verdict, String) {
         Some(end) if now.until(end) < MUST_LAST => (
             Verdict::Fail,
             format!("it expires at {end}, in less than 48 hours; choose another, or move that date"),
+        ),
+        Some(end) if end < now + interval.get() + BEFORE_END => (
+            Verdict::Warn,
+            format!(
+                "it expires at {end}, before the {interval} are over after which keys are replaced: the next rotation is due {} days \
+                 before that",
+                BEFORE_END.as_secs() / 86_400
+            ),
         ),
         Some(end) => (Verdict::Pass, format!("it expires at {end}")),
         None => (Verdict::Pass, "it does not expire".to_owned()),
@@ -355,6 +367,7 @@ mod tests {
             key: KeySide::Asked { service: "vaults".to_owned(), found: Ok(found), probe: Some(Ok(())) },
             elsewhere: Some(Vec::new()),
             owner: Ok(true),
+            interval: Span::from_days(90),
         };
         let mut seen = Observation {
             at: now,
@@ -381,6 +394,24 @@ mod tests {
 
     fn refusal(kind: ErrorKind) -> KmsError {
         KmsError { kind, code: None, message: "no".to_owned(), advice: "grant it".to_owned() }
+    }
+
+    #[test]
+    fn a_key_that_ends_before_the_next_rotation_is_warned_of() {
+        let expiry = |days: u64| {
+            let now: Timestamp = NOW.parse().unwrap();
+            let ends = now + Duration::from_hours(24 * days);
+            let lines = lines(|all, _, _| key_side(all).0.as_mut().unwrap().expires = Some(ends));
+            lines.into_iter().find(|it| it.name == CheckName::KeyExpiry).unwrap()
+        };
+        for (days, result) in [(3, Verdict::Warn), (96, Verdict::Warn), (97, Verdict::Pass)] {
+            assert_eq!(expiry(days).result, result, "{days}");
+        }
+        let said = expiry(5).detail;
+        assert!(
+            said.starts_with("it expires at 2026-03-06T00:00:00.000000Z, before the 90d are over"),
+            "{said}"
+        );
     }
 
     #[test]

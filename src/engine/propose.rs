@@ -305,7 +305,9 @@ impl Engine {
     ) -> Result<Vec<Check>, CommandError> {
         let Project { group_id, credential, environment, kms, .. } = project;
         let (environment, kms) = (environment.as_deref(), kms.as_deref());
-        let subject = Subject { group_id, credential, new_key: keys.1, place: &seen.place, environment, kms };
+        let interval = project.policy(&self.settings.policy).interval;
+        let subject =
+            Subject { group_id, credential, new_key: keys.1, place: &seen.place, environment, kms, interval };
         let timeout = self.settings.request_timeout.get();
         let (gathered, clusters) = tokio::join!(
             preflight::gather(self, subject),

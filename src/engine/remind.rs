@@ -125,7 +125,9 @@ async fn give(engine: &Engine, due: Vec<Project>, now: Timestamp) -> Result<usiz
         next.push((project.clone(), reminder::next(&policy, ends, now)));
         let passed = reminder::passed(&policy, ends, now);
         let Some(latest) = passed.last().copied() else { continue };
-        let cycle = since.to_string();
+        // A key that ends before its cryptoperiod has reminders of its own.
+        let early = project.due_early(&engine.settings.policy);
+        let cycle = early.map_or_else(|| since.to_string(), |early| format!("{since}/{early}"));
         let given = engine.store.reminders(&project.group_id, &cycle).await?;
         let nobody = [NO_OWNER.to_owned()];
         let owners = if project.owners.is_empty() { &nobody[..] } else { &project.owners };
@@ -224,6 +226,7 @@ fn facts(settings: &Settings, project: &Project, due: Timestamp, now: Timestamp)
         due,
         days_left: left,
         interval,
+        key_ends_at: project.due_early(&settings.policy).and(project.key_ends_at),
         open_note: open,
     }
 }

@@ -261,6 +261,7 @@ async fn gather(engine: &Engine, row: &RotationRow, extras: Extras) -> Result<Op
         place: &block.place,
         environment: row.environment.as_deref(),
         kms: row.kms.as_deref(),
+        interval: row.rotation.rules.policy.interval,
     };
     preflight::gather(engine, subject).await.map(Some)
 }

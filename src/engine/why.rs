@@ -184,6 +184,11 @@ fn age(project: &Project, now: Timestamp) -> Option<String> {
 fn due(project: &Project, defaults: &Policy, now: Timestamp) -> Option<String> {
     let due = project.due(defaults)?;
     let interval = project.policy(defaults).interval;
+    if let (Some(_), Some(ends)) = (project.due_early(defaults), project.key_ends_at) {
+        return Some(format!(
+            "Its key service says that it ends at {ends}, before the cryptoperiod of {interval} does. It is to be replaced by {due}."
+        ));
+    }
     Some(if due > now {
         format!(
             "Its cryptoperiod of {interval} ends in {} days, at {due}.",
@@ -249,6 +254,7 @@ mod tests {
             open_rotation: None,
             holding: Vec::new(),
             silence: None,
+            key_ends_at: None,
             version: 1,
         }
     }

@@ -62,6 +62,17 @@ pub struct Found {
     pub material: Option<String>,
 }
 
+impl Found {
+    /// When it can be used no longer, as far as its key service says: it expires or is destroyed.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        match self.state {
+            KeyState::PendingDeletion { at } => at,
+            KeyState::Enabled | KeyState::Disabled | KeyState::Other(_) => self.expires,
+        }
+    }
+}
+
 /// Why Atlas cannot use a key, whatever its state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {

@@ -292,10 +292,18 @@ pub(super) fn when(left: i64) -> String {
 
 fn reminder(it: &Reminder) -> (String, Vec<String>) {
     let (project, when) = (name(&it.project_name, &it.group_id), when(it.days_left));
-    let first = format!(
-        "The encryption key of the Atlas project {project} is to be replaced every {}: it is {when}.",
-        visible(&it.interval)
-    );
+    let first = it.key_ends_at.map(|ends| {
+        format!(
+            "The encryption key of the Atlas project {project} ends at {ends}, as its key service says, and Atlas cannot use it \
+             from then on. A new key is {when}."
+        )
+    });
+    let first = first.unwrap_or_else(|| {
+        format!(
+            "The encryption key of the Atlas project {project} is to be replaced every {}: it is {when}.",
+            visible(&it.interval)
+        )
+    });
     (format!("{project}: encryption key {when}"), with(first, it.open_note.as_ref()))
 }
 

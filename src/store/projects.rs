@@ -25,7 +25,8 @@ use crate::domain::time::Timestamp;
 
 macro_rules! columns {
     () => {
-        "SELECT p.group_id, p.name, p.provider, p.current_key, p.place, p.key_since, p.key_since_source, p.valid, \
+        "SELECT p.group_id, p.name, p.provider, p.current_key, p.place, p.key_since, p.key_since_source, \
+         CASE WHEN p.key_ends_of = p.current_key THEN p.key_ends_at END AS key_ends_at, p.valid, \
          p.private_networking, p.environment, p.credential, p.policy, p.drift_key, p.last_checked_at, p.last_error, \
          p.next_check_at, p.next_reminder_at, p.created_at, p.version, p.kms, p.alias, r.id AS open_id, r.state AS open_state, \
          (SELECT string_agg(c.kind, ',') FROM conditions c WHERE c.subject = p.group_id AND c.ended_at IS NULL) AS holding, \
@@ -255,6 +256,7 @@ struct ProjectRow {
     place: String,
     key_since: Option<Instant>,
     key_since_source: Option<String>,
+    key_ends_at: Option<Instant>,
     valid: Option<bool>,
     private_networking: bool,
     environment: Option<String>,
@@ -334,6 +336,7 @@ impl ProjectRow {
                 .key_since_source
                 .map(|text| text.parse().map_err(|_| bad("key_since_source")))
                 .transpose()?,
+            key_ends_at: instant(self.key_ends_at, || bad("key_ends_at"))?,
             valid: self.valid,
             private_networking: self.private_networking,
             owners,

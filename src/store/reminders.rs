@@ -4,8 +4,10 @@
 //! elsewhere; here it is written together with its mails, or not at all.
 
 use super::lanes::Lane;
+use super::types::json;
 use super::{NewOutbox, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::GroupId;
+use crate::domain::key::KeyRef;
 use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
 
@@ -20,9 +22,12 @@ const NEXT: Sql = Sql {
     postgres: "UPDATE projects SET next_reminder_at = $3 WHERE group_id = $1 AND next_reminder_at IS NOT DISTINCT FROM $2",
 };
 const NEXT_IS: Sql = Sql::same("SELECT next_reminder_at FROM projects WHERE group_id = $1");
+const KEY_ENDS: Sql = Sql::same(
+    "UPDATE projects SET key_ends_at = $2, key_ends_of = current_key, next_reminder_at = $3 WHERE group_id = $1 AND current_key = $4",
+);
 const ALL: Sql = Sql::same("UPDATE projects SET next_reminder_at = $1");
 
-pub(super) const STATEMENTS: &[&Sql] = &[&GIVEN, &GIVE, &NEXT, &NEXT_IS, &ALL];
+pub(super) const STATEMENTS: &[&Sql] = &[&GIVEN, &GIVE, &NEXT, &NEXT_IS, &KEY_ENDS, &ALL];
 
 /// A reminder to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +107,36 @@ impl Store {
         self.transact("reminder.all", Lane::Rest, (), move |tx, (), _| {
             Box::pin(async move {
                 each!(tx, ALL, |conn, text| sqlx::query(text).bind(now).execute(conn).await.map(drop))?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Records when the key in force ends, as its key service said; nothing where another key is in force meanwhile.
+    /// The project's reminders are looked at again.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn record_key_end(
+        &self,
+        group: &GroupId,
+        key: &KeyRef,
+        ends_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let key = json("projects", "current_key", group, key)?;
+        let of = (group.clone(), key, ends_at);
+        self.transact("project.key_ends", Lane::Rest, of, move |tx, (group, key, ends_at), _| {
+            Box::pin(async move {
+                each!(tx, KEY_ENDS, |conn, text| sqlx::query(text)
+                    .bind(group.as_str())
+                    .bind(*ends_at)
+                    .bind(now)
+                    .bind(key.as_str())
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
                 Ok(())
             })
         })

@@ -208,6 +208,7 @@ fn project(dice: &mut Dice, now: Timestamp) -> Project {
         open_rotation: None,
         holding: Vec::new(),
         silence: None,
+        key_ends_at: None,
         version: 1,
     }
 }

@@ -72,6 +72,7 @@ impl Fleet {
             open_rotation: None,
             holding: Vec::new(),
             silence: None,
+            key_ends_at: None,
             version: 1,
         };
         self.engine.store.insert_project(&project, &[], now).await.unwrap();

@@ -70,6 +70,7 @@ fn project() -> Project {
         open_rotation: None,
         holding: Vec::new(),
         silence: None,
+        key_ends_at: None,
         version: 1,
     }
 }

@@ -401,6 +401,9 @@ pub struct Reminder {
     pub days_left: i64,
     /// The cryptoperiod, such as `90 days`.
     pub interval: String,
+    /// When the key itself ends, where it is due because of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_ends_at: Option<Timestamp>,
     /// A sentence about the rotation that is open already.
     pub open_note: Option<String>,
 }

@@ -221,6 +221,7 @@ impl Engine {
             open_rotation: None,
             holding: Vec::new(),
             silence: None,
+            key_ends_at: None,
             version: 1,
         };
         let unseen = project.clone();

@@ -37,6 +37,7 @@ pub(super) fn project(
         key_since: it.key_since,
         key_since_source: it.key_since_source,
         valid: it.valid,
+        key_ends_at: it.key_ends_at,
         due: it.due(defaults),
         status: it.status(defaults, now),
         silence: it.silence.as_ref().filter(|it| it.lasts(now)).map(|it| Silence {
