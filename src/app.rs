@@ -37,7 +37,7 @@ use crate::engine::{
 use crate::lifecycle::{Shutdown, pause};
 use crate::mail::{Smtp, sender_domain};
 use crate::sim::{Sim, World};
-use crate::store::{Access, AuditBroken, AuditReport, Store, StoreError};
+use crate::store::{Access, AuditBroken, AuditReport, Store, StoreError, sqlite_path};
 use crate::telemetry::Telemetry;
 use crate::web::auth::{new_token, token_hash};
 use crate::web::hooks::{Hooks, LiveHooks};
@@ -45,6 +45,7 @@ use crate::web::sender::user_name;
 use crate::web::{Web, router};
 use crate::webhook::{Switch, Target};
 
+mod backup;
 mod demo;
 mod doctor;
 mod installation;
@@ -58,6 +59,7 @@ pub use installation::{key_replace, key_rotate, key_show, tokens_confirm};
 use installation::{remember, unlock, unlock_and_follow, unlock_and_watch};
 use lookups::LookUps;
 
+pub use backup::{back_up, restore};
 pub use demo::demo;
 pub use doctor::{Accept, doctor};
 
@@ -187,6 +189,7 @@ async fn start(
     if matches!(store, Store::Sqlite { .. }) {
         // This daemon holds the lock file, so the holder of any stored claim is gone.
         store.clear_leases().await?;
+        store.leave_mark(&sqlite_path(config.database.url.expose(), &config.data_dir)?).await?;
     }
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;

@@ -3,7 +3,7 @@
 //! Each loads the configuration, prints its warnings, and calls the composition root (`app`).
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::PossibleValue;
@@ -216,6 +216,22 @@ pub(super) async fn migrate(global: &Global, printer: &mut Printer) -> Result<Ex
     let config = load_and_warn(global, printer)?;
     let done = app::migrate(config).await?;
     printer.note(&done);
+    Ok(Exit::Done)
+}
+
+pub(super) async fn backup(file: &Path, global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
+    let config = load_and_warn(global, printer)?;
+    let done = app::back_up(&config, file).await?;
+    printer.line(&done)?;
+    printer.note("keep a copy of the installation key apart from it, and data_dir/epoch where it is");
+    Ok(Exit::Done)
+}
+
+pub(super) async fn restore(file: &Path, global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
+    let config = load_and_warn(global, printer)?;
+    let [done, next] = app::restore(&config, file).await?;
+    printer.line(&done)?;
+    printer.note(&next);
     Ok(Exit::Done)
 }
 

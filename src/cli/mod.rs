@@ -116,6 +116,22 @@ enum CliVerb {
         after_help = "Only needed where database.migrate = false:\n  keywheel migrate && keywheel serve"
     )]
     Migrate,
+    /// Copy the SQLite database to a new file, beside a running daemon too
+    #[command(
+        after_help = "Examples:\n  keywheel backup /backup/keywheel.db\n  keywheel backup /backup/keywheel-$(date +%F).db\n\nThe copy is checked. PostgreSQL: use pg_dump."
+    )]
+    Backup {
+        /// The new file; one that exists is left as it is
+        file: PathBuf,
+    },
+    /// Put a copy in the place of the SQLite database; the daemon must be stopped
+    #[command(
+        after_help = "Examples:\n  systemctl stop keywheel && keywheel restore /backup/keywheel.db && systemctl start keywheel\n  keywheel restore /backup/keywheel-2026-11-01.db --config /etc/keywheel/keywheel.toml\n\nThe file is checked first. The database that is there is kept beside it, with its companions.\nPostgreSQL: use pg_restore."
+    )]
+    Restore {
+        /// The copy; a write-ahead log beside it is taken in
+        file: PathBuf,
+    },
     /// Check everything a daemon needs (configuration, database, Atlas, mail, clocks) and name each fix;
     /// record an operator's acceptance
     #[command(
@@ -238,6 +254,8 @@ async fn dispatch(verb: CliVerb, global: &Global, printer: &mut Printer) -> Resu
         CliVerb::Serve(args) => return local::serve(args, global).await,
         CliVerb::Sim(args) => return local::sim(args).await,
         CliVerb::Migrate => local::migrate(global, printer).await?,
+        CliVerb::Backup { file } => local::backup(&file, global, printer).await?,
+        CliVerb::Restore { file } => local::restore(&file, global, printer).await?,
         CliVerb::Doctor(args) => local::doctor(&args, global, printer).await?,
         CliVerb::Config(verb) => local::config(&verb, global, printer)?,
         CliVerb::Token(verb) => local::token(verb, global, printer).await?,
@@ -282,6 +300,8 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         CliVerb::Demo(_)
         | CliVerb::Serve(_)
         | CliVerb::Migrate
+        | CliVerb::Backup { .. }
+        | CliVerb::Restore { .. }
         | CliVerb::Doctor(_)
         | CliVerb::Config(_)
         | CliVerb::Sim(_)

@@ -14,11 +14,13 @@
 mod ahead;
 mod approvals;
 mod audit;
+mod backup;
 mod ballots;
 mod conditions;
 mod daemons;
 mod error;
 mod feed;
+mod files;
 mod inbox;
 mod inspect;
 mod keys;
@@ -54,6 +56,7 @@ mod writer;
 
 pub use approvals::{Approval, NewApproval, OWN_APPROVAL, Vote};
 pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
+pub use backup::{Contents, Restored, back_up, restore, sqlite_path};
 pub use conditions::ConditionRow;
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;

@@ -17,7 +17,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use url::Url;
 
 use super::schema::{POSTGRES, SQLITE, known_version};
-use super::{Reserve, Seals, Store, StoreError, Writer, inspect};
+use super::{Reserve, Seals, Store, StoreError, Writer, files, inspect};
 
 /// The process that opens the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,7 @@ impl Store {
         let path = data_dir.join(path);
         prepare_folder(&path)?;
         check_file(&path)?;
+        files::check(&path)?;
         let lock = if access == Access::Daemon { Some(Arc::new(lock(&path)?)) } else { None };
         make_private(&path);
         let options = SqliteConnectOptions::new()
@@ -303,7 +304,7 @@ fn make_private(path: &Path) {
     let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);

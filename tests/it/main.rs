@@ -5,6 +5,7 @@
 mod api;
 mod atlas;
 mod attacks;
+mod backup;
 mod canary;
 mod cli;
 mod conditions;
