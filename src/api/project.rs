@@ -471,3 +471,11 @@ pub struct Tag {
     /// The value.
     pub value: String,
 }
+
+/// How many projects are read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefreshedProjects {
+    /// The number of projects.
+    pub projects: u64,
+}

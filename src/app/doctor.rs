@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::installation::{PRESENT, announce, mark_file, unlock};
 use super::lookups::services;
-use super::{actor, atlas, open, smtp};
+use super::{actor, atlas, engine, open, smtp};
 use crate::config::{Config, Loaded};
 use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
@@ -500,11 +500,17 @@ async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings)
         findings.pass("accept-restore", "there was nothing to accept");
         return Ok(());
     };
+    let differ = differing(config, store, findings).await;
     let row = NewAudit {
         actor: actor(),
         action: "database.restore_accepted".to_owned(),
         subject: "database".to_owned(),
-        detail: json!({ "found": found, "remembered": mark.as_ref().map(|mark| json!({ "seq": mark.seq, "hash": mark.hash })) }).to_string(),
+        detail: json!({
+            "found": found,
+            "remembered": mark.as_ref().map(|mark| json!({ "seq": mark.seq, "hash": mark.hash })),
+            "differ": differ,
+        })
+        .to_string(),
     };
     // The audit row first: the epoch file lets the daemon continue, and it must not continue before the
     // log names the operator who accepted.
@@ -531,6 +537,39 @@ async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings)
         .await;
     findings.pass("accept-restore", &format!("accepted by {}: {found}; {then}", actor()));
     Ok(())
+}
+
+/// Names each project whose record differs from what Atlas holds, and makes it due to be read at once.
+async fn differing(config: &Config, store: &Store, findings: &mut Findings) -> Vec<GroupId> {
+    let found = match engine(config, store.clone()) {
+        Ok(engine) => engine.differences().await.map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => {
+            findings.warn("differences", &format!("the records were not compared with Atlas: {error:#}"));
+            return Vec::new();
+        }
+    };
+    if found.is_empty() {
+        findings.pass("differences", "every record agrees with what Atlas holds");
+    }
+    let text = |key: Option<&str>| key.unwrap_or("no key").to_owned();
+    for it in &found {
+        let held = match &it.error {
+            Some(error) => format!("Atlas cannot be read: {error}"),
+            None => format!("at Atlas: {}", text(it.atlas.as_deref())),
+        };
+        let recorded = text(it.recorded.as_deref());
+        findings
+            .warn("differences", &format!("{} ({}): on record: {recorded}; {held}", it.name, it.group_id));
+    }
+    let groups: Vec<_> = found.into_iter().map(|it| it.group_id).collect();
+    if let Err(error) = store.look_soon(&groups, SystemClock.now()).await {
+        findings.warn("differences", &format!("the projects are read at their usual time: {error}"));
+    }
+    groups
 }
 
 /// The acceptance stands, whether or not it can be told.

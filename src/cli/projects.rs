@@ -14,7 +14,7 @@ use super::printer::Printer;
 use super::reply::corrupt_lines;
 use crate::api::ConditionPage;
 use crate::api::project::{
-    Acknowledgement, Condition, Key, NewProject, NewSilence, Project, ProjectEdit, Why,
+    Acknowledgement, Condition, Key, NewProject, NewSilence, Project, ProjectEdit, RefreshedProjects, Why,
 };
 use crate::api::rotation::Rotation;
 use crate::domain::ids::GroupId;
@@ -141,6 +141,18 @@ pub(super) enum ProjectVerb {
         named: Named,
         #[command(flatten)]
         fields: Fields,
+    },
+    /// Read a project, or all of them, from Atlas now
+    #[command(
+        after_help = "Examples:\n  keywheel project refresh payments-prod\n  keywheel project refresh --all"
+    )]
+    Refresh {
+        /// Group id, or a name that only one project has
+        #[arg(required_unless_present = "all")]
+        project: Option<String>,
+        /// Every project, as soon as Atlas allows
+        #[arg(long, conflicts_with = "project")]
+        all: bool,
     },
     /// Stop tracking a project; its history stays, and nothing changes in Atlas
     #[command(after_help = "Example:\n  keywheel project remove payments-prod")]
@@ -301,6 +313,20 @@ pub(super) async fn run(verb: ProjectVerb, client: &Client, printer: &mut Printe
             let id = client.project(&named.project).await?;
             let reply = client.send(Method::PATCH, &format!("/projects/{id}"), Some(&edit)).await?;
             reply.print(printer, |printer, project| show(printer, &project))?;
+        }
+        ProjectVerb::Refresh { project: Some(project), .. } => {
+            let id = client.project(&project).await?;
+            let reply = client.send(Method::POST, &format!("/projects/{id}/refresh"), None::<&()>).await?;
+            reply.print(printer, |printer, project| show(printer, &project))?;
+        }
+        ProjectVerb::Refresh { project: None, .. } => {
+            let reply = client.send(Method::POST, "/projects/refresh", None::<&()>).await?;
+            reply.print(printer, |printer, it: RefreshedProjects| {
+                printer.line(&format!(
+                    "{} projects are read as soon as Atlas allows; `keywheel status` shows what was found",
+                    it.projects
+                ))
+            })?;
         }
         ProjectVerb::Remove(named) => {
             let id = client.project(&named.project).await?;

@@ -176,6 +176,40 @@ fn show_status(reply: &ApiResponse, printer: &mut Printer) -> Result<(), Failure
     Ok(fleet(printer, &status?)?)
 }
 
+/// Where the records of a database in doubt and Atlas differ.
+fn differences(printer: &mut Printer, doubt: &Doubt) -> std::io::Result<()> {
+    let Some(all) = &doubt.differences else {
+        return printer.line("the records are being compared with Atlas: run this again in a moment");
+    };
+    if all.is_empty() {
+        return printer.line("every record agrees with what Atlas holds");
+    }
+    printer.line("records that differ from Atlas:")?;
+    for it in all {
+        let project = format!("{} ({})", visible(&it.name), it.group_id);
+        let recorded = it.recorded.as_deref().map_or("no key".into(), visible);
+        let held = match (&it.error, &it.atlas) {
+            (Some(error), _) => format!("Atlas cannot be read: {}", visible(error)),
+            (None, None) => "at Atlas: no key".to_owned(),
+            (None, Some(key)) => {
+                let valid = match it.valid {
+                    Some(true) => "valid",
+                    Some(false) => "INVALID",
+                    None => "valid is not told",
+                };
+                format!("at Atlas: {} ({valid})", visible(key))
+            }
+        };
+        printer.line(&format!("  {project}"))?;
+        printer.line(&format!("    on record: {recorded}"))?;
+        printer.line(&format!("    {held}"))?;
+        if let Some(rotation) = &it.rotation {
+            printer.line(&format!("    open: {}", visible(rotation)))?;
+        }
+    }
+    Ok(())
+}
+
 /// The fleet in one line, then the open rotations, then the projects due next.
 fn fleet(printer: &mut Printer, status: &FleetStatus) -> std::io::Result<()> {
     for it in &status.conditions {
@@ -188,6 +222,9 @@ fn fleet(printer: &mut Printer, status: &FleetStatus) -> std::io::Result<()> {
             it.kind.as_str().replace('_', " "),
             by.unwrap_or_default()
         ))?;
+    }
+    if let Some(doubt) = &status.database.doubt {
+        differences(printer, doubt)?;
     }
     let count = status.projects;
     if count == 0 {

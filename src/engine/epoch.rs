@@ -581,11 +581,11 @@ impl Engine {
         Some(it)
     }
 
-    /// Observes every project and lists the differences, so that an operator can decide.
+    /// Observes every project; returns those whose record differs from what Atlas holds, and those that cannot be read.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub(super) async fn list_differences(&self) -> Result<(), StoreError> {
+    pub async fn differences(&self) -> Result<Vec<Difference>, StoreError> {
         let mut projects: Vec<Project> = Vec::new();
         loop {
             let after = projects.last().map(|last| last.group_id.clone());
@@ -603,6 +603,15 @@ impl Engine {
         let looked = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE);
         let mut differences: Vec<_> = looked.filter_map(|it| async { it }).collect().await;
         differences.sort_by(|one, two| one.group_id.cmp(&two.group_id));
+        Ok(differences)
+    }
+
+    /// Lists the differences, so that an operator can decide.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub(super) async fn list_differences(&self) -> Result<(), StoreError> {
+        let differences = self.differences().await?;
         let mut doubt = locked(&self.epoch.doubt);
         let Some(doubt) = doubt.as_mut() else { return Ok(()) };
         if doubt.differences.as_ref() != Some(&differences) {

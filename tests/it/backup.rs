@@ -7,7 +7,11 @@ use serde_json::Value;
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
+use keywheel::sim::world::demo_key;
+
 use crate::support::daemon::{Daemon, Said, answer, keywheel, run, serve};
+use crate::support::group;
+use crate::support::wait::{LIMIT, eventually};
 
 const DOCUMENT: &str = include_str!("../../docs/operations.md");
 
@@ -39,6 +43,15 @@ async fn sql(path: &Path, text: &'static str) {
     db.close().await.unwrap();
 }
 
+/// What `keywheel status` prints, once it says `words`.
+async fn status_with(folder: &Path, words: &str) -> String {
+    let said = eventually(LIMIT, async || {
+        let status = run(folder, &["status"]);
+        status.out.contains(words).then_some(status.out)
+    });
+    said.await.unwrap_or_else(|| panic!("status never says {words:?}"))
+}
+
 async fn projects(base: &str, token: &str) -> usize {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let listed = answer(client.get(format!("{base}/api/v1/projects")).bearer_auth(token)).await;
@@ -68,6 +81,7 @@ async fn the_document_s_steps_restore_what_was_backed_up() {
     it.add(&token, 1).await;
     let mut base = it.base.clone();
     let mut later = None;
+    let changed = demo_key("AWS", "payments-prod", 1, 2);
     for step in documented() {
         let here = step.replace("/backup/", &format!("{}/backup/", folder.display()));
         match here.split_whitespace().collect::<Vec<_>>()[..] {
@@ -76,6 +90,11 @@ async fn the_document_s_steps_restore_what_was_backed_up() {
                 assert_eq!(done.code, Some(0), "{step}: {done:?}");
                 if args[0] == "backup" {
                     it.add(&token, 2).await;
+                    // What the copy does not know: another key in Atlas.
+                    it.sim.with(|world| {
+                        let project = world.projects.get_mut(&group(1)).unwrap();
+                        project.block.insert("customerMasterKeyID".to_owned(), changed.clone().into());
+                    });
                 }
             }
             // A crash, which leaves the log behind: the harder way to stop.
@@ -93,15 +112,38 @@ async fn the_document_s_steps_restore_what_was_backed_up() {
     assert_eq!(projects(&base, &token).await, 1, "the restore did not take effect");
     let status = run(&folder, &["status"]);
     assert!(status.err.contains("--accept-restore"), "{status:?}");
+    let listed = status_with(&folder, "records that differ from Atlas:").await;
+    let pair = (demo_key("AWS", "payments-prod", 1, 1), changed.clone());
+    assert!(listed.contains(&format!("on record: {}", pair.0)), "{listed}");
+    assert!(listed.contains(&format!("at Atlas: {} (valid)", pair.1)), "{listed}");
+    // No date is booked on a key that Atlas does not hold.
+    let since = ["project", "edit", "payments-prod", "--since", "2026-11-01"];
+    let refused = run(&folder, &since);
+    assert!(refused.code != Some(0) && refused.err.contains("keywheel project refresh"), "{refused:?}");
     let kept = std::fs::read_dir(folder.join("data")).unwrap().map(|it| it.unwrap().file_name());
     let kept: Vec<_> =
         kept.map(|it| it.into_string().unwrap()).filter(|it| it.contains(".before-restore-")).collect();
     assert!(
-        kept.iter().any(|it| it.ends_with("Z")) && kept.iter().any(|it| it.ends_with("Z-wal")),
+        kept.iter().any(|it| it.ends_with('Z')) && kept.iter().any(|it| it.ends_with("Z-wal")),
         "{kept:?}"
     );
     let accepted = run(&folder, &["doctor", "--accept-restore"]);
     assert!(accepted.out.contains("accepted by"), "{accepted:?}");
+    assert!(accepted.out.contains(&format!("on record: {}; at Atlas: {}", pair.0, pair.1)), "{accepted:?}");
+    // Tokens of the copy count only after they are confirmed; the socket does not need one.
+    let key = || {
+        let shown = run(&folder, &["project", "show", "payments-prod", "-o", "json"]);
+        let shown: Value = serde_json::from_str(&shown.out).unwrap_or_default();
+        shown["currentKey"].as_str().map(str::to_owned)
+    };
+    let read = eventually(LIMIT, async || (key().as_deref() == Some(&*changed)).then_some(()));
+    assert!(read.await.is_some(), "the project that differed was not read");
+    let dated = run(&folder, &since);
+    assert_eq!(dated.code, Some(0), "{dated:?}");
+    let all = run(&folder, &["project", "refresh", "--all"]);
+    assert!(all.out.contains("1 projects are read"), "{all:?}");
+    let one = run(&folder, &["project", "refresh", "payments-prod"]);
+    assert!(one.code == Some(0) && one.out.contains(&changed), "{one:?}");
     if let Some(mut child) = later {
         crash(&mut child);
     }

@@ -9,6 +9,7 @@ mod decisions;
 pub(in crate::engine) mod loosening;
 mod outbox;
 mod projects;
+mod refresh;
 mod silence;
 mod tokens;
 pub(in crate::engine) mod votes;

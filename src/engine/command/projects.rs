@@ -299,7 +299,9 @@ impl Engine {
                 after.drift_key = None;
             }
             self.check_fields(edit.name.as_deref(), &owners, &after.credential, edit.key_since)?;
-            if after.credential != before.credential {
+            if edit.key_since.is_some() {
+                self.check_held(&after).await?;
+            } else if after.credential != before.credential {
                 // One that cannot read the key would make the project blind.
                 self.observe(&after.credential, group).await?;
             }

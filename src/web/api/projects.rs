@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 use super::{Object, Paging, Path, Query, listed_row, views, word};
 use crate::api::problem::Code;
 use crate::api::project::{
-    Acknowledgement, Key, NewProject, NewSilence, Project, ProjectEdit, ProjectQuery, Why,
+    Acknowledgement, Key, NewProject, NewSilence, Project, ProjectEdit, ProjectQuery, RefreshedProjects, Why,
 };
 use crate::api::{CorruptRow, KeyPage, Listed, Page, ProjectPage};
 use crate::domain::condition::ConditionKind;
@@ -46,6 +46,8 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
         .routes(read(&[&PROJECT], routes!(keys)))
         .routes(write(&[&PROJECT, &BODY, &[Code::ConditionNotFound, Code::Conflict]], routes!(acknowledge)))
         .routes(write(&[&PROJECT, &BODY], routes!(silence)))
+        .routes(write(&[&PROJECT, &[Code::Conflict]], routes!(refresh)))
+        .routes(write(&[], routes!(refresh_all)))
 }
 
 #[utoipa::path(
@@ -276,6 +278,27 @@ async fn acknowledge(
     let kind = kind.parse::<ConditionKind>().map_err(|error| Problem::invalid("kind", error))?;
     web.engine.acknowledge(&caller.name, &id, kind, body.comment.as_deref()).await?;
     shown(&web, &find(&web, id.as_str()).await?).await
+}
+
+#[utoipa::path(
+    post, path = "/projects/{groupId}/refresh", tag = "projects", operation_id = "refreshProject",
+    summary = "Read a project from Atlas now",
+    description = "What is found is recorded as at any look: another key is drift. An open rotation reads the project itself.",
+    params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
+    responses((status = 200, description = "The project as it was found; `lastError` says why Atlas could not be read.", body = Project)),
+)]
+async fn refresh(State(web): State<Web>, Path(id): Path<String>) -> Result<Json<Project>, Problem> {
+    let project = web.engine.refresh_project(&group(&id)?).await?;
+    shown(&web, &project).await
+}
+
+#[utoipa::path(
+    post, path = "/projects/refresh", tag = "projects", operation_id = "refreshProjects",
+    summary = "Read every project from Atlas as soon as Atlas allows",
+    responses((status = 200, description = "How many are read.", body = RefreshedProjects)),
+)]
+async fn refresh_all(State(web): State<Web>) -> Result<Json<RefreshedProjects>, Problem> {
+    Ok(Json(RefreshedProjects { projects: web.engine.refresh_all().await? }))
 }
 
 #[utoipa::path(
