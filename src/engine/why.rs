@@ -3,19 +3,28 @@
 //! [`Engine::why`] reads the facts that are not in the project's own row; everything else here is text.
 //! Nothing is decided and nothing is written.
 
+use std::time::Duration;
+
 use super::Engine;
 use super::announce::remedy;
 use super::command::CommandError;
+use super::command::votes::{Outstanding, outstanding};
+use super::due::with_last_look;
+use super::epoch::Difference;
+use crate::domain::condition::ConditionKind;
 use crate::domain::key::KeyRef;
 use crate::domain::notice::Drifted;
 use crate::domain::policy::Policy;
 use crate::domain::preflight::{CheckName, failed};
 use crate::domain::project::{Project, SinceSource};
 use crate::domain::rotation::outcome::Observation;
-use crate::domain::rotation::state::{Hold, Rotation};
+use crate::domain::rotation::state::{Hold, Rotation, State};
 use crate::domain::silence::Silence;
 use crate::domain::time::Timestamp;
 use crate::store::ConditionRow;
+
+/// Atlas shuts the clusters down about this long after a key became unusable.
+const SHUT_DOWN: Duration = Duration::from_mins(15);
 
 /// Why a project has the status it has.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +42,12 @@ struct Beside<'a> {
     looked_up: Option<(Timestamp, String)>,
     rotation: Option<&'a Rotation>,
     conditions: Vec<ConditionRow>,
+    /// Of a rotation that waits for approvals.
+    votes: Option<Outstanding>,
+    /// The last rotation that has ended, where none is open.
+    last: Option<&'a Rotation>,
+    /// What Atlas was found to hold while the database is in doubt.
+    differs: Option<Difference>,
 }
 
 impl Engine {
@@ -56,19 +71,34 @@ impl Engine {
         let rotation = row.as_ref().map(|row| &row.rotation);
         let subject = (&project.group_id).into();
         let conditions = self.store.conditions_of(&subject, &subject).await?;
-        let beside = Beside { drift: drift.as_ref(), looked_up, rotation, conditions };
-        let sentences = sentences(project, &self.settings.policy, &beside, self.clock.now());
+        let votes = match &row {
+            Some(row) if row.rotation.state == State::AwaitingApproval => Some(outstanding(self, row).await?),
+            _ => None,
+        };
+        let ended = match rotation {
+            None => self.store.rotations(None, Some(&project.group_id), None, 1).await?,
+            Some(_) => Vec::new(),
+        };
+        let differs = self.epoch.shown().doubt.and_then(|doubt| doubt.differences).unwrap_or_default();
+        let beside = Beside {
+            drift: drift.as_ref(),
+            looked_up,
+            rotation,
+            conditions,
+            votes,
+            last: ended.first().map(|row| &row.rotation),
+            differs: differs.into_iter().find(|it| it.group_id == project.group_id),
+        };
+        // The last look may not be written yet.
+        let (project, _) = with_last_look(self, project.clone());
+        let sentences = sentences(&project, &self.settings.policy, &beside, self.clock.now());
         Ok(Why { sentences, drift })
     }
 }
 
 fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Timestamp) -> Vec<String> {
     let seen = beside.rotation.and_then(|it| it.observing.last.as_ref());
-    let mut told = vec![match (seen, &project.current_key) {
-        (Some(seen), _) if seen.key.as_ref() != project.current_key.as_ref() => elsewhere(project, seen),
-        (_, Some(key)) => format!("Atlas holds the key {key}."),
-        (_, None) => "Atlas holds no customer-managed key, as far as Keywheel has seen.".to_owned(),
-    }];
+    let mut told = vec![held(project, seen, beside.differs.as_ref())];
     told.extend(age(project, now));
     told.extend(due(project, defaults, now));
     // What an open rotation has read is newer than the record.
@@ -78,9 +108,18 @@ fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Tim
     };
     if valid == Some(false) {
         let key = held.map_or_else(|| "the key".to_owned(), |key| format!("the key {key}"));
-        told.push(format!(
-            "Atlas reports {key} as invalid and will shut the clusters down; re-enable that key in its key service."
-        ));
+        let since = beside.conditions.iter().find(|row| row.kind == ConditionKind::Invalid).map(|row| {
+            let by = row.since + SHUT_DOWN;
+            if by > now {
+                format!(" since {}; it shuts the clusters down by about {by}", row.since)
+            } else {
+                format!(" since {}; it shuts clusters down about 15 minutes after that", row.since)
+            }
+        });
+        let since = since.unwrap_or_else(|| {
+            "; it shuts clusters down about 15 minutes after a key became unusable".to_owned()
+        });
+        told.push(format!("Atlas reports {key} as invalid{since}. Re-enable that key in its key service."));
     }
     told.extend(beside.conditions.iter().map(|row| condition(row, project)));
     told.extend(project.silence.as_ref().filter(|it| it.lasts(now)).map(|it| silenced(it, project)));
@@ -111,8 +150,44 @@ fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Tim
                 .to_owned(),
         );
     }
-    told.extend(beside.rotation.map(open).unwrap_or_default());
+    told.extend(beside.rotation.map(|it| open(it, beside.votes.as_ref(), now)).unwrap_or_default());
+    told.extend(beside.last.and_then(ended));
     told
+}
+
+/// The key that Atlas held when it was last read, and the one on record where that is another.
+fn held(project: &Project, seen: Option<&Observation>, differs: Option<&Difference>) -> String {
+    if let Some(it) = differs.filter(|it| it.error.is_none()) {
+        let text = |key: Option<&str>| {
+            key.map_or("no customer-managed key".to_owned(), |it| format!("the key {it}"))
+        };
+        return format!(
+            "Atlas holds {}; {} is on record, in a database that is in doubt.",
+            text(it.atlas.as_deref()),
+            text(it.recorded.as_deref())
+        );
+    }
+    if let Some(seen) = seen.filter(|seen| seen.key.as_ref() != project.current_key.as_ref()) {
+        return elsewhere(project, seen);
+    }
+    let read = seen.map(|seen| seen.at).into_iter().chain(project.last_checked_at).max();
+    let key = match &project.current_key {
+        Some(key) => format!("the key {key}"),
+        None => "no customer-managed key".to_owned(),
+    };
+    match (read, &project.last_error) {
+        // The instant of the last reading is that of the attempt: nobody knows what Atlas holds since.
+        (_, Some(_)) => format!("Atlas held {key} when it was last read; the last attempt failed."),
+        (Some(at), None) => format!("Atlas holds {key} (read at {at})."),
+        (None, None) => format!("Atlas holds {key}, as far as Keywheel has seen."),
+    }
+}
+
+/// What the last rotation came to.
+fn ended(it: &Rotation) -> Option<String> {
+    let at = it.ending.finished_at?;
+    let cause = it.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+    Some(format!("Its last rotation, {} to {}, ended at {at} as {}{cause}.", it.id, it.new_key, it.state))
 }
 
 /// Atlas holds another key than the one on record: a rotation is under way, or another actor has set it.
@@ -203,10 +278,13 @@ fn due(project: &Project, defaults: &Policy, now: Timestamp) -> Option<String> {
 }
 
 /// The state of the open rotation.
-fn open(rotation: &Rotation) -> Vec<String> {
-    let mut told = vec![format!("Rotation {} to {} is {}.", rotation.id, rotation.new_key, rotation.state)];
+fn open(rotation: &Rotation, votes: Option<&Outstanding>, now: Timestamp) -> Vec<String> {
+    let state = rotation.state.as_str().replace('_', " ");
+    let mut told = vec![format!("Rotation {} to {} is {state}.", rotation.id, rotation.new_key)];
+    told.extend(votes.map(|votes| approvals(rotation, votes)));
+    told.extend(progress(rotation));
     if let Some(hold) = rotation.hold {
-        told.push(format!("It waits: {hold}."));
+        told.push(window(rotation, hold, now).unwrap_or_else(|| format!("It waits: {hold}.")));
         if let Some(check) = failed(&rotation.observing.checks).filter(|_| hold == Hold::Preflight) {
             told.push(format!("The check {} fails: {}.", check.name, check.detail));
         }
@@ -217,6 +295,68 @@ fn open(rotation: &Rotation) -> Vec<String> {
     }
     told.extend(rotation.cause.map(|cause| remedy(cause, rotation)));
     told
+}
+
+/// Which votes are missing, whose they can be, and until when.
+fn approvals(rotation: &Rotation, votes: &Outstanding) -> String {
+    let required = rotation.permission.quorum.required;
+    let by = if votes.voted.is_empty() { String::new() } else { format!(" (by {})", votes.voted.join(", ")) };
+    let may = match &votes.may[..] {
+        [] => "Nobody can give one now: make a token with the role approver for another person".to_owned(),
+        [only] => format!("{only} can give one"),
+        many => format!("{} can give one", some(many)),
+    };
+    format!(
+        "It waits for approvals: {} of {required} are given{by}; it expires at {}. {may} (`keywheel approve {}`).",
+        votes.given, rotation.permission.expires_at, rotation.id
+    )
+}
+
+/// A few names, and how many more there are.
+fn some(names: &[String]) -> String {
+    const NAMED: usize = 8;
+    let first = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// When the window opens, in its own zone.
+fn window(rotation: &Rotation, hold: Hold, now: Timestamp) -> Option<String> {
+    if hold != Hold::Window {
+        return None;
+    }
+    let policy = &rotation.rules.policy;
+    let opens = policy.windows.iter().filter_map(|it| Some((it.next_start(now)?, it)));
+    let (at, next) = opens.min_by_key(|(at, _)| *at)?;
+    let local = next.openings(now).into_iter().next()?;
+    let left = now.until(at).as_secs();
+    let left = match (left / 86_400, left / 3600, left.div_ceil(60)) {
+        (2.., ..) => format!("{} days", left / 86_400),
+        (_, 2.., _) => format!("{} hours", left / 3600),
+        (.., minutes) => format!("{minutes} minutes"),
+    };
+    Some(format!(
+        "It waits for its window, which opens on {local} {} ({at}), in {left}; the approval expires at {}.",
+        next.timezone, rotation.permission.expires_at
+    ))
+}
+
+/// How far the proof is.
+fn progress(it: &Rotation) -> Option<String> {
+    let guard = it.patching.guard_deadline.map(|at| format!("; the guard ends at {at}")).unwrap_or_default();
+    let readings =
+        format!("{} of {} readings in a row are true", it.readings.trues, it.rules.verify.readings);
+    match it.state {
+        State::Verifying | State::RollingBack => Some(format!("Its key is being proven: {readings}{guard}.")),
+        State::Deploying => {
+            let all = &it.rollout.clusters;
+            let done = all.iter().filter(|cluster| cluster.seen_updating && cluster.idle >= 2).count();
+            Some(format!("Its key is valid; {done} of {} clusters were seen to take it up.", all.len()))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -268,7 +408,7 @@ mod tests {
         assert_eq!(
             told(&project(), &Beside::default()),
             [
-                "Atlas holds the key 1234abcd-12ab-34cd-56ef-1234567890ab.",
+                "Atlas holds the key 1234abcd-12ab-34cd-56ef-1234567890ab, as far as Keywheel has seen.",
                 "It has served for 10 days, since 2026-01-01T00:00:00.000000Z (source: operator, entered by an operator).",
                 "Its cryptoperiod of 90d ends in 80 days, at 2026-04-01T00:00:00.000000Z.",
             ]
@@ -294,7 +434,7 @@ mod tests {
         let finding = serde_json::from_value(finding).unwrap();
         let told = told(&project, &Beside { drift: Some(&finding), ..Beside::default() });
         for (sentence, part) in told.iter().zip([
-            "holds no customer-managed key",
+            "held no customer-managed key",
             "reports the key as invalid",
             "Another actor set the key 1234abcd",
             "It was set by x.",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use keywheel::domain::condition::{ConditionKind, Reading, Readings};
 use keywheel::domain::ids::{GroupId, RotationId};
+use keywheel::domain::policy::Window;
 use keywheel::domain::project::{Project, Status};
 use keywheel::domain::rotation::outcome::Class;
 use keywheel::domain::rotation::state::{Cause, Hold, State};
@@ -329,6 +330,56 @@ async fn a_page_is_repeated_whatever_atlas_asks_for_and_its_end_is_told() {
     app.engine.say("grace", id, OperatorVerb::Close, None, None).await.unwrap();
     app.live_for(SECOND * 10).await;
     assert_eq!(app.counts("needs_operator").await, (3, 1));
+}
+
+#[tokio::test]
+async fn why_says_what_is_waited_for_and_what_the_last_rotation_came_to() {
+    let mut app = app(Backend::Sqlite).await;
+    app.rule(|settings| {
+        settings.policy.approvals = 2;
+        settings.policy.windows = vec![Window {
+            cron: "0 0 1 * * Sat".to_owned(),
+            duration: Span::from_secs(3600),
+            timezone: "Europe/Kyiv".to_owned(),
+        }];
+    });
+    let why = async || {
+        let project = app.watched().await;
+        app.engine.why(&project).await.unwrap().sentences.join("\n")
+    };
+    let read = app.watched().await.last_checked_at.unwrap();
+    assert!(
+        why().await.starts_with(&format!("Atlas holds the key {} (read at {read}).", old_key())),
+        "{}",
+        why().await
+    );
+    let id = app.proposed().await;
+    let waits = why().await;
+    assert!(waits.contains("0 of 2 are given; it expires at"), "{waits}");
+    assert!(waits.contains("grace") && !waits.contains("ada can give"), "{waits}");
+    app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
+    let waits = why().await;
+    assert!(
+        waits.contains("1 of 2 are given (by grace)") && waits.contains(&format!("`keywheel approve {id}`")),
+        "{waits}"
+    );
+    let others = waits.split("given (by grace)").nth(1).unwrap();
+    assert!(!others.contains("grace"), "who has voted can give no other: {waits}");
+    app.engine.say("bob", id, OperatorVerb::Approve, None, None).await.unwrap();
+    driver::run_due(&app.engine).await.unwrap();
+    let waits = why().await;
+    assert!(
+        waits.contains("It waits for its window, which opens on Sat ")
+            && waits.contains(" 01:00 Europe/Kyiv ("),
+        "{waits}"
+    );
+    app.engine.say("ada", id, OperatorVerb::Cancel, None, None).await.unwrap();
+    let last = why().await;
+    assert!(
+        last.contains(&format!("Its last rotation, {id} to {}, ended at", new_key()))
+            && last.contains("as cancelled"),
+        "{last}"
+    );
 }
 
 #[tokio::test]

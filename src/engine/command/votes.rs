@@ -32,6 +32,38 @@ async fn ballot(engine: &Engine, row: &RotationRow, asked: Option<&str>) -> Resu
     terms(engine, row).ballot(stored, asked).map_err(unreadable)
 }
 
+/// The votes that are missing, and who could give one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::engine) struct Outstanding {
+    /// The votes that count.
+    pub(in crate::engine) given: u32,
+    /// Who gave one, whether it counts or not.
+    pub(in crate::engine) voted: Vec<String>,
+    /// The tokens whose vote would count now.
+    pub(in crate::engine) may: Vec<String>,
+}
+
+/// The votes that are missing on `row`.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(in crate::engine) async fn outstanding(
+    engine: &Engine,
+    row: &RotationRow,
+) -> Result<Outstanding, StoreError> {
+    let ballot = ballot(engine, row, None).await?;
+    let given = ballot.count().given;
+    let counts = |name: &&String| {
+        let mut with = ballot.clone();
+        with.votes.push(CastVote { by: (*name).clone(), at: with.now, of_policy: false });
+        ballot.refusal(name).is_none() && with.count().given > given
+    };
+    let tokens = ballot.identities.keys().filter(|name| !name.starts_with("local:"));
+    let may = tokens.filter(counts).cloned().collect();
+    let voted = ballot.votes.iter().map(|vote| vote.by.clone()).collect();
+    Ok(Outstanding { given, voted, may })
+}
+
 /// The approval of `actor`; `None` when it is counted already.
 pub(super) async fn approve(
     engine: &Engine,
