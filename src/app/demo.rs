@@ -83,6 +83,14 @@ pub async fn demo(fast: bool) -> anyhow::Result<ExitCode> {
         told = tell(&running, &sim, folder.path(), &secret) => told,
         () = shutdown.ending() => Ok(()),
     };
+    if told.is_ok() && !shutdown.is_ending() {
+        say(
+            "To go on: write keywheel.toml with a credential (README, \"Rotate a key\"; config/default.toml has every setting), check it with",
+        )?;
+        say(
+            "`keywheel doctor`, start `keywheel serve`, and track a project with `keywheel project add`. To rehearse: docs/rehearse.md.",
+        )?;
+    }
     if told.is_ok() && !fast {
         say("The server runs until Ctrl-C.")?;
         shutdown.ending().await;

@@ -23,7 +23,7 @@ mod reply;
 mod rotations;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -227,6 +227,14 @@ enum CliVerb {
     /// The targets of webhooks
     #[command(subcommand)]
     Webhook(records::WebhookVerb),
+    /// Write the man pages, one for each command, into a folder
+    #[command(
+        after_help = "Examples:\n  keywheel man /usr/local/share/man/man1\n  keywheel man . && man ./keywheel-rotate.1"
+    )]
+    Man {
+        /// The folder; it is made when it does not exist
+        folder: PathBuf,
+    },
     /// Print a completion script
     #[command(after_help = "Example:\n  keywheel completions bash > /etc/bash_completion.d/keywheel")]
     Completions {
@@ -264,6 +272,7 @@ async fn dispatch(verb: CliVerb, global: &Global, printer: &mut Printer) -> Resu
             local::audit_verify(expect.as_deref(), global, printer).await?
         }
         CliVerb::Completions { shell } => completions(shell, printer)?,
+        CliVerb::Man { folder } => man(&folder, printer)?,
         over_the_api => {
             let client = Client::new(global, printer)?;
             remote(over_the_api, &client, printer).await?
@@ -307,7 +316,8 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         | CliVerb::Sim(_)
         | CliVerb::Token(_)
         | CliVerb::Key(_)
-        | CliVerb::Completions { .. } => Ok(Exit::Usage),
+        | CliVerb::Completions { .. }
+        | CliVerb::Man { .. } => Ok(Exit::Usage),
     }
 }
 
@@ -315,6 +325,13 @@ fn completions(shell: clap_complete::Shell, printer: &mut Printer) -> Result<Exi
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "keywheel", &mut script);
     printer.raw(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Done)
+}
+
+fn man(folder: &Path, printer: &mut Printer) -> Result<Exit, Failure> {
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(Cli::command(), folder)?;
+    printer.note(&format!("the man pages are in {}; keywheel.1 names the others", folder.display()));
     Ok(Exit::Done)
 }
 

@@ -2,18 +2,64 @@
 //!
 //! A fault strikes a request that passed log-in and rate limits; `call` carries it out.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::domain::text::distance;
+
+/// What a fault can strike: the operations of Atlas, those of the key services, and any of them.
+pub const OPERATIONS: [&str; 32] = [
+    "any",
+    "token",
+    "get_groups",
+    "get_group",
+    "get_ear",
+    "patch_ear",
+    "get_endpoints",
+    "get_clusters",
+    "get_snapshots",
+    "get_users",
+    "get_teams",
+    "get_team",
+    "get_team_users",
+    "get_org_users",
+    "get_alerts",
+    "get_alert",
+    "get_events",
+    "get_event",
+    "aws_describe",
+    "aws_aliases",
+    "aws_encrypt",
+    "aws_decrypt",
+    "entra_token",
+    "vault_versions",
+    "vault_get",
+    "vault_encrypt",
+    "vault_decrypt",
+    "gcp_key",
+    "gcp_versions",
+    "gcp_version",
+    "gcp_encrypt",
+    "gcp_decrypt",
+];
+
+fn operation<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    if OPERATIONS.contains(&text.as_str()) {
+        return Ok(text);
+    }
+    let near = OPERATIONS.iter().min_by_key(|known| distance(&text, known)).unwrap_or(&"any");
+    Err(de::Error::custom(format_args!(
+        "operation: there is no {text:?}, did you mean {near:?}? Known are {}",
+        OPERATIONS.join(", ")
+    )))
+}
 
 /// One fault of the script. The first that matches a request and is not used up takes it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// `token`, `get_groups`, `get_group`, `get_ear`, `patch_ear`, `get_endpoints`, `get_clusters`,
-    /// `get_snapshots`, `get_users`, `get_teams`, `get_team`, `get_team_users`, `get_org_users`,
-    /// `get_alerts`, `get_alert`, `get_events`, `get_event` or `any`; of the key services
-    /// `aws_describe`, `aws_aliases`, `aws_encrypt`, `aws_decrypt`, `entra_token`, `vault_versions`,
-    /// `vault_get`, `vault_encrypt`, `vault_decrypt`, `gcp_key`, `gcp_versions`, `gcp_version`,
-    /// `gcp_encrypt`, `gcp_decrypt`.
+    /// One of [`OPERATIONS`].
+    #[serde(deserialize_with = "operation")]
     pub operation: String,
     /// Only for this project.
     #[serde(default)]

@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use keywheel::config::{Config, Sources};
+use keywheel::domain::time::SystemClock;
+use keywheel::sim::{Sim, World};
 use serde_json::json;
 
 use crate::support::daemon::{Daemon, answer};
@@ -92,7 +95,10 @@ fn the_settings_of_every_deployment_are_ones_the_program_knows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rules_and_dashboard_ask_for_metrics_that_exist() {
-    let it = Daemon::start().await;
+    let it = Daemon::start_with(
+        r#"webhooks = [{ name = "ops", url = "https://hooks.example.com/services/T0/B0/XXXXXXXX", format = "slack" }]"#,
+    )
+    .await;
     let ada = it.token("ada", "operator");
     it.add(&ada, 1).await;
     let scraped = answer(it.request("GET", "/metrics", "")).await;
@@ -184,4 +190,34 @@ async fn the_commands_of_compose_make_a_fleet() {
     let heard =
         eventually(LIMIT * 6, async || mail.mails().into_iter().find(|it| it.to == "payments@example.com"));
     heard.await.expect("no reminder arrived");
+}
+
+/// Each `curl` of the document about rehearsals, as it stands there.
+#[tokio::test]
+async fn the_examples_of_rehearsals_are_understood() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sim = Sim::start(listener, World::demo(), Arc::new(SystemClock)).unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let text = file("docs/rehearse.md");
+    let mut ran = 0;
+    for line in text.lines().filter_map(|line| line.strip_prefix("curl ")) {
+        let (line, body) =
+            line.split_once(" -d '").map_or((line, ""), |(line, body)| (line, body.trim_end_matches('\'')));
+        let (method, address) = match line.strip_prefix("-X ").and_then(|rest| rest.split_once(' ')) {
+            Some((method, address)) => (method, address),
+            None => ("GET", line),
+        };
+        let url = format!("{}{}", sim.base_url(), address.strip_prefix("127.0.0.1:8441").unwrap());
+        let sent = client.request(method.parse().unwrap(), url).body(body.to_owned()).send().await.unwrap();
+        let status = sent.status();
+        assert!(status.is_success(), "{line}: {status} {}", sent.text().await.unwrap());
+        ran += 1;
+    }
+    assert!(ran >= 14, "{ran} examples");
+    let unknown = json!({ "operation": "get_era", "kind": "truncate" }).to_string();
+    let url = format!("{}/sim/v1/faults", sim.base_url());
+    let refused = client.post(url).body(unknown).send().await.unwrap();
+    assert_eq!(refused.status(), 400);
+    let words = refused.text().await.unwrap();
+    assert!(words.contains("did you mean") && words.contains("get_ear"), "{words}");
 }
