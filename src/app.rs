@@ -31,8 +31,8 @@ use crate::engine::last_resort::LastResort;
 use crate::engine::mail_sender::MailSender;
 use crate::engine::webhook_sender::WebhookSender;
 use crate::engine::{
-    Engine, Settings, conditions, deciding, driver, heads, hint, intake, loosen, poll, ready, resend,
-    schedule, sweep,
+    Engine, Settings, conditions, credentials, deciding, driver, heads, hint, intake, loosen, poll, ready,
+    resend, schedule, sweep,
 };
 use crate::lifecycle::{Shutdown, pause};
 use crate::mail::{Smtp, sender_domain};
@@ -251,6 +251,7 @@ async fn start(
         let heartbeat = Heartbeat::new(Switch::new(url)?, heartbeat.every.get());
         shutdown.spawn_watching("heartbeat", heartbeat.run(engine.clone(), shutdown.token()));
     }
+    shutdown.spawn_watching("credentials", credentials::run(engine.clone(), shutdown.token()));
     shutdown.spawn_watching("conditions", conditions::run(engine.clone(), shutdown.token()));
     shutdown.spawn_watching("sweep", sweep::run(engine.clone(), shutdown.token()));
     let (smtp, present) = watch::channel(smtp);

@@ -15,13 +15,14 @@ use super::installation::{PRESENT, announce, mark_file, unlock};
 use super::lookups::services;
 use super::{actor, atlas, engine, open, smtp};
 use crate::config::{Config, Loaded};
-use crate::domain::condition::ConditionKind;
+use crate::domain::condition::{ConditionKind, of_secret};
 use crate::domain::ids::GroupId;
 use crate::domain::policy::Window;
 use crate::domain::rotation::machine::MAX_SKEW;
 use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
 use crate::domain::zone::Zone;
+use crate::engine::credentials::end_of;
 use crate::engine::epoch::{present_mark, read_mark, regression, write_mark};
 use crate::store::{Access, BREAK_ACCEPTED, NewAudit, ProjectFilter, Store, StoreError};
 use crate::webhook::Target;
@@ -347,6 +348,15 @@ async fn credentials(config: &Config, store: &Store, findings: &mut Findings) {
             )),
         };
         findings.say(&check, verdict);
+        if let Ok(Some(end)) = end_of(&atlas, name, timeout).await
+            && let Some(soon) = of_secret(end, SystemClock.now())
+        {
+            let text = format!(
+                "{}, at {end}; make a second one in Atlas, write it into the configuration, then revoke the old one",
+                soon.cause.unwrap_or_default()
+            );
+            if end <= SystemClock.now() { findings.fail(&check, &text) } else { findings.warn(&check, &text) }
+        }
         if let Some(skew) = seen.skew_ms {
             let apart = Duration::from_millis(skew.unsigned_abs());
             let text = format!("this machine's clock and Atlas' are {} s apart", apart.as_secs());

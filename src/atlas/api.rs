@@ -78,6 +78,17 @@ pub trait AtlasApi: Debug + Send + Sync {
     /// [`Atlas::identity`].
     fn identity(&self, credential: &str) -> Option<String>;
 
+    /// [`Atlas::secret_end`].
+    fn secret_end<'a>(
+        &'a self,
+        credential: &'a str,
+        org: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>, Failure>> {
+        let _ = (credential, org, timeout);
+        Box::pin(async { Ok(None) })
+    }
+
     /// [`Atlas::groups`].
     fn groups<'a>(
         &'a self,
@@ -210,6 +221,15 @@ impl AtlasApi for Atlas {
 
     fn identity(&self, credential: &str) -> Option<String> {
         self.identity(credential)
+    }
+
+    fn secret_end<'a>(
+        &'a self,
+        credential: &'a str,
+        org: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>, Failure>> {
+        Box::pin(self.secret_end(credential, org, timeout))
     }
 
     fn groups<'a>(

@@ -218,6 +218,34 @@ impl Atlas {
         Ok(people.iter().filter(|it| has_role(it, "ORG_OWNER")).filter_map(active).collect())
     }
 
+    /// When the secret of a service account expires; `None` for an API key, which does not, and where the credential may
+    /// not read it. `org` is the organisation of a project of it.
+    ///
+    /// # Errors
+    /// Fails when no readable reply came within `timeout`.
+    pub async fn secret_end(
+        &self,
+        credential: &str,
+        org: &str,
+        timeout: Duration,
+    ) -> Result<Option<Timestamp>, Failure> {
+        let Some(Account::Service(account)) = self.accounts.get(credential) else { return Ok(None) };
+        let path = format!("/api/atlas/v2/orgs/{org}/serviceAccounts/{}", account.client_id());
+        let request = Request { method: Method::GET, path, accept: V2024, body: None };
+        let answer = self.call(credential, EndpointSet::Groups, &request, Deadline::after(timeout)).await;
+        let answer = answer.map_err(Broken::into_failure)?;
+        if matches!(answer.status, 401 | 403 | 404) {
+            return Ok(None);
+        }
+        let found = json(&answer)?;
+        let secrets = found.get("secrets").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let end = |it: &&Value| text(it, "expiresAt").and_then(|at| at.parse::<Timestamp>().ok());
+        let ours = secrets
+            .iter()
+            .find(|it| text(it, "maskedSecretValue").is_some_and(|mask| account.has_secret(mask)));
+        Ok(ours.as_ref().and_then(end).or_else(|| secrets.iter().filter_map(|it| end(&it)).max()))
+    }
+
     /// The project's name, as Atlas has it.
     ///
     /// # Errors

@@ -80,6 +80,12 @@ struct Bearer {
 }
 
 impl ServiceAccount {
+    /// Whether Atlas' masked value, which ends as the secret does, can be that of this account's secret.
+    pub(super) fn has_secret(&self, masked: &str) -> bool {
+        let tail = masked.rsplit(['*', '.', '•', '…']).next().unwrap_or_default();
+        tail.len() >= 4 && self.client_secret.expose().ends_with(tail)
+    }
+
     pub(super) fn new(name: String, client_id: String, client_secret: Secret) -> Self {
         Self { name, client_id, client_secret, slot: Mutex::default(), ended: AtomicU64::new(0) }
     }

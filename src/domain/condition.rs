@@ -26,7 +26,9 @@ use super::subject::Subject;
 use super::time::{Span, Timestamp};
 use super::zone::Zone;
 
-pub use installation::{CredentialFacts, DaemonFacts, InstallationFacts, of_credential, of_installation};
+pub use installation::{
+    CredentialFacts, DaemonFacts, InstallationFacts, of_credential, of_installation, of_secret,
+};
 
 named! {
     /// A condition: those of a project, the most urgent first, then those of the installation.
@@ -65,6 +67,8 @@ named! {
         AtlasUnreachable = "atlas_unreachable",
         /// Atlas does not accept a credential.
         CredentialRefused = "credential_refused",
+        /// The secret of a credential expires within 30 days.
+        CredentialEnding = "credential_ending",
         /// No mail leaves.
         MailFailing = "mail_failing",
         /// A webhook target has answered that it is gone, and gets nothing any more.
@@ -131,6 +135,7 @@ impl ConditionKind {
             | Self::Drifted
             | Self::Held
             | Self::DatabaseUnwritable
+            | Self::CredentialEnding
             | Self::MailFailing
             | Self::WebhookDisabled
             | Self::SweepLate
@@ -147,6 +152,7 @@ impl ConditionKind {
             | Self::DatabaseUnwritable
             | Self::AtlasUnreachable
             | Self::CredentialRefused
+            | Self::CredentialEnding
             | Self::MailFailing
             | Self::WebhookDisabled
             | Self::SweepLate

@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::announce::{self, News, content};
 use super::{Engine, Settings, installation};
+use crate::atlas::AtlasApi;
 use crate::domain::condition::{
     Condition, ConditionKind, CredentialFacts, DAMPED, DAMPED_AT, Daily, Ending, Facts, Failed,
     LONGEST_ACKNOWLEDGED, LONGEST_REPEAT, Reading, Readings, Telling, condition_id, of_credential,
-    of_installation, of_project,
+    of_installation, of_project, of_secret,
 };
 use crate::domain::ids::GroupId;
 use crate::domain::notice::{
@@ -145,6 +146,22 @@ async fn of_all(
         let conditions = of_credential(&facts, now);
         said.extend(conditions.first().map(|first| (name.to_owned(), first.kind)));
         found.insert(subject, conditions);
+    }
+    for name in engine.atlas.credentials() {
+        let subject = Subject::Credential(name.clone());
+        let row = known.of(&subject).find(|row| row.kind == ConditionKind::CredentialEnding);
+        let condition = match (engine.secret_ends.of(&name), row) {
+            (Some(end), _) => end.and_then(|end| of_secret(end, now)),
+            // A daemon that has not read it yet ends nothing.
+            (None, Some(row)) => Some(Condition {
+                cause: row.cause.clone(),
+                ..Condition::new(ConditionKind::CredentialEnding, row.since, now)
+            }),
+            (None, None) => None,
+        };
+        if let Some(condition) = condition {
+            found.entry(subject).or_default().push(condition);
+        }
     }
     // What cannot be found out about the installation keeps nobody from hearing of a key.
     let facts = installation::facts(engine, now).await;

@@ -147,6 +147,19 @@ impl AtlasApi for Measured {
         self.client().identity(credential)
     }
 
+    fn secret_end<'a>(
+        &'a self,
+        credential: &'a str,
+        org: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>, Failure>> {
+        Box::pin(async move {
+            let client = self.client();
+            let asked = Asked { operation: "secret", set: EndpointSet::Groups, credential, of: org };
+            self.patiently(asked, client.secret_end(credential, org, timeout)).await
+        })
+    }
+
     fn group_name<'a>(
         &'a self,
         credential: &'a str,

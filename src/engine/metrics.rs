@@ -124,6 +124,7 @@ pub async fn scrape(engine: &Engine) -> Result<String, StoreError> {
     fleet(engine, &mut registry, now).await?;
     mails(engine, &mut registry, now).await?;
     webhooks(engine, &mut registry).await?;
+    secrets(engine, &mut registry);
     let lag = super::due::lag(engine).await?;
     number(
         &mut registry,
@@ -249,6 +250,19 @@ async fn mails(engine: &Engine, registry: &mut Registry, now: Timestamp) -> Resu
         oldest.unwrap_or_default().as_secs_f64(),
     );
     Ok(())
+}
+
+/// When the secrets of service accounts expire, where Atlas says it.
+fn secrets(engine: &Engine, registry: &mut Registry) {
+    let ends: Family<[(&'static str, String); 1], Gauge> = Family::default();
+    for (name, at) in engine.secret_ends.known() {
+        ends.get_or_create(&[("credential", name)]).set(at.as_micros() / 1_000_000);
+    }
+    registry.register(
+        "credential_expires_timestamp_seconds",
+        "When the secret of a credential expires, in seconds since 1970",
+        ends,
+    );
 }
 
 async fn webhooks(engine: &Engine, registry: &mut Registry) -> Result<(), StoreError> {

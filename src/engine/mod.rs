@@ -19,6 +19,7 @@ mod authority;
 mod candidate;
 pub mod command;
 pub mod conditions;
+pub mod credentials;
 pub mod deciding;
 pub mod discover;
 mod drift;
@@ -209,6 +210,8 @@ pub struct Engine {
     pub conditions_due: Arc<Notify>,
     /// What this daemon remembers of the installation.
     pub watched: Arc<installation::Watched>,
+    /// When the secrets of the credentials expire.
+    pub secret_ends: Arc<credentials::SecretEnds>,
     /// The projects with readings that are not good.
     pub suspects: Arc<std::sync::Mutex<BTreeSet<GroupId>>>,
     /// The id of this daemon's presence among those that share the database.
@@ -257,6 +260,7 @@ impl Engine {
             look_due: Arc::default(),
             conditions_due: Arc::default(),
             watched: Arc::default(),
+            secret_ends: Arc::default(),
             suspects: Arc::default(),
             presence: Uuid::now_v7(),
             quiet: Arc::default(),

@@ -42,6 +42,7 @@ const fn over_now(condition: ConditionKind) -> &'static str {
         ConditionKind::DatabaseUnwritable => "the database can be written again",
         ConditionKind::AtlasUnreachable => "most projects can be read again",
         ConditionKind::CredentialRefused => "accepted again",
+        ConditionKind::CredentialEnding => "its secret does not expire soon any more",
         ConditionKind::MailFailing => "mail leaves again",
         ConditionKind::WebhookDisabled => "no webhook target is disabled any more",
         ConditionKind::SweepLate => "keys are read in time again",
@@ -62,6 +63,9 @@ const fn end(condition: ConditionKind) -> &'static str {
             "Most projects of the credential can be read again. Those that cannot are told one by one."
         }
         ConditionKind::CredentialRefused => "Atlas accepts the credential again.",
+        ConditionKind::CredentialEnding => {
+            "The credential has a secret that expires later, or does not tell it any more."
+        }
         ConditionKind::MailFailing => "The mail server takes mails again.",
         ConditionKind::WebhookDisabled => {
             "Every target is in service again. What ended meanwhile is sent by `keywheel outbox retry --failed`."
@@ -113,6 +117,13 @@ fn start(it: &InstallationCondition, about: &str) -> (String, String) {
             format!("{about}: Atlas does not accept it"),
             "Atlas refuses the credential, so its projects are not read and their rotations wait. Check whether its secret \
              was replaced or has expired, write the new one into the configuration, and reload (SIGHUP)."
+                .to_owned(),
+        ),
+        ConditionKind::CredentialEnding => (
+            format!("{about}: {cause}"),
+            "Atlas gives the secret of a service account a year at most. Once it has expired, the projects of this credential are not \
+             read and their rotations wait. Make a second secret in Atlas (Access Manager, Service Accounts), write it into the \
+             configuration and reload (SIGHUP; a file that changes is read by itself), then revoke the old one."
                 .to_owned(),
         ),
         ConditionKind::MailFailing => (

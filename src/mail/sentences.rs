@@ -354,6 +354,7 @@ const fn over_now(condition: ConditionKind) -> &'static str {
         | ConditionKind::DatabaseUnwritable
         | ConditionKind::AtlasUnreachable
         | ConditionKind::CredentialRefused
+        | ConditionKind::CredentialEnding
         | ConditionKind::MailFailing
         | ConditionKind::WebhookDisabled
         | ConditionKind::SweepLate
@@ -392,6 +393,7 @@ fn end(project: &str, condition: ConditionKind) -> String {
         | ConditionKind::DatabaseUnwritable
         | ConditionKind::AtlasUnreachable
         | ConditionKind::CredentialRefused
+        | ConditionKind::CredentialEnding
         | ConditionKind::MailFailing
         | ConditionKind::WebhookDisabled
         | ConditionKind::SweepLate

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::domain::text::distance;
 
 /// What a fault can strike: the operations of Atlas, those of the key services, and any of them.
-pub const OPERATIONS: [&str; 32] = [
+pub const OPERATIONS: [&str; 33] = [
     "any",
     "token",
     "get_groups",
@@ -22,6 +22,7 @@ pub const OPERATIONS: [&str; 32] = [
     "get_team",
     "get_team_users",
     "get_org_users",
+    "get_service_account",
     "get_alerts",
     "get_alert",
     "get_events",

@@ -148,6 +148,21 @@ pub(super) fn org_users(world: &mut World, ask: &Ask) -> SimResult {
     Ok(SimReply::List(world.org_users.iter().map(view).collect()))
 }
 
+/// A service account with its secret; another credential's is not shown here.
+pub(super) fn service_account(world: &mut World, ask: &Ask) -> SimResult {
+    of_org(world, ask)?;
+    let id = ask.param("client");
+    let unknown =
+        || refuse(404, "SERVICE_ACCOUNT_NOT_FOUND", format!("There is no service account {id}.")).about(id);
+    let secret = world.service_accounts.get(id).ok_or_else(unknown)?;
+    let ends = world.secret_ends.get(id).ok_or_else(unknown)?;
+    let tail: String = secret.chars().skip(secret.chars().count().saturating_sub(4)).collect();
+    let secrets = json!([{ "id": "65aa00000000000000000101", "maskedSecretValue": format!("mdb_sa_sk_****{tail}"), "expiresAt": ends }]);
+    Ok(SimReply::One(
+        json!({ "clientId": id, "name": "keywheel", "roles": ["ORG_MEMBER"], "secrets": secrets }),
+    ))
+}
+
 fn find_team<'a>(world: &'a World, ask: &Ask) -> Result<&'a super::world::Team, Refusal> {
     of_org(world, ask)?;
     let id = ask.param("team");

@@ -171,6 +171,10 @@ fn routes(state: Shared) -> Router {
         .route(&org("/users"), read("get_org_users", USERS, "users", inventory::org_users))
         .route(&org("/teams/{team}"), read("get_team", FIRST, "teams", inventory::team))
         .route(&org("/teams/{team}/users"), read("get_team_users", USERS, "users", inventory::team_users))
+        .route(
+            &org("/serviceAccounts/{client}"),
+            read("get_service_account", CLUSTERS, "groups", inventory::service_account),
+        )
         .route(&of("/users"), read("get_users", USERS, "users", inventory::users))
         .route(&of("/alerts"), read("get_alerts", FIRST, "alerts", events::alerts))
         .route(&of("/alerts/{alert}"), read("get_alert", FIRST, "alerts", events::alert))

@@ -35,6 +35,8 @@ pub struct World {
     pub subscriptions: Vec<Subscription>,
     /// Client id to client secret.
     pub service_accounts: BTreeMap<String, String>,
+    /// When the secrets of service accounts expire, by client id; one that is not here does not tell.
+    pub secret_ends: BTreeMap<String, Timestamp>,
     /// Seconds a token lives.
     pub token_life: u64,
     /// Public key to private key.
@@ -83,6 +85,7 @@ impl Default for World {
             kms: KeyServices::default(),
             subscriptions: Vec::new(),
             service_accounts: BTreeMap::new(),
+            secret_ends: BTreeMap::new(),
             token_life: 3600,
             api_keys: BTreeMap::new(),
             digest_algorithm: DigestAlgorithm::default(),

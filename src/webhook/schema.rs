@@ -76,6 +76,7 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         | Kind::DatabaseUnwritable
         | Kind::AtlasUnreachable
         | Kind::CredentialRefused
+        | Kind::CredentialEnding
         | Kind::MailFailing
         | Kind::WebhookDisabled
         | Kind::SweepLate
@@ -84,6 +85,7 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         | Kind::DatabaseUnwritableOver
         | Kind::AtlasUnreachableOver
         | Kind::CredentialRefusedOver
+        | Kind::CredentialEndingOver
         | Kind::MailFailingOver
         | Kind::WebhookDisabledOver
         | Kind::SweepLateOver

@@ -14,7 +14,7 @@ use keywheel::domain::subject::Subject;
 use keywheel::engine::command::{OperatorVerb, ProjectEdit};
 use keywheel::engine::epoch::EpochWatch;
 use keywheel::engine::last_resort::LastResort;
-use keywheel::engine::{conditions, deciding, driver, sweep};
+use keywheel::engine::{conditions, credentials, deciding, driver, sweep};
 use keywheel::mail::Smtp;
 use keywheel::secret::{Secret, SecretUrl};
 use keywheel::sim::fault::{Fault, Kind};
@@ -30,7 +30,7 @@ use crate::conditions::app;
 use crate::support::db::Backend;
 use crate::support::receiver::Receiver;
 use crate::support::smtpd::Smtpd;
-use crate::support::{TestApp, group, old_key};
+use crate::support::{TestApp, engine_at, group, old_key};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -442,4 +442,58 @@ async fn with_a_key_being_verified_it_is_told_after_half_a_minute() {
     assert_eq!((smtpd.mails().len(), receiver.received().len()), (1, 1));
     let said = &receiver.received()[0].json()["data"];
     assert_eq!(said["cause"], "rotation_under_way");
+}
+
+/// A secret of a service account lasts a year at most.
+#[tokio::test]
+async fn a_secret_that_expires_is_told_at_thirty_seven_and_one_days_and_when_it_is_over() {
+    const DAY: Duration = Duration::from_hours(24);
+    let app = app(Backend::Sqlite).await;
+    let until = |days: u32| {
+        app.sim.with(|world| {
+            let ends = app.engine.clock.now() + DAY * days;
+            world.secret_ends.insert("mdb_sa_id_demo".to_owned(), ends);
+        });
+    };
+    let read = async || {
+        assert!(credentials::once(&app.engine).await);
+        conditions::once(&app.engine).await.unwrap();
+        app.told("credential_ending").await
+    };
+    until(31);
+    assert!(read().await.is_empty());
+    let mut seen = 0;
+    for (days, words) in
+        [(29, "within 30 days"), (28, ""), (6, "within 7 days"), (1, "within a day"), (0, "has expired")]
+    {
+        until(days);
+        let told = read().await;
+        seen += usize::from(!words.is_empty());
+        assert_eq!(told.len(), seen, "{days}: {told:?}");
+        let cause = told.last().unwrap().model["cause"].as_str().unwrap();
+        assert!(cause.contains(words), "{days}: {cause}");
+    }
+    let text = keywheel::engine::metrics::scrape(&app.engine).await.unwrap();
+    assert!(text.contains("keywheel_credential_expires_timestamp_seconds{credential=\"default\"}"), "{text}");
+    // Another daemon has not read it yet, and ends nothing.
+    let other = engine_at(&app.sim, app.engine.store.clone(), app.engine.clock.clone());
+    conditions::once(&other).await.unwrap();
+    assert_eq!(
+        (app.told("credential_ending").await.len(), app.told("credential_ending_over").await.len()),
+        (4, 0)
+    );
+    // An answer that does not come says nothing.
+    app.sim.with(|world| {
+        world.faults = vec![
+            serde_json::from_value(json!({ "operation": "get_service_account", "kind": "truncate" }))
+                .unwrap(),
+        ];
+    });
+    assert!(!credentials::once(&app.engine).await);
+    conditions::once(&app.engine).await.unwrap();
+    assert_eq!(app.told("credential_ending_over").await.len(), 0);
+    app.sim.with(|world| world.faults.clear());
+    until(365);
+    assert_eq!(read().await.len(), 4);
+    assert_eq!(app.told("credential_ending_over").await.len(), 1);
 }

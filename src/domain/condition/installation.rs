@@ -59,6 +59,26 @@ pub fn of_credential(facts: &CredentialFacts<'_>, now: Timestamp) -> Vec<Conditi
     found
 }
 
+/// When people hear that a secret expires: so long before, and in these words.
+const STAGES: [(Duration, &str); 4] = [
+    (Duration::ZERO, "its secret has expired"),
+    (Duration::from_hours(24), "its secret expires within a day"),
+    (Duration::from_hours(7 * 24), "its secret expires within 7 days"),
+    (Duration::from_hours(30 * 24), "its secret expires within 30 days"),
+];
+
+/// The condition of a credential whose secret expires soon. Each stage is another cause, so it is told anew.
+#[must_use]
+pub fn of_secret(ends_at: Timestamp, now: Timestamp) -> Option<Condition> {
+    let (_, cause) = STAGES.into_iter().find(|(before, _)| ends_at <= now + *before)?;
+    let since = ends_at - STAGES[STAGES.len() - 1].0;
+    Some(Condition {
+        cause: Some(cause.to_owned()),
+        detail: Some(format!("it expires at {ends_at}")),
+        ..Condition::new(ConditionKind::CredentialEnding, since.min(now), now)
+    })
+}
+
 impl CredentialFacts<'_> {
     /// Since when `failed` are most of the projects, and at least `fewest`, if that has lasted or holds already.
     ///

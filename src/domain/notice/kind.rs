@@ -87,6 +87,8 @@ named! {
         AtlasUnreachable = "atlas_unreachable",
         /// Atlas does not accept a credential.
         CredentialRefused = "credential_refused",
+        /// The secret of a credential expires soon.
+        CredentialEnding = "credential_ending",
         /// No mail leaves.
         MailFailing = "mail_failing",
         /// A webhook target has answered that it is gone.
@@ -103,6 +105,8 @@ named! {
         AtlasUnreachableOver = "atlas_unreachable_over",
         /// The end of `credential_refused`.
         CredentialRefusedOver = "credential_refused_over",
+        /// The end of `credential_ending`.
+        CredentialEndingOver = "credential_ending_over",
         /// The end of `mail_failing`.
         MailFailingOver = "mail_failing_over",
         /// The end of `webhook_disabled`.
@@ -219,6 +223,7 @@ impl Kind {
             | Kind::NotOwner
             | Kind::NotOwnerOver
             | Kind::KeyAlarmOver
+            | Kind::CredentialEnding
             | Kind::MailFailing
             | Kind::WebhookDisabled
             | Kind::RowUnreadable
@@ -226,6 +231,7 @@ impl Kind {
             | Kind::DatabaseUnwritableOver
             | Kind::AtlasUnreachableOver
             | Kind::CredentialRefusedOver
+            | Kind::CredentialEndingOver
             | Kind::MailFailingOver
             | Kind::WebhookDisabledOver
             | Kind::SweepLateOver
@@ -262,6 +268,7 @@ impl Kind {
             ConditionKind::DatabaseUnwritable => (Kind::DatabaseUnwritable, Kind::DatabaseUnwritableOver),
             ConditionKind::AtlasUnreachable => (Kind::AtlasUnreachable, Kind::AtlasUnreachableOver),
             ConditionKind::CredentialRefused => (Kind::CredentialRefused, Kind::CredentialRefusedOver),
+            ConditionKind::CredentialEnding => (Kind::CredentialEnding, Kind::CredentialEndingOver),
             ConditionKind::MailFailing => (Kind::MailFailing, Kind::MailFailingOver),
             ConditionKind::WebhookDisabled => (Kind::WebhookDisabled, Kind::WebhookDisabledOver),
             ConditionKind::SweepLate => (Kind::SweepLate, Kind::SweepLateOver),

@@ -315,6 +315,7 @@ impl Notice {
             | Kind::DatabaseUnwritable
             | Kind::AtlasUnreachable
             | Kind::CredentialRefused
+            | Kind::CredentialEnding
             | Kind::MailFailing
             | Kind::WebhookDisabled
             | Kind::SweepLate
@@ -323,6 +324,7 @@ impl Notice {
             | Kind::DatabaseUnwritableOver
             | Kind::AtlasUnreachableOver
             | Kind::CredentialRefusedOver
+            | Kind::CredentialEndingOver
             | Kind::MailFailingOver
             | Kind::WebhookDisabledOver
             | Kind::SweepLateOver
