@@ -410,7 +410,8 @@ fn way_out(failure: &Failure) -> String {
             "this Keywheel is too old for Atlas: Atlas no longer serves the version of its API that it asks for; install a newer \
              one. Rotations wait until then, and no project is to be removed"
         }
-        (_, Class::Transient) => "Atlas is busy; try again in a minute",
+        (_, Class::Transient) if failure.status.is_some() => "Atlas is busy; try again in a minute",
+        (_, Class::Transient) => "check atlas.base_url, the proxy and the firewall",
         (_, Class::Unknown) => {
             "check atlas.base_url, and the way from this machine to Atlas (proxy, DNS, firewall)"
         }

@@ -21,18 +21,21 @@ use super::printer::Printer;
 use super::reply::{ApiResponse, List, read};
 use crate::api::Page;
 use crate::api::project::Project;
+use crate::api::rotation::Rotation;
 use crate::config::{Config, Sources};
 use crate::domain::address::is_loopback;
-use crate::domain::ids::GroupId;
+use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::text::decoded;
 use crate::net::body::{self, BodyError};
-use crate::net::cause::{causes, root_cause};
+use crate::net::cause::{TlsFault, causes, root_cause, tls_fault};
 use crate::net::client;
 
 /// Timeout of a request: adding a project waits for Atlas.
 const ANSWER: Duration = Duration::from_mins(2);
 /// Timeout of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(10);
+/// The newest rotations that are searched for the beginning of an id.
+const SEARCHED: usize = 2000;
 /// The largest response that is read, in bytes.
 const LARGEST: usize = 64 << 20;
 
@@ -237,10 +240,67 @@ impl Client {
         }
     }
 
+    /// The id of a rotation given by id, by the beginning of its id, as `@latest`, or by its project, whose newest one is
+    /// meant.
+    pub(super) async fn rotation(&self, given: &str) -> Result<RotationId, Failure> {
+        if let Ok(id) = given.parse() {
+            return Ok(id);
+        }
+        if given == "@latest" {
+            let newest: Vec<Rotation> = self.items("/rotations", &[], Some(1)).await?.read()?;
+            let newest = newest.first().map(|it| it.id);
+            return newest.ok_or_else(|| Failure::NotFound("there are no rotations yet".to_owned()));
+        }
+        let is_part = given.len() >= 4 && given.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        if is_part {
+            let begin = given.to_ascii_lowercase();
+            let all: Vec<Rotation> = self.items("/rotations", &[], Some(SEARCHED)).await?.read()?;
+            let fits: Vec<_> = all.iter().filter(|it| it.id.to_string().starts_with(&begin)).collect();
+            match fits[..] {
+                [] => {}
+                [only] => return Ok(only.id),
+                [..] => {
+                    let some = fits
+                        .iter()
+                        .take(5)
+                        .map(|it| format!("{} ({}, {})", it.id, it.project_name, it.state));
+                    return Err(Failure::Usage(format!(
+                        "{} rotations begin with {given:?}; name more of the id: {}",
+                        fits.len(),
+                        some.collect::<Vec<_>>().join(", ")
+                    )));
+                }
+            }
+        }
+        let group = match self.project(given).await {
+            Ok(group) => group,
+            Err(Failure::NotFound(_)) => {
+                return Err(Failure::NotFound(format!(
+                    "no rotation's id begins with {given:?}, and no project is named so; `keywheel rotation list` shows rotations, \
+                     `keywheel project list` projects"
+                )));
+            }
+            Err(error) => return Err(error),
+        };
+        let query = [("groupId", group.as_str())];
+        let newest: Vec<Rotation> = self.items("/rotations", &query, Some(1)).await?.read()?;
+        let newest = newest.first().map(|it| it.id);
+        newest.ok_or_else(|| {
+            Failure::NotFound(format!(
+                "{given} has no rotations; `keywheel rotate {given} --to KEY` proposes one"
+            ))
+        })
+    }
+
     fn unreachable(&self, error: &reqwest::Error, reads: bool) -> Failure {
-        let why = root_cause(error);
+        let why = match tls_fault(error) {
+            Some(TlsFault::NotTls) => "the server speaks plain HTTP there".to_owned(),
+            _ => root_cause(error),
+        };
         if error.is_connect() || reads {
-            let hint = if is_denied(error) {
+            let hint = if matches!(tls_fault(error), Some(TlsFault::NotTls)) {
+                "use http:// in --server, or turn on TLS on the server ([server.tls])"
+            } else if is_denied(error) {
                 "the socket is open only to the user that runs the server: become that user, or use --server URL --token-file FILE"
             } else {
                 &self.hint

@@ -6,6 +6,8 @@
 
 use std::process::ExitCode;
 
+use serde_json::{Map, Value, json};
+
 use super::printer::Printer;
 use crate::api::problem::{self, Code};
 use crate::domain::ids::RotationId;
@@ -79,6 +81,8 @@ pub(super) struct Problem {
     pub(super) field: Option<String>,
     /// The conflicting rotation, when there is one.
     pub(super) rotation: Option<RotationId>,
+    /// All members as received.
+    pub(super) document: Map<String, Value>,
 }
 
 impl Problem {
@@ -94,7 +98,16 @@ impl Problem {
         };
         let detail = [read.detail, read.title].into_iter().find(|text| !text.is_empty());
         let detail = detail.unwrap_or_else(|| format!("the server answered {status} without a reason"));
-        Self { status, code: read.code, detail, atlas, field: read.field, rotation: read.rotation_id }
+        let document = serde_json::from_str(body).unwrap_or_default();
+        Self {
+            status,
+            code: read.code,
+            detail,
+            atlas,
+            field: read.field,
+            rotation: read.rotation_id,
+            document,
+        }
     }
 
     /// The code; `None` for one that only a newer server has.
@@ -162,10 +175,9 @@ impl Problem {
     /// The next step by the status alone.
     fn hint_without_code(&self) -> Option<String> {
         Some(match self.status {
-            401 => {
-                "make a token with `keywheel token create` on the server and name its file with --token-file"
-                    .to_owned()
-            }
+            401 => "this server does not know the token: it may be revoked, or of another server or database; `keywheel token list` \
+                    there shows those in force, `keywheel token create` makes one, --token-file names its file"
+                .to_owned(),
             403 => "use a token that has the role for this".to_owned(),
             _ if self.code.is_empty() => "is there a Keywheel server at that address?".to_owned(),
             _ => return None,
@@ -187,10 +199,43 @@ impl Failure {
         }
     }
 
-    /// Writes the failure to standard error.
+    /// The failure as a problem document, for programs.
+    fn document(&self) -> Value {
+        let code = match self {
+            Failure::Usage(_) => "usage",
+            Failure::NotFound(_) => "not-found",
+            Failure::Problem(problem) => problem.code.as_str(),
+            Failure::Refused(_) => "refused",
+            Failure::Unreachable { .. } => "unreachable",
+            Failure::Closed | Failure::Failed(_) => "failed",
+        };
+        let hint = match self {
+            Failure::Problem(problem) => problem.hint(),
+            Failure::Unreachable { hint, .. } => Some(hint.clone()),
+            _ => None,
+        };
+        let mut document = match self {
+            Failure::Problem(problem) => problem.document.clone(),
+            _ => Map::new(),
+        };
+        let mut or = |name: &str, value: Value| {
+            document.entry(name).or_insert(value);
+        };
+        or("code", json!(code));
+        or("detail", json!(self.to_string()));
+        or("hint", json!(hint));
+        or("exitCode", json!(self.exit() as u8));
+        Value::Object(document)
+    }
+
+    /// Writes the failure to standard error, and with `-o json` as a document to standard output too.
     pub(super) fn report(&self, printer: &mut Printer) {
         if matches!(self, Failure::Closed) {
             return;
+        }
+        if printer.is_json() {
+            // A closed output has no reader; the exit code says it all the same.
+            let _ = printer.json(&self.document());
         }
         printer.note(&format!("error: {self}"));
         match self {

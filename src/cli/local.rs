@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use super::Global;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
+use super::projects::opens;
 use super::reply::{corrupt_lines, is_corrupt};
 use crate::config::{Config, ConfigError, Loaded, Log, LogFormat, Sources};
 use crate::domain::role::Role;
-use crate::domain::time::{Clock, SystemClock};
+
 use crate::{app, telemetry};
 
 #[derive(Debug, Args)]
@@ -285,13 +286,7 @@ fn checked(loaded: &Loaded, sources: &Sources, printer: &mut Printer) -> Result<
     }
     loaded.warnings.iter().for_each(|warning| printer.note(&format!("warning: {warning}")));
     for window in &loaded.config.policy.windows {
-        let openings = window.openings(SystemClock.now());
-        printer.line(&format!(
-            "a window opens at {} ({}), for {}",
-            openings.join(", "),
-            window.timezone,
-            window.duration
-        ))?;
+        printer.line(&opens(window))?;
     }
     let from = sources
         .file

@@ -19,8 +19,9 @@ use crate::api::project::{
 use crate::api::rotation::Rotation;
 use crate::domain::ids::GroupId;
 use crate::domain::patch::Patch;
+use crate::domain::policy::Window;
 use crate::domain::project::PolicyEdit;
-use crate::domain::text::visible;
+use crate::domain::text::{visible, with_nearest};
 use crate::domain::time::{BadTime, Clock, Span, SystemClock, Timestamp};
 
 pub(super) const COLUMNS: [&str; 7] =
@@ -209,7 +210,7 @@ fn instant(text: &str) -> Result<Timestamp, BadTime> {
 enum NoPolicy {
     #[error("this takes a JSON object")]
     OtherValue,
-    #[error("this takes a JSON object: policy.{}: {}", .0.path(), .0.inner())]
+    #[error("this takes a JSON object: policy.{}: {}", .0.path(), with_nearest(&.0.inner().to_string()))]
     Unread(#[from] serde_path_to_error::Error<serde_json::Error>),
 }
 
@@ -252,6 +253,12 @@ impl Fields {
             policy: given(self.policy),
         }
     }
+}
+
+/// The next three openings of a window.
+pub(super) fn opens(window: &Window) -> String {
+    let openings = window.openings(SystemClock.now()).join(", ");
+    format!("a window opens at {openings} ({}), for {}", window.timezone, window.duration)
 }
 
 fn show(printer: &mut Printer, project: &Project) -> std::io::Result<()> {
@@ -313,6 +320,12 @@ pub(super) async fn run(verb: ProjectVerb, client: &Client, printer: &mut Printe
             let id = client.project(&named.project).await?;
             let reply = client.send(Method::PATCH, &format!("/projects/{id}"), Some(&edit)).await?;
             reply.print(printer, |printer, project| show(printer, &project))?;
+            // A rule that loosens waits; what was meant can be seen at once.
+            if let Patch::Value(PolicyEdit { windows: Patch::Value(windows), .. }) = &edit.policy {
+                for window in windows {
+                    printer.note(&opens(window));
+                }
+            }
         }
         ProjectVerb::Refresh { project: Some(project), .. } => {
             let id = client.project(&project).await?;

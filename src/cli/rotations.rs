@@ -78,26 +78,31 @@ pub(super) enum RotationVerb {
         limit: usize,
     },
     /// Show one rotation and its journal
-    #[command(after_help = "Example:\n  keywheel rotation show 0198c5a0-0000-7000-8000-000000000000")]
+    #[command(
+        after_help = "Examples:\n  keywheel rotation show 0198c5a0-0000-7000-8000-000000000000\n  keywheel rotation show payments-prod\n  keywheel rotation show @latest"
+    )]
     Show {
-        /// The rotation's id
-        id: RotationId,
+        /// Its id or the beginning of it, @latest, or a project: its newest rotation
+        #[arg(value_name = "ROTATION")]
+        id: String,
     },
     /// Follow a rotation to its end
     #[command(
-        after_help = "Exit code 0 when the rotation completed or was accepted, 3 when it was rejected, cancelled,
+        after_help = "Examples:\n  keywheel rotation watch @latest\n  keywheel rotation watch payments-prod -o json\n\nExit code 0 when the rotation completed or was accepted, 3 when it was rejected, cancelled,
 expired or superseded, 1 otherwise."
     )]
     Watch {
-        /// The rotation's id
-        id: RotationId,
+        /// Its id or the beginning of it, @latest, or a project: its newest rotation
+        #[arg(value_name = "ROTATION")]
+        id: String,
     },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Decide {
-    /// The rotation's id
-    id: RotationId,
+    /// Its id or the beginning of it, @latest, or a project: its newest rotation
+    #[arg(value_name = "ROTATION")]
+    id: String,
     /// Why, for the journal and the audit log
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
@@ -106,8 +111,8 @@ pub(super) struct Decide {
 pub(super) async fn run(verb: RotationVerb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     match verb {
         RotationVerb::List { state, project, limit } => list(state, project, limit, client, printer).await,
-        RotationVerb::Show { id } => show(id, client, printer).await,
-        RotationVerb::Watch { id } => watch::follow(id, client, printer).await,
+        RotationVerb::Show { id } => show(client.rotation(&id).await?, client, printer).await,
+        RotationVerb::Watch { id } => watch::follow(client.rotation(&id).await?, client, printer).await,
     }
 }
 
@@ -173,7 +178,15 @@ async fn list(
     } else {
         let items: Vec<Rotation> = list.read()?;
         if items.is_empty() {
-            printer.note("no rotations; `keywheel rotate PROJECT --to KEY` proposes one");
+            printer.note(&match (&state, &group) {
+                (None, None) => "no rotations; `keywheel rotate PROJECT --to KEY` proposes one".to_owned(),
+                (None, Some(_)) => {
+                    "this project has no rotations; `keywheel rotate PROJECT --to KEY` proposes one"
+                        .to_owned()
+                }
+                (Some(state), _) if state == "needs_operator" => "no rotation needs an operator".to_owned(),
+                (Some(state), _) => format!("no rotation is {}", state.replace('_', " ")),
+            });
         } else {
             printer.list(&items, &COLUMNS)?;
         }
@@ -215,7 +228,7 @@ pub(super) fn decide<'a>(verb: &'static str, args: Decide, client: &'a Client) -
 
 impl Deciding<'_> {
     pub(super) async fn say(self, printer: &mut Printer) -> Result<Exit, Failure> {
-        let id = self.args.id;
+        let id = self.client.rotation(&self.args.id).await?;
         let mut decision = Decision { comment: self.args.comment, proposal_hash: None };
         if self.verb == "approve" {
             let rotation: Rotation = self.client.get(&format!("/rotations/{id}"), &[]).await?.read()?;
@@ -229,6 +242,11 @@ impl Deciding<'_> {
         let path = format!("/rotations/{id}/{}", self.verb);
         let reply = self.client.send(Method::POST, &path, Some(&decision)).await?;
         reply.print(printer, shown)?;
+        if self.verb == "resume" && !printer.is_json() {
+            printer.note(&format!(
+                "that was its state before: it reads Atlas now and goes on with the key that it finds; follow it with `keywheel rotation watch {id}`"
+            ));
+        }
         Ok(Exit::Done)
     }
 }

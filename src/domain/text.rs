@@ -57,6 +57,23 @@ pub fn visible_json(json: &str) -> String {
     })
 }
 
+/// A parser's words about a name that is not known, with the known name that is most similar in the place of all of them.
+/// Other words stay as they are.
+#[must_use]
+pub fn with_nearest(words: &str) -> String {
+    let unknown = words.strip_prefix("unknown field `").or_else(|| words.strip_prefix("unknown variant `"));
+    let parts = unknown.and_then(|rest| rest.split_once("`, expected "));
+    let Some((given, known)) = parts else { return words.to_owned() };
+    let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+    let near = known.iter().min_by_key(|name| distance(&given.to_lowercase(), &name.to_lowercase()));
+    match near.filter(|name| {
+        distance(&given.to_lowercase(), &name.to_lowercase()) <= given.chars().count().div_ceil(2)
+    }) {
+        Some(near) => format!("there is no `{given}`; did you mean `{near}`?"),
+        None => format!("there is no `{given}`; known are {}", known.join(", ")),
+    }
+}
+
 /// Levenshtein's edit distance.
 #[must_use]
 pub fn distance(a: &str, b: &str) -> usize {
@@ -94,6 +111,23 @@ pub fn decoded(bytes: Vec<u8>) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_nearest() {
+        let said = |given: &str| {
+            with_nearest(&format!(
+                "unknown field `{given}`, expected one of `interval`, `approvals`, `windows`"
+            ))
+        };
+        assert_eq!(said("aprovals"), "there is no `aprovals`; did you mean `approvals`?");
+        assert_eq!(said("Approval"), "there is no `Approval`; did you mean `approvals`?");
+        assert_eq!(said("x"), "there is no `x`; known are interval, approvals, windows");
+        assert_eq!(
+            with_nearest("unknown field `a`, expected `b` at line 1"),
+            "there is no `a`; did you mean `b`?"
+        );
+        assert_eq!(with_nearest("invalid type: map"), "invalid type: map");
+    }
 
     #[test]
     fn a_byte_order_mark_is_no_part_of_a_text() {

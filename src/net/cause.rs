@@ -44,13 +44,12 @@ pub enum TlsFault {
 #[must_use]
 pub fn tls_fault(error: &(dyn Error + 'static)) -> Option<TlsFault> {
     causes(error).find_map(|cause| {
-        // An error of input and output hides what it wraps from `source`.
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let fault = match inner {
-            Some(inner) => inner.downcast_ref::<rustls::Error>(),
-            None => cause.downcast_ref::<rustls::Error>(),
-        };
-        let bad = match fault? {
+        // An error of input and output hides what it wraps from `source`, and may wrap another one.
+        let mut inner = cause;
+        while let Some(next) = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            inner = next;
+        }
+        let bad = match inner.downcast_ref::<rustls::Error>()? {
             rustls::Error::InvalidMessage(_) => return Some(TlsFault::NotTls),
             rustls::Error::InvalidCertificate(bad) => bad,
             _ => return Some(TlsFault::Other),

@@ -321,7 +321,8 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
         let mut pid = String::new();
         // The process id is optional: the refusal stands without it.
         let _ = file.read_to_string(&mut pid);
-        let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
+        let pid =
+            pid.lines().next().map(str::trim).filter(|pid| !pid.is_empty()).unwrap_or("unknown").to_owned();
         return Err(StoreError::Locked { path: path.to_owned(), pid });
     }
     let written = file

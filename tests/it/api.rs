@@ -44,7 +44,7 @@ fn has_exactly_these(value: &Value, contract: &str, beside: &str) {
 
 const PROJECT: &str = "groupId name provider currentKey keySince keySinceSource valid due status owners environment \
                        credential kms alias policy lastCheckedAt openRotation conditions rulesKept silence \
-                       loosenings";
+                       loosenings keyEndsAt";
 const ROTATION: &str = "id groupId projectName provider oldKey newKey state cause trigger reason requestedBy \
                         proposalHash approvals lastObservation hold attempts createdAt approvedAt patchedAt validAt \
                         deployedAt finishedAt expiresAt guardDeadline deployed version";

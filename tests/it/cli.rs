@@ -153,6 +153,7 @@ async fn the_exit_code_of_a_watch_is_how_the_rotation_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one table")]
 async fn every_failure_says_what_to_do_and_has_its_exit_code() {
     let it = Daemon::start().await;
     it.token("ada", "operator");
@@ -164,7 +165,14 @@ async fn every_failure_says_what_to_do_and_has_its_exit_code() {
         ("rotation watch 0198c5a0-0000-7000-8000-000000000001", 4, &["code: rotation-not-found"]),
         ("outbox show 0198c5a0-0000-7000-8000-000000000001", 4, &["code: mail-not-found"]),
         ("token revoke nobody", 4, &["no token named \"nobody\" is in force"]),
-        ("rotation show abc", 2, &["\"abc\" is not an id"]),
+        ("rotation show xyz", 4, &["no rotation's id begins with \"xyz\"", "keywheel rotation list"]),
+        ("rotation show @latest", 4, &["there are no rotations yet"]),
+        ("rotation list --state needs_operatr", 2, &["code: invalid"]),
+        (
+            "project add ffffffffffffffffffffffff --policy {\"aprovals\":2}",
+            2,
+            &["there is no `aprovals`; did you mean `approvals`?"],
+        ),
         ("project add abc", 2, &["24 hexadecimal digits"]),
         ("project list --status fine", 2, &["status: ", "due_soon", "code: invalid"]),
         (
@@ -185,7 +193,7 @@ async fn every_failure_says_what_to_do_and_has_its_exit_code() {
             &["GROUP_NOT_FOUND", "code: atlas-not-found", "hint: check the group id"],
         ),
         ("frobnicate", 2, &["unrecognized subcommand"]),
-        ("approve", 2, &["<ID>"]),
+        ("approve", 2, &["<ROTATION>"]),
         ("token create --name ada --role viewer", 3, &["a token named \"ada\" exists already"]),
         ("token create --name b --role king", 2, &["viewer"]),
         ("--server nowhere status", 2, &["--server takes an address"]),
@@ -206,8 +214,22 @@ async fn every_failure_says_what_to_do_and_has_its_exit_code() {
         "warning: the token file wrong.token is open to others",
         "chmod 600",
         "code: unauthenticated",
-        "hint: ",
+        "hint: this server does not know the token",
     ]);
+    let plain = it.base.replace("http://", "https://");
+    it.cli(&words(&format!("--server {plain} --token-file ada.token status")))
+        .ended(5)
+        .only_says(&["the server speaks plain HTTP there", "use http://"]);
+    for (line, code, name) in [
+        ("project show ffffffffffffffffffffffff -o json", 4, "project-not-found"),
+        ("project show nothing -o json", 4, "not-found"),
+        ("--server http://127.0.0.1:1 --token-file ada.token status -o json", 5, "unreachable"),
+    ] {
+        let said = it.cli(&words(line));
+        let document: Value = serde_json::from_str(&said.ended(code).out).unwrap();
+        assert_eq!((&document["code"], &document["exitCode"]), (&json!(name), &json!(code)), "{document}");
+        assert!(document["detail"].as_str().is_some_and(|it| !it.is_empty()), "{document}");
+    }
     // Something else that speaks HTTP at that address.
     let line = format!("--server {} --token-file ada.token status", it.sim.base_url());
     it.cli(&words(&line)).ended(1).only_says(&["is there a Keywheel server at that address?"]);
@@ -242,6 +264,10 @@ async fn what_is_empty_says_how_to_fill_it() {
         assert!(said.err.contains(part), "{line}: {said:?}");
     }
     it.cli(&["project", "add", &group(1)]).ended(0);
+    let window = r#"{"windows":[{"cron":"0 0 1 * * Sat","duration":"4h","timezone":"Europe/Kyiv"}]}"#;
+    let edited = it.cli(&["project", "edit", "payments-prod", "--policy", window]);
+    let err = &edited.ended(0).err;
+    assert!(err.contains("a window opens at Sat ") && err.contains("01:00 (Europe/Kyiv), for 4h"), "{err}");
     it.cli(&words("project list --status overdue")).ended(0).only_says(&["no project matches"]);
     let status = it.cli(&["status"]);
     for part in ["1 project: 1 ok", "1 without an owner", "due next:", "payments-prod"] {
@@ -387,4 +413,39 @@ async fn what_is_due_what_was_and_what_changes_can_be_watched() {
     );
     let fresh = it.cli_as("ada", &["history", "payments-staging"]);
     assert!(fresh.ended(0).err.contains("no rotations yet"), "{fresh:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_is_named_by_its_project_by_the_beginning_of_its_id_or_as_the_latest() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    it.token("grace", "approver,viewer");
+    let id = it.propose(&ada, &it.add(&ada, 1).await, &demo_key("AWS", "payments-prod", 1, 2)).await;
+    let other = it.propose(&ada, &it.add(&ada, 2).await, &demo_key("AWS", "payments-staging", 2, 2)).await;
+    for (given, found) in [
+        ("payments-prod", &id),
+        (&*group(2), &other),
+        ("@latest", &other),
+        (&id[..id.len() - 1], &id),
+        (&id, &id),
+    ] {
+        let said = it.cli(&["rotation", "show", given, "-o", "json"]);
+        let shown: Value = serde_json::from_str(&said.ended(0).out).unwrap();
+        assert_eq!(shown["id"], **found, "{given}");
+    }
+    it.cli(&["rotation", "show", &id[..4]]).ended(2).only_says(&[
+        "2 rotations begin with",
+        &id,
+        "payments-prod",
+    ]);
+    it.cli(&words("rotation list --state needs_operator"))
+        .ended(0)
+        .only_says(&["no rotation needs an operator"]);
+    it.cli(&words("rotation list --state rolled_back")).ended(0).only_says(&["no rotation is rolled back"]);
+    it.cli(&["cancel", "payments-prod"]).ended(0);
+    let refused = it.cli_as("grace", &["approve", "payments-prod"]);
+    let err = &refused.ended(3).err;
+    for part in ["while the rotation is cancelled: it ended at", "propose it again with `keywheel rotate"] {
+        assert!(err.contains(part), "{err}");
+    }
 }

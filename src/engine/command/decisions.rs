@@ -47,7 +47,15 @@ impl Engine {
             let outcome = Outcome::Said(command);
             let step = next(&row.rotation, &outcome, self.clock.now());
             if step.illegal {
-                return Err(CommandError::Illegal { verb: verb.as_str(), state: row.rotation.state });
+                let it = &row.rotation;
+                let then = it.ending.finished_at.map(|at| {
+                    format!(
+                        ": it ended at {at}; propose it again with `keywheel rotate {} --to {}`",
+                        it.group_id, it.new_key
+                    )
+                });
+                let (verb, then) = (verb.as_str(), then.unwrap_or_default());
+                return Err(CommandError::Illegal { verb, state: it.state, then });
             }
             let said = Said { by: actor, comment: comment.as_deref(), vote, outbox: Vec::new() };
             match commit(self, &RotationRow { lease: None, ..row }, step, &outcome, said).await {

@@ -114,12 +114,14 @@ pub enum CommandError {
         id: RotationId,
     },
     /// The command means nothing in this state.
-    #[error("{verb} is not possible while the rotation is {state}")]
+    #[error("{verb} is not possible while the rotation is {}{then}", .state.as_str().replace('_', " "))]
     Illegal {
         /// The command.
         verb: &'static str,
         /// The state.
         state: State,
+        /// Since when, and the way out, where the rotation has ended.
+        then: String,
     },
     /// The vote would not count.
     #[error("{0}")]

@@ -28,6 +28,7 @@ use super::Web;
 use super::problem::Problem;
 use crate::api::problem::Code;
 use crate::api::{CorruptRow, Listed, Page};
+use crate::domain::text::with_nearest;
 use crate::net::cause::causes;
 use crate::store;
 
@@ -117,7 +118,7 @@ impl From<JsonRejection> for Problem {
 fn unfit(error: &JsonDataError) -> Problem {
     let parsed =
         causes(error).find_map(|cause| cause.downcast_ref::<serde_path_to_error::Error<serde_json::Error>>());
-    match parsed.map(|it| (it.path(), it.inner().to_string())) {
+    match parsed.map(|it| (it.path(), with_nearest(&it.inner().to_string()))) {
         Some((path, rule)) if path.iter().len() > 0 => Problem::invalid(&path.to_string(), rule),
         Some((_, rule)) => Problem::new(Code::Invalid, format!("body: {rule}")),
         None => Problem::new(Code::Invalid, format!("body: {}", error.body_text())),
