@@ -404,24 +404,15 @@ pub async fn migrate(config: Config) -> anyhow::Result<String> {
     Ok(format!("the database is at schema {}", crate::store::known_version()))
 }
 
-/// The database for a command beside the daemon; created when it does not exist.
-async fn beside(config: &Config) -> anyhow::Result<Store> {
-    let store = open(config, Access::Beside).await?;
-    match store.check_schema().await {
-        Err(StoreError::NotMigrated) if config.database.migrate => store.migrate().await?,
-        other => other?,
-    }
-    unlock_and_follow(config, &store).await?;
-    Ok(store)
-}
-
 /// An existing database. A missing file is refused: an empty database, created on the spot, would answer
 /// in place of the daemon's.
 async fn existing(config: &Config) -> anyhow::Result<Store> {
     if let Some(file) = config.database.url.expose().strip_prefix("sqlite:")
         && !Path::new(file).exists()
     {
-        bail!("there is no database {file}; run this where the daemon runs, or name its --config");
+        bail!(
+            "there is no database {file}; start the daemon once (`keywheel serve`), run this where it runs, or name its --config"
+        );
     }
     let store = open(config, Access::Beside).await?;
     store.check_schema().await?;
@@ -450,7 +441,8 @@ pub async fn token_create(
     roles: Vec<Role>,
     person: Option<String>,
 ) -> anyhow::Result<Option<String>> {
-    let engine = engine_beside(&config, beside(&config).await?)?;
+    // A database made on the spot would be another one than the daemon's.
+    let engine = engine_beside(&config, existing(&config).await?)?;
     match make_token(&engine, &name, &roles, person.as_deref()).await {
         Ok(token) => {
             remember(&config, &engine.store).await?;

@@ -58,7 +58,7 @@ pub struct Cli {
 /// Options of every verb.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Global {
-    /// Configuration file; otherwise keywheel.toml in the working directory, when there is one
+    /// Configuration file; otherwise ./keywheel.toml, /etc/keywheel/keywheel.toml or ~/.config/keywheel/keywheel.toml
     #[arg(
         long,
         value_name = "FILE",
@@ -255,7 +255,38 @@ pub async fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// Refuses `--server` for a command that works on this machine, where it would be believed and not used. The variable is
+/// set for other commands too, so it is only passed over.
+fn without_server(verb: &CliVerb, global: &Global, printer: &mut Printer) -> Result<(), Failure> {
+    let (name, tells) = match verb {
+        CliVerb::Demo(_) => ("demo", false),
+        CliVerb::Serve(_) => ("serve", false),
+        CliVerb::Sim(_) => ("sim", false),
+        CliVerb::Config(_) => ("config", false),
+        CliVerb::Migrate => ("migrate", true),
+        CliVerb::Doctor(_) => ("doctor", true),
+        CliVerb::Token(_) => ("token", true),
+        CliVerb::Key(_) => ("key", true),
+        CliVerb::Backup { .. } => ("backup", true),
+        CliVerb::Restore { .. } => ("restore", true),
+        CliVerb::Audit(records::AuditVerb::Verify { .. }) => ("audit verify", true),
+        _ => return Ok(()),
+    };
+    let Some(server) = &global.server else { return Ok(()) };
+    if std::env::var("KEYWHEEL_SERVER").ok().as_ref() != Some(server) {
+        return Err(Failure::Usage(format!(
+            "`{name}` works on files and the database of this machine, so --server has no meaning for it: run it where the daemon \
+             runs, or leave --server out"
+        )));
+    }
+    if tells {
+        printer.note(&format!("KEYWHEEL_SERVER is passed over: `{name}` works on this machine"));
+    }
+    Ok(())
+}
+
 async fn dispatch(verb: CliVerb, global: &Global, printer: &mut Printer) -> Result<ExitCode, Failure> {
+    without_server(&verb, global, printer)?;
     let exit = match verb {
         // The long-running verbs return their own exit code.
         CliVerb::Demo(args) => return local::demo(args).await,

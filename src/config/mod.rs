@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -280,20 +281,54 @@ pub struct Sources {
     pub env: Vec<(String, String)>,
     /// Dotted paths and values that beat everything else.
     pub overrides: Vec<(String, String)>,
+    /// A file that was found and belongs to somebody else.
+    pub passed_over: Option<PathBuf>,
+}
+
+/// Where a configuration file is searched when nobody names one.
+fn places() -> Vec<PathBuf> {
+    let own = std::env::var_os("XDG_CONFIG_HOME").filter(|it| !it.is_empty()).map(PathBuf::from);
+    let own = own.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
+    let mut places = vec![PathBuf::from(FILE_NAME), PathBuf::from("/etc/keywheel").join(FILE_NAME)];
+    places.extend(own.map(|folder| folder.join("keywheel").join(FILE_NAME)));
+    places
+}
+
+/// Whether a file belongs to this user or to root; `None` when it does not exist.
+fn is_ours(file: &Path) -> Option<bool> {
+    let owner = std::fs::metadata(file).ok()?.uid();
+    // Only Linux has /proc; elsewhere nobody is asked.
+    let own = std::fs::metadata("/proc/self").map_or(owner, |own| own.uid());
+    Some(owner == own || owner == 0)
+}
+
+fn is_proxy(name: &str) -> bool {
+    ["https_proxy", "all_proxy", "http_proxy"].contains(&name.to_lowercase().as_str())
 }
 
 impl Sources {
-    /// The sources of a process started by a person: `file`, or `keywheel.toml` in the working directory
-    /// when it exists, and the environment.
+    /// The sources of a process started by a person: `file`, or the first of `keywheel.toml` in the working directory
+    /// (when it belongs to this user or to root), /etc/keywheel/keywheel.toml and keywheel/keywheel.toml in the user's
+    /// configuration folder; and the environment.
     #[must_use]
     pub fn from_process(file: Option<PathBuf>) -> Self {
-        let here = || Some(PathBuf::from(FILE_NAME)).filter(|file| file.exists());
         // `vars` would panic on a value that is not UTF-8, even on another program's.
-        let env = std::env::vars_os()
+        let env: Vec<(String, String)> = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-            .filter(|(name, _)| name.starts_with("KEYWHEEL_"))
+            .filter(|(name, _)| name.starts_with("KEYWHEEL_") || is_proxy(name))
             .collect();
-        Self { file: file.or_else(here), env, overrides: Vec::new() }
+        let mut passed_over = None;
+        let file = file.or_else(|| {
+            places().into_iter().find(|file| match is_ours(file) {
+                Some(true) => true,
+                Some(false) => {
+                    passed_over.get_or_insert_with(|| file.clone());
+                    false
+                }
+                None => false,
+            })
+        });
+        Self { file, env, overrides: Vec::new(), passed_over }
     }
 
     /// The layers merged, the lowest first.
@@ -307,6 +342,15 @@ impl Sources {
             match read_file(file) {
                 Ok(more) => leaves.extend(more),
                 Err(why) => errors.push(why.to_string()),
+            }
+            // So that the daemon and a command in another folder meet the same database.
+            if let Some(leaf) = leaves.get_mut("data_dir")
+                && let (layer::Origin::File { file, .. }, layer::Raw::Toml(toml::Value::String(given))) =
+                    (&leaf.origin, &mut leaf.raw)
+                && !given.is_empty()
+            {
+                let folder = file.parent().unwrap_or(Path::new(""));
+                *given = folder.join(&*given).to_string_lossy().into_owned();
             }
         }
         leaves.extend(layer::from_env(&self.env));
@@ -363,10 +407,14 @@ impl Config {
     /// Fails with all faults at once, each with the setting, its origin, and the values that it takes.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         let mut reader = Reader::new(sources.leaves()?);
-        let is_proxy =
-            |name: &str| ["https_proxy", "all_proxy", "http_proxy"].contains(&name.to_lowercase().as_str());
         let named = sources.env.iter().find(|(name, value)| is_proxy(name) && !value.is_empty());
         reader.proxy_variable = named.map(|(name, _)| name.clone());
+        if let Some(file) = &sources.passed_over {
+            reader.warnings.push(format!(
+                "{} belongs to another user and was passed over; name it with --config to use it",
+                file.display()
+            ));
+        }
         let raw = RawConfig::read(&mut reader);
         reader.check_environment(&sources.env);
         reader.finish();

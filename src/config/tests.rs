@@ -86,6 +86,7 @@ fn each_layer_beats_the_one_below_and_is_named_as_origin() {
             ("KEYWHEEL_PORT", "tcp://10.0.0.1:80"),
         ]),
         overrides: pairs(&[("policy.approvals", "4")]),
+        ..Sources::default()
     };
     let loaded = Config::load(&sources).unwrap();
     assert_eq!(loaded.config.policy.approvals, 4);

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::{Daemon, Said, config, keywheel, run, serve};
+use crate::support::daemon::{Daemon, Said, config, keywheel, private, run, serve};
 use crate::support::{group, new_key, old_key};
 use keywheel::sim::world::{KeyState, demo_key};
 
@@ -448,4 +448,61 @@ async fn a_rotation_is_named_by_its_project_by_the_beginning_of_its_id_or_as_the
     for part in ["while the rotation is cancelled: it ended at", "propose it again with `keywheel rotate"] {
         assert!(err.contains(part), "{err}");
     }
+}
+
+/// The configuration is found, and a command in any folder meets the daemon's database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_commands_know_where_they_are() {
+    let it = Daemon::start().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = it.folder.path().join("keywheel.toml");
+    let named = file.to_str().unwrap();
+    // A relative data_dir is relative to its file.
+    let text = std::fs::read_to_string(&file).unwrap();
+    let data = format!("data_dir = \"{}\"", it.folder.path().join("data").display());
+    assert!(text.contains(&data));
+    std::fs::write(&file, text.replace(&data, "data_dir = \"data\"")).unwrap();
+    let here = |args: &[&str]| run(elsewhere.path(), args);
+    let made = here(&["token", "create", "--name", "ada", "--role", "viewer", "--config", named]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let listed = it.cli(&["token", "list"]);
+    assert!(listed.ended(0).out.contains("ada"), "{listed:?}");
+    here(&["status", "--config", named]).ended(0);
+    // Without one, no database is made.
+    here(&["token", "create", "--name", "bob", "--role", "viewer"]).ended(1).only_says(&[
+        "there is no database",
+        "keywheel serve",
+        "--config",
+    ]);
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0, "something was made");
+    // The user's own folder is searched.
+    let home = elsewhere.path().join("home");
+    std::fs::create_dir_all(home.join("keywheel")).unwrap();
+    std::fs::copy(&file, home.join("keywheel/keywheel.toml")).unwrap();
+    let shown =
+        keywheel(elsewhere.path(), &["config", "show"]).env("XDG_CONFIG_HOME", &home).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let own = format!("data_dir = \"{}\"", home.join("keywheel/data").display());
+    assert!(shown.contains(&own), "{own} not in {shown}");
+    for args in [&["token", "list"][..], &["doctor"], &["migrate"], &["config", "check"], &["serve"]] {
+        let args = [args, &["--server", "http://127.0.0.1:1"]].concat();
+        it.cli(&args).ended(2).only_says(&["--server has no meaning", "leave --server out"]);
+    }
+    let mut env = keywheel(it.folder.path(), &["token", "list"]);
+    let passed = env.env("KEYWHEEL_SERVER", "http://127.0.0.1:1").output().unwrap();
+    let err = String::from_utf8(passed.stderr).unwrap();
+    assert!(passed.status.success() && err.contains("KEYWHEEL_SERVER is passed over"), "{err}");
+}
+
+/// What only the environment says about a proxy is not used for webhooks.
+#[test]
+fn a_proxy_that_only_the_environment_names_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        "[[webhooks]]\nname = \"ops\"\nurl = \"https://hooks.example.com/x/abcdefgh\"\nformat = \"slack\"\n";
+    private(folder.path().join("keywheel.toml"), text);
+    let mut command = keywheel(folder.path(), &["config", "check"]);
+    let said = command.env("https_proxy", "http://127.0.0.1:9").output().unwrap();
+    let err = String::from_utf8(said.stderr).unwrap();
+    assert!(err.contains("without the proxy that https_proxy names"), "{err}");
 }

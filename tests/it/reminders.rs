@@ -26,7 +26,7 @@ struct Fleet {
     engine: Engine,
     clock: ManualClock,
     _db: TestDb,
-    _sim: Sim,
+    sim: Sim,
 }
 
 fn group(number: u64) -> GroupId {
@@ -37,16 +37,22 @@ impl Fleet {
     async fn on(backend: Backend) -> Self {
         let clock = ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let sim = Sim::start(listener, World::default(), Arc::new(clock.clone())).unwrap();
+        let sim = Sim::start(listener, World::demo(), Arc::new(clock.clone())).unwrap();
         let db = TestDb::new(backend).await;
         let engine = engine_at(&sim, db.store.clone(), Arc::new(clock.clone()));
-        Self { engine, clock, _db: db, _sim: sim }
+        Self { engine, clock, _db: db, sim }
     }
 
     /// Tracks a project whose key has served for `age`.
     async fn track(&self, number: u64, age: Duration, owners: &[String]) {
         let now = self.clock.now();
         let key = KeyRef::parse(Provider::Aws, &format!("{number:08x}-aaaa-4aaa-8aaa-000000000001")).unwrap();
+        // A date is booked on the key that Atlas holds.
+        self.sim.with(|world| {
+            let mut like = world.projects[&crate::support::group(1)].clone();
+            like.block.insert("customerMasterKeyID".to_owned(), key.to_string().into());
+            world.projects.insert(group(number).to_string(), like);
+        });
         let project = Project {
             group_id: group(number),
             name: format!("project-{number}"),

@@ -107,7 +107,7 @@ async fn the_tables_of_a_small_fleet() {
     run("", &["project", "remove", "payments-prod"]);
     run("ada", &["project", "show", "payments-prod"]);
     run("ada", &["rotation", "list", "--state", "odd"]);
-    run("ada", &["token", "list"]);
+    run("", &["token", "list"]);
     settings().bind(|| insta::assert_snapshot!("tables", all));
     let report = it.cli(&["doctor"]);
     settings().bind(|| insta::assert_snapshot!("doctor", format!("{}{}", report.out, report.err)));
