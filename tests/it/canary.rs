@@ -192,12 +192,26 @@ async fn no_secret_leaves_the_program() {
         );
     crate::support::daemon::private(folder.join("keywheel.toml"), text);
 
+    assert!(command(folder, &["migrate"]).output().unwrap().status.success());
     let token = |name: &str, role: &str| {
         let made = command(folder, &["token", "create", "--name", name, "--role", role]).output().unwrap();
         String::from_utf8(made.stdout).unwrap().trim().to_owned()
     };
     let (ada, grace) = (token("ada", "admin"), token("grace", "admin"));
     assert!(ada.starts_with("kw_"), "{ada:?}");
+    // Failures are where secrets slip out: the log-in, the PATCH and a look fail first.
+    let fault = |operation: &str, kind| Fault {
+        operation: operation.to_owned(),
+        group_id: None,
+        skip: 0,
+        times: Some(1),
+        kind,
+    };
+    sim.with(|world| {
+        // The daemon logs in by itself, as soon as it runs.
+        let refused = fault("token", Kind::Status { status: 500, code: None, retry_after: None });
+        world.faults = vec![Fault { times: None, ..refused }];
+    });
     let log = std::fs::File::create(folder.join("daemon.log")).unwrap();
     let mut serve = command(folder, &["serve"]);
     let _daemon =
@@ -210,17 +224,6 @@ async fn no_secret_leaves_the_program() {
     };
     let ready = eventually(LIMIT, async || client.get(format!("{base}/healthz")).send().await.ok());
     ready.await.expect("the daemon did not start");
-    // Failures are where secrets slip out: the log-in, the PATCH and a look fail first.
-    let fault = |operation: &str, kind| Fault {
-        operation: operation.to_owned(),
-        group_id: None,
-        skip: 0,
-        times: Some(1),
-        kind,
-    };
-    sim.with(|world| {
-        world.faults = vec![fault("token", Kind::Status { status: 500, code: None, retry_after: None })];
-    });
     let mut added = Finds::new();
     for (name, status) in [("default", 502), ("filed", 201)] {
         let body = json!({ "groupId": group(1), "owners": ["ada@example.com"], "credential": name });
@@ -228,6 +231,7 @@ async fn no_secret_leaves_the_program() {
         let (seen, bytes) = (reply.status(), reply.bytes().await.unwrap().to_vec());
         assert_eq!(seen, status, "{}", String::from_utf8_lossy(&bytes));
         added.push(("the answer to adding a project".to_owned(), bytes));
+        sim.with(|world| world.faults.clear());
     }
     sim.with(|world| {
         world.faults = vec![
