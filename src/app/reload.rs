@@ -165,6 +165,7 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
     let same_database = live.engine.store.take_login(database)?;
     live.log.set_level(&fresh.config.log.level)?;
     live.engine.atlas.replace(Arc::new(client));
+    live.engine.secret_ends.read_again();
     live.lookups.replace(&lookups);
     live.smtp.send_replace(server);
     *live.engine.mail_domain.write().unwrap_or_else(PoisonError::into_inner) =

@@ -4,15 +4,16 @@
 //! An answer that does not come says nothing: what is known stays.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use crate::atlas::AtlasApi;
 use crate::domain::time::Timestamp;
-use crate::lifecycle::pause;
+use crate::lifecycle::wait;
 
 /// How often the secrets are read.
 const EVERY: Duration = Duration::from_hours(24);
@@ -22,32 +23,43 @@ const AGAIN: Duration = Duration::from_mins(15);
 
 /// When the secret of each credential expires, as far as this daemon has read it.
 #[derive(Debug, Default)]
-pub struct SecretEnds(Mutex<BTreeMap<String, Option<Timestamp>>>);
+pub struct SecretEnds {
+    ends: Mutex<BTreeMap<String, Option<Timestamp>>>,
+    due: Notify,
+}
 
 impl SecretEnds {
     /// When the secret of `credential` expires; `None` when that was not read yet.
     #[must_use]
     pub fn of(&self, credential: &str) -> Option<Option<Timestamp>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(credential).copied()
+        self.lock().get(credential).copied()
+    }
+
+    /// Has them read at once: another secret is in force.
+    pub fn read_again(&self) {
+        self.due.notify_one();
     }
 
     /// Those that are known.
     #[must_use]
     pub fn known(&self) -> Vec<(String, Timestamp)> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter_map(|(name, end)| Some((name.clone(), (*end)?))).collect()
+        self.lock().iter().filter_map(|(name, end)| Some((name.clone(), (*end)?))).collect()
     }
 
     fn set(&self, credential: String, end: Option<Timestamp>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(credential, end);
+        self.lock().insert(credential, end);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<Timestamp>>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Reads once a day until `stop`.
+/// Reads once a day, and after a change of the configuration, until `stop`.
 pub async fn run(engine: Engine, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let wait = if once(&engine).await { EVERY } else { AGAIN };
-        pause(wait, &stop).await;
+        let longest = if once(&engine).await { EVERY } else { AGAIN };
+        wait(engine.secret_ends.due.notified(), longest, &stop).await;
     }
 }
 

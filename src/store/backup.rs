@@ -63,7 +63,7 @@ pub async fn back_up(path: &Path, to: &Path) -> Result<Contents, StoreError> {
             path.display()
         )));
     }
-    check(path)?;
+    check(path).await?;
     if to.exists() {
         return Err(unusable(format!(
             "{} exists already, and is left as it is; name a new file",

@@ -10,9 +10,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use sqlx::Connection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, known_version};
 
 /// What SQLite adds to the name of the database.
 pub(super) const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
@@ -44,18 +46,19 @@ impl Mark {
         Some(Self { number: number(60)?, cookie: number(40)?, inode: file.metadata().ok()?.ino() })
     }
 
-    /// The mark that the last daemon left in the lock file.
-    fn left(path: &Path) -> Option<Self> {
+    /// The mark that the last daemon left in the lock file, and the version of the schema then.
+    fn left(path: &Path) -> Option<(Self, i64)> {
         let text = std::fs::read_to_string(beside(path, ".lock")).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("mark "))?;
         let mut words = line.split(' ');
         let (number, cookie) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        Some(Self { number, cookie, inode: words.next()?.parse().ok()? })
+        let mark = Self { number, cookie, inode: words.next()?.parse().ok()? };
+        Some((mark, words.next()?.parse().ok()?))
     }
 }
 
 /// Refuses a write-ahead log that belongs to another database file, and a restore that was interrupted.
-pub(super) fn check(path: &Path) -> Result<(), StoreError> {
+pub(super) async fn check(path: &Path) -> Result<(), StoreError> {
     let staged = beside(path, STAGED);
     if staged.exists() {
         return Err(StoreError::Unusable(format!(
@@ -66,11 +69,12 @@ pub(super) fn check(path: &Path) -> Result<(), StoreError> {
     }
     let log = beside(path, "-wal");
     let has_log = std::fs::metadata(&log).is_ok_and(|it| it.len() > 0);
-    let (Some(left), Some(present), true) = (Mark::left(path), Mark::of(path), has_log) else {
+    let (Some((left, version)), Some(present), true) = (Mark::left(path), Mark::of(path), has_log) else {
         return Ok(());
     };
-    // What the daemon wrote since may wait in the log.
-    if left.number == present.number && left.inode == present.inode && present.cookie <= left.cookie {
+    // What the daemon wrote since may wait in the log, and a migration counts the cookie up.
+    let own = left.number == present.number && left.inode == present.inode;
+    if own && (present.cookie <= left.cookie || migrated_to(path).await > Some(version)) {
         return Ok(());
     }
     Err(StoreError::Unusable(format!(
@@ -81,6 +85,16 @@ pub(super) fn check(path: &Path) -> Result<(), StoreError> {
         log.display(),
         beside(path, "-shm").display()
     )))
+}
+
+/// The version of the schema in the file alone, without its write-ahead log; `None` when it cannot be read.
+async fn migrated_to(path: &Path) -> Option<i64> {
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true);
+    let mut db = SqliteConnection::connect_with(&options).await.ok()?;
+    let found = sqlx::query_as("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(&mut db).await;
+    let _ = db.close().await;
+    let (version,): (Option<i64>,) = found.ok()?;
+    version
 }
 
 /// The end of the name of a database that waits to be put in place.
@@ -100,7 +114,7 @@ impl Store {
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(write).await?;
         // A reader beside the daemon may keep the mark in the log.
         let Some(mark) = Mark::of(path).filter(|it| it.number == number) else { return Ok(()) };
-        let line = format!("mark {} {} {}", mark.number, mark.cookie, mark.inode);
+        let line = format!("mark {} {} {} {}", mark.number, mark.cookie, mark.inode, known_version());
         let written = writeln!(&**lock, "{line}").and_then(|()| lock.sync_all());
         written.map_err(|error| StoreError::Unusable(format!("the lock file cannot be written ({error})")))
     }

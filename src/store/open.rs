@@ -40,7 +40,7 @@ impl Store {
         let path = data_dir.join(path);
         prepare_folder(&path)?;
         check_file(&path)?;
-        files::check(&path)?;
+        files::check(&path).await?;
         let lock = if access == Access::Daemon { Some(Arc::new(lock(&path)?)) } else { None };
         make_private(&path);
         let options = SqliteConnectOptions::new()

@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use keywheel::sim::world::demo_key;
 
-use crate::support::daemon::{Daemon, Said, answer, keywheel, run, serve};
+use crate::support::daemon::{Daemon, Ended, Said, answer, keywheel, run, serve};
 use crate::support::group;
 use crate::support::wait::{LIMIT, eventually};
 
@@ -104,7 +104,7 @@ async fn the_document_s_steps_restore_what_was_backed_up() {
             }
             ["systemctl", "start", "keywheel"] => {
                 let (child, address, _) = serve(&folder);
-                (base, later) = (address, Some(child));
+                (base, later) = (address, Some(Ended(child)));
             }
             _ => panic!("a step that the test does not know: {step}"),
         }
@@ -144,9 +144,7 @@ async fn the_document_s_steps_restore_what_was_backed_up() {
     assert!(all.out.contains("1 projects are read"), "{all:?}");
     let one = run(&folder, &["project", "refresh", "payments-prod"]);
     assert!(one.code == Some(0) && one.out.contains(&changed), "{one:?}");
-    if let Some(mut child) = later {
-        crash(&mut child);
-    }
+    drop(later);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,9 +184,33 @@ async fn a_log_beside_another_database_is_refused_by_name() {
 async fn a_crash_alone_is_no_other_database() {
     let (mut it, token, _) = backed_up().await;
     crash(&mut it.child);
-    let (mut child, base, _) = serve(it.folder.path());
+    let (child, base, _) = serve(it.folder.path());
+    let _ends = Ended(child);
     assert_eq!(projects(&base, &token).await, 3);
-    crash(&mut child);
+}
+
+/// An upgrade whose migration has reached the file, with more in the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_since_is_no_other_database() {
+    let (mut it, token, _) = backed_up().await;
+    crash(&mut it.child);
+    let file = database(&it);
+    // As a daemon of an older version had left it: an earlier schema, and its cookie.
+    let lock = beside(&file, ".lock");
+    let text = std::fs::read_to_string(&lock).unwrap();
+    let words: Vec<&str> = text.lines().find(|line| line.starts_with("mark ")).unwrap().split(' ').collect();
+    let cookie: u32 = words[2].parse().unwrap();
+    let older = |version: &str| {
+        std::fs::write(&lock, format!("1\nmark {} {} {} {version}\n", words[1], cookie - 3, words[3]))
+            .unwrap();
+    };
+    older(words[4]);
+    let refused = run(it.folder.path(), &["token", "list"]);
+    assert!(refused.code == Some(1) && refused.err.contains("does not belong to"), "{refused:?}");
+    older("1");
+    let (child, base, _) = serve(it.folder.path());
+    let _ends = Ended(child);
+    assert_eq!(projects(&base, &token).await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,9 +251,9 @@ async fn what_cannot_be_restored_changes_nothing() {
     refused(&["serve"], &["was interrupted", "keywheel restore"]);
     let done = run(&folder, &["restore", &name(&copy)]);
     assert_eq!(done.code, Some(0), "{done:?}");
-    let (mut child, base, _) = serve(&folder);
+    let (child, base, _) = serve(&folder);
+    let _ends = Ended(child);
     assert_eq!(projects(&base, &token).await, 1);
-    crash(&mut child);
     let mut postgres = keywheel(&folder, &["backup", "x.db"]);
     let said = postgres.env("KEYWHEEL_DATABASE__URL", "postgres://u:secret@127.0.0.1:1/x").output().unwrap();
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
@@ -249,11 +271,11 @@ async fn a_copy_with_its_log_is_restored_with_it() {
     let done = run(it.folder.path(), &["restore", snapshot.to_str().unwrap()]);
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.out.contains("3 projects"), "{done:?}");
-    let (mut child, base, _) = serve(it.folder.path());
+    let (child, base, _) = serve(it.folder.path());
+    let _ends = Ended(child);
     assert_eq!(projects(&base, &token).await, 3);
     let status: Value = serde_json::from_str(&run(it.folder.path(), &["status", "-o", "json"]).out).unwrap();
     assert!(status["database"]["doubt"].is_null(), "{status}");
-    crash(&mut child);
 }
 
 async fn sql_new(path: &Path) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use keywheel::config::{Config, Sources};
@@ -12,7 +12,7 @@ use keywheel::domain::time::SystemClock;
 use keywheel::sim::{Sim, World};
 use serde_json::json;
 
-use crate::support::daemon::{Daemon, answer};
+use crate::support::daemon::{Daemon, Ended, answer};
 use crate::support::db::{Backend, TestDb};
 use crate::support::smtpd::Smtpd;
 use crate::support::wait::{LIMIT, eventually};
@@ -119,15 +119,6 @@ async fn rules_and_dashboard_ask_for_metrics_that_exist() {
         }
     }
     serde_json::from_str::<serde_json::Value>(&file("deploy/grafana/keywheel.json")).unwrap();
-}
-
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

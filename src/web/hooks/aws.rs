@@ -100,13 +100,16 @@ fn call(event: &Value, detail: &Value, id: &str) -> Option<Hint> {
             about_key(Meaning::Alarm { once: joined(name, &[id]) })
         }
         // A key whose deletion is cancelled is disabled until it is enabled.
-        "PutKeyPolicy" | "CancelKeyDeletion" | "RevokeGrant" | "RetireGrant" => about_key(Meaning::Look),
+        // New material for a key that is disabled makes it no more usable.
+        "PutKeyPolicy" | "CancelKeyDeletion" | "RevokeGrant" | "RetireGrant" | "ImportKeyMaterial" => {
+            about_key(Meaning::Look)
+        }
         // The event names a key store and none of its keys.
         "DisconnectCustomKeyStore" | "UpdateCustomKeyStore" | "ConnectCustomKeyStore" => {
             let subject = Subject::Region { region: place("region"), account: place("account") };
             Some(hint(name, subject, Meaning::Look))
         }
-        "EnableKey" | "ImportKeyMaterial" => about_key(Meaning::Usable),
+        "EnableKey" => about_key(Meaning::Usable),
         "RotateKeyOnDemand" => about_key(Meaning::InPlace),
         _ => None,
     }?;

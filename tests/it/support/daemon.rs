@@ -166,6 +166,16 @@ pub(crate) fn serve(folder: &Path) -> (Child, String, Arc<Mutex<String>>) {
     (child, address, log)
 }
 
+/// A process that ends with its test, however that ends.
+pub(crate) struct Ended(pub(crate) Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Daemon {
     pub(crate) async fn start() -> Self {
         Self::start_with("").await
