@@ -317,6 +317,24 @@ async fn no_instant_that_cannot_be_read_makes_anybody_mute_or_blind() {
     }
 }
 
+/// What a key service said of a key's end is no reason not to read the key.
+#[tokio::test]
+async fn an_end_that_cannot_be_read_leaves_its_project_watched() {
+    let app = fleet(1).await;
+    let one = group(1);
+    app.raw(format!(
+        "UPDATE projects SET key_ends_at = 'x', key_ends_of = current_key WHERE group_id = '{one}'"
+    ))
+    .await;
+    let project = app.engine.store.project(&one.parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(project.key_ends_at, None);
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 150).await;
+    let subject = one.parse().unwrap();
+    let told = app.engine.store.conditions_of(&subject, &subject).await.unwrap();
+    assert!(told.iter().any(|row| (row.kind, row.told) == (ConditionKind::Invalid, 1)), "{told:?}");
+}
+
 /// The rows that decide about an open rotation decide nothing about whether its key is read and the danger is told.
 #[tokio::test]
 async fn no_row_that_decides_keeps_a_key_from_being_read_when_it_cannot_be() {
