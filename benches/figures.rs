@@ -114,7 +114,7 @@ fn main() {
         }
         if asked("growth") {
             #[expect(clippy::cast_precision_loss, reason = "some kilobytes")]
-            let grown = engine::growth().await as f64 / 1024.0;
+            let grown = Box::pin(engine::growth()).await as f64 / 1024.0;
             row("database growth per project and year", &format!("{grown:.1} KiB"), "<= 100 KiB");
         }
         if on_disk("flood") {
@@ -176,6 +176,7 @@ fn project(number: usize, now: Timestamp) -> Project {
         open_rotation: None,
         holding: Vec::new(),
         silence: None,
+        due_ack: None,
         key_ends_at: None,
         version: 1,
     }

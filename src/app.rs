@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::api::CorruptRow;
 use crate::atlas::{Atlas, TokenBudget};
-use crate::config::{self, Config, Loaded, Sources};
+use crate::config::{self, Config, Entry, Loaded, Sources};
 use crate::domain::condition::Limits;
 use crate::domain::role::Role;
 use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
@@ -41,6 +41,7 @@ use crate::store::{Access, AuditBroken, AuditReport, Store, StoreError, sqlite_p
 use crate::telemetry::Telemetry;
 use crate::web::auth::{new_token, token_hash};
 use crate::web::hooks::{Hooks, LiveHooks};
+use crate::web::oidc::Providers;
 use crate::web::sender::user_name;
 use crate::web::{Web, router};
 use crate::webhook::{Switch, Target};
@@ -50,9 +51,12 @@ mod demo;
 mod doctor;
 mod installation;
 mod listener;
+mod locked;
 mod lookups;
+mod mail;
 mod presence;
 mod reload;
+mod seen;
 mod supervisor;
 
 pub use installation::{key_replace, key_rotate, key_show, tokens_confirm};
@@ -60,8 +64,11 @@ use installation::{remember, unlock, unlock_and_follow, unlock_and_watch};
 use lookups::LookUps;
 
 pub use backup::{back_up, restore};
-pub use demo::demo;
-pub use doctor::{Accept, doctor};
+pub use demo::{Scene, demo};
+pub use doctor::{Accept, doctor, passkeys_lost_by};
+pub use locked::naming_writer;
+pub use mail::{MailPreview, MailTest, mail_preview, mail_test};
+pub use seen::seen;
 
 /// How long a shutdown waits for steps to park and responses to leave.
 const DRAIN: Duration = Duration::from_secs(45);
@@ -123,12 +130,14 @@ fn engine(config: &Config, store: Store) -> anyhow::Result<Engine> {
             daily: config.mail.daily,
         },
         operators: config.mail.operators.clone(),
+        digest: config.mail.digest,
         mail_domain: sender_domain(&config.mail.from),
         security: config.mail.security.clone(),
         mails: config.mail.smtp_url.is_some(),
         loosen_after: config.loosen_after,
         settle_in: config.settle_in,
         socket_role: config.server.socket_role,
+        issuers: config.oidc.iter().map(|it| it.issuer.clone()).collect(),
         daemon: presence::name(config),
         poll_every: config.sweep.poll_every,
         request_timeout: config.atlas.request_timeout,
@@ -168,6 +177,7 @@ struct Running {
     address: SocketAddr,
     smtp: watch::Sender<Option<Smtp>>,
     hooks: Arc<LiveHooks>,
+    oidc: Arc<Providers>,
     lookups: LookUps,
     /// The settings of the TLS handshake; `None` where plain HTTP is served.
     tls: Option<watch::Sender<Arc<rustls::ServerConfig>>>,
@@ -175,10 +185,12 @@ struct Running {
 
 /// Opens, migrates and starts everything; returns once requests are answered.
 ///
-/// `found` are the settings that decide, to be compared with those on record; a demo has none.
+/// `found` are the settings that decide, to be compared with those on record; a demo has none. `shown` are all settings,
+/// for people.
 async fn start(
     config: &Config,
     found: Option<BTreeMap<String, String>>,
+    shown: &[Entry],
     shutdown: &Shutdown,
 ) -> anyhow::Result<Running> {
     let store = open(config, Access::Daemon).await?;
@@ -189,7 +201,7 @@ async fn start(
     if matches!(store, Store::Sqlite { .. }) {
         // This daemon holds the lock file, so the holder of any stored claim is gone.
         store.clear_leases().await?;
-        store.leave_mark(&sqlite_path(config.database.url.expose(), &config.data_dir)?).await?;
+        store.leave_mark(&sqlite_path(config.database.url.expose())?).await?;
     }
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
@@ -216,15 +228,8 @@ async fn start(
     let address = listener.local_addr()?;
     let present = presence::join(config, &engine.store, engine.presence).await?;
     shutdown.spawn_named("presence", presence::run(engine.store.clone(), present, shutdown.token()));
-    let web = Web {
-        engine: engine.clone(),
-        hooks: Arc::clone(&hooks),
-        guesses: Arc::default(),
-        proxies: config.server.trusted_proxies.as_slice().into(),
-        stop: shutdown.token(),
-        sweep_patience: supervisor::SWEEP_PATIENCE,
-    };
-    let app = router(web);
+    let oidc = Arc::new(Providers::new(&config.oidc, &config.server.public_url)?);
+    let app = router(web(config, &engine, (&hooks, &oidc), shown, shutdown));
     let (tls, handshake) =
         config.server.tls.as_ref().map(|it| watch::channel(Arc::clone(&it.handshake))).unzip();
     let serving = listener::serve(listener, app.clone(), listener::network, handshake, shutdown.clone());
@@ -262,7 +267,27 @@ async fn start(
     shutdown.spawn_watching("resend", resend::run(engine.clone(), shutdown.token()));
     shutdown.spawn_named("dispatch", WebhookSender::new(engine.clone()).run(shutdown.token()));
     schedule_sweeps(engine.clone(), config.sweep.cron.clone(), shutdown);
-    Ok(Running { engine, address, smtp, hooks, lookups, tls })
+    Ok(Running { engine, address, smtp, hooks, oidc, lookups, tls })
+}
+
+/// What the handlers share.
+fn web(
+    config: &Config,
+    engine: &Engine,
+    (hooks, oidc): (&Arc<LiveHooks>, &Arc<Providers>),
+    shown: &[Entry],
+    shutdown: &Shutdown,
+) -> Web {
+    Web {
+        engine: engine.clone(),
+        hooks: Arc::clone(hooks),
+        oidc: Arc::clone(oidc),
+        guesses: Arc::default(),
+        proxies: config.server.trusted_proxies.as_slice().into(),
+        stop: shutdown.token(),
+        settings: shown.into(),
+        sweep_patience: supervisor::SWEEP_PATIENCE,
+    }
 }
 
 fn schedule_sweeps(engine: Engine, cron: String, shutdown: &Shutdown) {
@@ -353,13 +378,16 @@ pub async fn serve(loaded: Loaded, sources: Sources, log: Telemetry) -> anyhow::
     shutdown.listen()?;
     // Installed before readiness is reported: without a handler, SIGHUP ends the process.
     let hangups = reload::hangups()?;
-    let Running { engine, address, smtp, hooks, lookups, tls } =
-        start(&loaded.config, Some(deciding_settings(&loaded)), &shutdown).await?;
+    let Running { engine, address, smtp, hooks, oidc, lookups, tls } =
+        start(&loaded.config, Some(deciding_settings(&loaded)), &loaded.entries, &shutdown).await?;
     tracing::info!(address = %address, "keywheel serves");
     let store = engine.store.clone();
+    if let Ok(Some(lost)) = doctor::lost_passkeys(&loaded.config, &store).await {
+        tracing::warn!("{lost}");
+    }
     shutdown.spawn_named("supervisor", supervisor::run(engine.clone(), shutdown.token()));
     let log = Arc::new(log);
-    let live = reload::Live { engine, smtp, hooks, lookups, tls, log: Arc::clone(&log) };
+    let live = reload::Live { engine, smtp, hooks, oidc, lookups, tls, log: Arc::clone(&log) };
     shutdown.spawn_named("reload", reload::run(live, loaded, sources, hangups, shutdown.token()));
     shutdown.ending().await;
     supervisor::stopping();

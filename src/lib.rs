@@ -14,6 +14,7 @@ pub mod kms;
 pub mod lifecycle;
 pub mod mail;
 pub mod net;
+pub mod passkey;
 pub mod seal;
 pub mod secret;
 pub mod sim;

@@ -4,13 +4,15 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-use keywheel::cli::{self, Cli};
+use keywheel::cli;
 
 fn main() -> ExitCode {
     // Fails only when a provider is installed already, and no code before this line installs one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let cli = Cli::parse();
+    if cli::completed() {
+        return ExitCode::SUCCESS;
+    }
+    let cli = cli::parse();
     // Two threads are plenty for waiting on Atlas, and each costs memory.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime {

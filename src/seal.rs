@@ -1,7 +1,7 @@
 //! The installation key, and what is derived from it: seals of audit rows, signatures, other keys by purpose.
 //!
 //! The key is 32 random bytes in a file that only the daemon's user may read. It is never in the database, so that
-//! who writes the database can make no seal. One key for each purpose is derived from it (HKDF-SHA-256): what is
+//! who writes the database can make no seal. Cookies that carry state through a browser are encrypted with it. One key for each purpose is derived from it (HKDF-SHA-256): what is
 //! learnt about one of them says nothing about another. Nothing here reads or writes the database.
 
 use std::fmt;
@@ -11,6 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use aws_lc_rs::{hkdf, hmac};
 use base64::Engine as _;
@@ -20,6 +21,8 @@ use sha2::{Digest as _, Sha256};
 /// The purposes of derived keys. Applied names never change: what was sealed under one could not be checked.
 const SEALS: &[u8] = b"keywheel/1/seals";
 const SIGNATURES: &[u8] = b"keywheel/1/signatures";
+const LINKS: &[u8] = b"keywheel/1/links";
+const COOKIES: &[u8] = b"keywheel/1/cookies";
 
 /// Bytes of the key.
 const LENGTH: usize = 32;
@@ -81,7 +84,9 @@ pub enum KeyFileError {
 pub struct InstallationKey {
     bytes: [u8; LENGTH],
     sealer: Sealer,
+    links: hmac::Key,
     signing: Arc<Ed25519KeyPair>,
+    cookies: Arc<RandomizedNonceKey>,
 }
 
 impl fmt::Debug for InstallationKey {
@@ -113,8 +118,16 @@ impl InstallationKey {
             expanded.map(|()| key).map_err(|_| KeyFileError::Random)
         };
         let sealer = Sealer(hmac::Key::new(hmac::HMAC_SHA256, &derived(SEALS)?));
+        let links = hmac::Key::new(hmac::HMAC_SHA256, &derived(LINKS)?);
         let signing = Ed25519KeyPair::from_seed_unchecked(&derived(SIGNATURES)?);
-        Ok(Self { bytes, sealer, signing: Arc::new(signing.map_err(|_| KeyFileError::Random)?) })
+        let cookies = RandomizedNonceKey::new(&AES_256_GCM, &derived(COOKIES)?);
+        Ok(Self {
+            bytes,
+            sealer,
+            links,
+            signing: Arc::new(signing.map_err(|_| KeyFileError::Random)?),
+            cookies: Arc::new(cookies.map_err(|_| KeyFileError::Random)?),
+        })
     }
 
     /// Reads the key from its file.
@@ -175,6 +188,18 @@ impl InstallationKey {
         self.sealer.clone()
     }
 
+    /// What proves that a link with these contents was made here.
+    #[must_use]
+    pub fn link_proof(&self, contents: &[u8]) -> Vec<u8> {
+        hmac::sign(&self.links, contents).as_ref().to_vec()
+    }
+
+    /// Whether `proof` is that of `contents`.
+    #[must_use]
+    pub fn is_link_proof(&self, contents: &[u8], proof: &[u8]) -> bool {
+        hmac::verify(&self.links, contents, proof).is_ok()
+    }
+
     /// The public half of the key that signs, as Ed25519 writes it.
     #[must_use]
     pub fn public_key(&self) -> &[u8] {
@@ -185,6 +210,30 @@ impl InstallationKey {
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.signing.sign(message).as_ref().to_vec()
+    }
+}
+
+/// Bytes of the nonce before an encrypted cookie.
+const NONCE: usize = 12;
+
+impl InstallationKey {
+    /// Encrypts what a browser is to keep for this server, as the value of a cookie; `None` without random bytes.
+    /// `purpose` is what it is for: it opens for no other.
+    #[must_use]
+    pub fn close(&self, purpose: &str, text: &str) -> Option<String> {
+        let mut sealed = text.as_bytes().to_vec();
+        let nonce = self.cookies.seal_in_place_append_tag(Aad::from(purpose), &mut sealed).ok()?;
+        Some(BASE64.encode([nonce.as_ref().as_slice(), &sealed].concat()))
+    }
+
+    /// What [`InstallationKey::close`] has encrypted for this purpose.
+    #[must_use]
+    pub fn open(&self, purpose: &str, cookie: &str) -> Option<String> {
+        let mut bytes = BASE64.decode(cookie).ok()?;
+        let (nonce, sealed) = bytes.split_at_mut_checked(NONCE)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let text = self.cookies.open_in_place(nonce, Aad::from(purpose), sealed).ok()?;
+        String::from_utf8(text.to_vec()).ok()
     }
 }
 
@@ -314,6 +363,21 @@ mod tests {
         let seal = one.seal("abc");
         assert!(one.fits("abc", &seal));
         assert!(!one.fits("abd", &seal) && !two.fits("abc", &seal) && !one.fits("abc", ""));
+    }
+
+    #[test]
+    fn a_cookie_opens_for_its_purpose_and_its_installation_alone() {
+        let [one, two] = [1, 2].map(|byte| InstallationKey::of([byte; 32]).unwrap());
+        let cookie = one.close("signing in", "state").unwrap();
+        assert_eq!(one.open("signing in", &cookie).as_deref(), Some("state"));
+        assert_ne!(one.close("signing in", "state").unwrap(), cookie, "each has a nonce of its own");
+        assert_eq!(one.open("another purpose", &cookie), None);
+        assert_eq!(two.open("signing in", &cookie), None);
+        let (mut changed, last) = (cookie.clone().into_bytes(), cookie.len() - 3);
+        changed[last] = if changed[last] == b'A' { b'B' } else { b'A' };
+        for bad in [std::str::from_utf8(&changed).unwrap(), "", "AAAA", "\u{fc}", &cookie[..20]] {
+            assert_eq!(one.open("signing in", bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -90,6 +90,41 @@ fn the_bad_inputs_an_operator_makes_are_refused_with_the_way_out() {
 }
 
 #[test]
+fn an_identity_provider_that_could_sign_nobody_in_or_anybody_is_refused() {
+    let check = ["config", "check"];
+    let good = "issuer = \"https://id.example.com/\"\nclient_id = \"keywheel\"\nclient_secret = \"canary\"\nroles = { admin = [\"root\"] }\n";
+    let of = |text: &str| ConfigFolder::new(&format!("[oidc.acme]\n{text}")).run(&check, &[]);
+    assert!(of(good).status.success(), "{}", text(&of(good).stderr));
+    let shown = ConfigFolder::new(&format!("[oidc.acme]\n{good}")).run(&["config", "show"], &[]);
+    let shown = text(&shown.stdout);
+    assert!(shown.contains("issuer = \"https://id.example.com/\"") && !shown.contains("canary"), "{shown}");
+    let plain = good.replace("https://id.example.com/", "http://127.0.0.1:9/x");
+    assert!(of(&plain).status.success());
+    for (from, to, wanted) in [
+        ("https://id.example.com/", "http://id.example.com", "takes https"),
+        ("https://id.example.com/", "id.example.com", "takes the issuer's address"),
+        ("https://id.example.com/", "https://id.example.com/?a=b", "without a user, a password, a query"),
+        ("issuer = \"https://id.example.com/\"\n", "", "issuer is missing"),
+        ("client_id = \"keywheel\"\n", "", "client_id is missing"),
+        ("client_secret = \"canary\"\n", "", "client_secret or client_secret_file is missing"),
+        ("client_secret = \"canary\"\n", "client_secret_file = \"/nowhere\"\n", "/nowhere cannot be read"),
+        ("roles = { admin = [\"root\"] }\n", "", "roles is missing"),
+        ("admin = [", "admins = [", "did you mean oidc.acme.roles.admin?"),
+        ("[\"root\"]", "[\" \"]", "a group has a name"),
+        ("client_id", "scopes = [\"email\"]\nclient_id", "takes \"openid\""),
+        ("client_id", "group_claim = \"g\"\nclient_id", "did you mean oidc.acme.groups_claim?"),
+    ] {
+        refused(&of(&good.replacen(from, to, 1)), &["oidc.acme", wanted]);
+    }
+    let twice = format!("[oidc.acme]\n{good}[oidc.same]\n{good}");
+    refused(&ConfigFolder::new(&twice).run(&check, &[]), &["oidc.same.issuer", "the same issuer"]);
+    refused(
+        &ConfigFolder::new(&format!("[oidc.Acme]\n{good}")).run(&check, &[]),
+        &["oidc.Acme", "lower-case"],
+    );
+}
+
+#[test]
 fn the_environment_beats_the_file_and_an_unknown_name_in_it_is_refused() {
     let folder = ConfigFolder::new("[policy]\napprovals = 2\n");
     let shown = folder

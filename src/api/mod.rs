@@ -7,6 +7,8 @@
 //! the exception: a missing one reads as null, because the older server has no value for it.
 
 pub mod loosening;
+pub mod passkey;
+pub mod plan;
 pub mod problem;
 pub mod project;
 pub mod record;
@@ -93,6 +95,8 @@ impl<T: ToSchema> ToSchema for Page<T> {
 pub type AuditPage = Page<record::AuditEntry>;
 /// A page of loosened rules.
 pub type LooseningPage = Page<loosening::Loosening>;
+/// A page of passkeys.
+pub type PasskeyPage = Page<passkey::Passkey>;
 /// A page of hooks.
 pub type HookPage = Page<record::Hook>;
 /// Targets of webhooks.

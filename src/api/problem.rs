@@ -52,6 +52,8 @@ codes! {
     KeyInvalid = "key-invalid" [422], "the new key breaks `rule`";
     KeyOtherPlace = "key-other-place" [422], "the new key lies in another region or vault than Atlas has configured";
     KeyUnchanged = "key-unchanged" [422], "Atlas has this key already";
+    NoNewestKey = "no-newest-key" [409], "no lookup names the newest key of the project, or that is older than the one in force";
+    KeyService = "key-service" [502], "the key service did not answer, or refused";
     Versionless = "versionless" [409], "the current Azure key names no version, and the policy does not allow that";
     PreflightFailed = "preflight-failed" [409], "a pre-flight check failed";
     RotationOpen = "rotation-open" [409], "the rotation `rotationId` is open";

@@ -7,7 +7,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::loosening::Loosening;
 
+use crate::domain::approver::{Approver, Strength};
 use crate::domain::condition::ConditionKind;
+use crate::domain::escalation::Escalation;
+use crate::domain::freeze::Freeze;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::Provider;
 use crate::domain::notice::DriftKind;
@@ -44,6 +47,9 @@ pub struct Project {
     /// Everything that holds, the most urgent first.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+    /// The acknowledged due date; no reminder is given until then.
+    #[serde(default)]
+    pub acknowledged_due: Option<AcknowledgedDue>,
     /// The silence that lasts; its mails wait.
     #[serde(default)]
     pub silence: Option<Silence>,
@@ -59,6 +65,9 @@ pub struct Project {
     pub alias: Option<String>,
     /// The rules in force.
     pub policy: Policy,
+    /// The rules in which the project differs from the defaults, as an inventory file has them.
+    #[serde(default)]
+    pub policy_override: Option<PolicyOverride>,
     /// When Atlas was last read.
     pub last_checked_at: Option<Timestamp>,
     /// Why the last observation failed, when it did.
@@ -113,6 +122,30 @@ pub struct Acknowledgement {
     pub comment: Option<String>,
 }
 
+/// A due date that a person has acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AcknowledgedDue {
+    /// Until when no reminder is given.
+    pub until: Timestamp,
+    /// Who has acknowledged.
+    pub by: String,
+}
+
+/// An acknowledgement of a due date: the key is to be replaced on a planned day.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DueAcknowledgement {
+    /// Until when no reminder is given: an instant, or a day, which begins in the zone of the project's first window. At
+    /// most 7 days after the due date.
+    #[schema(examples("2026-12-12"))]
+    pub until: String,
+    /// Words for the audit log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 2000)]
+    pub comment: Option<String>,
+}
+
 /// A silence of a project's mails.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -147,6 +180,9 @@ pub struct Policy {
     pub remind_before: Vec<DayOffset>,
     /// Days after due on which owners are reminded; the last one repeats.
     pub remind_overdue: Vec<DayOffset>,
+    /// Who gets a copy of the reminders when a key stays overdue.
+    #[serde(default)]
+    pub escalate: Vec<Escalation>,
     /// How many people must approve.
     #[schema(minimum = 1)]
     pub approvals: u32,
@@ -160,6 +196,18 @@ pub struct Policy {
     pub auto_approve: Vec<String>,
     /// When a PATCH may be sent; empty means always.
     pub windows: Vec<WindowInForce>,
+    /// Days on which no new key is sent.
+    #[serde(default)]
+    #[schema(required)]
+    pub freezes: Vec<Freeze>,
+    /// Who may approve; empty means everybody with a role that approves.
+    #[serde(default)]
+    #[schema(required)]
+    pub approvers: Vec<Approver>,
+    /// The weakest method by which a vote counts.
+    #[serde(default)]
+    #[schema(required)]
+    pub approval_method: Strength,
     /// Whether a versionless Azure identifier may be replaced or proposed.
     pub allow_versionless: bool,
 }
@@ -193,6 +241,10 @@ impl From<policy::Policy> for Policy {
             execution_ttl: it.execution_ttl,
             auto_approve: it.auto_approve,
             windows: it.windows.into_iter().map(window).collect(),
+            escalate: it.escalate,
+            freezes: it.freezes,
+            approvers: it.approvers,
+            approval_method: it.approval_method,
             allow_versionless: it.allow_versionless,
         }
     }
@@ -215,7 +267,8 @@ pub struct NewProject {
     /// The name of the Atlas credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
-    /// A tag such as `prod`.
+    /// A tag such as `prod`, or empty for none. Without it, a project that was never tracked takes its tag `environment` in
+    /// Atlas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
     /// The name of the project's lookup, `kms.NAME` in the configuration.
@@ -345,6 +398,22 @@ pub struct Key {
     pub until: Option<Timestamp>,
     /// Where `since` comes from.
     pub source: SinceSource,
+}
+
+/// The newest usable key of a project, as its lookup names it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewestKey {
+    /// The newest key, as a proposal takes it.
+    pub key: String,
+    /// The key that Atlas holds. Where both are the same, nothing is to be rotated.
+    pub current_key: String,
+    /// The lookup that was made, `kms.NAME` in the configuration.
+    pub kms: String,
+    /// AWS only: the alias that points at the key.
+    pub alias: Option<String>,
+    /// When its key service created it.
+    pub created_at: Option<Timestamp>,
 }
 
 /// The reasons of a project's status.

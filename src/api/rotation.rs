@@ -43,6 +43,12 @@ pub struct Rotation {
     pub proposal_hash: String,
     /// Approvals needed and given.
     pub approvals: Approvals,
+    /// What it waits for beside readings and clusters, and the remedy of its cause, in sentences.
+    #[serde(default)]
+    pub why: Vec<String>,
+    /// The readings of the key that is being verified.
+    #[serde(default)]
+    pub readings: Readings,
     /// The last observation of Atlas.
     pub last_observation: Option<LastObservation>,
     /// Why it waits, for a reason that passes.
@@ -65,6 +71,9 @@ pub struct Rotation {
     pub finished_at: Option<Timestamp>,
     /// When the proposal or its approval expires.
     pub expires_at: Timestamp,
+    /// When the new key is sent at the earliest, where the proposer has chosen a date.
+    #[serde(default)]
+    pub planned_for: Option<Timestamp>,
     /// The guard: the deadline by which the PATCH is verified, rolled back or paged.
     pub guard_deadline: Option<Timestamp>,
     /// How the roll-out to the clusters ended.
@@ -97,6 +106,16 @@ pub struct Approvals {
     pub required: u32,
     /// The approvals given, the oldest first.
     pub given: Vec<Approval>,
+}
+
+/// The readings of the key that is being verified: the new one, or the old one after a rollback.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Readings {
+    /// True readings in a row.
+    pub in_a_row: u32,
+    /// How many in a row verify the key.
+    pub required: u32,
 }
 
 /// One person's approval.
@@ -163,6 +182,11 @@ pub struct Proposal {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 2000)]
     pub reason: Option<String>,
+    /// The new key is not sent before this: an instant, or a day, which begins in the zone of the project's first window
+    /// (without windows of its first freeze, without both UTC). At most 92 days ahead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("2026-12-12"))]
+    pub planned_for: Option<String>,
     /// Check everything and propose nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
@@ -189,6 +213,9 @@ pub struct Checked {
     pub old_key: String,
     /// The proposed key.
     pub new_key: String,
+    /// When the new key would be sent at the earliest, where a date was asked for.
+    #[serde(default)]
+    pub planned_for: Option<Timestamp>,
     /// The pre-flight checklist.
     pub checks: Vec<Check>,
 }
@@ -204,6 +231,10 @@ pub struct Decision {
     /// The hash of the proposal as it was read; another proposal is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proposal_hash: Option<String>,
+    /// The end of the new key as the decider read it: its last six characters, at Google key name and version. Another end
+    /// is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tail: Option<String>,
 }
 
 /// The parameters of the list of rotations.

@@ -6,7 +6,9 @@ use utoipa::openapi::schema::{
 };
 use utoipa::{PartialSchema, ToSchema};
 
+use super::plan::ConflictKind;
 use super::problem::Code;
+use crate::domain::approver::{Approver, Strength};
 use crate::domain::condition::ConditionKind;
 use crate::domain::event::ProofState;
 use crate::domain::ids::{GroupId, LooseningId, OutboxId, RotationId};
@@ -41,9 +43,11 @@ words! {
     SinceSource: "Where `keySince` comes from.";
     Provider: "The cloud whose key service holds the key.";
     CheckName: "A check of the pre-flight checklist.";
+    Strength: "How a vote was given, the weakest first.";
     Verdict: "The result of a check: `fail` stops the PATCH, `warn` is for the approvers.";
     DriftKind: "How a key changed outside of Keywheel: `reverted` is to a key that had served before.";
     ProofState: "The search for Atlas' own event about a rotation.";
+    ConflictKind: "Why a due date cannot be kept.";
     LooseningState: "How far a loosened rule is: `announcing` while somebody has to be told.";
     Course: "The direction of a change: `looser` takes an admin and takes effect later.";
     Code: "The kind of a problem, as a stable word.";
@@ -69,6 +73,8 @@ texts! {
     Timestamp: text("An instant in UTC, with microseconds.")
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
     Span: span("A span of time such as 90d, 12h or 500ms.");
+    Approver: text("Whom an entry of `approvers` names; one vote of them counts where `one:` stands before it.")
+        .pattern(Some("^(one:)?(owners|mail:.+@.+|group:.+)$"));
     DayOffset: span("Whole days before or after the due date, such as 14d.");
 }
 

@@ -11,7 +11,7 @@ use crate::store::{self, Contents, sqlite_path};
 /// # Errors
 /// Fails for PostgreSQL, and when the copy cannot be made.
 pub async fn back_up(config: &Config, to: &Path) -> anyhow::Result<String> {
-    let path = sqlite_path(config.database.url.expose(), &config.data_dir)?;
+    let path = sqlite_path(config.database.url.expose())?;
     let found = store::back_up(&path, to).await?;
     Ok(format!("{} holds {}", to.display(), holds(&found)))
 }
@@ -21,7 +21,7 @@ pub async fn back_up(config: &Config, to: &Path) -> anyhow::Result<String> {
 /// # Errors
 /// Fails for PostgreSQL, while a daemon runs, and when the file cannot be used.
 pub async fn restore(config: &Config, from: &Path) -> anyhow::Result<[String; 2]> {
-    let path = sqlite_path(config.database.url.expose(), &config.data_dir)?;
+    let path = sqlite_path(config.database.url.expose())?;
     let done = store::restore(&path, from, SystemClock.now()).await?;
     let before = done.aside.map_or_else(String::new, |aside| {
         format!("; the database before is {}, with its companions", aside.display())

@@ -1,5 +1,7 @@
 //! `keywheel demo`: simulator, database and daemon in one process, and three rotations; an event starts
 //! the last one. Atlas and the key services are simulated; everything else is real.
+//!
+//! Nothing is printed here: the caller shows each scene, and follows a rotation over the API as any user does.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -67,32 +69,46 @@ const FAST: [(&str, &str); 14] = [
     ("sweep.drift_every", "30s"),
 ];
 
-/// Runs the demo; with `fast` it ends by itself.
+/// What the demo shows.
+#[derive(Debug)]
+pub enum Scene<'a> {
+    /// A line of text.
+    Line(&'a str),
+    /// The server runs at this address and takes the token in this file.
+    Server(&'a str, &'a Path),
+    /// A rotation was proposed; it is shown to its end.
+    Rotation(RotationId),
+}
+
+/// Runs the demo and gives each scene to `show`; with `fast` it ends by itself.
 ///
 /// # Errors
-/// Fails when a part cannot be started or a rotation ends in another state than expected.
-pub async fn demo(fast: bool) -> anyhow::Result<ExitCode> {
+/// Fails when a part cannot be started, a scene cannot be shown, or a rotation ends in another state than expected.
+pub async fn demo(
+    fast: bool,
+    mut show: impl AsyncFnMut(Scene<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
     let shutdown = Shutdown::new();
     shutdown.listen()?;
     let folder = tempfile::Builder::new().prefix("keywheel-demo-").tempdir()?;
     let sim = Sim::start(TcpListener::bind("127.0.0.1:0").await?, World::demo(), Arc::new(SystemClock))?;
     let secret = new_token()?;
     let config = config(fast, folder.path(), &sim, &secret)?;
-    let running = start(&config, None, &shutdown).await?;
+    let running = start(&config, None, &[], &shutdown).await?;
     let told = tokio::select! {
-        told = tell(&running, &sim, folder.path(), &secret) => told,
+        told = tell(&running, &sim, folder.path(), &secret, &mut show) => told,
         () = shutdown.ending() => Ok(()),
     };
     if told.is_ok() && !shutdown.is_ending() {
         say(
-            "To go on: write keywheel.toml with a credential (README, \"Rotate a key\"; config/default.toml has every setting), check it with",
-        )?;
-        say(
-            "`keywheel doctor`, start `keywheel serve`, and track a project with `keywheel project add`. To rehearse: docs/rehearse.md.",
-        )?;
+            &mut show,
+            "To go on: write keywheel.toml with a credential (README, \"Rotate a key\"; config/default.toml has every setting), check it with \
+            `keywheel doctor`, start `keywheel serve`, and track a project with `keywheel project add`. To rehearse: docs/rehearse.md.",
+        )
+        .await?;
     }
     if told.is_ok() && !fast {
-        say("The server runs until Ctrl-C.")?;
+        say(&mut show, "The server runs until Ctrl-C.").await?;
         shutdown.ending().await;
     }
     shutdown.begin();
@@ -104,11 +120,14 @@ pub async fn demo(fast: bool) -> anyhow::Result<ExitCode> {
 
 fn config(fast: bool, folder: &Path, sim: &Sim, secret: &str) -> anyhow::Result<Config> {
     let paces = if fast { FAST } else { SLOW };
+    // The pages need to know their own address, with a name: links and passkeys hold it.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let mut overrides: Vec<(String, String)> =
         paces.into_iter().map(|(path, value)| (path.to_owned(), value.to_owned())).collect();
     let own = [
         ("data_dir", folder.display().to_string()),
-        ("server.listen", "127.0.0.1:0".to_owned()),
+        ("server.listen", format!("127.0.0.1:{port}")),
+        ("server.public_url", format!("http://localhost:{port}")),
         ("atlas.base_url", sim.base_url()),
         ("atlas.request_timeout", "5s".to_owned()),
         ("atlas.credentials.default.kind", "service-account".to_owned()),
@@ -135,7 +154,13 @@ fn private(file: &Path, text: &str) -> std::io::Result<()> {
     new.write_all(text.as_bytes())
 }
 
-async fn tell(running: &Running, sim: &Sim, folder: &Path, secret: &str) -> anyhow::Result<()> {
+async fn tell(
+    running: &Running,
+    sim: &Sim,
+    folder: &Path,
+    secret: &str,
+    show: &mut impl AsyncFnMut(Scene<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let engine = &running.engine;
     // The second version is added by `event`.
     sim.with(|world| world.keys.remove(&demo_key("AZURE", "identity-prod", 5, 2)));
@@ -146,37 +171,47 @@ async fn tell(running: &Running, sim: &Sim, folder: &Path, secret: &str) -> anyh
     let token = make_token(engine, "you", &[Role::Operator, Role::Viewer], None).await?;
     let token_file = folder.join("token");
     private(&token_file, &token)?;
-    let flags = format!("--server http://{} --token-file {}", running.address, token_file.display());
-    say("Keywheel demo. Atlas and the key services are simulated; database, HTTP and rotations are real.")?;
-    say(&format!("  server  http://{}", running.address))?;
-    say(&format!("  token   {token}"))?;
-    say("Three commands to try in another terminal:")?;
-    say(&format!("  keywheel {flags} status"))?;
-    say(&format!("  keywheel {flags} why ledger-prod"))?;
-    say(&format!(
-        "  keywheel {flags} rotate claims-prod --to {} --watch",
-        demo_key("AZURE", "claims-prod", 7, 2)
-    ))?;
-    say("")?;
-    say("1. payments-prod moves to a good key.")?;
-    rotate(engine, &groups[0], &demo_key("AWS", "payments-prod", 1, 2), State::Completed).await?;
-    say("")?;
-    say("2. search-prod moves to a key that Atlas accepts and its nodes cannot use; Keywheel rolls back.")?;
+    let server = engine.settings.public_url.clone();
+    let key = demo_key("AWS", "payments-staging", 2, 2);
     say(
-        "   (This simulated Atlas lets a bad key be replaced. The documented one may refuse; then an operator is alerted.)",
-    )?;
-    rotate(engine, &groups[3], &demo_key("AWS", "search-prod", 4, 2), State::RolledBack).await?;
-    say("")?;
+        show,
+        "Keywheel demo. Atlas and the key services are simulated; database, HTTP and rotations are real.",
+    )
+    .await?;
+    say(show, &format!("  token   {token}")).await?;
+    say(show, "To try in another terminal:").await?;
+    say(show, &format!("  export KEYWHEEL_SERVER={server}")).await?;
+    say(show, &format!("  export KEYWHEEL_TOKEN_FILE={}", token_file.display())).await?;
+    say(show, "  keywheel status").await?;
+    say(show, "  keywheel why ledger-prod").await?;
+    say(show, &format!("  keywheel rotate payments-staging --watch \\\n    --to {key}")).await?;
+    say(show, "").await?;
+    show(Scene::Server(&server, &token_file)).await?;
+    say(show, "1. payments-prod moves to a good key.").await?;
+    rotate(engine, &groups[0], &demo_key("AWS", "payments-prod", 1, 2), State::Completed, show).await?;
+    say(show, "").await?;
     say(
-        "3. A new version of identity-prod's key appears in the vault. Event Grid notifies Keywheel, which looks it",
-    )?;
-    say("   up in the vault and proposes it; an approver approves.")?;
+        show,
+        "2. search-prod moves to a key that Atlas accepts and its nodes cannot use; Keywheel rolls back. \
+        (This simulated Atlas lets a bad key be replaced. The documented one may refuse; then an operator is alerted.)",
+    )
+    .await?;
+    rotate(engine, &groups[3], &demo_key("AWS", "search-prod", 4, 2), State::RolledBack, show).await?;
+    say(show, "").await?;
+    say(
+        show,
+        "3. A new version of identity-prod's key appears in the vault. Event Grid notifies Keywheel, which looks it \
+        up in the vault and proposes it; an approver approves.",
+    )
+    .await?;
     let hook = format!("http://{}/hooks/vaults?code={secret}", running.address);
-    event(engine, sim, &hook, &groups[4]).await?;
-    say("")?;
+    event(engine, sim, &hook, &groups[4], show).await?;
+    say(show, "").await?;
     let audit = engine.store.verify_audit().await?;
     match audit.intact() {
-        Ok(audit) => Ok(say(&format!("The audit log has {} rows and its chain is intact.", audit.rows))?),
+        Ok(audit) => {
+            say(show, &format!("The audit log has {} rows and its chain is intact.", audit.rows)).await
+        }
         Err(broken) => bail!("audit row {} is broken: {}", broken.seq, broken.why),
     }
 }
@@ -204,16 +239,28 @@ async fn seed(engine: &Engine, sim: &Sim) -> anyhow::Result<Vec<GroupId>> {
 }
 
 /// Proposes a rotation and follows it.
-async fn rotate(engine: &Engine, group: &GroupId, key: &str, wanted: State) -> anyhow::Result<()> {
+async fn rotate(
+    engine: &Engine,
+    group: &GroupId,
+    key: &str,
+    wanted: State,
+    show: &mut impl AsyncFnMut(Scene<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let reason = Some("quarterly rotation".to_owned());
     let Proposed::Created(row) = engine.propose("ada", group, key.parse()?, reason, false).await? else {
         bail!("the demo's proposal was not new");
     };
-    follow(engine, row, wanted).await
+    follow(engine, row, wanted, show).await
 }
 
 /// Adds a key version to the simulated vault and follows the rotation that the event starts.
-async fn event(engine: &Engine, sim: &Sim, hook: &str, group: &GroupId) -> anyhow::Result<()> {
+async fn event(
+    engine: &Engine,
+    sim: &Sim,
+    hook: &str,
+    group: &GroupId,
+    show: &mut impl AsyncFnMut(Scene<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut news = engine.journal.subscribe();
     let base = sim.base_url().parse()?;
     let http = client::build(client::builder(Some(&base), Duration::from_secs(10)))?;
@@ -232,51 +279,33 @@ async fn event(engine: &Engine, sim: &Sim, hook: &str, group: &GroupId) -> anyho
         }
     });
     let row = proposed.await.context("the demo's event led to no proposal")??;
-    say(&format!("   proposed by {}", row.trigger))?;
-    for check in &row.rotation.observing.checks {
-        say(&format!("   {:<12} {:<18} {}", check.result, check.name, check.detail))?;
-    }
-    follow(engine, row, State::Completed).await
+    follow(engine, row, State::Completed, show).await
 }
 
-/// Approves as another user than the proposer, and prints each state.
-async fn follow(engine: &Engine, row: RotationRow, wanted: State) -> anyhow::Result<()> {
-    let mut news = engine.journal.subscribe();
-    let (id, mut after) = (row.rotation.id, 0);
-    say(&format!("   {} -> {}", row.rotation.old_key, row.rotation.new_key))?;
-    print_new(engine, id, &mut after).await?;
-    engine
-        .say("grace", id, OperatorVerb::Approve, Some("looks right".to_owned()), Some(&row.proposal_hash))
-        .await?;
-    let end = tokio::time::timeout(Duration::from_secs(180), async {
-        loop {
-            print_new(engine, id, &mut after).await?;
-            let row = engine.rotation(id).await?;
-            if row.rotation.state.is_final() || row.rotation.state == State::NeedsOperator {
-                print_new(engine, id, &mut after).await?;
-                return anyhow::Ok(row);
-            }
-            // A lagged receiver only means that the journal has new entries.
-            let _ = tokio::time::timeout(Duration::from_secs(1), news.recv()).await;
-        }
-    });
-    let row = end.await.context("the demo's rotation took too long")??;
+/// Shows a rotation to its end, while another user than the proposer approves it.
+async fn follow(
+    engine: &Engine,
+    row: RotationRow,
+    wanted: State,
+    show: &mut impl AsyncFnMut(Scene<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let id = row.rotation.id;
+    let approve = async {
+        let comment = Some("looks right".to_owned());
+        let hash = Some(row.proposal_hash.as_str());
+        anyhow::Ok(engine.say("grace", id, OperatorVerb::Approve, comment, hash).await?)
+    };
+    let shown = async { tokio::try_join!(show(Scene::Rotation(id)), approve) };
+    tokio::time::timeout(Duration::from_secs(180), shown)
+        .await
+        .context("the demo's rotation took too long")??;
+    let row = engine.rotation(id).await?;
     if row.rotation.state != wanted {
         bail!("the rotation ended {} instead of {wanted}", row.rotation.state);
     }
     Ok(())
 }
 
-async fn print_new(engine: &Engine, id: RotationId, after: &mut i64) -> anyhow::Result<()> {
-    for entry in engine.store.journal(id, *after, 100).await? {
-        *after = entry.seq;
-        if entry.from_state != Some(entry.to_state) {
-            say(&format!("   {}  {:<18} {}", entry.at, entry.to_state, entry.actor))?;
-        }
-    }
-    Ok(())
-}
-
-fn say(line: &str) -> std::io::Result<()> {
-    writeln!(std::io::stdout(), "{line}")
+async fn say(show: &mut impl AsyncFnMut(Scene<'_>) -> anyhow::Result<()>, line: &str) -> anyhow::Result<()> {
+    show(Scene::Line(line)).await
 }

@@ -12,19 +12,24 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::installation::{PRESENT, announce, mark_file, unlock};
+use super::locked::naming_writer;
 use super::lookups::services;
+use super::seen::{uncounted, way_out};
 use super::{actor, atlas, engine, open, smtp};
+use crate::atlas::Atlas;
 use crate::config::{Config, Loaded};
 use crate::domain::condition::{ConditionKind, of_secret};
 use crate::domain::ids::GroupId;
 use crate::domain::policy::Window;
 use crate::domain::rotation::machine::MAX_SKEW;
-use crate::domain::rotation::outcome::{Class, Failure};
 use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
 use crate::domain::zone::Zone;
 use crate::engine::credentials::end_of;
 use crate::engine::epoch::{present_mark, read_mark, regression, write_mark};
-use crate::store::{Access, BREAK_ACCEPTED, NewAudit, ProjectFilter, Store, StoreError};
+use crate::net::cause::with_causes;
+use crate::passkey::Site;
+use crate::store::{Access, BREAK_ACCEPTED, NewAudit, ProjectFilter, Store, StoreError, sqlite_path};
+use crate::web::oidc::Provider;
 use crate::webhook::Target;
 
 /// An operator's acceptances.
@@ -100,32 +105,27 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     time_zones(SystemClock.now(), &mut findings);
     webhooks(&config, &mut findings);
     lookups(&config, &mut findings).await;
+    providers(&config, &mut findings).await;
+    // One that this command made would belong to this user, and not to the daemon's.
+    if sqlite_path(config.database.url.expose()).is_ok_and(|file| !file.exists()) {
+        let by = if config.database.migrate { "the first `keywheel serve`" } else { "`keywheel migrate`" };
+        findings.warn("database", &format!("there is no database yet; {by} makes it"));
+        unused_all(&config, &mut findings).await;
+        mail(&config, &mut findings).await;
+        return Ok(report(&findings));
+    }
     let store = match open(&config, Access::Beside).await {
         Ok(store) => store,
         Err(error) => {
-            findings.fail("database", &format!("{error:#}"));
+            findings.fail("database", &with_causes(error.as_ref()));
             mail(&config, &mut findings).await;
             return Ok(report(&findings));
         }
     };
-    if let Err(error) = store.check_schema().await {
-        match error {
-            StoreError::NotMigrated if config.database.migrate => {
-                findings.warn("database", "it is empty; the first `keywheel serve` sets it up");
-            }
-            error => findings.fail("database", &error.to_string()),
-        }
+    if !database(&config, &store, &mut findings).await {
         mail(&config, &mut findings).await;
         return Ok(report(&findings));
     }
-    let now = SystemClock.now();
-    findings.say(
-        "database",
-        match store.check_writable(now).await {
-            Ok(()) => Ok(format!("it has schema {} and can be written", crate::store::known_version())),
-            Err(error) => Err(error.to_string()),
-        },
-    );
     clock(&store, &mut findings).await;
     let unlocked = match unlock(&config, &store).await {
         Ok(_) if store.seals().is_stripped() && !accept.restore => Err(StoreError::Unsealed.into()),
@@ -133,7 +133,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
         Err(error) => Err(error),
     };
     if let Err(error) = unlocked {
-        findings.fail("seals", &format!("{error:#}"));
+        findings.fail("seals", &with_causes(error.as_ref()));
         mail(&config, &mut findings).await;
         return Ok(report(&findings));
     }
@@ -147,6 +147,7 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
     records(&store, &mut findings).await;
     audit(&store, &mut findings).await;
     history(&config, &store, &mut findings).await;
+    passkeys(&config, &store, &mut findings).await;
     outbox(&store, &mut findings).await;
     disabled(&store, &mut findings).await;
     credentials(&config, &store, &mut findings).await;
@@ -158,6 +159,32 @@ pub async fn doctor(loaded: Loaded, accept: Accept) -> anyhow::Result<Value> {
 fn report(findings: &Findings) -> Value {
     let ok = findings.0.iter().all(|it| it.result != Verdict::Fail);
     json!({ "ok": ok, "checks": findings.0 })
+}
+
+/// Checks the schema and that it can be written; false when the checks that read it would only repeat the fault.
+async fn database(config: &Config, store: &Store, findings: &mut Findings) -> bool {
+    let written = match store.check_schema().await {
+        Ok(()) => store.check_writable(SystemClock.now()).await,
+        Err(error) => Err(error),
+    };
+    match written {
+        Ok(()) => {
+            let text = format!("it has schema {} and can be written", crate::store::known_version());
+            findings.pass("database", &text);
+            true
+        }
+        Err(StoreError::NotMigrated) if config.database.migrate => {
+            findings.warn("database", "it is empty; the first `keywheel serve` sets it up");
+            unused_all(config, findings).await;
+            false
+        }
+        Err(error) => {
+            let read = matches!(error, StoreError::Full | StoreError::ReadOnly(_));
+            let error = naming_writer(config, error.into());
+            findings.fail("database", &with_causes(error.as_ref()));
+            read
+        }
+    }
 }
 
 async fn clock(store: &Store, findings: &mut Findings) {
@@ -207,7 +234,7 @@ async fn audit(store: &Store, findings: &mut Findings) {
     match store.tampered().await {
         Err(error) => findings.fail("seals", &error.to_string()),
         Ok(found) if found.is_empty() => {
-            findings.pass("seals", "projects, tokens, open rotations, votes, changed rules and settings are as Keywheel wrote them");
+            findings.pass("seals", "projects, tokens, people, open rotations, votes, changed rules and settings are as Keywheel wrote them");
         }
         Ok(found) => found.iter().for_each(|it| findings.fail("seals", &it.to_string())),
     }
@@ -232,6 +259,45 @@ fn installation_key(config: &Config, findings: &mut Findings) {
     } else {
         findings.pass("key", &format!("{} is not beside the database", key.display()));
     }
+}
+
+async fn passkeys(config: &Config, store: &Store, findings: &mut Findings) {
+    match lost_passkeys(config, store).await {
+        Ok(None) => {}
+        Ok(Some(lost)) => findings.warn("passkeys", &lost),
+        Err(error) => findings.fail("passkeys", &with_causes(&error)),
+    }
+}
+
+/// What becomes of the passkeys that were enrolled at another host than that of `server.public_url`: there they belong.
+pub(super) async fn lost_passkeys(config: &Config, store: &Store) -> Result<Option<String>, StoreError> {
+    let url = &config.server.public_url;
+    let site = Site::of(url);
+    let sites = store.passkey_sites().await?;
+    let all: i64 = sites.iter().map(|(_, count)| count).sum();
+    let lost: Vec<_> =
+        sites.iter().filter(|(host, _)| site.as_ref().map_or(true, |it| it.id != *host)).collect();
+    if lost.is_empty() {
+        return Ok(None);
+    }
+    let count: i64 = lost.iter().map(|(_, count)| count).sum();
+    let hosts = lost.iter().map(|(host, _)| host.as_str()).collect::<Vec<_>>().join(", ");
+    let why = site.err().map(|why| format!(" ({why})")).unwrap_or_default();
+    Ok(Some(format!(
+        "{count} of {all} passkeys were enrolled at {hosts} and do not work at server.public_url {url}{why}: nobody approves \
+         with them. Set it back, or have their holders enrol new ones"
+    )))
+}
+
+/// The same for a configuration that is not in use yet, where its database is there and can be read.
+pub async fn passkeys_lost_by(config: &Config) -> Option<String> {
+    if sqlite_path(config.database.url.expose()).is_ok_and(|file| !file.exists()) {
+        return None;
+    }
+    let store = open(config, Access::Beside).await.ok()?;
+    let lost = lost_passkeys(config, &store).await;
+    store.close().await;
+    lost.ok().flatten()
 }
 
 async fn history(config: &Config, store: &Store, findings: &mut Findings) {
@@ -293,7 +359,7 @@ fn webhooks(config: &Config, findings: &mut Findings) {
 async fn lookups(config: &Config, findings: &mut Findings) {
     let services = match services(config) {
         Ok(services) => services,
-        Err(error) => return findings.fail("kms", &format!("{error:#}")),
+        Err(error) => return findings.fail("kms", &with_causes(error.as_ref())),
     };
     for (name, service) in services {
         let check = format!("kms.{name}");
@@ -301,6 +367,17 @@ async fn lookups(config: &Config, findings: &mut Findings) {
             Err(error) if !service.is_telling(&error) => findings.warn(&check, &error.to_string()),
             verdict => findings.say(&check, verdict),
         }
+    }
+}
+
+/// Reads the document and the keys of each identity provider. Whether it takes the secret shows only at a sign-in.
+async fn providers(config: &Config, findings: &mut Findings) {
+    for it in &config.oidc {
+        let verdict = match Provider::new(it, &config.server.public_url) {
+            Ok(provider) => provider.check(SystemClock.now()).await,
+            Err(why) => Err(why.to_string()),
+        };
+        findings.say(&format!("oidc.{}", it.name), verdict);
     }
 }
 
@@ -314,7 +391,7 @@ async fn credentials(config: &Config, store: &Store, findings: &mut Findings) {
     }
     let atlas = match atlas(config, store) {
         Ok(atlas) => atlas,
-        Err(error) => return findings.fail("atlas", &format!("{error:#}")),
+        Err(error) => return findings.fail("atlas", &with_causes(error.as_ref())),
     };
     let timeout = config.atlas.request_timeout.get();
     for name in config.atlas.credentials.keys() {
@@ -322,7 +399,7 @@ async fn credentials(config: &Config, store: &Store, findings: &mut Findings) {
         let group = match first_project(store, name).await {
             Ok(Some(group)) => group,
             Ok(None) => {
-                findings.warn(&check, "it was not tested, because no project uses it");
+                unused(&atlas, name, timeout, findings).await;
                 continue;
             }
             Err(error) => {
@@ -370,6 +447,30 @@ async fn credentials(config: &Config, store: &Store, findings: &mut Findings) {
     }
 }
 
+/// Tries a credential that no project uses: what it may do can only be seen in a project.
+async fn unused(atlas: &Atlas, name: &str, timeout: Duration, findings: &mut Findings) {
+    let check = format!("atlas.credentials.{name}");
+    match atlas.groups(name, 1, 1, timeout).await {
+        Ok(_) => {
+            let text = "Atlas takes it; what it may do was not tested, because no project uses it";
+            findings.warn(&check, text);
+        }
+        Err(failure) => findings.fail(&check, &way_out(&failure)),
+    }
+}
+
+/// Tries each credential before there is a database.
+async fn unused_all(config: &Config, findings: &mut Findings) {
+    match uncounted(config) {
+        Ok(atlas) => {
+            for name in config.atlas.credentials.keys() {
+                unused(&atlas, name, config.atlas.request_timeout.get(), findings).await;
+            }
+        }
+        Err(error) => findings.fail("atlas", &with_causes(error.as_ref())),
+    }
+}
+
 /// A project that uses the credential.
 async fn first_project(store: &Store, credential: &str) -> Result<Option<GroupId>, StoreError> {
     let mut after: Option<GroupId> = None;
@@ -383,43 +484,6 @@ async fn first_project(store: &Store, credential: &str) -> Result<Option<GroupId
             None => return Ok(None),
         }
     }
-}
-
-/// Atlas' error, and the fix.
-fn way_out(failure: &Failure) -> String {
-    let said = match &failure.code {
-        Some(code) => format!("{code}: {}", failure.detail),
-        None => failure.detail.clone(),
-    };
-    let what = match (failure.code.as_deref(), failure.class) {
-        (Some("IP_ADDRESS_NOT_ON_ACCESS_LIST"), _) => {
-            "add this machine's address to the credential's access list"
-        }
-        (Some("ORG_REQUIRES_ACCESS_LIST"), _) => {
-            "the organization requires an access list for its API: give the credential one that has this machine's address; id and \
-             secret are right"
-        }
-        (Some("USER_CANNOT_ACCESS_GROUP" | "USER_UNAUTHORIZED"), _) => {
-            "invite the credential to that project as Project Owner"
-        }
-        (_, Class::Auth) => "check its id and secret, and that it is neither revoked nor expired",
-        (_, Class::Gone) => {
-            "check the project's id; remove a project that is gone with `keywheel project remove`"
-        }
-        (_, Class::TooOld) => {
-            "this Keywheel is too old for Atlas: Atlas no longer serves the version of its API that it asks for; install a newer \
-             one. Rotations wait until then, and no project is to be removed"
-        }
-        (_, Class::Transient) if failure.status.is_some() => "Atlas is busy; try again in a minute",
-        (_, Class::Transient) => "check atlas.base_url, the proxy and the firewall",
-        (_, Class::Unknown) => {
-            "check atlas.base_url, and the way from this machine to Atlas (proxy, DNS, firewall)"
-        }
-        (_, Class::BadKey | Class::Refused | Class::Config) => {
-            "check atlas.base_url and the project in Atlas"
-        }
-    };
-    format!("{said}; {what}")
 }
 
 /// Runs the steps of a mail up to its recipient; sends none.
@@ -559,7 +623,10 @@ async fn differing(config: &Config, store: &Store, findings: &mut Findings) -> V
     let found = match found {
         Ok(found) => found,
         Err(error) => {
-            findings.warn("differences", &format!("the records were not compared with Atlas: {error:#}"));
+            findings.warn(
+                "differences",
+                &format!("the records were not compared with Atlas: {}", with_causes(error.as_ref())),
+            );
             return Vec::new();
         }
     };
@@ -586,7 +653,7 @@ async fn differing(config: &Config, store: &Store, findings: &mut Findings) -> V
 /// The acceptance stands, whether or not it can be told.
 async fn tell(config: &Config, store: &Store, what: String, findings: &mut Findings) {
     if let Err(error) = announce(config, store, what).await {
-        findings.warn("accepted", &format!("nobody could be told of it: {error:#}"));
+        findings.warn("accepted", &format!("nobody could be told of it: {}", with_causes(error.as_ref())));
     }
 }
 

@@ -1,7 +1,7 @@
 //! SIGHUP reads the configuration again, applies the settings that can change in a running daemon, and
 //! names the others. A configuration with a fault changes nothing.
 //!
-//! Log-ins to Atlas, key services and the mail server, hooks, webhook targets, the certificate and the log
+//! Log-ins to Atlas, key services, identity providers and the mail server, hooks, webhook targets, the certificate and the log
 //! level are taken over, secrets in files included, and the login to PostgreSQL. The same happens when a file with a
 //! secret changes, as a mounted one does, where nothing else has changed. An open rotation keeps the rules it was proposed under; new rules need a
 //! restart, which takes a second.
@@ -26,6 +26,7 @@ use crate::lifecycle::pause;
 use crate::mail::{Smtp, sender_domain};
 use crate::telemetry::Telemetry;
 use crate::web::hooks::LiveHooks;
+use crate::web::oidc::Providers;
 
 /// How often the files with secrets are compared with what was read.
 const WATCH_EVERY: Duration = Duration::from_secs(5);
@@ -35,6 +36,7 @@ pub(super) struct Live {
     pub(super) engine: Engine,
     pub(super) smtp: watch::Sender<Option<Smtp>>,
     pub(super) hooks: Arc<LiveHooks>,
+    pub(super) oidc: Arc<Providers>,
     pub(super) lookups: LookUps,
     pub(super) tls: Option<watch::Sender<Arc<ServerConfig>>>,
     pub(super) log: Arc<Telemetry>,
@@ -53,6 +55,8 @@ fn is_live(path: &str) -> bool {
         // The kind differs when a lookup is added, removed or replaced by one of another cloud.
         || (path.starts_with("kms.") && path.rsplit('.').next() != Some("kind"))
         || path.starts_with("server.tls.")
+        // Who may sign in, and as what, is compared and told at a start.
+        || (path.starts_with("oidc.") && path.ends_with(".client_secret"))
         || matches!(path, "mail.smtp_url" | "mail.from" | "mail.helo" | "mail.ca_file" | "log.level")
 }
 
@@ -172,6 +176,7 @@ fn take_over(live: &Live, old: &Loaded, fresh: &Loaded) -> anyhow::Result<()> {
         sender_domain(&fresh.config.mail.from);
     live.engine.webhooks.replace(targets);
     live.hooks.replace(endpoints);
+    live.oidc.take_secrets(&fresh.config.oidc);
     live.engine.mail_due.notify_one();
     for warning in fresh.warnings.iter().chain(&fresh.unkept) {
         tracing::warn!("{warning}");

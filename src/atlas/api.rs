@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::inventory::{Groups, Team};
+use super::inventory::{Group, Groups, Team};
 use super::{Atlas, Level};
 use crate::domain::event::KeyEvent;
 use crate::domain::ids::GroupId;
@@ -36,13 +36,13 @@ pub trait AtlasApi: Debug + Send + Sync {
         timeout: Duration,
     ) -> BoxFuture<'a, PatchReply>;
 
-    /// [`Atlas::group_name`].
-    fn group_name<'a>(
+    /// [`Atlas::group`].
+    fn group<'a>(
         &'a self,
         credential: &'a str,
         group: &'a GroupId,
         timeout: Duration,
-    ) -> BoxFuture<'a, Result<String, Failure>>;
+    ) -> BoxFuture<'a, Result<Group, Failure>>;
 
     /// [`Atlas::may_change`].
     fn may_change<'a>(
@@ -174,13 +174,13 @@ impl AtlasApi for Atlas {
         Box::pin(self.set_key(credential, group, key, timeout))
     }
 
-    fn group_name<'a>(
+    fn group<'a>(
         &'a self,
         credential: &'a str,
         group: &'a GroupId,
         timeout: Duration,
-    ) -> BoxFuture<'a, Result<String, Failure>> {
-        Box::pin(self.group_name(credential, group, timeout))
+    ) -> BoxFuture<'a, Result<Group, Failure>> {
+        Box::pin(self.group(credential, group, timeout))
     }
 
     fn may_change<'a>(

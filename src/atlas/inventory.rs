@@ -48,6 +48,15 @@ pub struct Group {
     pub tags: Vec<(String, String)>,
 }
 
+impl Group {
+    /// Its tag `environment`.
+    #[must_use]
+    pub fn environment(&self) -> Option<&str> {
+        let tag = self.tags.iter().find(|(key, _)| key == "environment");
+        tag.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+}
+
 /// One page of the list of all projects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Groups {
@@ -246,16 +255,16 @@ impl Atlas {
         Ok(ours.as_ref().and_then(end).or_else(|| secrets.iter().filter_map(|it| end(&it)).max()))
     }
 
-    /// The project's name, as Atlas has it.
+    /// The project, as Atlas has it.
     ///
     /// # Errors
     /// Fails when no readable reply came within `timeout`, or Atlas refused.
-    pub async fn group_name(
+    pub async fn group(
         &self,
         credential: &str,
         group: &GroupId,
         timeout: Duration,
-    ) -> Result<String, Failure> {
+    ) -> Result<Group, Failure> {
         let request = Request {
             method: Method::GET,
             path: format!("/api/atlas/v2/groups/{group}"),
@@ -264,9 +273,8 @@ impl Atlas {
         };
         let answer = self.call(credential, EndpointSet::Groups, &request, Deadline::after(timeout)).await;
         let answer = answer.map_err(Broken::into_failure)?;
-        let project = json(&answer)?;
-        let name = project.get("name").and_then(Value::as_str);
-        name.map(str::to_owned).ok_or_else(|| unreadable(answer.status, "Atlas' reply names no project"))
+        let found = self::group(&json(&answer)?).filter(|found| found.id == *group && !found.name.is_empty());
+        found.ok_or_else(|| unreadable(answer.status, "Atlas' reply names no project"))
     }
 
     /// Whether the credential may change the project's key. Determined by a read that Atlas grants to a

@@ -19,13 +19,14 @@ use super::Global;
 use super::failure::{Failure, Problem};
 use super::printer::Printer;
 use super::reply::{ApiResponse, List, read};
+use super::servers::{Servers, address, is_address};
 use crate::api::Page;
 use crate::api::project::Project;
 use crate::api::rotation::Rotation;
 use crate::config::{Config, Sources};
 use crate::domain::address::is_loopback;
 use crate::domain::ids::{GroupId, RotationId};
-use crate::domain::text::decoded;
+use crate::domain::text::{decoded, nearest, visible};
 use crate::net::body::{self, BodyError};
 use crate::net::cause::{TlsFault, causes, root_cause, tls_fault};
 use crate::net::client;
@@ -51,8 +52,8 @@ pub(super) struct Client {
 impl Client {
     /// The server that the command line, the environment or the configuration names.
     pub(super) fn new(global: &Global, printer: &mut Printer) -> Result<Self, Failure> {
-        if let Some(server) = &global.server {
-            return Self::over_http(server, global.token_file.as_deref(), printer);
+        if let Some(given) = &global.server {
+            return Self::of_server(given, global, printer);
         }
         let socket = Config::socket(&Sources::from_process(global.config.clone()))?;
         let socket = socket.ok_or_else(|| {
@@ -62,6 +63,22 @@ impl Client {
             )
         })?;
         Self::over_socket(&socket)
+    }
+
+    /// A saved server, or an address with a token file. A saved token goes only to the address that it was saved for.
+    fn of_server(given: &str, global: &Global, printer: &mut Printer) -> Result<Self, Failure> {
+        let file = global.token_file.as_deref();
+        if is_address(given) && file.is_some() {
+            return Self::over_http(given, file, printer);
+        }
+        let servers = Servers::load()?;
+        let Some((name, saved)) = servers.find(given)? else {
+            return Self::over_http(given, None, printer);
+        };
+        match global.token_file_flag() {
+            Some(file) => Self::over_http(&saved.url, Some(file), printer),
+            None => Self::with_token(&saved.url, &saved.token(name, printer.errors())?, printer),
+        }
     }
 
     /// A server on this machine; anyone who may open the socket is its admin.
@@ -82,20 +99,27 @@ impl Client {
         token: Option<&Path>,
         printer: &mut Printer,
     ) -> Result<Self, Failure> {
-        let base =
-            Url::parse(server).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let base = base.ok_or_else(|| {
-            Failure::Usage("--server takes an address such as https://keywheel.example.com".to_owned())
-        })?;
         let token = token.ok_or_else(|| {
-            Failure::Usage("--server needs --token-file FILE (or KEYWHEEL_TOKEN_FILE): make one with `keywheel token create` on the server".to_owned())
+            Failure::Usage(
+                "--server needs a token: save one with `keywheel login URL`, or name its file with --token-file FILE (or \
+                 KEYWHEEL_TOKEN_FILE); `keywheel token create` on the server makes one"
+                    .to_owned(),
+            )
+        })?;
+        Self::with_token(server, &token_in(token, printer)?, printer)
+    }
+
+    /// The same with the token itself.
+    pub(super) fn with_token(server: &str, token: &str, printer: &mut Printer) -> Result<Self, Failure> {
+        let base = address(server).ok_or_else(|| {
+            Failure::Usage("--server takes an address such as https://keywheel.example.com".to_owned())
         })?;
         if base.scheme() == "http" && !is_loopback(&base) {
             printer
                 .note("warning: --server is plain http: the token crosses the network readable; use https");
         }
         let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, bearer(token, printer)?);
+        headers.insert(header::AUTHORIZATION, bearer(token)?);
         Ok(Self {
             http: client::build(client::builder(Some(&base), CONNECT).default_headers(headers))
                 .map_err(broken)?,
@@ -228,9 +252,14 @@ impl Client {
         let named: Vec<GroupId> =
             all.into_iter().filter(|project| project.name == given).map(|project| project.group_id).collect();
         match named.as_slice() {
-            [] => Err(Failure::NotFound(format!(
-                "no project is named {given:?}; `keywheel project list` shows them all, `keywheel project add` tracks one"
-            ))),
+            [] => {
+                let all: Vec<Project> = self.items("/projects", &[("limit", "500")], None).await?.read()?;
+                let near = nearest(given, all.iter().map(|it| it.name.as_str()));
+                let near = near.map(|name| format!("did you mean {}? ", visible(name))).unwrap_or_default();
+                Err(Failure::NotFound(format!(
+                    "no project is named {given:?}; {near}`keywheel project list` shows them all, `keywheel project add` tracks one"
+                )))
+            }
             [only] => Ok(only.clone()),
             many => Err(Failure::Usage(format!(
                 "{given:?} is the name of {} projects; use the id: {}",
@@ -274,10 +303,9 @@ impl Client {
         }
         let group = match self.project(given).await {
             Ok(group) => group,
-            Err(Failure::NotFound(_)) => {
+            Err(Failure::NotFound(why)) => {
                 return Err(Failure::NotFound(format!(
-                    "no rotation's id begins with {given:?}, and no project is named so; `keywheel rotation list` shows rotations, \
-                     `keywheel project list` projects"
+                    "no rotation's id begins with {given:?} (`keywheel rotation list` shows them), and {why}"
                 )));
             }
             Err(error) => return Err(error),
@@ -326,7 +354,11 @@ fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     })
 }
 
-fn bearer(file: &Path, printer: &mut Printer) -> Result<HeaderValue, Failure> {
+/// The token in a file.
+///
+/// # Errors
+/// Fails when it cannot be read, or is empty.
+pub(super) fn token_in(file: &Path, printer: &mut Printer) -> Result<String, Failure> {
     let refuse =
         |why: String| Failure::Usage(format!("the token file {} {why}", PathBuf::from(file).display()));
     let text =
@@ -342,8 +374,13 @@ fn bearer(file: &Path, printer: &mut Printer) -> Result<HeaderValue, Failure> {
     if text.is_empty() {
         return Err(refuse("is empty".to_owned()));
     }
-    let mut value = HeaderValue::from_str(&format!("Bearer {text}"))
-        .map_err(|_| refuse("holds no valid token".to_owned()))?;
+    Ok(text.to_owned())
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+        Failure::Usage("the token has a line break or another character that no token has".to_owned())
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::client::Client;
+use super::complete;
 use super::failure::{Exit, Failure};
 use super::import::{Named, Outcome, Report, add};
 use super::printer::Printer;
@@ -42,7 +44,7 @@ pub(super) struct Discover {
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     tags: Vec<String>,
     /// Only projects that this one of atlas.credentials can see
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::credentials))]
     credential: Option<String>,
     /// Track the listed projects, with their owners, and their tag "environment" where they have one
     #[arg(long)]
@@ -174,14 +176,12 @@ async fn track(found: Vec<Found>, client: &Client, printer: &mut Printer) -> Res
     report.end(printer)
 }
 
-/// The request that tracks a discovered project. The server reads its name from Atlas.
+/// The request that tracks a discovered project. The server reads its name and its environment from Atlas.
 fn body(item: &Found) -> Option<NewProject> {
-    let environment = item.tags.iter().find(|it| it.key == "environment").map(|it| it.value.clone());
     Some(NewProject {
         group_id: item.group_id.as_ref()?.to_string(),
         owners: item.owners.iter().map(|it| it.mail.clone()).collect(),
         credential: Some(item.credential.clone()),
-        environment,
         ..NewProject::default()
     })
 }

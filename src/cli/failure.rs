@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::printer::Printer;
 use crate::api::problem::{self, Code};
 use crate::domain::ids::RotationId;
+use crate::net::cause::with_causes;
 
 /// The exit codes of every verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub(super) enum Failure {
     #[error("the output was closed")]
     Closed,
     /// Everything else.
-    #[error("{0:#}")]
+    #[error("{}", with_causes(.0.as_ref()))]
     Failed(#[from] anyhow::Error),
 }
 
@@ -157,6 +158,8 @@ impl Problem {
             Code::IllegalTransition => "`keywheel rotation show ID` shows the rotation's state and its next steps".to_owned(),
             Code::KeyInvalid => "write the key as the provider does: an AWS key id or ARN, an Azure key identifier with its version, a Google key version's full name".to_owned(),
             Code::KeyUnchanged => "the project already has this key; name the new one".to_owned(),
+            Code::NoNewestKey => "name the key itself with --to KEY; `keywheel project edit PROJECT --kms NAME` sets the lookup, on AWS with --alias".to_owned(),
+            Code::KeyService => "name the key itself with --to KEY; `keywheel doctor` on the server checks every lookup".to_owned(),
             Code::KeyOtherPlace => "the key must lie in the region or vault that Atlas has configured; change that in Atlas first".to_owned(),
             Code::Versionless => "set allowVersionless: `keywheel project edit PROJECT --policy '{\"allowVersionless\": true}'`".to_owned(),
             Code::Unauthenticated

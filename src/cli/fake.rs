@@ -9,10 +9,15 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::client::Client;
 use super::printer::{Format, Printer};
+use super::screen::Screen;
 use crate::domain::policy::Policy;
+use crate::domain::time::ManualClock;
 
 /// The time at which everything in a sample happened.
 pub(super) const AT: &str = "2026-01-02T03:04:05.000000Z";
+
+/// The time at which a printer prints.
+pub(super) const NOW: &str = "2026-01-02T03:10:00Z";
 
 /// A project as a server returns it.
 pub(super) fn project(group_id: &str, name: &str) -> Value {
@@ -60,10 +65,19 @@ impl Write for Shared {
     }
 }
 
-/// A printer with its standard output and standard error.
-pub(super) fn printer(format: Format, live: bool) -> (Printer, Shared, Shared) {
+/// A printer with its standard output and standard error, on a terminal of 80 columns or in a pipe.
+pub(super) fn printer(format: Format, terminal: bool) -> (Printer, Shared, Shared) {
+    let (width, height) = (terminal.then_some(80), terminal.then_some(24));
+    printer_on(format, Screen { width, height, ..Screen::default() })
+}
+
+/// The same on any screen.
+pub(super) fn printer_on(format: Format, screen: Screen) -> (Printer, Shared, Shared) {
     let (out, err) = (Shared::default(), Shared::default());
-    (Printer::new(Box::new(out.clone()), Box::new(err.clone()), format, live), out, err)
+    let clock = Box::new(ManualClock::new(NOW.parse().unwrap()));
+    let (to_out, to_err) = (Box::new(out.clone()), Box::new(err.clone()));
+    let to = Printer::new(to_out, to_err, format, Box::new(move || screen), screen, clock);
+    (to, out, err)
 }
 
 /// A server on a local socket; the directory must outlive the test.

@@ -23,17 +23,21 @@ use super::failure::{Exit, Failure};
 use super::printer::{Printer, cell};
 use crate::api::Page;
 use crate::api::problem::Code;
-use crate::api::project::Project;
+use crate::api::project::{Project, ProjectEdit};
 use crate::domain::text::visible;
-use file::{Format, ImportRow, Refusal};
+pub(super) use file::{Format, format_of, guarded};
+use file::{ImportRow, Refusal, STDIN};
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
-    /// The file: CSV with a heading line, YAML or JSON
+    /// The file: CSV with a heading line, YAML or JSON; `-` for standard input, with --format
     file: PathBuf,
     /// Format of the file, when its name does not end in .csv, .yaml, .yml or .json
     #[arg(long, value_enum)]
     format: Option<Format>,
+    /// Give the projects that are tracked already the values of the file; an empty cell changes nothing
+    #[arg(long)]
+    update: bool,
     /// Check every row, Atlas included, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -48,6 +52,12 @@ pub(super) enum Outcome {
     WouldAdd,
     /// It was tracked before; the differences, as texts.
     Tracked(Vec<String>),
+    /// It was tracked before and has these values of the file now.
+    Updated(Vec<String>),
+    /// The same, as a dry run.
+    WouldUpdate(Vec<String>),
+    /// It was tracked before and has the values of the file.
+    Unchanged,
     /// An earlier row has the same project and the same values.
     Duplicate(String),
     /// It was refused.
@@ -60,6 +70,9 @@ impl Outcome {
             Self::Added => "added",
             Self::WouldAdd => "would_add",
             Self::Tracked(_) => "already_tracked",
+            Self::Updated(_) => "updated",
+            Self::WouldUpdate(_) => "would_update",
+            Self::Unchanged => "unchanged",
             Self::Duplicate(_) => "duplicate",
             Self::Refused(_) => "refused",
         }
@@ -68,7 +81,8 @@ impl Outcome {
     /// The reason, where there is one.
     fn detail(&self) -> String {
         match self {
-            Self::Added | Self::WouldAdd => String::new(),
+            Self::Added | Self::WouldAdd | Self::Unchanged => String::new(),
+            Self::Updated(changes) | Self::WouldUpdate(changes) => changes.join("; "),
             Self::Tracked(differs) if differs.is_empty() => String::new(),
             Self::Tracked(differs) => format!("differs: {}", differs.join("; ")),
             Self::Duplicate(of) => format!("repeats {of}"),
@@ -97,14 +111,93 @@ pub(super) async fn add(client: &Client, body: &impl Serialize) -> Result<Outcom
         Err(Failure::Problem(problem)) if problem.code() == Some(Code::ProjectExists) => {
             Ok(Outcome::Tracked(Vec::new()))
         }
-        Err(Failure::Problem(problem))
+        Err(failure) => refused(failure),
+    }
+}
+
+/// The result for a row that the server refused, where the row is at fault.
+fn refused(failure: Failure) -> Result<Outcome, Failure> {
+    match failure {
+        Failure::Problem(problem)
             // A field that the token may not set is the fault of this row.
             if (problem.field.is_some() || !matches!(problem.status, 401 | 403))
                 && !problem.code.is_empty() =>
         {
             Ok(Outcome::refused(&problem.detail))
         }
-        Err(failure) => Err(failure),
+        failure => Err(failure),
+    }
+}
+
+/// Gives a tracked project the values of a row.
+async fn update(
+    client: &Client,
+    row: &Map<String, Value>,
+    project: &Project,
+    dry_run: bool,
+) -> Result<Outcome, Failure> {
+    let (edit, mut changes) = edit(row, project)?;
+    if edit.is_empty() {
+        return Ok(Outcome::Unchanged);
+    }
+    if dry_run {
+        return Ok(Outcome::WouldUpdate(changes));
+    }
+    match client.send(Method::PATCH, &format!("/projects/{}", project.group_id), Some(&edit)).await {
+        Ok(reply) => {
+            if !reply.read::<Project>()?.loosenings.is_empty() {
+                changes.push("what loosens takes effect later, see `keywheel loosening list`".to_owned());
+            }
+            Ok(Outcome::Updated(changes))
+        }
+        Err(failure) => refused(failure),
+    }
+}
+
+/// The fields of a row in which the project differs, as the body of an edit and as texts.
+fn edit(row: &Map<String, Value>, project: &Project) -> Result<(Map<String, Value>, Vec<String>), Failure> {
+    let mut row = row.clone();
+    row.remove("groupId");
+    // As the server would write it: `90d` and `2160h` are the same. What cannot be read, the server refuses by name.
+    let given = Value::Object(row.clone());
+    let row = match serde_json::from_value::<ProjectEdit>(given).and_then(serde_json::to_value) {
+        Ok(Value::Object(row)) => row,
+        _ => row,
+    };
+    let own = serde_json::to_value(&project.policy_override).map_err(anyhow::Error::from)?;
+    let project = serde_json::to_value(project).map_err(anyhow::Error::from)?;
+    let (mut edit, mut changes) = (Map::new(), Vec::new());
+    let mut differs = |name: &str, file: &Value, held: &Value| {
+        let same = is_same(file, held);
+        if !same {
+            changes.push(format!("{name}: {} -> {}", cell(held), cell(file)));
+        }
+        !same
+    };
+    for (name, mut file) in row {
+        if name == "policy"
+            && let Some(rules) = file.as_object_mut()
+        {
+            rules.retain(|rule, file| differs(&format!("policy.{rule}"), file, &own[rule]));
+            if !rules.is_empty() {
+                edit.insert(name, file);
+            }
+        } else if differs(&name, &file, &project[&name]) {
+            edit.insert(name, file);
+        }
+    }
+    Ok((edit, changes))
+}
+
+/// Whether a value of the file is that of the project. The order of a list says nothing, and a file keeps no blanks around
+/// a text.
+fn is_same(file: &Value, held: &Value) -> bool {
+    match (file, held) {
+        (Value::Array(one), Value::Array(two)) => {
+            one.len() == two.len() && one.iter().all(|it| two.contains(it))
+        }
+        (Value::String(one), Value::String(two)) => one.trim() == two.trim(),
+        _ => file == held,
     }
 }
 
@@ -172,8 +265,9 @@ impl Report {
 }
 
 pub(super) async fn run(args: &Import, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
-    let path = args.file.display();
-    let format = args.format.or_else(|| file::format_of(&args.file)).ok_or_else(|| {
+    let path =
+        if args.file.as_os_str() == STDIN { "standard input".into() } else { args.file.to_string_lossy() };
+    let format = args.format.or_else(|| format_of(&args.file)).ok_or_else(|| {
         Failure::Usage(format!("{path}: name its format with --format csv, --format yaml or --format json"))
     })?;
     let bad = |why: file::FileError| Failure::Failed(anyhow::anyhow!("{path} {why}"));
@@ -195,6 +289,9 @@ pub(super) async fn run(args: &Import, client: &Client, printer: &mut Printer) -
                         field: "groupId".to_owned(),
                         rule: format!("{of} has other values for the same project; remove one of them"),
                     }),
+                    (None, Some(project)) if args.update => {
+                        update(client, &body, project, args.dry_run).await?
+                    }
                     (None, Some(project)) => Outcome::Tracked(differences(&body, project)?),
                     (None, None) if args.dry_run => {
                         let mut body = body.clone();
@@ -226,11 +323,7 @@ fn differences(body: &Map<String, Value>, project: &Project) -> Result<Vec<Strin
     let project = serde_json::to_value(project).map_err(anyhow::Error::from)?;
     let mut differs = Vec::new();
     let mut compare = |name: String, file: &Value, server: &Value| {
-        let same = match (file.as_array(), server.as_array()) {
-            (Some(one), Some(two)) => one.len() == two.len() && one.iter().all(|it| two.contains(it)),
-            _ => file == server,
-        };
-        if !same {
+        if !is_same(file, server) {
             differs.push(format!("{name} (file: {}, tracked: {})", cell(file), cell(server)));
         }
     };

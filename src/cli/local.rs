@@ -11,14 +11,22 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::Global;
+use super::client::Client;
 use super::failure::{Exit, Failure};
-use super::printer::Printer;
+use super::printer::{Format, Printer};
 use super::projects::opens;
 use super::reply::{corrupt_lines, is_corrupt};
+use super::tree::Depth;
+use super::watch;
 use crate::config::{Config, ConfigError, Loaded, Log, LogFormat, Sources};
 use crate::domain::role::Role;
+use crate::domain::text::did_you_mean;
 
 use crate::{app, telemetry};
+
+pub(super) const DOCTOR: [&str; 3] = ["result", "name", "detail"];
+pub(super) const TOKENS: [&str; 7] =
+    ["name", "roles", "person", "madeBy", "createdAt", "revokedAt", "suspended"];
 
 #[derive(Debug, Args)]
 pub(super) struct Demo {
@@ -58,11 +66,11 @@ pub(super) struct Doctor {
 pub(super) enum ConfigVerb {
     /// Read everything and report all faults and warnings at once
     #[command(
-        after_help = "Example:\n  keywheel config check --config /etc/keywheel.toml\n\nExit code 0 when it may be used, 1 when not."
+        after_help = "Examples:\n  keywheel config check\n  keywheel config check --config /etc/keywheel/keywheel.toml\n\nExit code 0 when it may be used, 1 when not."
     )]
     Check,
     /// Print the values in force and where each was written; secrets as ***
-    #[command(after_help = "Example:\n  keywheel config show | grep -v '# default'")]
+    #[command(after_help = "Examples:\n  keywheel config show\n  keywheel config show | grep -v '# default'")]
     Show,
 }
 
@@ -70,7 +78,7 @@ pub(super) enum ConfigVerb {
 pub(super) enum TokenVerb {
     /// Make a token; it is printed once, alone on standard output
     #[command(
-        after_help = "Example:\n  umask 077; keywheel token create --name ci --role operator --role viewer > ci.token"
+        after_help = "Examples:\n  keywheel token create --name ada --role operator --person ada@example.com\n  keywheel token create --name ci --role operator --role viewer > ci.token\n\nRun `umask 077` before the token goes to a file, so that only you may read it."
     )]
     Create {
         /// The token's name: the identity in approvals and in the audit log
@@ -85,7 +93,7 @@ pub(super) enum TokenVerb {
     },
     /// Give a token other roles, or give it to another person
     #[command(
-        after_help = "Example:\n  keywheel token edit ci --role operator --person ada@example.com\n\nVotes count only policy.loosen_after after a token got the role to approve or another person."
+        after_help = "Examples:\n  keywheel token edit ci --role operator\n  keywheel token edit ci --role operator --person ada@example.com\n\nVotes count only policy.loosen_after after a token got the role to approve or another person."
     )]
     Edit {
         /// The token's name
@@ -98,17 +106,19 @@ pub(super) enum TokenVerb {
         person: Option<String>,
     },
     /// List tokens; their secrets are not kept
-    #[command(after_help = "Example:\n  keywheel token list -o json")]
+    #[command(after_help = "Examples:\n  keywheel token list\n  keywheel token list -o json")]
     List,
     /// Let tokens in again that a restore or a replaced installation key has suspended
-    #[command(after_help = "Example:\n  keywheel token confirm ci grafana")]
+    #[command(after_help = "Examples:\n  keywheel token confirm ci\n  keywheel token confirm ci grafana")]
     Confirm {
         /// The tokens' names
         #[arg(required = true)]
         names: Vec<String>,
     },
     /// Revoke a token at once
-    #[command(after_help = "Example:\n  keywheel token revoke ci")]
+    #[command(
+        after_help = "Examples:\n  keywheel token revoke ci\n  keywheel token revoke ci --config /etc/keywheel/keywheel.toml"
+    )]
     Revoke {
         /// The token's name
         name: String,
@@ -128,17 +138,17 @@ impl ValueEnum for Role {
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyVerb {
     /// Show the fingerprint and the public half of the installation key; nothing of it is secret
-    #[command(after_help = "Example:\n  keywheel key show -o json")]
+    #[command(after_help = "Examples:\n  keywheel key show\n  keywheel key show -o json")]
     Show,
     /// Make a new installation key, signed by the old one, and seal everything with it; daemons must be stopped
     #[command(
-        after_help = "Example:\n  systemctl stop keywheel && keywheel key rotate && systemctl start keywheel\n\n\
+        after_help = "Examples:\n  systemctl stop keywheel\n  keywheel key rotate && systemctl start keywheel\n  keywheel key rotate --config /etc/keywheel/keywheel.toml\n\n\
         What was interrupted goes on when it is run again. Copy the new file to the other daemons of the database."
     )]
     Rotate,
     /// Put a new key in the place of one that is lost: open rotations lose their votes, tokens wait for `token confirm`
     #[command(
-        after_help = "Example:\n  systemctl stop keywheel && keywheel key replace && keywheel token confirm ci"
+        after_help = "Examples:\n  systemctl stop keywheel\n  keywheel key replace && systemctl start keywheel\n  keywheel key replace && keywheel token confirm ci"
     )]
     Replace,
 }
@@ -175,7 +185,15 @@ fn load(global: &Global) -> Result<Loaded, Failure> {
     Ok(Config::load(&Sources::from_process(global.config.clone()))?)
 }
 
-fn load_and_warn(global: &Global, printer: &mut Printer) -> Result<Config, Failure> {
+/// The failure of a command, with the process that holds the database where that is why it failed.
+pub(super) fn explained(failure: Failure, global: &Global) -> Failure {
+    match (failure, load(global)) {
+        (Failure::Failed(error), Ok(loaded)) => Failure::Failed(app::naming_writer(&loaded.config, error)),
+        (failure, _) => failure,
+    }
+}
+
+pub(super) fn load_and_warn(global: &Global, printer: &mut Printer) -> Result<Config, Failure> {
     let loaded = load(global)?;
     // `config check` and the daemon's log list all warnings; here they would bury the result.
     match loaded.warnings.as_slice() {
@@ -193,9 +211,25 @@ fn quiet_log(level: &str) -> Log {
     Log { format: LogFormat::Text, level: level.to_owned(), otlp_endpoint: None }
 }
 
-pub(super) async fn demo(args: Demo) -> Result<ExitCode, Failure> {
+pub(super) async fn demo(args: Demo, printer: &mut Printer) -> Result<ExitCode, Failure> {
     telemetry::init(&quiet_log("warn"))?;
-    Ok(app::demo(args.fast).await?)
+    // Its lines are a story; the API's JSON has none.
+    printer.format = Format::Table;
+    let mut client = None;
+    let show = async |scene: app::Scene<'_>| -> anyhow::Result<()> {
+        match (scene, &client) {
+            (app::Scene::Line(line), _) => printer.line(line)?,
+            (app::Scene::Server(server, token), _) => {
+                client = Some(Client::over_http(server, Some(token), printer)?);
+            }
+            (app::Scene::Rotation(id), Some(client)) => {
+                watch::follow(id, Depth::Full, client, printer).await?;
+            }
+            (app::Scene::Rotation(_), None) => {}
+        }
+        Ok(())
+    };
+    Ok(Box::pin(app::demo(args.fast, show)).await?)
 }
 
 pub(super) async fn serve(args: Serve, global: &Global) -> Result<ExitCode, Failure> {
@@ -244,12 +278,16 @@ pub(super) async fn doctor(args: &Doctor, global: &Global, printer: &mut Printer
         printer.json(&report)?;
     } else {
         let checks: &[Value] = report["checks"].as_array().map_or(&[], Vec::as_slice);
-        printer.list(checks, &["result", "name", "detail"])?;
+        printer.list(checks, &DOCTOR)?;
     }
     Ok(if report["ok"] == true { Exit::Done } else { Exit::Failed })
 }
 
-pub(super) fn config(verb: &ConfigVerb, global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
+pub(super) async fn config(
+    verb: &ConfigVerb,
+    global: &Global,
+    printer: &mut Printer,
+) -> Result<Exit, Failure> {
     let sources = Sources::from_process(global.config.clone());
     match (Config::load(&sources), verb) {
         (Err(error), ConfigVerb::Check) if printer.is_json() => {
@@ -265,7 +303,8 @@ pub(super) fn config(verb: &ConfigVerb, global: &Global, printer: &mut Printer) 
             }
             Err(ConfigError(loaded.unkept).into())
         }
-        (Ok(loaded), ConfigVerb::Check) => {
+        (Ok(mut loaded), ConfigVerb::Check) => {
+            loaded.warnings.extend(app::passkeys_lost_by(&loaded.config).await);
             checked(&loaded, &sources, printer)?;
             Ok(Exit::Done)
         }
@@ -300,6 +339,17 @@ fn checked(loaded: &Loaded, sources: &Sources, printer: &mut Printer) -> Result<
     Ok(printer.line(&format!("the configuration may be used ({from}){count}"))?)
 }
 
+/// The failure of a command on a token that is not in force.
+async fn no_token(name: &str, config: Config) -> Result<Failure, Failure> {
+    let tokens = app::token_list(config).await?;
+    let tokens = tokens["items"].as_array().map_or(&[][..], Vec::as_slice);
+    let in_force = tokens.iter().filter(|it| it["revokedAt"].is_null()).filter_map(|it| it["name"].as_str());
+    Ok(Failure::NotFound(format!(
+        "no token named {name:?} is in force (`keywheel token list` shows them); {}",
+        did_you_mean(name, in_force)
+    )))
+}
+
 pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printer) -> Result<Exit, Failure> {
     let config = load_and_warn(global, printer)?;
     match verb {
@@ -319,10 +369,8 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
             ));
         }
         TokenVerb::Edit { name, roles, person } => {
-            if !app::token_edit(config, name.clone(), roles, person).await? {
-                return Err(Failure::NotFound(format!(
-                    "no token named {name:?} is in force; `keywheel token list` shows them"
-                )));
+            if !app::token_edit(config.clone(), name.clone(), roles, person).await? {
+                return Err(no_token(&name, config).await?);
             }
             printer.note(&format!("the token {name} is changed"));
         }
@@ -337,10 +385,7 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
                     printer.note("no tokens; `keywheel token create --name NAME --role ROLE` makes one");
                 } else {
                     let (corrupt, read): (Vec<_>, Vec<_>) = items.iter().cloned().partition(is_corrupt);
-                    printer.list(
-                        &read,
-                        &["name", "roles", "person", "madeBy", "createdAt", "revokedAt", "suspended"],
-                    )?;
+                    printer.list(&read, &TOKENS)?;
                     for line in corrupt_lines(&corrupt) {
                         printer.line(&line)?;
                     }
@@ -359,10 +404,8 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
             printer.note(&format!("{count} token(s) count again"));
         }
         TokenVerb::Revoke { name } => {
-            if !app::token_revoke(config, name.clone()).await? {
-                return Err(Failure::NotFound(format!(
-                    "no token named {name:?} is in force; `keywheel token list` shows them"
-                )));
+            if !app::token_revoke(config.clone(), name.clone()).await? {
+                return Err(no_token(&name, config).await?);
             }
             printer.note(&format!("the token {name} is revoked"));
         }

@@ -1,9 +1,11 @@
 //! Verbs on loosened rules that have not taken effect.
 
 use clap::Subcommand;
+use clap_complete::ArgValueCandidates;
 use reqwest::Method;
 
 use super::client::Client;
+use super::complete;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use crate::api::loosening::Loosening;
@@ -14,12 +16,15 @@ use crate::domain::text::visible;
 #[derive(Debug, Subcommand)]
 pub(super) enum LooseningVerb {
     /// List the loosened rules that have not taken effect
-    #[command(after_help = "Example:\n  keywheel loosening list")]
+    #[command(after_help = "Examples:\n  keywheel loosening list\n  keywheel loosening list -o json")]
     List,
     /// Withdraw one before it takes effect
-    #[command(after_help = "Example:\n  keywheel loosening withdraw 0198c5a0-0000-7000-8000-000000000000")]
+    #[command(
+        after_help = "Examples:\n  keywheel loosening list\n  keywheel loosening withdraw 0198c5a0-0000-7000-8000-000000000000"
+    )]
     Withdraw {
         /// Its id
+        #[arg(add = ArgValueCandidates::new(complete::loosenings))]
         id: LooseningId,
     },
 }

@@ -4,19 +4,23 @@
 //! fields; only a value that cannot be sent is refused here.
 
 use clap::{Args, Subcommand};
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::json;
 
 use super::client::Client;
+use super::complete;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use super::reply::corrupt_lines;
 use crate::api::ConditionPage;
 use crate::api::project::{
-    Acknowledgement, Condition, Key, NewProject, NewSilence, Project, ProjectEdit, RefreshedProjects, Why,
+    Acknowledgement, Condition, DueAcknowledgement, Key, NewProject, NewSilence, Project, ProjectEdit,
+    RefreshedProjects, Why,
 };
 use crate::api::rotation::Rotation;
+use crate::domain::day::Planned;
 use crate::domain::ids::GroupId;
 use crate::domain::patch::Patch;
 use crate::domain::policy::Window;
@@ -30,12 +34,14 @@ pub(super) const KEYS: [&str; 4] = ["since", "until", "source", "key"];
 pub(super) const ROTATIONS: [&str; 7] =
     ["createdAt", "finishedAt", "state", "cause", "requestedBy", "id", "newKey"];
 /// `left` is computed for the row; the rest are fields of the project.
-pub(super) const DUE: [&str; 7] = ["left", "due", "groupId", "name", "status", "owners", "currentKey"];
-pub(super) const FIELDS: [&str; 20] = [
+pub(super) const DUE: [&str; 8] =
+    ["left", "due", "planned", "groupId", "name", "status", "owners", "currentKey"];
+pub(super) const FIELDS: [&str; 21] = [
     "groupId",
     "name",
     "status",
     "conditions",
+    "acknowledgedDue",
     "silence",
     "provider",
     "currentKey",
@@ -57,22 +63,39 @@ pub(super) const FIELDS: [&str; 20] = [
 #[derive(Debug, Args)]
 pub(super) struct Named {
     /// Group id, or a name that only one project has
+    #[arg(add = ArgValueCompleter::new(complete::projects))]
     project: String,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Acknowledge {
     /// Group id, or a name that only one project has
-    #[arg(required_unless_present = "installation")]
+    #[arg(required_unless_present = "installation", add = ArgValueCompleter::new(complete::projects))]
     project: Option<String>,
-    /// Which condition, such as `invalid`; without it, every one that is told again and again
+    /// Which condition, such as `invalid`, or `due` with --until; without it, every one that is told again and again
+    #[arg(add = ArgValueCandidates::new(complete::conditions))]
     kind: Option<String>,
     /// A condition of the installation, such as `not_sending`, instead of a project's
-    #[arg(long, value_name = "KIND", conflicts_with_all = ["project", "kind"])]
+    #[arg(
+        long,
+        value_name = "KIND",
+        conflicts_with_all = ["project", "kind"],
+        add = ArgValueCandidates::new(complete::conditions)
+    )]
     installation: Option<String>,
+    /// With `due`: the day on which the key is to be replaced; nobody is reminded of it before
+    #[arg(long, value_name = "DATE", value_parser = planned, requires = "project")]
+    until: Option<Planned>,
     /// Words for the audit log
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
+}
+
+/// The word for the due date, in the place of a condition.
+const ACK_DUE: &str = "due";
+
+fn planned(text: &str) -> Result<Planned, BadTime> {
+    text.parse()
 }
 
 #[derive(Debug, Args)]
@@ -97,7 +120,7 @@ pub(super) struct Due {
     #[arg(long, value_name = "SPAN", default_value = "30d", value_parser = span)]
     within: Span,
     /// Only projects of this owner
-    #[arg(long, value_name = "MAIL")]
+    #[arg(long, value_name = "MAIL", add = ArgValueCandidates::new(complete::owners))]
     owner: Option<String>,
 }
 
@@ -109,7 +132,7 @@ fn span(text: &str) -> Result<Span, BadTime> {
 pub(super) enum ProjectVerb {
     /// Track a project; its key is read from Atlas at once
     #[command(
-        after_help = "Example:\n  keywheel project add 32b6e34b3d91647abb20e7b8 --owner team@example.com --since 2026-06-01"
+        after_help = "Examples:\n  keywheel project add 32b6e34b3d91647abb20e7b8\n  keywheel project add 32b6e34b3d91647abb20e7b8 --owner team@example.com --since 2026-06-01"
     )]
     Add {
         /// The project's id in Atlas: 24 hexadecimal digits
@@ -119,23 +142,30 @@ pub(super) enum ProjectVerb {
     },
     /// List the untracked projects that the server's credentials can see in Atlas, and track them with --add
     #[command(
-        after_help = "Example:\n  keywheel project discover --tag environment=prod\n  keywheel project discover --credential default --add\n\nExit code 1 when --add could not add all of it. Owners hold the role in the project, by a team, or in\nthe organization; a person who has not accepted an invitation is not one."
+        after_help = "Examples:\n  keywheel project discover --tag environment=prod\n  keywheel project discover --credential default --add\n\nExit code 1 when --add could not add all of it. Owners hold the role in the project, by a team, or in the organization; a person who has not accepted an invitation is not one."
     )]
     Discover(super::discover::Discover),
     /// Track the projects of a file (CSV, YAML or JSON): one line of report for each row
     #[command(
-        after_help = "Fields: groupId, name, owners (in CSV separated by \";\"), credential, environment, since, kms, alias, policy (a\nJSON object). Only groupId must be there. Projects that are tracked already are left as they are.\n\nExample:\n  keywheel project import fleet.csv --dry-run\n\n  groupId,owners,environment,since\n  32b6e34b3d91647abb20e7b8,ada@example.com;bob@example.com,prod,2026-06-01\n\nExit code 1 when a row was refused; the others are added all the same."
+        after_help = "Fields: groupId, name, owners (in CSV separated by \";\"), credential, environment, since, kms, alias, policy (a JSON object). Only groupId must be there. Projects that are tracked already are left as they are; with --update they get the values of the file. An empty cell changes nothing.\n\nExamples:\n  keywheel project import fleet.csv --dry-run\n  keywheel project import fleet.csv --update\n\n  groupId,owners,environment,since\n  32b6e34b3d91647abb20e7b8,ada@example.com;bob@example.com,prod,2026-06-01\n\nExit code 1 when a row was refused; the others are taken all the same."
     )]
     Import(super::import::Import),
+    /// Write the tracked projects as a file that `project import` reads back (CSV, YAML or JSON)
+    #[command(
+        after_help = "Examples:\n  keywheel project export --out fleet.csv\n  keywheel project export --format yaml > fleet.yaml\n\nOf the rules, the file has those in which a project differs from the defaults. In CSV, a text that a\nspreadsheet would take for a formula begins with an apostrophe; an import removes it."
+    )]
+    Export(super::export::Export),
     /// List tracked projects
-    #[command(after_help = "Example:\n  keywheel project list --status overdue")]
+    #[command(after_help = "Examples:\n  keywheel project list\n  keywheel project list --status overdue")]
     List(Filter),
     /// Show one project
-    #[command(after_help = "Example:\n  keywheel project show payments-prod")]
+    #[command(
+        after_help = "Examples:\n  keywheel project show payments-prod\n  keywheel project show 32b6e34b3d91647abb20e7b8 -o json"
+    )]
     Show(Named),
     /// Change Keywheel's record of a project; nothing changes in Atlas
     #[command(
-        after_help = "Example:\n  keywheel project edit payments-prod --owner a@example.com --policy '{\"approvals\": 2}'"
+        after_help = "Examples:\n  keywheel project edit payments-prod --owner ada@example.com --owner bob@example.com\n  keywheel project edit payments-prod --policy '{\"approvals\": 2}'"
     )]
     Edit {
         #[command(flatten)]
@@ -149,21 +179,23 @@ pub(super) enum ProjectVerb {
     )]
     Refresh {
         /// Group id, or a name that only one project has
-        #[arg(required_unless_present = "all")]
+        #[arg(required_unless_present = "all", add = ArgValueCompleter::new(complete::projects))]
         project: Option<String>,
         /// Every project, as soon as Atlas allows
         #[arg(long, conflicts_with = "project")]
         all: bool,
     },
     /// Stop tracking a project; its history stays, and nothing changes in Atlas
-    #[command(after_help = "Example:\n  keywheel project remove payments-prod")]
+    #[command(
+        after_help = "Examples:\n  keywheel project remove payments-prod\n  keywheel project remove 32b6e34b3d91647abb20e7b8"
+    )]
     Remove(Named),
 }
 
 #[derive(Debug, Default, Args)]
 pub(super) struct Fields {
     /// Mail address of someone responsible; may be given more than once
-    #[arg(long = "owner", value_name = "MAIL")]
+    #[arg(long = "owner", value_name = "MAIL", add = ArgValueCandidates::new(complete::owners))]
     owners: Vec<String>,
     /// Since when the present key serves
     #[arg(long, value_name = "DATE", value_parser = instant)]
@@ -172,13 +204,13 @@ pub(super) struct Fields {
     #[arg(long)]
     name: Option<String>,
     /// Which of atlas.credentials to use
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::credentials))]
     credential: Option<String>,
-    /// A tag such as prod; an empty one removes it
-    #[arg(long, value_name = "TAG")]
+    /// A tag such as prod, or empty for none; without it, a new project takes its tag "environment" in Atlas
+    #[arg(long, value_name = "TAG", add = ArgValueCandidates::new(complete::environments))]
     environment: Option<String>,
     /// Which of the configured kms lookups finds its keys; an empty one removes it
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::lookups))]
     kms: Option<String>,
     /// On AWS, the alias that points at the key to use, such as alias/atlas-prod; an empty one removes it
     #[arg(long, value_name = "ALIAS")]
@@ -191,13 +223,13 @@ pub(super) struct Fields {
 #[derive(Debug, Args)]
 pub(super) struct Filter {
     /// Only projects of this status, such as `overdue`
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(complete::statuses))]
     status: Option<String>,
     /// Only projects of this owner
-    #[arg(long, value_name = "MAIL")]
+    #[arg(long, value_name = "MAIL", add = ArgValueCandidates::new(complete::owners))]
     owner: Option<String>,
     /// Only projects on AWS, AZURE or GCP
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(complete::providers))]
     provider: Option<String>,
 }
 
@@ -263,10 +295,15 @@ pub(super) fn opens(window: &Window) -> String {
 
 fn show(printer: &mut Printer, project: &Project) -> std::io::Result<()> {
     let mut shown = serde_json::to_value(project)?;
+    // The rules in force are shown, which contain these.
+    shown["policyOverride"] = serde_json::Value::Null;
     shown["conditions"] = project.conditions.iter().map(condition).collect();
     shown["loosenings"] = project.loosenings.iter().map(super::loosenings::line).collect();
     if project.rules_kept {
         printer.note("this project was tracked before and keeps the rules that it had");
+    }
+    if let Some(it) = &project.acknowledged_due {
+        shown["acknowledgedDue"] = format!("planned for {} by {}", it.until, it.by).into();
     }
     if let Some(it) = &project.silence {
         shown["silence"] = format!("mails wait until {} by {}", it.until, it.by).into();
@@ -302,6 +339,7 @@ pub(super) async fn run(verb: ProjectVerb, client: &Client, printer: &mut Printe
             reply.print(printer, |printer, project| show(printer, &project))?;
         }
         ProjectVerb::Discover(args) => return super::discover::run(&args, client, printer).await,
+        ProjectVerb::Export(args) => return super::export::run(&args, client, printer).await,
         ProjectVerb::Import(args) => return super::import::run(&args, client, printer).await,
         ProjectVerb::List(filter) => list(&filter, client, printer).await?,
         ProjectVerb::Show(named) => {
@@ -386,7 +424,7 @@ pub(super) async fn due(args: &Due, client: &Client, printer: &mut Printer) -> R
     let query: Vec<(&str, &str)> = args.owner.as_deref().map(|owner| ("owner", owner)).into_iter().collect();
     let (list, corrupt) = client.items("/projects", &query, None).await?.split();
     let projects: Vec<Project> = list.read()?;
-    let now = SystemClock.now();
+    let now = printer.now();
     let end = now + args.within.get();
     let dated = projects.into_iter().enumerate().filter_map(|(place, it)| Some((it.due?, place, it)));
     let mut due: Vec<(Timestamp, usize, Project)> = dated.filter(|(due, ..)| *due <= end).collect();
@@ -409,7 +447,8 @@ pub(super) async fn due(args: &Due, client: &Client, printer: &mut Printer) -> R
         if project.owners.is_empty() {
             project.owners.push("nobody".to_owned());
         }
-        DueRow { left: left(due, now), project }
+        let planned = project.acknowledged_due.as_ref().map(|it| it.until.to_string()[..10].to_owned());
+        DueRow { left: left(due, now), planned, project }
     });
     printer.list(&rows.collect::<Vec<_>>(), &DUE)?;
     Ok(Exit::Done)
@@ -419,6 +458,8 @@ pub(super) async fn due(args: &Due, client: &Client, printer: &mut Printer) -> R
 #[derive(Serialize)]
 struct DueRow {
     left: String,
+    /// The day until which its due date is acknowledged.
+    planned: Option<String>,
     #[serde(flatten)]
     project: Project,
 }
@@ -455,6 +496,22 @@ pub(super) async fn acknowledge(
     client: &Client,
     printer: &mut Printer,
 ) -> Result<Exit, Failure> {
+    if (args.kind.as_deref() == Some(ACK_DUE)) != args.until.is_some() {
+        return Err(Failure::Usage(
+            "`ack PROJECT due --until DATE` acknowledges a due date; the others take no --until".to_owned(),
+        ));
+    }
+    if let (Some(project), Some(until)) = (&args.project, args.until) {
+        let id = client.project(project).await?;
+        let body = DueAcknowledgement { until: until.to_string(), comment: args.comment };
+        let reply =
+            client.send(Method::POST, &format!("/projects/{id}/due/acknowledge"), Some(&body)).await?;
+        reply.print(printer, |printer, project: Project| {
+            let until = project.acknowledged_due.map(|it| it.until.to_string()).unwrap_or_default();
+            printer.line(&format!("acknowledged: due, planned for {until}; nobody is reminded before"))
+        })?;
+        return Ok(Exit::Done);
+    }
     let body = Acknowledgement { comment: args.comment };
     let Some(project) = args.project else {
         let kind = args.installation.unwrap_or_default();

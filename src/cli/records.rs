@@ -5,19 +5,23 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCandidates;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::client::Client;
+use super::complete;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use super::reply::ApiResponse;
+use super::tree::{Depth, tree};
 use crate::api::WebhookTargetPage;
 use crate::api::record::{
     AuditEntry, DatabaseStatus, Doubt, FleetStatus, Mail, MailCounts, SettledMessages, WebhookTarget,
 };
+use crate::api::rotation::Rotation;
 use crate::domain::ids::OutboxId;
 use crate::domain::text::visible;
 
@@ -43,12 +47,12 @@ pub(super) const MAIL: [&str; 15] = [
 ];
 const WEBHOOKS: [&str; 4] = ["name", "format", "host", "disabledSince"];
 pub(super) const DUE: [&str; 6] = ["groupId", "name", "status", "due", "owners", "currentKey"];
-pub(super) const OPEN: [&str; 4] = ["id", "projectName", "groupId", "state"];
+pub(super) const OPEN: [&str; 4] = ["id", "projectName", "state", "groupId"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditVerb {
     /// List all recorded actions, the newest first
-    #[command(after_help = "Example:\n  keywheel audit list --limit 20")]
+    #[command(after_help = "Examples:\n  keywheel audit list --limit 20\n  keywheel audit list -o json")]
     List {
         /// How many at most
         #[arg(long, default_value_t = 100)]
@@ -77,6 +81,7 @@ pub(super) enum WebhookVerb {
     )]
     Enable {
         /// Its name in the configuration
+        #[arg(add = ArgValueCandidates::new(complete::webhooks))]
         name: String,
     },
 }
@@ -84,16 +89,19 @@ pub(super) enum WebhookVerb {
 #[derive(Debug, Subcommand)]
 pub(super) enum OutboxVerb {
     /// List mails and webhooks, the newest first
-    #[command(after_help = "Example:\n  keywheel outbox list")]
+    #[command(after_help = "Examples:\n  keywheel outbox list\n  keywheel outbox list --limit 20 -o json")]
     List {
         /// How many at most
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
     /// Show one mail or webhook
-    #[command(after_help = "Example:\n  keywheel outbox show 0198c5a0-0000-7000-8000-000000000000")]
+    #[command(
+        after_help = "Examples:\n  keywheel outbox show 0198c5a0-0000-7000-8000-000000000000\n  keywheel outbox show 0198c5a0-0000-7000-8000-000000000000 -o json"
+    )]
     Show {
         /// Its id
+        #[arg(add = ArgValueCandidates::new(complete::messages))]
         id: OutboxId,
     },
     /// Try a mail or webhook that failed or waits again, at once
@@ -112,15 +120,21 @@ pub(super) enum OutboxVerb {
 #[derive(Debug, Args)]
 pub(super) struct Which {
     /// Its id
-    #[arg(required_unless_present = "failed", conflicts_with = "failed")]
+    #[arg(
+        required_unless_present = "failed",
+        conflicts_with = "failed",
+        add = ArgValueCandidates::new(complete::messages)
+    )]
     id: Option<OutboxId>,
     /// All that failed
     #[arg(long)]
     failed: bool,
 }
 
-/// How often a watch reads the status.
+/// How often a watch reads the status; on a terminal it counts down in between.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// Open rotations that a watch shows as trees; with more, they are a table.
+const TREES: usize = 8;
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -131,30 +145,57 @@ pub(super) struct Status {
 
 pub(super) async fn status(args: &Status, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     if !args.watch {
-        show_status(&client.get("/status", &[]).await?, printer)?;
+        show_status(&client.get("/status", &[]).await?, &[], printer)?;
         return Ok(Exit::Done);
     }
     let mut last = None::<FleetStatus>;
+    let mut shown = None;
     loop {
-        match client.get("/status", &[]).await {
-            Ok(reply) => {
+        let read = read_status(client, printer).await;
+        // A first request that fails is not retried: the address or the token is probably wrong.
+        let trouble = match read {
+            Ok(read) => {
+                shown = Some(read);
+                None
+            }
+            Err(failure) if shown.is_none() => return Err(failure),
+            Err(failure) => Some(format!("{failure}; trying again")),
+        };
+        for _ in 0..2 {
+            if let Some((reply, open)) = &shown {
                 let now: FleetStatus = reply.read()?;
-                if last.as_ref().is_none_or(|last| differ(last, &now)) {
-                    if printer.is_live() {
-                        // Clears the screen and goes to its upper left corner.
-                        printer.raw("\x1b[2J\x1b[H")?;
-                    }
-                    show_status(&reply, printer)?;
+                if printer.is_live() {
+                    printer.frame_of(|printer| {
+                        if let Some(trouble) = &trouble {
+                            printer.note(trouble);
+                        }
+                        tell_doubt(&now, printer);
+                        fleet(printer, &now, open)
+                    })?;
+                } else if last.as_ref().is_none_or(|last| differ(last, &now)) {
+                    show_status(reply, open, printer)?;
                     last = Some(now);
                 }
             }
-            // A first request that fails is not retried: the address or the token is probably wrong.
-            Err(failure) if last.is_none() => return Err(failure),
-            Err(failure) => printer.status(&format!("{failure}; trying again"))?,
+            #[expect(clippy::disallowed_methods, reason = "a command ends with its process")]
+            tokio::time::sleep(WATCH_EVERY / 2).await;
         }
-        #[expect(clippy::disallowed_methods, reason = "a command ends with its process")]
-        tokio::time::sleep(WATCH_EVERY).await;
     }
+}
+
+/// The status, and its open rotations as far as they are shown as trees.
+async fn read_status(client: &Client, printer: &Printer) -> Result<(ApiResponse, Vec<Rotation>), Failure> {
+    let reply = client.get("/status", &[]).await?;
+    let mut open = Vec::new();
+    if !printer.is_json() {
+        let status: FleetStatus = reply.read()?;
+        if status.open_rotations.len() <= TREES {
+            for it in status.open_rotations {
+                open.push(client.get(&format!("/rotations/{}", it.id), &[]).await?.read()?);
+            }
+        }
+    }
+    Ok((reply, open))
 }
 
 /// Whether a status differs apart from the time and the clock skew, which always change.
@@ -163,17 +204,22 @@ fn differ(last: &FleetStatus, now: &FleetStatus) -> bool {
     FleetStatus { at: last.at, database, ..now.clone() } != *last
 }
 
-fn show_status(reply: &ApiResponse, printer: &mut Printer) -> Result<(), Failure> {
+fn show_status(reply: &ApiResponse, open: &[Rotation], printer: &mut Printer) -> Result<(), Failure> {
     // With -o json the response is printed whatever the server's version, so it need not parse.
     let status = reply.read::<FleetStatus>();
-    if let Some(doubt) = status.as_ref().ok().and_then(|status| status.database.doubt.as_ref()) {
-        let Doubt { detail, way_out, .. } = doubt;
-        printer.note(&format!("warning: nothing is sent to Atlas: {detail}. Way out: {way_out}"));
+    if let Ok(status) = &status {
+        tell_doubt(status, printer);
     }
     if printer.is_json() {
         return Ok(printer.line(reply.text.trim_end())?);
     }
-    Ok(fleet(printer, &status?)?)
+    Ok(fleet(printer, &status?, open)?)
+}
+
+fn tell_doubt(status: &FleetStatus, printer: &mut Printer) {
+    if let Some(Doubt { detail, way_out, .. }) = &status.database.doubt {
+        printer.note(&format!("warning: nothing is sent to Atlas: {detail}. Way out: {way_out}"));
+    }
 }
 
 /// Where the records of a database in doubt and Atlas differ.
@@ -210,8 +256,8 @@ fn differences(printer: &mut Printer, doubt: &Doubt) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The fleet in one line, then the open rotations, then the projects due next.
-fn fleet(printer: &mut Printer, status: &FleetStatus) -> std::io::Result<()> {
+/// The fleet in one line, then the open rotations, as trees where they are given, then the projects due next.
+fn fleet(printer: &mut Printer, status: &FleetStatus, open: &[Rotation]) -> std::io::Result<()> {
     for it in &status.conditions {
         let cause = it.cause.as_ref().map(|cause| format!(" ({})", visible(cause))).unwrap_or_default();
         let since = it.since.map(|at| format!(" since {at}")).unwrap_or_default();
@@ -249,7 +295,12 @@ fn fleet(printer: &mut Printer, status: &FleetStatus) -> std::io::Result<()> {
     }
     if !status.open_rotations.is_empty() {
         printer.line("\nopen rotations:")?;
-        printer.list(&status.open_rotations, &OPEN)?;
+        for rotation in open {
+            printer.lines(&tree(rotation, &[], Depth::Brief, printer.now(), &printer.screen()))?;
+        }
+        if open.is_empty() {
+            printer.list(&status.open_rotations, &OPEN)?;
+        }
     }
     if !status.next_due.is_empty() {
         printer.line("\ndue next:")?;

@@ -1,5 +1,7 @@
 //! The verbs against a server with scripted responses: exit codes, output, and requests.
 
+mod screens;
+
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Path, Query, Request};
@@ -9,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::fake::{AT, Shared, install_provider, on_socket, on_tcp, printer, project, rotation};
+use super::fake::{AT, Shared, install_provider, on_socket, on_tcp, printer, printer_on, project, rotation};
 use super::*;
 
 const ID: &str = "0198c5a0-0000-7000-8000-000000000001";
@@ -17,8 +19,14 @@ const GROUP: &str = "32b6e34b3d91647abb20e7b8";
 
 /// Runs one command line against `client`; gives exit code, standard output, standard error.
 async fn run_on(client: &Client, line: &[&str], terminal: bool) -> (Exit, String, String) {
+    let (width, height) = (terminal.then_some(80), terminal.then_some(24));
+    run_on_screen(client, line, Screen { width, height, ..Screen::default() }).await
+}
+
+/// The same on any screen.
+async fn run_on_screen(client: &Client, line: &[&str], screen: Screen) -> (Exit, String, String) {
     let cli = Cli::try_parse_from([&["keywheel"], line].concat()).unwrap();
-    let (mut printer, out, err): (Printer, Shared, Shared) = printer(cli.global.output, terminal);
+    let (mut printer, out, err): (Printer, Shared, Shared) = printer_on(cli.global.output, screen);
     let exit = match remote(cli.verb, client, &mut printer).await {
         Ok(exit) => exit,
         Err(failure) => {
@@ -37,6 +45,53 @@ fn problem(status: u16, body: &Value) -> impl IntoResponse + Clone + use<> {
 #[test]
 fn the_tree_of_verbs_is_sound() {
     Cli::command().debug_assert();
+}
+
+/// Calls `each` with every verb that has no verbs below it.
+fn leaves(path: &str, command: &clap::Command, each: &mut impl FnMut(&str, &clap::Command)) {
+    let below: Vec<_> = command.get_subcommands().filter(|it| it.get_name() != "help").collect();
+    if below.is_empty() {
+        each(path, command);
+    }
+    for verb in below {
+        leaves(&format!("{path} {}", verb.get_name()), verb, each);
+    }
+}
+
+/// What is wrong with a line of a shell: the commands of this program in it are parsed, up to where output is sent to a file.
+fn faults_of(line: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    for command in line.split("&&").flat_map(|part| part.split(" | ")) {
+        let Some(words) = shlex::split(command) else {
+            faults.push(format!("quotation marks: {line}"));
+            continue;
+        };
+        if words.first().is_some_and(|word| word == "keywheel")
+            && let Err(why) = Cli::try_parse_from(words.iter().take_while(|word| *word != ">"))
+        {
+            faults.push(format!("{line}: {why}"));
+        }
+    }
+    faults
+}
+
+#[test]
+fn every_verb_has_two_examples_that_can_be_run() {
+    let (mut faults, mut count) = (Vec::new(), 0);
+    leaves("keywheel", &Cli::command(), &mut |path, command| {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let section = help.split_once("Examples:\n").map_or("", |(_, rest)| rest);
+        // The section ends with an empty line.
+        let lines = section.lines().take_while(|line| !line.is_empty()).map(str::trim);
+        let lines: Vec<_> = lines.filter(|line| line.starts_with("keywheel ")).collect();
+        if lines.len() < 2 || !lines.iter().any(|line| line.starts_with(path)) {
+            faults.push(format!("{path}: two examples, of which one is of this verb"));
+        }
+        faults.extend(lines.into_iter().flat_map(faults_of));
+        count += 1;
+    });
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(count > 40, "the test read {count} verbs only");
 }
 
 #[test]
@@ -226,7 +281,7 @@ fn every_column_is_a_member_of_its_type() {
         object.properties.into_keys().collect()
     }
     let own = |mut members: Vec<String>| {
-        members.push("left".to_owned());
+        members.extend(["left".to_owned(), "planned".to_owned()]);
         members
     };
     for (columns, members) in [
@@ -237,7 +292,6 @@ fn every_column_is_a_member_of_its_type() {
         (&projects::ROTATIONS, members::<crate::api::rotation::Rotation>()),
         (&discover::COLUMNS, members::<crate::api::project::Found>()),
         (&rotations::COLUMNS, members::<crate::api::rotation::Rotation>()),
-        (&rotations::FIELDS, members::<crate::api::rotation::Rotation>()),
         (&rotations::JOURNAL, members::<crate::api::rotation::JournalEntry>()),
         (&rotations::CHECKS, members::<crate::domain::preflight::Check>()),
         (&records::AUDIT, members::<crate::api::record::AuditEntry>()),
@@ -268,9 +322,8 @@ async fn a_yes_carries_the_hash_of_what_was_shown() {
     let (exit, out, err) = run_on(&client, &["approve", ID, "--comment", "fine"], false).await;
     assert_eq!(exit, Exit::Done);
     assert_eq!(*seen.lock().unwrap(), json!({"comment": "fine", "proposalHash": "h"}));
-    let state = out.lines().find_map(|line| line.strip_prefix("state ")).map(str::trim);
     assert!(
-        state == Some("approved") && err.contains(&format!("approving for p ({GROUP}): o -> n")),
+        out.contains("\u{25cf} approved") && err.contains(&format!("approving for p ({GROUP}): o -> n")),
         "{out}{err}"
     );
 }
@@ -319,10 +372,13 @@ fn stream(last: &'static str) -> Router {
             }
         }
     };
-    Router::new().route("/api/v1/rotations/{id}/stream", get(entries)).route(
-        "/api/v1/rotations/{id}",
-        get(move || async move { Json(rotation(ID, GROUP, *shown.lock().unwrap())) }),
-    )
+    Router::new()
+        .route("/api/v1/rotations/{id}/stream", get(entries))
+        .route("/api/v1/rotations/{id}/journal", get(|| async { Json(json!({"items": [], "next": null})) }))
+        .route(
+            "/api/v1/rotations/{id}",
+            get(move || async move { Json(rotation(ID, GROUP, *shown.lock().unwrap())) }),
+        )
 }
 
 #[tokio::test]
@@ -344,7 +400,7 @@ async fn a_watch_survives_a_drop_repeats_nothing_and_ends_with_the_rotation() {
 }
 
 #[tokio::test]
-async fn a_watch_prints_json_lines_or_rewrites_a_line_on_a_terminal() {
+async fn a_watch_prints_json_lines_or_rewrites_a_tree_on_a_terminal() {
     let (client, _dir) = on_socket(stream("completed"));
     let (_, out, _) = run_on(&client, &["rotation", "watch", ID, "-o", "json"], false).await;
     let seqs: Vec<Value> =
@@ -352,7 +408,9 @@ async fn a_watch_prints_json_lines_or_rewrites_a_line_on_a_terminal() {
     assert_eq!(seqs, [1, 2, 3]);
     let (client, _dir) = on_socket(stream("completed"));
     let (_, out, _) = run_on(&client, &["rotation", "watch", ID], true).await;
-    assert!(out.contains("\r\u{1b}[K2026-01-02T03:04:05Z  verifying: step"), "{out:?}");
+    assert!(out.contains("\u{25cf} verifying") && out.contains("A\r\u{1b}[J"), "{out:?}");
+    let last = out.rsplit("\u{1b}[J").next().unwrap();
+    assert!(last.starts_with(&format!("p  {ID}\n")) && last.contains("\u{2713} completed"), "{out:?}");
 }
 
 #[tokio::test]

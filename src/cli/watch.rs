@@ -3,8 +3,10 @@
 //! The stream replays the journal and then goes on live; every entry has a sequence number, so a dropped
 //! connection is resumed where it broke and nothing is shown twice. An entry alone never ends the watch:
 //! an old `needs_operator` in the replay may be long resolved, so the rotation itself is read. On a
-//! terminal the present state is a line that rewrites itself. Elsewhere there is one plain line per
-//! entry, and with `-o json` one JSON object per line.
+//! terminal the rotation is a tree that rewrites itself every second, and is read again every two: equal
+//! readings in a row are one entry of the journal, so no event tells of the later ones. Elsewhere there is one
+//! plain line per entry, with what is waited for after each change of the state, and with `-o json` one JSON
+//! object per line.
 
 use std::time::Duration;
 
@@ -13,12 +15,15 @@ use serde_json::json;
 use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::printer::{Printer, cell};
+use super::tree::{Depth, tree, waits};
 use crate::api::rotation::{JournalEntry, Rotation};
 use crate::domain::ids::RotationId;
 use crate::domain::rotation::state::State;
 
 /// How long a stream may be silent before it counts as dropped.
 const SILENCE: Duration = Duration::from_mins(1);
+/// How often a tree counts down.
+const TICK: Duration = Duration::from_secs(1);
 /// Attempts to reconnect: five minutes in all.
 const RETRIES: u32 = 60;
 const RETRY_EVERY: Duration = Duration::from_secs(5);
@@ -26,8 +31,13 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 const LARGEST_EVENT: usize = 1 << 20;
 
 /// Follows `id` until it ends or needs an operator; returns the exit code of its state.
-pub(super) async fn follow(id: RotationId, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
-    let mut watch = Watch { id, client, printer, last: None, failures: 0 };
+pub(super) async fn follow(
+    id: RotationId,
+    depth: Depth,
+    client: &Client,
+    printer: &mut Printer,
+) -> Result<Exit, Failure> {
+    let mut watch = Watch { id, depth, client, printer, last: None, shown: None, failures: 0 };
     loop {
         match watch.once().await {
             Ok(Some(exit)) => return Ok(exit),
@@ -57,10 +67,13 @@ fn may_pass(failure: &Failure) -> bool {
 
 struct Watch<'a> {
     id: RotationId,
+    depth: Depth,
     client: &'a Client,
     printer: &'a mut Printer,
     /// The last entry shown.
     last: Option<String>,
+    /// What the tree shows.
+    shown: Option<(Rotation, Vec<JournalEntry>)>,
     failures: u32,
 }
 
@@ -76,10 +89,25 @@ impl Watch<'_> {
         self.failures = 0;
         let mut events = Events::default();
         let mut ended = false;
+        let wait = if self.printer.is_live() { TICK } else { SILENCE };
+        let mut silent = Duration::ZERO;
         loop {
-            let Ok(Ok(Some(chunk))) = tokio::time::timeout(SILENCE, stream.chunk()).await else { break };
-            for event in events.push(&chunk) {
-                ended |= self.show(&event)?;
+            match tokio::time::timeout(wait, stream.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    silent = Duration::ZERO;
+                    for event in events.push(&chunk) {
+                        ended |= self.show(&event).await?;
+                    }
+                    self.draw(true).await?;
+                }
+                Ok(_) => break,
+                Err(_) => {
+                    silent += wait;
+                    if silent >= SILENCE {
+                        break;
+                    }
+                    self.draw(silent.as_secs().is_multiple_of(2)).await?;
+                }
             }
             if std::mem::take(&mut ended)
                 && let Some(exit) = self.ended().await?
@@ -97,7 +125,7 @@ impl Watch<'_> {
     }
 
     /// Shows one entry; true when it may be the last.
-    fn show(&mut self, event: &Event) -> Result<bool, Failure> {
+    async fn show(&mut self, event: &Event) -> Result<bool, Failure> {
         let entry: JournalEntry = self.client.event(&event.data)?;
         let seq = entry.seq.to_string();
         if self.last.as_ref() == Some(&seq) {
@@ -107,21 +135,64 @@ impl Watch<'_> {
         let to = entry.to_state;
         if self.printer.is_json() {
             self.printer.line(&event.data)?;
-        } else if self.printer.is_live() && entry.from_state == Some(to) {
-            self.printer.status(&format!("{}  {to}: {}", cell(&json!(entry.at)), brief(&entry)))?;
-        } else {
+        } else if !self.printer.is_live() {
             self.printer.line(&plain(&entry))?;
-            self.printer.status(to.as_str())?;
+            if entry.from_state != Some(to) {
+                self.tell_waits(to).await?;
+            }
         }
         Ok(stops(to))
     }
 
+    async fn rotation(&self) -> Result<Rotation, Failure> {
+        self.client.get(&format!("/rotations/{}", self.id), &[]).await?.read()
+    }
+
+    /// Below a plain line: what the state waits for. An entry of the past has nothing to wait for.
+    async fn tell_waits(&mut self, state: State) -> Result<(), Failure> {
+        let rotation = self.rotation().await?;
+        if rotation.state == state {
+            for line in waits(&rotation, self.printer.now()) {
+                self.printer.line(&format!("    {line}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws the tree anew, after it was read anew.
+    async fn draw(&mut self, read: bool) -> Result<(), Failure> {
+        if !self.printer.is_live() {
+            return Ok(());
+        }
+        if read {
+            let rotation = self.rotation().await?;
+            let journal = match self.shown.take() {
+                Some((shown, journal)) if shown.version == rotation.version => journal,
+                _ => {
+                    self.client.items(&format!("/rotations/{}/journal", self.id), &[], None).await?.read()?
+                }
+            };
+            self.shown = Some((rotation, journal));
+        }
+        if let Some((rotation, journal)) = &self.shown {
+            let lines = tree(rotation, journal, self.depth, self.printer.now(), &self.printer.screen());
+            self.printer.frame(&lines)?;
+        }
+        Ok(())
+    }
+
     /// Reads the rotation; returns its exit code when it ended or needs an operator.
     async fn ended(&mut self) -> Result<Option<Exit>, Failure> {
-        let rotation: Rotation = self.client.get(&format!("/rotations/{}", self.id), &[]).await?.read()?;
+        let rotation = self.rotation().await?;
         let state = rotation.state;
         if !stops(state) {
             return Ok(None);
+        }
+        self.draw(true).await?;
+        if let Some((rotation, journal)) = self.shown.take() {
+            // The last tree stays, however high it is.
+            let lines = tree(&rotation, &journal, self.depth, self.printer.now(), &self.printer.screen());
+            self.printer.lines(&lines)?;
         }
         let cause = rotation.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
         self.printer.note(&format!("rotation {} is {state}{cause}", self.id));

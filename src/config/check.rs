@@ -21,13 +21,16 @@ use super::access::open_to_others;
 use super::reader::Reader;
 use super::{
     Atlas, Config, Credential, Database, Heartbeat, LONGEST_BEAT, Mail, PlainHttp, RawConfig, RawCredential,
-    Server, Sweep, below, tls,
+    Server, Sweep, below, oidc, tls,
 };
 use crate::domain::address::is_loopback;
+use crate::domain::approver::{Named, Strength};
 use crate::domain::condition::Daily;
 use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::role::Role;
+use crate::domain::text::did_you_mean;
 use crate::domain::time::{Span, Timestamp};
+use crate::passkey::Site;
 use crate::secret::{Secret, SecretUrl};
 
 /// A lease lasts 60 s, and 5 s of it are kept for storing the result of a request.
@@ -38,13 +41,14 @@ const ATLAS_CYCLE: Span = Span::from_secs(15 * 60);
 const LONGEST_SOCKET: usize = 103;
 
 /// The configuration, or `None` when an error keeps it from being built.
-pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Config> {
+pub(super) fn check(mut raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Config> {
     if raw.data_dir.as_os_str().is_empty() {
         r.fault("data_dir", "a directory is needed, such as \"keywheel-data\"");
     }
-    check_policy(&raw.policy, r, now);
+    check_policy(&raw.policy, &raw.public_url, r, now);
     check_verify(&raw.verify, r);
     check_pace(&raw.pace, r);
+    check_groups(&raw, r);
     check_auto_approve(&raw, r);
     check_delays(&raw, r);
     check_sweep(&raw.sweep, r, now);
@@ -64,10 +68,12 @@ pub(super) fn check(raw: RawConfig, r: &mut Reader, now: Timestamp) -> Option<Co
     check_database_files(url.as_ref(), r);
     let atlas = check_atlas(&raw, r);
     let kms = raw.kms.iter().filter_map(|(name, one)| Some((name.clone(), one.check(name, r)?))).collect();
+    let oidc = oidc::check(std::mem::take(&mut raw.oidc), r);
     Some(Config {
         server: server?,
         database: Database { url: url?, migrate: raw.migrate },
         atlas: atlas?,
+        oidc,
         kms,
         data_dir: raw.data_dir,
         policy: raw.policy,
@@ -91,7 +97,7 @@ fn is_log_level(text: &str) -> bool {
     word && EnvFilter::try_new(text).is_ok()
 }
 
-fn check_policy(policy: &Policy, r: &mut Reader, now: Timestamp) {
+fn check_policy(policy: &Policy, public_url: &str, r: &mut Reader, now: Timestamp) {
     for (field, rule) in policy.faults(now) {
         r.fault(&format!("policy.{field}"), &rule);
     }
@@ -99,6 +105,27 @@ fn check_policy(policy: &Policy, r: &mut Reader, now: Timestamp) {
         r.warnings.push(
             "policy.self_approval is on: one person can rotate alone; production value false".to_owned(),
         );
+    }
+    if policy.approval_method == Strength::Passkey
+        && let Err(why) = Site::of(public_url)
+    {
+        r.fault("policy.approval_method", &format!("with \"passkey\" nobody could approve: {why}"));
+    }
+    if policy.approval_method == Strength::Link && policy.approvers.is_empty() {
+        r.warnings.push(
+            "policy.approval_method is \"link\", and policy.approvers names nobody who could vote by a link"
+                .to_owned(),
+        );
+    }
+}
+
+/// Without a provider nobody has a group.
+fn check_groups(raw: &RawConfig, r: &mut Reader) {
+    let named = raw.policy.approvers.iter().find(|it| matches!(it.who, Named::Group(_)));
+    if let Some(named) = named.filter(|_| raw.oidc.is_empty()) {
+        r.warnings.push(format!(
+            "policy.approvers names {named}, and without an identity provider nobody has a group; add [oidc.NAME]"
+        ));
     }
 }
 
@@ -123,9 +150,10 @@ fn check_auto_approve(raw: &RawConfig, r: &mut Reader) {
         let known =
             named == "poll" || raw.hooks.iter().any(|hook| named.strip_prefix("hook:") == Some(&hook.name));
         if !known {
-            let hooks = raw.hooks.iter().map(|hook| format!(", \"hook:{}\"", hook.name));
-            let known: String = std::iter::once("\"poll\"".to_owned()).chain(hooks).collect();
-            r.fault("policy.auto_approve", &format!("{named:?} proposes nothing; known: {known}"));
+            let hooks = raw.hooks.iter().map(|hook| format!("hook:{}", hook.name));
+            let known: Vec<String> = std::iter::once("poll".to_owned()).chain(hooks).collect();
+            let near = did_you_mean(named, known.iter().map(String::as_str));
+            r.fault("policy.auto_approve", &format!("{named:?} proposes nothing; {near}"));
         }
     }
     if !raw.policy.auto_approve.is_empty() && raw.kms.is_empty() {
@@ -322,9 +350,21 @@ fn check_mail(raw: &RawConfig, r: &mut Reader) -> Option<Mail> {
         ca_file,
         operators: raw.mail_operators.clone(),
         security: raw.mail_security.clone(),
+        digest: check_digest(raw, daily, r),
         daily: daily?,
         per_minute: per_minute?,
     })
+}
+
+fn check_digest(raw: &RawConfig, daily: Option<Daily>, r: &mut Reader) -> Option<Daily> {
+    if raw.mail_digest_at.is_empty() {
+        return None;
+    }
+    let Ok(at) = chrono::NaiveTime::parse_from_str(&raw.mail_digest_at, "%H:%M") else {
+        r.fault("mail.digest_at", "takes a time of day such as \"08:00\", or \"\" to remind at once");
+        return None;
+    };
+    Some(Daily { at, zone: daily?.zone })
 }
 
 fn check_daily(raw: &RawConfig, r: &mut Reader) -> Option<Daily> {
@@ -453,6 +493,15 @@ fn check_server(raw: &RawConfig, r: &mut Reader, now: Timestamp) -> Option<Serve
             ),
             PlainHttp::BehindAProxy => {}
         }
+    }
+    // The pages and their cookie are those of a host.
+    let parsed = public_url.as_ref().and_then(|url| Url::parse(url).ok());
+    if parsed.is_some_and(|url| url.path() != "/") {
+        r.fault(
+            "server.public_url",
+            "takes an address without a path: the pages are at the root of a host. Give Keywheel a name of its own, such as \
+             https://keywheel.example.com",
+        );
     }
     if let (Some(url), Ok(listen)) = (&public_url, &listen) {
         check_public_url(url, *listen, raw, r);
@@ -622,8 +671,9 @@ fn check_credential(name: &str, raw: &RawCredential, r: &mut Reader) -> Option<C
             public_key,
             private_key,
         }),
-        Some(_) => {
-            r.fault(&format!("{at}.kind"), "takes \"service-account\" or \"api-key\"");
+        Some(odd) => {
+            let takes = "takes \"service-account\" or \"api-key\"";
+            r.odd_word(&format!("{at}.kind"), odd, &["service-account", "api-key"], takes);
             return None;
         }
         None => {

@@ -194,8 +194,8 @@ fn read_one(r: &mut Reader, element: &str) -> Option<Hook> {
         Some("gcp-pubsub") => pubsub(r, &at),
         Some("cloudevents") => needed(r, &at, "token").map(|tokens| Sender::CloudEvents { tokens }),
         Some("standard") => standard(r, &at),
-        Some(_) => {
-            r.fault(&format!("{at}.kind"), &format!("takes {}", KINDS.join(", ")));
+        Some(odd) => {
+            r.odd_word(&format!("{at}.kind"), odd, &KINDS, &format!("takes {}", KINDS.join(", ")));
             r.forgive(&at);
             None
         }

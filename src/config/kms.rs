@@ -164,7 +164,8 @@ impl RawKms {
             return None;
         };
         let Some((_, built, cloud)) = KINDS.into_iter().find(|(it, ..)| it == kind) else {
-            r.fault(&format!("{at}.kind"), "takes \"aws\", \"azure\" or \"gcp\"");
+            let known = KINDS.map(|(name, ..)| name);
+            r.odd_word(&format!("{at}.kind"), kind, &known, "takes \"aws\", \"azure\" or \"gcp\"");
             return None;
         };
         if !built {

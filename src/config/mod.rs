@@ -11,10 +11,12 @@ mod check;
 pub mod hooks;
 pub mod kms;
 mod layer;
+pub mod oidc;
 mod reader;
 mod show;
 pub mod tls;
 pub mod webhooks;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -37,10 +39,12 @@ use crate::secret::{Secret, SecretUrl};
 pub use hooks::Hook;
 pub use kms::Kms;
 pub use layer::Origin;
+pub use oidc::Oidc;
 pub use reader::Entry;
 use reader::Reader;
 pub use tls::Tls;
 pub use webhooks::Webhook;
+pub use write::written;
 
 /// The built-in defaults: the lowest layer and the reference.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -59,6 +63,8 @@ pub struct Config {
     pub database: Database,
     /// The Atlas Admin API.
     pub atlas: Atlas,
+    /// The identity providers whose people may sign in to the pages.
+    pub oidc: Vec<Oidc>,
     /// Lookups at key services, by name.
     pub kms: BTreeMap<String, Kms>,
     /// The rules for projects that set none themselves.
@@ -233,6 +239,8 @@ pub struct Mail {
     pub security: Vec<String>,
     /// When daily notices leave.
     pub daily: Daily,
+    /// When reminders that are not urgent leave; `None` for as soon as they are due.
+    pub digest: Option<Daily>,
     /// How many mails may leave in a minute.
     pub per_minute: NonZeroU32,
 }
@@ -285,12 +293,18 @@ pub struct Sources {
     pub passed_over: Option<PathBuf>,
 }
 
+/// Keywheel's folder among the user's configurations; `None` when the environment names none.
+#[must_use]
+pub fn user_folder() -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+    let folder = named("XDG_CONFIG_HOME").or_else(|| Some(named("HOME")?.join(".config")))?;
+    Some(folder.join("keywheel"))
+}
+
 /// Where a configuration file is searched when nobody names one.
 fn places() -> Vec<PathBuf> {
-    let own = std::env::var_os("XDG_CONFIG_HOME").filter(|it| !it.is_empty()).map(PathBuf::from);
-    let own = own.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
     let mut places = vec![PathBuf::from(FILE_NAME), PathBuf::from("/etc/keywheel").join(FILE_NAME)];
-    places.extend(own.map(|folder| folder.join("keywheel").join(FILE_NAME)));
+    places.extend(user_folder().map(|folder| folder.join(FILE_NAME)));
     places
 }
 
@@ -484,6 +498,7 @@ struct RawConfig {
     patch_body: PatchBody,
     credentials: Vec<(String, RawCredential)>,
     kms: Vec<(String, kms::RawKms)>,
+    oidc: Vec<oidc::RawOidc>,
     policy: Policy,
     loosen_after: Span,
     settle_in: Span,
@@ -499,6 +514,7 @@ struct RawConfig {
     mail_operators: Vec<String>,
     mail_security: Vec<String>,
     mail_daily_at: String,
+    mail_digest_at: String,
     mail_timezone: String,
     mail_per_minute: u32,
     hooks: Vec<Hook>,
@@ -536,6 +552,7 @@ impl RawConfig {
             patch_body: r.take("atlas.patch_body", PatchBody::KeyOnly),
             credentials: RawCredential::read_all(r),
             kms: kms::RawKms::read_all(r),
+            oidc: oidc::RawOidc::read_all(r),
             policy: read_policy(r),
             loosen_after: r.take("policy.loosen_after", Span::from_days(1)),
             settle_in: r.take("policy.settle_in", Span::from_days(1)),
@@ -558,6 +575,7 @@ impl RawConfig {
             mail_operators: r.take("mail.operators", Vec::new()),
             mail_security: r.take("mail.security", Vec::new()),
             mail_daily_at: r.take("mail.daily_at", text()),
+            mail_digest_at: r.take("mail.digest_at", text()),
             mail_timezone: r.take("mail.timezone", text()),
             mail_per_minute: r.take("mail.per_minute", 120),
             hooks: hooks::read(r),
@@ -612,12 +630,16 @@ fn read_policy(r: &mut Reader) -> Policy {
         interval: r.take("policy.interval", d.interval),
         remind_before: r.take("policy.remind_before", d.remind_before),
         remind_overdue: r.take("policy.remind_overdue", d.remind_overdue),
+        escalate: r.take("policy.escalate", d.escalate),
         approvals: r.take("policy.approvals", d.approvals),
         self_approval: r.take("policy.self_approval", d.self_approval),
         approval_ttl: r.take("policy.approval_ttl", d.approval_ttl),
         execution_ttl: r.take("policy.execution_ttl", d.execution_ttl),
         auto_approve: r.take("policy.auto_approve", d.auto_approve),
         windows: r.take("policy.windows", d.windows),
+        freezes: r.take("policy.freezes", d.freezes),
+        approvers: r.take("policy.approvers", d.approvers),
+        approval_method: r.take("policy.approval_method", d.approval_method),
         allow_versionless: r.take("policy.allow_versionless", d.allow_versionless),
     }
 }

@@ -14,7 +14,7 @@ use toml::Value;
 
 use super::access::open_to_others;
 use super::layer::{Leaf, Leaves, Origin, Raw};
-use crate::domain::text::{decoded, distance};
+use crate::domain::text::{decoded, distance, nearest, with_nearest};
 use crate::secret::{Secret, SecretUrl};
 
 /// One setting in force, as it may be shown to anyone.
@@ -121,6 +121,14 @@ impl Reader {
         self.report(path, format!("{path}{place}: {why}"));
     }
 
+    /// Records the fault of a word that is not one of `known`, which `takes` lists.
+    pub(super) fn odd_word(&mut self, path: &str, given: &str, known: &[&str], takes: &str) {
+        match nearest(given, known.iter().copied()) {
+            Some(near) => self.fault(path, &format!("did you mean {near:?}? It {takes}")),
+            None => self.fault(path, takes),
+        }
+    }
+
     fn report(&mut self, path: &str, text: String) {
         self.faults.push(Fault { path: path.to_owned(), text });
     }
@@ -166,7 +174,7 @@ impl Reader {
                 Some(value)
             }
             Err(why) => {
-                self.fault(path, why.message());
+                self.fault(path, &with_nearest(why.message()));
                 None
             }
         }

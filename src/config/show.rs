@@ -25,12 +25,20 @@ pub(super) fn text(entries: &[Entry]) -> String {
     out
 }
 
+impl Entry {
+    /// The value as a configuration file has it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        inline(&self.value)
+    }
+}
+
 fn line(entry: &Entry) -> String {
     let name = entry.path.rsplit('.').next().unwrap_or(&entry.path);
     format!("{name} = {}", inline(&entry.value))
 }
 
-fn inline(value: &Value) -> String {
+pub(super) fn inline(value: &Value) -> String {
     match value {
         // A JSON string is a TOML basic string.
         Value::String(text) => serde_json::Value::from(text.as_str()).to_string(),

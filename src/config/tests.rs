@@ -55,7 +55,7 @@ fn the_defaults_are_legal_quiet_and_equal_to_the_domains() {
     assert_eq!(config.policy, Policy::default());
     assert_eq!(config.verify, Verify::default());
     assert_eq!(config.pace, Pace::default());
-    assert_eq!(config.server.public_url, "http://127.0.0.1:8440");
+    assert_eq!(config.server.public_url, "http://localhost:8440");
     assert_eq!(config.server.socket.as_deref(), Some(Path::new("keywheel-data/keywheel.sock")));
     assert_eq!(config.database.url.expose(), "sqlite:keywheel-data/keywheel.db");
     assert_eq!(config.atlas.base_url, "https://cloud.mongodb.com");
@@ -113,7 +113,7 @@ fn an_unknown_setting_is_named_with_its_place_and_the_nearest_known_one() {
         "did you mean verify.readings?",
         "did you mean policy.approvals?",
         "keyservice (",
-        "known here: atlas, data_dir, database, heartbeat, hooks, kms, log, mail, pace, policy, retention, server, sweep, verify, webhooks",
+        "known here: atlas, data_dir, database, heartbeat, hooks, kms, log, mail, oidc, pace, policy, retention, server, sweep, verify, webhooks",
         "atlas.credentials.default.secret (",
         "policy.interval is a value and has nothing below it",
     ] {
@@ -144,6 +144,7 @@ fn all_faults_come_at_once_and_say_what_is_taken() {
         [policy]
         approvals = 11
         interval = "90"
+        escalate = [{ after = "3d", to = ["nobody"] }]
         windows = [{ cron = "0 0 1 30 2 *", duration = "4h" }, { cron = "x", duration = "4h" }, { cron = "0 0 1 * * Sat", duration = "4h", timezone = "Mars/Base" }]
         [verify]
         readings = 0
@@ -153,6 +154,7 @@ fn all_faults_come_at_once_and_say_what_is_taken() {
         [mail]
         smtp_url = "http://me:canary@mail"
         from = "nobody"
+        digest_at = "25:00"
         [log]
         level = "infoo"
         format = "xml"
@@ -168,10 +170,12 @@ fn all_faults_come_at_once_and_say_what_is_taken() {
         "atlas.patch_body",
         "policy.approvals",
         "policy.interval",
+        "policy.escalate",
         "policy.windows",
         "verify.readings",
         "verify.timeout",
         "sweep.cron",
+        "mail.digest_at",
         "mail.smtp_url",
         "mail.from",
         "log.level",
@@ -407,6 +411,24 @@ fn what_a_user_of_other_tools_writes_is_taken_as_meant_or_refused_with_the_right
     assert!(mails.contains("server.public_url") && mails.contains("open on this machine only"), "{mails}");
     let port = folder.load("[server]\nlisten = \"127.0.0.1:9000\"\n").unwrap().warnings.join("\n");
     assert!(port.contains("another port"), "{port}");
+}
+
+#[test]
+fn an_address_at_which_pages_or_passkeys_do_not_work_is_refused() {
+    let folder = ConfigFolder::new();
+    let refused = |text: &str| folder.load(text).unwrap_err().to_string();
+    let path = refused("[server]\npublic_url = \"https://ops.example.com/keywheel/\"\n");
+    assert!(path.contains("takes an address without a path"), "{path}");
+    folder.load("[server]\npublic_url = \"https://keywheel.example.com/\"\n").unwrap();
+    for (url, why) in [
+        ("http://127.0.0.1:8440", "the host of server.public_url is an IP address"),
+        ("http://keywheel.example.com", "over HTTPS only"),
+    ] {
+        let text = format!("[server]\npublic_url = \"{url}\"\n[policy]\napproval_method = \"passkey\"\n");
+        let said = refused(&text);
+        assert!(said.contains("policy.approval_method") && said.contains(why), "{said}");
+    }
+    folder.load("[policy]\napproval_method = \"passkey\"\n").unwrap();
 }
 
 #[test]
@@ -944,4 +966,19 @@ fn settings_that_break_the_promise_are_named_with_the_way_out() {
         let faults = folder.faults(&format!("[sweep]\n{text}\n")).join("\n");
         assert!(faults.contains(wanted) && faults.contains("more than 0"), "{faults}");
     }
+}
+
+#[test]
+fn approvers_that_nobody_can_be_are_warned_of() {
+    let folder = ConfigFolder::new();
+    for (rules, warning) in [
+        ("approvers = [\"group:payments\"]", "policy.approvers names group:payments"),
+        ("approval_method = \"link\"", "policy.approvers names nobody who could vote by a link"),
+    ] {
+        let loaded = folder.load(&format!("[policy]\n{rules}\n")).unwrap();
+        let found = unwise(&loaded);
+        assert!(found.iter().any(|it| it.contains(warning)), "{rules}: {found:?}");
+    }
+    let faults = folder.faults("[policy]\napprovers = [\"ann@example.com\"]\n");
+    assert!(faults.join("\n").contains("\"mail:ann@example.com\""), "{faults:?}");
 }

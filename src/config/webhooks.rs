@@ -185,9 +185,12 @@ fn read_format(r: &mut Reader, at: &str) -> Option<Format> {
         "pagerduty" => Some(Format::PagerDuty),
         "opsgenie" => Some(Format::Opsgenie),
         "alertmanager" => Some(Format::Alertmanager),
-        _ => {
-            r.fault(
+        odd => {
+            let known = ["cloudevents", "slack", "teams", "pagerduty", "opsgenie", "alertmanager"];
+            r.odd_word(
                 &path,
+                odd,
+                &known,
                 "takes \"cloudevents\", \"slack\", \"teams\", \"pagerduty\", \"opsgenie\" or \"alertmanager\"",
             );
             None

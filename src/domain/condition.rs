@@ -213,7 +213,8 @@ impl Daily {
     }
 
     /// The first such instant after `at`; a day on which the clocks skip it is passed over.
-    fn next(&self, at: Timestamp) -> Timestamp {
+    #[must_use]
+    pub fn next(&self, at: Timestamp) -> Timestamp {
         let today = at.as_chrono().with_timezone(&self.zone).date_naive();
         let days = today.iter_days().take(3);
         let found = days.filter_map(|day| self.zone.from_local_datetime(&day.and_time(self.at)).earliest());
@@ -716,7 +717,7 @@ fn hold(it: &Rotation, now: Timestamp) -> Option<Hold> {
     match it.state {
         State::Applying => it.patching.put_off_since.map(|_| it.put_off_by()),
         State::Approved => it.hold.filter(|hold| {
-            let opens = || it.rules.policy.next_open(now);
+            let opens = || it.rules.next_open(now);
             *hold != Hold::Window || opens().is_none_or(|opens| opens >= it.permission.expires_at)
         }),
         _ => None,

@@ -106,8 +106,8 @@ pub struct Change {
 /// The fields of a project, beside its policy, that only an admin changes where `autoApprove` is on.
 const WHERE_AUTO_APPROVED: [&str; 3] = ["credential", "kms", "alias"];
 
-/// The rules of the policy that decide who must agree, as the API names them.
-const RULES: [&str; 8] = [
+/// The rules of the policy that decide who must agree, and who hears when nobody acts, as the API names them.
+const RULES: [&str; 12] = [
     "interval",
     "approvals",
     "selfApproval",
@@ -115,6 +115,10 @@ const RULES: [&str; 8] = [
     "executionTtl",
     "autoApprove",
     "windows",
+    "freezes",
+    "escalate",
+    "approvers",
+    "approvalMethod",
     "allowVersionless",
 ];
 
@@ -134,6 +138,14 @@ pub fn changes(before: &Safeguards, after: &Safeguards, approvers: u32) -> Vec<C
         "executionTtl" => new.execution_ttl < old.execution_ttl,
         "approvals" => new.approvals > old.approvals && new.approvals <= approvers,
         "windows" => fewer(&old.windows, &new.windows),
+        "freezes" => old.freezes.iter().all(|freeze| new.freezes.contains(freeze)),
+        // Each address still hears, and no later.
+        "escalate" => old.escalate.iter().all(|step| {
+            let hears =
+                |mail: &String| new.escalate.iter().any(|it| it.after <= step.after && it.to.contains(mail));
+            step.to.iter().all(hears)
+        }),
+        "approvalMethod" => new.approval_method > old.approval_method,
         _ => false,
     };
     let (was, is) = (members(old), members(new));
@@ -186,6 +198,9 @@ pub fn rule(field: &str, approvers: u32) -> String {
             )
         }
         "policy.windows" => "only the first window, or a part of several windows, is tighter".to_owned(),
+        "policy.freezes" => "only more freezes are tighter".to_owned(),
+        "policy.escalate" => "only more addresses, or earlier ones, are tighter".to_owned(),
+        "policy.approvalMethod" => "only a stronger method is tighter".to_owned(),
         "credential" | "kms" | "alias" => {
             "decides what is approved without a person (autoApprove)".to_owned()
         }

@@ -4,9 +4,14 @@
 //! this one, and it imports none of them.
 
 pub mod address;
+pub mod approver;
 pub mod condition;
+pub mod day;
+pub mod escalation;
 pub mod event;
+pub mod freeze;
 pub mod hint;
+pub mod ics;
 pub mod ids;
 pub mod key;
 pub mod loosening;
@@ -14,6 +19,7 @@ pub mod named;
 pub mod network;
 pub mod notice;
 pub mod patch;
+pub mod plan;
 pub mod policy;
 pub mod preflight;
 pub mod project;

@@ -2,10 +2,11 @@
 
 /// Text that names no variant of an enum which is stored or sent as text.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is no {what}")]
+#[error("{text:?} is no {what}; {}", super::text::did_you_mean(text, known.iter().copied()))]
 pub struct UnknownName {
     pub(crate) what: &'static str,
     pub(crate) text: String,
+    pub(crate) known: Vec<&'static str>,
 }
 
 macro_rules! named {
@@ -36,7 +37,11 @@ macro_rules! named {
             type Err = $crate::domain::named::UnknownName;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 $name::ALL.iter().copied().find(|it| it.as_str() == text)
-                    .ok_or_else(|| $crate::domain::named::UnknownName { what: $what, text: text.to_owned() })
+                    .ok_or_else(|| $crate::domain::named::UnknownName {
+                        what: $what,
+                        text: text.to_owned(),
+                        known: $name::ALL.iter().map(|it| it.as_str()).collect(),
+                    })
             }
         }
 

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
+use super::approver::{Approver, Strength};
+use super::escalation::{Escalation, escalation_fault};
+use super::freeze::{Freeze, after_freezes, freeze_at};
 use super::ids::GroupId;
 use super::key::{KeyRef, Provider};
 use super::time::{DayOffset, Span, Timestamp};
@@ -25,6 +28,9 @@ pub struct Policy {
     pub remind_before: Vec<DayOffset>,
     /// Days after due; the last one repeats.
     pub remind_overdue: Vec<DayOffset>,
+    /// Who gets a copy when a key stays overdue.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub escalate: Vec<Escalation>,
     /// How many people must approve.
     pub approvals: u32,
     /// Whether the proposer may approve too.
@@ -37,9 +43,23 @@ pub struct Policy {
     pub auto_approve: Vec<String>,
     /// When a PATCH may be sent; empty means always.
     pub windows: Vec<Window>,
+    /// Days on which no new key is sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freezes: Vec<Freeze>,
+    /// Who may approve; empty means everybody with a role that approves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvers: Vec<Approver>,
+    /// The weakest method by which a vote counts.
+    #[serde(default, skip_serializing_if = "is_session")]
+    pub approval_method: Strength,
     /// Whether a versionless Azure identifier may be replaced or proposed.
     #[serde(default)]
     pub allow_versionless: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_session(it: &Strength) -> bool {
+    *it == Strength::Session
 }
 
 impl Default for Policy {
@@ -49,12 +69,16 @@ impl Default for Policy {
             interval: Span::from_days(90),
             remind_before: days(&[30, 14, 7, 3, 1, 0]),
             remind_overdue: days(&[1, 3, 7]),
+            escalate: Vec::new(),
             approvals: 1,
             self_approval: false,
             approval_ttl: Span::from_days(7),
             execution_ttl: Span::from_days(7),
             auto_approve: Vec::new(),
             windows: Vec::new(),
+            freezes: Vec::new(),
+            approvers: Vec::new(),
+            approval_method: Strength::default(),
             allow_versionless: false,
         }
     }
@@ -70,6 +94,14 @@ pub const MOST_APPROVALS: u32 = 10;
 const MOST_ENTRIES: usize = 50;
 
 impl Policy {
+    /// The zone of a day that is given without one: that of the first window, or of the first freeze.
+    #[must_use]
+    pub fn zone(&self) -> Zone {
+        let windows = self.windows.iter().map(|it| &it.timezone);
+        let name = windows.chain(self.freezes.iter().map(|it| &it.timezone)).next();
+        name.and_then(|name| name.parse().ok()).unwrap_or(Zone::UTC)
+    }
+
     /// The version an approval is bound to: the first 16 hexadecimal digits of a SHA-256 over the
     /// policy's canonical JSON. Equal policies have equal versions on every machine.
     ///
@@ -104,8 +136,17 @@ impl Policy {
         if self.remind_overdue.iter().any(|offset| days(offset) > LONGEST) {
             faults.push(("remind_overdue", format!("takes at most {LONGEST}")));
         }
-        let many = [self.remind_before.len(), self.remind_overdue.len(), self.windows.len()];
-        for (field, count) in ["remind_before", "remind_overdue", "windows"].into_iter().zip(many) {
+        if let Some(why) = escalation_fault(&self.escalate) {
+            faults.push(("escalate", why));
+        }
+        for (field, count) in [
+            ("escalate", self.escalate.len()),
+            ("remind_before", self.remind_before.len()),
+            ("remind_overdue", self.remind_overdue.len()),
+            ("windows", self.windows.len()),
+            ("freezes", self.freezes.len()),
+            ("approvers", self.approvers.len()),
+        ] {
             if count > MOST_ENTRIES {
                 faults.push((field, format!("takes at most {MOST_ENTRIES} entries")));
             }
@@ -117,31 +158,43 @@ impl Policy {
                 faults.push(("windows", format!("window {number}: duration takes at most {LONGEST}")));
             }
         }
+        for (number, freeze) in (1..).zip(&self.freezes) {
+            if let Err(why) = freeze.check() {
+                faults.push(("freezes", format!("freeze {number}: {why}")));
+            }
+        }
         faults
     }
 
-    /// Whether a PATCH may be sent at `now`.
+    /// Whether a PATCH of a new key may be sent at `now`.
     #[must_use]
     pub fn window_open(&self, now: Timestamp) -> bool {
-        self.windows.is_empty() || self.windows.iter().any(|window| window.is_open(now))
+        let open = self.windows.is_empty() || self.windows.iter().any(|window| window.is_open(now));
+        open && freeze_at(&self.freezes, now).is_none()
     }
 
-    /// The first instant at or after `now` at which some window is open.
+    /// The first instant at or after `now` at which some window is open and no freeze holds.
     #[must_use]
     pub fn next_open(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.window_open(now) {
-            return Some(now);
+        let mut at = now;
+        // A step leaves a freeze or enters a window, and an entered window lies in a freeze or is the result.
+        for _ in 0..=2 * self.freezes.len() + 1 {
+            at = after_freezes(&self.freezes, at);
+            if self.window_open(at) {
+                return Some(at);
+            }
+            at = self.windows.iter().filter_map(|window| window.next_start(at)).min()?;
         }
-        self.windows.iter().filter_map(|window| window.next_start(now)).min()
+        None
     }
 
-    /// When an approval given at `approved_at` lapses: after `execution_ttl`, or at the end of the
-    /// second window from then, whichever is later.
+    /// When an approval given at `approved_at` lapses: `execution_ttl` after the first instant in no freeze, or at the
+    /// end of the second window from then, whichever is later. A window that lies in a freeze does not open.
     #[must_use]
     pub fn execution_deadline(&self, approved_at: Timestamp) -> Timestamp {
-        let plain = approved_at + self.execution_ttl.get();
+        let plain = after_freezes(&self.freezes, approved_at) + self.execution_ttl.get();
         let mut ends: Vec<Timestamp> =
-            self.windows.iter().flat_map(|window| window.ends_after(approved_at, 2)).collect();
+            self.windows.iter().flat_map(|window| window.ends_after(approved_at, 2, &self.freezes)).collect();
         ends.sort_unstable();
         ends.get(1).or(ends.last()).map_or(plain, |second| plain.max(*second))
     }
@@ -236,16 +289,20 @@ impl Window {
         self.next_start(from).is_some_and(|start| start <= now)
     }
 
-    fn ends_after(&self, now: Timestamp, count: usize) -> Vec<Timestamp> {
+    fn ends_after(&self, now: Timestamp, count: usize, freezes: &[Freeze]) -> Vec<Timestamp> {
         let mut ends = Vec::new();
         let mut from = now - self.duration.get();
         while ends.len() < count {
             let Some(start) = self.next_start(from) else { break };
             let end = start + self.duration.get();
-            if end > now {
+            let opens = after_freezes(freezes, start.max(now));
+            if opens < end {
                 ends.push(end);
+                from = start;
+            } else {
+                // It lies in a freeze: go on with the first window that lasts longer than that.
+                from = start.max(opens - self.duration.get());
             }
-            from = start;
         }
         ends
     }
@@ -359,6 +416,43 @@ pub struct Rules {
     /// Who owns the hook that proposed it, by name or mail address: their votes do not count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excluded: Vec<String>,
+    /// The owners who may approve, where `approvers` names the owners: those of the proposal, but for who joined lately.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<String>,
+    /// No PATCH of the new key is sent before this instant, which the proposer has chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_for: Option<Timestamp>,
+}
+
+impl Rules {
+    /// Whether a PATCH of the new key may be sent at `now`.
+    #[must_use]
+    pub fn window_open(&self, now: Timestamp) -> bool {
+        self.planned_for.is_none_or(|at| at <= now) && self.policy.window_open(now)
+    }
+
+    /// The first instant at or after `now` at which it may be sent.
+    #[must_use]
+    pub fn next_open(&self, now: Timestamp) -> Option<Timestamp> {
+        self.policy.next_open(self.from(now))
+    }
+
+    /// When a proposal made at `created_at` lapses without its quorum: one with a date waits until then.
+    #[must_use]
+    pub fn approval_deadline(&self, created_at: Timestamp) -> Timestamp {
+        self.from(created_at + self.policy.approval_ttl.get())
+    }
+
+    /// When an approval given at `approved_at` lapses, counted from the planned date where that is later.
+    #[must_use]
+    pub fn execution_deadline(&self, approved_at: Timestamp) -> Timestamp {
+        self.policy.execution_deadline(self.from(approved_at))
+    }
+
+    /// `at`, or the planned date where that is later.
+    fn from(&self, at: Timestamp) -> Timestamp {
+        self.planned_for.map_or(at, |planned| planned.max(at))
+    }
 }
 
 impl Default for Rules {
@@ -370,12 +464,14 @@ impl Default for Rules {
             whole_block: false,
             request_timeout: Span::from_secs(30),
             excluded: Vec::new(),
+            owners: Vec::new(),
+            planned_for: None,
         }
     }
 }
 
-/// The SHA-256 that an approval is bound to: exactly this project, provider, old key, new key and policy
-/// version. Every field is preceded by its length, so no two proposals share a text.
+/// The SHA-256 that an approval is bound to: exactly this project, provider, old key, new key, policy
+/// version and planned date. Every field is preceded by its length, so no two proposals share a text.
 #[must_use]
 pub fn proposal_hash(
     group: &GroupId,
@@ -383,9 +479,15 @@ pub fn proposal_hash(
     old: &KeyRef,
     new: &KeyRef,
     policy_version: &str,
+    planned_for: Option<Timestamp>,
 ) -> String {
     let mut hash = Sha256::new();
-    for field in [group.as_str(), provider.as_str(), &old.to_string(), &new.to_string(), policy_version] {
+    let date = planned_for.map(|at| at.to_string());
+    let (old, new) = (old.to_string(), new.to_string());
+    // Without a date there is one field less, as in proposals of older programs.
+    for field in
+        [group.as_str(), provider.as_str(), &old, &new, policy_version].into_iter().chain(date.as_deref())
+    {
         hash.update((field.len() as u64).to_be_bytes());
         hash.update(field.as_bytes());
     }

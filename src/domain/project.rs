@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::condition::ConditionKind;
+use super::escalation::Escalation;
 use super::ids::{GroupId, RotationId};
 use super::key::{KeyRef, Place, Provider};
 use super::named::named;
 use super::patch::Patch;
 use super::policy::Policy;
 use super::rotation::state::State;
-use super::silence::Silence;
+use super::silence::{DueAck, Silence};
 use super::time::Timestamp;
 
 named! {
@@ -113,6 +114,9 @@ pub struct Project {
     /// Its last silence. It is not written with the project.
     #[serde(default)]
     pub silence: Option<Silence>,
+    /// Its last acknowledged due date. It is not written with the project.
+    #[serde(default)]
+    pub due_ack: Option<DueAck>,
     /// Counts writes; a write names the version it read.
     pub version: i64,
 }
@@ -142,6 +146,9 @@ pub struct PolicyOverride {
     /// See [`Policy::remind_overdue`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remind_overdue: Option<Vec<super::time::DayOffset>>,
+    /// See [`Policy::escalate`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escalate: Option<Vec<Escalation>>,
     /// See [`Policy::approvals`].
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
@@ -161,6 +168,15 @@ pub struct PolicyOverride {
     /// See [`Policy::windows`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<Vec<super::policy::Window>>,
+    /// See [`Policy::freezes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freezes: Option<Vec<super::freeze::Freeze>>,
+    /// See [`Policy::approvers`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approvers: Option<Vec<super::approver::Approver>>,
+    /// See [`Policy::approval_method`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval_method: Option<super::approver::Strength>,
     /// See [`Policy::allow_versionless`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_versionless: Option<bool>,
@@ -175,12 +191,16 @@ impl PolicyOverride {
             interval: it.interval.unwrap_or(defaults.interval),
             remind_before: it.remind_before.unwrap_or_else(|| defaults.remind_before.clone()),
             remind_overdue: it.remind_overdue.unwrap_or_else(|| defaults.remind_overdue.clone()),
+            escalate: it.escalate.unwrap_or_else(|| defaults.escalate.clone()),
             approvals: it.approvals.unwrap_or(defaults.approvals),
             self_approval: it.self_approval.unwrap_or(defaults.self_approval),
             approval_ttl: it.approval_ttl.unwrap_or(defaults.approval_ttl),
             execution_ttl: it.execution_ttl.unwrap_or(defaults.execution_ttl),
             auto_approve: it.auto_approve.unwrap_or_else(|| defaults.auto_approve.clone()),
             windows: it.windows.unwrap_or_else(|| defaults.windows.clone()),
+            freezes: it.freezes.unwrap_or_else(|| defaults.freezes.clone()),
+            approvers: it.approvers.unwrap_or_else(|| defaults.approvers.clone()),
+            approval_method: it.approval_method.unwrap_or(defaults.approval_method),
             allow_versionless: it.allow_versionless.unwrap_or(defaults.allow_versionless),
         }
     }
@@ -227,6 +247,22 @@ pub struct PolicyEdit {
     #[serde(skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<Vec<super::policy::Window>>, required = false)]
     pub windows: Patch<Vec<super::policy::Window>>,
+    /// See [`Policy::escalate`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<Vec<Escalation>>, required = false)]
+    pub escalate: Patch<Vec<Escalation>>,
+    /// See [`Policy::freezes`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<Vec<super::freeze::Freeze>>, required = false)]
+    pub freezes: Patch<Vec<super::freeze::Freeze>>,
+    /// See [`Policy::approvers`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<Vec<super::approver::Approver>>, required = false)]
+    pub approvers: Patch<Vec<super::approver::Approver>>,
+    /// See [`Policy::approval_method`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<super::approver::Strength>, required = false)]
+    pub approval_method: Patch<super::approver::Strength>,
     /// See [`Policy::allow_versionless`].
     #[serde(skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<bool>, required = false)]
@@ -253,6 +289,10 @@ impl PolicyEdit {
         self.execution_ttl.apply(&mut own.execution_ttl);
         self.auto_approve.apply(&mut own.auto_approve);
         self.windows.apply(&mut own.windows);
+        self.escalate.apply(&mut own.escalate);
+        self.freezes.apply(&mut own.freezes);
+        self.approvers.apply(&mut own.approvers);
+        self.approval_method.apply(&mut own.approval_method);
         self.allow_versionless.apply(&mut own.allow_versionless);
         Some(own).filter(|own| *own != PolicyOverride::default())
     }
@@ -274,6 +314,10 @@ impl From<PolicyOverride> for PolicyEdit {
             execution_ttl: set(own.execution_ttl),
             auto_approve: set(own.auto_approve),
             windows: set(own.windows),
+            escalate: set(own.escalate),
+            freezes: set(own.freezes),
+            approvers: set(own.approvers),
+            approval_method: set(own.approval_method),
             allow_versionless: set(own.allow_versionless),
         }
     }
@@ -294,6 +338,22 @@ impl Project {
         let period =
             self.key_since.filter(|_| !versionless).map(|since| since + self.policy(defaults).interval.get());
         period.into_iter().chain(self.due_by_end()).min()
+    }
+
+    /// Names the cycle that the reminders are recorded under; `None` while the service of the key has no date.
+    #[must_use]
+    pub fn cycle(&self, defaults: &Policy) -> Option<String> {
+        let since = self.key_since?;
+        // A key that ends before its cryptoperiod has reminders of its own.
+        let early = self.due_early(defaults);
+        Some(early.map_or_else(|| since.to_string(), |early| format!("{since}/{early}")))
+    }
+
+    /// The acknowledgement that keeps the reminders of this key back at `now`.
+    #[must_use]
+    pub fn acknowledged(&self, defaults: &Policy, now: Timestamp) -> Option<&DueAck> {
+        let (due, cycle) = (self.due(defaults)?, self.cycle(defaults)?);
+        self.due_ack.as_ref().filter(|it| it.cycle == cycle && it.lasts(due, now))
     }
 
     /// When the current key is to be replaced because it ends, if that is before its cryptoperiod does.

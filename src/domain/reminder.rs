@@ -16,6 +16,12 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub struct Threshold(pub i32);
 
 impl Threshold {
+    /// Whether it is the due date or later: such a reminder waits for no hour and stands in no list with others.
+    #[must_use]
+    pub const fn is_urgent(self) -> bool {
+        self.0 >= 0
+    }
+
     /// Its instant for a project due at `due`.
     #[must_use]
     pub fn at(self, due: Timestamp) -> Timestamp {
@@ -54,6 +60,15 @@ pub fn passed(policy: &Policy, due: Timestamp, now: Timestamp) -> Vec<Threshold>
         }
     }
     passed
+}
+
+/// The thresholds that have passed for those who get a copy `after` days from due on, in order.
+#[must_use]
+pub fn copied(passed: &[Threshold], after: Threshold, due: Timestamp, now: Timestamp) -> Vec<Threshold> {
+    if now < after.at(due) {
+        return Vec::new();
+    }
+    std::iter::once(after).chain(passed.iter().copied().filter(|it| *it > after)).collect()
 }
 
 /// The first threshold after `now`; `None` when nothing follows.

@@ -16,6 +16,8 @@ pub enum Subject {
     Daemon(String),
     /// An API token: `token/NAME`.
     Token(String),
+    /// A person: `person/MAIL`.
+    Person(String),
     /// Everything that daemons on one database share: `installation`.
     Installation,
 }
@@ -29,7 +31,9 @@ impl Subject {
     pub const fn project(&self) -> Option<&GroupId> {
         match self {
             Self::Project(group) => Some(group),
-            Self::Credential(_) | Self::Daemon(_) | Self::Token(_) | Self::Installation => None,
+            Self::Credential(_) | Self::Daemon(_) | Self::Token(_) | Self::Person(_) | Self::Installation => {
+                None
+            }
         }
     }
 }
@@ -47,6 +51,7 @@ impl fmt::Display for Subject {
             Self::Credential(name) => write!(f, "credential/{name}"),
             Self::Daemon(name) => write!(f, "daemon/{name}"),
             Self::Token(name) => write!(f, "token/{name}"),
+            Self::Person(name) => write!(f, "person/{name}"),
             Self::Installation => f.write_str(INSTALLATION),
         }
     }
@@ -64,6 +69,9 @@ impl FromStr for Subject {
         }
         if let Some(name) = named("token/") {
             return Ok(Self::Token(name));
+        }
+        if let Some(name) = named("person/") {
+            return Ok(Self::Person(name));
         }
         if text == INSTALLATION {
             return Ok(Self::Installation);
@@ -83,9 +91,14 @@ mod tests {
 
     #[test]
     fn a_subject_is_read_back_as_it_was_written() {
-        for text in
-            ["32b6e34b3d91647abb20e7b8", "credential/default", "daemon/host:8440", "token/ci", "installation"]
-        {
+        for text in [
+            "32b6e34b3d91647abb20e7b8",
+            "credential/default",
+            "daemon/host:8440",
+            "token/ci",
+            "person/ada@example.com",
+            "installation",
+        ] {
             assert_eq!(text.parse::<Subject>().unwrap().to_string(), text);
         }
         for text in ["", "credential/", "daemon/", "Installation", "project/32b6e34b3d91647abb20e7b8"] {

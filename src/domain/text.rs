@@ -65,13 +65,29 @@ pub fn with_nearest(words: &str) -> String {
     let parts = unknown.and_then(|rest| rest.split_once("`, expected "));
     let Some((given, known)) = parts else { return words.to_owned() };
     let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
-    let near = known.iter().min_by_key(|name| distance(&given.to_lowercase(), &name.to_lowercase()));
-    match near.filter(|name| {
-        distance(&given.to_lowercase(), &name.to_lowercase()) <= given.chars().count().div_ceil(2)
-    }) {
+    match nearest(given, known.iter().copied()) {
         Some(near) => format!("there is no `{given}`; did you mean `{near}`?"),
         None => format!("there is no `{given}`; known are {}", known.join(", ")),
     }
+}
+
+/// The known name that is most similar to `given`, where one is similar.
+#[must_use]
+pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let given = given.to_lowercase();
+    let close = known.into_iter().map(|name| (distance(&given, &name.to_lowercase()), name)).min();
+    close.filter(|(far, _)| *far <= given.chars().count().div_ceil(2)).map(|(_, name)| name)
+}
+
+/// The end of a message about a name that is not known: the most similar known name, or else all of them.
+#[must_use]
+pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str, IntoIter: Clone>) -> String {
+    let known = known.into_iter();
+    if let Some(near) = nearest(given, known.clone()) {
+        return format!("did you mean {near}?");
+    }
+    let all: Vec<&str> = known.collect();
+    if all.is_empty() { "none is known".to_owned() } else { format!("known are {}", all.join(", ")) }
 }
 
 /// Levenshtein's edit distance.
@@ -127,6 +143,15 @@ mod tests {
             "there is no `a`; did you mean `b`?"
         );
         assert_eq!(with_nearest("invalid type: map"), "invalid type: map");
+    }
+
+    #[test]
+    fn a_name_that_is_like_no_other_is_answered_with_all() {
+        let said = |given: &str| did_you_mean(given, ["azure-prod", "aws-prod"]);
+        assert_eq!(said("azure-prd"), "did you mean azure-prod?");
+        assert_eq!(said("AWS-PROD"), "did you mean aws-prod?");
+        assert_eq!(said("vault"), "known are azure-prod, aws-prod");
+        assert_eq!(did_you_mean("vault", []), "none is known");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! A vote counts when its voter exists and may approve, is another person than the proposer and than every voter
 //! before, has had that right for long enough, and has not loosened the project's rules lately.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
+use super::approver::{Approver, Strength};
 use super::time::{Span, Timestamp};
 
 /// The first day of an installation, in which nothing is delayed.
@@ -33,21 +34,55 @@ impl Settling {
 pub struct Identity {
     /// Whether it is in force and has a role that approves.
     pub may_approve: bool,
-    /// The mail address of its person.
+    /// The mail address of its person, or its name where no address is verified.
     pub person: Option<String>,
+    /// Addresses and names that its person had before.
+    pub former: Vec<String>,
     /// Who made it; `None` for a user of the local socket.
     pub made_by: Option<String>,
     /// When it was made, got the role, or was given to its person; `None` for a user of the local socket.
     pub given_at: Option<Timestamp>,
     /// Who did that.
     pub given_by: Option<String>,
+    /// Its groups at the identity provider.
+    pub groups: BTreeSet<String>,
 }
+
+/// What the name of a person begins with who comes by mail.
+pub const BY_MAIL: &str = "mail:";
 
 impl Identity {
     /// A user of the local socket.
     #[must_use]
     pub const fn local(may_approve: bool) -> Self {
-        Self { may_approve, person: None, made_by: None, given_at: None, given_by: None }
+        let groups = BTreeSet::new();
+        let former = Vec::new();
+        Self { may_approve, person: None, former, made_by: None, given_at: None, given_by: None, groups }
+    }
+
+    /// A person who is known by a mail address alone.
+    #[must_use]
+    pub fn mail(address: &str) -> Self {
+        Self { person: Some(address.to_owned()), ..Self::local(false) }
+    }
+
+    /// Adds what another account of the same person may.
+    pub fn join(&mut self, other: Self) {
+        // A new account of the same address may be somebody else's doing.
+        self.given_at = self.given_at.max(other.given_at);
+        self.may_approve |= other.may_approve;
+        self.former.extend(other.person);
+        self.former.extend(other.former);
+        self.groups.extend(other.groups);
+    }
+
+    fn people(&self) -> impl Iterator<Item = &String> {
+        self.person.iter().chain(&self.former)
+    }
+
+    /// An address or a name that both have or had.
+    fn shared(&self, other: &Self) -> Option<&String> {
+        self.people().find(|it| other.people().any(|yours| it.eq_ignore_ascii_case(yours)))
     }
 }
 
@@ -60,6 +95,19 @@ pub struct CastVote {
     pub at: Timestamp,
     /// Whether the policy gave it in the place of people.
     pub of_policy: bool,
+    /// How it was given.
+    pub strength: Strength,
+    /// With a passkey: its id; `None` for any of the voter's.
+    pub passkey: Option<String>,
+}
+
+/// A passkey, as far as it decides whether a vote counts that it has signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passkey {
+    /// Whose it is: a mail address in lower case, or the name of an account.
+    pub holder: String,
+    /// From when on its signatures count; `None` until it is confirmed and told.
+    pub counts_from: Option<Timestamp>,
 }
 
 /// Somebody who counts as no approver of the project for a while.
@@ -138,6 +186,14 @@ pub struct Terms {
     pub excluded: Vec<String>,
     /// Whether users of the local socket may approve.
     pub local_approves: bool,
+    /// Whom the policy names as approvers; empty for everybody with a role that approves.
+    pub approvers: Vec<Approver>,
+    /// The owners whom it names.
+    pub owners: Vec<String>,
+    /// The weakest vote that counts.
+    pub least: Strength,
+    /// The issuers of the configured identity providers. With one, a token votes only for a person.
+    pub issuers: BTreeSet<String>,
     /// The delays.
     pub delays: Delays,
     /// The present instant.
@@ -149,12 +205,16 @@ pub struct Terms {
 pub struct Stored {
     /// The votes, the oldest first.
     pub votes: Vec<CastVote>,
-    /// Every token, by name.
+    /// Every token, and every person of an identity provider, by name.
     pub identities: BTreeMap<String, Identity>,
+    /// The passkeys, by id.
+    pub passkeys: BTreeMap<String, Passkey>,
     /// Who changed the project's rules, owners or lookup.
     pub bars: Vec<Bar>,
     /// The recorded settings.
     pub settings: BTreeMap<String, String>,
+    /// The project's owners.
+    pub owners: Vec<String>,
 }
 
 impl Terms {
@@ -163,11 +223,18 @@ impl Terms {
     /// # Errors
     /// The name of the setting that cannot be read.
     pub fn ballot(self, stored: Stored, asked: Option<&str>) -> Result<Ballot, &'static str> {
-        let Stored { votes, mut identities, bars, settings } = stored;
+        let Stored { votes, mut identities, passkeys, bars, settings, owners } = stored;
         let names = votes.iter().map(|vote| vote.by.as_str()).chain([self.proposer.as_str()]).chain(asked);
-        for name in names.filter(|name| name.starts_with("local:")) {
-            identities.insert(name.to_owned(), Identity::local(self.local_approves));
+        for name in names.chain(bars.iter().map(|bar| bar.by.as_str())) {
+            if name.starts_with("local:") {
+                identities.insert(name.to_owned(), Identity::local(self.local_approves));
+            } else if let Some(address) = name.strip_prefix(BY_MAIL) {
+                identities.entry(name.to_owned()).or_insert_with(|| Identity::mail(address));
+            }
         }
+        // Who joined after the proposal decides nothing about it, and who left does not either.
+        let stays = |owner: &String| owners.iter().any(|it| it.eq_ignore_ascii_case(owner));
+        let owners = self.owners.into_iter().filter(stays).collect();
         Ok(Ballot {
             loosen_after: self.delays.loosen_after(&settings)?,
             settling: self.delays.settling(&settings)?,
@@ -175,8 +242,13 @@ impl Terms {
             proposed_at: self.proposed_at,
             self_approval: self.self_approval,
             excluded: self.excluded,
+            approvers: self.approvers,
+            owners,
+            least: self.least,
+            only_people: !self.issuers.is_empty(),
             votes,
             identities,
+            passkeys,
             bars,
             now: self.now,
         })
@@ -194,10 +266,20 @@ pub struct Ballot {
     pub self_approval: bool,
     /// Names and mail addresses of those who own the hook that proposed.
     pub excluded: Vec<String>,
+    /// Whom the policy names as approvers; empty for everybody with a role that approves.
+    pub approvers: Vec<Approver>,
+    /// The owners whom it names.
+    pub owners: Vec<String>,
+    /// The weakest vote that counts.
+    pub least: Strength,
+    /// Whether the vote of a token that was given to nobody is void: people sign in with an identity provider.
+    pub only_people: bool,
     /// The votes, the oldest first.
     pub votes: Vec<CastVote>,
     /// The proposer, the voters and who else is asked about, by name. A name that is missing does not exist.
     pub identities: BTreeMap<String, Identity>,
+    /// The passkeys, by id.
+    pub passkeys: BTreeMap<String, Passkey>,
     /// Who counts as no approver of the project for a while.
     pub bars: Vec<Bar>,
     /// For how long.
@@ -217,6 +299,42 @@ pub enum Void {
     /// The token was revoked, or lost its role.
     #[error("{0} was revoked, or may not approve any more")]
     NotApprover(String),
+    /// The policy names others.
+    #[error("the project's policy names who may approve ({named}), and {voter} is not among them{}", hint(*has_person, voter))]
+    NotNamed {
+        /// The voter.
+        voter: String,
+        /// Whom it names.
+        named: String,
+        /// Whether it is known whose identity it is.
+        has_person: bool,
+    },
+    /// Others of the same entry have voted, and one vote of them counts.
+    #[error("{voter} is named by {entry}, and one vote of those it names counts; another has voted")]
+    OneOfThem {
+        /// The voter.
+        voter: String,
+        /// The entries that name it.
+        entry: String,
+    },
+    /// The vote was given in a weaker way than the policy takes.
+    #[error("{voter} voted by {method}, and this project's policy takes {least} or stronger")]
+    TooWeak {
+        /// The voter.
+        voter: String,
+        /// How the vote was given.
+        method: Strength,
+        /// The weakest that counts.
+        least: Strength,
+    },
+    /// The passkey that signed it is not one of the voter's, or does not count.
+    #[error("{0} has no passkey that counts; one is added under the own name, at the top of each page")]
+    NoPasskey(String),
+    /// The voter is a token without a person, where people sign in with an identity provider.
+    #[error(
+        "{0} is a token that was given to nobody, and where people sign in with an identity provider such a vote does not count; `keywheel token edit {0} --person MAIL` names its person"
+    )]
+    NoPerson(String),
     /// The voter proposed the rotation, or is the same person.
     #[error("{0} proposed this rotation and cannot approve it; another approver must")]
     Proposer(String),
@@ -271,6 +389,13 @@ pub enum Void {
     },
 }
 
+fn hint(has_person: bool, voter: &str) -> String {
+    if has_person {
+        return String::new();
+    }
+    format!("; nobody is named as the person of {voter} (`keywheel token edit {voter} --person MAIL`)")
+}
+
 fn counts(from: Option<Timestamp>, span: Span) -> String {
     match from {
         Some(from) => format!("; its votes on this project count from {from} on"),
@@ -301,6 +426,14 @@ pub struct Counted {
     pub void: Vec<(String, Void)>,
 }
 
+/// How a vote is given, and when.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    at: Timestamp,
+    strength: Strength,
+    passkey: Option<&'a str>,
+}
+
 impl Ballot {
     /// Counts the votes.
     #[must_use]
@@ -312,7 +445,8 @@ impl Ballot {
                 counted.given += 1;
                 continue;
             }
-            if let Some(why) = self.fault(&vote.by, vote.at, &voters) {
+            let way = Way { at: vote.at, strength: vote.strength, passkey: vote.passkey.as_deref() };
+            if let Some(why) = self.fault(&vote.by, way, &voters) {
                 counted.void.push((vote.by.clone(), why));
             } else {
                 counted.given += 1;
@@ -324,16 +458,27 @@ impl Ballot {
 
     /// Why a vote that `voter` gives now would not count; `None` when it would.
     #[must_use]
-    pub fn refusal(&self, voter: &str) -> Option<Void> {
+    pub fn refusal(&self, voter: &str, strength: Strength, passkey: Option<&str>) -> Option<Void> {
         let counted = self.count();
         let before = self.votes.iter().filter(|vote| vote.by != voter && !vote.of_policy);
         let before = before.filter(|vote| counted.void.iter().all(|(by, _)| *by != vote.by));
         let before: Vec<&str> = before.map(|vote| vote.by.as_str()).collect();
-        self.fault(voter, self.now, &before)
+        self.fault(voter, Way { at: self.now, strength, passkey }, &before)
+    }
+
+    /// The vote of the same person as `voter`, by this or another identity.
+    #[must_use]
+    pub fn own_vote(&self, voter: &str) -> Option<&CastVote> {
+        let own = self.identities.get(voter);
+        let is_same = |by: &str| {
+            by == voter || own.zip(self.identities.get(by)).is_some_and(|(a, b)| a.shared(b).is_some())
+        };
+        self.votes.iter().find(|vote| !vote.of_policy && is_same(&vote.by))
     }
 
     /// Why the vote of `voter`, given at `at`, does not count beside those of `counted`.
-    fn fault(&self, voter: &str, at: Timestamp, counted: &[&str]) -> Option<Void> {
+    fn fault(&self, voter: &str, way: Way<'_>, counted: &[&str]) -> Option<Void> {
+        let Way { at, strength, passkey } = way;
         let name = || voter.to_owned();
         if voter == self.proposer && !self.self_approval {
             return Some(Void::Proposer(name()));
@@ -342,15 +487,20 @@ impl Ballot {
         let Some(identity) = self.identities.get(voter) else {
             return (!demo).then(|| Void::Unknown(name()));
         };
-        if !identity.may_approve {
-            return Some(Void::NotApprover(name()));
+        if let Some(void) = self.without_right(voter, identity) {
+            return Some(void);
+        }
+        // Names of tokens have no colon.
+        if self.only_people && identity.person.is_none() && !voter.contains(':') {
+            return Some(Void::NoPerson(name()));
         }
         if !self.self_approval
             && let Some(why) = self.one_person(voter, &self.proposer)
         {
             return Some(Void::SamePerson { voter: name(), proposer: self.proposer.clone(), why });
         }
-        if self.excluded.iter().any(|it| it == voter || Some(it) == identity.person.as_ref()) {
+        let is_own = |it: &String| identity.people().any(|own| own.eq_ignore_ascii_case(it));
+        if self.excluded.iter().any(|it| it == voter || is_own(it)) {
             return Some(Void::OwnsHook(name()));
         }
         if let Some(from) = self.counts_from(identity).filter(|from| at < *from) {
@@ -359,10 +509,96 @@ impl Ballot {
         if let Some(void) = self.bars.iter().find_map(|bar| self.barred(voter, bar)) {
             return Some(void);
         }
-        counted.iter().find_map(|earlier| {
+        if strength < self.least {
+            return Some(Void::TooWeak { voter: name(), method: strength, least: self.least });
+        }
+        if strength == Strength::Passkey && !self.has_passkey(identity, passkey, at) {
+            return Some(Void::NoPasskey(name()));
+        }
+        let second = counted.iter().find_map(|earlier| {
             let why = self.one_person(voter, earlier)?;
             Some(Void::SecondVote { voter: name(), earlier: (*earlier).to_owned(), why })
-        })
+        });
+        second.or_else(|| self.one_of_them(voter, counted))
+    }
+
+    /// Whether a passkey of this person counted at `at`: the one with this id, or any.
+    fn has_passkey(&self, identity: &Identity, id: Option<&str>, at: Timestamp) -> bool {
+        let is_theirs = |it: &Passkey| identity.people().any(|own| own.eq_ignore_ascii_case(&it.holder));
+        let counts = |it: &Passkey| it.counts_from.is_some_and(|from| from <= at);
+        self.passkeys
+            .iter()
+            .any(|(it, passkey)| id.is_none_or(|id| id == it) && is_theirs(passkey) && counts(passkey))
+    }
+
+    /// Why a voter has no right to vote: it lacks the role, or the policy names others. A person who is
+    /// named needs no role; a token does.
+    fn without_right(&self, voter: &str, identity: &Identity) -> Option<Void> {
+        let is_named = !self.approvers.is_empty();
+        // Names of tokens have no colon.
+        let is_person = voter.contains(':') && !voter.starts_with("local:");
+        let needs_role = !(is_named && is_person);
+        if needs_role && !identity.may_approve {
+            return Some(Void::NotApprover(voter.to_owned()));
+        }
+        if !is_named || self.naming(voter).next().is_some() {
+            return None;
+        }
+        let named = self.approvers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Some(Void::NotNamed { voter: voter.to_owned(), named, has_person: identity.person.is_some() })
+    }
+
+    /// The entries of the policy that name a voter, by their place.
+    fn naming<'a>(&'a self, voter: &str) -> impl Iterator<Item = usize> + 'a {
+        let identity = self.identities.get(voter);
+        let names = move |entry: &Approver| {
+            identity.is_some_and(|it| entry.who.names(it.person.as_deref(), &it.groups, &self.owners))
+        };
+        self.approvers.iter().enumerate().filter(move |(_, entry)| names(entry)).map(|(place, _)| place)
+    }
+
+    /// Why `voter` is one too many of those whom an entry names once.
+    fn one_of_them(&self, voter: &str, counted: &[&str]) -> Option<Void> {
+        let is_once = |name: &&str| {
+            let mut entries = self.naming(name).peekable();
+            entries.peek().is_some()
+                && entries.all(|place| self.approvers.get(place).is_some_and(|it| it.once))
+        };
+        let voters: Vec<&str> = counted.iter().copied().chain([voter]).filter(is_once).collect();
+        // Each voter takes an entry of its own; who stands in the way of another moves on to a free one.
+        let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
+        let fits =
+            (0..voters.len()).all(|voter| self.takes(&voters, voter, &mut taken, &mut BTreeSet::new()));
+        if fits {
+            return None;
+        }
+        let entries = self.naming(voter).filter_map(|place| self.approvers.get(place));
+        let entry = entries.map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Some(Void::OneOfThem { voter: voter.to_owned(), entry })
+    }
+
+    fn takes(
+        &self,
+        voters: &[&str],
+        voter: usize,
+        taken: &mut BTreeMap<usize, usize>,
+        tried: &mut BTreeSet<usize>,
+    ) -> bool {
+        let entries: Vec<usize> = voters.get(voter).into_iter().flat_map(|name| self.naming(name)).collect();
+        for entry in entries {
+            if !tried.insert(entry) {
+                continue;
+            }
+            let free = match taken.get(&entry).copied() {
+                None => true,
+                Some(other) => self.takes(voters, other, taken, tried),
+            };
+            if free {
+                taken.insert(entry, voter);
+                return true;
+            }
+        }
+        false
     }
 
     fn barred(&self, voter: &str, bar: &Bar) -> Option<Void> {
@@ -389,8 +625,7 @@ impl Ballot {
         }
         let (a, b) = (self.identities.get(one), self.identities.get(other));
         if let (Some(a), Some(b)) = (a, b)
-            && let (Some(mine), Some(yours)) = (&a.person, &b.person)
-            && mine.eq_ignore_ascii_case(yours)
+            && let Some(mine) = a.shared(b)
         {
             return Some(format!("both belong to {mine}"));
         }

@@ -1,16 +1,20 @@
 //! Turns notices into outbox rows: one mail for each owner, one webhook for each target that subscribes.
 //!
 //! Rows are written in the transaction of their cause and sent by the senders. A row holds a notice,
-//! never a secret and never a link.
+//! never a secret; a link by which its recipient can decide is made when the mail leaves.
 
 use std::sync::PoisonError;
 
 use sha2::{Digest, Sha256};
 
 use super::{Engine, Settings};
+use crate::domain::approver::Named;
 use crate::domain::condition::{ConditionKind, condition_id};
-use crate::domain::notice::{CheckedRotation, Content, Notice, RotationFacts};
+use crate::domain::key::{KeyRef, Provider};
+use crate::domain::notice::{CheckedRotation, Content, Notice, ProposalFacts, RotationFacts};
+use crate::domain::policy::Rules;
 use crate::domain::preflight::{Check, CheckName, Verdict, failed};
+use crate::domain::project::Project;
 use crate::domain::rotation::machine;
 use crate::domain::rotation::state::{Cause, Rotation, State};
 use crate::domain::subject::Subject;
@@ -88,21 +92,43 @@ pub fn rows(
         .collect()
 }
 
+/// Who hears of a proposal: the owners, and whom the policy names by a mail address.
+pub(in crate::engine) fn asked(owners: &[String], rules: &Rules) -> Vec<String> {
+    let mut people = owners.to_vec();
+    for entry in &rules.policy.approvers {
+        if let Named::Mail(mail) = &entry.who
+            && people.iter().all(|it| !it.eq_ignore_ascii_case(mail))
+        {
+            people.push(mail.clone());
+        }
+    }
+    people
+}
+
 /// The rows about a new proposal: `notice` requests approvals, or states that the policy approved it.
 pub(super) fn proposal_rows(
     engine: &Engine,
     row: &RotationRow,
     notice: fn(CheckedRotation) -> Notice,
-    owners: &[String],
+    project: &Project,
     now: Timestamp,
 ) -> Vec<NewOutbox> {
-    let notice = notice(checked(row, &row.rotation));
+    let mut facts = checked(row, &row.rotation);
+    if let Some(proposal) = &mut facts.proposal {
+        proposal.old_key_due = project.due(&engine.settings.policy);
+    }
+    let notice = notice(facts);
     let news = News {
         identity: format!("{}/{}", row.rotation.id, notice.kind()),
         subject: (&row.rotation.group_id).into(),
         content: content(&engine.settings, notice),
     };
-    news.rows(engine, owners, now)
+    news.rows(engine, &asked(&project.owners, &row.rotation.rules), now)
+}
+
+/// The notice that asks for approvals of a proposal.
+pub(super) fn facts_to_ask(row: &RotationRow) -> Notice {
+    Notice::ApprovalRequested(checked(row, &row.rotation))
 }
 
 /// The checks that did not pass. Checks that are open only because the key could not be looked up are
@@ -157,11 +183,34 @@ fn part(announced: machine::Announcement, before: &RotationRow, after: &Rotation
 }
 
 fn checked(row: &RotationRow, rotation: &Rotation) -> CheckedRotation {
-    CheckedRotation { rotation: facts(row, rotation), checks: remarks(&rotation.observing.checks) }
+    let checks = &rotation.observing.checks;
+    CheckedRotation {
+        rotation: facts(row, rotation),
+        checks: remarks(checks),
+        proposal: Some(proposal(row, rotation)),
+    }
+}
+
+fn proposal(row: &RotationRow, rotation: &Rotation) -> ProposalFacts {
+    let (permission, rules) = (&rotation.permission, &rotation.rules);
+    let policy = &rules.policy;
+    let passed = || rotation.observing.checks.iter().filter(|check| check.result == Verdict::Pass);
+    let any_time = policy.windows.is_empty() && policy.freezes.is_empty() && rules.planned_for.is_none();
+    ProposalFacts {
+        environment: row.environment.clone(),
+        clusters: passed().find(|check| check.name == CheckName::Clusters).map(|it| it.detail.clone()),
+        approvals: permission.quorum.required,
+        approved: permission.quorum.given,
+        answer_until: permission.expires_at,
+        opens_at: if any_time { None } else { rules.next_open(rotation.created_at) },
+        checks_passed: passed().count(),
+        old_key_due: None,
+    }
 }
 
 pub(super) fn facts(row: &RotationRow, rotation: &Rotation) -> RotationFacts {
     RotationFacts {
+        planned_for: rotation.rules.planned_for,
         group_id: rotation.group_id.clone(),
         project_name: row.project_name.clone(),
         rotation_id: rotation.id,
@@ -198,35 +247,49 @@ pub fn remedy(cause: Cause, rotation: &Rotation) -> String {
         Cause::Unproven => format!("Atlas does not report whether {new} is valid. Check the project in Atlas, then resume, accept or roll back."),
         Cause::NewKeyInvalid => format!("{new} became invalid after its verification. Re-enable it in the key service at once, then resume."),
         Cause::OldKeyInvalid => format!("{old} cannot be verified as valid. Re-enable it in the key service, or enable {new} and go forward."),
-        Cause::RollbackRefused => format!("Atlas refuses the rollback while {new} is invalid. Re-enable it: {}", enable_command(rotation)),
+        Cause::RollbackRefused => format!("Atlas refuses the rollback while {new} is invalid. Re-enable it: {}", enable_command(new)),
         Cause::Tampered => "The rotation, its votes or the audit log were changed outside of Keywheel, so no new key is sent. Find out who changed them (`keywheel audit verify` lists what does not fit); then close the rotation and propose again, or roll back if its PATCH was sent.".to_owned(),
         Cause::RollbackUnproven => format!("The rollback to {old} is not verified. Check the project in Atlas, then resume, roll back or close."),
     }
 }
 
-/// The provider's own command that makes the new key usable again.
+/// The provider's own command that makes `key` usable again.
 #[must_use]
-pub fn enable_command(rotation: &Rotation) -> String {
-    use crate::domain::key::Provider;
-    let key = &rotation.new_key;
-    match rotation.provider {
+pub fn enable_command(key: &KeyRef) -> String {
+    match key.provider() {
         Provider::Aws => format!("aws kms enable-key --key-id {key}"),
         Provider::Azure => format!("az keyvault key set-attributes --id {key} --enabled true"),
-        Provider::Gcp => {
-            let text = key.to_string();
-            let part = |name: &str| {
-                text.split('/').skip_while(|it| *it != name).nth(1).unwrap_or_default().to_owned()
-            };
-            format!(
-                "gcloud kms keys versions enable {} --key {} --keyring {} --location {} --project {}",
-                part("cryptoKeyVersions"),
-                part("cryptoKeys"),
-                part("keyRings"),
-                part("locations"),
-                part("projects")
-            )
-        }
+        Provider::Gcp => format!("gcloud kms keys versions enable {}", of_version(key)),
     }
+}
+
+/// The provider's own command that takes the deletion of `key` back, before it can be enabled.
+#[must_use]
+pub fn restore_command(key: &KeyRef) -> String {
+    match key {
+        KeyRef::Azure(azure) => {
+            format!("az keyvault key recover --vault-name {} --name {}", azure.vault(), azure.name())
+        }
+        _ if key.provider() == Provider::Gcp => {
+            format!("gcloud kms keys versions restore {}", of_version(key))
+        }
+        _ => format!("aws kms cancel-key-deletion --key-id {key}"),
+    }
+}
+
+/// A version of a Google key as its command line names it.
+fn of_version(key: &KeyRef) -> String {
+    let text = key.to_string();
+    let part =
+        |name: &str| text.split('/').skip_while(|it| *it != name).nth(1).unwrap_or_default().to_owned();
+    format!(
+        "{} --key {} --keyring {} --location {} --project {}",
+        part("cryptoKeyVersions"),
+        part("cryptoKeys"),
+        part("keyRings"),
+        part("locations"),
+        part("projects")
+    )
 }
 
 /// The id of a logical mail: the same identity always gives the same id.

@@ -7,13 +7,14 @@
 //! decides whether approvals are needed.
 
 use super::command::CommandError;
-use super::propose::{Proposed, Proposer};
+use super::propose::{self, NewProposal, Proposed, Proposer};
 use super::{Engine, sweep};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Provider};
 use crate::domain::project::Project;
 use crate::domain::rotation::outcome::{Class, Observation};
 use crate::domain::rotation::state::State;
+use crate::domain::time::Timestamp;
 use crate::kms::{Found, KmsError, Watched};
 use crate::store::{KeySpan, RotationRow, StoreError};
 
@@ -154,8 +155,69 @@ pub(super) enum Unasked {
     NoLookUp,
     #[error("its lookup {0:?} is not configured any more")]
     NotConfigured(String),
-    #[error("without an alias the newest AWS key cannot be determined")]
+    #[error(
+        "AWS does not say which key follows another, and this project names no alias that points at the key to use"
+    )]
     NoAlias,
+}
+
+/// The newest usable key of a project, as its lookup names it.
+#[derive(Clone, Debug)]
+pub struct NewestKey {
+    /// The newest key.
+    pub key: KeyRef,
+    /// The key that Atlas holds.
+    pub current: KeyRef,
+    /// The lookup that was made, `kms.NAME`.
+    pub lookup: String,
+    /// AWS only: the alias that points at the key.
+    pub alias: Option<String>,
+    /// When its key service created it.
+    pub created: Option<Timestamp>,
+}
+
+impl Engine {
+    /// Looks up the newest usable key of a project. The key that Atlas holds may be the newest one.
+    ///
+    /// # Errors
+    /// Fails where no lookup names the newest key, where that is older than the one in force, and where Atlas or the key
+    /// service does not answer.
+    pub async fn newest_key(&self, group: &GroupId) -> Result<NewestKey, CommandError> {
+        let project =
+            self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
+        let seen = self.observe(&project.credential, group).await?;
+        let (Some(provider), Some(current)) = (seen.provider, seen.key) else {
+            return Err(propose::not_encrypted());
+        };
+        // What Atlas holds now: the record may be of a moment ago.
+        let project = Project { place: seen.place, ..project };
+        let found = match newest(self, &project, &current).await {
+            Newest::Is(found) => found,
+            Newest::Failed(error) => return Err(CommandError::KeyService(error)),
+            Newest::Unknown(why) => {
+                let mut text = why.to_string();
+                if !matches!(why, Unasked::NoAlias) {
+                    let fits =
+                        self.kms.iter().filter(|(_, it)| it.provider().is_none_or(|it| it == provider));
+                    let mut names: Vec<&str> = fits.map(|(name, _)| name.as_str()).collect();
+                    names.sort_unstable();
+                    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                    text = format!("{text} (configured for {provider}: {names})");
+                }
+                return Err(CommandError::NoNewestKey(text));
+            }
+        };
+        let (key, created) = (found.key.clone(), found.created);
+        if !key.is_same(&current, &project.place)
+            && let Err(Finding::Settled(Settled::Older(key))) = newer(self, &project, &current, found).await
+        {
+            let why = format!("the newest usable version, {key}, is older than the one in force");
+            return Err(CommandError::NoNewestKey(why));
+        }
+        let lookup = project.kms.unwrap_or_default();
+        let alias = project.alias.filter(|_| provider == Provider::Aws);
+        Ok(NewestKey { key, current, lookup, alias, created })
+    }
 }
 
 /// Observes the project, searches a newer key, and proposes it.
@@ -300,7 +362,8 @@ async fn propose(
     let words: String = ask.words.chars().take(1000).collect();
     let requested = ask.by_request;
     let proposer = Proposer { actor: &ask.trigger, trigger: &ask.trigger, confirmed, requested, seen };
-    Ok(match engine.propose_as(proposer, group, key, Some(words), false).await {
+    let proposal = NewProposal { new_key: key, reason: Some(words), planned: None, dry_run: false };
+    Ok(match engine.propose_as(proposer, group, proposal).await {
         Ok(Proposed::Created(row)) => Settled::Proposed(row.rotation.id).into(),
         Ok(Proposed::Same(row)) => Settled::ProposedBefore(row.rotation.id).into(),
         Ok(Proposed::Checked { .. }) => Settled::Checked.into(),

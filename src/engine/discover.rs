@@ -19,6 +19,7 @@ use super::Engine;
 use super::command::CommandError;
 use crate::atlas::{AtlasApi, Group, Groups};
 use crate::domain::rotation::outcome::{Class, Failure, Observation};
+use crate::domain::text::did_you_mean;
 use crate::domain::time::monotonic;
 
 /// Projects observed at the same time.
@@ -115,7 +116,9 @@ impl Engine {
         };
         let invalid = |field, rule: String| CommandError::Invalid { field, rule };
         if let Some(name) = wanted.credential.as_ref().filter(|name| !self.atlas.knows(name)) {
-            return Err(invalid("credential", format!("no credential {name:?} is configured")));
+            let configured = self.atlas.credentials();
+            let near = did_you_mean(name, configured.iter().map(String::as_str));
+            return Err(invalid("credential", format!("no credential {name:?} is configured; {near}")));
         }
         let first = names.first().ok_or_else(|| {
             invalid("credential", "no credential is configured; add [atlas.credentials.default]".to_owned())

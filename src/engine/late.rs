@@ -5,9 +5,10 @@
 
 use super::Engine;
 use crate::domain::condition::parts_of_id;
-use crate::domain::notice::{Content, Notice};
+use crate::domain::notice::{Content, Notice, Reminder};
+use crate::domain::rotation::state::State;
 use crate::domain::time::Timestamp;
-use crate::store::{OutboxRow, StoreError};
+use crate::store::{OutboxRow, RotationRow, StoreError};
 
 /// Whether a notice is still true of its condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,17 @@ pub(super) enum Leave {
     Never(&'static str),
 }
 
+/// Whether each of these due dates has gone: the key was replaced, the date moved, or its project is not tracked any more.
+async fn all_are_over(engine: &Engine, reminders: &[Reminder]) -> Result<bool, StoreError> {
+    let groups: Vec<_> = reminders.iter().map(|it| it.group_id.clone()).collect();
+    let projects = engine.store.projects_of(&groups).await?;
+    let holds = |it: &Reminder| {
+        let project = projects.iter().find(|project| project.group_id == it.group_id);
+        project.is_some_and(|project| project.due(&engine.settings.policy) == Some(it.due))
+    };
+    Ok(!reminders.iter().any(holds))
+}
+
 /// Whether the mail `row` leaves at `now`. A condition that ended before its start could leave is told by its end
 /// alone; and of repetitions that wait, the last leaves. What began and ended within a silence is not mailed at all.
 pub(super) async fn leave(
@@ -60,6 +72,14 @@ pub(super) async fn leave(
     content: &Content,
     now: Timestamp,
 ) -> Result<Leave, StoreError> {
+    let reminders = match &content.notice {
+        Notice::Reminder(it) => std::slice::from_ref(it),
+        Notice::ReminderDigest(it) => &it.items,
+        _ => &[],
+    };
+    if !reminders.is_empty() && all_are_over(engine, reminders).await? {
+        return Ok(Leave::Never("not sent: no date that it tells was still due when it could leave"));
+    }
     // A list of reminders concerns several projects.
     let Some(group) = content.notice.about().project else { return Ok(Leave::Now) };
     let silence = engine.store.silence(group).await?;
@@ -69,6 +89,20 @@ pub(super) async fn leave(
     }
     // One that ended before the mail was written decides nothing, nor one from a clock that was wrong.
     let silence = silence.filter(|it| row.created_at < it.ends_at && it.ends_at <= now);
+    if let Notice::ApprovalRequested(it) = &content.notice {
+        let row = engine.store.rotation(it.rotation.rotation_id).await.unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "a rotation cannot be read; the request to approve it is mailed all the same");
+            None
+        });
+        // A vote on an approved one may be taken back or become void, and nobody would be asked again.
+        let waits =
+            |row: RotationRow| matches!(row.rotation.state, State::AwaitingApproval | State::Approved);
+        return Ok(if row.is_none_or(waits) {
+            Leave::Now
+        } else {
+            Leave::Never("not sent: it was decided before the mail could leave")
+        });
+    }
     let Some(told) = content.notice.condition() else { return Ok(Leave::Now) };
     let standing = standing(engine, &content.notice, row.created_at).await?;
     // Two alarms about one project, or two findings, may say different things.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::authority::{rows, together};
 use super::command::loosening::{announcement, audit_row, facts};
 use super::settling::loosen_after;
-use super::{ENGINE, Engine};
+use super::{ENGINE, Engine, passkeys};
 use crate::domain::ids::GroupId;
 use crate::domain::loosening::LooseningState;
 use crate::domain::notice::Kind;
@@ -28,7 +28,7 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
     }
 }
 
-/// One round over the changes that are to take effect.
+/// One round over the changes that are to take effect, and the passkeys that are to count.
 ///
 /// # Errors
 /// Fails when the database cannot be read or written.
@@ -37,6 +37,7 @@ pub async fn run_due(engine: &Engine) -> Result<(), StoreError> {
     if engine.epoch.in_doubt() || !engine.store.seals().is_followed() {
         return Ok(());
     }
+    passkeys::run_due(engine).await?;
     for it in engine.store.pending_loosenings().await? {
         let now = engine.clock.now();
         let done = match (it.state, it.effective_at) {

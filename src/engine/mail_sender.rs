@@ -13,12 +13,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::authority::{plain, rows};
 use super::late::{Leave, leave};
-use crate::domain::notice::{Content, Urgency};
+use crate::domain::notice::{Authority, Content, Kind, Notice, Urgency};
 use crate::domain::time::Timestamp;
 use crate::lifecycle::{pause, wait};
 use crate::mail::{Letter, Phase, Smtp, Trouble};
-use crate::store::{ClaimedMessage, MessageEnd, StoreError, UnreadableMessage};
+use crate::store::{ClaimedMessage, MessageEnd, OutboxRow, StoreError, UnreadableMessage};
 
 /// How long a claim lasts; longer than one attempt can take.
 const CLAIM: Duration = Duration::from_mins(5);
@@ -34,6 +35,12 @@ const SINGLES: i64 = 3;
 
 /// See [`SINGLES`].
 const LIST_EVERY: Duration = Duration::from_mins(10);
+
+/// The projects that a mail about a refused address names.
+const NAMED: usize = 5;
+
+/// More owners beside a refused address than this are not told of it one by one.
+const CROWD: usize = 20;
 
 /// The wait after a failure that every other mail would meet too.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -72,6 +79,17 @@ fn backoff(urgency: Urgency, attempts: i64) -> Duration {
         ..=1 => Duration::from_mins(1),
         2 => Duration::from_mins(5),
         _ => Duration::from_mins(30),
+    }
+}
+
+/// What an address owns, as a sentence.
+fn owner_of(projects: &[String]) -> String {
+    match projects {
+        [] => "It owns no project.".to_owned(),
+        all if all.len() > NAMED => {
+            format!("It owns {} and {} more.", all[..NAMED].join(", "), all.len() - NAMED)
+        }
+        all => format!("It owns {}.", all.join(", ")),
     }
 }
 
@@ -120,6 +138,10 @@ impl MailSender {
                 return Ok(Rest::Pause);
             }
         }
+        // What keeps others from hearing of an address keeps no mail back.
+        if let Err(error) = self.tell_refusals().await {
+            tracing::error!(error = %error, "nobody is told of refused addresses; tried again in the next round");
+        }
         let next = store.next_mail(from).await?;
         let wait = next.map_or(LONGEST_SLEEP, |at| clock.now().until(at));
         Ok(Rest::Until(wait.clamp(Duration::from_millis(50), LONGEST_SLEEP)))
@@ -147,7 +169,16 @@ impl MailSender {
         {
             return Ok(go_on);
         }
-        let letter = Letter::new(&content);
+        let mut letter = Letter::new(&content);
+        if let Notice::ApprovalRequested(it) = &content.notice {
+            match self.engine.link_for(it.rotation.rotation_id, &row.recipient).await {
+                Ok(link) => letter = link.iter().fold(letter, |letter, link| letter.answered_by(link)),
+                Err(error) => {
+                    tracing::warn!(mail.id = %row.id, error = %error, "a mail leaves without a link");
+                }
+            }
+        }
+        let letter = self.with_ended_entry(letter, &content, row).await;
         let sent = smtp.send(&letter, &row.recipient, &row.message_id, now).await;
         let now = self.engine.clock.now();
         self.engine.metrics.mail(match &sent {
@@ -161,6 +192,54 @@ impl MailSender {
         };
         self.engine.store.mail_ended(mail, &end, &said, now).await?;
         Ok(go_on)
+    }
+
+    /// Tells others of each address that was refused, once: the owners beside it, else those of `mail.security`, else
+    /// those who look after the installation. Without any of them it stays untold.
+    async fn tell_refusals(&self) -> Result<(), StoreError> {
+        let (engine, store, now) = (&self.engine, &self.engine.store, self.engine.clock.now());
+        for refused in store.untold_refusals().await? {
+            let mut people = store.owners_beside(&refused.address).await?;
+            // An address that stands beside a crowd is a list: those who look after the installation see to it.
+            if people.is_empty() || people.len() > CROWD {
+                people.clone_from(&engine.settings.security);
+                people.retain(|it| !it.eq_ignore_ascii_case(&refused.address));
+            }
+            if people.is_empty() {
+                people = engine.responsible().await?;
+                people.retain(|it| !it.eq_ignore_ascii_case(&refused.address));
+            }
+            if people.is_empty() {
+                continue;
+            }
+            let owned = store.owned_by(&refused.address).await?;
+            let facts = Authority {
+                detail: Some(format!("{} The mail server says: {}", owner_of(&owned), refused.reply)),
+                ..plain(Kind::AddressRefused, refused.address.clone(), "the mail server", refused.since)
+            };
+            let identity = format!("address_refused/{}/{}", refused.address, refused.since);
+            let messages = rows(engine, &identity, facts, &people, now);
+            store.tell_refusal(&refused.address, messages, now).await?;
+        }
+        Ok(())
+    }
+
+    /// The letter, which ends the calendar entry of the key that a rotation has replaced, where the recipient has one.
+    async fn with_ended_entry(&self, letter: Letter, content: &Content, row: &OutboxRow) -> Letter {
+        let (Notice::Completed(it) | Notice::Accepted(it) | Notice::Closed(it) | Notice::Superseded(it)) =
+            &content.notice
+        else {
+            return letter;
+        };
+        let key = it.old_key.to_string();
+        match self.engine.store.was_reminded_of(&it.group_id, &key, &row.recipient).await {
+            Ok(true) => letter.ending_entry(it, row.created_at),
+            Ok(false) => letter,
+            Err(error) => {
+                tracing::warn!(mail.id = %row.id, error = %error, "a mail leaves without the end of its calendar entry");
+                letter
+            }
+        }
     }
 
     /// Whether this mail leaves now; puts it off while its project is silenced, and ends one that nobody needs after.
@@ -232,7 +311,7 @@ impl MailSender {
             go_on &= again;
             self.engine.metrics.mail(match &end {
                 MessageEnd::Sent | MessageEnd::Unneeded => "sent",
-                MessageEnd::Failed => "failed",
+                MessageEnd::Failed | MessageEnd::Refused => "failed",
                 MessageEnd::Again(_) => "put_off",
             });
             store.mail_ended(mail, &end, &said, self.engine.clock.now()).await?;
@@ -266,7 +345,7 @@ impl MailSender {
                 mail.id = %row.id, mail.kind = %row.kind,
                 "the mail server refuses a mail for good: {said}; {}", trouble.way_out()
             );
-            return (MessageEnd::Failed, said, true);
+            return (MessageEnd::Refused, said, true);
         }
         let at = self.engine.clock.now() + backoff(row.urgency(), row.attempts);
         tracing::warn!(

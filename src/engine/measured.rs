@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use super::metrics::Metrics;
 use super::waits::{Scope, Waits};
-use crate::atlas::{AtlasApi, Groups, Level, Team};
+use crate::atlas::{AtlasApi, Group, Groups, Level, Team};
 use crate::domain::event::KeyEvent;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Provider};
@@ -160,17 +160,17 @@ impl AtlasApi for Measured {
         })
     }
 
-    fn group_name<'a>(
+    fn group<'a>(
         &'a self,
         credential: &'a str,
         group: &'a GroupId,
         timeout: Duration,
-    ) -> BoxFuture<'a, Result<String, Failure>> {
+    ) -> BoxFuture<'a, Result<Group, Failure>> {
         Box::pin(async move {
             let client = self.client();
             let asked =
-                Asked { operation: "group_name", set: EndpointSet::Groups, credential, of: group.as_str() };
-            self.patiently(asked, client.group_name(credential, group, timeout)).await
+                Asked { operation: "group", set: EndpointSet::Groups, credential, of: group.as_str() };
+            self.patiently(asked, client.group(credential, group, timeout)).await
         })
     }
 

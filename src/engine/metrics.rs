@@ -41,6 +41,7 @@ pub struct Metrics {
     mails: Family<Labels<1>, Counter>,
     webhooks: Family<Named, Counter>,
     strangers: Family<Labels<1>, Counter>,
+    links: Family<Labels<1>, Counter>,
     /// Claims that another daemon had taken over.
     pub lease_losses: Counter,
 }
@@ -61,6 +62,7 @@ impl Default for Metrics {
             mails: Family::default(),
             webhooks: Family::default(),
             strangers: Family::default(),
+            links: Family::default(),
             lease_losses: Counter::default(),
         };
         let registry = &mut it.registry;
@@ -76,6 +78,11 @@ impl Default for Metrics {
             "api_refusals",
             "API requests whose sender was not authenticated, by reason",
             it.strangers.clone(),
+        );
+        registry.register(
+            "mail_links",
+            "Requests with a link of a mail, by what became of them",
+            it.links.clone(),
         );
         registry.register(
             "lease_losses",
@@ -101,6 +108,11 @@ impl Metrics {
     /// Counts one API request whose sender was not authenticated.
     pub(super) fn refused_stranger(&self, reason: &'static str) {
         self.strangers.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts a request with a link of a mail.
+    pub(super) fn link(&self, outcome: &'static str) {
+        self.links.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Counts webhooks for `target`: `sent`, `failed` (and tried again) or `dead` (given up).

@@ -27,6 +27,7 @@ pub mod driver;
 pub mod due;
 mod endings;
 pub mod epoch;
+pub mod feeds;
 pub mod fleet;
 pub mod heads;
 pub mod heartbeat;
@@ -35,12 +36,15 @@ mod installation;
 pub mod intake;
 pub mod last_resort;
 mod late;
+pub mod links;
 mod looks;
 pub mod loosen;
 pub mod mail_sender;
 pub mod measured;
 pub mod metrics;
 mod owners;
+pub mod passkeys;
+pub mod plan;
 pub mod poll;
 mod preflight;
 pub mod propose;
@@ -67,6 +71,7 @@ use uuid::Uuid;
 
 use crate::atlas::AtlasApi;
 use crate::config::Retention;
+use crate::domain::condition::Daily;
 use crate::domain::condition::Limits;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::policy::{Pace, Policy, Rules, Verify};
@@ -98,6 +103,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Who gets every page beside the owners, and what concerns the installation; by mail address.
     pub operators: Vec<String>,
+    /// When reminders that are not urgent leave; `None` for as soon as they are due.
+    pub digest: Option<Daily>,
     /// Who hears of tokens, loosened rules, settings and what else concerns the security of the installation; by mail
     /// address.
     pub security: Vec<String>,
@@ -112,6 +119,8 @@ pub struct Settings {
     pub settle_in: Option<Span>,
     /// What users of the local socket may.
     pub socket_role: Role,
+    /// The issuers of the configured identity providers.
+    pub issuers: BTreeSet<String>,
     /// Names this daemon, the same after a restart: `HOST:PORT`.
     pub daemon: String,
     /// How often a project's key service is polled for the newest key.
@@ -152,6 +161,8 @@ impl Settings {
             whole_block: self.whole_block,
             request_timeout: self.request_timeout,
             excluded: Vec::new(),
+            owners: Vec::new(),
+            planned_for: None,
         }
     }
 }

@@ -8,24 +8,27 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::command::loosening::lasting_owners;
 use super::command::{CommandError, check_words};
 use super::preflight::Subject;
 use super::step::{self, Said};
 use super::{Engine, announce, preflight};
 use crate::atlas::AtlasApi;
+use crate::domain::approver::Named;
+use crate::domain::day::Planned;
 use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyError, KeyRef};
 use crate::domain::notice::Notice;
-use crate::domain::policy::{MOST_APPROVALS, Rules, proposal_hash};
+use crate::domain::policy::{MOST_APPROVALS, Policy, Rules, proposal_hash};
 use crate::domain::preflight::{Check, CheckName, Verdict, failed};
 use crate::domain::project::Project;
 use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::{Step, next};
 use crate::domain::rotation::outcome::{Command, Observation, Outcome};
 use crate::domain::rotation::state::{Proposal, Rotation, State};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Span, Timestamp};
 use crate::store::{
     NewApproval, NewAudit, NewJournal, NewRotation, OWN_APPROVAL, RotationRow, StoreError, Vote,
 };
@@ -43,10 +46,28 @@ pub enum Proposed {
         old_key: KeyRef,
         /// The key that would be proposed.
         new_key: KeyRef,
+        /// When it would be sent at the earliest, where a date was asked for.
+        planned_for: Option<Timestamp>,
         /// The pre-flight checklist.
         checks: Vec<Check>,
     },
 }
+
+/// What is proposed.
+#[derive(Clone, Debug)]
+pub struct NewProposal {
+    /// The new key.
+    pub new_key: KeyRef,
+    /// Why, for the approvers and the audit log.
+    pub reason: Option<String>,
+    /// The new key is not sent before this date.
+    pub planned: Option<Planned>,
+    /// Check everything and propose nothing.
+    pub dry_run: bool,
+}
+
+/// The furthest date that a proposal can carry: a quarter. Who approves should still remember it on the day.
+pub const FURTHEST: Span = Span::from_days(92);
 
 /// The proposer and the trigger.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +111,14 @@ fn wants_people(check: &Check) -> bool {
     }
 }
 
+/// The refusal of a project whose block names no key.
+pub(super) fn not_encrypted() -> CommandError {
+    CommandError::Preflight(
+        "Atlas does not encrypt this project with a customer-managed key; enable encryption at rest in Atlas first"
+            .to_owned(),
+    )
+}
+
 impl Engine {
     /// Proposes to move a project to `new_key`.
     ///
@@ -103,14 +132,22 @@ impl Engine {
         reason: Option<String>,
         dry_run: bool,
     ) -> Result<Proposed, CommandError> {
-        self.propose_as(
-            Proposer { actor, trigger: "operator", confirmed: false, requested: false, seen: None },
-            group,
-            new_key,
-            reason,
-            dry_run,
-        )
-        .await
+        self.propose_on(actor, group, NewProposal { new_key, reason, planned: None, dry_run }).await
+    }
+
+    /// [`Engine::propose`] with a date before which nothing is sent.
+    ///
+    /// # Errors
+    /// As [`Engine::propose`], and for a date that is over or further ahead than [`FURTHEST`].
+    pub async fn propose_on(
+        &self,
+        actor: &str,
+        group: &GroupId,
+        ask: NewProposal,
+    ) -> Result<Proposed, CommandError> {
+        let proposer =
+            Proposer { actor, trigger: "operator", confirmed: false, requested: false, seen: None };
+        self.propose_as(proposer, group, ask).await
     }
 
     /// [`Engine::propose`] for any proposer and trigger.
@@ -118,9 +155,7 @@ impl Engine {
         &self,
         proposer: Proposer<'_>,
         group: &GroupId,
-        new_key: KeyRef,
-        reason: Option<String>,
-        dry_run: bool,
+        NewProposal { new_key, reason, planned, dry_run }: NewProposal,
     ) -> Result<Proposed, CommandError> {
         check_words("reason", reason.as_deref())?;
         let project =
@@ -130,15 +165,16 @@ impl Engine {
             None => self.observe(&project.credential, group).await?,
         };
         let policy = project.policy(&self.settings.policy);
+        let planned_for = planned.map(|it| date(it, &policy, self.clock.now())).transpose()?;
         let (Some(provider), Some(old_key)) = (seen.provider, seen.key.clone()) else {
-            return Err(CommandError::Preflight(
-                "Atlas does not encrypt this project with a customer-managed key; enable encryption at rest in Atlas first".to_owned(),
-            ));
+            return Err(not_encrypted());
         };
         new_key.check_provider(provider).map_err(CommandError::KeyInvalid)?;
         if let Some(open) = project.open_rotation {
             let row = self.rotation(open.id).await?;
-            return if new_key.is_same(&row.rotation.new_key, &seen.place) {
+            // A date that was asked for must be the one that people approve.
+            let same_date = planned_for.is_none() || planned_for == row.rotation.rules.planned_for;
+            return if same_date && new_key.is_same(&row.rotation.new_key, &seen.place) {
                 Ok(Proposed::Same(row))
             } else {
                 Err(CommandError::RotationOpen { id: open.id, state: open.state })
@@ -161,12 +197,15 @@ impl Engine {
         new_key.check_place(&seen.place).map_err(CommandError::KeyOtherPlace)?;
         let checks = self.preflight(&project, &seen, (&old_key, &new_key)).await?;
         if dry_run {
-            return Ok(Proposed::Checked { old_key, new_key, checks });
+            return Ok(Proposed::Checked { old_key, new_key, planned_for, checks });
         }
         if let Some(failed) = failed(&checks) {
             return Err(CommandError::Preflight(failed.detail.clone()));
         }
-        let rules = self.settings.rules(&project);
+        let mut rules = Rules { planned_for, ..self.settings.rules(&project) };
+        if rules.policy.approvers.iter().any(|it| it.who == Named::Owners) {
+            rules.owners = lasting_owners(self, &project).await?;
+        }
         let proposal = Proposal { group_id: project.group_id.clone(), new_key, seen, checks, old_key, rules };
         let consent = self.consent(proposer, &project, &proposal).await?;
         Box::pin(self.insert(proposer, &project, proposal, consent, reason)).await
@@ -219,7 +258,8 @@ impl Engine {
             id: group_id.to_string(),
             source,
         })?;
-        let proposal_hash = proposal_hash(group_id, new_key.provider(), old_key, new_key, &policy_version);
+        let proposal_hash =
+            proposal_hash(group_id, new_key.provider(), old_key, new_key, &policy_version, rules.planned_for);
         let mut row = RotationRow {
             rotation: Rotation::propose(proposal, now),
             trigger: trigger.to_owned(),
@@ -234,18 +274,7 @@ impl Engine {
             kms: project.kms.clone(),
             lease: None,
         };
-        let mut detail = json!({
-            "oldKey": row.rotation.old_key.to_string(),
-            "newKey": row.rotation.new_key.to_string(),
-            "proposalHash": row.proposal_hash,
-            "reason": row.reason,
-            "approvals": row.rotation.permission.quorum.required,
-            "hookOwners": row.rotation.rules.excluded,
-            "checks": row.rotation.observing.checks,
-        });
-        if let Consent::OfPeople(Some(why)) = &consent {
-            detail["autoApproval"] = json!(format!("approvers must decide: {why}"));
-        }
+        let detail = recorded(&row, &consent);
         let mut journal = vec![NewJournal {
             actor: actor.to_owned(),
             kind: JournalKind::Proposed,
@@ -264,7 +293,7 @@ impl Engine {
         let vote = (consent == Consent::OfPolicy)
             .then(|| agree_by_policy(&mut row, trigger, now, &mut journal, &mut audit));
         let notice = if vote.is_some() { Notice::AutoApproved } else { Notice::ApprovalRequested };
-        let outbox = announce::proposal_rows(self, &row, notice, &project.owners, now);
+        let outbox = announce::proposal_rows(self, &row, notice, project, now);
         self.store.check_project(project).await?;
         let write = NewRotation { row: &row, journal, vote, audit, outbox, now };
         match self.store.insert_rotation(write).await {
@@ -275,7 +304,9 @@ impl Engine {
             }
             Err(StoreError::OpenRotationExists { id }) => {
                 let open = self.rotation(id).await?;
-                if open.rotation.new_key == row.rotation.new_key {
+                let (open_rules, rules) = (&open.rotation.rules, &row.rotation.rules);
+                let same_date = rules.planned_for.is_none() || rules.planned_for == open_rules.planned_for;
+                if same_date && open.rotation.new_key == row.rotation.new_key {
                     Ok(Proposed::Same(open))
                 } else {
                     Err(CommandError::RotationOpen { id, state: open.rotation.state })
@@ -324,6 +355,42 @@ impl Engine {
     }
 }
 
+/// What journal and audit log say about a proposal.
+fn recorded(row: &RotationRow, consent: &Consent) -> Value {
+    let mut detail = json!({
+        "oldKey": row.rotation.old_key.to_string(),
+        "newKey": row.rotation.new_key.to_string(),
+        "proposalHash": row.proposal_hash,
+        "reason": row.reason,
+        "approvals": row.rotation.permission.quorum.required,
+        "hookOwners": row.rotation.rules.excluded,
+        "checks": row.rotation.observing.checks,
+    });
+    if let Some(at) = row.rotation.rules.planned_for {
+        detail["plannedFor"] = json!(at);
+    }
+    if let Consent::OfPeople(Some(why)) = consent {
+        detail["autoApproval"] = json!(format!("approvers must decide: {why}"));
+    }
+    detail
+}
+
+/// The instant of a planned date.
+fn date(planned: Planned, policy: &Policy, now: Timestamp) -> Result<Timestamp, CommandError> {
+    let zone = policy.zone();
+    let invalid = |rule: String| Err(CommandError::Invalid { field: "plannedFor", rule });
+    if planned.is_past(zone, now) {
+        return invalid(format!("{planned} is over; give today or a later day ({zone})"));
+    }
+    let at = planned.start(zone);
+    if at > now + FURTHEST.get() {
+        return invalid(format!(
+            "{planned} is too far ahead; a proposal takes a date within {FURTHEST}, so propose this one later"
+        ));
+    }
+    Ok(at)
+}
+
 /// The approval by `policy.auto_approve`: its change of the proposal, and its journal and audit rows.
 fn agree_by_policy(
     row: &mut RotationRow,
@@ -333,11 +400,17 @@ fn agree_by_policy(
     audit: &mut Vec<NewAudit>,
 ) -> Vote {
     let comment = format!("policy.auto_approve names {trigger}, and every check passed");
-    let said = Said { by: POLICY, comment: Some(&comment), vote: None, outbox: Vec::new() };
+    let said =
+        Said { by: POLICY, comment: Some(&comment), vote: None, audit: Vec::new(), outbox: Vec::new() };
     let outcome = Outcome::Said(Command::Approve { given: 1 });
     let Step { rotation, effect, .. } = next(&row.rotation, &outcome, now);
     journal.push(step::journal(&row.rotation, &rotation, &outcome, &said, effect));
     audit.extend(step::audit(&row.rotation, &rotation, &outcome, &said, effect));
     row.rotation = rotation;
-    Vote::Yes(NewApproval { by: POLICY.to_owned(), method: OWN_APPROVAL.to_owned(), comment: Some(comment) })
+    Vote::Yes(NewApproval {
+        by: POLICY.to_owned(),
+        method: OWN_APPROVAL.to_owned(),
+        comment: Some(comment),
+        signed: None,
+    })
 }

@@ -64,7 +64,7 @@ pub async fn run<S: Send>(
         let now = engine.clock.now();
         let outcome = Outcome::Said(command);
         let step = next(&row.rotation, &outcome, now);
-        let said = Said { by: ENGINE, comment: Some(&why), vote: None, outbox };
+        let said = Said { by: ENGINE, comment: Some(&why), vote: None, audit: Vec::new(), outbox };
         // The next claim goes on with the votes that are left.
         match Box::pin(commit(engine, &row, step, &outcome, said)).await {
             Err(StoreError::Tampered { subject, why }) => {
@@ -167,6 +167,7 @@ async fn void_votes(engine: &Engine, row: &RotationRow, voters: Vec<String>) -> 
             by: ENGINE,
             comment: Some(&comment),
             vote: Some(Vote::Withdrawn(voter)),
+            audit: Vec::new(),
             outbox: Vec::new(),
         };
         row = commit(engine, &row, step, &outcome, said).await?;
@@ -306,13 +307,15 @@ pub(super) struct Said<'a> {
     pub(super) by: &'a str,
     pub(super) comment: Option<&'a str>,
     pub(super) vote: Option<Vote>,
+    /// Audit rows beside those of the step.
+    pub(super) audit: Vec<NewAudit>,
     /// Messages beside those that the step announces.
     pub(super) outbox: Vec<NewOutbox>,
 }
 
 impl<'a> Said<'a> {
     fn by(by: &'a str) -> Self {
-        Self { by, comment: None, vote: None, outbox: Vec::new() }
+        Self { by, comment: None, vote: None, audit: Vec::new(), outbox: Vec::new() }
     }
 }
 
@@ -328,7 +331,8 @@ pub(super) async fn commit(
     let Step { rotation: mut after, effect, notices, .. } = step;
     watch(engine, &mut after, now);
     let entry = journal(&before.rotation, &after, outcome, &said, effect);
-    let audit = audit(&before.rotation, &after, outcome, &said, effect);
+    let mut audit = audit(&before.rotation, &after, outcome, &said, effect);
+    audit.extend(said.audit);
     let project = project(&before.rotation, &after);
     let owners = if notices.is_empty() { Vec::new() } else { engine.store.owners(&after.group_id).await? };
     let mut outbox = announce::rows(engine, before, &after, &notices, &owners, now);

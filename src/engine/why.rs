@@ -12,6 +12,7 @@ use super::command::votes::{Outstanding, outstanding};
 use super::due::with_last_look;
 use super::epoch::Difference;
 use crate::domain::condition::ConditionKind;
+use crate::domain::freeze::freeze_at;
 use crate::domain::key::KeyRef;
 use crate::domain::notice::Drifted;
 use crate::domain::policy::Policy;
@@ -21,7 +22,8 @@ use crate::domain::rotation::outcome::Observation;
 use crate::domain::rotation::state::{Hold, Rotation, State};
 use crate::domain::silence::Silence;
 use crate::domain::time::Timestamp;
-use crate::store::ConditionRow;
+use crate::domain::zone::Zone;
+use crate::store::{ConditionRow, RefusedAddress, RotationRow, StoreError};
 
 /// Atlas shuts the clusters down about this long after a key became unusable.
 const SHUT_DOWN: Duration = Duration::from_mins(15);
@@ -39,6 +41,8 @@ pub struct Why {
 #[derive(Default)]
 struct Beside<'a> {
     drift: Option<&'a Drifted>,
+    /// Owners whose mail is refused.
+    refused: Vec<RefusedAddress>,
     looked_up: Option<(Timestamp, String)>,
     rotation: Option<&'a Rotation>,
     conditions: Vec<ConditionRow>,
@@ -80,7 +84,9 @@ impl Engine {
             Some(_) => Vec::new(),
         };
         let differs = self.epoch.shown().doubt.and_then(|doubt| doubt.differences).unwrap_or_default();
+        let refused = self.store.refused_owners(&project.group_id).await?;
         let beside = Beside {
+            refused,
             drift: drift.as_ref(),
             looked_up,
             rotation,
@@ -94,6 +100,18 @@ impl Engine {
         let sentences = sentences(&project, &self.settings.policy, &beside, self.clock.now());
         Ok(Why { sentences, drift })
     }
+
+    /// What a rotation waits for beside readings and clusters, and the remedy of its cause.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn why_waiting(&self, row: &RotationRow) -> Result<Vec<String>, StoreError> {
+        let votes = match row.rotation.state {
+            State::AwaitingApproval => Some(outstanding(self, row).await?),
+            _ => None,
+        };
+        Ok(waiting(&row.rotation, votes.as_ref(), self.clock.now()))
+    }
 }
 
 fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Timestamp) -> Vec<String> {
@@ -101,6 +119,12 @@ fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Tim
     let mut told = vec![held(project, seen, beside.differs.as_ref())];
     told.extend(age(project, now));
     told.extend(due(project, defaults, now));
+    told.extend(project.acknowledged(defaults, now).map(|it| {
+        format!(
+            "{} has acknowledged the due date: the key is to be replaced by {}, and nobody is reminded before.",
+            it.by, it.until
+        )
+    }));
     // What an open rotation has read is newer than the record.
     let (valid, held) = match seen {
         Some(seen) => (seen.valid, seen.key.as_ref()),
@@ -150,6 +174,11 @@ fn sentences(project: &Project, defaults: &Policy, beside: &Beside<'_>, now: Tim
                 .to_owned(),
         );
     }
+    told.extend(beside.refused.iter().map(|it| {
+        let others = beside.refused.len() < project.owners.len();
+        let rest = if others { "the other owners are told" } else { "nobody may be told" };
+        format!("Mail to {} is refused since {}: {}; {rest}.", it.address, it.since, it.reply)
+    }));
     told.extend(beside.rotation.map(|it| open(it, beside.votes.as_ref(), now)).unwrap_or_default());
     told.extend(beside.last.and_then(ended));
     told
@@ -281,10 +310,19 @@ fn due(project: &Project, defaults: &Policy, now: Timestamp) -> Option<String> {
 fn open(rotation: &Rotation, votes: Option<&Outstanding>, now: Timestamp) -> Vec<String> {
     let state = rotation.state.as_str().replace('_', " ");
     let mut told = vec![format!("Rotation {} to {} is {state}.", rotation.id, rotation.new_key)];
-    told.extend(votes.map(|votes| approvals(rotation, votes)));
     told.extend(progress(rotation));
+    told.extend(waiting(rotation, votes, now));
+    told
+}
+
+/// The votes or the hold that a rotation waits for, its next step, and the remedy of its cause.
+fn waiting(rotation: &Rotation, votes: Option<&Outstanding>, now: Timestamp) -> Vec<String> {
+    let mut told: Vec<String> = votes.map(|votes| approvals(rotation, votes)).into_iter().collect();
+    told.extend(planned(rotation, now));
+    told.extend(next_step(rotation));
     if let Some(hold) = rotation.hold {
-        told.push(window(rotation, hold, now).unwrap_or_else(|| format!("It waits: {hold}.")));
+        let text = window(rotation, hold, now).unwrap_or_else(|| format!("It waits: {hold}."));
+        told.extend(Some(text).filter(|text| !text.is_empty()));
         if let Some(check) = failed(&rotation.observing.checks).filter(|_| hold == Hold::Preflight) {
             told.push(format!("The check {} fails: {}.", check.name, check.detail));
         }
@@ -301,15 +339,29 @@ fn open(rotation: &Rotation, votes: Option<&Outstanding>, now: Timestamp) -> Vec
 fn approvals(rotation: &Rotation, votes: &Outstanding) -> String {
     let required = rotation.permission.quorum.required;
     let by = if votes.voted.is_empty() { String::new() } else { format!(" (by {})", votes.voted.join(", ")) };
-    let may = match &votes.may[..] {
-        [] => "Nobody can give one now: make a token with the role approver for another person".to_owned(),
-        [only] => format!("{only} can give one"),
-        many => format!("{} can give one", some(many)),
+    let named = &rotation.rules.policy.approvers;
+    let may = match (&votes.may[..], &votes.by_link[..]) {
+        ([], []) if named.is_empty() => {
+            "Nobody can give one now: make a token with the role approver for another person.".to_owned()
+        }
+        ([], []) => {
+            let named = named.iter().map(ToString::to_string).collect::<Vec<_>>();
+            format!("Nobody can give one now: the project's policy names {}.", some(&named))
+        }
+        ([], links) => by_mail(links),
+        (may, links) => {
+            let links = if links.is_empty() { String::new() } else { format!(" {}", by_mail(links)) };
+            format!("{} can give one (`keywheel approve {}`).{links}", some(may), rotation.id)
+        }
     };
     format!(
-        "It waits for approvals: {} of {required} are given{by}; it expires at {}. {may} (`keywheel approve {}`).",
-        votes.given, rotation.permission.expires_at, rotation.id
+        "It waits for approvals: {} of {required} are given{by}; it expires at {}. {may}",
+        votes.given, rotation.permission.expires_at
     )
+}
+
+fn by_mail(addresses: &[String]) -> String {
+    format!("{} can give one by the link in the mail to that address.", some(addresses))
 }
 
 /// A few names, and how many more there are.
@@ -322,34 +374,81 @@ fn some(names: &[String]) -> String {
     }
 }
 
-/// When the window opens, in its own zone.
+/// When the new key may be sent: when a window opens, in its own zone, and no freeze holds.
 fn window(rotation: &Rotation, hold: Hold, now: Timestamp) -> Option<String> {
     if hold != Hold::Window {
         return None;
     }
     let policy = &rotation.rules.policy;
-    let opens = policy.windows.iter().filter_map(|it| Some((it.next_start(now)?, it)));
-    let (at, next) = opens.min_by_key(|(at, _)| *at)?;
-    let local = next.openings(now).into_iter().next()?;
+    let at = rotation.rules.next_open(now)?;
+    // From the planned date on, windows and freezes count.
+    let now_or_planned = rotation.rules.planned_for.map_or(now, |planned| planned.max(now));
     let left = now.until(at).as_secs();
     let left = match (left / 86_400, left / 3600, left.div_ceil(60)) {
         (2.., ..) => format!("{} days", left / 86_400),
         (_, 2.., _) => format!("{} hours", left / 3600),
         (.., minutes) => format!("{minutes} minutes"),
     };
+    let window = policy.windows.iter().find(|it| it.is_open(at));
+    let first = policy.windows.iter().filter_map(|it| it.next_start(now_or_planned)).min();
+    let freeze = freeze_at(&policy.freezes, now_or_planned)
+        .or_else(|| first.and_then(|first| freeze_at(&policy.freezes, first)));
+    let what = match (window, freeze) {
+        // The sentence of the planned date says it.
+        _ if at == now_or_planned => return Some(String::new()),
+        (Some(_), None) => "its window, which opens on".to_owned(),
+        (Some(_), Some(it)) => {
+            format!(
+                "the freeze {:?} ({} to {}) to end and for its window, which opens on",
+                it.name, it.from, it.to
+            )
+        }
+        (None, Some(it)) => format!("the freeze {:?} ({} to {}), which ends on", it.name, it.from, it.to),
+        (None, None) => return None,
+    };
+    let zone = window.map(|it| &it.timezone).or(freeze.map(|it| &it.timezone))?;
+    let local = at.as_chrono().with_timezone(&zone.parse().unwrap_or(Zone::UTC)).format("%a %Y-%m-%d %H:%M");
     Some(format!(
-        "It waits for its window, which opens on {local} {} ({at}), in {left}; the approval expires at {}.",
-        next.timezone, rotation.permission.expires_at
+        "It waits for {what} {local} {zone} ({at}), in {left}; the approval expires at {}.",
+        rotation.permission.expires_at
     ))
 }
 
-/// How far the proof is.
+/// The date before which nothing is sent.
+fn planned(rotation: &Rotation, now: Timestamp) -> Option<String> {
+    let at = rotation.rules.planned_for.filter(|at| *at > now)?;
+    if !matches!(rotation.state, State::AwaitingApproval | State::Approved) {
+        return None;
+    }
+    let zone = rotation.rules.policy.zone();
+    let local = at.as_chrono().with_timezone(&zone).format("%a %Y-%m-%d %H:%M");
+    let expires = match rotation.state {
+        State::Approved => format!("; the approval expires at {}", rotation.permission.expires_at),
+        _ => String::new(),
+    };
+    Some(format!("It is planned for {local} {zone} ({at}): nothing is sent before that{expires}."))
+}
+
+/// What happens next in the two states that end with the reply to a PATCH.
+fn next_step(it: &Rotation) -> Option<String> {
+    match it.state {
+        State::Approved if it.hold.is_none() => {
+            Some("Atlas is observed and every check is made again; then the new key is sent.".to_owned())
+        }
+        State::Applying => Some("The new key was sent; it waits until Atlas shows it.".to_owned()),
+        _ => None,
+    }
+}
+
+/// How far the verification or the roll-out is.
 fn progress(it: &Rotation) -> Option<String> {
     let guard = it.patching.guard_deadline.map(|at| format!("; the guard ends at {at}")).unwrap_or_default();
     let readings =
         format!("{} of {} readings in a row are true", it.readings.trues, it.rules.verify.readings);
     match it.state {
-        State::Verifying | State::RollingBack => Some(format!("Its key is being proven: {readings}{guard}.")),
+        State::Verifying | State::RollingBack => {
+            Some(format!("Its key is being verified: {readings}{guard}."))
+        }
         State::Deploying => {
             let all = &it.rollout.clusters;
             let done = all.iter().filter(|cluster| cluster.seen_updating && cluster.idle >= 2).count();
@@ -394,6 +493,7 @@ mod tests {
             open_rotation: None,
             holding: Vec::new(),
             silence: None,
+            due_ack: None,
             key_ends_at: None,
             version: 1,
         }

@@ -28,6 +28,15 @@ pub(super) fn sentences(it: &Authority) -> (String, Vec<String>) {
                  while longer."
             ),
         ),
+        Kind::AddressRefused => (
+            format!("Keywheel: mail to {} is refused", visible(&it.subject)),
+            format!(
+                "The mail server refuses every mail to {}, so nobody may hear at this address. Name another owner (`keywheel \
+                 project edit PROJECT --owner ADDRESS`), or have the mailbox put right; the next mail that the server takes \
+                 ends this. You are told once, in its place.",
+                visible(&it.subject)
+            ),
+        ),
         Kind::OwnersChanged => (
             format!("{about}: other owners"),
             format!(
@@ -41,20 +50,11 @@ pub(super) fn sentences(it: &Authority) -> (String, Vec<String>) {
              approvers; nothing is sent to Atlas before."
                 .to_owned(),
         ),
-        Kind::TokenCreated => (
-            format!("{about}: a token was made"),
-            format!("{by} has made it. Its votes count only after a delay; if nobody expects it, revoke it."),
-        ),
-        Kind::TokenRevoked => (
-            format!("{about}: a token was revoked"),
-            format!("{by} has revoked it. Its votes on open rotations do not count any more."),
-        ),
-        Kind::TokenRoles => (
-            format!("{about}: a token got other rights"),
-            format!(
-                "{by} has changed its roles or its person. What it may newly do, it may in a vote only after a delay."
-            ),
-        ),
+        Kind::TokenCreated
+        | Kind::TokenRevoked
+        | Kind::TokenRoles
+        | Kind::PasskeyConfirmed
+        | Kind::PasskeyRemoved => identity(it.kind, &about, &by),
         Kind::Acceptance => (
             format!("{about}: an operator has accepted what Keywheel did not vouch for"),
             format!(
@@ -73,11 +73,46 @@ pub(super) fn sentences(it: &Authority) -> (String, Vec<String>) {
     (subject, std::iter::once(first).chain(detail).collect())
 }
 
+/// What happened to a token or a passkey.
+fn identity(kind: Kind, about: &str, by: &str) -> (String, String) {
+    match kind {
+        Kind::TokenCreated => (
+            format!("{about}: a token was made"),
+            format!("{by} has made it. Its votes count only after a delay; if nobody expects it, revoke it."),
+        ),
+        Kind::TokenRevoked => (
+            format!("{about}: a token was revoked"),
+            format!("{by} has revoked it. Its votes on open rotations do not count any more."),
+        ),
+        Kind::TokenRoles => (
+            format!("{about}: a token got other rights"),
+            format!(
+                "{by} has changed its roles or its person. What it may newly do, it may in a vote only after a delay."
+            ),
+        ),
+        Kind::PasskeyConfirmed => (
+            format!("{about}: a passkey was confirmed"),
+            format!(
+                "{by} has confirmed it. Votes that it signs count a while after this message has reached those who must \
+                 hear of it. If nobody expects it, remove it: `keywheel passkey remove ID`."
+            ),
+        ),
+        _ => (
+            format!("{about}: a passkey was removed"),
+            format!(
+                "{by} has removed it. Votes that it signed for rotations that have sent nothing do not count any more. \
+                 Whose last one it was begins anew with one that an admin confirms."
+            ),
+        ),
+    }
+}
+
 /// The project's name, `Token ci`, or `Keywheel`.
 fn about(it: &Authority) -> String {
     match (&it.group_id, &it.project_name, it.subject.split_once('/')) {
         (Some(_), Some(name), _) if !name.is_empty() => visible(name),
         (Some(group), ..) => group.to_string(),
+        (None, _, Some(("person", name))) => visible(name),
         (None, _, Some(("token", name))) => format!("Token {}", visible(name)),
         _ => "Keywheel".to_owned(),
     }

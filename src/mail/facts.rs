@@ -4,6 +4,7 @@
 
 use std::fmt::Display;
 
+use super::age::Age;
 use super::sentences::{name, when};
 use crate::domain::event::clock;
 use crate::domain::ids::GroupId;
@@ -84,6 +85,7 @@ pub(super) fn facts(notice: &Notice) -> Vec<(String, String)> {
             facts.maybe("Key in force", it.current_key.as_ref());
             facts.maybe("Serves since", it.key_since.map(clock));
             facts.add("Due", clock(it.due));
+            facts.maybe("Age", Age::of(it));
             facts.0
         }
         Notice::ReminderDigest(it) => it.items.iter().map(line).collect(),
@@ -169,9 +171,20 @@ fn rotation_facts(it: &RotationFacts) -> Vec<(String, String)> {
 }
 
 fn checked_facts(it: &CheckedRotation) -> Vec<(String, String)> {
-    let mut facts = rotation_facts(&it.rotation);
-    facts.extend(it.checks.iter().map(check));
-    facts
+    let mut facts = Facts(rotation_facts(&it.rotation));
+    if let Some(proposal) = &it.proposal {
+        let runs = proposal.opens_at.map_or_else(
+            || "as soon as it is approved".to_owned(),
+            |at| format!("once approved, at {} at the earliest", clock(at)),
+        );
+        facts.maybe("Planned for", it.rotation.planned_for.map(clock));
+        facts.add("Runs", runs);
+        facts.maybe("Old key due", proposal.old_key_due.map(clock));
+        facts.add("Answer until", clock(proposal.answer_until));
+        facts.add("Checks", format!("{} pass, {} to consider", proposal.checks_passed, it.checks.len()));
+    }
+    facts.0.extend(it.checks.iter().map(check));
+    facts.0
 }
 
 fn drift_facts(it: &Drifted) -> Vec<(String, String)> {

@@ -10,29 +10,19 @@ use askama::Template;
 use sha2::{Digest, Sha256};
 
 use super::ID_DOMAIN;
+use super::age::Age;
+use super::calendar::Calendar;
 use super::facts::{commands, facts};
-use super::sentences::sentences;
-use crate::domain::notice::{Content, Urgency};
+use super::keys::{KeyLine, ONE_LINE, keys};
+use super::reason::reason;
+use super::sentences::{sentences, to_come};
+use crate::domain::notice::{Content, Notice, RotationFacts, Urgency};
 use crate::domain::text::{visible, visible_lines};
+use crate::domain::time::Timestamp;
 
 /// A mail without its addresses.
-#[derive(Clone, Debug, Template)]
-#[template(
-    ext = "html",
-    source = r#"<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ subject }}</title></head>
-<body style="font:16px/1.5 system-ui,sans-serif;color:#1a1a1a;max-width:44rem;margin:1rem auto;padding:0 1rem">
-<h1 style="font-size:1.2rem">{{ subject }}</h1>
-{% for text in paragraphs %}<p>{{ text }}</p>
-{% endfor %}{% if !facts.is_empty() %}<table style="border-collapse:collapse">
-{% for (name, value) in facts %}<tr><th style="text-align:left;vertical-align:top;padding:.2rem 1rem .2rem 0;font-weight:600">{{ name }}</th><td style="padding:.2rem 0;font-family:monospace;white-space:nowrap">{{ value }}</td></tr>
-{% endfor %}</table>
-{% endif %}{% for (what, command) in commands %}<p>{{ what }}</p>
-<pre style="background:#f2f2f2;padding:.6rem;overflow-x:auto">{{ command }}</pre>
-{% endfor %}<p style="color:#555;font-size:.85rem">Sent by Keywheel at {{ server }}. This mail asks for no reply.</p>
-</body></html>
-"#
-)]
+#[derive(Clone, Debug, Default, Template)]
+#[template(path = "mail.html")]
 pub struct Letter {
     /// One line.
     pub subject: String,
@@ -44,8 +34,65 @@ pub struct Letter {
     pub paragraphs: Vec<String>,
     /// Names and values.
     pub facts: Vec<(String, String)>,
+    /// The dates of reminders, for calendars.
+    pub calendar: Option<Calendar>,
+    /// The kind of notice, in words.
+    kind: String,
+    /// The name that a first sentence is about, as the subject begins with it.
+    project: String,
+    keys: Vec<KeyLine>,
+    /// The place of both keys, where it is one.
+    place: Option<String>,
+    age: Option<Age>,
+    since: String,
     commands: Vec<(String, String)>,
+    page: Option<Page>,
+    to_come: Option<String>,
+    reason: String,
     server: String,
+}
+
+/// The page that a mail opens.
+#[derive(Clone, Debug)]
+struct Page {
+    title: &'static str,
+    address: String,
+    note: String,
+}
+
+/// The page about what a notice tells; opening it changes nothing.
+fn page(notice: &Notice, server: &str) -> Option<Page> {
+    let about = notice.about();
+    let server = server.trim_end_matches('/');
+    let (title, path) = match (notice, about.rotation, about.project) {
+        (Notice::ReminderDigest(_), ..) => ("See what is due", "/due".to_owned()),
+        (Notice::Reminder(it), ..) if it.open_note.is_none() => {
+            ("Propose a new key", format!("/projects/{}/propose", it.group_id))
+        }
+        (Notice::ApprovalRequested(_), Some(id), _) => ("Look at it and decide", format!("/rotations/{id}")),
+        (Notice::NeedsOperator(_), Some(id), _) => ("See what to do", format!("/rotations/{id}")),
+        (_, Some(id), _) => ("Look at the rotation", format!("/rotations/{id}")),
+        (_, None, Some(group)) => ("Look at the project", format!("/projects/{group}")),
+        _ => return None,
+    };
+    let note = match notice {
+        Notice::Reminder(it) if it.open_note.is_none() => {
+            "The page asks you to sign in, and shows every check before you propose. Another person then approves."
+        }
+        _ => "The page asks you to sign in. To open it changes nothing.",
+    };
+    let note = note.to_owned();
+    Some(Page { title, address: format!("{server}{path}"), note })
+}
+
+/// A command in words, each with the space after it.
+fn words(command: &str) -> impl Iterator<Item = (&str, &str)> {
+    command.split_inclusive([' ', '\n']).map(|word| word.split_at(word.trim_end().len()))
+}
+
+/// Whether a word of a command is an id or an option, which does not break at its hyphens.
+fn stays_whole(word: &str) -> bool {
+    word.len() <= ONE_LINE && word.contains('-')
 }
 
 impl Letter {
@@ -63,15 +110,90 @@ impl Letter {
             pairs.into_iter().map(|(one, two)| (visible(&one), visible_lines(&two))).collect()
         };
         let subject = visible(&subject);
+        let (keys, place) = keys(notice);
+        let calendar = match notice {
+            Notice::Reminder(it) => Calendar::of_reminders(std::slice::from_ref(it), &server),
+            Notice::ReminderDigest(it) => Calendar::of_reminders(&it.items, &server),
+            _ => None,
+        };
+        let reminder = if let Notice::Reminder(it) = notice { Some(it) } else { None };
         Self {
+            calendar,
+            kind: notice.kind().as_str().replace('_', " "),
+            project: subject.split_once(": ").map_or_else(String::new, |(name, _)| name.to_owned()),
             subject: if urgent { format!("ACTION NEEDED: {subject}") } else { subject },
             urgent,
             thread: notice.about().rotation.map(thread),
             paragraphs: paragraphs.iter().map(|text| visible_lines(text)).collect(),
             facts: shown(facts(notice)),
+            keys,
+            place,
+            age: reminder.and_then(Age::of),
+            since: reminder
+                .and_then(|it| it.key_since)
+                .map(|at| at.as_chrono().format("%-d %b %Y").to_string())
+                .unwrap_or_default(),
             commands: shown(commands(notice, &server)),
+            page: page(notice, &server),
+            to_come: reminder.and_then(to_come),
+            reason: reason(notice),
             server,
         }
+    }
+
+    /// The mail by which an operator tries the mail server at `server`'s settings.
+    #[must_use]
+    pub fn test(server: &str) -> Self {
+        Self {
+            subject: "Keywheel: test of the mail server".to_owned(),
+            paragraphs: vec![
+                "Mails of Keywheel reach this address. `keywheel mail test` has sent this one; nothing follows from it.".to_owned(),
+            ],
+            kind: "test".to_owned(),
+            reason: "You get this because an operator of Keywheel has named your address for a test.".to_owned(),
+            server: visible(server),
+            ..Self::default()
+        }
+    }
+
+    /// The same mail for a mailbox in which nobody may take it for news.
+    #[must_use]
+    pub fn as_sample(mut self) -> Self {
+        self.subject = format!("Sample: {}", self.subject);
+        self.paragraphs.insert(0, "This is a sample with invented facts; there is nothing to do.".to_owned());
+        self
+    }
+
+    /// The same mail with a link, the path `link` on this server, by which its recipient can decide.
+    #[must_use]
+    pub fn answered_by(mut self, link: &str) -> Self {
+        if let Some(page) = &mut self.page {
+            page.address = format!("{}{link}", self.server.trim_end_matches('/'));
+            "The link is for you alone and approves nothing by itself: do not hand it on. The page asks for the end of the new key, and decides once."
+                .clone_into(&mut page.note);
+        }
+        self
+    }
+
+    /// The List-Id of the installation, by which people sort its mails; another for each address of a server.
+    #[must_use]
+    pub fn list_id(&self) -> String {
+        let address = self.server.split_once("://").map_or(self.server.as_str(), |(_, rest)| rest);
+        let (host, rest) = address.find([':', '/']).map_or((address, ""), |at| address.split_at(at));
+        let plain = |text: &str| {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-".contains(c);
+            text.chars().map(|c| if is_plain(c) { c.to_ascii_lowercase() } else { '-' }).collect::<String>()
+        };
+        format!("Keywheel <keywheel{}.{}>", plain(rest.trim_end_matches('/')), plain(host))
+    }
+
+    /// The same mail with the end of the calendar entry about the old key of its rotation.
+    #[must_use]
+    pub fn ending_entry(mut self, it: &RotationFacts, written_at: Timestamp) -> Self {
+        let address = format!("{}/projects/{}", self.server.trim_end_matches('/'), it.group_id);
+        self.calendar =
+            Some(Calendar::cancelled(&it.group_id, &it.project_name, &it.old_key, address, written_at));
+        self
     }
 
     /// One mail for several notices of one kind, the oldest first; `None` without any.
@@ -100,11 +222,13 @@ impl Letter {
         Some(Self {
             subject: if urgent { format!("ACTION NEEDED: {subject}") } else { subject },
             urgent,
-            thread: None,
             paragraphs,
             facts: facts.collect(),
+            kind: letters[0].kind.clone(),
             commands: vec![("What is known of each:".to_owned(), why)],
+            reason: "You get this because you own these projects in Keywheel, or because mail.operators names you.".to_owned(),
             server,
+            ..Self::default()
         })
     }
 
@@ -115,6 +239,9 @@ impl Letter {
         for paragraph in &self.paragraphs {
             let _ = writeln!(text, "{paragraph}\n");
         }
+        if let Some(page) = &self.page {
+            let _ = writeln!(text, "{}:\n\n    {}\n\n{}\n", page.title, page.address, page.note);
+        }
         let width = self.facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
         for (name, value) in &self.facts {
             let _ = writeln!(text, "{name:<width$}  {value}");
@@ -122,8 +249,29 @@ impl Letter {
         for (what, command) in &self.commands {
             let _ = writeln!(text, "\n{what}\n\n    {}", command.replace('\n', "\n    "));
         }
-        let _ = writeln!(text, "\n-- \nSent by Keywheel at {}. This mail asks for no reply.", self.server);
+        if let Some(to_come) = &self.to_come {
+            let _ = writeln!(text, "\n{to_come}");
+        }
+        let _ = writeln!(
+            text,
+            "\n-- \n{}\nSent by Keywheel at {}. This mail asks for no reply.",
+            self.reason, self.server
+        );
         text
+    }
+
+    /// The facts that the HTML does not show as keys.
+    fn other_facts(&self) -> impl Iterator<Item = &(String, String)> {
+        let is_key = |label: &str| self.keys.iter().any(|key| key.label == label);
+        self.facts.iter().filter(move |(label, _)| !(is_key(label) || self.age.is_some() && label == "Age"))
+    }
+
+    /// A text around the first name of the project in it.
+    fn parted<'a>(&self, text: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
+        let at = text.find(&self.project).filter(|_| !self.project.is_empty())?;
+        let (before, rest) = text.split_at(at);
+        let (project, after) = rest.split_at(self.project.len());
+        Some((before, project, after))
     }
 
     /// The same as HTML, with everything from outside escaped.
@@ -158,7 +306,8 @@ mod tests {
     #[test]
     fn both_parts_hold_whole_keys_and_the_command() {
         let letter = letter("approval_requested", &model());
-        for part in [letter.text(), letter.html().unwrap()] {
+        let html = letter.html().unwrap();
+        for part in [letter.text(), html.replace("<span style=\"white-space:nowrap\">", "")] {
             assert!(part.contains(&KEY.repeat(3)), "{part}");
             assert!(part.contains("approve 0198c5a0-0000-7000-8000-000000000001"), "{part}");
         }
@@ -188,6 +337,20 @@ mod tests {
             .into();
         assert_eq!(threads.len(), 1);
         assert!(letter("drifted", &drift()).thread.is_none());
+    }
+
+    #[test]
+    fn each_installation_has_a_list_of_its_own() {
+        for (server, id) in [
+            ("https://kw.example", "keywheel.kw.example"),
+            ("https://kw.example/", "keywheel.kw.example"),
+            ("https://Ops.example:8443/keywheel/a", "keywheel-8443-keywheel-a.ops.example"),
+            ("http://127.0.0.1:8440", "keywheel-8440.127.0.0.1"),
+        ] {
+            let mut model = model();
+            model["server"] = json!(server);
+            assert_eq!(letter("completed", &model).list_id(), format!("Keywheel <{id}>"), "{server}");
+        }
     }
 
     fn drift() -> Value {

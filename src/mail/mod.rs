@@ -4,16 +4,21 @@
 //! change of stored rows. Recipients, attempts and results are the engine's part; retries and the
 //! database are not handled here.
 
+mod age;
 mod authority;
+pub mod calendar;
 mod facts;
 mod installation;
+mod keys;
 pub mod letter;
+mod reason;
 mod refusal;
 mod sentences;
 pub mod smtp;
 
 use crate::domain::text::is_hidden;
 
+pub use calendar::Calendar;
 pub use letter::Letter;
 pub use refusal::{Blame, Phase, Reason, Trouble};
 pub use smtp::{Checked, Smtp, SmtpConfigError, sender_domain};

@@ -194,7 +194,8 @@ impl Trouble {
     #[must_use]
     pub fn pauses(&self) -> bool {
         match (self.phase, &self.reason, self.blame()) {
-            (Phase::Connect | Phase::Tls | Phase::Login | Phase::Sender, ..) => true,
+            (Phase::Connect | Phase::Tls | Phase::Login | Phase::Sender, ..)
+            | (_, _, Some(Blame::Sender | Blame::Login | Blame::Helo)) => true,
             (_, _, Some(Blame::Recipient | Blame::Unnamed)) => false,
             (_, Reason::Refused { code, .. }, _) => *code >= 500 || *code == 421,
             _ => false,
@@ -248,7 +249,7 @@ impl Blame {
         match self {
             Blame::Recipient => "correct the address: keywheel project edit PROJECT --owner ADDRESS",
             Blame::Sender => {
-                "choose a mail.from that the server lets this login (mail.smtp_url) send as, or a login that may"
+                "choose a mail.from that the server lets this login (mail.smtp_url) send as, or a login that may; without a login, add user and password to mail.smtp_url"
             }
             Blame::Login if wants_login => {
                 "the server wants a login: add user and password to mail.smtp_url, and ?tls=required where it wants encryption first"
@@ -290,6 +291,13 @@ mod tests {
             (Phase::Recipient, "553 5.7.1 <k@x>: not owned by user mailer", Sender, false, true),
             (Phase::Recipient, "553 sorry, not in my list (#5.7.1)", Sender, false, true),
             (Phase::Recipient, "550 5.1.8 bad outbound sender", Sender, false, true),
+            (
+                Phase::Recipient,
+                "450 4.1.8 <k@x>: Sender address rejected: Domain not found",
+                Sender,
+                false,
+                true,
+            ),
             (Phase::Recipient, "550 5.1.7 bad sender address", Sender, false, true),
             (Phase::Sender, "550 5.1.0 sender rejected", Sender, false, true),
             (Phase::Message, "554 5.2.252 SendAsDenied; m@x not allowed", Sender, false, true),

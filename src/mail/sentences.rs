@@ -3,15 +3,18 @@
 //! The match is exhaustive, so a new kind does not compile without its sentences. Texts that come from
 //! outside pass [`visible`].
 
+use super::age::Age;
 use super::{authority, installation};
 use crate::domain::condition::ConditionKind;
 use crate::domain::ids::GroupId;
+use crate::domain::key::Provider;
 use crate::domain::notice::{
-    AuditHead, ConditionFacts, CurrentKeyInvalid, Drifted, KeyAlarm, NO_LONGER_OWNER, NO_LONGER_WATCHED,
-    Notice, Overwrote, Reminder, ReminderDigest, RevokedTokenUsed, RotationFacts,
+    AuditHead, CheckedRotation, ConditionFacts, CurrentKeyInvalid, Drifted, KeyAlarm, NO_LONGER_OWNER,
+    NO_LONGER_WATCHED, Notice, Overwrote, ProposalFacts, Reminder, ReminderDigest, RevokedTokenUsed,
+    RotationFacts,
 };
 use crate::domain::text::visible;
-use crate::domain::time::lasted;
+use crate::domain::time::{Timestamp, lasted};
 
 /// The project's name as a subject shows it; the id where Atlas has no name.
 pub(super) fn name(name: &str, group: &GroupId) -> String {
@@ -21,7 +24,9 @@ pub(super) fn name(name: &str, group: &GroupId) -> String {
 /// Subject and paragraphs.
 pub(super) fn sentences(notice: &Notice) -> (String, Vec<String>) {
     match notice {
-        Notice::ApprovalRequested(it) => of_rotation(&it.rotation, approval_requested),
+        Notice::ApprovalRequested(it) => {
+            of_rotation(&it.rotation, |project, _| approval_requested(project, it))
+        }
         Notice::AutoApproved(it) => of_rotation(&it.rotation, auto_approved),
         Notice::Completed(it) => of_rotation(it, completed),
         Notice::RolledBack(it) => of_rotation(it, rolled_back),
@@ -96,15 +101,41 @@ fn with(first: String, more: Option<&String>) -> Vec<String> {
     std::iter::once(first).chain(more).collect()
 }
 
-fn approval_requested(project: &str, it: &RotationFacts) -> (String, String) {
+fn approval_requested(project: &str, it: &CheckedRotation) -> (String, String) {
+    let (by, proposal) = (visible(&it.rotation.requested_by), it.proposal.as_ref());
+    let about = about(proposal.and_then(|it| it.environment.as_deref()), Some(it.rotation.provider));
+    let clusters = proposal.and_then(|it| it.clusters.as_deref()).map(sentence).unwrap_or_default();
+    let before = match proposal {
+        Some(ProposalFacts { approvals: count @ 2.., approved, .. }) => {
+            let given = if *approved > 0 { format!("; {approved} of them have") } else { String::new() };
+            format!("{count} people have approved{given}")
+        }
+        _ => "another person has approved".to_owned(),
+    };
     (
-        format!("{project}: a key rotation waits for your approval"),
+        format!("{project}: approve a new encryption key?"),
         format!(
-            "{} proposes to move the encryption key of the Atlas project {project} to a new one. Nothing happens \
-             before another person has approved.",
-            visible(&it.requested_by)
+            "{by} proposes to move the Atlas project {project}{about} to a new key.{clusters} Nothing happens before {before}{}.",
+            it.rotation
+                .planned_for
+                .map(|at| format!(", and nothing before {at}, the planned date"))
+                .unwrap_or_default()
         ),
     )
+}
+
+/// ` (prod, AWS KMS)`: what is known of a project beside its name.
+fn about(environment: Option<&str>, provider: Option<Provider>) -> String {
+    let known: Vec<_> =
+        environment.map(visible).into_iter().chain(provider.map(|it| it.service().to_owned())).collect();
+    if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) }
+}
+
+/// A line of the checklist as a sentence after another.
+fn sentence(line: &str) -> String {
+    let line = visible(line);
+    let mut letters = line.chars();
+    letters.next().map_or_else(String::new, |first| format!(" {}{}.", first.to_uppercase(), letters.as_str()))
 }
 
 fn auto_approved(project: &str, it: &RotationFacts) -> (String, String) {
@@ -292,19 +323,45 @@ pub(super) fn when(left: i64) -> String {
 
 fn reminder(it: &Reminder) -> (String, Vec<String>) {
     let (project, when) = (name(&it.project_name, &it.group_id), when(it.days_left));
+    let about = about(it.environment.as_deref(), it.provider);
     let first = it.key_ends_at.map(|ends| {
         format!(
-            "The encryption key of the Atlas project {project} ends at {ends}, as its key service says, and Atlas cannot use it \
-             from then on. A new key is {when}."
+            "The encryption key of the Atlas project {project}{about} ends at {ends}, as its key service says, and Atlas cannot use \
+             it from then on. A new key is {when}."
         )
     });
     let first = first.unwrap_or_else(|| {
+        let served = Age::of(it).map(|age| format!(" It has served for {}.", days(age.served)));
         format!(
-            "The encryption key of the Atlas project {project} is to be replaced every {}: it is {when}.",
-            visible(&it.interval)
+            "The encryption key of the Atlas project {project}{about} is to be replaced every {}.{} A new one is {when}.",
+            visible(&it.interval),
+            served.unwrap_or_default()
         )
     });
-    (format!("{project}: encryption key {when}"), with(first, it.open_note.as_ref()))
+    let day = date(it.due);
+    let on = match it.days_left {
+        0 => String::new(),
+        1.. => format!(", on {day}"),
+        _ => format!(", since {day}"),
+    };
+    let mut told = with(first, it.open_note.as_ref());
+    told.extend(it.copied_because.as_ref().map(|why| visible(why)));
+    (format!("{project}: encryption key {when}{on}"), told)
+}
+
+/// `Fri 4 Dec`.
+fn date(at: Timestamp) -> String {
+    at.as_chrono().format("%a %-d %b").to_string()
+}
+
+/// What follows a reminder, and who gets it; `None` where nothing does.
+pub(super) fn to_come(it: &Reminder) -> Option<String> {
+    let dates: Vec<_> = it.next_reminders.iter().map(|at| date(*at)).collect();
+    let told = match &it.told[..] {
+        [] | [_] => String::new(),
+        all => format!(" Each goes to {}.", all.iter().map(|it| visible(it)).collect::<Vec<_>>().join(", ")),
+    };
+    (!dates.is_empty()).then(|| format!("Next reminders, unless it is rotated: {}.{told}", dates.join(", ")))
 }
 
 /// What holds, what Atlas does about it, and the way out; or that it is over.
@@ -466,10 +523,14 @@ fn start(project: &str, it: &ConditionFacts) -> (String, String) {
 
 fn digest(it: &ReminderDigest) -> (String, Vec<String>) {
     let count = it.items.len();
-    (
-        format!("{count} projects need a new encryption key"),
-        vec![format!("{count} Atlas projects that you own reached a reminder, the most urgent first.")],
-    )
+    let first = if it.items.iter().all(|it| it.copied_because.is_some()) {
+        format!(
+            "You get copies for {count} Atlas projects: nobody replaced their keys in time, and policy.escalate names you."
+        )
+    } else {
+        format!("{count} Atlas projects reached a reminder, the most urgent first.")
+    };
+    (format!("{count} projects need a new encryption key"), vec![first])
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lettre::message::header::{HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MultiPart};
+use lettre::message::header::{ContentDisposition, ContentType, ContentTypeErr, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
@@ -17,6 +17,7 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter,
 use lettre::{Address, Message};
 use url::{Host, Url};
 
+use super::calendar::Calendar;
 use super::letter::Letter;
 use super::refusal::{Blame, Phase, Reason, Trouble};
 use super::{ID_DOMAIN, wire_id};
@@ -349,11 +350,8 @@ impl Smtp {
             let thread = wire_id(thread, self.from.email.domain());
             builder = builder.references(thread.clone()).in_reply_to(thread.clone());
         }
-        let host = self.from.email.domain();
-        let mut headers = vec![
-            ("Auto-Submitted", "auto-generated".to_owned()),
-            ("List-Id", format!("Keywheel <keywheel.{host}>")),
-        ];
+        let mut headers =
+            vec![("Auto-Submitted", "auto-generated".to_owned()), ("List-Id", letter.list_id())];
         if letter.urgent {
             headers.push(("Importance", "high".to_owned()));
         }
@@ -366,8 +364,22 @@ impl Smtp {
             letter.text(),
             letter.html().map_err(|why| broken(why.into()))?,
         );
+        // Beside the text and not among its alternatives: a program that shows entries would show nothing else.
+        let body = match &letter.calendar {
+            Some(calendar) => MultiPart::mixed().multipart(body).singlepart(
+                SinglePart::builder()
+                    .content_type(calendar_type(calendar).map_err(|why| broken(why.into()))?)
+                    .header(ContentDisposition::attachment("key-due.ics"))
+                    .body(calendar.text()),
+            ),
+            None => body,
+        };
         builder.multipart(body).map(|it| it.formatted()).map_err(|why| broken(why.into()))
     }
+}
+
+fn calendar_type(calendar: &Calendar) -> Result<ContentType, ContentTypeErr> {
+    ContentType::parse(&format!("text/calendar; charset=utf-8; method={}", calendar.method()))
 }
 
 #[cfg(test)]

@@ -17,10 +17,16 @@ pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     causes(error).last().unwrap_or(error).to_string()
 }
 
-/// `error` and its causes in one line, joined by colons.
+/// `error` and its causes in one line, joined by colons. A cause that the error before it repeats already is left out.
 #[must_use]
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
-    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut texts: Vec<String> = Vec::new();
+    for text in causes(error).map(ToString::to_string) {
+        if !texts.last().is_some_and(|before| before.ends_with(&text)) {
+            texts.push(text);
+        }
+    }
+    texts.join(": ")
 }
 
 /// What a failure of TLS is about.
@@ -82,11 +88,17 @@ mod tests {
     #[error("the call failed")]
     struct Outer(#[source] std::io::Error);
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("no answer: {0}")]
+    struct Twice(#[source] Outer);
+
     #[test]
     fn the_root_cause_is_the_innermost_one() {
         let error = Outer(std::io::Error::other("connection refused"));
         assert_eq!(root_cause(&error), "connection refused");
         assert_eq!(with_causes(&error), "the call failed: connection refused");
         assert_eq!(root_cause(&std::io::Error::other("alone")), "alone");
+        let twice = Twice(Outer(std::io::Error::other("reset")));
+        assert_eq!(with_causes(&twice), "no answer: the call failed: reset");
     }
 }

@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::passkeys::SignedVote;
 use super::readable::readable;
 use super::seal::Seal;
 use super::types::{Instant, storable};
@@ -13,14 +14,20 @@ use crate::seal::Digest;
 /// The method of the policy's own approval.
 pub const OWN_APPROVAL: &str = "auto_approve";
 
+// Another vote stands in the place of the first: the engine asks for it only where it is stronger, or the first is void.
 const VOTE: Sql = Sql::same(
-    "INSERT INTO approvals (rotation_id, approver, at, method, comment) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+    "INSERT INTO approvals (rotation_id, approver, at, method, comment, assertion) VALUES ($1, $2, $3, $4, $5, $6) \
+     ON CONFLICT (rotation_id, approver) DO UPDATE SET at = excluded.at, method = excluded.method, \
+     comment = excluded.comment, assertion = excluded.assertion",
 );
 const UNVOTE: Sql = Sql::same("DELETE FROM approvals WHERE rotation_id = $1 AND approver = $2");
 // Names sort by their bytes: a language's order differs between servers.
 const VOTES: Sql = Sql {
-    sqlite: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver",
-    postgres: "SELECT approver, at, method, comment FROM approvals WHERE rotation_id = $1 ORDER BY at, approver COLLATE \"C\"",
+    sqlite: "SELECT v.approver, v.at, v.method, v.comment, v.assertion, s.evidence FROM approvals v \
+             LEFT JOIN assertions s ON s.nonce = v.assertion WHERE v.rotation_id = $1 ORDER BY v.at, v.approver",
+    postgres: "SELECT v.approver, v.at, v.method, v.comment, v.assertion, s.evidence FROM approvals v \
+               LEFT JOIN assertions s ON s.nonce = v.assertion WHERE v.rotation_id = $1 \
+               ORDER BY v.at, v.approver COLLATE \"C\"",
 };
 const LAST_OWN: Sql = Sql::same(
     "SELECT MAX(a.at) FROM approvals a JOIN rotations r ON r.id = a.rotation_id WHERE r.group_id = $1 AND a.method = $2",
@@ -37,6 +44,8 @@ pub struct NewApproval {
     pub method: String,
     /// The approver's comment.
     pub comment: Option<String>,
+    /// What a passkey has signed.
+    pub signed: Option<Box<SignedVote>>,
 }
 
 /// The change of the votes by a step.
@@ -59,6 +68,8 @@ pub struct Approval {
     pub method: String,
     /// The approver's comment.
     pub comment: Option<String>,
+    /// What a passkey has signed.
+    pub signed: Option<SignedVote>,
 }
 
 #[derive(FromRow)]
@@ -67,13 +78,17 @@ struct ApprovalRow {
     at: Instant,
     method: String,
     comment: Option<String>,
+    assertion: Option<String>,
+    evidence: Option<String>,
 }
 
 impl TryFrom<ApprovalRow> for Approval {
     type Error = StoreError;
     fn try_from(row: ApprovalRow) -> Result<Self, StoreError> {
         let at = row.at.or(StoreError::corrupt("approvals", "at", &row.approver))?;
-        Ok(Self { by: row.approver, at, method: row.method, comment: row.comment })
+        let signed = row.evidence.as_deref().map(serde_json::from_str).transpose();
+        let signed = signed.map_err(|_| StoreError::corrupt("assertions", "evidence", &row.approver))?;
+        Ok(Self { by: row.approver, at, method: row.method, comment: row.comment, signed })
     }
 }
 
@@ -88,6 +103,10 @@ fn seal(id: RotationId, votes: &[ApprovalRow]) -> Seal {
         let at = vote.at.sealed();
         let comment = vote.comment.clone();
         fields.extend([Some(vote.approver.clone()), Some(at), Some(vote.method.clone()), comment]);
+        // Votes without a signature are sealed as in earlier versions.
+        if vote.assertion.is_some() {
+            fields.extend([vote.assertion.clone(), vote.evidence.clone()]);
+        }
     }
     let fields: Vec<_> = fields.iter().map(Option::as_deref).collect();
     let subject = votes_subject(id);
@@ -112,12 +131,17 @@ impl Tx {
         votes.into_iter().map(Approval::try_from).collect()
     }
 
+    /// Returns the seal of the passkey that has signed the vote.
     pub(super) async fn write_vote(
         &mut self,
         id: RotationId,
         vote: &Vote,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Seal>, StoreError> {
+        let mut seal = None;
+        if let Vote::Yes(NewApproval { by, signed: Some(signed), .. }) = vote {
+            seal = Some(self.write_signed(id, by, signed, now).await?);
+        }
         let done = match vote {
             Vote::Yes(yes) => each!(self, VOTE, |conn, text| sqlx::query(text)
                 .bind(id.0)
@@ -125,6 +149,7 @@ impl Tx {
                 .bind(now)
                 .bind(yes.method.as_str())
                 .bind(yes.comment.as_deref().map(storable))
+                .bind(yes.signed.as_ref().map(|it| it.nonce.as_str()))
                 .execute(conn)
                 .await
                 .map(|done| done.rows_affected()))?,
@@ -136,7 +161,7 @@ impl Tx {
                 .map(|done| done.rows_affected()))?,
         };
         // No row: the vote stands or is withdrawn already, and must not count twice.
-        if done == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+        if done == 1 { Ok(seal) } else { Err(StoreError::Conflict) }
     }
 }
 

@@ -15,6 +15,17 @@ use super::types::Instant;
 use super::{Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::time::Timestamp;
 
+macro_rules! search {
+    ($position:literal) => {
+        concat!(
+            "SELECT seq, at, actor, action, subject, detail, prev_hash, hash, seals, seal FROM audit WHERE seq < $1 \
+             AND seq >= $2 AND ($3 = '' OR ", $position, "(lower(subject), $3) > 0 OR ", $position,
+            "(lower(detail), $3) > 0) AND ($4 = '' OR actor = $4) \
+             AND ($5 = '' OR substr(action, 1, length($5)) = $5) AND (at >= $6 AND at < $7) ORDER BY seq DESC LIMIT $8"
+        )
+    };
+}
+
 const HEAD_LOCK: Sql = Sql {
     sqlite: "SELECT seq, hash FROM audit_head WHERE id = 1",
     postgres: "SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE",
@@ -22,6 +33,12 @@ const HEAD_LOCK: Sql = Sql {
 const MOVE_HEAD: Sql = Sql::same("UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1");
 const LIST: Sql = Sql::same(
     "SELECT seq, at, actor, action, subject, detail, prev_hash, hash, seals, seal FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
+);
+// A search ends after a share of the log, so that none reads all of it.
+const SEARCH: Sql = Sql { sqlite: search!("instr"), postgres: search!("strpos") };
+const LATELY: Sql = Sql::same(
+    "SELECT COUNT(*) FROM audit WHERE seq > (SELECT seq FROM audit_head WHERE id = 1) - 1000 AND actor = $1 \
+     AND action = $2 AND at > $3",
 );
 const MARKS: Sql = Sql::same(
     "SELECT seq, hash, COALESCE((SELECT hash FROM audit WHERE seq = 1), ''), \
@@ -32,15 +49,36 @@ const APPENDED: Sql = Sql::same(
     "SELECT COUNT(*) FROM audit WHERE seq > $1 AND at = $2 AND actor = $3 AND action = $4 AND subject = $5 AND detail = $6",
 );
 
-pub(super) const STATEMENTS: &[&Sql] = &[&HEAD_LOCK, &MOVE_HEAD, &LIST, &MARKS, &APPENDED];
+pub(super) const STATEMENTS: &[&Sql] = &[&HEAD_LOCK, &MOVE_HEAD, &LIST, &SEARCH, &LATELY, &MARKS, &APPENDED];
 
 /// The rows at the end of the chain in which an own row is searched: more than all daemons append while
 /// one transaction is repeated.
 const RECENT: i64 = 10_000;
 
+/// How many rows one search reads at most.
+pub const SEARCHED: i64 = 100_000;
+
+/// Which rows a search finds; everything that is given must fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// A part of the subject or of the details.
+    pub words: String,
+    /// Exactly this identity.
+    pub actor: String,
+    /// The beginning of the action.
+    pub action: String,
+    /// Not before.
+    pub from: Option<Timestamp>,
+    /// Before.
+    pub until: Option<Timestamp>,
+}
+
 /// The action of a row in which an operator accepted that the row in its subject, `audit/SEQ`, is
 /// broken.
 pub const BREAK_ACCEPTED: &str = "audit.break_accepted";
+
+/// Later than any row: the beginning of the year 9999, which has four digits as every stored instant.
+const FOREVER: i64 = 253_370_764_800_000_000;
 
 /// A row to append.
 #[derive(Clone, Debug)]
@@ -259,6 +297,20 @@ impl Tx {
 }
 
 impl Store {
+    /// How often `actor` has done this since an instant, among the last thousand rows.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn done_since(&self, actor: &str, action: &str, since: Timestamp) -> Result<i64, StoreError> {
+        let (count,): (i64,) = read!(self, LATELY, |pool, text| sqlx::query_as(text)
+            .bind(actor)
+            .bind(action)
+            .bind(since)
+            .fetch_one(pool)
+            .await)?;
+        Ok(count)
+    }
+
     /// Rows, newest first, older than `before`.
     ///
     /// # Errors
@@ -284,6 +336,34 @@ impl Store {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<ListedRow> = read!(self, LIST, |pool, text| sqlx::query_as(text)
             .bind(before.unwrap_or(i64::MAX))
+            .bind(limit)
+            .fetch_all(pool)
+            .await)?;
+        listed(rows.into_iter().map(AuditEntry::try_from))
+    }
+
+    /// Rows that fit `filter`, newest first, older than `before`, out of [`SEARCHED`] rows; those that cannot be read by
+    /// their numbers.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn search_audit(
+        &self,
+        filter: &AuditFilter,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<Listed<AuditEntry>>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let from = filter.from.unwrap_or_else(|| Timestamp::from_micros(0));
+        let until = filter.until.unwrap_or_else(|| Timestamp::from_micros(FOREVER));
+        let rows: Vec<ListedRow> = read!(self, SEARCH, |pool, text| sqlx::query_as(text)
+            .bind(before)
+            .bind(before.saturating_sub(SEARCHED))
+            .bind(filter.words.to_lowercase())
+            .bind(&filter.actor)
+            .bind(&filter.action)
+            .bind(from)
+            .bind(until)
             .bind(limit)
             .fetch_all(pool)
             .await)?;

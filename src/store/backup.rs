@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection};
 
-use super::files::{COMPANIONS, STAGED, beside, check, set_aside};
+use super::files::{COMPANIONS, STAGED, beside, check, held, holder, set_aside};
 use super::open::lock;
 use super::{StoreError, known_version};
 use crate::domain::time::Timestamp;
@@ -35,12 +35,12 @@ pub struct Restored {
     pub aside: Option<PathBuf>,
 }
 
-/// The file of `url` in `data_dir`.
+/// The file of `url`, as the configuration gives it: with `data_dir` before a relative one.
 ///
 /// # Errors
 /// Fails for PostgreSQL, with the tools to use.
-pub fn sqlite_path(url: &str, data_dir: &Path) -> Result<PathBuf, StoreError> {
-    url.strip_prefix("sqlite:").map(|path| data_dir.join(path)).ok_or_else(|| {
+pub fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
+    url.strip_prefix("sqlite:").map(PathBuf::from).ok_or_else(|| {
         unusable(
             "database.url is PostgreSQL: use pg_dump --format=custom and pg_restore --clean, with the daemons stopped for the restore"
                 .to_owned(),
@@ -95,7 +95,10 @@ async fn copy(path: &Path, partial: &Path) -> Result<Contents, StoreError> {
     let mut source = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await?;
     let copied = sqlx::query("VACUUM INTO ?").bind(target).execute(&mut source).await;
     source.close().await?;
-    copied.map_err(|error| unusable(format!("{} cannot be written ({error})", partial.display())))?;
+    copied.map_err(|error| {
+        held(path, &error)
+            .unwrap_or_else(|| unusable(format!("{} cannot be written ({error})", partial.display())))
+    })?;
     let contents = inspect(partial).await?;
     std::fs::File::open(partial).and_then(|it| it.sync_all()).map_err(|error| in_file(partial, &error))?;
     Ok(contents)
@@ -120,6 +123,13 @@ pub async fn restore(path: &Path, from: &Path, now: Timestamp) -> Result<Restore
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|error| in_file(folder, &error))?;
     let _lock = lock(path)?;
+    // What it writes later would go to the database that is moved aside.
+    if let Some(by) = holder(path, "WRITE").or_else(|| holder(path, "READ")) {
+        return Err(unusable(format!(
+            "another process ({by}) has {} open; stop it, then run this again",
+            path.display()
+        )));
+    }
     let staged = beside(path, STAGED);
     let result = stage(from, &staged).await;
     let contents = match result {

@@ -3,21 +3,27 @@
 //! People are shown a count of what the tables say. Before a PATCH it is made anew, in the transaction that records
 //! the attempt, from what is as Keywheel wrote it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::approvals::{Approval, OWN_APPROVAL};
+use super::approvals::{Approval, OWN_APPROVAL, votes_subject};
 use super::loosenings::bar;
+use super::passkeys::Passkey;
+use super::people::{self, Person};
+use super::seal::Seal;
 use super::tokens::StoredToken;
 use super::{Store, StoreError, Tx};
+use crate::domain::approver::Strength;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::vote::{CastVote, Counted, Stored, Terms};
 
-/// The tokens and settings that a transaction has read and compared with their seals. Until its end nobody else writes
+/// The tokens, people and settings that a transaction has read and compared with their seals. Until its end nobody else writes
 /// them: on SQLite many counts share one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
-    tokens: Option<Arc<Vec<Known>>>,
+    tokens: Option<Arc<Vec<Known<StoredToken>>>>,
+    people: Option<Arc<Vec<Known<Person>>>>,
+    is_whole: bool,
     settings: Option<Arc<BTreeMap<String, String>>>,
 }
 
@@ -28,15 +34,22 @@ impl Compared {
     }
 }
 
-/// A token, and why it is not what Keywheel wrote.
+/// A token or a person, and why it is not what Keywheel wrote.
 #[derive(Debug)]
-struct Known {
-    token: StoredToken,
+struct Known<T> {
+    it: T,
     fault: Option<(String, String)>,
 }
 
 fn cast(votes: Vec<Approval>) -> Vec<CastVote> {
-    let cast = |vote: Approval| CastVote { of_policy: vote.method == OWN_APPROVAL, by: vote.by, at: vote.at };
+    let cast = |vote: Approval| CastVote {
+        of_policy: vote.method == OWN_APPROVAL,
+        strength: Strength::of(&vote.method),
+        // A vote that claims a passkey and has none is one of a passkey that is not known.
+        passkey: Some(vote.signed.map(|it| it.passkey).unwrap_or_default()),
+        by: vote.by,
+        at: vote.at,
+    };
     votes.into_iter().map(cast).collect()
 }
 
@@ -46,12 +59,22 @@ impl Store {
     /// # Errors
     /// Fails when the database cannot be read, and with [`StoreError::Tampered`] when the settings are not what Keywheel
     /// wrote.
-    pub async fn stored_ballot(&self, id: RotationId, group: &GroupId) -> Result<Stored, StoreError> {
+    pub async fn stored_ballot(
+        &self,
+        id: RotationId,
+        group: &GroupId,
+        issuers: &BTreeSet<String>,
+    ) -> Result<Stored, StoreError> {
+        let people = self.people().await?;
+        let mut identities = people::identities(&people.iter().collect::<Vec<_>>(), issuers);
+        identities.extend(self.stored_tokens().await?.iter().map(StoredToken::identity));
         Ok(Stored {
             votes: cast(self.approvals(id).await?),
-            identities: self.stored_tokens().await?.iter().map(StoredToken::identity).collect(),
+            identities,
+            passkeys: self.passkeys().await?.iter().map(|it| (it.id.clone(), it.facts())).collect(),
             bars: self.standing(group).await?.iter().filter_map(bar).collect(),
             settings: self.recorded_settings().await?,
+            owners: self.owners(group).await?,
         })
     }
 }
@@ -61,31 +84,47 @@ impl Tx {
     pub(super) async fn check_votes(
         &mut self,
         id: RotationId,
-        needed: u32,
+        (needed, proposal_hash): (u32, &str),
         terms: &Terms,
         group: &GroupId,
     ) -> Result<(), StoreError> {
-        let votes = cast(self.sealed_votes(id).await?);
+        let votes = self.sealed_votes(id).await?;
+        let passkeys = self.signing_passkeys(id, proposal_hash, &votes).await?;
+        let votes = cast(votes);
         if votes.iter().any(|vote| vote.of_policy) {
             return Ok(());
         }
         let bars: Vec<_> = self.sealed_loosenings(group).await?.iter().filter_map(bar).collect();
-        let mut identities = BTreeMap::new();
-        for Known { token, fault } in self.compared_tokens().await?.iter() {
+        // Who the proposer is cannot be told any more when its row was changed, so nobody can be told apart from it; the
+        // same for who is barred.
+        let counts = |name: &str| name == terms.proposer || bars.iter().any(|bar| bar.by == name);
+        let (people, tokens) = (self.compared_people().await?, self.compared_tokens().await?);
+        if !self.compared.is_whole {
+            let people = people.iter().map(|known| known.it.log_subject());
+            let there = people.chain(tokens.iter().map(|known| known.it.subject())).collect::<Vec<_>>();
+            self.check_none_is_missing(there.into_iter()).await?;
+            self.compared.is_whole = true;
+        }
+        let sound: Vec<_> = people.iter().filter(|it| it.fault.is_none()).map(|known| &known.it).collect();
+        let mut identities = people::identities(&sound, &terms.issuers);
+        for Known { it, fault } in people.iter() {
+            if let Some((subject, why)) = fault.as_ref().filter(|_| it.names().any(counts)) {
+                return Err(StoreError::tampered(subject, why));
+            }
+        }
+        for Known { it: token, fault } in tokens.iter() {
             match fault {
                 None => identities.extend([token.identity()]),
-                // Who the proposer is cannot be told any more, so nobody can be told apart from it; the same for who is
-                // barred.
-                Some((subject, why))
-                    if token.name == terms.proposer || bars.iter().any(|bar| bar.by == token.name) =>
-                {
+                Some((subject, why)) if counts(&token.name) => {
                     return Err(StoreError::tampered(subject, why));
                 }
                 Some(_) => {}
             }
         }
         let settings = BTreeMap::clone(&*self.compared_settings().await?);
-        let stored = Stored { votes, identities, bars, settings };
+        let owners = if terms.owners.is_empty() { Vec::new() } else { self.sealed_owners(group).await? };
+        let passkeys = passkeys.iter().map(|(id, it)| (id.clone(), it.facts())).collect();
+        let stored = Stored { votes, identities, passkeys, bars, settings, owners };
         let ballot = terms.clone().ballot(stored, None).map_err(|name| StoreError::Corrupt {
             table: "settings",
             column: "value",
@@ -98,19 +137,58 @@ impl Tx {
         Err(StoreError::Unapproved { voters: void.into_iter().map(|(voter, _)| voter).collect() })
     }
 
-    async fn compared_tokens(&mut self) -> Result<Arc<Vec<Known>>, StoreError> {
+    /// The passkeys that may have signed a vote. Each signature is checked again, for what is about to be sent.
+    async fn signing_passkeys(
+        &mut self,
+        id: RotationId,
+        proposal_hash: &str,
+        votes: &[Approval],
+    ) -> Result<BTreeMap<String, Passkey>, StoreError> {
+        if votes.iter().all(|vote| vote.signed.is_none()) {
+            return Ok(BTreeMap::new());
+        }
+        let passkeys = self.sound_passkeys().await?;
+        for (vote, signed) in votes.iter().filter_map(|vote| Some((vote, vote.signed.as_ref()?))) {
+            // The vote of a passkey that was removed does not count.
+            let Some(passkey) = passkeys.get(&signed.passkey) else { continue };
+            if let Err(why) = signed.check(id, proposal_hash, passkey) {
+                let why = format!("the signature of {}'s vote: {why}", vote.by);
+                return Err(StoreError::tampered(&votes_subject(id), &why));
+            }
+        }
+        Ok(passkeys)
+    }
+
+    async fn compared_tokens(&mut self) -> Result<Arc<Vec<Known<StoredToken>>>, StoreError> {
         if let Some(tokens) = &self.compared.tokens {
             return Ok(Arc::clone(tokens));
         }
         let mut known = Vec::new();
-        for token in self.stored_tokens().await? {
-            let fault = match self.check_seals(&[token.seal()]).await {
-                Err(StoreError::Tampered { subject, why }) => Some((subject, why)),
-                checked => checked.map(|()| None)?,
-            };
-            known.push(Known { token, fault });
+        for it in self.stored_tokens().await? {
+            let fault = self.fault(it.seal()).await?;
+            known.push(Known { it, fault });
         }
         Ok(Arc::clone(self.compared.tokens.insert(Arc::new(known))))
+    }
+
+    async fn compared_people(&mut self) -> Result<Arc<Vec<Known<Person>>>, StoreError> {
+        if let Some(people) = &self.compared.people {
+            return Ok(Arc::clone(people));
+        }
+        let mut known = Vec::new();
+        for it in self.people().await? {
+            let fault = self.fault(it.seal()).await?;
+            known.push(Known { it, fault });
+        }
+        Ok(Arc::clone(self.compared.people.insert(Arc::new(known))))
+    }
+
+    /// The subject of a row that is not what Keywheel wrote, and why.
+    async fn fault(&mut self, seal: Seal) -> Result<Option<(String, String)>, StoreError> {
+        match self.check_seals(&[seal]).await {
+            Err(StoreError::Tampered { subject, why }) => Ok(Some((subject, why))),
+            checked => checked.map(|()| None),
+        }
     }
 
     /// The settings as Keywheel recorded them.

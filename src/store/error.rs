@@ -72,6 +72,18 @@ pub enum StoreError {
         /// The other's process id.
         pid: String,
     },
+    /// Another process holds the file's lock.
+    #[error(
+        "another process{} writes to {}; stop it, or wait until it is done, then run this again",
+        by.as_ref().map(|by| format!(" ({by})")).unwrap_or_default(),
+        path.display()
+    )]
+    Busy {
+        /// The database file.
+        path: PathBuf,
+        /// The other process, where the kernel names it.
+        by: Option<String>,
+    },
     /// The disk is full.
     #[error(
         "the disk that holds the database is full; nothing was written and nothing is sent to Atlas until there is room"
@@ -134,6 +146,13 @@ fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code)
 }
 
+/// Whether `SQLite` gave up waiting for another process' lock: busy and locked, with their extended codes.
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| {
+        code.len() < 5 && code.parse().is_ok_and(|code: u32| matches!(code & 0xff, 5 | 6))
+    })
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match code(&error).as_deref() {
@@ -190,11 +209,11 @@ impl StoreError {
             Self::Unsure(_) => true,
             Self::Unavailable(error) => match code(error) {
                 // Serialization failure and deadlock, connection lost or refused for now, lock and
-                // statement timeouts; on SQLite busy and locked, with their extended codes.
+                // statement timeouts; on SQLite a lock.
                 Some(code) => {
                     ["40", "08", "53", "57"].iter().any(|class| code.len() == 5 && code.starts_with(class))
                         || ["55P03", "25P02", "25P03"].contains(&code.as_ref())
-                        || code.len() < 5 && code.parse().is_ok_and(|code: u32| matches!(code & 0xff, 5 | 6))
+                        || is_busy(error)
                 }
                 None => matches!(
                     error,

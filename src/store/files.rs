@@ -5,8 +5,10 @@
 //! there. So a daemon leaves a mark in the file and writes it into the lock file; a file without that mark does not belong
 //! to the log of that daemon.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
+use std::iter::successors;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,7 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use uuid::Uuid;
 
+use super::error::is_busy;
 use super::{Store, StoreError, known_version};
 
 /// What SQLite adds to the name of the database.
@@ -55,6 +58,36 @@ impl Mark {
         let mark = Self { number, cookie, inode: words.next()?.parse().ok()? };
         Some((mark, words.next()?.parse().ok()?))
     }
+}
+
+/// The error of a database whose lock another process holds, for an error that comes of it.
+#[must_use]
+pub fn held(path: &Path, error: &(dyn Error + 'static)) -> Option<StoreError> {
+    let mut causes = successors(Some(error), |error| (*error).source());
+    let busy = causes.any(|it| it.downcast_ref().is_some_and(is_busy));
+    busy.then(|| StoreError::Busy { path: path.to_owned(), by: holder(path, "WRITE") })
+}
+
+/// Another process with a lock of this kind on the database, as `sqlite3, pid 7`. Only Linux names it, and only within
+/// the same container.
+pub(super) fn holder(path: &Path, kind: &str) -> Option<String> {
+    let id = |file: PathBuf| {
+        let (device, inode) = std::fs::metadata(file).map(|it| (it.dev(), it.ino())).ok()?;
+        let major = ((device >> 8) & 0xfff) | ((device >> 32) & !0xfff);
+        let minor = (device & 0xff) | ((device >> 12) & !0xff);
+        Some(format!("{major:02x}:{minor:02x}:{inode}"))
+    };
+    // In a write-ahead log's index, SQLite locks the log's writer.
+    let files: Vec<String> = ["", "-shm"].into_iter().filter_map(|end| id(beside(path, end))).collect();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let pid = locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(3);
+        let (found, pid, file) = (words.next()?, words.next()?.parse::<u32>().ok()?, words.next()?);
+        let other = pid != 0 && pid != std::process::id();
+        (found == kind && other && files.iter().any(|it| it == file)).then_some(pid)
+    })?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(if name.trim().is_empty() { format!("pid {pid}") } else { format!("{}, pid {pid}", name.trim()) })
 }
 
 /// Refuses a write-ahead log that belongs to another database file, and a restore that was interrupted.
@@ -111,9 +144,17 @@ impl Store {
         let [.., a, b, c, d] = Uuid::now_v7().into_bytes();
         let number = u32::from_be_bytes([a & 0x7f, b, c, d]);
         sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA user_version = {number}"))).execute(write).await?;
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(write).await?;
+        let (busy, _, _): (i64, i64, i64) =
+            sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(write).await?;
         // A reader beside the daemon may keep the mark in the log.
-        let Some(mark) = Mark::of(path).filter(|it| it.number == number) else { return Ok(()) };
+        if busy != 0 {
+            return Ok(());
+        }
+        let (cookie,): (u32,) = sqlx::query_as("PRAGMA schema_version").fetch_one(write).await?;
+        // The file is not opened here: closing it would drop the locks that this process has on it (POSIX), and the
+        // next process that is done with the database would take itself for the last one and remove the log in use.
+        let Ok(inode) = std::fs::metadata(path).map(|it| it.ino()) else { return Ok(()) };
+        let mark = Mark { number, cookie, inode };
         let line = format!("mark {} {} {} {}", mark.number, mark.cookie, mark.inode, known_version());
         let written = writeln!(&**lock, "{line}").and_then(|()| lock.sync_all());
         written.map_err(|error| StoreError::Unusable(format!("the lock file cannot be written ({error})")))

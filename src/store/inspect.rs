@@ -23,13 +23,15 @@ const OLDEST: i32 = 130_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The tables of the newest schema.
-pub const TABLES: [&str; 23] = [
+pub const TABLES: [&str; 29] = [
     "approvals",
+    "assertions",
     "audit",
     "audit_head",
     "conditions",
     "daemons",
     "drifts",
+    "due_acks",
     "former_projects",
     "inbox",
     "journal",
@@ -38,15 +40,19 @@ pub const TABLES: [&str; 23] = [
     "meta",
     "outbox",
     "owners",
+    "passkeys",
+    "people",
     "projects",
     "proofs",
     "readings",
+    "refused_addresses",
     "reminders",
     "rotations",
     "settings",
     "silences",
     "token_requests",
     "tokens",
+    "web_sessions",
 ];
 
 const SERVER: Sql = Sql {

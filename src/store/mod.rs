@@ -20,19 +20,25 @@ mod conditions;
 mod daemons;
 mod error;
 mod feed;
+mod feeds;
 mod files;
+mod fleet;
 mod inbox;
 mod inspect;
 mod keys;
 mod lanes;
 mod later;
+mod links;
 mod lookups;
 mod loosenings;
 mod open;
 mod outbox;
+mod passkeys;
+mod people;
 mod pooler;
 mod projects;
 mod readable;
+mod refusals;
 mod reminders;
 mod reseal;
 mod reserve;
@@ -52,26 +58,36 @@ mod tokens;
 mod transact;
 mod types;
 mod unreadable;
+mod web_sessions;
 mod writer;
 
 pub use approvals::{Approval, NewApproval, OWN_APPROVAL, Vote};
-pub use audit::{AuditBroken, AuditEntry, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit};
+pub use audit::{
+    AuditBroken, AuditEntry, AuditFilter, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit, SEARCHED,
+};
 pub use backup::{Contents, Restored, back_up, restore, sqlite_path};
 pub use conditions::ConditionRow;
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
 pub use feed::{AwaitedWitness, WitnessEnd, WitnessEvent};
+pub use feeds::{FEED_MADE, FeedMade};
+pub use files::held;
+pub use fleet::{DueDate, DueFilter, DuePage, FleetCounts};
 pub use inbox::{ClaimedEvent, EventOutcome, NewEvent};
 pub use inspect::{TABLES, check_server_version};
 pub use keys::{KeyChange, KeySpan};
+pub use links::LinkUse;
 pub use loosenings::{FormerProject, Governed, Loosening};
 pub use open::Access;
 pub use outbox::{
     Channel, ClaimedMessage, Lane, MailCounts, MessageEnd, MessageState, NewOutbox, OutboxRow,
     UnreadableMessage, WebhookCount,
 };
+pub use passkeys::{Passkey, SignedVote};
+pub use people::{Person, PersonRefusal, SeenPerson};
 pub use projects::{Drift, DueLook, ProjectFilter, ProjectWrite, QuietLook};
 pub use readable::{CorruptRow, Listed};
+pub use refusals::RefusedAddress;
 pub use reminders::Reminder;
 pub use reseal::{Belief, SEALED};
 pub use reserve::Reserve;
@@ -84,6 +100,7 @@ pub use seals::Seals;
 pub use settings::NewSettings;
 pub use tokens::Token;
 pub use transact::Shares;
+pub use web_sessions::WebSession;
 pub use writer::Writer;
 
 use std::fs::File;
@@ -117,6 +134,7 @@ pub fn statements() -> Vec<&'static Sql> {
         conditions::STATEMENTS,
         silences::STATEMENTS,
         daemons::STATEMENTS,
+        fleet::STATEMENTS,
         inbox::STATEMENTS,
         feed::STATEMENTS,
         inspect::STATEMENTS,
@@ -125,9 +143,12 @@ pub fn statements() -> Vec<&'static Sql> {
         loosenings::STATEMENTS,
         settings::STATEMENTS,
         outbox::STATEMENTS,
+        passkeys::STATEMENTS,
+        people::STATEMENTS,
         ahead::STATEMENTS,
         projects::STATEMENTS,
         sealed_projects::STATEMENTS,
+        refusals::STATEMENTS,
         reminders::STATEMENTS,
         reseal::STATEMENTS,
         retention::STATEMENTS,
@@ -136,6 +157,9 @@ pub fn statements() -> Vec<&'static Sql> {
         rotations::STATEMENTS,
         seals::STATEMENTS,
         tokens::STATEMENTS,
+        web_sessions::STATEMENTS,
+        feeds::STATEMENTS,
+        links::STATEMENTS,
         transact::STATEMENTS,
     ]
     .concat()

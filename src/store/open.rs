@@ -58,10 +58,10 @@ impl Store {
             .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             // 8 MiB instead of 2: a sweep among many projects writes all over the file.
             .connect_with(options.clone().pragma("cache_size", "-8192")).await.map_err(|error| {
-            StoreError::Unusable(format!(
+            files::held(&path, &error).unwrap_or_else(|| StoreError::Unusable(format!(
                 "database.url: {} cannot be opened ({error}); check that this user may read and write the file and its folder",
                 path.display()
-            ))
+            )))
         })?;
         let options = options.read_only(true);
         let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());

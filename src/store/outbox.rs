@@ -153,7 +153,7 @@ const STUCK: Sql = Sql::same(
 const ANNOUNCEMENTS: Sql = Sql::same(concat!(
     "SELECT ",
     columns!(),
-    " FROM outbox WHERE kind = 'loosening_announced' AND channel = 'mail' ORDER BY id"
+    " FROM outbox WHERE kind IN ('loosening_announced', 'passkey_confirmed') AND channel = 'mail' ORDER BY id"
 ));
 const ANNOUNCEMENT: Sql =
     Sql::same(concat!("SELECT ", columns!(), " FROM outbox WHERE message_id = $1 AND channel = 'mail'"));
@@ -327,8 +327,10 @@ pub struct ClaimedMessage {
 pub enum MessageEnd {
     /// The server has it.
     Sent,
-    /// It was refused for good, or its tries or its time are over.
+    /// Its tries or its time are over, or it cannot be sent.
     Failed,
+    /// The server refuses its recipient for good: the address is marked.
+    Refused,
     /// Nobody needs it any more, and it was not sent.
     Unneeded,
     /// It is tried again.
@@ -454,7 +456,7 @@ impl Tx {
     ) -> Result<Vec<Seal>, StoreError> {
         self.write_outbox(rows, now).await?;
         let mails = rows.iter().filter(|row| row.channel == Channel::Mail);
-        let mails = mails.filter(|row| row.content.notice.kind() == Kind::LooseningAnnounced);
+        let mails = mails.filter(|row| row.content.notice.kind().announces());
         Ok(mails
             .map(|row| announcement(&row.message_id, &row.recipient, &row.content.model(), None))
             .collect())
@@ -660,15 +662,20 @@ impl Store {
         let (state, next) = match end {
             // Nothing is left to do; without an instant of its sending it counts as no mail that left.
             MessageEnd::Sent | MessageEnd::Unneeded => (MessageState::Sent, now),
-            MessageEnd::Failed => (MessageState::Failed, now),
+            MessageEnd::Failed | MessageEnd::Refused => (MessageState::Failed, now),
             MessageEnd::Again(at) => (MessageState::Waiting, *at),
         };
         let sent_at = Some(now).filter(|_| *end == MessageEnd::Sent);
         let (id, token) = (mail.row.id.0, mail.token);
         let reply = storable(reply).into_owned();
-        let is_announcement = mail.row.kind == Kind::LooseningAnnounced.as_str();
+        let is_announcement = mail.row.kind.parse().is_ok_and(Kind::announces);
         let announced = Some(mail.row.clone()).filter(|_| is_announcement && sent_at.is_some());
-        self.transact("mail.ended", WriteLane::Rest, (reply, announced), move |tx, (reply, announced), _| {
+        let marks =
+            mail.row.channel == Channel::Mail && matches!(end, MessageEnd::Sent | MessageEnd::Refused);
+        let address = Some(mail.row.recipient.to_ascii_lowercase()).filter(|_| marks);
+        let is_refused = *end == MessageEnd::Refused;
+        let args = (reply, announced, address);
+        self.transact("mail.ended", WriteLane::Rest, args, move |tx, (reply, announced, address), _| {
             Box::pin(async move {
                 let ended = each!(tx, ENDED, |conn, text| sqlx::query(text)
                     .bind(id)
@@ -680,6 +687,9 @@ impl Store {
                     .execute(conn)
                     .await
                     .map(|done| done.rows_affected()))?;
+                if let Some(address) = address.as_deref().filter(|_| ended > 0) {
+                    tx.mark_address(address, is_refused.then_some(reply.as_str()), now).await?;
+                }
                 match announced {
                     Some(row) if ended > 0 => tx.seal_delivery(row, now).await,
                     Some(_) | None => Ok(()),

@@ -1,6 +1,6 @@
 //! Projects and their owners.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -20,7 +20,7 @@ use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::notice::Drifted;
 use crate::domain::project::{OpenRotation, Project, SinceSource};
 use crate::domain::rotation::state::State;
-use crate::domain::silence::Silence;
+use crate::domain::silence::{DueAck, Silence};
 use crate::domain::time::Timestamp;
 
 macro_rules! columns {
@@ -30,10 +30,11 @@ macro_rules! columns {
          p.private_networking, p.environment, p.credential, p.policy, p.drift_key, p.last_checked_at, p.last_error, \
          p.next_check_at, p.next_reminder_at, p.created_at, p.version, p.kms, p.alias, r.id AS open_id, r.state AS open_state, \
          (SELECT string_agg(c.kind, ',') FROM conditions c WHERE c.subject = p.group_id AND c.ended_at IS NULL) AS holding, \
-         s.began_at AS silence_began, s.ends_at AS silence_ends, s.silenced_by \
+         s.began_at AS silence_began, s.ends_at AS silence_ends, s.silenced_by, \
+         a.cycle AS ack_cycle, a.until AS ack_until, a.acknowledged_by AS ack_by \
          FROM projects p LEFT JOIN rotations r ON r.group_id = p.group_id AND r.state IN ('awaiting_approval', \
          'approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator') \
-         LEFT JOIN silences s ON s.group_id = p.group_id "
+         LEFT JOIN silences s ON s.group_id = p.group_id LEFT JOIN due_acks a ON a.group_id = p.group_id "
     };
 }
 
@@ -44,6 +45,16 @@ const LIST: Sql = Sql::same(concat!(
      AND ($4 = '' OR EXISTS (SELECT 1 FROM owners o WHERE o.group_id = p.group_id AND o.mail = $4)) \
      ORDER BY p.group_id LIMIT $5"
 ));
+const BY_IDS: Sql = Sql {
+    sqlite: concat!(columns!(), "WHERE p.group_id IN (SELECT value FROM json_each($1))"),
+    postgres: concat!(columns!(), "WHERE p.group_id IN (SELECT json_array_elements_text($1::text::json))"),
+};
+const OWNERS_OF: Sql = Sql {
+    sqlite: "SELECT group_id, mail FROM owners WHERE group_id IN (SELECT value FROM json_each($1)) \
+             ORDER BY group_id, position",
+    postgres: "SELECT group_id, mail FROM owners WHERE group_id IN (SELECT json_array_elements_text($1::text::json)) \
+               ORDER BY group_id, position",
+};
 // Two ranges of one index: with OR, SQLite would scan the whole index in its order.
 const DUE: Sql = Sql::same(
     "SELECT group_id, credential, next_check_at, version, last_error IS NOT NULL AS failed FROM projects WHERE next_check_at <= $1 \
@@ -70,6 +81,7 @@ const OWNERS: Sql = Sql::same("SELECT mail FROM owners WHERE group_id = $1 ORDER
 const OWNERS_BETWEEN: Sql = Sql::same(
     "SELECT group_id, mail FROM owners WHERE group_id >= $1 AND group_id <= $2 ORDER BY group_id, position",
 );
+const OWNED_BY: Sql = Sql::same("SELECT group_id FROM owners WHERE lower(mail) = lower($1)");
 const ALL_OWNERS: Sql = Sql::same("SELECT DISTINCT mail FROM owners ORDER BY mail");
 const BY_CREDENTIAL: Sql = Sql::same("SELECT credential, COUNT(*) FROM projects GROUP BY credential");
 const WATCHES: Sql = Sql::same(
@@ -131,6 +143,7 @@ const NEW_KEY: Sql = Sql::same(
      next_reminder_at = $3, version = version + 1 WHERE group_id = $1",
 );
 pub(super) const STATEMENTS: &[&Sql] = &[
+    &OWNED_BY,
     &ALL_OWNERS,
     &BY_CREDENTIAL,
     &GET,
@@ -141,6 +154,8 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &SUSPECT,
     &OWNERS,
     &OWNERS_BETWEEN,
+    &BY_IDS,
+    &OWNERS_OF,
     &WATCHES,
     &ELSEWHERE,
     &NEXT_CHECK,
@@ -277,6 +292,9 @@ struct ProjectRow {
     silence_began: Option<Instant>,
     silence_ends: Option<Instant>,
     silenced_by: Option<String>,
+    ack_cycle: Option<String>,
+    ack_until: Option<Instant>,
+    ack_by: Option<String>,
 }
 
 #[derive(FromRow)]
@@ -369,6 +387,13 @@ impl ProjectRow {
                     ends_at: ends_at.or(bad("silence_ends"))?,
                     by,
                 }),
+                _ => None,
+            },
+            due_ack: match (self.ack_cycle, self.ack_until, self.ack_by) {
+                // One that cannot be read keeps nothing back.
+                (Some(cycle), Some(until), Some(by)) => {
+                    until.or(bad("ack_until")).ok().map(|until| DueAck { cycle, until, by })
+                }
                 _ => None,
             },
             version: self.version,
@@ -476,6 +501,29 @@ impl Store {
             projects.push(row.project(own));
         }
         Ok((projects, last))
+    }
+
+    /// These projects in the given order, without those that are gone or cannot be read.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn projects_of(&self, ids: &[GroupId]) -> Result<Vec<Project>, StoreError> {
+        let list = serde_json::json!(ids).to_string();
+        let rows: Vec<ProjectRow> =
+            read!(self, BY_IDS, |pool, text| sqlx::query_as(text).bind(&list).fetch_all(pool).await)?;
+        let mails: Vec<(String, String)> =
+            read!(self, OWNERS_OF, |pool, text| sqlx::query_as(text).bind(&list).fetch_all(pool).await)?;
+        let mut owners: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (group, mail) in mails {
+            owners.entry(group).or_default().push(mail);
+        }
+        let projects = rows.into_iter().map(|row| {
+            let own = owners.remove(&row.group_id).unwrap_or_default();
+            row.project(own)
+        });
+        let mut projects = readable(projects)?;
+        projects.sort_by_key(|it| ids.iter().position(|id| *id == it.group_id));
+        Ok(projects)
     }
 
     /// Name and environment of the projects of another environment than `environment` that hold `key`, in
@@ -598,6 +646,16 @@ impl Store {
         let rows: Vec<(String,)> =
             urgent!(self, ALL_OWNERS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         Ok(rows.into_iter().map(|(mail,)| mail).collect())
+    }
+
+    /// The projects that this mailbox owns.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn groups_owned_by(&self, mail: &str) -> Result<BTreeSet<String>, StoreError> {
+        let rows: Vec<(String,)> =
+            read!(self, OWNED_BY, |pool, text| sqlx::query_as(text).bind(mail).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(|(group,)| group).collect())
     }
 
     /// How many projects each credential reads.
@@ -847,6 +905,7 @@ impl Store {
                     seals.extend(tx.write_governed(governed, now).await?);
                     tx.forget_readings(group).await?;
                     tx.forget_silence(group).await?;
+                    tx.forget_due_ack(group).await?;
                     for sql in [DELETE_OWNERS, DELETE] {
                         each!(tx, sql, |conn, text| sqlx::query(text)
                             .bind(group.as_str())

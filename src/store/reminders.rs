@@ -5,13 +5,18 @@
 
 use super::lanes::Lane;
 use super::types::json;
-use super::{NewOutbox, Sql, Store, StoreError, Tx, each, read};
+use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::ids::GroupId;
 use crate::domain::key::KeyRef;
 use crate::domain::project::Project;
+use crate::domain::silence::DueAck;
 use crate::domain::time::Timestamp;
 
 const GIVEN: Sql = Sql::same("SELECT threshold, recipient FROM reminders WHERE group_id = $1 AND cycle = $2");
+const GIVEN_OF: Sql = Sql::same(
+    "SELECT COUNT(*) FROM keys k JOIN reminders r ON r.group_id = k.group_id AND r.at >= k.since WHERE k.group_id = $1 \
+     AND k.key = $2 AND k.until IS NOT NULL AND r.recipient = $3 AND r.outcome = 'mailed'",
+);
 const GIVE: Sql = Sql::same(
     "INSERT INTO reminders (group_id, cycle, threshold, recipient, at, outcome) VALUES ($1, $2, $3, $4, $5, $6) \
      ON CONFLICT DO NOTHING",
@@ -25,9 +30,17 @@ const NEXT_IS: Sql = Sql::same("SELECT next_reminder_at FROM projects WHERE grou
 const KEY_ENDS: Sql = Sql::same(
     "UPDATE projects SET key_ends_at = $2, key_ends_of = current_key, next_reminder_at = $3 WHERE group_id = $1 AND current_key = $4",
 );
+const ACK: Sql = Sql::same(
+    "INSERT INTO due_acks (group_id, cycle, until, acknowledged_by) SELECT $1, $2, $3, $4 \
+     WHERE EXISTS (SELECT 1 FROM projects WHERE group_id = $1) \
+     ON CONFLICT (group_id) DO UPDATE SET cycle = $2, until = $3, acknowledged_by = $4",
+);
+const LOOK: Sql = Sql::same("UPDATE projects SET next_reminder_at = $2 WHERE group_id = $1");
+const FORGET_ACK: Sql = Sql::same("DELETE FROM due_acks WHERE group_id = $1");
 const ALL: Sql = Sql::same("UPDATE projects SET next_reminder_at = $1");
 
-pub(super) const STATEMENTS: &[&Sql] = &[&GIVEN, &GIVE, &NEXT, &NEXT_IS, &KEY_ENDS, &ALL];
+pub(super) const STATEMENTS: &[&Sql] =
+    &[&GIVEN, &GIVEN_OF, &GIVE, &NEXT, &NEXT_IS, &KEY_ENDS, &ACK, &LOOK, &FORGET_ACK, &ALL];
 
 /// A reminder to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +82,25 @@ impl Store {
             .collect()
     }
 
+    /// Whether a recipient was mailed a reminder of a key that does not serve any more.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn was_reminded_of(
+        &self,
+        group: &GroupId,
+        key: &str,
+        recipient: &str,
+    ) -> Result<bool, StoreError> {
+        let (count,): (i64,) = read!(self, GIVEN_OF, |pool, text| sqlx::query_as(text)
+            .bind(group.as_str())
+            .bind(key)
+            .bind(recipient)
+            .fetch_one(pool)
+            .await)?;
+        Ok(count > 0)
+    }
+
     /// Records reminders, writes their mails, and sets when each project is checked next.
     ///
     /// # Errors
@@ -94,6 +126,43 @@ impl Store {
                     tx.write_reminder(it, now).await?;
                 }
                 tx.write_outbox(mails, now).await
+            })
+        })
+        .await
+    }
+
+    /// Writes an acknowledgement of a due date in the place of the one before, and has the reminders looked at again.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn acknowledge_due(
+        &self,
+        group: &GroupId,
+        ack: &DueAck,
+        audit: NewAudit,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let args = (group.clone(), ack.clone(), [audit]);
+        self.transact("reminder.acknowledge", Lane::Command, args, move |tx, (group, ack, audit), unsure| {
+            Box::pin(async move {
+                if unsure && tx.is_appended(audit, now).await? {
+                    return Ok(());
+                }
+                each!(tx, ACK, |conn, text| sqlx::query(text)
+                    .bind(group.as_str())
+                    .bind(ack.cycle.as_str())
+                    .bind(ack.until)
+                    .bind(ack.by.as_str())
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                each!(tx, LOOK, |conn, text| sqlx::query(text)
+                    .bind(group.as_str())
+                    .bind(now)
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                tx.append_audit(audit, now).await
             })
         })
         .await
@@ -169,6 +238,15 @@ impl Tx {
             .fetch_optional(conn)
             .await)?;
         Ok(found == Some((to,)))
+    }
+
+    pub(super) async fn forget_due_ack(&mut self, group: &GroupId) -> Result<(), StoreError> {
+        each!(self, FORGET_ACK, |conn, text| sqlx::query(text)
+            .bind(group.as_str())
+            .execute(conn)
+            .await
+            .map(drop))?;
+        Ok(())
     }
 
     async fn write_reminder(&mut self, it: &Reminder, now: Timestamp) -> Result<(), StoreError> {

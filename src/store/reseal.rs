@@ -39,7 +39,7 @@ pub enum Belief {
     /// All: the old key was there, and vouches for them.
     All,
     /// Neither votes on rotations whose key was not sent yet, nor loosened rules that are to take effect, nor tokens
-    /// until they are confirmed.
+    /// until they are confirmed, nor people until they sign in again, nor passkeys.
     NoVotesNoTokens,
 }
 
@@ -131,6 +131,9 @@ impl Store {
                 let mut seals = tx.void(now).await?;
                 let rotations = seals.iter().filter(|it| it.subject.starts_with("votes/")).count();
                 seals.extend(tokens.iter().map(SealedToken::suspended));
+                seals.extend(tx.unconfirm_passkeys().await?);
+                // Who signed out after the copy was made is signed in again in it.
+                seals.extend(tx.end_every_web_session().await?);
                 tx.append_sealing(std::slice::from_ref(row), seals, now).await?;
                 Ok((rotations, tokens.into_iter().map(|it| it.name).collect()))
             })
@@ -188,7 +191,7 @@ impl Tx {
             (it.hold, it.wake_at) = (None, Some(now));
             it.permission.quorum.given = 0;
             it.permission.approved_at = None;
-            it.permission.expires_at = now + it.rules.policy.approval_ttl.get();
+            it.permission.expires_at = it.rules.approval_deadline(now);
             let (id, state) = (it.id, it.state);
             let machine = json("rotations", "machine", id, &*it)?;
             let uuid: Uuid = id.0;
@@ -218,8 +221,16 @@ impl Tx {
         let mut all = first;
         self.each_seal_of_projects(|it| all.push(it)).await?;
         match belief {
-            Belief::All => all.extend(self.seals_of_tokens().await?),
-            Belief::NoVotesNoTokens => all.extend(self.suspended_tokens().await?),
+            Belief::All => {
+                all.extend(self.seals_of_tokens().await?);
+                all.extend(self.seals_of_people().await?);
+                all.extend(self.seals_of_passkeys().await?);
+            }
+            Belief::NoVotesNoTokens => {
+                all.extend(self.suspended_tokens().await?);
+                all.extend(self.forget_people().await?);
+                all.extend(self.forget_passkeys().await?);
+            }
         }
         all.extend(self.seals_of_revoked().await?);
         all.extend(self.seals_of_loosenings().await?);

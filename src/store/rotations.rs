@@ -14,6 +14,7 @@ use super::outbox::CLEAR_CLAIMS;
 use super::readable::{Listed, listed, readable};
 use super::retry::persist;
 use super::rotation_row::{ALL_OPEN, RotationRow, StoredRow, columns};
+use super::seal::Seal;
 use super::sealed_rotations::Sealing;
 use super::types::{Instant, json, storable};
 use super::{NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, Vote, each, read, urgent};
@@ -93,6 +94,7 @@ const RENEW: Sql = Sql {
     postgres: "UPDATE rotations SET lease_until = clock_timestamp() + ($4::timestamptz - $3::timestamptz) \
      WHERE id = $1 AND lease_token = $2 AND lease_until > clock_timestamp()",
 };
+const VERSION: Sql = Sql::same("SELECT version FROM rotations WHERE id = $1");
 const WRITTEN: Sql =
     Sql::same("SELECT lease_token FROM rotations WHERE id = $1 AND version = $2 AND machine = $3");
 const CLEAR_LEASES: Sql =
@@ -132,6 +134,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &RELEASE,
     &PUT_OFF,
     &RENEW,
+    &VERSION,
     &WRITTEN,
     &CLEAR_LEASES,
     &NEXT_WAKE,
@@ -678,17 +681,20 @@ impl Tx {
         if unsure && self.is_written(step).await? {
             return Ok(step.version + 1);
         }
-        let mut seals = self.seal_step(step.id, &step.sealing, step.terms.as_ref()).await?;
-        if step.vote.is_some() {
-            self.sealed_votes(step.id).await?;
-        }
+        let mut seals = match self.check_step(step).await {
+            // Another writer was first: what it wrote is sealed in the place of what this step was decided on.
+            Err(StoreError::Tampered { .. }) if self.has_moved(step).await? => {
+                return Err(StoreError::Conflict);
+            }
+            checked => checked?,
+        };
         if self.move_rotation(step).await? == 0 {
             let own = unsure && self.is_written(step).await?;
             return if own { Ok(step.version + 1) } else { Err(StoreError::Conflict) };
         }
         let now = step.now;
         if let Some(vote) = &step.vote {
-            self.write_vote(step.id, vote, now).await?;
+            seals.extend(self.write_vote(step.id, vote, now).await?);
             if !step.sealing.ends {
                 seals.push(self.seal_of_votes(step.id).await?);
             }
@@ -705,6 +711,24 @@ impl Tx {
         self.write_outbox(&step.outbox, now).await?;
         self.append_sealing(&step.audit, seals, now).await?;
         Ok(step.version + 1)
+    }
+
+    /// Checks what a step rests on; returns what it seals.
+    async fn check_step(&mut self, step: &StepRow) -> Result<Vec<Seal>, StoreError> {
+        let seals = self.seal_step(step.id, &step.sealing, step.terms.as_ref()).await?;
+        if step.vote.is_some() {
+            self.sealed_votes(step.id).await?;
+        }
+        Ok(seals)
+    }
+
+    /// Whether the rotation is not what it was when the step was decided.
+    async fn has_moved(&mut self, step: &StepRow) -> Result<bool, StoreError> {
+        let found: Option<(i64,)> = each!(self, VERSION, |conn, text| sqlx::query_as(text)
+            .bind(step.id.0)
+            .fetch_optional(conn)
+            .await)?;
+        Ok(found.is_some_and(|(version,)| version != step.version))
     }
 
     /// The compare-and-swap on version and claim.

@@ -168,6 +168,13 @@ impl Tx {
         owned(rows)
     }
 
+    /// The owners of a project; refuses a project that is not as Keywheel wrote it.
+    pub(super) async fn sealed_owners(&mut self, group: &GroupId) -> Result<Vec<String>, StoreError> {
+        let Some(it) = self.stored_project(group).await? else { return Ok(Vec::new()) };
+        self.check_seals(&[it.seal()?]).await?;
+        Ok(it.owners)
+    }
+
     /// Gives the seal of each project that can be read to `take`, one after the other: there may be very many.
     pub(super) async fn each_seal_of_projects(
         &mut self,

@@ -145,6 +145,7 @@ pub(super) struct Sealing {
     sends: Option<Target>,
     /// What the PATCH of the new key needs: its approvals, and the proposal that they are bound to.
     needed: u32,
+    proposal_hash: String,
     /// Both ends are final: nothing follows from the rotation any more.
     is_over: bool,
     /// A PATCH of the new key was sent, and its outcome is open.
@@ -172,6 +173,7 @@ impl Sealing {
             intent: intent_digest(it),
             sends,
             needed: after.rules.policy.approvals.max(1),
+            proposal_hash: before.proposal_hash.clone(),
             is_repeated: it.state == State::Applying,
             is_over: it.state.is_final() && after.state.is_final(),
             ends: after.state.is_final() && !it.state.is_final(),
@@ -182,6 +184,7 @@ impl Sealing {
                     &after.old_key,
                     &after.new_key,
                     &before.policy_version,
+                    after.rules.planned_for,
                 ),
             is_tampered: after.state == State::NeedsOperator && after.cause == Some(Cause::Tampered),
         })
@@ -218,7 +221,7 @@ impl Tx {
                     self.sealed_votes(id).await?;
                     self.check_seal(&intent(id), it.intent).await?;
                 } else if let Some((group, terms)) = terms {
-                    self.check_votes(id, it.needed, terms, group).await?;
+                    self.check_votes(id, (it.needed, &it.proposal_hash), terms, group).await?;
                 } else {
                     return Err(StoreError::Unapproved { voters: Vec::new() });
                 }
@@ -270,7 +273,7 @@ mod tests {
 
     /// One rotation of each kind, in the stored form.
     const STORED: &str =
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/machine/rotations.jsonl"));
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/search/machine/rotations.jsonl"));
 
     /// A seal must fit as long as the row does: what it covers is sorted, and named as it is stored.
     #[test]

@@ -1,6 +1,6 @@
 //! What the audit log says about the rows that authorise: the last seal of each of them.
 //!
-//! A row that authorises (a project's rules, a rotation, its votes, a token) counts only when its digest is the one
+//! A row that authorises (a project's rules, a rotation, its votes, a token, a person) counts only when its digest is the one
 //! that the audit log has sealed last for its subject. The log is read once from its first row, then followed: each
 //! row's place in the chain, its hash and its seal are checked before its seals are taken over. So it does not matter
 //! what anybody writes into the tables, or removes from the log: what is taken over is kept here, in memory.
@@ -72,21 +72,30 @@ type Name = [u8; 16];
 fn name(subject: &str) -> Name {
     let mut name = [0; 16];
     name.copy_from_slice(&Sha256::digest(subject)[..16]);
-    name[0] = u8::from(!subject.starts_with(PRUNED));
+    let is_one_of = |kinds: &[&str]| kinds.iter().any(|kind| subject.starts_with(kind));
+    name[0] = match (is_one_of(&PRUNED), is_one_of(&IDENTITIES)) {
+        (true, _) => 0,
+        (_, false) => 1,
+        (_, true) => 2,
+    };
     name
 }
 
+/// The subjects of identities, who vote and propose.
+const IDENTITIES: [&str; 2] = ["token/", "person/"];
+
 /// Whether a row about `subject` may make a vote void.
 fn decides(subject: &str) -> bool {
-    subject == "settings" || ["token/", "loosening"].iter().any(|kind| subject.starts_with(kind))
+    subject == "settings"
+        || ["token/", "person/", "passkey/", "loosening"].iter().any(|kind| subject.starts_with(kind))
 }
 
 /// The subjects whose rows are removed when they are old.
-const PRUNED: &str = "outbox/";
+const PRUNED: [&str; 2] = ["outbox/", super::web_sessions::SUBJECT];
 
 /// Whether a row must be there as long as its seal stands.
 fn is_kept(name: &Name) -> bool {
-    name[0] == 1
+    name[0] > 0
 }
 
 /// What was appended by a transaction and is not committed yet.
@@ -640,6 +649,8 @@ impl Store {
         tx.each_seal_of_projects(|it| found.compare(&seals, it)).await?;
         let mut rest = tx.seals_of_tokens().await?;
         rest.extend(tx.seals_of_revoked().await?);
+        rest.extend(tx.seals_of_people().await?);
+        rest.extend(tx.seals_of_passkeys().await?);
         rest.extend(tx.seals_of_loosenings().await?);
         rest.extend(tx.seals_of_announcements().await?);
         rest.extend(tx.seals_of_rotations().await?);
@@ -729,6 +740,7 @@ impl Tx {
                 each!(self, PROJECTS, |conn, text| sqlx::query_as(text).bind(of).fetch_one(conn).await)?
             }
             "token" => each!(self, TOKENS, |conn, text| sqlx::query_as(text).bind(of).fetch_one(conn).await)?,
+            "person" => return self.is_person_there(of).await,
             "rotation" | "votes" | "intent" => {
                 let Ok(id) = of.parse::<RotationId>() else { return Ok(false) };
                 each!(self, ROTATIONS, |conn, text| sqlx::query_as(text).bind(id.0).fetch_one(conn).await)?
@@ -736,6 +748,24 @@ impl Tx {
             _ => return Ok(false),
         };
         Ok(found > 0)
+    }
+
+    /// Refuses identities from which one is missing: without it, whose votes are one person's cannot be told. `there` are
+    /// the subjects of those that can be read.
+    pub(super) async fn check_none_is_missing(
+        &mut self,
+        there: impl Iterator<Item = String>,
+    ) -> Result<(), StoreError> {
+        self.follow().await?;
+        let own = self.appended.iter().flat_map(|row| row.seals.iter().map(|seal| seal.subject.clone()));
+        let there: BTreeSet<Name> = there.chain(own).map(|subject| name(&subject)).collect();
+        let mut missing = self.seals.lock().without(&there);
+        missing.retain(|name| name[0] == 2);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let subject = self.subjects(&missing).await?.into_iter().next().unwrap_or_default();
+        Err(StoreError::tampered(&subject, REMOVED))
     }
 
     /// What was sealed last for `subject`, with the rows of this transaction.

@@ -1,6 +1,6 @@
 //! API tokens, and the budget of Atlas log-ins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sqlx::FromRow;
@@ -254,9 +254,11 @@ impl StoredToken {
         let identity = Identity {
             may_approve: !self.is_revoked && it.roles.split_whitespace().any(approves),
             person: it.person.clone(),
+            former: Vec::new(),
             made_by: it.made_by.clone().or_else(|| self.maker.clone()),
             given_at: Some(it.given_at.unwrap_or(it.created_at)),
             given_by: it.given_by.clone(),
+            groups: BTreeSet::new(),
         };
         (it.name.clone(), identity)
     }
@@ -370,6 +372,33 @@ impl Store {
             return Ok(None);
         }
         Ok(Some(found))
+    }
+
+    /// The token with this name, unless it was revoked. A row that Keywheel did not write does not count.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn token_in_force(&self, name: &str) -> Result<Option<Token>, StoreError> {
+        let row: Option<InForce> = read!(self, ONE_IN_FORCE, |pool, text| sqlx::query_as(text)
+            .bind(name)
+            .fetch_optional(pool)
+            .await)?;
+        let Some(row) = row else { return Ok(None) };
+        let token = SealedToken::try_from(row)?;
+        if !self.is_sealed(&token.subject(), token.digest()).await? {
+            return Ok(None);
+        }
+        let roles = token.roles.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+        Ok(Some(Token {
+            roles: roles.map_err(|_| StoreError::corrupt("tokens", "roles", &token.name))?,
+            given_at: token.given_at.unwrap_or(token.created_at),
+            name: token.name,
+            created_at: token.created_at,
+            revoked_at: None,
+            made_by: token.made_by,
+            person: token.person,
+            given_by: token.given_by,
+        }))
     }
 
     /// The token with this name, revoked or not.
@@ -596,8 +625,8 @@ impl Tx {
         Ok(done > 0)
     }
 
-    /// Makes the rotations due on which this token has voted.
-    async fn wake_voted(&mut self, name: &str, now: Timestamp) -> Result<(), StoreError> {
+    /// Makes the rotations due on which this identity has voted.
+    pub(super) async fn wake_voted(&mut self, name: &str, now: Timestamp) -> Result<(), StoreError> {
         each!(self, WAKE, |conn, text| sqlx::query(text).bind(name).bind(now).execute(conn).await.map(drop))?;
         Ok(())
     }

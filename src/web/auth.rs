@@ -48,6 +48,16 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The holder of a token, or a person, signed in to the pages.
+    pub(super) fn signed_in(name: String, roles: Vec<Role>) -> Self {
+        Self { name, roles, on_machine: false, token: None }
+    }
+
+    /// The roles, as text for people.
+    pub(super) fn roles(&self) -> String {
+        self.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
     /// The caller as the giver of a command.
     #[must_use]
     pub fn actor(&self) -> Actor<'_> {
@@ -113,7 +123,7 @@ impl Caller {
 }
 
 /// Counts a request without a valid token, and tells the use of a revoked one.
-async fn refuse(parts: &Parts, web: &Web, hash: Option<&str>) -> Problem {
+pub(super) async fn refuse(parts: &Parts, web: &Web, hash: Option<&str>) -> Problem {
     let (now, from) =
         (web.engine.clock.now(), sender::network(&parts.extensions, &parts.headers, &web.proxies));
     let unauthenticated = Problem::new(
@@ -147,6 +157,22 @@ async fn refuse(parts: &Parts, web: &Web, hash: Option<&str>) -> Problem {
         }
         None => unauthenticated,
     }
+}
+
+/// Counts a link that was not made here; the refusal of a sender who has shown too many.
+pub(super) fn wrong_link(parts: &Parts, web: &Web) -> Option<Problem> {
+    let now = web.engine.clock.now();
+    let from = sender::network(&parts.extensions, &parts.headers, &web.proxies);
+    web.engine.refused_stranger("unknown-link", from);
+    let from = from?;
+    if web.guesses.is_slowed(from, now) {
+        return Some(Problem::new(
+            Code::TooManyFailures,
+            "too many links that are not known; wait a few seconds",
+        ));
+    }
+    web.guesses.wrong(from, now);
+    None
 }
 
 /// The stored form of a token: its SHA-256 in hexadecimal.

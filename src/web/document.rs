@@ -44,7 +44,7 @@ fn frame() -> OpenApi {
         .security_scheme(TOKEN, SecurityScheme::Http(token));
     OpenApiBuilder::new()
         .info(InfoBuilder::new().title("Keywheel").version("1").description(Some(DESCRIPTION)))
-        .tags(Some(["projects", "rotations", "watching", "probes", "hooks"].map(Tag::new)))
+        .tags(Some(["projects", "rotations", "people", "watching", "probes", "hooks"].map(Tag::new)))
         .security(Some([SecurityRequirement::new(TOKEN, [""; 0])]))
         .components(Some(components.build()))
         .build()

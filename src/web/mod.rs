@@ -1,4 +1,4 @@
-//! The routes of the HTTP server: the API under `/api/v1`, hooks, probes, and a plain front page.
+//! The routes of the HTTP server: the API under `/api/v1`, hooks, probes, and the pages.
 //!
 //! Handlers translate: a request becomes an engine command or a store read, an error becomes a
 //! problem document. Nothing is decided here except authorisation. The same router serves the TCP
@@ -6,13 +6,16 @@
 
 pub mod auth;
 pub mod hooks;
+pub mod oidc;
 pub mod problem;
 pub mod sender;
 
 mod api;
 mod document;
+mod fetch;
+mod keys;
 mod operation;
-mod signpost;
+mod pages;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +23,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -48,12 +50,16 @@ pub struct Web {
     pub engine: Engine,
     /// The hooks in force.
     pub hooks: Arc<hooks::LiveHooks>,
+    /// The identity providers.
+    pub oidc: Arc<oidc::Providers>,
     /// Slows down the guessing of tokens.
     pub guesses: Arc<sender::Guesses>,
     /// The proxies that may name a client's address.
     pub proxies: Arc<[Network]>,
     /// Ends event streams at shutdown.
     pub stop: tokio_util::sync::CancellationToken,
+    /// The settings that the daemon was started with; none in a demo.
+    pub settings: Arc<[crate::config::Entry]>,
     /// The sweep counts as running while its last end is not older than this.
     pub sweep_patience: Duration,
 }
@@ -77,9 +83,8 @@ pub fn router(web: Web) -> Router {
         .nest(API, api::router(&web, timeout))
         .merge(hooks::routes())
         .merge(probes())
-        .merge(signpost::routes())
-        .route("/", get(front))
-        .fallback(|| async { no_such_page() })
+        .merge(pages::routes(&web))
+        .fallback(pages::lost)
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "this URL does not accept that method")
         })
@@ -97,24 +102,6 @@ pub fn router(web: Web) -> Router {
                 .into_response()
         }))
         .with_state(web)
-}
-
-fn no_such_page() -> Problem {
-    Problem::new(Code::NotFound, "there is no such page")
-}
-
-async fn front() -> Html<&'static str> {
-    Html(concat!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Keywheel</title>",
-        "<style>body{font:16px/1.5 system-ui;max-width:40rem;margin:3rem auto;padding:0 1rem}</style>",
-        "<h1>Keywheel</h1>",
-        "<p>This server rotates the customer-managed encryption keys of MongoDB Atlas projects, ",
-        "and verifies each new key.</p>",
-        "<p>The API is under <code>/api/v1</code> and takes a bearer token ",
-        "(<code>keywheel token create</code>). <code>keywheel status</code> shows the fleet; ",
-        "<code>keywheel --help</code> lists all commands. Probes: <a href=\"/healthz\">/healthz</a>, ",
-        "<a href=\"/readyz\">/readyz</a>.</p></html>",
-    ))
 }
 
 #[utoipa::path(

@@ -31,6 +31,21 @@ impl Problem {
         Self { status, body: Box::new(body) }
     }
 
+    /// The status of the answer.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What happened, for people, and the stable code.
+    pub(super) fn said(&self) -> (&str, &str) {
+        (&self.body.detail, &self.body.code)
+    }
+
+    /// The field of the request that is wrong, where one is.
+    pub(super) fn field(&self) -> Option<&str> {
+        self.body.field.as_deref()
+    }
+
     /// A request that cannot be read. `status` is the extractor's; it is used where the code lists it.
     pub fn malformed(status: StatusCode, detail: impl Into<String>) -> Self {
         let mut problem = Self::new(Code::Malformed, detail);
@@ -118,11 +133,14 @@ impl From<CommandError> for Problem {
             E::VoteVoid(_) => Code::VoteNotCounted,
             E::NotAllowed { .. } => Code::Forbidden,
             E::NobodyToTell { .. } => Code::NobodyToTell,
-            E::NoToken(_) | E::NoWebhook(_) => Code::NotFound,
+            E::NoToken(_) | E::NoPasskey(_) | E::NoWebhook { .. } => Code::NotFound,
             E::NoLoosening(_) => Code::LooseningNotFound,
             E::LooseningEnded { .. } => Code::LooseningEnded,
+            E::LinkUsed(_) | E::LinkEnded(_) => Code::Conflict,
             E::NothingToWithdraw(_) => Code::NothingToWithdraw,
             E::ProposalChanged => Code::ProposalChanged,
+            E::NoNewestKey(_) => Code::NoNewestKey,
+            E::KeyService(_) => Code::KeyService,
             E::Atlas(failure) => return Self::atlas(failure),
             E::Store(_) => Code::Database,
         };

@@ -94,8 +94,11 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         | Kind::LooseningWithdrawn
         | Kind::LooseningEffective
         | Kind::OwnersChanged
+        | Kind::AddressRefused
         | Kind::VoteVoid
         | Kind::TokenCreated
+        | Kind::PasskeyConfirmed
+        | Kind::PasskeyRemoved
         | Kind::TokenRevoked
         | Kind::TokenRoles
         | Kind::ConfigChanged

@@ -284,3 +284,26 @@ async fn sql_new(path: &Path) {
     sqlx::query("CREATE TABLE notes (text TEXT)").execute(&mut db).await.unwrap();
     db.close().await.unwrap();
 }
+
+/// A daemon keeps SQLite's locks on its file. Without them the next process that closes the database removes the log in use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_process_that_is_done_with_the_database_leaves_its_log_alone() {
+    let daemon = crate::support::daemon::Daemon::start().await;
+    let data = daemon.folder.path().join("data");
+    let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(data.join("keywheel.db")).unwrap());
+    let (pid, file) = (format!(" {} ", daemon.child.id()), format!(":{inode} "));
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    assert!(
+        locks.lines().any(|line| line.contains(&pid) && line.contains(&file)),
+        "it has no lock on {inode}: {locks}"
+    );
+    for _ in 0..3 {
+        let listed = daemon.cli(&["token", "list"]);
+        assert_eq!(listed.code, Some(0), "{listed:?}");
+    }
+    daemon.token("ada", "viewer");
+    assert!(data.join("keywheel.db-wal").exists(), "another process removed the log");
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.child.id())).unwrap();
+    let open: Vec<_> = open.filter_map(|it| std::fs::read_link(it.unwrap().path()).ok()).collect();
+    assert!(!open.iter().any(|it| it.to_string_lossy().contains("(deleted)")), "{open:?}");
+}

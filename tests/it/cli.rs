@@ -32,6 +32,35 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
+/// Plain lines that say what is waited for, and the way on and out.
+#[track_caller]
+fn says_what_is_waited_for(lines: &[String], id: &str) {
+    for part in [
+        "    It waits for approvals: 0 of 1 are given",
+        &format!("    to let it go on: keywheel approve {id}"),
+        &format!("    to end it: keywheel reject {id}, or keywheel cancel {id}"),
+        "awaiting_approval -> approved  command  grace  command.approve.given=1 comment=looks right",
+    ] {
+        assert!(lines.iter().any(|line| line.contains(part)), "{part} {lines:?}");
+    }
+}
+
+#[track_caller]
+fn is_shown_as_a_tree(it: &Daemon, id: &str) {
+    let shown = it.cli(&["rotation", "show", id, "--journal", "--checks"]);
+    for part in [
+        &format!("payments-prod  {id}"),
+        "\u{2713} completed",
+        &new_key(),
+        "by grace: looks right",
+        "\u{2713} place: its place matches",
+        "patch.target=new",
+        "comment=looks right",
+    ] {
+        assert!(shown.ended(0).out.contains(part), "{part} {shown:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_people_rotate_a_key_from_the_command_line() {
     let it = Daemon::start().await;
@@ -74,12 +103,7 @@ async fn two_people_rotate_a_key_from_the_command_line() {
         "{yes:?}"
     );
     let lines: Vec<String> = lines.map(Result::unwrap).collect();
-    assert!(
-        lines[0].contains(
-            "awaiting_approval -> approved  command  grace  command.approve.given=1 comment=looks right"
-        ),
-        "{lines:?}"
-    );
+    says_what_is_waited_for(&lines, id);
     assert!(
         lines.last().unwrap().contains("ing -> completed") && !lines.concat().contains('\r'),
         "{lines:?}"
@@ -88,12 +112,7 @@ async fn two_people_rotate_a_key_from_the_command_line() {
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(String::from_utf8(ended.stderr).unwrap(), format!("rotation {id} is completed\n"));
 
-    let shown = it.cli(&["rotation", "show", id]);
-    for part in
-        ["newKey", "completed", "approvals.given.1.comment", "patch.target=new", "comment=looks right"]
-    {
-        assert!(shown.ended(0).out.contains(part), "{part} {shown:?}");
-    }
+    is_shown_as_a_tree(&it, id);
     for (line, path) in [
         (format!("rotation show {id}"), format!("/rotations/{id}")),
         ("rotation list".to_owned(), "/rotations".to_owned()),
@@ -116,6 +135,33 @@ async fn two_people_rotate_a_key_from_the_command_line() {
     assert!(newest.ended(0).out.contains("rotation.") && newest.err.contains("there are more"), "{newest:?}");
     let verified = it.cli(&["audit", "verify"]);
     assert!(verified.ended(0).out.contains("the chain is intact"), "{verified:?}");
+}
+
+#[test]
+fn colour_is_for_terminals_and_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let coloured = |args: &[&str], name: &str| {
+        let output = keywheel(folder.path(), args).env(name, "1").output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        assert!(!text.is_empty());
+        text.contains(&0x1b)
+    };
+    for (line, wanted) in [
+        ("status", false),
+        ("--color always status", true),
+        ("status --color=never", false),
+        ("--color always --help", true),
+        ("rotation --help", false),
+        ("rotation --help --color=always", true),
+        ("--color always frobnicate", true),
+    ] {
+        assert_eq!(coloured(&words(line), "KEYWHEEL_TEST"), wanted, "{line}");
+    }
+    assert!(!coloured(&["status"], "NO_COLOR"));
+    assert!(
+        coloured(&["status"], "CLICOLOR_FORCE")
+            && !coloured(&["status", "--color", "never"], "CLICOLOR_FORCE")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,6 +293,68 @@ async fn every_failure_says_what_to_do_and_has_its_exit_code() {
         &group(1),
         &group(2),
     ]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_not_known_is_answered_with_the_nearest() {
+    let hook = "[[hooks]]\nname = \"vault-events\"\nkind = \"standard\"\nsecret = \"whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz\"\n";
+    let target = "[[webhooks]]\nname = \"ops\"\nurl = \"http://127.0.0.1:9/\"\nformat = \"slack\"\nallow_private = true\n";
+    let mut it = Daemon::start().await;
+    it.restart_with(|text| format!("{text}\n{hook}{target}"));
+    let ada = it.token("ada", "admin");
+    it.cli(&["project", "add", &group(1), "--environment", "prod"]).ended(0);
+    for (line, code, near) in [
+        ("why payments-prd", 4, "did you mean payments-prod?"),
+        ("rotation show paymentsprod", 4, "did you mean payments-prod?"),
+        ("project list --status overdu", 2, "did you mean overdue?"),
+        ("project edit payments-prod --credential defaul", 2, "did you mean default?"),
+        ("project edit payments-prod --kms azur", 2, "did you mean azure?"),
+        (
+            "project edit payments-prod --policy {\"autoApprove\":[\"hook:vault-event\"]}",
+            2,
+            "did you mean hook:vault-events?",
+        ),
+        ("project discover --credential defalt", 2, "did you mean default?"),
+        ("rotation list --state needs_operatr", 2, "did you mean needs_operator?"),
+        ("ack payments-prod invlid", 2, "did you mean invalid?"),
+        ("ack --installation not_sendin", 2, "did you mean not_sending?"),
+        ("webhook enable opps", 4, "did you mean ops?"),
+        ("token revoke adaa", 4, "did you mean ada?"),
+        ("token edit adda --role viewer", 4, "did you mean ada?"),
+        ("token create --name b --role operater", 2, "operator"),
+        ("rotat payments-prod", 2, "rotate"),
+    ] {
+        let said = it.cli(&words(line));
+        assert!(said.ended(code).err.contains(near), "{line}: {said:?}");
+    }
+    for (path, near) in [
+        ("/projects?stat=ok", "query: there is no `stat`; did you mean `status`?"),
+        ("/projects?provder=AWS", "did you mean `provider`?"),
+        ("/rotations?stat=ok", "did you mean `state`?"),
+        ("/discover?credental=default", "did you mean credential?"),
+        ("/audit?limt=3", "did you mean `limit`?"),
+        ("/outbox?curser=3", "did you mean `cursor`?"),
+        ("/projects?limit=many", "limit"),
+    ] {
+        let answer = it.get(&ada, path).await;
+        assert_eq!(answer.problem(400), "malformed", "{path}");
+        assert!(answer.json["detail"].as_str().unwrap().contains(near), "{path}: {answer:?}");
+    }
+    for (text, near) in [
+        ("[[hooks]]\nname = \"a\"\nkind = \"azure-eventgrid\"\n", "did you mean \"azure-event-grid\"?"),
+        (
+            "[[webhooks]]\nname = \"a\"\nurl = \"http://a.example/\"\nformat = \"slak\"\n",
+            "did you mean \"slack\"?",
+        ),
+        ("[kms.a]\nkind = \"azur\"\n", "did you mean \"azure\"?"),
+        ("[atlas.credentials.a]\nkind = \"service-acount\"\n", "did you mean \"service-account\"?"),
+        ("[polcy]\napprovals = 2\n", "did you mean policy?"),
+        ("[policy]\nauto_approve = [\"pol\"]\n", "did you mean poll?"),
+    ] {
+        std::fs::write(it.folder.path().join("odd.toml"), text).unwrap();
+        let said = it.cli(&["config", "check", "--config", "odd.toml"]);
+        assert!(said.ended(1).err.contains(near), "{text}: {said:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -505,4 +613,25 @@ fn a_proxy_that_only_the_environment_names_is_warned_of() {
     let said = command.env("https_proxy", "http://127.0.0.1:9").output().unwrap();
     let err = String::from_utf8(said.stderr).unwrap();
     assert!(err.contains("without the proxy that https_proxy names"), "{err}");
+}
+
+#[test]
+fn a_command_line_that_cannot_be_read_is_a_problem_document_too() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [
+        &["-o", "json", "rotate"][..],
+        &["-ojson", "nothing"],
+        &["rotate", "p", "--due", "-1d", "--output=json"],
+        &["status", "-o", "yaml", "-o", "json", "--nothing"],
+    ] {
+        let said = run(folder.path(), args);
+        assert_eq!(said.code, Some(2), "{said:?}");
+        let document: Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}"));
+        assert!(document["detail"].as_str().is_some_and(|it| !it.is_empty()), "{document}");
+        assert!(said.err.starts_with("error: ") && !said.err.starts_with("error: error"), "{said:?}");
+    }
+    // Help is no failure, and people get text.
+    let help = run(folder.path(), &["-o", "json", "--help"]);
+    assert!(help.code == Some(0) && help.out.contains("Usage: keywheel"), "{help:?}");
+    assert_eq!(run(folder.path(), &["rotate"]).out, "");
 }

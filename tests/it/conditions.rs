@@ -35,8 +35,9 @@ fn failing(operation: &str, times: Option<u32>, status: u16, retry_after: Option
 }
 
 impl TestApp {
-    /// Lets time pass, with everything that the daemon does meanwhile.
+    /// Lets time pass, with everything that the daemon does meanwhile: every 5 s, or every 30 s of a span of hours.
     pub(crate) async fn live_for(&self, span: Duration) {
+        let tick = SECOND * if span > SECOND * 3600 { 30 } else { 5 };
         let end = self.engine.clock.now() + span;
         loop {
             let stop = CancellationToken::new();
@@ -46,7 +47,7 @@ impl TestApp {
             if self.engine.clock.now() >= end {
                 return;
             }
-            self.pass_until((self.engine.clock.now() + SECOND * 5).min(end));
+            self.pass_until((self.engine.clock.now() + tick).min(end));
         }
     }
 
@@ -140,12 +141,12 @@ async fn an_invalid_key_is_told_repeated_and_ended_on(backend: Backend) {
 
 #[tokio::test]
 async fn an_invalid_key_is_told_repeated_and_ended() {
-    an_invalid_key_is_told_repeated_and_ended_on(Backend::Sqlite).await;
+    Box::pin(an_invalid_key_is_told_repeated_and_ended_on(Backend::Sqlite)).await;
 }
 
 #[tokio::test]
 async fn an_invalid_key_is_told_repeated_and_ended_on_postgres() {
-    an_invalid_key_is_told_repeated_and_ended_on(Backend::Postgres).await;
+    Box::pin(an_invalid_key_is_told_repeated_and_ended_on(Backend::Postgres)).await;
 }
 
 #[tokio::test]

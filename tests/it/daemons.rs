@@ -520,7 +520,12 @@ async fn one_that_is_older_than_the_schema_stops_acting_and_does_not_start() {
             .await
             .unwrap();
         let Proposed::Created(row) = row else { panic!("not new") };
-        let looks = test_app.sim.log().len();
+        // The age of the credential is read when a daemon starts, whatever becomes of its schema.
+        let about_keys = || {
+            let log = test_app.sim.log();
+            log.iter().filter(|it| it.group_id.is_some() && it.operation != "get_service_account").count()
+        };
+        let looks = about_keys();
         // In one transaction, so that the older daemon never sees work under the schema it knows.
         let both = format!("BEGIN; {later}; {approved}; COMMIT");
         let both = sqlx::AssertSqlSafe(both);
@@ -530,7 +535,7 @@ async fn one_that_is_older_than_the_schema_stops_acting_and_does_not_start() {
         }
         assert_eq!(old.ended().await.code(), Some(1), "{}", old.said());
         assert!(old.said().contains("the database has schema 9999, this program supports"), "{}", old.said());
-        assert_eq!(test_app.sim.log().len(), looks, "it asked Atlas under a schema that it does not know");
+        assert_eq!(about_keys(), looks, "it asked Atlas under a schema that it does not know");
         let mut again = daemon(&test_app, 0, &test_app.db.url, &[]);
         assert_eq!(again.ended().await.code(), Some(1));
         assert!(again.said().contains("use a keywheel at least as new"), "{}", again.said());

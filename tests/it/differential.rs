@@ -208,6 +208,7 @@ fn project(dice: &mut Dice, now: Timestamp) -> Project {
         open_rotation: None,
         holding: Vec::new(),
         silence: None,
+        due_ack: None,
         key_ends_at: None,
         version: 1,
     }
@@ -269,7 +270,7 @@ fn vote(dice: &mut Dice) -> Vote {
         return Vote::Withdrawn(by);
     }
     let comment = dice.maybe(|dice| dice.one(&TEXTS).to_owned());
-    Vote::Yes(NewApproval { by, method: "api".to_owned(), comment })
+    Vote::Yes(NewApproval { by, method: "api".to_owned(), comment, signed: None })
 }
 
 fn entry(dice: &mut Dice) -> NewJournal {

@@ -1,10 +1,14 @@
 //! The engine over real HTTP against the simulator, with faults between the two.
 
+use std::time::Duration;
+
+use keywheel::domain::day::Planned;
 use keywheel::domain::rotation::machine::next;
 use keywheel::domain::rotation::outcome::Outcome;
-use keywheel::domain::rotation::state::{Cause, Rotation, State};
-use keywheel::engine::command::OperatorVerb;
+use keywheel::domain::rotation::state::{Cause, Hold, Rotation, State};
+use keywheel::engine::command::{CommandError, OperatorVerb};
 use keywheel::engine::driver;
+use keywheel::engine::propose::{NewProposal, Proposed};
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::{Cluster, KeyState, Odd, demo_key};
 use keywheel::store::StoreError;
@@ -411,4 +415,45 @@ async fn a_rotation_keeps_the_rules_it_was_proposed_under() {
     test_app.engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
     let row = test_app.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.permission.quorum.required), (State::Completed, 1));
+}
+
+#[tokio::test]
+async fn a_planned_rotation_sends_nothing_before_its_date() {
+    let app = TestApp::new().await;
+    let group = group(1).parse().unwrap();
+    let ask = |planned| NewProposal {
+        new_key: new_key().parse().unwrap(),
+        reason: None,
+        planned: Some(planned),
+        dry_run: false,
+    };
+    let now = app.engine.clock.now();
+    let days = |days: u64| Planned::At(now + Duration::from_hours(days * 24));
+    for (planned, why) in
+        [(Planned::At(now - Duration::from_hours(24)), "is over"), (days(93), "too far ahead")]
+    {
+        let refused = app.engine.propose_on("ada", &group, ask(planned)).await.unwrap_err().to_string();
+        assert!(refused.starts_with("plannedFor: ") && refused.contains(why), "{refused}");
+    }
+    let proposed = app.engine.propose_on("ada", &group, ask(days(20))).await.unwrap();
+    let Proposed::Created(row) = proposed else { panic!("not new") };
+    // The same key for another day is another proposal.
+    let other = app.engine.propose_on("ada", &group, ask(days(10))).await;
+    assert!(matches!(other, Err(CommandError::RotationOpen { .. })), "{other:?}");
+    // It may be approved later than proposals without a date expire.
+    app.pass(Duration::from_hours(12 * 24));
+    driver::run_due(&app.engine).await.unwrap();
+    app.engine.say("grace", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
+    for _ in 0..191 {
+        app.pass(Duration::from_hours(1));
+        driver::run_due(&app.engine).await.unwrap();
+        assert_eq!(app.patches(), Vec::<String>::new());
+    }
+    let row = app.engine.rotation(row.rotation.id).await.unwrap();
+    assert_eq!((row.rotation.state, row.rotation.hold), (State::Approved, Some(Hold::Window)));
+    let why = app.engine.why_waiting(&row).await.unwrap();
+    assert!(why[0].starts_with("It is planned for ") && why[0].contains("nothing is sent before"), "{why:?}");
+    app.pass(Duration::from_hours(1));
+    let row = app.settle(&row).await;
+    assert_eq!((row.rotation.state, app.patches()), (State::Completed, vec![new_key()]));
 }

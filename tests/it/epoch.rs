@@ -153,7 +153,7 @@ async fn taken_back_to(state: State) -> (Guarded, RotationRow) {
 
 #[tokio::test]
 async fn a_backup_from_before_the_patch_is_not_acted_on() {
-    let (it, row) = taken_back_to(State::Approved).await;
+    let (it, row) = Box::pin(taken_back_to(State::Approved)).await;
     let row = it.test_app.settle(&row).await;
     assert_eq!((row.rotation.state, row.rotation.cause), (State::Superseded, Some(Cause::DoneByHand)));
     assert_eq!(it.test_app.patches(), [new_key()]);
@@ -162,7 +162,7 @@ async fn a_backup_from_before_the_patch_is_not_acted_on() {
 
 #[tokio::test]
 async fn a_backup_from_the_middle_goes_on_once_it_is_accepted() {
-    let (it, row) = taken_back_to(State::Verifying).await;
+    let (it, row) = Box::pin(taken_back_to(State::Verifying)).await;
     assert_eq!(it.test_app.settle(&row).await.rotation.state, State::Completed);
     assert_eq!(it.test_app.patches(), [new_key()]);
 }

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
+use keywheel::domain::day::Planned;
 use keywheel::domain::role::Role;
 use keywheel::domain::rotation::state::{Cause, State};
 use keywheel::engine::command::{CommandError, OperatorVerb};
-use keywheel::engine::propose::Proposed;
+use keywheel::engine::propose::{NewProposal, Proposed};
 use keywheel::engine::{conditions, driver, sweep};
 use keywheel::sim::World;
 use keywheel::sim::world::KeyState;
@@ -36,6 +37,8 @@ enum Stage {
     HalfApproved,
     /// Both have.
     Approved,
+    /// Both have, and it is planned for a day in a month.
+    Planned,
     /// Both had, and one has withdrawn.
     Withdrawn,
     Rejected,
@@ -63,6 +66,18 @@ const ATTACKS: &[Attack] = &[
         at: Stage::HalfApproved,
         sql: "UPDATE rotations SET machine = replace(machine, 'NEW', 'EVIL'), new_key = 'EVIL', version = version + 1 WHERE id = ID; \
               UPDATE journal SET detail = replace(detail, 'NEW', 'EVIL'); UPDATE audit SET detail = replace(detail, 'NEW', 'EVIL')",
+        names: "rotation/",
+    },
+    Attack {
+        name: "an earlier date",
+        at: Stage::Planned,
+        sql: "UPDATE rotations SET machine = replace(machine, '\"planned_for\":\"20', '\"planned_for\":\"19'), wake_at = created_at WHERE id = ID",
+        names: "rotation/",
+    },
+    Attack {
+        name: "no date",
+        at: Stage::Planned,
+        sql: "UPDATE rotations SET machine = replace(machine, '\"planned_for\"', '\"planned\"'), wake_at = created_at WHERE id = ID",
         names: "rotation/",
     },
     Attack {
@@ -140,7 +155,14 @@ impl Scene {
         app.rule(|settings| settings.policy.approvals = 2);
         app.sim.with(|world| world.keys.insert(EVIL.to_owned(), KeyState::Enabled));
         let id = group(1).parse().unwrap();
-        let proposed = app.engine.propose("ada", &id, new_key().parse().unwrap(), None, false).await.unwrap();
+        let in_a_month = app.engine.clock.now() + Duration::from_hours(30 * 24);
+        let proposal = NewProposal {
+            new_key: new_key().parse().unwrap(),
+            reason: None,
+            planned: (stage == Stage::Planned).then_some(Planned::At(in_a_month)),
+            dry_run: false,
+        };
+        let proposed = app.engine.propose_on("ada", &id, proposal).await.unwrap();
         let Proposed::Created(row) = proposed else { panic!("not new") };
         let say =
             async |who: &str, verb| app.engine.say(who, row.rotation.id, verb, None, None).await.unwrap();
@@ -148,7 +170,9 @@ impl Scene {
         match stage {
             Stage::HalfApproved => {}
             Stage::Rejected => row = say("bob", OperatorVerb::Reject).await,
-            Stage::Approved | Stage::Completed => row = say("bob", OperatorVerb::Approve).await,
+            Stage::Approved | Stage::Planned | Stage::Completed => {
+                row = say("bob", OperatorVerb::Approve).await;
+            }
             Stage::Withdrawn => {
                 say("bob", OperatorVerb::Approve).await;
                 row = say("grace", OperatorVerb::Withdraw).await;
@@ -234,6 +258,54 @@ async fn no_edit_of_the_database_sends_a_key_on_sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_edit_of_the_database_sends_a_key_on_postgres() {
     Box::pin(no_edit_of_the_database_sends_a_key(Backend::Postgres)).await;
+}
+
+/// Without the row of one of her identities a person must not become two.
+async fn nobody_becomes_two_people(backend: Backend, edit: &str) {
+    let app = TestApp::on(backend, World::demo()).await;
+    let (store, now) = (&app.engine.store, app.engine.clock.now());
+    for (name, role) in [("eve-ops", Role::Operator), ("eve-app", Role::Approver)] {
+        let audit = NewAudit {
+            actor: "local:test".to_owned(),
+            action: "token.created".to_owned(),
+            subject: format!("token/{name}"),
+            detail: "{}".to_owned(),
+        };
+        let given = (Some("local:test"), Some("eve@example.com"));
+        store.insert_given_token((name, name), &[role], given, (&[audit], &[]), now).await.unwrap();
+    }
+    let id = group(1).parse().unwrap();
+    let proposed = app.engine.propose("eve-ops", &id, new_key().parse().unwrap(), None, false).await.unwrap();
+    let Proposed::Created(row) = proposed else { panic!("not new") };
+    let approve =
+        async || app.engine.say("eve-app", row.rotation.id, OperatorVerb::Approve, None, None).await;
+    assert!(matches!(approve().await, Err(CommandError::VoteVoid(_))));
+    raw(store, edit).await;
+    let _ = approve().await;
+    let scene = Scene { app, row };
+    scene.go_on().await;
+    assert_eq!(scene.app.patches(), Vec::<String>::new(), "{edit}");
+    let (state, cause) = scene.state().await;
+    let stopped = (state, cause) == (State::NeedsOperator, Some(Cause::Tampered));
+    assert!(stopped || state == State::AwaitingApproval, "{edit}: {state} {cause:?}");
+    // A row that cannot be read is told as that.
+    let found = scene.app.engine.store.tampered().await.unwrap();
+    let is_named = found.iter().any(|it| it.to_string().starts_with("token/eve-ops"));
+    assert!(is_named || edit.contains("created_at"), "{edit}: {found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_removes_the_row_of_an_identity_does_not_approve_what_it_proposed() {
+    for edit in [
+        "DELETE FROM tokens WHERE name = 'eve-ops'",
+        "UPDATE tokens SET name = 'eve-opz' WHERE name = 'eve-ops'",
+        "UPDATE tokens SET person = 'adam@example.com' WHERE name = 'eve-ops'",
+    ] {
+        Box::pin(nobody_becomes_two_people(Backend::Sqlite, edit)).await;
+        Box::pin(nobody_becomes_two_people(Backend::Postgres, edit)).await;
+    }
+    let unreadable = "UPDATE tokens SET created_at = 'x' WHERE name = 'eve-ops'";
+    Box::pin(nobody_becomes_two_people(Backend::Sqlite, unreadable)).await;
 }
 
 /// A tampered rotation is closed, and a new proposal goes its way.

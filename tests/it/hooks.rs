@@ -83,11 +83,13 @@ impl HookServer {
         engine.hook_owners.lock().unwrap().extend(owners);
         let live = Arc::new(LiveHooks::new(Hooks::new(&configured.hooks).unwrap()));
         let web = Web {
+            oidc: std::sync::Arc::default(),
             engine: engine.clone(),
             hooks: Arc::clone(&live),
             guesses: Arc::default(),
             proxies: ["127.0.0.1".parse().unwrap()].into(),
             stop: CancellationToken::new(),
+            settings: Vec::new().into(),
             sweep_patience: Duration::from_secs(60),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -185,12 +185,12 @@ async fn pagerduty_on(backend: Backend) {
 
 #[tokio::test]
 async fn pagerduty_opens_adds_to_and_resolves_one_incident() {
-    pagerduty_on(Backend::Sqlite).await;
+    Box::pin(pagerduty_on(Backend::Sqlite)).await;
 }
 
 #[tokio::test]
 async fn pagerduty_opens_adds_to_and_resolves_one_incident_on_postgres() {
-    pagerduty_on(Backend::Postgres).await;
+    Box::pin(pagerduty_on(Backend::Postgres)).await;
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, keywheel};
 use crate::support::db::Backend;
 use crate::support::wait::{LIMIT, eventually};
 use crate::support::{TestApp, engine_at, group, letter, new_key, old_key};
@@ -657,6 +657,40 @@ async fn what_the_credentials_see_is_listed_with_who_owns_it() {
     assert!(staging["ownersUnknown"][0].as_str().unwrap().contains("organization"), "{staging}");
 }
 
+/// A project that is added by hand or from a file takes Atlas' tag, as one that discovery adds does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_project_takes_its_environment_from_its_tag_in_atlas() {
+    let it = Daemon::start().await;
+    let ada = it.token("ada", "operator");
+    let environment = async |number: u64| {
+        let shown = it.get(&ada, &format!("/projects/{}", group(number))).await.json;
+        shown["environment"].clone()
+    };
+    it.cli_as("ada", &["project", "add", &group(1), "--name", "payments"]);
+    it.cli_as("ada", &["project", "add", &group(2), "--environment", "test"]);
+    it.cli_as("ada", &["project", "add", &group(3), "--environment", ""]);
+    let rows = format!("groupId,environment\n{},\n{},dr\n", group(4), group(5));
+    std::fs::write(it.folder.path().join("fleet.csv"), rows).unwrap();
+    let imported = it.cli_as("ada", &["project", "import", "fleet.csv"]);
+    assert!(imported.code == Some(0) && imported.err.contains("2 added"), "{imported:?}");
+    let tag = |number: u64| it.sim.with(|world| world.projects[&group(number)].tags["environment"].clone());
+    assert_eq!(environment(1).await, tag(1));
+    assert_eq!((environment(2).await, environment(3).await), (json!("test"), Value::Null));
+    assert_eq!((environment(4).await, environment(5).await), (json!(tag(4)), json!("dr")));
+    // A change of the environment loosens, so an operator who adds a project again brings none with it.
+    it.cli_as("ada", &["project", "remove", &group(3)]);
+    let again = it.cli_as("ada", &["project", "add", &group(3)]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert_eq!(environment(3).await, Value::Null);
+    // A tag that Keywheel cannot take is refused, and the refusal names the way out.
+    let long = "e".repeat(65);
+    it.sim
+        .with(|world| world.projects.get_mut(&group(6)).unwrap().tags.insert("environment".to_owned(), long));
+    let refused = it.cli_as("ada", &["project", "add", &group(6)]);
+    assert!(refused.code == Some(2) && refused.err.contains("--environment"), "{refused:?}");
+    assert_eq!(it.cli_as("ada", &["project", "add", &group(6), "--environment", "e"]).code, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_limit_only_slows_discovery_down() {
     let it = Daemon::start().await;
@@ -794,6 +828,147 @@ async fn a_file_of_projects_is_imported_row_by_row() {
     let unclear = it.cli(&["project", "import", "fleet"]);
     assert_eq!(unclear.code, Some(2));
     assert!(unclear.err.contains("--format"), "{}", unclear.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn projects_come_through_a_pipe_and_an_export_is_whole_or_not_there() {
+    let it = Daemon::start().await;
+    let file = it.folder.path().join("fleet.yaml");
+    std::fs::write(&file, format!("- groupId: {}\n- groupId: {}\n", group(3), group(6))).unwrap();
+    let piped = |args: &[&str]| {
+        let mut command = keywheel(it.folder.path(), &[&["project", "import", "-"], args].concat());
+        let said = command.stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
+        (
+            said.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr)),
+        )
+    };
+    let (code, said) = piped(&["--format", "yaml"]);
+    assert!(code == Some(0) && said.contains("2 added"), "{said}");
+    let (code, said) = piped(&[]);
+    assert!(code == Some(2) && said.contains("standard input: name its format"), "{said}");
+    // What cannot be written whole leaves the file that is there.
+    let out = it.folder.path().join("out.csv");
+    std::fs::write(&out, "before").unwrap();
+    let whole = it.cli(&["project", "export", "--out", out.to_str().unwrap()]);
+    assert!(
+        whole.code == Some(0) && std::fs::read_to_string(&out).unwrap().starts_with("groupId,"),
+        "{whole:?}"
+    );
+    let full = it.cli(&["project", "export", "--out", "/dev/full"]);
+    assert!(full.code == Some(1) && full.err.contains("cannot be written"), "{full:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_updates_what_is_tracked_and_leaves_what_it_does_not_name() {
+    let it = Daemon::start().await;
+    let edit = |line: &str| {
+        let said = it.cli(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(said.code, Some(0), "{said:?}");
+    };
+    edit(&format!("project add {} --owner ada@example.com --environment staging --name pay", group(1)));
+    edit(&format!("project add {} --owner bob@example.com --environment prod", group(2)));
+    let file = it.folder.path().join("fleet.csv");
+    let rows = [
+        "groupId,owners,environment,name,policy".to_owned(),
+        format!(r#"{},,prod,pay,"{{""interval"": ""2160h"", ""approvals"": 2}}""#, group(1)),
+        format!("{},bob@example.com,prod,,", group(2)),
+        format!("{},not an address,,,", group(3)),
+        format!("{},ada@example.com,prod,,", group(4)),
+    ];
+    std::fs::write(&file, rows.join("\n")).unwrap();
+    let import = |more: &[&str]| it.cli(&[&["project", "import", "fleet.csv", "--update"], more].concat());
+    let changes = "environment: staging -> prod; policy.approvals: - -> 2; policy.interval: - -> 90d";
+    let dry = import(&["--dry-run"]);
+    assert!(
+        dry.out.contains(&format!("row 1 (line 2): would update {} pay: {changes}", group(1))),
+        "{dry:?}"
+    );
+    let before = it.cli(&["project", "show", &group(1), "-o", "json"]).out;
+    assert!(before.contains("\"staging\"") && before.contains("\"policyOverride\":null"), "{before}");
+
+    let done = import(&[]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    for line in [
+        format!("row 1 (line 2): updated {} pay: {changes}\n", group(1)),
+        format!("row 2 (line 3): unchanged {}\n", group(2)),
+        format!("row 4 (line 5): added {}\n", group(4)),
+    ] {
+        assert!(done.out.contains(&line), "{line}{done:?}");
+    }
+    assert!(
+        done.out.contains("row 3 (line 4): refused") && done.out.contains("not a mail address"),
+        "{done:?}"
+    );
+    assert!(done.err.ends_with("1 added, 1 refused, 1 unchanged, 1 updated\n"), "{done:?}");
+    let now: Value =
+        serde_json::from_str(&it.cli(&["project", "show", &group(1), "-o", "json"]).out).unwrap();
+    assert_eq!((&now["owners"], &now["environment"]), (&json!(["ada@example.com"]), &json!("prod")));
+    assert_eq!(now["policyOverride"], json!({ "interval": "90d", "approvals": 2 }));
+    assert!(import(&[]).err.ends_with("1 refused, 3 unchanged\n"));
+    // A rule that is refused is named, and the project stays as it was.
+    std::fs::write(&file, format!("groupId,policy\n{},\"{{\"\"aprovals\"\": 3}}\"\n", group(1))).unwrap();
+    let refused = import(&[]);
+    assert!(refused.code == Some(1) && refused.out.contains("did you mean `approvals`?"), "{refused:?}");
+}
+
+/// What an operator has decided about the tracked projects.
+fn decided(it: &Daemon) -> Vec<Value> {
+    const FIELDS: &str =
+        "groupId name owners credential environment keySince kms alias policy policyOverride";
+    let list: Value = serde_json::from_str(&it.cli(&["project", "list", "-o", "json"]).out).unwrap();
+    let kept = |it: &Value| FIELDS.split(' ').map(|name| (name.to_owned(), it[name].clone())).collect();
+    list["items"].as_array().unwrap().iter().map(|it| Value::Object(kept(it))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_reads_back_as_it_was() {
+    let it = Daemon::start().await;
+    // One word of the command line between two bars.
+    for (number, words) in [
+        (
+            1,
+            "--owner|ada@example.com|--owner|bob@example.com|--kms|aws|--alias|alias/a-b|--policy|{\"interval\": \"90d\", \
+             \"windows\": [{\"cron\": \"0 0 1 * * Sat\", \"duration\": \"4h\", \"timezone\": \"Europe/Kyiv\"}]}",
+        ),
+        (2, "--name|=HYPERLINK(\"http://a.example\", \"x\")|--owner|+a@example.com|--environment=-1"),
+        (3, "--name|'=1; \"two\", 3: # no|--environment|@prod"),
+        (4, "--name|2026-01-01|--environment|true|--since|2026-06-01|--policy|{\"approvals\": 2}"),
+        (5, "--name|Zahlungen für Köln, Süd|--kms|azure"),
+    ] {
+        let words: Vec<&str> = words.split('|').collect();
+        let said = it.cli(&[&["project", "add", &group(number)], words.as_slice()].concat());
+        assert_eq!(said.code, Some(0), "{said:?}");
+    }
+    let before = decided(&it);
+    for name in ["fleet.csv", "fleet.yaml", "fleet.json"] {
+        let said = it.cli(&["project", "export", "--out", name]);
+        assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "{said:?}");
+        assert_eq!(said.err, format!("5 projects are in {name}\n"));
+        let same = it.cli(&["project", "import", name, "--update"]);
+        assert_eq!((same.code, same.err.as_str()), (Some(0), "5 unchanged\n"), "{same:?}");
+        let text = std::fs::read_to_string(it.folder.path().join(name)).unwrap();
+        let format = name.rsplit('.').next().unwrap();
+        let printed = it.cli(&["project", "export", "--format", format]);
+        assert_eq!((printed.out.as_str(), printed.err.as_str()), (text.as_str(), ""));
+        let other = Daemon::start().await;
+        let empty = other.cli(&["project", "export"]);
+        assert_eq!(empty.out, "groupId,name,owners,credential,environment,since,kms,alias,policy\n");
+        std::fs::write(other.folder.path().join(name), &text).unwrap();
+        let moved = other.cli(&["project", "import", name]);
+        assert_eq!((moved.code, moved.err.as_str()), (Some(0), "5 added\n"), "{moved:?}");
+        assert_eq!(decided(&other), before, "{name}");
+    }
+    // No spreadsheet takes a cell for a formula.
+    let csv = std::fs::read_to_string(it.folder.path().join("fleet.csv")).unwrap();
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    assert_eq!(
+        reader.headers().unwrap().iter().collect::<Vec<_>>().join(","),
+        "groupId,name,owners,credential,environment,since,kms,alias,policy"
+    );
+    for record in reader.records() {
+        assert!(record.unwrap().iter().all(|cell| !cell.starts_with(['=', '+', '-', '@'])), "{csv}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

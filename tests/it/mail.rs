@@ -1,5 +1,8 @@
 //! Mails at a real mail server: how they arrive, and what becomes of those that do not.
 
+mod mta;
+mod verbs;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +13,9 @@ use keywheel::domain::condition::ConditionKind;
 use keywheel::domain::notice::{ConditionFacts, Content, Kind, Notice};
 use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::{Clock, ManualClock, SystemClock, Timestamp};
-use keywheel::engine::Engine;
-use keywheel::engine::command::NewProject;
+use keywheel::engine::command::{NewProject, ProjectEdit};
 use keywheel::engine::mail_sender::{MailSender, Rest};
+use keywheel::engine::{Engine, remind};
 use keywheel::mail::{Smtp, wire_id};
 use keywheel::secret::SecretUrl;
 use keywheel::sim::{Sim, World};
@@ -78,6 +81,8 @@ impl MailFixture {
 
     async fn rows(&self) -> Vec<OutboxRow> {
         let mut rows = self.engine.store.outbox(None, 500).await.unwrap();
+        // What others are told of a refused address has tests of its own.
+        rows.retain(|row| row.kind != "address_refused");
         rows.sort_by(|a, b| a.recipient.cmp(&b.recipient));
         rows
     }
@@ -118,17 +123,84 @@ async fn a_mail_arrives_encrypted_logged_in_and_complete() {
         assert_eq!(mail.header("From"), Some("Keywheel <keywheel@example.com>"));
         assert_eq!(mail.header("Message-ID"), Some(wire_id(&row.message_id, "example.com").as_str()));
         assert_eq!(mail.header("Auto-Submitted"), Some("auto-generated"));
-        assert_eq!(mail.header("Subject"), Some("payments-prod: a key rotation waits for your approval"));
+        assert_eq!(mail.header("Subject"), Some("payments-prod: approve a new encryption key?"));
         assert!(mail.content.contains("text/plain") && mail.content.contains("text/html"));
+        assert_eq!(mail.header("List-Id"), Some("Keywheel <keywheel.127.0.0.1>"));
+        let read = mail.read().replace("<span style=\"white-space:nowrap\">", "");
         for part in [old_key(), new_key(), "Q3".to_owned(), format!("approve {}", row.rotation_id.unwrap())] {
-            assert_eq!(
-                mail.read().matches(&part).count(),
-                2,
-                "{part} is not in both parts: {}",
-                mail.content
-            );
+            assert_eq!(read.matches(&part).count(), 2, "{part} is not in both parts: {}", mail.content);
         }
     }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_what_was_decided_before_the_mail_could_leave() {
+    let server = Smtpd::start(json!({}));
+    let it = MailFixture::new(&["ada@example.com"]).await;
+    it.propose().await;
+    let id = it.row_id().await;
+    it.engine.say("bob", id, keywheel::engine::command::OperatorVerb::Reject, None, None).await.unwrap();
+    round(&it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port))).await;
+    let subjects: Vec<_> = server.mails().iter().map(|it| it.header("Subject").unwrap().to_owned()).collect();
+    assert_eq!(subjects, ["payments-prod: rotation rejected"]);
+    let rows = it.engine.store.outbox(None, 10).await.unwrap();
+    let asked = rows.iter().find(|row| row.kind == "approval_requested").unwrap();
+    assert!(asked.last_reply.as_deref().unwrap().contains("decided before"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_rotation_that_cannot_be_read_keeps_no_mail_back() {
+    let server = Smtpd::start(json!({}));
+    let it = MailFixture::new(&["ada@example.com"]).await;
+    it.propose().await;
+    crate::four_eyes::raw(&it.engine.store, "UPDATE rotations SET machine = 'x'").await;
+    round(&it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port))).await;
+    let [mail] = &server.mails()[..] else { panic!("{:?}", server.mails()) };
+    assert_eq!(mail.header("Subject"), Some("payments-prod: approve a new encryption key?"));
+}
+
+#[tokio::test]
+async fn nobody_is_reminded_of_a_key_that_was_replaced_before_the_mail_could_leave() {
+    let it = MailFixture::new(&["ada@example.com"]).await;
+    let since = async |days: u64| {
+        let since = Some(it.clock.now() - Duration::from_hours(24 * days));
+        let edit = ProjectEdit { key_since: since, ..ProjectEdit::default() };
+        it.engine.edit_project("ada", &group(1).parse().unwrap(), edit).await.unwrap();
+    };
+    let subjects = |server: &Smtpd| {
+        server.mails().iter().map(|it| it.header("Subject").unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    since(80).await;
+    assert_eq!(remind::once(&it.engine).await.unwrap(), 1);
+    since(1).await;
+    let server = Smtpd::start(json!({}));
+    let sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
+    round(&sender).await;
+    assert_eq!(subjects(&server), [] as [&str; 0]);
+    assert!(it.row().await.last_reply.unwrap().contains("no date that it tells"));
+    // One whose date still holds leaves.
+    since(85).await;
+    assert_eq!(remind::once(&it.engine).await.unwrap(), 1);
+    round(&sender).await;
+    assert_eq!(subjects(&server).len(), 1, "{:?}", subjects(&server));
+}
+
+/// A row that somebody spoilt keeps no mail back, and nobody from hearing of another address.
+#[tokio::test]
+async fn a_refused_address_that_cannot_be_read_makes_nobody_mute() {
+    let it = MailFixture::new(&["ada@example.com", "refused@example.com"]).await;
+    let spoilt = "INSERT INTO refused_addresses (address, reply, since) VALUES ('x@example.com', 'no', 'x')";
+    crate::four_eyes::raw(&it.engine.store, spoilt).await;
+    it.propose().await;
+    let server = Smtpd::start(json!({}));
+    let sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
+    for _ in 0..3 {
+        round(&sender).await;
+        it.clock.advance(Duration::from_secs(60));
+    }
+    let mails = server.mails();
+    assert_eq!(mails.iter().map(|it| it.to.as_str()).collect::<Vec<_>>(), ["ada@example.com"; 2]);
+    assert!(mails.iter().any(|it| it.content.contains("is refused")), "{mails:?}");
 }
 
 #[tokio::test]
@@ -138,6 +210,7 @@ async fn all_mails_of_one_rotation_are_one_thread_for_each_reader() {
     it.propose().await;
     let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
     let id = it.row_id().await;
+    round(&mail_sender).await;
     it.engine.say("bob", id, keywheel::engine::command::OperatorVerb::Reject, None, None).await.unwrap();
     round(&mail_sender).await;
     let mails = server.mails();
@@ -146,6 +219,7 @@ async fn all_mails_of_one_rotation_are_one_thread_for_each_reader() {
         mails.iter().map(|it| it.header("Message-ID").unwrap()).collect();
     let threads: std::collections::BTreeSet<_> =
         mails.iter().map(|it| it.header("References").unwrap()).collect();
+    assert!(mails.iter().all(|it| it.header("In-Reply-To") == it.header("References")));
     assert_eq!((ids.len(), threads.len()), (4, 1));
     // Once sent is sent.
     it.clock.advance(Duration::from_secs(86_400));
@@ -162,7 +236,8 @@ impl MailFixture {
 #[tokio::test]
 async fn one_refused_recipient_keeps_nobody_else_from_hearing() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
-        let server = Smtpd::start(json!({ "put_off": 2 }));
+        // Two tries of this mail, and two of the one that tells of the refused address.
+        let server = Smtpd::start(json!({ "put_off": 4 }));
         let it =
             MailFixture::on(backend, &["ada@example.com", "later@example.com", "refused@example.com"]).await;
         it.propose().await;
@@ -189,8 +264,75 @@ async fn one_refused_recipient_keeps_nobody_else_from_hearing() {
         assert_eq!(it.rows().await[1].attempts, 3);
         let mut to: Vec<_> = server.mails().into_iter().map(|it| it.to).collect();
         to.sort();
+        // Each is told of the refused address, too.
+        to.dedup();
         assert_eq!(to, ["ada@example.com", "later@example.com"]);
     }
+}
+
+/// Who may hear nothing is said, and said to somebody else, once; the next mail that is taken ends it.
+#[tokio::test]
+async fn an_address_that_is_refused_is_marked_and_told_to_the_others_until_a_mail_is_taken() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let it = MailFixture::on(backend, &["ada@example.com", "Refused@example.com"]).await;
+        let project =
+            || async { it.engine.store.project(&group(1).parse().unwrap()).await.unwrap().unwrap() };
+        let said = || async { it.engine.why(&project().await).await.unwrap().sentences.join("\n") };
+        it.propose().await;
+        let strict = Smtpd::start(json!({}));
+        let sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", strict.port));
+        assert!(!said().await.contains("is refused"));
+        for _ in 0..3 {
+            round(&sender).await;
+            it.clock.advance(Duration::from_secs(60));
+        }
+        let why = said().await;
+        assert!(
+            why.contains("Mail to refused@example.com is refused since")
+                && why.contains("550 5.1.1 nobody of that name here; the other owners are told."),
+            "{why}"
+        );
+        let told: Vec<_> =
+            strict.mails().into_iter().filter(|it| it.content.contains("is refused")).collect();
+        let [mail] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(mail.to, "ada@example.com");
+        assert_eq!(mail.header("Subject"), Some("Keywheel: mail to refused@example.com is refused"));
+        for part in ["It owns payments-prod.", "550 5.1.1 nobody of that name here"] {
+            assert!(mail.read().contains(part), "{part}: {}", mail.content);
+        }
+        // The mailbox is there again.
+        let kind = Smtpd::start(json!({ "takes_all": true }));
+        let sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", kind.port));
+        it.engine.retry_messages("ada", None).await.unwrap();
+        round(&sender).await;
+        assert!(!said().await.contains("is refused"), "{}", said().await);
+        assert_eq!(kind.mails().len(), 1);
+    }
+}
+
+/// A project whose only owner is refused is told to those who look after the installation.
+#[tokio::test]
+async fn where_nobody_else_owns_it_those_who_look_after_the_installation_are_told() {
+    let it = MailFixture::new(&["refused@example.com"]).await;
+    let mut engine = it.engine.clone();
+    let mut settings = (*engine.settings).clone();
+    settings.operators = vec!["ops@example.com".to_owned()];
+    engine.settings = std::sync::Arc::new(settings);
+    it.propose().await;
+    let server = Smtpd::start(json!({}));
+    let smtp =
+        Smtp::new(&SecretUrl::new(format!("smtp://127.0.0.1:{}", server.port)), "k@example.com", None, None);
+    let sender =
+        MailSender::new(engine, watch::channel(Some(smtp.unwrap())).1, NonZeroU32::new(100_000).unwrap());
+    for _ in 0..3 {
+        round(&sender).await;
+        it.clock.advance(Duration::from_secs(60));
+    }
+    let to: Vec<_> = server.mails().into_iter().map(|it| it.to).collect();
+    assert_eq!(to, ["ops@example.com"]);
+    let project = it.engine.store.project(&group(1).parse().unwrap()).await.unwrap().unwrap();
+    let why = it.engine.why(&project).await.unwrap().sentences.join("\n");
+    assert!(why.contains("nobody may be told."), "{why}");
 }
 
 /// What a server that cannot be used comes to: the mail waits and says why, and doctor says what to do.
@@ -788,6 +930,8 @@ async fn a_mail_that_failed_is_sent_again_or_dismissed() {
         it.propose().await;
         let server = Smtpd::start(json!({}));
         let mail_sender = it.mail_sender(&format!("smtp://127.0.0.1:{}", server.port));
+        round(&mail_sender).await;
+        // The other owner is told of the refused address.
         round(&mail_sender).await;
         let failed = it.rows().await.pop().unwrap();
         let sent = it.rows().await.remove(0);

@@ -93,7 +93,9 @@ fn walk(dir: &Path, files: &mut BTreeMap<String, String>) {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
-            walk(&path, files);
+            if name != "tests" {
+                walk(&path, files);
+            }
         } else if path.extension().is_some_and(|it| it == "rs")
             && !["tests.rs", "fuzzing.rs", "fake.rs"].contains(&name.as_str())
         {

@@ -106,7 +106,7 @@ async fn webhook_targets_are_taken_over_without_a_restart_and_doctor_lists_them(
     let proposed = it.call(&ada, "POST", &path, json!({ "newKey": new_key() })).await;
     assert_eq!(proposed.status, 201);
     receiver.arrived().await;
-    assert_eq!(receiver.only().json()["text"], "payments-prod: a key rotation waits for your approval");
+    assert_eq!(receiver.only().json()["text"], "payments-prod: approve a new encryption key?");
     let listed = it.cli(&["outbox", "list"]).out;
     assert!(listed.contains("webhook") && listed.contains("ops"), "{listed}");
     let (_, report) = it.doctor();

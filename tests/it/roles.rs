@@ -4,6 +4,8 @@
 mod forged;
 mod heads;
 mod matrix;
+mod passkeys;
+mod races;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

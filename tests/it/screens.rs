@@ -3,8 +3,7 @@
 
 use std::fmt::Write as _;
 
-use clap::{Command, CommandFactory};
-use keywheel::cli::Cli;
+use clap::Command;
 use keywheel::config::{Config, Sources};
 
 use crate::support::daemon::Daemon;
@@ -21,6 +20,7 @@ fn settings() -> insta::Settings {
         (r"127\.0\.0\.1:\d+", "ADDRESS"),
         (r"/tmp/[\w./]+", "PATH"),
         (r"-?\b\d+ days", "N days"),
+        (r"\b(\d+d \d\dh|\d+h \d\dm|\d+m \d\ds)\b", "SPAN"),
         (r"\b\d+(\.\d+)? ?(ms|s)\b", "SPAN"),
         // How far the daemon has come when it is asked.
         (r"\b\d+ audit rows", "N audit rows"),
@@ -36,26 +36,61 @@ fn settings() -> insta::Settings {
     settings
 }
 
-fn help(command: &mut Command, path: &str, all: &mut String) {
-    let _ = writeln!(all, "## {path}\n\n{}", command.render_long_help());
+/// The help of a verb and of those below it, with colour as `{1}` and `{0}`.
+fn help(command: &mut Command, path: &str, colour: bool, all: &mut String) {
+    let text = command.render_long_help();
+    let text = if colour { text.ansi().to_string() } else { text.to_string() };
+    let _ = writeln!(all, "## {path}\n\n{text}");
     for verb in command.get_subcommands_mut().filter(|it| it.get_name() != "help") {
         let path = format!("{path} {}", verb.get_name());
-        help(verb, &path, all);
+        help(verb, &path, colour, all);
     }
+}
+
+/// The command line as a terminal of this width lays it out.
+fn command(width: usize) -> Command {
+    // The width of this process' own terminal must not count.
+    let mut command = keywheel::cli::command(Some(width));
+    command.build();
+    command
 }
 
 #[test]
 fn the_help_of_every_verb() {
-    let mut command = Cli::command().term_width(100);
-    command.build();
-    for verb in command.get_subcommands_mut().filter(|it| it.get_name() != "help") {
+    let names: Vec<String> = command(80).get_subcommands().map(|it| it.get_name().to_owned()).collect();
+    for name in names.iter().filter(|name| *name != "help") {
         let mut all = String::new();
-        let path = format!("keywheel {}", verb.get_name());
-        let name = verb.get_name().to_owned();
-        help(verb, &path, &mut all);
+        for width in [80, 140] {
+            let _ = writeln!(all, "# {width} columns\n");
+            let mut command = command(width);
+            let verb = command.find_subcommand_mut(name).unwrap();
+            help(verb, &format!("keywheel {name}"), false, &mut all);
+        }
         insta::assert_snapshot!(format!("help_{name}"), all);
     }
-    insta::assert_snapshot!("help", command.render_long_help().to_string());
+    let all = [80, 140].map(|width| command(width).render_long_help().to_string());
+    insta::assert_snapshot!("help", all.join("\n"));
+}
+
+#[test]
+fn the_help_of_every_verb_in_colour() {
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter("\u{1b}\\[([0-9;]*)m", "{$1}");
+    for width in [80, 140] {
+        let mut all = String::new();
+        help(&mut command(width), "keywheel", true, &mut all);
+        settings.bind(|| insta::assert_snapshot!(format!("help_colour_{width}"), all));
+    }
+}
+
+#[test]
+fn no_line_of_a_help_is_wider_than_its_terminal() {
+    for width in [80, 140] {
+        let mut all = String::new();
+        help(&mut command(width), "keywheel", false, &mut all);
+        let wide: Vec<&str> = all.lines().filter(|line| line.chars().count() > width).collect();
+        assert!(wide.is_empty(), "{wide:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,14 +122,14 @@ async fn the_tables_of_a_small_fleet() {
     let open: serde_json::Value = serde_json::from_str(&open).unwrap();
     let id = open["items"][0]["id"].as_str().unwrap().to_owned();
     run("ada", &["rotation", "list"]);
-    run("ada", &["rotation", "show", &id]);
+    run("ada", &["rotation", "show", &id, "--checks"]);
     run("ada", &["status"]);
     run("ada", &["due"]);
     run("ada", &["why", "payments-prod"]);
     run("ada", &["approve", &id]);
     run("grace", &["withdraw", &id]);
     run("grace", &["reject", &id, "--comment", "wrong key"]);
-    run("ada", &["rotation", "show", &id]);
+    run("ada", &["rotation", "show", &id, "--journal"]);
     run("ada", &["rotation", "watch", &id]);
     run("ada", &["why", "payments-prod"]);
     run("ada", &["why", &group(5)]);

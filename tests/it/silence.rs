@@ -119,7 +119,7 @@ impl Quiet {
 }
 
 async fn what_still_holds_is_told_at_the_end_on(backend: Backend) {
-    let it = Quiet::new(backend).await;
+    let it = Box::pin(Quiet::new(backend)).await;
     it.silence(2).await;
     it.make(KeyState::Disabled);
     it.live_for(SECOND * 7000).await;
@@ -159,7 +159,7 @@ async fn what_still_holds_is_told_at_the_end_on_postgres() {
 
 #[tokio::test]
 async fn what_began_and_ended_within_is_not_mailed_and_what_began_before_has_its_end() {
-    let it = Quiet::new(Backend::Sqlite).await;
+    let it = Box::pin(Quiet::new(Backend::Sqlite)).await;
     it.silence(1).await;
     it.make(KeyState::Disabled);
     it.live_for(SECOND * 200).await;
@@ -187,7 +187,7 @@ async fn what_began_and_ended_within_is_not_mailed_and_what_began_before_has_its
 
 #[tokio::test]
 async fn a_silence_is_lifted_at_once_and_other_projects_are_not_silent() {
-    let it = Quiet::new(Backend::Sqlite).await;
+    let it = Box::pin(Quiet::new(Backend::Sqlite)).await;
     it.silence(4).await;
     it.make(KeyState::Disabled);
     it.live_for(SECOND * 200).await;
@@ -215,7 +215,7 @@ async fn a_silence_is_lifted_at_once_and_other_projects_are_not_silent() {
 
 #[tokio::test]
 async fn a_silence_from_a_clock_that_was_ahead_keeps_nothing_back() {
-    let it = Quiet::new(Backend::Sqlite).await;
+    let it = Box::pin(Quiet::new(Backend::Sqlite)).await;
     it.silence(1).await;
     let Store::Sqlite { write, .. } = &it.app.db.store else { panic!("not SQLite") };
     sqlx::raw_sql("UPDATE silences SET ends_at = '2999-01-01T00:00:00.000000Z'")
@@ -239,7 +239,7 @@ async fn a_silence_from_a_clock_that_was_ahead_keeps_nothing_back() {
 /// A mail server that was away gets the last page, not each of them; and of a condition that has ended by then, only the end.
 #[tokio::test]
 async fn of_what_could_not_leave_one_mail_says_it_all() {
-    let it = Quiet::new(Backend::Sqlite).await;
+    let it = Box::pin(Quiet::new(Backend::Sqlite)).await;
     it.cut.store(true, Ordering::SeqCst);
     it.make(KeyState::Disabled);
     it.live_for(SECOND * 1200).await;

@@ -7,7 +7,7 @@ use keywheel::domain::ids::GroupId;
 use keywheel::domain::key::{KeyRef, Place, Provider};
 use keywheel::domain::notice::{DriftKind, Drifted};
 use keywheel::domain::policy::Rules;
-use keywheel::domain::project::{Project, SinceSource, Status};
+use keywheel::domain::project::{PolicyOverride, Project, SinceSource, Status};
 use keywheel::domain::role::Role;
 use keywheel::domain::rotation::journal::JournalKind;
 use keywheel::domain::rotation::machine::next;
@@ -15,8 +15,9 @@ use keywheel::domain::rotation::outcome::{Command, Observation, Outcome};
 use keywheel::domain::rotation::state::{Proposal, Rotation, State};
 use keywheel::domain::time::Timestamp;
 use keywheel::store::{
-    Access, AwaitedWitness, Drift, NewAudit, NewEvent, NewJournal, NewRotation, ProjectFilter, ProjectWrite,
-    RotationRow, StepWrite, Store, StoreError, TABLES, WitnessEnd, WitnessEvent, known_version, statements,
+    Access, AuditFilter, AwaitedWitness, Drift, DueFilter, NewAudit, NewEvent, NewJournal, NewRotation,
+    ProjectFilter, ProjectWrite, RotationRow, StepWrite, Store, StoreError, TABLES, WitnessEnd, WitnessEvent,
+    known_version, statements,
 };
 use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr, Statement};
 
@@ -70,6 +71,7 @@ fn project() -> Project {
         open_rotation: None,
         holding: Vec::new(),
         silence: None,
+        due_ack: None,
         key_ends_at: None,
         version: 1,
     }
@@ -411,6 +413,102 @@ async fn an_observation_without_news_collides_with_nobody(store: &Store) {
     assert_eq!(store.project(&group()).await.unwrap().unwrap().version, edited.version + 1);
 }
 
+async fn the_due_list_is_in_the_order_of_the_due_dates(store: &Store) {
+    let day = |days: u64| Duration::from_secs(days * 86_400);
+    let defaults = Rules::default().policy;
+    let id = |number: u64| format!("{number:024x}").parse::<GroupId>().unwrap();
+    let own = |interval: &str| {
+        Some(PolicyOverride { interval: Some(interval.parse().unwrap()), ..PolicyOverride::default() })
+    };
+    let other = Some(PolicyOverride { approvals: Some(2), ..PolicyOverride::default() });
+    let azure = |text: &str| {
+        KeyRef::observed(Provider::Azure, &format!("https://kw-demo.vault.azure.net/keys/{text}"))
+    };
+    let mut all = Vec::new();
+    for (number, served, policy, key) in [
+        (1, Some(95), None, key('1')),
+        (2, Some(60), own("1w"), key('2')),
+        (3, Some(10), own("36h30m"), key('3')),
+        (4, Some(85), other, key('4')),
+        (5, Some(500), own("365d"), azure("name")),
+        (6, Some(40), own("45d"), azure("name/0123456789abcdef0123456789abcdef")),
+        (7, None, None, key('7')),
+        (8, Some(20), None, key('8')),
+    ] {
+        let it = Project {
+            group_id: id(number),
+            provider: Some(key.provider()),
+            current_key: Some(key),
+            key_since: served.map(|days| now() - day(days)),
+            policy,
+            owners: if number == 8 { Vec::new() } else { project().owners },
+            ..project()
+        };
+        store.insert_project(&it, &[], now()).await.unwrap();
+        all.push(it);
+    }
+    // Its key ends before its cryptoperiod does.
+    store.record_key_end(&id(8), &key('8'), Some(now() + day(9)), now()).await.unwrap();
+    let list = async |filter: &DueFilter, skip, limit| {
+        store.due_list(filter, defaults.interval, skip, limit).await.unwrap()
+    };
+    let page = list(&DueFilter::default(), 0, 100).await;
+    let dues: Vec<_> = page.projects.iter().map(|it| it.due(&defaults)).collect();
+    let mut sorted = dues.clone();
+    sorted.sort_by_key(|due| due.map_or(i64::MAX, Timestamp::as_micros));
+    assert_eq!((page.total, page.projects.len()), (8, 8));
+    assert_eq!(dues, sorted);
+    assert!(dues[6..].iter().all(Option::is_none), "{dues:?}");
+    let second = list(&DueFilter::default(), 3, 2).await;
+    assert_eq!((second.total, &second.projects[..]), (8, &page.projects[3..5]));
+    for days in [0, 3, 7, 30] {
+        let filter = DueFilter { until: Some(now() + day(days)), ..DueFilter::default() };
+        let expected = dues.iter().flatten().filter(|due| **due <= now() + day(days)).count();
+        assert_eq!(list(&filter, 0, 100).await.total, u64::try_from(expected).unwrap(), "{days}");
+    }
+    let filter =
+        DueFilter { words: "bob@".to_owned(), provider: Some(Provider::Azure), ..DueFilter::default() };
+    assert_eq!(list(&filter, 0, 100).await.total, 2);
+    let counts = store.fleet_counts(defaults.interval, now()).await.unwrap();
+    let soon = dues.iter().flatten().filter(|due| **due > now() && **due <= now() + day(30)).count();
+    assert_eq!((counts.projects, counts.overdue, counts.without_owner), (8, 3, 1));
+    assert_eq!(
+        (counts.in_30, counts.in_30_idle),
+        (i64::try_from(soon).unwrap(), i64::try_from(soon).unwrap())
+    );
+    // A row that cannot be read hides no other.
+    raw(store, "UPDATE projects SET policy = '{\"interval\":\"x' WHERE provider = 'AZURE'").await;
+    assert_eq!(list(&DueFilter::default(), 0, 100).await.projects.len(), 6);
+}
+
+async fn the_audit_log_is_searched_in_shares(store: &Store) {
+    let row =
+        |number: u32| NewAudit { subject: format!("project/{number}"), ..audit(&format!("test.{number}")) };
+    let rows: Vec<_> = (0..30).map(row).collect();
+    store.append(&rows, now()).await.unwrap();
+    let found = async |filter: AuditFilter, before: i64| {
+        store
+            .search_audit(&filter, before, 100)
+            .await
+            .unwrap()
+            .into_iter()
+            .flatten()
+            .map(|it| it.action)
+            .collect::<Vec<_>>()
+    };
+    let words = AuditFilter { words: "PROJECT/7".to_owned(), ..AuditFilter::default() };
+    assert_eq!(found(words, i64::MAX / 2).await, Vec::<String>::new(), "a share is searched, not all of it");
+    let words = AuditFilter { words: "PROJECT/7".to_owned(), ..AuditFilter::default() };
+    assert_eq!(found(words, 1000).await, ["test.7"]);
+    let action =
+        AuditFilter { action: "test.2".to_owned(), actor: "ada".to_owned(), ..AuditFilter::default() };
+    assert_eq!(found(action, 1000).await.len(), 11);
+    let later = AuditFilter { from: Some(now() + Duration::from_secs(1)), ..AuditFilter::default() };
+    assert!(!found(later, 1000).await.iter().any(|it| it.starts_with("test.")));
+    let until = AuditFilter { until: Some(now()), action: "test.".to_owned(), ..AuditFilter::default() };
+    assert_eq!(found(until, 1000).await, Vec::<String>::new());
+}
+
 async fn raw(store: &Store, text: &str) {
     let text = AssertSqlSafe(text.to_owned());
     match store {
@@ -443,6 +541,8 @@ contract!(
     tokens_are_counted_over_restarts,
     what_atlas_feed_says_is_kept,
     an_observation_without_news_collides_with_nobody,
+    the_due_list_is_in_the_order_of_the_due_dates,
+    the_audit_log_is_searched_in_shares,
 );
 
 #[test]

@@ -144,16 +144,19 @@ async fn an_event_arrives_signed_and_complete_and_its_row_says_so() {
             got.is_signed_with(&SECRET) && got.is_signed_with(&PREVIOUS) && !got.is_signed_with(&[1; 32])
         );
         let rotation = row.rotation_id.unwrap();
-        // Nobody could look: no lookup, no environment.
+        // Nobody could look: no lookup.
         let remarks: Vec<_> = got.json()["data"]["checks"]
             .as_array()
             .unwrap()
             .iter()
             .map(|check| format!("{} {}", check["name"], check["result"]))
             .collect();
-        assert_eq!(remarks, [r#""key_exists" "not_checked""#, r#""shared_key" "not_checked""#]);
+        assert_eq!(remarks, [r#""key_exists" "not_checked""#]);
+        let mut event = got.json();
+        let proposal = event["data"].as_object_mut().unwrap().remove("proposal").unwrap();
+        assert_eq!((&proposal["approvals"], &proposal["approved"]), (&json!(1), &json!(0)), "{proposal}");
         assert_eq!(
-            got.json(),
+            event,
             json!({
                 "specversion": "1.0", "id": row.message_id, "source": "http://127.0.0.1",
                 "type": "io.keywheel.approval_requested.v1", "time": row.created_at,
@@ -163,7 +166,7 @@ async fn an_event_arrives_signed_and_complete_and_its_row_says_so() {
                     "groupId": group(1), "projectName": "payments-prod", "rotationId": rotation, "provider": "AWS",
                     "oldKey": old_key(), "newKey": new_key(), "state": "awaiting_approval", "cause": null,
                     "requestedBy": "ada", "reason": "Q3", "checks": got.json()["data"]["checks"], "atlasErrorCode": null, "atlasDetail": null, "remedy": null,
-                    "summary": "payments-prod: a key rotation waits for your approval",
+                    "summary": "payments-prod: approve a new encryption key?",
                     "link": format!("http://127.0.0.1/rotations/{rotation}"),
                 },
             })
@@ -188,7 +191,7 @@ async fn slack_and_teams_get_their_own_form() {
         assert_eq!(it.header("webhook-signature"), None);
         assert!(String::from_utf8_lossy(&it.body).contains(&new_key()));
     }
-    assert_eq!(slack.json()["text"], "payments-prod: a key rotation waits for your approval");
+    assert_eq!(slack.json()["text"], "payments-prod: approve a new encryption key?");
     let card = &teams.json()["attachments"][0]["content"];
     assert_eq!(card["type"], "AdaptiveCard");
     assert!(card["actions"][0]["url"].as_str().unwrap().starts_with("http://127.0.0.1/rotations/"), "{card}");

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, NaiveDate, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
-use keywheel::domain::policy::{Policy, Window};
+use keywheel::domain::policy::{Policy, Rules, Window};
 use keywheel::domain::time::{Span, Timestamp};
 use proptest::prelude::*;
 
@@ -140,4 +140,67 @@ proptest! {
             prop_assert!(it.is_open(now) || opens == it.next_start(now).unwrap());
         }
     }
+}
+
+/// The policy of a Saturday window, and a freeze over two of them.
+fn frozen() -> Policy {
+    let winter = serde_json::json!([{ "name": "Winter", "from": "2026-12-14", "to": "2027-01-04" }]);
+    Policy {
+        windows: vec![window("0 0 1 * * Sat", "4h", "UTC")],
+        freezes: serde_json::from_value(winter).unwrap(),
+        ..Policy::default()
+    }
+}
+
+#[test]
+fn no_window_opens_in_a_freeze() {
+    let it = frozen();
+    assert!(it.window_open(at("2026-12-12T01:00:00Z")));
+    assert!(!it.window_open(at("2026-12-19T01:00:00Z")) && !it.window_open(at("2027-01-02T01:00:00Z")));
+    assert_eq!(it.next_open(at("2026-12-12T05:00:00Z")), Some(at("2027-01-09T01:00:00Z")));
+    let without = Policy { windows: Vec::new(), ..it };
+    assert!(
+        without.window_open(at("2026-12-13T23:59:59Z")) && !without.window_open(at("2026-12-14T00:00:00Z"))
+    );
+    assert_eq!(without.next_open(at("2026-12-20T12:00:00Z")), Some(at("2027-01-05T00:00:00Z")));
+}
+
+#[test]
+fn a_window_that_a_freeze_cuts_opens_for_its_rest() {
+    let cut = serde_json::json!([{ "name": "Cut", "from": "2026-12-18", "to": "2026-12-18" }]);
+    let it = Policy {
+        windows: vec![window("0 0 22 * * Fri", "4h", "UTC")],
+        freezes: serde_json::from_value(cut).unwrap(),
+        ..Policy::default()
+    };
+    assert_eq!(it.next_open(at("2026-12-17T00:00:00Z")), Some(at("2026-12-19T00:00:00Z")));
+    assert!(it.window_open(at("2026-12-19T01:59:59Z")) && !it.window_open(at("2026-12-19T02:00:00Z")));
+}
+
+#[test]
+fn an_approval_outlasts_a_freeze() {
+    let it = frozen();
+    // The second window after it is the one of 16 January.
+    assert_eq!(it.execution_deadline(at("2026-12-12T05:00:00Z")), at("2027-01-16T05:00:00Z"));
+    let without = Policy { windows: Vec::new(), ..it };
+    assert_eq!(without.execution_deadline(at("2026-12-20T12:00:00Z")), at("2027-01-12T00:00:00Z"));
+    assert_eq!(without.execution_deadline(at("2026-12-01T00:00:00Z")), at("2026-12-08T00:00:00Z"));
+}
+
+#[test]
+fn a_planned_date_comes_before_windows_and_freezes() {
+    let on = |date: &str| Rules { policy: frozen(), planned_for: Some(at(date)), ..Rules::default() };
+    let it = on("2026-12-09T00:00:00Z");
+    assert!(!it.window_open(at("2026-12-05T02:00:00Z")), "its window is open, its date has not come");
+    assert!(it.window_open(at("2026-12-12T02:00:00Z")));
+    assert_eq!(it.next_open(at("2026-12-01T00:00:00Z")), Some(at("2026-12-12T01:00:00Z")));
+    // A date inside a freeze waits for its end, and then for a window.
+    assert_eq!(
+        on("2026-12-20T00:00:00Z").next_open(at("2026-12-01T00:00:00Z")),
+        Some(at("2027-01-09T01:00:00Z"))
+    );
+    let plain = Rules { planned_for: Some(at("2026-12-09T00:00:00Z")), ..Rules::default() };
+    assert_eq!(plain.execution_deadline(at("2026-12-01T00:00:00Z")), at("2026-12-16T00:00:00Z"));
+    assert_eq!(plain.approval_deadline(at("2026-11-20T00:00:00Z")), at("2026-12-09T00:00:00Z"));
+    assert_eq!(plain.approval_deadline(at("2026-12-05T00:00:00Z")), at("2026-12-12T00:00:00Z"));
 }

@@ -3,6 +3,7 @@
 //! A fault of the whole file (no CSV, a column with an unknown name) is an error; a fault in one row
 //! refuses that row. The server validates the values, except those that could not be sent at all.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -99,7 +100,7 @@ pub(super) struct ImportRow {
 }
 
 /// The format by the name of the file.
-pub(super) fn format_of(path: &Path) -> Option<Format> {
+pub(in crate::cli) fn format_of(path: &Path) -> Option<Format> {
     match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
         "csv" => Some(Format::Csv),
         "yaml" | "yml" => Some(Format::Yaml),
@@ -108,8 +109,17 @@ pub(super) fn format_of(path: &Path) -> Option<Format> {
     }
 }
 
-/// The text of a file, without a byte order mark.
+/// The name that stands for standard input.
+pub(super) const STDIN: &str = "-";
+
+/// The text of a file, or of standard input, without a byte order mark.
 pub(super) fn text(path: &Path) -> Result<String, FileError> {
+    if path == Path::new(STDIN) {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes)?;
+        let size = bytes.len() as u64;
+        return if size > LARGEST { Err(FileError::TooLarge { mib: size >> 20 }) } else { decoded(bytes) };
+    }
     let size = std::fs::metadata(path)?.len();
     if size > LARGEST {
         return Err(FileError::TooLarge { mib: size >> 20 });
@@ -182,7 +192,7 @@ fn csv_rows(text: &str) -> Result<Vec<ImportRow>, FileError> {
             Err(Refusal { field, rule: rule.to_owned() })
         } else if record.len() >= header.len() && held <= header.len() {
             let fields = header.iter().zip(&record);
-            body(fields.map(|(name, text)| (name.clone(), json!(text))).collect())
+            body(fields.map(|(name, text)| (name.clone(), json!(unguarded(text)))).collect())
         } else {
             let rule = format!("has {} fields, and the first line names {}", record.len(), header.len());
             Err(Refusal { field: String::new(), rule })
@@ -190,6 +200,19 @@ fn csv_rows(text: &str) -> Result<Vec<ImportRow>, FileError> {
         rows.push(ImportRow { number, line, body });
     }
     Ok(rows)
+}
+
+/// The first characters by which spreadsheets take a cell for a formula.
+const FORMULA: [char; 4] = ['=', '+', '-', '@'];
+
+/// A cell that no spreadsheet takes for a formula; [`unguarded`] gives the text back.
+pub(in crate::cli) fn guarded(text: &str) -> String {
+    if text.starts_with(FORMULA) || unguarded(text) != text { format!("'{text}") } else { text.to_owned() }
+}
+
+/// The text of a cell, without the apostrophe before a formula or before another such apostrophe.
+fn unguarded(cell: &str) -> &str {
+    cell.strip_prefix('\'').filter(|rest| rest.starts_with(FORMULA) || rest.starts_with('\'')).unwrap_or(cell)
 }
 
 /// The separator of a text, the lines before its heading, and the text from there on. Programs for spreadsheets write
@@ -356,6 +379,19 @@ mod tests {
         let row = rows(format, text).unwrap().into_iter().find(|row| row.body.is_err()).unwrap();
         let Err(refusal) = row.body else { unreachable!() };
         (row.number, refusal.field, refusal.rule)
+    }
+
+    #[test]
+    fn what_is_guarded_against_formulas_reads_back_as_it_was() {
+        for text in
+            ["=1+1", "+a", "-a", "@a", "'=a", "''x", "'", "''", "'tis", "a'b", "", "plain", "''=", "'-"]
+        {
+            let cell = guarded(text);
+            assert!(!cell.starts_with(FORMULA), "{cell}");
+            assert_eq!(unguarded(&cell), text);
+        }
+        let rows = bodies(Format::Csv, &format!("groupId,name\n{ID},'=1+1\n{ID},'tis\n"));
+        assert_eq!((&rows[0]["name"], &rows[1]["name"]), (&json!("=1+1"), &json!("'tis")));
     }
 
     #[test]

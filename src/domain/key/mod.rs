@@ -43,6 +43,16 @@ impl Provider {
         }
     }
 
+    /// The name of its key service.
+    #[must_use]
+    pub const fn service(self) -> &'static str {
+        match self {
+            Provider::Aws => "AWS KMS",
+            Provider::Azure => "Key Vault",
+            Provider::Gcp => "Cloud KMS",
+        }
+    }
+
     /// The block of `encryptionAtRest` that configures this provider.
     #[must_use]
     pub const fn block(self) -> &'static str {
@@ -237,6 +247,30 @@ impl KeyRef {
             KeyRef::Aws(key) => key.check_place(place),
             KeyRef::Azure(key) => key.check_place(place),
             KeyRef::Gcp(_) | KeyRef::Unrecognised { .. } => Ok(()),
+        }
+    }
+
+    /// Its parts with a label each, the most particular last. A bare id of AWS leaves out region and account.
+    #[must_use]
+    pub fn parts(&self) -> Vec<(&'static str, String)> {
+        let text = self.to_string();
+        match self {
+            KeyRef::Aws(key) => {
+                let id = text.rsplit(['/', ':']).next().unwrap_or(&text).to_owned();
+                let region = key.region().map(|it| ("Region", it.to_owned()));
+                let account = key.account().map(|it| ("Account", it.to_owned()));
+                region.into_iter().chain(account).chain([("Key id", id)]).collect()
+            }
+            KeyRef::Azure(key) => {
+                let version = key.version().map(|it| ("Version", it.to_owned()));
+                let of = [("Vault", key.vault().to_owned()), ("Key", key.name().to_owned())];
+                of.into_iter().chain(version).collect()
+            }
+            KeyRef::Gcp(_) => {
+                let labels = ["Project", "Location", "Key ring", "Key", "Version"];
+                labels.into_iter().zip(text.split('/').skip(1).step_by(2).map(str::to_owned)).collect()
+            }
+            KeyRef::Unrecognised { .. } => vec![("Key", text)],
         }
     }
 

@@ -25,6 +25,11 @@ fn window(day: &str) -> Value {
 
 #[test]
 fn only_what_is_named_is_tighter() {
+    let winter = json!({ "name": "Winter", "from": "2026-12-14", "to": "2027-01-04" });
+    let shorter = json!({ "name": "Winter", "from": "2026-12-20", "to": "2027-01-04" });
+    let step = |after: &str, to: &str| json!({ "after": after, "to": [to] });
+    let (late, soon) = (step("3d", "boss@example.com"), step("1d", "boss@example.com"));
+    let others = step("2d", "other@example.com");
     let (sat, sun, mon) = (window("Sat"), window("Sun"), window("Mon"));
     for (from, to, tighter) in [
         (json!({}), json!({ "interval": "60d" }), true),
@@ -43,6 +48,19 @@ fn only_what_is_named_is_tighter() {
         (json!({ "autoApprove": ["poll"] }), json!({}), false),
         (json!({}), json!({ "allowVersionless": true }), false),
         (json!({}), json!({ "windows": [sat] }), true),
+        (json!({}), json!({ "freezes": [winter] }), true),
+        (json!({ "freezes": [winter] }), json!({}), false),
+        (json!({ "freezes": [winter] }), json!({ "freezes": [shorter] }), false),
+        (json!({}), json!({ "escalate": [late] }), true),
+        (json!({ "escalate": [late] }), json!({}), false),
+        (json!({ "escalate": [late] }), json!({ "escalate": [soon] }), true),
+        (json!({ "escalate": [soon] }), json!({ "escalate": [late] }), false),
+        (json!({ "escalate": [late] }), json!({ "escalate": [others] }), false),
+        (json!({ "escalate": [late] }), json!({ "escalate": [others, late] }), true),
+        (json!({}), json!({ "approvers": ["owners"] }), false),
+        (json!({ "approvers": ["owners"] }), json!({}), false),
+        (json!({ "approvalMethod": "link" }), json!({}), true),
+        (json!({}), json!({ "approvalMethod": "link" }), false),
         (json!({}), json!({ "windows": [sat, sun] }), false),
         (json!({ "windows": [sat] }), json!({}), false),
         (json!({ "windows": [sat] }), json!({ "windows": [sun] }), false),

@@ -75,6 +75,9 @@ pub struct RotationFacts {
     pub atlas_detail: Option<String>,
     /// The remedy for the cause, for a person.
     pub remedy: Option<String>,
+    /// When the new key is sent at the earliest, where the proposer has chosen a date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_for: Option<Timestamp>,
     /// The condition that this starts or repeats. Its end has the same id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition_id: Option<String>,
@@ -90,6 +93,36 @@ pub struct CheckedRotation {
     pub rotation: RotationFacts,
     /// The checks that did not pass.
     pub checks: Vec<Check>,
+    /// What those who decide need to know beyond the keys. Rows that earlier versions wrote lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposal: Option<ProposalFacts>,
+}
+
+/// The terms of a proposal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ProposalFacts {
+    /// The project's environment, such as `prod`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// Atlas' clusters that use the key, as a sentence of the checklist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<String>,
+    /// The number of people who must approve.
+    pub approvals: u32,
+    /// The number of people who have approved.
+    pub approved: u32,
+    /// When the proposal ends without its approvals.
+    pub answer_until: Timestamp,
+    /// When a window is open next; null where the policy has no windows and no freeze.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opens_at: Option<Timestamp>,
+    /// The number of checks that passed.
+    pub checks_passed: usize,
+    /// The end of the old key's cryptoperiod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_key_due: Option<Timestamp>,
 }
 
 /// The key in force cannot be used by Atlas: found by a rotation, which is held, or by the sweep.
@@ -187,7 +220,7 @@ pub struct InstallationCondition {
 pub struct Authority {
     /// The kind of the notice.
     pub kind: Kind,
-    /// The project's id, `token/NAME`, or `installation`.
+    /// The project's id, `token/NAME`, `installation`, or the mail address of an owner.
     pub subject: String,
     /// The Atlas project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -406,6 +439,27 @@ pub struct Reminder {
     pub key_ends_at: Option<Timestamp>,
     /// A sentence about the rotation that is open already.
     pub open_note: Option<String>,
+    /// Why this recipient, who is no owner, gets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied_because: Option<String>,
+    /// The cloud whose key service holds the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Provider>,
+    /// The project's environment, such as `prod`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// When the first reminder of the cryptoperiod came, or would have come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remind_from: Option<Timestamp>,
+    /// When it was written. A later calendar entry about the same key replaces an earlier one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_at: Option<Timestamp>,
+    /// The next reminders, unless the key is rotated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next_reminders: Vec<Timestamp>,
+    /// The mail addresses that get each of them. Webhooks do not have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
 }
 
 /// Several reminders for one owner or channel, the most urgent first.

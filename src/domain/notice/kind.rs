@@ -123,6 +123,8 @@ named! {
         LooseningEffective = "loosening_effective",
         /// The owners of a project were changed.
         OwnersChanged = "owners_changed",
+        /// The mail server refuses the address of an owner for good.
+        AddressRefused = "address_refused",
         /// A vote on an open rotation does not count any more.
         VoteVoid = "vote_void",
         /// A token was made.
@@ -131,6 +133,10 @@ named! {
         TokenRevoked = "token_revoked",
         /// A token got other roles, or was given to another person.
         TokenRoles = "token_roles",
+        /// A passkey was confirmed; the votes that it signs count later.
+        PasskeyConfirmed = "passkey_confirmed",
+        /// A passkey was removed.
+        PasskeyRemoved = "passkey_removed",
         /// The daemon started with other settings that decide.
         ConfigChanged = "config_changed",
         /// An older database or a broken audit row was accepted, or the installation key was changed.
@@ -240,15 +246,24 @@ impl Kind {
             | Kind::LooseningWithdrawn
             | Kind::LooseningEffective
             | Kind::OwnersChanged
+            | Kind::AddressRefused
             | Kind::VoteVoid
             | Kind::TokenCreated
             | Kind::TokenRevoked
             | Kind::TokenRoles
+            | Kind::PasskeyConfirmed
+            | Kind::PasskeyRemoved
             | Kind::ConfigChanged
             | Kind::Acceptance
             | Kind::RevokedTokenUsed
             | Kind::AuditHead => Urgency::Normal,
         }
+    }
+
+    /// Whether its delivery decides when something takes effect.
+    #[must_use]
+    pub const fn announces(self) -> bool {
+        matches!(self, Self::LooseningAnnounced | Self::PasskeyConfirmed)
     }
 
     /// The notice of a condition's start, or of its end; `None` when the condition is only shown.

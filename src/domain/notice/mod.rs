@@ -14,7 +14,7 @@ mod kind;
 
 pub use facts::{
     AuditHead, Authority, CheckedRotation, ConditionFacts, CurrentKeyInvalid, DriftKind, Drifted,
-    InstallationCondition, InvalidKey, KeyAlarm, KeyText, Overwrote, Reminder, ReminderDigest,
+    InstallationCondition, InvalidKey, KeyAlarm, KeyText, Overwrote, ProposalFacts, Reminder, ReminderDigest,
     RevokedTokenUsed, RotationFacts,
 };
 pub use kind::{Kind, URGENT_WAITS, Urgency};
@@ -159,15 +159,30 @@ impl Notice {
     /// The project and the rotation that the notice concerns.
     #[must_use]
     pub fn about(&self) -> About<'_> {
-        const fn of_rotation(it: &RotationFacts) -> About<'_> {
-            About { project: Some(&it.group_id), rotation: Some(it.rotation_id) }
-        }
         const fn of_project(group: &GroupId) -> About<'_> {
             About { project: Some(group), rotation: None }
         }
+        if let Some(it) = self.rotation() {
+            return About { project: Some(&it.group_id), rotation: Some(it.rotation_id) };
+        }
+        match self {
+            Self::CurrentKeyInvalid(CurrentKeyInvalid::Project(it)) => of_project(&it.group_id),
+            Self::Drifted(it) => of_project(&it.group_id),
+            Self::KeyAlarm(it) => of_project(&it.group_id),
+            Self::Overwrote(it) => About { project: Some(&it.group_id), rotation: Some(it.rotation_id) },
+            Self::Reminder(it) => of_project(&it.group_id),
+            Self::Condition(it) => About { project: Some(&it.group_id), rotation: it.rotation_id },
+            Self::Authority(it) => About { project: it.group_id.as_ref(), rotation: it.rotation_id },
+            _ => About { project: None, rotation: None },
+        }
+    }
+
+    /// The rotation that it tells, with its keys.
+    #[must_use]
+    pub const fn rotation(&self) -> Option<&RotationFacts> {
         match self {
             Self::ApprovalRequested(it) | Self::AutoApproved(it) | Self::PreflightFailed(it) => {
-                of_rotation(&it.rotation)
+                Some(&it.rotation)
             }
             Self::Completed(it)
             | Self::RolledBack(it)
@@ -180,19 +195,19 @@ impl Notice {
             | Self::Closed(it)
             | Self::NeedsOperator(it)
             | Self::LateApply(it)
-            | Self::NotDeployed(it) => of_rotation(it),
-            Self::CurrentKeyInvalid(CurrentKeyInvalid::Rotation(it)) => of_rotation(it),
-            Self::CurrentKeyInvalid(CurrentKeyInvalid::Project(it)) => of_project(&it.group_id),
-            Self::Drifted(it) => of_project(&it.group_id),
-            Self::KeyAlarm(it) => of_project(&it.group_id),
-            Self::Overwrote(it) => About { project: Some(&it.group_id), rotation: Some(it.rotation_id) },
-            Self::Reminder(it) => of_project(&it.group_id),
-            Self::ReminderDigest(_)
+            | Self::NotDeployed(it) => Some(it),
+            Self::CurrentKeyInvalid(CurrentKeyInvalid::Rotation(it)) => Some(it),
+            Self::CurrentKeyInvalid(CurrentKeyInvalid::Project(_))
+            | Self::Drifted(_)
+            | Self::KeyAlarm(_)
+            | Self::Overwrote(_)
+            | Self::Reminder(_)
+            | Self::ReminderDigest(_)
+            | Self::Condition(_)
             | Self::Installation(_)
+            | Self::Authority(_)
             | Self::RevokedTokenUsed(_)
-            | Self::AuditHead(_) => About { project: None, rotation: None },
-            Self::Condition(it) => About { project: Some(&it.group_id), rotation: it.rotation_id },
-            Self::Authority(it) => About { project: it.group_id.as_ref(), rotation: it.rotation_id },
+            | Self::AuditHead(_) => None,
         }
     }
 
@@ -333,10 +348,13 @@ impl Notice {
             | Kind::LooseningWithdrawn
             | Kind::LooseningEffective
             | Kind::OwnersChanged
+            | Kind::AddressRefused
             | Kind::VoteVoid
             | Kind::TokenCreated
             | Kind::TokenRevoked
             | Kind::TokenRoles
+            | Kind::PasskeyConfirmed
+            | Kind::PasskeyRemoved
             | Kind::ConfigChanged
             | Kind::Acceptance => Self::Authority(read(model)?),
             Kind::RevokedTokenUsed => Self::RevokedTokenUsed(read(model)?),

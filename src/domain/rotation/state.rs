@@ -127,7 +127,7 @@ named! {
         CurrentKeyInvalid = "current_key_invalid",
         /// Atlas does not report whether the current key is valid.
         CurrentKeyUnknown = "current_key_unknown",
-        /// No window is open.
+        /// No window is open, or the planned date has not come.
         Window = "window",
         /// Our clock and Atlas' differ by more than two minutes.
         ClockSkew = "clock_skew",
@@ -230,7 +230,7 @@ impl Rotation {
     #[must_use]
     pub fn propose(proposal: Proposal, now: Timestamp) -> Self {
         let Proposal { group_id, new_key, seen, checks, old_key, rules } = proposal;
-        let expires_at = now + rules.policy.approval_ttl.get();
+        let expires_at = rules.approval_deadline(now);
         Self {
             id: RotationId::new(),
             group_id,

@@ -20,7 +20,7 @@ impl<'a> Actor<'a> {
         Self { name, role: Role::Admin, on_machine: false }
     }
 
-    pub(super) const fn is_admin(&self) -> bool {
+    pub(in crate::engine) const fn is_admin(&self) -> bool {
         matches!(self.role, Role::Admin)
     }
 }

@@ -2,37 +2,48 @@
 
 use super::super::Engine;
 use super::super::step::{Said, commit};
+use super::votes::Voter;
 use super::{CommandError, TRIES, check_words, votes};
 use crate::domain::ids::RotationId;
 use crate::domain::rotation::machine::next;
 use crate::domain::rotation::outcome::{Command, Outcome};
-use crate::store::{RotationRow, StoreError};
+use crate::store::{LinkUse, RotationRow, StoreError};
 
 impl Engine {
-    /// Carries out `verb` on a rotation for `actor`.
+    /// Carries out `verb` on a rotation for `voter`.
     ///
     /// # Errors
     /// Fails, without a change, for an illegal verb, the proposer's own approval and a stale hash.
     pub async fn say(
         &self,
-        actor: &str,
+        voter: impl Into<Voter<'_>>,
         id: RotationId,
         verb: OperatorVerb,
         comment: Option<String>,
         hash: Option<&str>,
     ) -> Result<RotationRow, CommandError> {
+        let voter = voter.into();
+        let actor = voter.name;
         check_words("comment", comment.as_deref())?;
         let comment = comment.filter(|text| !text.trim().is_empty());
         for _ in 0..TRIES {
             let row = self.rotation(id).await?;
+            // Whatever uses a link changes the rotation too, so of two that use it at once one is repeated.
+            if let Some(link) = voter.link
+                && let Some(used) = self.store.link_use(link).await?
+            {
+                return Err(CommandError::LinkUsed(used));
+            }
             if hash.is_some_and(|hash| hash != row.proposal_hash) {
                 return Err(CommandError::ProposalChanged);
             }
             let (command, vote) = match verb {
-                OperatorVerb::Approve => match votes::approve(self, &row, actor, comment.as_deref()).await? {
-                    Some(decided) => decided,
-                    None => return Ok(row),
-                },
+                OperatorVerb::Approve => {
+                    match Box::pin(votes::approve(self, &row, voter, comment.as_deref())).await? {
+                        Some(decided) => decided,
+                        None => return Ok(row),
+                    }
+                }
                 OperatorVerb::Withdraw => {
                     let (command, vote) = votes::withdraw(self, &row, actor).await?;
                     (command, Some(vote))
@@ -57,8 +68,16 @@ impl Engine {
                 let (verb, then) = (verb.as_str(), then.unwrap_or_default());
                 return Err(CommandError::Illegal { verb, state: it.state, then });
             }
-            let said = Said { by: actor, comment: comment.as_deref(), vote, outbox: Vec::new() };
-            match commit(self, &RotationRow { lease: None, ..row }, step, &outcome, said).await {
+            let audit = voter.link.map(|link| LinkUse::record(actor, link, verb.as_str()));
+            let said = Said {
+                by: actor,
+                comment: comment.as_deref(),
+                vote,
+                audit: audit.into_iter().collect(),
+                outbox: Vec::new(),
+            };
+            let row = RotationRow { lease: None, ..row };
+            match Box::pin(commit(self, &row, step, &outcome, said)).await {
                 Ok(row) => {
                     self.rotations_due.notify_one();
                     return Ok(row);
@@ -68,6 +87,20 @@ impl Engine {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// The verbs that are legal now for a rotation that waits for an operator.
+    #[must_use]
+    pub fn legal(&self, row: &RotationRow) -> Vec<OperatorVerb> {
+        let now = self.clock.now();
+        let verbs = [
+            (OperatorVerb::Resume, Command::Resume),
+            (OperatorVerb::Rollback, Command::Rollback),
+            (OperatorVerb::Accept, Command::Accept),
+            (OperatorVerb::Close, Command::Close),
+        ];
+        let is_legal = |command| !next(&row.rotation, &Outcome::Said(command), now).illegal;
+        verbs.into_iter().filter_map(|(verb, command)| is_legal(command).then_some(verb)).collect()
     }
 }
 

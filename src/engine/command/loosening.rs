@@ -9,6 +9,7 @@ use super::super::announce::message_id;
 use super::super::authority::{plain, rows, together};
 use super::super::settling::{loosen_after, settling_in};
 use super::{Actor, CommandError};
+use crate::domain::approver::Named;
 use crate::domain::ids::{GroupId, LooseningId};
 use crate::domain::loosening::{
     Change, Course, HeldEdit, LooseningKind, LooseningState, Safeguards, changes, rule,
@@ -161,6 +162,7 @@ fn standing(
     plan: &mut Plan,
 ) {
     let now = engine.clock.now();
+    let policy = after.policy(&engine.settings.policy);
     let changed = |field: &str, from: serde_json::Value, to: serde_json::Value| Change {
         field: field.to_owned(),
         course: Course::Looser,
@@ -177,12 +179,15 @@ fn standing(
     if tracked && !lookup.is_empty() {
         plan.governed.new.push(made(by, &after.group_id, LooseningKind::Lookup, lookup, now));
     }
-    if tracked && before.owners != after.owners {
-        let change = changed("owners", json!(before.owners), json!(after.owners));
+    // Who adds a project whose owners approve chooses its approvers.
+    let names_owners = || policy.approvers.iter().any(|it| it.who == Named::Owners);
+    let owners: &[String] = if tracked { &before.owners } else { &[] };
+    if (tracked || names_owners()) && owners != after.owners {
+        let change = changed("owners", json!(owners), json!(after.owners));
         let it = made(by, &after.group_id, LooseningKind::Owners, vec![change], now);
         if !settling {
             let facts = facts(Kind::OwnersChanged, &it, Some(after), by.name, now);
-            let people = together(&before.owners, &engine.settings.security);
+            let people = together(owners, &engine.settings.security);
             plan.outbox.extend(rows(engine, &identity(&it), facts, &people, now));
         }
         plan.governed.new.push(it);
@@ -200,6 +205,33 @@ async fn told_owners(engine: &Engine, project: &Project, now: Timestamp) -> Resu
     });
     let before = first.and_then(|it| serde_json::from_value(it.changes.first()?.from.clone()).ok());
     Ok(before.unwrap_or_else(|| project.owners.clone()))
+}
+
+/// The owners of a project but for those who joined less than the delay ago, outside of the first day.
+///
+/// # Errors
+/// Fails when the database cannot be read, or its changes are not what Keywheel wrote.
+pub(in crate::engine) async fn lasting_owners(
+    engine: &Engine,
+    project: &Project,
+) -> Result<Vec<String>, StoreError> {
+    let since = engine.clock.now() - loosen_after(engine).await?.get();
+    let settling = settling_in(engine).await?;
+    let listed = |value: &serde_json::Value| -> Vec<String> {
+        serde_json::from_value(value.clone()).unwrap_or_default()
+    };
+    let mut owners = project.owners.clone();
+    for it in engine.store.sealed_loosenings(&project.group_id).await? {
+        let is_late = it.requested_at > since && !settling.covers(it.requested_at);
+        if it.kind != LooseningKind::Owners || !is_late {
+            continue;
+        }
+        for change in &it.changes {
+            let (before, after) = (listed(&change.from), listed(&change.to));
+            owners.retain(|owner| before.contains(owner) || !after.contains(owner));
+        }
+    }
+    Ok(owners)
 }
 
 /// A change that takes effect at once.
@@ -286,7 +318,8 @@ pub(super) fn unwritable(source: serde_json::Error) -> CommandError {
 }
 
 impl Engine {
-    /// How many people may approve: tokens in force, those of one person once, and the local socket.
+    /// How many people may approve: tokens in force and who has signed in with an identity provider, each person once,
+    /// and the local socket.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
@@ -295,8 +328,14 @@ impl Engine {
         let may = tokens.into_iter().flatten().filter(|token| {
             token.revoked_at.is_none() && token.roles.iter().any(|role| role.includes(Role::Approver))
         });
+        let issuers = &self.settings.issuers;
+        // Where people sign in with a provider, a token that was given to nobody does not vote.
+        let may = may.filter(|token| issuers.is_empty() || token.person.is_some());
         let mut people: Vec<String> =
             may.map(|token| token.person.map_or(token.name, |mail| mail.to_ascii_lowercase())).collect();
+        let signed_in = self.store.people().await?.into_iter();
+        let signed_in = signed_in.filter(|it| issuers.contains(&it.issuer) && it.approves());
+        people.extend(signed_in.map(|it| it.mail.unwrap_or(it.name)));
         people.sort_unstable();
         people.dedup();
         let local = u32::from(self.settings.socket_role.includes(Role::Approver));

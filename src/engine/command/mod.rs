@@ -6,6 +6,7 @@
 mod actor;
 mod conditions;
 mod decisions;
+mod due;
 pub(in crate::engine) mod loosening;
 mod outbox;
 mod projects;
@@ -20,6 +21,7 @@ pub use decisions::OperatorVerb;
 pub(in crate::engine) use projects::edited;
 pub use projects::{Added, NewProject, ProjectEdit};
 pub use tokens::TokenEdit;
+pub use votes::Voter;
 
 use super::Engine;
 use crate::atlas::AtlasApi;
@@ -29,8 +31,10 @@ use crate::domain::key::{KeyError, KeyRef};
 use crate::domain::role::Role;
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::rotation::state::State;
+use crate::domain::time::Timestamp;
 use crate::domain::vote::Void;
-use crate::store::{RotationRow, StoreError};
+use crate::kms::KmsError;
+use crate::store::{LinkUse, RotationRow, StoreError};
 
 /// How often a command is decided when another writer was first.
 const TRIES: usize = 8;
@@ -48,8 +52,13 @@ pub enum CommandError {
     #[error("there is no message {0}")]
     NoMessage(OutboxId),
     /// No such webhook target.
-    #[error("there is no webhook target {0:?}; `keywheel webhook list` shows them")]
-    NoWebhook(String),
+    #[error("there is no webhook target {name:?}; {near}")]
+    NoWebhook {
+        /// The name that was given.
+        name: String,
+        /// The names that are known.
+        near: String,
+    },
     /// The condition does not hold, or is not told.
     #[error("{kind} does not hold, or is not told; {} lists what holds", listed(group.as_ref()))]
     NoCondition {
@@ -147,6 +156,9 @@ pub enum CommandError {
     /// No such token.
     #[error("no token named {0:?} is in force; `keywheel token list` shows them")]
     NoToken(String),
+    /// No such passkey.
+    #[error("there is no passkey {0}; `keywheel passkey list` shows them")]
+    NoPasskey(String),
     /// No such change of rules.
     #[error("there is no change {0} of rules; `keywheel loosening list` shows those that are to come")]
     NoLoosening(LooseningId),
@@ -159,9 +171,21 @@ pub enum CommandError {
     /// This operator has not approved.
     #[error("{0} has not approved this rotation; there is nothing to withdraw")]
     NothingToWithdraw(String),
+    /// The link was used before.
+    #[error("this link was used at {}: {}; a link decides once", .0.at, .0.decision)]
+    LinkUsed(LinkUse),
+    /// The link's time is over.
+    #[error("this link ended at {0}")]
+    LinkEnded(Timestamp),
     /// The hash is not that of this proposal.
     #[error("proposalHash is not that of this rotation; read it again before deciding")]
     ProposalChanged,
+    /// No lookup names the newest key; the text has the reason.
+    #[error("the newest key of this project is not known: {0}")]
+    NoNewestKey(String),
+    /// The key service did not answer, or refused.
+    #[error("the newest key could not be looked up: {0}")]
+    KeyService(KmsError),
     /// Atlas refused.
     #[error("Atlas: {}", .0.detail)]
     Atlas(Failure),

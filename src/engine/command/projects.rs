@@ -15,7 +15,7 @@ use crate::domain::ids::GroupId;
 use crate::domain::key::{KeyRef, Provider};
 use crate::domain::patch::Patch;
 use crate::domain::project::{PolicyEdit, PolicyOverride, Project, SinceSource};
-use crate::domain::text::is_hidden;
+use crate::domain::text::{did_you_mean, is_hidden};
 use crate::domain::time::Timestamp;
 use crate::mail::is_address;
 use crate::store::{FormerProject, Governed, NewAudit, StoreError};
@@ -40,7 +40,7 @@ pub struct NewProject {
     pub owners: Vec<String>,
     /// The credential's name; `default` when absent.
     pub credential: Option<String>,
-    /// A tag.
+    /// A tag; Atlas' tag `environment` when absent, and no tag when empty.
     pub environment: Option<String>,
     /// The lookup for its keys.
     pub kms: Option<String>,
@@ -157,7 +157,7 @@ impl Engine {
             None => Project { policy: None, kms: None, alias: None, ..project.clone() },
         };
         let subject = Before { project: &before, tracked: kept };
-        let plan = plan(self, by, subject, &mut project).await?;
+        let plan = Box::pin(plan(self, by, subject, &mut project)).await?;
         Ok((project, kept, plan))
     }
 
@@ -180,11 +180,18 @@ impl Engine {
         check_environment(new.environment.as_deref())?;
         let seen = self.observe(&credential, &group).await?;
         let timeout = self.settings.request_timeout.get();
-        let name = match new.name {
-            Some(name) => name,
-            None => self.atlas.group_name(&credential, &group, timeout).await.map_err(CommandError::Atlas)?,
-        };
-        let name: String = name.chars().take(LONGEST_NAME).collect();
+        // One that was tracked before keeps its environment, or its lack of one: a change of it is a loosening.
+        let untagged = new.environment.is_none() && former.is_none();
+        let (mut name, mut environment) = (new.name, new.environment);
+        if name.is_none() || untagged {
+            let held = self.atlas.group(&credential, &group, timeout).await.map_err(CommandError::Atlas)?;
+            if untagged {
+                environment = held.environment().map(str::to_owned);
+                check_environment(environment.as_deref()).map_err(of_atlas)?;
+            }
+            name = name.or(Some(held.name));
+        }
+        let name: String = name.unwrap_or_default().chars().take(LONGEST_NAME).collect();
         let now = self.clock.now();
         let mut project = Project {
             group_id: group.clone(),
@@ -200,8 +207,7 @@ impl Engine {
                 Some(former) if new.owners.is_empty() => former.owners.clone(),
                 _ => new.owners,
             },
-            environment: new
-                .environment
+            environment: environment
                 .or_else(|| own(|it| it.environment.clone()))
                 .filter(|tag| !tag.is_empty()),
             credential,
@@ -221,6 +227,7 @@ impl Engine {
             open_rotation: None,
             holding: Vec::new(),
             silence: None,
+            due_ack: None,
             key_ends_at: None,
             version: 1,
         };
@@ -308,7 +315,7 @@ impl Engine {
             let now = self.clock.now();
             after.next_reminder_at = Some(now);
             let subject = Before { project: &before, tracked: true };
-            let plan = plan(self, by, subject, &mut after).await?;
+            let plan = Box::pin(plan(self, by, subject, &mut after)).await?;
             let mut audit = vec![edited(by.name, &after, Some(&recorded(&plan)))];
             let Plan { governed, audit: more, mut outbox } = plan;
             audit.extend(more);
@@ -380,9 +387,10 @@ impl Engine {
         let Patch::Value(named) = &given.auto_approve else { return Ok(()) };
         match named.iter().find(|name| !known(name)) {
             Some(name) => {
-                let hooks: Vec<_> = hooks.keys().map(|hook| format!("hook:{hook}")).collect();
-                let known = [&["poll".to_owned()], hooks.as_slice()].concat().join(", ");
-                let rule = format!("{name:?} proposes nothing; known: {known}");
+                let hooks = hooks.keys().map(|hook| format!("hook:{hook}"));
+                let known: Vec<String> = std::iter::once("poll".to_owned()).chain(hooks).collect();
+                let near = did_you_mean(name, known.iter().map(String::as_str));
+                let rule = format!("{name:?} proposes nothing; {near}");
                 Err(CommandError::BadRule { rule_name: "auto_approve", rule })
             }
             None => Ok(()),
@@ -406,8 +414,10 @@ impl Engine {
             return Err(CommandError::Invalid { field: "name", rule });
         }
         if !self.atlas.knows(credential) {
+            let configured = self.atlas.credentials();
+            let near = did_you_mean(credential, configured.iter().map(String::as_str));
             let rule = format!(
-                "no credential {credential:?} is configured; add [atlas.credentials.{credential}] or name another"
+                "no credential {credential:?} is configured; add [atlas.credentials.{credential}] or name another: {near}"
             );
             return Err(CommandError::Invalid { field: "credential", rule });
         }
@@ -444,9 +454,10 @@ impl Engine {
         let mut provider = project.provider;
         if let Some(name) = &project.kms {
             let Some(service) = self.kms.get(name) else {
+                let near = did_you_mean(name, self.kms.keys().map(String::as_str));
                 return bad(
                     "kms",
-                    format!("no lookup {name:?} is configured; add [kms.{name}] or name another"),
+                    format!("no lookup {name:?} is configured; add [kms.{name}] or name another: {near}"),
                 );
             };
             match (service.provider(), project.provider) {
@@ -484,6 +495,19 @@ pub(in crate::engine) fn edited(by: &str, it: &Project, changes: Option<&serde_j
         "kms": it.kms, "alias": it.alias, "keySince": it.key_since, "policy": it.policy, "changes": changes,
     });
     record(by, "project.edited", &it.group_id, &detail)
+}
+
+/// A refused tag that nobody here has written.
+fn of_atlas(refused: CommandError) -> CommandError {
+    match refused {
+        CommandError::Invalid { field, rule } => CommandError::Invalid {
+            field,
+            rule: format!(
+                "the project's tag in Atlas: {rule}; name another with --environment, or \"\" for none"
+            ),
+        },
+        other => other,
+    }
 }
 
 fn check_environment(tag: Option<&str>) -> Result<(), CommandError> {

@@ -1,15 +1,17 @@
 //! Votes on a rotation. Which of them count is decided by [`Ballot`]; this gathers what it depends on.
 
+use super::super::announce::asked;
 use super::super::authority::{plain, rows};
 use super::super::settling::{delays, unreadable};
 use super::super::{ENGINE, Engine};
 use super::CommandError;
+use crate::domain::approver::{BY_TOKEN, Strength};
 use crate::domain::notice::{Authority, Kind};
 use crate::domain::role::Role;
 use crate::domain::rotation::outcome::Command;
 use crate::domain::rotation::state::State;
-use crate::domain::vote::{Ballot, CastVote, Counted, Terms};
-use crate::store::{NewApproval, NewOutbox, RotationRow, StoreError, Vote};
+use crate::domain::vote::{BY_MAIL, Ballot, CastVote, Counted, Identity, Terms};
+use crate::store::{NewApproval, NewOutbox, RotationRow, SignedVote, StoreError, Vote};
 
 /// What the count of the votes on `row` depends on beside what is stored about them.
 pub(in crate::engine) fn terms(engine: &Engine, row: &RotationRow) -> Terms {
@@ -20,6 +22,10 @@ pub(in crate::engine) fn terms(engine: &Engine, row: &RotationRow) -> Terms {
         self_approval: it.rules.policy.self_approval,
         excluded: it.rules.excluded.clone(),
         local_approves: engine.settings.socket_role.includes(Role::Approver),
+        approvers: it.rules.policy.approvers.clone(),
+        owners: it.rules.owners.clone(),
+        least: it.rules.policy.approval_method,
+        issuers: engine.settings.issuers.clone(),
         delays: delays(engine),
         now: engine.clock.now(),
     }
@@ -28,7 +34,8 @@ pub(in crate::engine) fn terms(engine: &Engine, row: &RotationRow) -> Terms {
 /// Everything that decides which votes on `row` count. `asked` is the name of who wants to vote.
 async fn ballot(engine: &Engine, row: &RotationRow, asked: Option<&str>) -> Result<Ballot, StoreError> {
     let it = &row.rotation;
-    let stored = engine.store.stored_ballot(it.id, &it.group_id).await?;
+    let issuers = &engine.settings.issuers;
+    let stored = engine.store.stored_ballot(it.id, &it.group_id, issuers).await?;
     terms(engine, row).ballot(stored, asked).map_err(unreadable)
 }
 
@@ -39,8 +46,10 @@ pub(in crate::engine) struct Outstanding {
     pub(in crate::engine) given: u32,
     /// Who gave one, whether it counts or not.
     pub(in crate::engine) voted: Vec<String>,
-    /// The tokens whose vote would count now.
+    /// The tokens and people whose vote would count now.
     pub(in crate::engine) may: Vec<String>,
+    /// The addresses that can give one by the link of a mail, and in no other way.
+    pub(in crate::engine) by_link: Vec<String>,
 }
 
 /// The votes that are missing on `row`.
@@ -53,27 +62,124 @@ pub(in crate::engine) async fn outstanding(
 ) -> Result<Outstanding, StoreError> {
     let ballot = ballot(engine, row, None).await?;
     let given = ballot.count().given;
-    let counts = |name: &&String| {
-        let mut with = ballot.clone();
-        with.votes.push(CastVote { by: (*name).clone(), at: with.now, of_policy: false });
-        ballot.refusal(name).is_none() && with.count().given > given
-    };
-    let tokens = ballot.identities.keys().filter(|name| !name.starts_with("local:"));
-    let may = tokens.filter(counts).cloned().collect();
+    let (strength, mut with) = (Strength::Session.max(ballot.least), ballot.clone());
+    let mut may = Vec::new();
+    let is_asked =
+        |name: &str, it: &Identity| !name.starts_with("local:") && (it.may_approve || name.contains(':'));
+    for (name, _) in ballot.identities.iter().filter(|(name, it)| is_asked(name, it)) {
+        if ballot.refusal(name, strength, None).is_none() {
+            let (by, at, passkey) = (name.clone(), with.now, None);
+            with.votes.push(CastVote { by, at, of_policy: false, strength, passkey });
+            if with.count().given > given {
+                may.push(name.clone());
+            }
+            with.votes.pop();
+        }
+    }
+    let mut by_link = Vec::new();
+    for address in engine.answerers(row).await? {
+        let name = format!("{BY_MAIL}{address}");
+        with.identities.entry(name.clone()).or_insert_with(|| Identity::mail(&address));
+        // Who may sign in is told that way.
+        let signs_in = may.iter().any(|it| is_of(&ballot, it, &address));
+        if !signs_in && with.refusal(&name, Strength::Link, None).is_none() {
+            by_link.push(address);
+        }
+    }
     let voted = ballot.votes.iter().map(|vote| vote.by.clone()).collect();
-    Ok(Outstanding { given, voted, may })
+    Ok(Outstanding { given, voted, may, by_link })
+}
+
+/// Whether `name` is an identity of the person with this address.
+fn is_of(ballot: &Ballot, name: &str, address: &str) -> bool {
+    let person = ballot.identities.get(name).and_then(|it| it.person.as_deref());
+    person.is_some_and(|it| it.eq_ignore_ascii_case(address))
+}
+
+/// Who votes, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Voter<'a> {
+    /// The identity.
+    pub name: &'a str,
+    /// The method as it is recorded.
+    pub method: &'static str,
+    /// The hash of the link that it uses up.
+    pub link: Option<&'a str>,
+    /// What a passkey has signed.
+    pub signed: Option<&'a SignedVote>,
+}
+
+impl<'a> Voter<'a> {
+    /// The same, with the signature of a passkey.
+    #[must_use]
+    pub fn signing(self, signed: &'a SignedVote) -> Self {
+        Self { method: Strength::Passkey.as_str(), signed: Some(signed), ..self }
+    }
+
+    fn passkey(&self) -> Option<&'a str> {
+        self.signed.map(|it| it.passkey.as_str())
+    }
+}
+
+/// The holder of a token.
+impl<'a> From<&'a str> for Voter<'a> {
+    fn from(name: &'a str) -> Self {
+        Self { name, method: BY_TOKEN, link: None, signed: None }
+    }
+}
+
+/// What a person may say about a rotation that waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Say {
+    /// Why an approval of this person would not count, or not once more; `None` when it would.
+    pub refused: Option<String>,
+    /// Whether this person has given one, in whatever way.
+    pub has_voted: bool,
+}
+
+impl Say {
+    /// Whether this person's yes counts, or would.
+    #[must_use]
+    pub const fn has_a_say(&self) -> bool {
+        self.has_voted || self.refused.is_none()
+    }
+}
+
+impl Engine {
+    /// What `actor` may say about `row`.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn may_say(&self, row: &RotationRow, voter: Voter<'_>) -> Result<Say, StoreError> {
+        let ballot = ballot(self, row, Some(voter.name)).await?;
+        let strength = Strength::of(voter.method);
+        let (own, void) = (ballot.own_vote(voter.name), ballot.count().void);
+        let counts = |vote: &&CastVote| void.iter().all(|(by, _)| *by != vote.by);
+        let again = own
+            .filter(|vote| vote.strength >= strength)
+            .filter(counts)
+            .map(|_| "you have approved it".to_owned());
+        Ok(Say {
+            refused: again
+                .or_else(|| ballot.refusal(voter.name, strength, voter.passkey()).map(|why| why.to_string())),
+            has_voted: own.is_some(),
+        })
+    }
 }
 
 /// The approval of `actor`; `None` when it is counted already.
 pub(super) async fn approve(
     engine: &Engine,
     row: &RotationRow,
-    actor: &str,
+    voter: Voter<'_>,
     comment: Option<&str>,
 ) -> Result<Option<(Command, Option<Vote>)>, CommandError> {
+    let (actor, strength) = (voter.name, Strength::of(voter.method));
     let mut ballot = ballot(engine, row, Some(actor)).await?;
-    let has_voted = ballot.votes.iter().any(|vote| vote.by == actor);
-    if let Some(why) = ballot.refusal(actor) {
+    // A vote that does not count any more is given anew, as with another passkey.
+    let is_void = ballot.count().void.iter().any(|(by, _)| by == actor);
+    let has_voted = !is_void && ballot.votes.iter().any(|vote| vote.by == actor && vote.strength >= strength);
+    if let Some(why) = ballot.refusal(actor, strength, voter.passkey()) {
         return Err(CommandError::VoteVoid(Box::new(why)));
     }
     if has_voted && !row.rotation.state.is_final() {
@@ -83,12 +189,15 @@ pub(super) async fn approve(
             row.rotation.state == State::AwaitingApproval && given > row.rotation.permission.quorum.given;
         return Ok(more.then_some((Command::Approve { given }, None)));
     }
-    ballot.votes.push(CastVote { by: actor.to_owned(), at: ballot.now, of_policy: false });
+    ballot.votes.retain(|vote| vote.by != actor);
+    let passkey = voter.passkey().map(str::to_owned);
+    ballot.votes.push(CastVote { by: actor.to_owned(), at: ballot.now, of_policy: false, strength, passkey });
     let given = ballot.count().given;
     let vote = NewApproval {
         by: actor.to_owned(),
-        method: "api".to_owned(),
+        method: voter.method.to_owned(),
         comment: comment.map(ToOwned::to_owned),
+        signed: voter.signed.cloned().map(Box::new),
     };
     Ok(Some((Command::Approve { given }, Some(Vote::Yes(vote)))))
 }
@@ -100,12 +209,11 @@ pub(super) async fn withdraw(
     actor: &str,
 ) -> Result<(Command, Vote), CommandError> {
     let mut ballot = ballot(engine, row, Some(actor)).await?;
-    let before = ballot.votes.len();
-    ballot.votes.retain(|vote| vote.by != actor);
-    if ballot.votes.len() == before {
+    let Some(by) = ballot.own_vote(actor).map(|vote| vote.by.clone()) else {
         return Err(CommandError::NothingToWithdraw(actor.to_owned()));
-    }
-    Ok((Command::Withdraw { given: ballot.count().given }, Vote::Withdrawn(actor.to_owned())))
+    };
+    ballot.votes.retain(|vote| vote.by != by);
+    Ok((Command::Withdraw { given: ballot.count().given }, Vote::Withdrawn(by)))
 }
 
 /// A count of the votes that differs from the recorded one.
@@ -114,7 +222,7 @@ pub(in crate::engine) struct Recount {
     pub(in crate::engine) command: Command,
     /// The reasons, for the journal.
     pub(in crate::engine) why: String,
-    /// What the owners hear of it.
+    /// What those hear of it who were asked to approve.
     pub(in crate::engine) outbox: Vec<NewOutbox>,
 }
 
@@ -148,7 +256,7 @@ pub(in crate::engine) async fn recount(
     let why: Vec<_> =
         void.iter().map(|(by, why)| format!("the vote of {by} does not count: {why}")).collect();
     let why = why.join("; ");
-    let owners = engine.store.owners(&it.group_id).await?;
+    let people = asked(&engine.store.owners(&it.group_id).await?, &it.rules);
     let facts = Authority {
         group_id: Some(it.group_id.clone()),
         project_name: Some(row.project_name.clone()),
@@ -157,6 +265,6 @@ pub(in crate::engine) async fn recount(
         ..plain(Kind::VoteVoid, it.group_id.to_string(), ENGINE, ballot.now)
     };
     let identity = format!("{}/vote_void/{}", it.id, row.version);
-    let outbox = rows(engine, &identity, facts, &owners, ballot.now);
+    let outbox = rows(engine, &identity, facts, &people, ballot.now);
     Ok(Some(Recount { command: Command::Withdraw { given }, why, outbox }))
 }

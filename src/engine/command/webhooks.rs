@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::CommandError;
+use crate::domain::text::did_you_mean;
 use crate::engine::Engine;
 use crate::store::NewAudit;
 
@@ -14,7 +15,10 @@ impl Engine {
     pub async fn enable_webhook(&self, by: &str, name: &str) -> Result<bool, CommandError> {
         let targets = self.webhooks.all();
         let target = targets.iter().find(|it| it.name() == name);
-        let target = target.ok_or_else(|| CommandError::NoWebhook(name.to_owned()))?;
+        let target = target.ok_or_else(|| CommandError::NoWebhook {
+            name: name.to_owned(),
+            near: did_you_mean(name, targets.iter().map(|it| it.name())),
+        })?;
         let Some(since) = target.retired_at() else { return Ok(false) };
         let audit = NewAudit {
             actor: by.to_owned(),

@@ -9,6 +9,7 @@ use utoipa_axum::routes;
 use super::{Query, views};
 use crate::api::project::{DiscoverQuery, Discovery};
 use crate::domain::role::Role;
+use crate::domain::text::did_you_mean;
 use crate::engine::discover::{Cursor, Wanted};
 use crate::web::Web;
 use crate::web::operation::{ATLAS, QUERY, needs};
@@ -70,7 +71,8 @@ fn wanted(given: Vec<(String, String)>) -> Result<Wanted, Problem> {
                 return Err(Problem::malformed(
                     StatusCode::BAD_REQUEST,
                     format!(
-                        "unknown parameter {name:?}; the parameters are credential, tag, all, limit and cursor"
+                        "query: there is no {name:?}; {}",
+                        did_you_mean(&name, ["credential", "tag", "all", "limit", "cursor"])
                     ),
                 ));
             }

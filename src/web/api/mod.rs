@@ -9,10 +9,12 @@ mod discover;
 mod hooks;
 mod loosenings;
 mod outbox;
+mod passkeys;
+mod plan;
 mod projects;
-mod rotations;
+pub(super) mod rotations;
 mod status;
-mod stream;
+pub(super) mod stream;
 mod views;
 mod webhooks;
 
@@ -28,16 +30,19 @@ use super::Web;
 use super::problem::Problem;
 use crate::api::problem::Code;
 use crate::api::{CorruptRow, Listed, Page};
+use crate::domain::named::UnknownName;
 use crate::domain::text::with_nearest;
-use crate::net::cause::causes;
+use crate::net::cause::{causes, root_cause};
 use crate::store;
 
 /// Everything but the streams, which outlive any time limit.
-const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 10] = [
+const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 12] = [
     projects::routes,
     loosenings::routes,
+    passkeys::routes,
     discover::routes,
     rotations::routes,
+    plan::routes,
     audit::routes,
     status::routes,
     conditions::routes,
@@ -139,7 +144,12 @@ impl From<BytesRejection> for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Problem::malformed(rejection.status(), rejection.body_text())
+        // The parser's words, behind the extractor's and the name of the parameter.
+        let words = root_cause(&rejection);
+        let words = words.split_once(": ").map_or(words.as_str(), |(_, rest)| rest);
+        let near = with_nearest(words);
+        let detail = if near == words { rejection.body_text() } else { format!("query: {near}") };
+        Problem::malformed(rejection.status(), detail)
     }
 }
 
@@ -201,13 +211,10 @@ fn listed_row<R, T>(row: store::Listed<R>, view: impl FnOnce(R) -> T) -> Listed<
     }
 }
 
-/// Parses a word of a fixed list. The problem of another word names the list.
-fn word<T>(field: &str, text: Option<&str>, all: &[T]) -> Result<Option<T>, Problem>
-where
-    T: std::str::FromStr<Err: std::fmt::Display> + std::fmt::Display,
-{
-    text.map(str::parse).transpose().map_err(|error| {
-        let all: Vec<_> = all.iter().map(ToString::to_string).collect();
-        Problem::invalid(field, format!("{error}; it takes one of {}", all.join(", ")))
-    })
+/// Parses a word of a fixed list. The problem of another word names the most similar one, or the list.
+fn word<T: std::str::FromStr<Err = UnknownName>>(
+    field: &str,
+    text: Option<&str>,
+) -> Result<Option<T>, Problem> {
+    text.map(str::parse).transpose().map_err(|error| Problem::invalid(field, error))
 }

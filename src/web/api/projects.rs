@@ -9,7 +9,8 @@ use utoipa_axum::routes;
 use super::{Object, Paging, Path, Query, listed_row, views, word};
 use crate::api::problem::Code;
 use crate::api::project::{
-    Acknowledgement, Key, NewProject, NewSilence, Project, ProjectEdit, ProjectQuery, RefreshedProjects, Why,
+    Acknowledgement, DueAcknowledgement, Key, NewProject, NewSilence, NewestKey, Project, ProjectEdit,
+    ProjectQuery, RefreshedProjects, Why,
 };
 use crate::api::{CorruptRow, KeyPage, Listed, Page, ProjectPage};
 use crate::domain::condition::ConditionKind;
@@ -18,6 +19,7 @@ use crate::domain::key::Provider;
 use crate::domain::loosening::fields;
 use crate::domain::project::{self, Status};
 use crate::domain::role::Role;
+use crate::domain::time::BadTime;
 use crate::engine::command::{self, Added, CommandError};
 use crate::engine::why;
 use crate::store::{ConditionRow, ProjectFilter};
@@ -28,6 +30,9 @@ use crate::web::problem::Problem;
 
 /// The problems of an address that names a project.
 const PROJECT: [Code; 2] = [Code::GroupIdInvalid, Code::ProjectNotFound];
+
+/// The problems of the lookup of the newest key.
+const NEWEST: [Code; 3] = [Code::NoNewestKey, Code::KeyService, Code::PreflightFailed];
 
 pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
     let read = |problems, routes| needs(web, Role::Viewer, problems, routes);
@@ -44,8 +49,10 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
         .routes(write(&[&PROJECT, &[Code::RotationOpen, Code::Conflict]], routes!(remove)))
         .routes(read(&[&PROJECT, &[Code::RotationNotFound]], routes!(explain)))
         .routes(read(&[&PROJECT], routes!(keys)))
+        .routes(write(&[&PROJECT, &NEWEST, &ATLAS], routes!(newest_key)))
         .routes(write(&[&PROJECT, &BODY, &[Code::ConditionNotFound, Code::Conflict]], routes!(acknowledge)))
         .routes(write(&[&PROJECT, &BODY], routes!(silence)))
+        .routes(write(&[&PROJECT, &BODY], routes!(acknowledge_due)))
         .routes(write(&[&PROJECT, &[Code::Conflict]], routes!(refresh)))
         .routes(write(&[], routes!(refresh_all)))
 }
@@ -60,7 +67,7 @@ async fn list(
     State(web): State<Web>,
     Query(query): Query<ProjectQuery>,
 ) -> Result<Json<Page<Listed<Project>>>, Problem> {
-    let status = word("status", query.status.as_deref(), Status::ALL)?;
+    let status = word::<Status>("status", query.status.as_deref())?;
     let provider = query.provider.as_deref().map(str::parse::<Provider>).transpose();
     let rows = ProjectFilter {
         provider: provider.map_err(|error| Problem::invalid("provider", error))?,
@@ -222,6 +229,20 @@ async fn keys(State(web): State<Web>, Path(id): Path<String>) -> Result<Json<Pag
     Ok(Json(Page { items: keys.into_iter().map(|key| listed_row(key, views::key)).collect(), next: None }))
 }
 
+#[utoipa::path(
+    get, path = "/projects/{groupId}/newest-key", tag = "projects", operation_id = "lookUpNewestKey",
+    summary = "Look up the newest usable key of a project",
+    description = "Asks Atlas for the key in force and the project's lookup (`kms`; on AWS, its `alias`) for the newest usable \
+                   key. Nothing is proposed.",
+    params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
+    responses((status = 200, description = "The newest key, which may be the one in force.", body = NewestKey)),
+)]
+async fn newest_key(State(web): State<Web>, Path(id): Path<String>) -> Result<Json<NewestKey>, Problem> {
+    let it = web.engine.newest_key(&group(&id)?).await?;
+    let (key, current_key) = (it.key.to_string(), it.current.to_string());
+    Ok(Json(NewestKey { key, current_key, kms: it.lookup, alias: it.alias, created_at: it.created }))
+}
+
 pub(super) fn group(text: &str) -> Result<GroupId, Problem> {
     Ok(text.parse::<GroupId>().map_err(CommandError::from)?)
 }
@@ -277,6 +298,27 @@ async fn acknowledge(
     let id = group(&id)?;
     let kind = kind.parse::<ConditionKind>().map_err(|error| Problem::invalid("kind", error))?;
     web.engine.acknowledge(&caller.name, &id, kind, body.comment.as_deref()).await?;
+    shown(&web, &find(&web, id.as_str()).await?).await
+}
+
+#[utoipa::path(
+    post, path = "/projects/{groupId}/due/acknowledge", tag = "projects", operation_id = "acknowledgeDue",
+    summary = "Have the reminders of a due date wait for a planned day",
+    description = "Nobody is reminded of this key until then. It counts for this key only, and for at most 7 days after \
+                   the due date.",
+    params(("groupId" = GroupId, Path, description = "Atlas' id of the project.")),
+    request_body = DueAcknowledgement,
+    responses((status = 200, description = "The project with the acknowledgement.", body = Project)),
+)]
+async fn acknowledge_due(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Object(body): Object<DueAcknowledgement>,
+) -> Result<Json<Project>, Problem> {
+    let id = group(&id)?;
+    let until = body.until.parse().map_err(|error: BadTime| Problem::invalid("until", error))?;
+    web.engine.acknowledge_due(&caller.name, &id, until, body.comment.as_deref()).await?;
     shown(&web, &find(&web, id.as_str()).await?).await
 }
 

@@ -11,11 +11,13 @@ use super::{Body, Object, Paging, Path, Query, views, word};
 use crate::api::problem::Code;
 use crate::api::rotation::{Checked, Decision, JournalEntry, Proposal, Proposed, Rotation, RotationQuery};
 use crate::api::{JournalPage, Listed, NumberedPage, Page, RotationPage};
+use crate::domain::day::Planned;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::role::Role;
 use crate::domain::rotation::state::State as RotationState;
+use crate::domain::time::BadTime;
 use crate::engine::command::{CommandError, OperatorVerb};
-use crate::engine::propose;
+use crate::engine::propose::{self, NewProposal};
 use crate::store::{CorruptRow, RotationRow};
 use crate::web::Web;
 use crate::web::auth::Caller;
@@ -78,20 +80,28 @@ async fn propose(
     Path(id): Path<String>,
     Object(body): Object<Proposal>,
 ) -> Result<(StatusCode, Json<Proposed>), Problem> {
-    let Proposal { new_key, reason, dry_run } = body;
+    let Proposal { new_key, reason, planned_for, dry_run } = body;
     let group = group(&id)?;
     let new_key = new_key.parse().map_err(CommandError::KeyInvalid)?;
-    let proposed = web.engine.propose(&caller.name, &group, new_key, reason, dry_run).await?;
+    let planned = planned_for.as_deref().map(planned).transpose()?;
+    let ask = NewProposal { new_key, reason, planned, dry_run };
+    let proposed = web.engine.propose_on(&caller.name, &group, ask).await?;
     let (status, answer) = match proposed {
         propose::Proposed::Created(row) => (StatusCode::CREATED, rotation(&web, &row).await?),
         propose::Proposed::Same(row) => (StatusCode::OK, rotation(&web, &row).await?),
-        propose::Proposed::Checked { old_key, new_key, checks } => {
+        propose::Proposed::Checked { old_key, new_key, planned_for, checks } => {
             let (old_key, new_key) = (old_key.to_string(), new_key.to_string());
-            let checked = Checked { dry_run: true, old_key, new_key, checks };
+            let checked = Checked { dry_run: true, old_key, new_key, planned_for, checks };
             return Ok((StatusCode::OK, Json(Proposed::Checked(checked))));
         }
     };
     Ok((status, Json(Proposed::Rotation(Box::new(answer)))))
+}
+
+/// Reads the date of a proposal.
+pub(in crate::web) fn planned(text: &str) -> Result<Planned, CommandError> {
+    text.parse()
+        .map_err(|error: BadTime| CommandError::Invalid { field: "plannedFor", rule: error.to_string() })
 }
 
 #[utoipa::path(
@@ -104,7 +114,7 @@ async fn list(
     State(web): State<Web>,
     Query(query): Query<RotationQuery>,
 ) -> Result<Json<Page<Listed<Rotation>>>, Problem> {
-    let state = word("state", query.state.as_deref(), RotationState::ALL)?;
+    let state = word::<RotationState>("state", query.state.as_deref())?;
     let project = query.group_id.as_deref().map(group).transpose()?;
     let paging = Paging::new(query.limit, query.cursor);
     let rows =
@@ -216,13 +226,20 @@ async fn decide(
     verb: OperatorVerb,
     body: &[u8],
 ) -> Result<Json<Rotation>, Problem> {
-    let Decision { comment, proposal_hash } =
+    let Decision { comment, proposal_hash, tail } =
         if body.is_empty() { Decision::default() } else { Object::from_bytes(body)?.0 };
-    let row = web.engine.say(&caller.name, id, verb, comment, proposal_hash.as_deref()).await?;
+    if let Some(tail) = tail
+        && tail.trim() != web.engine.rotation(id).await?.rotation.new_key.tail()
+    {
+        return Err(Problem::invalid("tail", "it is not the end of the new key; nothing was decided"));
+    }
+    let row = web.engine.say(caller.name.as_str(), id, verb, comment, proposal_hash.as_deref()).await?;
     Ok(Json(rotation(web, &row).await?))
 }
 
-async fn rotation(web: &Web, row: &RotationRow) -> Result<Rotation, Problem> {
+/// A rotation as the API answers it.
+pub(in crate::web) async fn rotation(web: &Web, row: &RotationRow) -> Result<Rotation, Problem> {
     let (store, id) = (&web.engine.store, row.rotation.id);
-    Ok(views::rotation(row, store.approvals(id).await?, store.proof(id).await?.as_ref()))
+    let why = web.engine.why_waiting(row).await?;
+    Ok(views::rotation(row, store.approvals(id).await?, store.proof(id).await?.as_ref(), why))
 }

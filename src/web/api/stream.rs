@@ -25,6 +25,15 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(needs(web, Role::Viewer, &[&unknown], routes!(follow)))
 }
 
+/// Which rotations have new rows.
+pub(in crate::web) type News = tokio::sync::broadcast::Receiver<RotationId>;
+
+/// A header of the answer.
+pub(in crate::web) type Unbuffered = [(&'static str, &'static str); 1];
+
+/// nginx, and what is built on it, would otherwise keep events back until a buffer is full.
+pub(in crate::web) const UNBUFFERED: Unbuffered = [("x-accel-buffering", "no")];
+
 #[utoipa::path(
     get, path = "/rotations/{id}/stream", tag = "rotations", operation_id = "followRotation",
     summary = "Follow a rotation: one server-sent event for each journal entry, to its end",
@@ -40,7 +49,7 @@ async fn follow(
     Path(id): Path<RotationId>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<(Unbuffered, Sse<impl Stream<Item = Result<Event, Infallible>>>), Problem> {
     web.engine.rotation(id).await?;
     let after = headers
         .get("last-event-id")
@@ -62,7 +71,7 @@ async fn follow(
         };
         Some((Ok(event), feed))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+    Ok((UNBUFFERED, Sse::new(events).keep_alive(KeepAlive::default())))
 }
 
 struct Feed {
@@ -70,7 +79,7 @@ struct Feed {
     caller: Caller,
     id: RotationId,
     after: i64,
-    news: tokio::sync::broadcast::Receiver<RotationId>,
+    news: News,
     ready: Vec<JournalEntry>,
     over: bool,
 }
@@ -99,24 +108,26 @@ impl Feed {
                 self.over = true;
                 continue;
             }
-            self.wait().await;
+            if !until_news(self.id, &mut self.news, &self.web).await {
+                self.over = true;
+            }
         }
     }
+}
 
-    /// Waits until this rotation has a new row. Rows of other daemons are found by polling.
-    async fn wait(&mut self) {
-        #[expect(clippy::disallowed_methods, reason = "the select below ends with a stop")]
-        let poll = tokio::time::sleep(std::time::Duration::from_secs(2));
-        tokio::pin!(poll);
-        loop {
-            tokio::select! {
-                () = &mut poll => return,
-                () = self.web.stop.cancelled() => return,
-                news = self.news.recv() => match news {
-                    Ok(id) if id != self.id => {}
-                    Ok(_) | Err(RecvError::Lagged(_)) => return,
-                    Err(RecvError::Closed) => { self.over = true; return; }
-                }
+/// Waits until a rotation has a new row; false when none will come. Rows of other daemons are found by polling.
+pub(in crate::web) async fn until_news(id: RotationId, news: &mut News, web: &Web) -> bool {
+    #[expect(clippy::disallowed_methods, reason = "the select below ends with a stop")]
+    let poll = tokio::time::sleep(std::time::Duration::from_secs(2));
+    tokio::pin!(poll);
+    loop {
+        tokio::select! {
+            () = &mut poll => return true,
+            () = web.stop.cancelled() => return false,
+            news = news.recv() => match news {
+                Ok(other) if other != id => {}
+                Ok(_) | Err(RecvError::Lagged(_)) => return true,
+                Err(RecvError::Closed) => return false,
             }
         }
     }

@@ -1,10 +1,10 @@
 //! Rows as the API answers them: names from Atlas unchanged, keys as plain texts.
 
 use crate::api::loosening::Loosening;
-use crate::api::project::{Condition, Drift, Found, FoundOwner, Key, Project, Silence, Tag};
+use crate::api::project::{AcknowledgedDue, Condition, Drift, Found, FoundOwner, Key, Project, Silence, Tag};
 use crate::api::record::{AuditEntry, ClockSkew, DatabaseStatus, Difference, Doubt, Hook, Mail};
 use crate::api::rotation::{
-    Approval, Approvals, Cluster, JournalEntry, LastObservation, Overwritten, Rotation,
+    Approval, Approvals, Cluster, JournalEntry, LastObservation, Overwritten, Readings, Rotation,
 };
 use crate::domain::condition::{ConditionKind, condition_id};
 use crate::domain::ids::GroupId;
@@ -40,6 +40,9 @@ pub(super) fn project(
         key_ends_at: it.key_ends_at,
         due: it.due(defaults),
         status: it.status(defaults, now),
+        acknowledged_due: it
+            .acknowledged(defaults, now)
+            .map(|it| AcknowledgedDue { until: it.until, by: it.by.clone() }),
         silence: it.silence.as_ref().filter(|it| it.lasts(now)).map(|it| Silence {
             since: it.began_at,
             until: it.ends_at,
@@ -51,6 +54,7 @@ pub(super) fn project(
         kms: it.kms.clone(),
         alias: it.alias.clone(),
         policy: it.policy(defaults).into(),
+        policy_override: it.policy.clone(),
         last_checked_at: it.last_checked_at,
         last_error: it.last_error.clone(),
         open_rotation: it.open_rotation,
@@ -134,6 +138,7 @@ pub(super) fn rotation(
     row: &RotationRow,
     votes: Vec<store::Approval>,
     proof: Option<&WitnessEvent>,
+    why: Vec<String>,
 ) -> Rotation {
     let it = &row.rotation;
     let event = proof.and_then(|proof| proof.event.as_ref());
@@ -158,6 +163,8 @@ pub(super) fn rotation(
         requested_by: row.requested_by.clone(),
         proposal_hash: row.proposal_hash.clone(),
         approvals: Approvals { required: it.permission.quorum.required, given: given.collect() },
+        why,
+        readings: Readings { in_a_row: it.readings.trues, required: it.rules.verify.readings },
         last_observation: it.observing.last.as_ref().map(|seen| LastObservation {
             at: seen.at,
             key: seen.key.as_ref().map(ToString::to_string),
@@ -174,6 +181,7 @@ pub(super) fn rotation(
         deployed_at: it.rollout.deployed_at,
         finished_at: it.ending.finished_at,
         expires_at: it.permission.expires_at,
+        planned_for: it.rules.planned_for,
         guard_deadline: it.patching.guard_deadline,
         deployed: it.rollout.deployed,
         clusters: it.rollout.clusters.iter().map(cluster).collect(),

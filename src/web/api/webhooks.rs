@@ -59,5 +59,7 @@ async fn enable(
 ) -> Result<Json<WebhookTarget>, Problem> {
     web.engine.enable_webhook(&caller.name, &name).await?;
     let target = targets(&web).into_iter().find(|it| it.name == name);
-    Ok(Json(target.ok_or_else(|| CommandError::NoWebhook(name))?))
+    Ok(Json(
+        target.ok_or_else(|| CommandError::NoWebhook { name, near: "a reload has removed it".to_owned() })?,
+    ))
 }

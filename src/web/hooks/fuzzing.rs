@@ -10,10 +10,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use futures_util::FutureExt;
 use url::Url;
 
+use super::super::fetch::Fetcher;
+use super::super::keys::Keys;
 use super::sns::{Message, Sns, is_certificate};
-use super::{
-    HookReply, Received, Refusal, atlas, aws, azure, cloudevents, fetch, gcp, json, token, verification,
-};
+use super::{HookReply, Received, Refusal, atlas, aws, azure, cloudevents, gcp, json, verification};
 use crate::config::hooks::{Entra, SigningKey, signing_key};
 use crate::domain::hint::Hint;
 use crate::domain::time::Timestamp;
@@ -23,9 +23,9 @@ use crate::secret::Secret;
 pub type Event = (String, Option<Hint>);
 
 /// Is never used: the functions take a fetcher, and the keys given here are fresh.
-static FETCHER: LazyLock<Option<fetch::Fetcher>> = LazyLock::new(|| {
+static FETCHER: LazyLock<Option<Fetcher>> = LazyLock::new(|| {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    fetch::Fetcher::new().ok()
+    Fetcher::new().ok()
 });
 
 fn headers(head: &[u8]) -> HeaderMap {
@@ -81,7 +81,7 @@ pub fn is_proven(kind: u8, head: &[u8], body: &[u8], secret: &str, now: Timestam
 pub fn is_token(grid: bool, jwks: &[u8], token: &str, now: Timestamp) -> Option<bool> {
     const AT: &str = "https://issuer.example/keys";
     let set = serde_json::from_slice(jwks).ok()?;
-    let keys = token::Keys::fetched(AT, set, now);
+    let keys = Keys::fetched(AT, set, now);
     let head = headers(format!("authorization: Bearer {token}").as_bytes());
     let fetcher = FETCHER.as_ref()?;
     let proven = if grid {

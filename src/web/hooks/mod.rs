@@ -13,7 +13,6 @@ mod atlas;
 mod aws;
 mod azure;
 mod cloudevents;
-mod fetch;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod gcp;
@@ -40,6 +39,8 @@ use utoipa_axum::routes;
 
 use super::Web;
 use super::auth::Authenticated;
+use super::fetch::Fetcher;
+use super::keys::Keys;
 use super::operation::open;
 use super::problem::Problem;
 use super::sender::{self, Guesses};
@@ -154,8 +155,8 @@ impl Refusal {
 #[derive(Debug)]
 pub struct Hooks {
     endpoints: BTreeMap<String, Endpoint>,
-    fetcher: fetch::Fetcher,
-    keys: token::Keys,
+    fetcher: Fetcher,
+    keys: Keys,
 }
 
 #[derive(Debug)]
@@ -199,10 +200,10 @@ impl Hooks {
     /// # Errors
     /// Names the hook and the setting that cannot be used.
     pub fn new(hooks: &[Hook]) -> Result<Self, HooksError> {
-        let fetcher = fetch::Fetcher::new()?;
+        let fetcher = Fetcher::new()?;
         let endpoints = hooks.iter().map(|hook| Ok((hook.name.clone(), Endpoint::new(hook)?)));
         let endpoints = endpoints.collect::<Result<_, HooksError>>()?;
-        Ok(Self { endpoints, fetcher, keys: token::Keys::default() })
+        Ok(Self { endpoints, fetcher, keys: Keys::new(token::PAUSE) })
     }
 }
 

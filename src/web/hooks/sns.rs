@@ -23,7 +23,7 @@ use url::Url;
 use x509_cert::Certificate;
 use x509_cert::der::Encode;
 
-use super::fetch::Fetcher;
+use super::super::fetch::Fetcher;
 use super::{HookReply, Received, Refusal, aws, json, verification};
 use crate::domain::time::Timestamp;
 

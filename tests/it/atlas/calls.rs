@@ -241,10 +241,14 @@ async fn the_alert_about_an_unreachable_key_service_is_found() {
 
 #[tokio::test]
 async fn a_projects_name_is_kept_as_it_is() {
-    let fake = Fake::start([ok(r#"{"id":"x","name":"<b>Zahlungen</b> é"}"#), ok("[]")]).await;
+    let own = format!(r#"{{"id":"{}","name":"<b>Zahlungen</b> é"}}"#, group());
+    let other = r#"{"id":"ffffffffffffffffffffffff","name":"another"}"#;
+    let fake = Fake::start([ok(&own), ok("[]"), ok(other)]).await;
     let setup = client(&fake);
-    assert_eq!(setup.atlas.group_name("default", &group(), GENEROUS).await.unwrap(), "<b>Zahlungen</b> é");
-    assert!(setup.atlas.group_name("default", &group(), GENEROUS).await.is_err());
+    assert_eq!(setup.atlas.group("default", &group(), GENEROUS).await.unwrap().name, "<b>Zahlungen</b> é");
+    for _ in 0..2 {
+        assert!(setup.atlas.group("default", &group(), GENEROUS).await.is_err());
+    }
 }
 
 #[tokio::test]

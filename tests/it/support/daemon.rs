@@ -128,9 +128,17 @@ pub(crate) fn only_for_us(file: &Path) {
 pub(crate) fn keywheel(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keywheel"));
     command.args(args).current_dir(folder).stdin(Stdio::null());
-    for name in ["KEYWHEEL_CONFIG", "KEYWHEEL_SERVER", "KEYWHEEL_TOKEN_FILE", "RUST_LOG"] {
+    for name in [
+        "KEYWHEEL_CONFIG",
+        "KEYWHEEL_SERVER",
+        "KEYWHEEL_TOKEN_FILE",
+        "RUST_LOG",
+        "NO_COLOR",
+        "CLICOLOR_FORCE",
+    ] {
         command.env_remove(name);
     }
+    command.env("LC_ALL", "C.UTF-8");
     command
 }
 
@@ -197,7 +205,8 @@ impl Daemon {
         let text = text.replacen("[server]\n", &format!("[server]\n{server}"), 1);
         std::fs::write(&file, format!("{}\n{text}", above.join("\n"))).unwrap();
         let (child, base, log) = serve(folder.path());
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        // A server may close a connection after an answer, while the next request is on its way: each gets its own.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         Self { sim, folder, base, child, log, http }
     }
 

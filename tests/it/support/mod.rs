@@ -1,9 +1,11 @@
 //! What the tests share: databases, and an engine against the simulator.
 
+pub(crate) mod authenticator;
 pub(crate) mod daemon;
 pub(crate) mod db;
 pub(crate) mod document;
 pub(crate) mod events;
+pub(crate) mod issuer;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
@@ -46,6 +48,7 @@ pub(crate) fn letter(row: &OutboxRow) -> Letter {
 /// A notice with little in it.
 pub(crate) fn notice(about: &str, kind: fn(RotationFacts) -> Notice) -> Content {
     let facts = RotationFacts {
+        planned_for: None,
         group_id: about.parse().unwrap(),
         project_name: "ü".to_owned(),
         rotation_id: "0198c5a0-0000-7000-8000-000000000001".parse().unwrap(),
@@ -273,12 +276,14 @@ pub(crate) fn engine_at(sim: &Sim, store: Store, clock: Arc<dyn Clock>) -> Engin
             daily: keywheel::domain::condition::Daily::default(),
         },
         operators: Vec::new(),
+        digest: None,
         mail_domain: "example.com".to_owned(),
         security: Vec::new(),
         mails: true,
         loosen_after: Span::from_days(1),
         settle_in: None,
         socket_role: keywheel::domain::role::Role::Admin,
+        issuers: std::collections::BTreeSet::new(),
         daemon: "here:8440".to_owned(),
         poll_every: Span::from_secs(6 * 3600),
         request_timeout: ms(2000),

@@ -1,7 +1,7 @@
 """A real SMTP server (aiosmtpd) for the tests: takes its orders as JSON, prints its port, and writes
 each message it accepted as a line of JSON.
 
-Addresses choose what happens to them: refused... is refused for good, barred... as if the sender were, later... is put off as many
+Addresses choose what happens to them: refused... is refused for good (but for the order "takes_all"), barred... as if the sender were, later... is put off as many
 times as ordered, everything else is taken. The orders "helo", "mail", "rcpt" and "data" are replies
 with which that command is refused; "auth" is the list of login mechanisms that are offered.
 """
@@ -36,7 +36,7 @@ class Handler:
     async def handle_RCPT(self, server, session, envelope, address, options):
         if "rcpt" in orders:
             return orders["rcpt"]
-        if address.startswith("refused"):
+        if address.lower().startswith("refused") and not orders.get("takes_all"):
             return "550 5.1.1 nobody of that name here"
         if address.startswith("barred"):
             return "554 5.7.1 this recipient is not for you"

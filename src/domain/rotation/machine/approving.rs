@@ -81,7 +81,7 @@ impl Turn {
         if put_off && self.r.patching.retry_at.is_some_and(|at| self.now < at) {
             return Some(self.r.put_off_by());
         }
-        if self.r.rules.policy.window_open(self.now) { None } else { Some(Hold::Window) }
+        if self.r.rules.window_open(self.now) { None } else { Some(Hold::Window) }
     }
 
     fn hold(&mut self, hold: Hold) {
@@ -89,7 +89,7 @@ impl Turn {
             self.notices.push(Announcement::PreflightFailed);
         }
         self.r.hold = Some(hold);
-        let opens = self.r.rules.policy.next_open(self.now).filter(|_| hold == Hold::Window);
+        let opens = self.r.rules.next_open(self.now).filter(|_| hold == Hold::Window);
         let idle = self.now + self.r.rules.pace.idle_every.get();
         let until = match opens {
             Some(opens) => opens.min(idle),
@@ -104,7 +104,7 @@ impl Turn {
     pub(super) fn back_to_awaiting(&mut self) {
         self.r.state = State::AwaitingApproval;
         self.r.permission.approved_at = None;
-        self.r.permission.expires_at = self.r.created_at + self.r.rules.policy.approval_ttl.get();
+        self.r.permission.expires_at = self.r.rules.approval_deadline(self.r.created_at);
         self.rest(self.now);
     }
 }

@@ -16,7 +16,7 @@ impl Turn {
                 if self.r.permission.quorum.is_met() {
                     self.r.state = State::Approved;
                     self.r.permission.approved_at = Some(self.now);
-                    self.r.permission.expires_at = self.r.rules.policy.execution_deadline(self.now);
+                    self.r.permission.expires_at = self.r.rules.execution_deadline(self.now);
                 }
                 self.rest(self.now);
             }

@@ -88,7 +88,7 @@ impl Turn {
             }
             Sight::Old => {
                 self.r.state = State::Approved;
-                self.r.permission.expires_at = self.r.rules.policy.execution_deadline(self.now);
+                self.r.permission.expires_at = self.r.rules.execution_deadline(self.now);
                 (self.r.patching.retry_at, self.r.patching.tries) = (None, 0);
                 self.rest(self.now);
             }

@@ -1,0 +1,9 @@
+-- Who is signed in to the pages. A cookie is known by its hash alone; whose it is, is sealed in the audit log.
+CREATE TABLE web_sessions (
+    hash TEXT PRIMARY KEY,
+    token TEXT NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    ends_at TIMESTAMPTZ NOT NULL,
+    seen_at TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX web_sessions_token ON web_sessions (token);

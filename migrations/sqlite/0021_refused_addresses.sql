@@ -1,0 +1,7 @@
+-- Addresses that the mail server has refused for good, until it takes a mail to them again; and when others were told.
+CREATE TABLE refused_addresses (
+    address TEXT PRIMARY KEY,
+    reply TEXT NOT NULL,
+    since TEXT NOT NULL,
+    told_at TEXT
+) STRICT;

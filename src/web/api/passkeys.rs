@@ -1,0 +1,95 @@
+//! Passkeys: list, confirm and remove. They are enrolled on the pages alone: that takes a browser.
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{Object, Path};
+use crate::api::PasskeyPage;
+use crate::api::passkey::{Confirmation, Passkey};
+use crate::api::problem::Code;
+use crate::domain::role::Role;
+use crate::store::{self, StoreError};
+use crate::web::Web;
+use crate::web::auth::Caller;
+use crate::web::operation::needs;
+use crate::web::problem::Problem;
+
+pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
+    let unknown = [Code::NotFound];
+    let refused = [Code::NotFound, Code::Invalid, Code::NobodyToTell];
+    OpenApiRouter::new()
+        .routes(needs(web, Role::Viewer, &[], routes!(list)))
+        .routes(needs(web, Role::Admin, &[&refused], routes!(confirm)))
+        .routes(needs(web, Role::Admin, &[&unknown], routes!(remove)))
+}
+
+fn view(it: store::Passkey) -> Passkey {
+    Passkey {
+        algorithm: it.credential.algorithm().unwrap_or("unknown").to_owned(),
+        may_be_copied: it.credential.may_be_copied,
+        code: it.code(),
+        id: it.id,
+        holder: it.holder,
+        name: it.name,
+        site: it.site,
+        enrolled_by: it.enrolled_by,
+        enrolled_at: it.enrolled_at,
+        confirmed_by: it.confirmed_by,
+        confirmed_at: it.confirmed_at,
+        to_tell: it.told,
+        counts_from: it.counts_from,
+    }
+}
+
+/// The person of a caller: of a token, whom it was given to.
+async fn person(web: &Web, caller: &Caller) -> Result<Option<String>, StoreError> {
+    Ok(web.engine.store.token_in_force(&caller.name).await?.and_then(|it| it.person))
+}
+
+#[utoipa::path(
+    get, path = "/passkeys", tag = "people", operation_id = "listPasskeys",
+    summary = "List the passkeys",
+    description = "A passkey is enrolled on the pages, confirmed by an admin or by another passkey of its person, and counts `policy.loosen_after` after its person and `mail.security` were told.",
+    responses((status = 200, description = "The passkeys, the oldest first.", body = PasskeyPage)),
+)]
+async fn list(State(web): State<Web>) -> Result<Json<PasskeyPage>, Problem> {
+    let items = web.engine.store.passkeys().await?.into_iter().map(view).collect();
+    Ok(Json(PasskeyPage { items, next: None }))
+}
+
+#[utoipa::path(
+    post, path = "/passkeys/{passkeyId}/confirm", tag = "people", operation_id = "confirmPasskey",
+    summary = "Confirm the passkey of somebody else",
+    request_body = Confirmation,
+    description = "Nobody confirms an own one here, but on the machine, over the local socket.",
+    params(("passkeyId" = String, Path, description = "The id of the passkey.")),
+    responses((status = 200, description = "The passkey, confirmed.", body = Passkey)),
+)]
+async fn confirm(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Object(body): Object<Confirmation>,
+) -> Result<Json<Passkey>, Problem> {
+    let person = person(&web, &caller).await?;
+    let it = web.engine.confirm_passkey(caller.actor(), person.as_deref(), (&id, &body.code)).await?;
+    Ok(Json(view(it)))
+}
+
+#[utoipa::path(
+    delete, path = "/passkeys/{passkeyId}", tag = "people", operation_id = "removePasskey",
+    summary = "Remove a passkey",
+    description = "Votes that it signed for rotations that have sent nothing do not count any more. Whose last one it was begins anew with one that an admin confirms.",
+    params(("passkeyId" = String, Path, description = "The id of the passkey.")),
+    responses((status = 200, description = "The passkey as it was.", body = Passkey)),
+)]
+async fn remove(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<Passkey>, Problem> {
+    let person = person(&web, &caller).await?;
+    Ok(Json(view(web.engine.remove_passkey(caller.actor(), person.as_deref(), &id).await?)))
+}

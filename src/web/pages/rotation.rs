@@ -1,0 +1,427 @@
+//! One rotation: what it is, what it waits for, and the decision of the person who looks.
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use super::super::api;
+use super::super::problem::Problem;
+use super::moment::{Moment, clock, moment};
+use super::parts::{Part, compared};
+use super::progress::Progress;
+use super::steps::{Step, steps};
+use super::strip::Strip;
+use super::word::{self, Word};
+use super::{Frame, Here, Session, Signed, Trouble, Web, journal, needs_operator, onward, page, you};
+use crate::api::problem::Code;
+use crate::api::rotation::Rotation;
+use crate::domain::approver::Strength;
+use crate::domain::ids::RotationId;
+use crate::domain::key::KeyRef;
+use crate::domain::role::Role;
+use crate::domain::rotation::state::State as RotationState;
+use crate::domain::text::visible;
+use crate::engine::command::{CommandError, OperatorVerb, Voter};
+use crate::engine::passkeys::{Answer, Asked, holder};
+use crate::store::{RotationRow, SignedVote, StoreError};
+
+#[derive(Template)]
+#[template(path = "rotation.html")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a button or a field")]
+pub(super) struct RotationPage {
+    frame: Frame,
+    heading: String,
+    word: Word,
+    it: Rotation,
+    error: Option<String>,
+    progress: Progress,
+    strip: Option<Strip>,
+    rolls_back: bool,
+    steps: Vec<Step>,
+    /// Whether it waits for approvals: such a page does not renew itself while somebody decides on it.
+    still: bool,
+    /// Now, exactly and as a time of day.
+    now: (String, String),
+    /// Whether the page can reload by itself: nothing of it is to be filled in, and it has not ended.
+    can_renew: bool,
+    renews: bool,
+    /// A change of this takes a form's buttons away.
+    rests: String,
+    proposed: Moment,
+    expires: Option<Moment>,
+    planned: Option<Moment>,
+    parts: Vec<Part>,
+    checks: Vec<(Word, String, String)>,
+    checks_said: String,
+    journal: Vec<(String, String, String)>,
+    action: String,
+    form: String,
+    needs_tail: bool,
+    tail_label: &'static str,
+    typed: String,
+    comment: String,
+    can_approve: bool,
+    /// What a passkey of the person signs to approve.
+    signing: Option<Signing>,
+    can_reject: bool,
+    can_withdraw: bool,
+    can_cancel: bool,
+    again: Option<String>,
+    explained: Vec<String>,
+}
+
+/// What a browser needs to have a passkey sign.
+struct Signing {
+    asked: Asked,
+    site: String,
+    /// The passkeys that may.
+    known: String,
+}
+
+/// What a person decided.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Given {
+    #[serde(default)]
+    form: String,
+    pub(super) hash: String,
+    pub(super) decision: String,
+    #[serde(default)]
+    pub(super) tail: String,
+    #[serde(default)]
+    comment: String,
+    #[serde(default)]
+    ticket: String,
+    /// What a passkey has signed.
+    #[serde(default)]
+    answer: String,
+}
+
+impl Given {
+    /// The comment, where there is one.
+    pub(super) fn words(&self) -> Option<String> {
+        Some(self.comment.trim().to_owned()).filter(|it| !it.is_empty())
+    }
+
+    /// Whether the typed tail is not that of the new key.
+    pub(super) fn is_wrong_tail(&self, row: &RotationRow) -> bool {
+        self.tail.trim() != row.rotation.new_key.tail()
+    }
+}
+
+/// Who looks, and what that person may do.
+#[expect(clippy::struct_excessive_bools, reason = "each is a right of its own")]
+pub(super) struct Viewer<'a> {
+    pub(super) voter: Voter<'a>,
+    pub(super) approver: bool,
+    pub(super) operator: bool,
+    /// Whether a person looks whom the policy may name: that needs no role.
+    pub(super) person: bool,
+    /// Whether every decision takes the tail of the key.
+    pub(super) by_link: bool,
+    /// The roles, for people.
+    pub(super) roles: String,
+    pub(super) frame: Frame,
+    /// Where the form is sent, and what it carries.
+    pub(super) action: String,
+    pub(super) form: String,
+    /// Whose passkeys sign.
+    pub(super) holder: Option<String>,
+}
+
+impl<'a> Viewer<'a> {
+    async fn of(session: &'a Session, web: &Web, id: &str) -> Result<Self, StoreError> {
+        let may = |role| session.caller.must_be(role).is_ok();
+        Ok(Self {
+            voter: session.voter(),
+            approver: may(Role::Approver),
+            operator: may(Role::Operator),
+            person: session.issuer.is_some(),
+            by_link: false,
+            roles: session.caller.roles(),
+            frame: Frame::of(web, session, Here::Elsewhere).await?,
+            action: format!("/rotations/{id}"),
+            form: session.form(),
+            holder: session.person().map(holder),
+        })
+    }
+}
+
+/// What a person reads whose tail is wrong.
+pub(super) const WRONG_TAIL: &str =
+    "That is not the end of the new key. Nothing was decided. It ends in the boxed characters.";
+
+/// What a person reads who rejects without a word.
+pub(super) const NO_COMMENT: &str = "Write a comment to reject. Nothing was rejected.";
+
+/// How a page without a script is to renew itself.
+#[derive(Debug, Deserialize)]
+pub(super) struct Renewing {
+    #[serde(default)]
+    every: String,
+}
+
+pub(super) async fn show(
+    State(web): State<Web>,
+    Signed(session): Signed,
+    Path(id): Path<String>,
+    Query(renewing): Query<Renewing>,
+) -> Response {
+    let made = async {
+        let row = row(&web, &id).await?;
+        if row.rotation.state == RotationState::NeedsOperator {
+            return needs_operator::show(&web, &session, &row).await;
+        }
+        let viewer = Viewer::of(&session, &web, &id).await?;
+        let it = shown(&web, viewer, &row, None, &Given::default()).await?;
+        let renews = it.can_renew && renewing.every == "15";
+        Ok(page(StatusCode::OK, &RotationPage { renews, ..it }))
+    };
+    made.await.unwrap_or_else(|problem| Trouble::new(problem, &web, Some(&session)).into_response())
+}
+
+pub(super) async fn decide(
+    State(web): State<Web>,
+    Signed(session): Signed,
+    Path(id): Path<String>,
+    Form(decision): Form<Given>,
+) -> Response {
+    let trouble = |problem: Problem| Trouble::new(problem, &web, Some(&session)).into_response();
+    if let Err(problem) = session.check(&decision.form) {
+        return trouble(problem);
+    }
+    let (status, error) = match decided(&web, &session, &id, &decision).await {
+        Ok(None) => return onward(&format!("/rotations/{id}"), None),
+        Ok(Some(wrong)) => (StatusCode::UNPROCESSABLE_ENTITY, wrong.to_owned()),
+        Err(problem) if problem.status() == StatusCode::NOT_FOUND => return trouble(problem),
+        Err(problem) => (problem.status(), problem.said().0.to_owned()),
+    };
+    let shown = async {
+        let viewer = Viewer::of(&session, &web, &id).await?;
+        shown(&web, viewer, &row(&web, &id).await?, Some(error), &decision).await
+    };
+    match shown.await {
+        Ok(it) => page(status, &it),
+        Err(problem) => trouble(problem),
+    }
+}
+
+pub(super) async fn row(web: &Web, id: &str) -> Result<RotationRow, Problem> {
+    let id: RotationId =
+        id.parse().map_err(|_| Problem::new(Code::RotationNotFound, "there is no such rotation"))?;
+    Ok(web.engine.rotation(id).await?)
+}
+
+/// Carries a decision out; what is wrong with the form, where something is.
+async fn decided(
+    web: &Web,
+    session: &Session,
+    id: &str,
+    decision: &Given,
+) -> Result<Option<&'static str>, Problem> {
+    let (verb, role) = match decision.decision.as_str() {
+        "approve" | BY_PASSKEY => (OperatorVerb::Approve, Role::Approver),
+        "reject" => (OperatorVerb::Reject, Role::Approver),
+        "withdraw" => (OperatorVerb::Withdraw, Role::Approver),
+        "cancel" => (OperatorVerb::Cancel, Role::Operator),
+        _ => {
+            return Err(Problem::invalid(
+                "decision",
+                "it is one of approve, approve-passkey, reject, withdraw and cancel",
+            ));
+        }
+    };
+    let row = row(web, id).await?;
+    let by_passkey = decision.decision == BY_PASSKEY;
+    if let Err(refused) = session.caller.must_be(role) {
+        // Whom the policy names needs no role.
+        let voter = session.voter();
+        let method = if by_passkey { Strength::Passkey.as_str() } else { voter.method };
+        let say = web.engine.may_say(&row, Voter { method, ..voter }).await?;
+        if role != Role::Approver || session.issuer.is_none() || !say.has_a_say() {
+            return Err(refused);
+        }
+    }
+    if row.proposal_hash != decision.hash {
+        return Err(CommandError::ProposalChanged.into());
+    }
+    if verb == OperatorVerb::Approve && decision.is_wrong_tail(&row) {
+        return Ok(Some(WRONG_TAIL));
+    }
+    let comment = decision.words();
+    if verb == OperatorVerb::Reject && comment.is_none() {
+        return Ok(Some(NO_COMMENT));
+    }
+    let signed = if by_passkey { Some(signed(web, session, &row, decision).await?) } else { None };
+    let voter = session.voter();
+    let voter = signed.as_ref().map_or(voter, |it| voter.signing(it));
+    web.engine.say(voter, row.rotation.id, verb, comment, Some(&decision.hash)).await?;
+    Ok(None)
+}
+
+/// The decision to approve with a passkey.
+const BY_PASSKEY: &str = "approve-passkey";
+
+/// The vote that a passkey has signed, with what the page showed.
+async fn signed(
+    web: &Web,
+    session: &Session,
+    row: &RotationRow,
+    given: &Given,
+) -> Result<SignedVote, Problem> {
+    let answer: Answer = you::read(&given.answer)?;
+    let holder = session.person().map(holder).unwrap_or_default();
+    let it = &row.rotation;
+    let planned = it.rules.planned_for.map(|at| format!("not before {at}, the planned date"));
+    let shown = [
+        heading(RotationState::AwaitingApproval, &row.project_name),
+        format!("project {}, {}", it.group_id, it.provider),
+        format!("old key {}", it.old_key),
+        format!("new key {}", it.new_key),
+    ];
+    let shown = shown.into_iter().chain(planned).collect();
+    Ok(web.engine.signed_vote(&holder, row, (&given.ticket, &answer), shown).await?)
+}
+
+/// What a passkey of this person signs to approve `row`; `None` where none can, or its vote would not count.
+async fn signing(web: &Web, viewer: &Viewer<'_>, row: &RotationRow) -> Result<Option<Signing>, Problem> {
+    let (Some(holder), Ok(site)) = (&viewer.holder, web.engine.site()) else { return Ok(None) };
+    if row.rotation.state != RotationState::AwaitingApproval {
+        return Ok(None);
+    }
+    let own = web.engine.signing_passkeys(holder).await?;
+    let voter = Voter { method: Strength::Passkey.as_str(), ..viewer.voter };
+    if own.is_empty() || web.engine.may_say(row, voter).await?.refused.is_some() {
+        return Ok(None);
+    }
+    let known = own.iter().map(|it| it.id.as_str()).collect::<Vec<_>>().join(" ");
+    Ok(Some(Signing { asked: web.engine.ask_to_approve(holder, row)?, site: site.id, known }))
+}
+
+/// Names and comments with their hidden characters as escapes.
+fn without_hidden(mut it: Rotation) -> Rotation {
+    let show = |text: &mut String| *text = visible(text);
+    let votes = it.approvals.given.iter_mut().flat_map(|vote| [Some(&mut vote.by), vote.comment.as_mut()]);
+    let clusters =
+        it.clusters.iter_mut().flat_map(|cluster| [Some(&mut cluster.name), cluster.exception.as_mut()]);
+    votes.chain(clusters).flatten().for_each(show);
+    it.why.iter_mut().chain(it.checks.iter_mut().map(|check| &mut check.detail)).for_each(show);
+    [&mut it.old_key, &mut it.new_key].into_iter().for_each(show);
+    [Some(&mut it.project_name), Some(&mut it.requested_by), it.reason.as_mut()]
+        .into_iter()
+        .flatten()
+        .for_each(show);
+    it
+}
+
+/// The label of the field in which the tail of the new key is typed.
+pub(super) fn tail_label(row: &RotationRow) -> &'static str {
+    match row.rotation.new_key {
+        KeyRef::Gcp(_) => "Type the key's name and version, as in ledger-cmk/9",
+        _ => "Type the last 6 characters of the new key",
+    }
+}
+
+fn heading(state: RotationState, project: &str) -> String {
+    match state {
+        RotationState::AwaitingApproval => format!("Approve a new key for {project}?"),
+        RotationState::Applying => format!("{project}: sending the new key"),
+        RotationState::Verifying => format!("{project}: proving the new key"),
+        RotationState::Deploying => format!("{project}: clusters take up the new key"),
+        RotationState::RollingBack => format!("{project}: putting the old key back"),
+        _ => format!("{project}: {}", word::state(state).text.to_lowercase()),
+    }
+}
+
+/// Why there is nothing to do in this state, where the form does not say what there is.
+fn nothing_to_do(state: RotationState, has_buttons: bool) -> Option<&'static str> {
+    match state {
+        RotationState::Completed => Some("Nothing: it has ended."),
+        _ if state.is_final() => None,
+        RotationState::Approved if !has_buttons => {
+            Some("It can be cancelled by an operator and rejected by an approver; your roles are neither.")
+        }
+        RotationState::AwaitingApproval | RotationState::Approved => None,
+        _ => Some("Nothing, while the proof runs: no button would be legal."),
+    }
+}
+
+pub(super) async fn shown(
+    web: &Web,
+    viewer: Viewer<'_>,
+    row: &RotationRow,
+    error: Option<String>,
+    given: &Given,
+) -> Result<RotationPage, Problem> {
+    let now = web.engine.clock.now();
+    let it = without_hidden(api::rotations::rotation(web, row).await?);
+    let state = it.state;
+    let waits = matches!(state, RotationState::AwaitingApproval | RotationState::Approved);
+    let by_passkey_alone = row.rotation.rules.policy.approval_method == Strength::Passkey;
+    let method = if by_passkey_alone { Strength::Passkey.as_str() } else { viewer.voter.method };
+    let say = web.engine.may_say(row, Voter { method, ..viewer.voter }).await?;
+    let approves = viewer.approver || viewer.person && say.has_a_say();
+    let waits_for_approval = state == RotationState::AwaitingApproval;
+    let can_approve = waits_for_approval && approves && say.refused.is_none() && !by_passkey_alone;
+    let signing = if approves { signing(web, &viewer, row).await? } else { None };
+    let can_reject = waits && approves;
+    let can_withdraw = waits && approves && say.has_voted;
+    let can_cancel = waits && viewer.operator;
+    let mut explained = Vec::new();
+    let is_asked = waits_for_approval && !say.has_voted;
+    if is_asked && !can_approve && signing.is_none() {
+        explained.push(match (approves || viewer.person, say.refused) {
+            (true, Some(why)) => format!("You cannot approve this: {why}."),
+            _ => format!("Your roles ({}) do not include approver.", viewer.roles),
+        });
+    }
+    explained.extend(nothing_to_do(state, can_reject || can_cancel).map(str::to_owned));
+    let may_repeat = state.is_final() && state != RotationState::Completed && viewer.operator;
+    let again = may_repeat.then(|| {
+        let key = row.rotation.new_key.to_string();
+        format!("/projects/{}/propose?key={}", it.group_id, utf8_percent_encode(&key, NON_ALPHANUMERIC))
+    });
+    let (checks, checks_said) = word::checks(&it.checks);
+    let entries = web.engine.store.journal(row.rotation.id, 0, journal::ENTRIES).await?;
+    let strip = Strip::of(&row.rotation, &entries, now);
+    let steps = steps(&row.rotation, &it, &entries, now);
+    Ok(RotationPage {
+        frame: viewer.frame,
+        heading: heading(state, &it.project_name),
+        word: word::state(state),
+        error,
+        progress: Progress::of(&row.rotation, &entries, now),
+        strip,
+        rolls_back: row.rotation.patching.sent_old,
+        steps,
+        still: state == RotationState::AwaitingApproval,
+        now: (now.to_string(), clock(now)),
+        can_renew: !(viewer.by_link || state.is_final() || can_reject || can_withdraw || can_cancel),
+        renews: false,
+        rests: format!("{} {state}", it.proposal_hash),
+        proposed: moment(it.created_at, now),
+        planned: it.planned_for.filter(|_| waits).map(|at| moment(at, now)),
+        expires: waits.then(|| moment(it.expires_at, now)),
+        parts: compared(&row.rotation.old_key, &row.rotation.new_key),
+        checks,
+        checks_said,
+        journal: journal::lines(entries),
+        action: viewer.action,
+        form: viewer.form,
+        needs_tail: can_approve || signing.is_some() || viewer.by_link && waits,
+        tail_label: tail_label(row),
+        typed: given.tail.clone(),
+        comment: given.comment.clone(),
+        can_approve,
+        signing,
+        can_reject,
+        can_withdraw,
+        can_cancel,
+        again,
+        explained,
+        it,
+    })
+}
