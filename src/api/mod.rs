@@ -12,6 +12,7 @@ pub mod plan;
 pub mod problem;
 pub mod project;
 pub mod record;
+pub mod review;
 pub mod rotation;
 mod schema;
 
@@ -95,6 +96,8 @@ impl<T: ToSchema> ToSchema for Page<T> {
 pub type AuditPage = Page<record::AuditEntry>;
 /// A page of loosened rules.
 pub type LooseningPage = Page<loosening::Loosening>;
+/// A page of reviews.
+pub type ReviewPage = Page<review::Review>;
 /// A page of passkeys.
 pub type PasskeyPage = Page<passkey::Passkey>;
 /// A page of hooks.

@@ -62,6 +62,8 @@ codes! {
     VoteNotCounted = "vote-not-counted" [403], "the vote would not count; from `countsFrom` on it would, where that is known";
     NobodyToTell = "nobody-to-tell" [409], "nobody can be told that `field` loosens; it can be done on the machine only";
     LooseningNotFound = "loosening-not-found" [404], "there is no such change of rules";
+    ReviewOpen = "review-open" [409], "the review of an earlier emergency rotation of the same person, `rotationId`, is open";
+    ReviewNotClosed = "review-not-closed" [409], "the review cannot be closed now, or not by the caller";
     LooseningEnded = "loosening-ended" [409], "the change of rules has taken effect or was withdrawn";
     NothingToWithdraw = "nothing-to-withdraw" [409], "the caller has not approved";
     ProposalChanged = "proposal-changed" [409], "the proposal is not the one that was read";

@@ -9,6 +9,7 @@ use super::loosening::Loosening;
 
 use crate::domain::approver::{Approver, Strength};
 use crate::domain::condition::ConditionKind;
+use crate::domain::emergency::Emergency;
 use crate::domain::escalation::Escalation;
 use crate::domain::freeze::Freeze;
 use crate::domain::ids::{GroupId, RotationId};
@@ -208,6 +209,10 @@ pub struct Policy {
     #[serde(default)]
     #[schema(required)]
     pub approval_method: Strength,
+    /// Who may propose an emergency rotation.
+    #[serde(default)]
+    #[schema(required)]
+    pub emergency: Emergency,
     /// Whether a versionless Azure identifier may be replaced or proposed.
     pub allow_versionless: bool,
 }
@@ -245,6 +250,7 @@ impl From<policy::Policy> for Policy {
             freezes: it.freezes,
             approvers: it.approvers,
             approval_method: it.approval_method,
+            emergency: it.emergency,
             allow_versionless: it.allow_versionless,
         }
     }

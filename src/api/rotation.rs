@@ -187,6 +187,10 @@ pub struct Proposal {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(examples("2026-12-12"))]
     pub planned_for: Option<String>,
+    /// It is an emergency: `policy.emergency` says who may propose one and how many people approve it. It needs a reason, waits
+    /// for no window, and leaves a review that another person closes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emergency: bool,
     /// Check everything and propose nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,

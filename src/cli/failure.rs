@@ -138,6 +138,7 @@ impl Problem {
             Code::VoteNotCounted => "another approver can vote now".to_owned(),
             Code::NobodyToTell => "name owners and mail.security, or run the command on the server over the local socket".to_owned(),
             Code::LooseningNotFound | Code::LooseningEnded => "`keywheel loosening list` shows those that are to come".to_owned(),
+            Code::ReviewOpen | Code::ReviewNotClosed => "`keywheel review list` shows the open reviews; without --emergency the rotation is proposed as any other".to_owned(),
             Code::NothingToWithdraw => "`keywheel rotation show ID` lists the approvals; use the token that approved".to_owned(),
             Code::ProposalChanged => "run `keywheel rotation show ID` again and decide about the present proposal".to_owned(),
             Code::Invalid | Code::Malformed => "the command's --help has an example".to_owned(),

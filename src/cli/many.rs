@@ -320,8 +320,13 @@ async fn planned(
         }
     };
     it.old_key = Some(newest.current_key);
-    let body =
-        Proposal { new_key: newest.key.clone(), reason: None, planned_for: on.cloned(), dry_run: true };
+    let body = Proposal {
+        new_key: newest.key.clone(),
+        reason: None,
+        planned_for: on.cloned(),
+        emergency: false,
+        dry_run: true,
+    };
     it.new_key = Some(newest.key);
     match client.send(Method::POST, &format!("/projects/{group}/rotations"), Some(&body)).await {
         Ok(reply) => match reply.read::<Proposed>()? {
@@ -358,8 +363,13 @@ async fn propose_one(
 ) -> Result<(), Failure> {
     // The key of the plan: one that became newest meanwhile was not seen.
     let new_key = it.new_key.clone().unwrap_or_default();
-    let body =
-        Proposal { new_key, reason: reason.cloned(), planned_for: it.planned_for.clone(), dry_run: false };
+    let body = Proposal {
+        new_key,
+        reason: reason.cloned(),
+        planned_for: it.planned_for.clone(),
+        emergency: false,
+        dry_run: false,
+    };
     match client.send(Method::POST, &format!("/projects/{}/rotations", it.group), Some(&body)).await {
         Ok(reply) => {
             it.rotation = Some(reply.read::<Rotation>()?.id);

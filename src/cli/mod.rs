@@ -29,6 +29,7 @@ mod printer;
 mod projects;
 mod records;
 mod reply;
+mod reviews;
 mod rotations;
 mod screen;
 mod servers;
@@ -234,6 +235,9 @@ enum CliVerb {
     /// List, confirm and remove passkeys, which people enrol in a browser
     #[command(subcommand)]
     Passkey(passkeys::PasskeyVerb),
+    /// List and close the reviews that emergency rotations leave open
+    #[command(subcommand)]
+    Review(reviews::ReviewVerb),
     /// Show the state of the server and its projects
     #[command(after_help = "Examples:\n  keywheel status\n  keywheel status --watch")]
     Status(records::Status),
@@ -475,6 +479,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
     match verb {
         CliVerb::Project(verb) => projects::run(verb, client, printer).await,
         CliVerb::Loosening(verb) => loosenings::run(&verb, client, printer).await,
+        CliVerb::Review(verb) => reviews::run(verb, client, printer).await,
         CliVerb::Passkey(verb) => passkeys::run(&verb, client, printer).await,
         CliVerb::Status(args) => records::status(&args, client, printer).await,
         CliVerb::Due(args) => projects::due(&args, client, printer).await,

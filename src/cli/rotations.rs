@@ -26,11 +26,14 @@ Examples:
   keywheel rotate payments-prod --to 1234abcd-12ab-34cd-56ef-1234567890ab --dry-run
   keywheel rotate payments-prod --to latest --reason \"Q3\" --watch
   keywheel rotate payments-prod --to latest --on 2026-12-12
+  keywheel rotate payments-prod --to latest --emergency --reason \"the old key leaked\"
   keywheel rotate --environment prod --provider AZURE --due 14d --to latest
 
 `latest` is the newest usable key that the project's lookup names: a version at Azure and Google, and on AWS
 the key of the project's alias. With a filter a plan is printed first, and each project is proposed by itself:
 exit code 0 when none was refused, 3 when one was, 1 when one failed. A project without a lookup is skipped.
+An emergency needs a person whom policy.emergency names, still takes approvals, and leaves a review that
+somebody else closes (`keywheel review list`). Freezes bind it, too.
 --dry-run runs every check and proposes nothing; exit code 3 when a check fails.
 With --watch the exit code is the rotation's: 0 completed, 3 rejected, cancelled, expired or superseded, 1 anything else, such as rolled back.";
 
@@ -63,6 +66,9 @@ pub(super) struct Rotate {
     /// Send nothing before this day or instant, such as 2026-12-12; a day is one of the project's window
     #[arg(long, value_name = "DATE", value_parser = date)]
     on: Option<Planned>,
+    /// Fewer approvals and no window, where `policy.emergency` allows you that; another person reviews it afterwards
+    #[arg(long, requires = "reason", conflicts_with_all = ["Chosen", "due", "on"])]
+    emergency: bool,
     /// Only check; propose nothing
     #[arg(long, conflicts_with = "watch")]
     dry_run: bool,
@@ -163,7 +169,7 @@ pub(super) async fn run(verb: RotationVerb, client: &Client, printer: &mut Print
 }
 
 pub(super) async fn rotate(args: Rotate, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
-    let Rotate { project, chosen, due, to, reason, on, dry_run, yes, .. } = args;
+    let Rotate { project, chosen, due, to, reason, on, emergency, dry_run, yes, .. } = args;
     let planned_for = on.map(|it| it.to_string());
     let Some(project) = project else {
         if to != LATEST {
@@ -177,7 +183,7 @@ pub(super) async fn rotate(args: Rotate, client: &Client, printer: &mut Printer)
     };
     let group = client.project(&project).await?;
     let new_key = if to == LATEST { latest(&group, client, printer).await? } else { to };
-    let proposal = Proposal { new_key, reason, planned_for, dry_run };
+    let proposal = Proposal { new_key, reason, planned_for, emergency, dry_run };
     let path = format!("/projects/{group}/rotations");
     let reply = client.send(Method::POST, &path, Some(&proposal)).await?;
     if args.dry_run {

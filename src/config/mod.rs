@@ -29,6 +29,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::domain::condition::Daily;
+use crate::domain::emergency::Emergency;
 use crate::domain::network::Network;
 use crate::domain::policy::{Pace, Policy, Verify};
 use crate::domain::role::Role;
@@ -640,6 +641,10 @@ fn read_policy(r: &mut Reader) -> Policy {
         freezes: r.take("policy.freezes", d.freezes),
         approvers: r.take("policy.approvers", d.approvers),
         approval_method: r.take("policy.approval_method", d.approval_method),
+        emergency: Emergency {
+            approvals: r.take("policy.emergency.approvals", d.emergency.approvals),
+            by: r.take("policy.emergency.by", d.emergency.by),
+        },
         allow_versionless: r.take("policy.allow_versionless", d.allow_versionless),
     }
 }

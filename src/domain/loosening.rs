@@ -107,7 +107,7 @@ pub struct Change {
 const WHERE_AUTO_APPROVED: [&str; 3] = ["credential", "kms", "alias"];
 
 /// The rules of the policy that decide who must agree, and who hears when nobody acts, as the API names them.
-const RULES: [&str; 12] = [
+const RULES: [&str; 13] = [
     "interval",
     "approvals",
     "selfApproval",
@@ -119,6 +119,7 @@ const RULES: [&str; 12] = [
     "escalate",
     "approvers",
     "approvalMethod",
+    "emergency",
     "allowVersionless",
 ];
 
@@ -145,6 +146,7 @@ pub fn changes(before: &Safeguards, after: &Safeguards, approvers: u32) -> Vec<C
                 |mail: &String| new.escalate.iter().any(|it| it.after <= step.after && it.to.contains(mail));
             step.to.iter().all(hears)
         }),
+        "emergency" => old.emergency.is_tightened_by(&new.emergency),
         "approvalMethod" => new.approval_method > old.approval_method,
         _ => false,
     };
@@ -200,6 +202,7 @@ pub fn rule(field: &str, approvers: u32) -> String {
         "policy.windows" => "only the first window, or a part of several windows, is tighter".to_owned(),
         "policy.freezes" => "only more freezes are tighter".to_owned(),
         "policy.escalate" => "only more addresses, or earlier ones, are tighter".to_owned(),
+        "policy.emergency" => "only fewer names, or more approvals, are tighter".to_owned(),
         "policy.approvalMethod" => "only a stronger method is tighter".to_owned(),
         "credential" | "kms" | "alias" => {
             "decides what is approved without a person (autoApprove)".to_owned()

@@ -7,6 +7,7 @@ pub mod address;
 pub mod approver;
 pub mod condition;
 pub mod day;
+pub mod emergency;
 pub mod escalation;
 pub mod event;
 pub mod freeze;

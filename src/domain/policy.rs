@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::approver::{Approver, Strength};
+use super::emergency::{EMERGENCY, Emergency};
 use super::escalation::{Escalation, escalation_fault};
 use super::freeze::{Freeze, after_freezes, freeze_at};
 use super::ids::GroupId;
@@ -52,6 +53,9 @@ pub struct Policy {
     /// The weakest method by which a vote counts.
     #[serde(default, skip_serializing_if = "is_session")]
     pub approval_method: Strength,
+    /// Who may propose an emergency rotation; with the default, nobody.
+    #[serde(default, skip_serializing_if = "Emergency::is_default")]
+    pub emergency: Emergency,
     /// Whether a versionless Azure identifier may be replaced or proposed.
     #[serde(default)]
     pub allow_versionless: bool,
@@ -79,6 +83,7 @@ impl Default for Policy {
             freezes: Vec::new(),
             approvers: Vec::new(),
             approval_method: Strength::default(),
+            emergency: Emergency::default(),
             allow_versionless: false,
         }
     }
@@ -139,6 +144,9 @@ impl Policy {
         if let Some(why) = escalation_fault(&self.escalate) {
             faults.push(("escalate", why));
         }
+        if let Some(why) = self.emergency.fault(MOST_APPROVALS) {
+            faults.push(("emergency", why));
+        }
         for (field, count) in [
             ("escalate", self.escalate.len()),
             ("remind_before", self.remind_before.len()),
@@ -164,6 +172,18 @@ impl Policy {
             }
         }
         faults
+    }
+
+    /// The rules of an emergency rotation: fewer people, none of them the proposer, no window, and never the policy alone.
+    #[must_use]
+    pub fn in_emergency(self) -> Self {
+        Self {
+            approvals: self.approvals.min(self.emergency.approvals).max(1),
+            self_approval: false,
+            auto_approve: Vec::new(),
+            windows: Vec::new(),
+            ..self
+        }
     }
 
     /// Whether a PATCH of a new key may be sent at `now`.
@@ -470,8 +490,15 @@ impl Default for Rules {
     }
 }
 
+/// What sets a proposal apart beside its keys and its policy, for [`proposal_hash`]: a planned date, or that it is an
+/// emergency, which has none.
+#[must_use]
+pub fn proposal_mark(trigger: &str, planned_for: Option<Timestamp>) -> Option<String> {
+    planned_for.map(|at| at.to_string()).or_else(|| (trigger == EMERGENCY).then(|| EMERGENCY.to_owned()))
+}
+
 /// The SHA-256 that an approval is bound to: exactly this project, provider, old key, new key, policy
-/// version and planned date. Every field is preceded by its length, so no two proposals share a text.
+/// version and [`proposal_mark`]. Every field is preceded by its length, so no two proposals share a text.
 #[must_use]
 pub fn proposal_hash(
     group: &GroupId,
@@ -479,15 +506,12 @@ pub fn proposal_hash(
     old: &KeyRef,
     new: &KeyRef,
     policy_version: &str,
-    planned_for: Option<Timestamp>,
+    mark: Option<&str>,
 ) -> String {
     let mut hash = Sha256::new();
-    let date = planned_for.map(|at| at.to_string());
     let (old, new) = (old.to_string(), new.to_string());
-    // Without a date there is one field less, as in proposals of older programs.
-    for field in
-        [group.as_str(), provider.as_str(), &old, &new, policy_version].into_iter().chain(date.as_deref())
-    {
+    // Without a mark there is one field less, as in proposals of older programs.
+    for field in [group.as_str(), provider.as_str(), &old, &new, policy_version].into_iter().chain(mark) {
         hash.update((field.len() as u64).to_be_bytes());
         hash.update(field.as_bytes());
     }

@@ -177,6 +177,9 @@ pub struct PolicyOverride {
     /// See [`Policy::approval_method`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval_method: Option<super::approver::Strength>,
+    /// See [`Policy::emergency`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<super::emergency::Emergency>,
     /// See [`Policy::allow_versionless`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_versionless: Option<bool>,
@@ -201,6 +204,7 @@ impl PolicyOverride {
             freezes: it.freezes.unwrap_or_else(|| defaults.freezes.clone()),
             approvers: it.approvers.unwrap_or_else(|| defaults.approvers.clone()),
             approval_method: it.approval_method.unwrap_or(defaults.approval_method),
+            emergency: it.emergency.unwrap_or_else(|| defaults.emergency.clone()),
             allow_versionless: it.allow_versionless.unwrap_or(defaults.allow_versionless),
         }
     }
@@ -263,6 +267,10 @@ pub struct PolicyEdit {
     #[serde(skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<super::approver::Strength>, required = false)]
     pub approval_method: Patch<super::approver::Strength>,
+    /// See [`Policy::emergency`].
+    #[serde(skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<super::emergency::Emergency>, required = false)]
+    pub emergency: Patch<super::emergency::Emergency>,
     /// See [`Policy::allow_versionless`].
     #[serde(skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<bool>, required = false)]
@@ -293,6 +301,7 @@ impl PolicyEdit {
         self.freezes.apply(&mut own.freezes);
         self.approvers.apply(&mut own.approvers);
         self.approval_method.apply(&mut own.approval_method);
+        self.emergency.apply(&mut own.emergency);
         self.allow_versionless.apply(&mut own.allow_versionless);
         Some(own).filter(|own| *own != PolicyOverride::default())
     }
@@ -318,6 +327,7 @@ impl From<PolicyOverride> for PolicyEdit {
             freezes: set(own.freezes),
             approvers: set(own.approvers),
             approval_method: set(own.approval_method),
+            emergency: set(own.emergency),
             allow_versionless: set(own.allow_versionless),
         }
     }

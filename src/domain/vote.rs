@@ -76,8 +76,16 @@ impl Identity {
         self.groups.extend(other.groups);
     }
 
-    fn people(&self) -> impl Iterator<Item = &String> {
+    /// Every address and name that its person has or had.
+    pub fn people(&self) -> impl Iterator<Item = &String> {
         self.person.iter().chain(&self.former)
+    }
+
+    /// From when on what it was given counts; `None` where that was on the first day.
+    #[must_use]
+    pub fn counts_from(&self, settling: Settling, loosen_after: Span) -> Option<Timestamp> {
+        let given = self.given_at.filter(|at| !settling.covers(*at))?;
+        Some(given + loosen_after.get())
     }
 
     /// An address or a name that both have or had.
@@ -614,12 +622,12 @@ impl Ballot {
 
     /// From when on the votes of a token count; `None` for one that was given its right on the first day.
     fn counts_from(&self, identity: &Identity) -> Option<Timestamp> {
-        let given = identity.given_at.filter(|at| !self.settling.covers(*at))?;
-        Some(given + self.loosen_after.get())
+        identity.counts_from(self.settling, self.loosen_after)
     }
 
     /// Why two identities count as one person; `None` when they are two.
-    fn one_person(&self, one: &str, other: &str) -> Option<String> {
+    #[must_use]
+    pub fn one_person(&self, one: &str, other: &str) -> Option<String> {
         if one == other {
             return Some("they are the same identity".to_owned());
         }

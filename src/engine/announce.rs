@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{Engine, Settings};
 use crate::domain::approver::Named;
 use crate::domain::condition::{ConditionKind, condition_id};
+use crate::domain::emergency::EMERGENCY;
 use crate::domain::key::{KeyRef, Provider};
 use crate::domain::notice::{CheckedRotation, Content, Notice, ProposalFacts, RotationFacts};
 use crate::domain::policy::Rules;
@@ -199,6 +200,7 @@ fn proposal(row: &RotationRow, rotation: &Rotation) -> ProposalFacts {
     ProposalFacts {
         environment: row.environment.clone(),
         clusters: passed().find(|check| check.name == CheckName::Clusters).map(|it| it.detail.clone()),
+        emergency: row.trigger == EMERGENCY,
         approvals: permission.quorum.required,
         approved: permission.quorum.given,
         answer_until: permission.expires_at,

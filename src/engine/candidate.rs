@@ -362,7 +362,8 @@ async fn propose(
     let words: String = ask.words.chars().take(1000).collect();
     let requested = ask.by_request;
     let proposer = Proposer { actor: &ask.trigger, trigger: &ask.trigger, confirmed, requested, seen };
-    let proposal = NewProposal { new_key: key, reason: Some(words), planned: None, dry_run: false };
+    let proposal =
+        NewProposal { new_key: key, reason: Some(words), planned: None, emergency: false, dry_run: false };
     Ok(match engine.propose_as(proposer, group, proposal).await {
         Ok(Proposed::Created(row)) => Settled::Proposed(row.rotation.id).into(),
         Ok(Proposed::Same(row)) => Settled::ProposedBefore(row.rotation.id).into(),

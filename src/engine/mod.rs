@@ -25,6 +25,7 @@ pub mod discover;
 mod drift;
 pub mod driver;
 pub mod due;
+mod emergency;
 mod endings;
 pub mod epoch;
 pub mod feeds;

@@ -18,10 +18,11 @@ use super::{Engine, announce, preflight};
 use crate::atlas::AtlasApi;
 use crate::domain::approver::Named;
 use crate::domain::day::Planned;
-use crate::domain::ids::GroupId;
+use crate::domain::emergency::EMERGENCY;
+use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyError, KeyRef};
 use crate::domain::notice::Notice;
-use crate::domain::policy::{MOST_APPROVALS, Policy, Rules, proposal_hash};
+use crate::domain::policy::{MOST_APPROVALS, Policy, Rules, proposal_hash, proposal_mark};
 use crate::domain::preflight::{Check, CheckName, Verdict, failed};
 use crate::domain::project::Project;
 use crate::domain::rotation::journal::JournalKind;
@@ -29,6 +30,7 @@ use crate::domain::rotation::machine::{Step, next};
 use crate::domain::rotation::outcome::{Command, Observation, Outcome};
 use crate::domain::rotation::state::{Proposal, Rotation, State};
 use crate::domain::time::{Span, Timestamp};
+use crate::domain::vote::Identity;
 use crate::store::{
     NewApproval, NewAudit, NewJournal, NewRotation, OWN_APPROVAL, RotationRow, StoreError, Vote,
 };
@@ -62,6 +64,8 @@ pub struct NewProposal {
     pub reason: Option<String>,
     /// The new key is not sent before this date.
     pub planned: Option<Planned>,
+    /// It is an emergency: fewer people approve, and it waits for no window.
+    pub emergency: bool,
     /// Check everything and propose nothing.
     pub dry_run: bool,
 }
@@ -132,21 +136,23 @@ impl Engine {
         reason: Option<String>,
         dry_run: bool,
     ) -> Result<Proposed, CommandError> {
-        self.propose_on(actor, group, NewProposal { new_key, reason, planned: None, dry_run }).await
+        let ask = NewProposal { new_key, reason, planned: None, emergency: false, dry_run };
+        self.propose_on(actor, group, ask).await
     }
 
-    /// [`Engine::propose`] with a date before which nothing is sent.
+    /// [`Engine::propose`] with a date before which nothing is sent, or as an emergency.
     ///
     /// # Errors
-    /// As [`Engine::propose`], and for a date that is over or further ahead than [`FURTHEST`].
+    /// As [`Engine::propose`], for a date that is over or further ahead than [`FURTHEST`], and for an emergency that `actor`
+    /// may not propose.
     pub async fn propose_on(
         &self,
         actor: &str,
         group: &GroupId,
         ask: NewProposal,
     ) -> Result<Proposed, CommandError> {
-        let proposer =
-            Proposer { actor, trigger: "operator", confirmed: false, requested: false, seen: None };
+        let trigger = if ask.emergency { EMERGENCY } else { "operator" };
+        let proposer = Proposer { actor, trigger, confirmed: false, requested: false, seen: None };
         self.propose_as(proposer, group, ask).await
     }
 
@@ -155,7 +161,7 @@ impl Engine {
         &self,
         proposer: Proposer<'_>,
         group: &GroupId,
-        NewProposal { new_key, reason, planned, dry_run }: NewProposal,
+        NewProposal { new_key, reason, planned, emergency, dry_run }: NewProposal,
     ) -> Result<Proposed, CommandError> {
         check_words("reason", reason.as_deref())?;
         let project =
@@ -165,6 +171,8 @@ impl Engine {
             None => self.observe(&project.credential, group).await?,
         };
         let policy = project.policy(&self.settings.policy);
+        let emergency = self.asked_emergency(emergency, planned, proposer.actor, &project, reason.as_deref());
+        let emergency = Box::pin(emergency).await?;
         let planned_for = planned.map(|it| date(it, &policy, self.clock.now())).transpose()?;
         let (Some(provider), Some(old_key)) = (seen.provider, seen.key.clone()) else {
             return Err(not_encrypted());
@@ -174,7 +182,8 @@ impl Engine {
             let row = self.rotation(open.id).await?;
             // A date that was asked for must be the one that people approve.
             let same_date = planned_for.is_none() || planned_for == row.rotation.rules.planned_for;
-            return if same_date && new_key.is_same(&row.rotation.new_key, &seen.place) {
+            let same_kind = emergency.is_none() || row.trigger == EMERGENCY;
+            return if same_date && same_kind && new_key.is_same(&row.rotation.new_key, &seen.place) {
                 Ok(Proposed::Same(row))
             } else {
                 Err(CommandError::RotationOpen { id: open.id, state: open.state })
@@ -203,12 +212,34 @@ impl Engine {
             return Err(CommandError::Preflight(failed.detail.clone()));
         }
         let mut rules = Rules { planned_for, ..self.settings.rules(&project) };
+        if emergency.is_some() {
+            rules.policy = rules.policy.in_emergency();
+        }
         if rules.policy.approvers.iter().any(|it| it.who == Named::Owners) {
             rules.owners = lasting_owners(self, &project).await?;
         }
         let proposal = Proposal { group_id: project.group_id.clone(), new_key, seen, checks, old_key, rules };
         let consent = self.consent(proposer, &project, &proposal).await?;
-        Box::pin(self.insert(proposer, &project, proposal, consent, reason)).await
+        Box::pin(self.insert(proposer, &project, proposal, consent, (reason, emergency))).await
+    }
+
+    /// The identity of who proposes an emergency, where one is asked for.
+    async fn asked_emergency(
+        &self,
+        asked: bool,
+        planned: Option<Planned>,
+        actor: &str,
+        project: &Project,
+        reason: Option<&str>,
+    ) -> Result<Option<Identity>, CommandError> {
+        if !asked {
+            return Ok(None);
+        }
+        if planned.is_some() {
+            let rule = "an emergency waits for no date; leave one of the two out".to_owned();
+            return Err(CommandError::Invalid { field: "plannedFor", rule });
+        }
+        self.in_emergency(actor, project, reason).await.map(Some)
     }
 
     /// Whether the policy approves a proposal in place of an approver.
@@ -241,7 +272,7 @@ impl Engine {
         project: &Project,
         mut proposal: Proposal,
         consent: Consent,
-        reason: Option<String>,
+        (reason, emergency): (Option<String>, Option<Identity>),
     ) -> Result<Proposed, CommandError> {
         let now = self.clock.now();
         if consent == Consent::OfPolicy {
@@ -258,8 +289,9 @@ impl Engine {
             id: group_id.to_string(),
             source,
         })?;
+        let mark = proposal_mark(trigger, rules.planned_for);
         let proposal_hash =
-            proposal_hash(group_id, new_key.provider(), old_key, new_key, &policy_version, rules.planned_for);
+            proposal_hash(group_id, new_key.provider(), old_key, new_key, &policy_version, mark.as_deref());
         let mut row = RotationRow {
             rotation: Rotation::propose(proposal, now),
             trigger: trigger.to_owned(),
@@ -293,26 +325,39 @@ impl Engine {
         let vote = (consent == Consent::OfPolicy)
             .then(|| agree_by_policy(&mut row, trigger, now, &mut journal, &mut audit));
         let notice = if vote.is_some() { Notice::AutoApproved } else { Notice::ApprovalRequested };
-        let outbox = announce::proposal_rows(self, &row, notice, project, now);
+        let mut outbox = announce::proposal_rows(self, &row, notice, project, now);
+        let review = match &emergency {
+            Some(identity) => {
+                let (review, told) = self.opened_review(&row, identity).await?;
+                outbox.extend(told);
+                Some(review)
+            }
+            None => None,
+        };
         self.store.check_project(project).await?;
-        let write = NewRotation { row: &row, journal, vote, audit, outbox, now };
+        let write = NewRotation { row: &row, journal, vote, audit, outbox, review, now };
         match self.store.insert_rotation(write).await {
             Ok(()) => {
                 self.rotations_due.notify_one();
                 self.mail_due.notify_one();
                 Ok(Proposed::Created(row))
             }
-            Err(StoreError::OpenRotationExists { id }) => {
-                let open = self.rotation(id).await?;
-                let (open_rules, rules) = (&open.rotation.rules, &row.rotation.rules);
-                let same_date = rules.planned_for.is_none() || rules.planned_for == open_rules.planned_for;
-                if same_date && open.rotation.new_key == row.rotation.new_key {
-                    Ok(Proposed::Same(open))
-                } else {
-                    Err(CommandError::RotationOpen { id, state: open.rotation.state })
-                }
-            }
+            Err(StoreError::ReviewOpen { id }) => Err(CommandError::ReviewOpen(id)),
+            Err(StoreError::OpenRotationExists { id }) => self.meets(id, &row).await,
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What a proposal comes to when another was written first.
+    async fn meets(&self, id: RotationId, row: &RotationRow) -> Result<Proposed, CommandError> {
+        let open = self.rotation(id).await?;
+        let (open_rules, rules) = (&open.rotation.rules, &row.rotation.rules);
+        let same_date = rules.planned_for.is_none() || rules.planned_for == open_rules.planned_for;
+        let same_kind = open.trigger == EMERGENCY || row.trigger != EMERGENCY;
+        if same_date && same_kind && open.rotation.new_key == row.rotation.new_key {
+            Ok(Proposed::Same(open))
+        } else {
+            Err(CommandError::RotationOpen { id, state: open.rotation.state })
         }
     }
 

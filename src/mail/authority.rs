@@ -44,6 +44,18 @@ pub(super) fn sentences(it: &Authority) -> (String, Vec<String>) {
                  this project for a while."
             ),
         ),
+        Kind::EmergencyRequested => (
+            format!("{about}: an emergency rotation was proposed"),
+            format!(
+                "{by} has proposed it: fewer people than usual approve it, and it waits for no window. Atlas gets nothing \
+                 before they do. If nobody expects it, reject it. Its review stays open until another person than {by} \
+                 closes it (`keywheel review list`)."
+            ),
+        ),
+        Kind::ReviewClosed => (
+            format!("{about}: the review of an emergency rotation was closed"),
+            format!("{by} has closed it."),
+        ),
         Kind::VoteVoid => (
             format!("{about}: a vote does not count any more"),
             "A vote on the open rotation was taken out of the count. If too few are left, the rotation waits for other \

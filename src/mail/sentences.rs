@@ -112,10 +112,19 @@ fn approval_requested(project: &str, it: &CheckedRotation) -> (String, String) {
         }
         _ => "another person has approved".to_owned(),
     };
+    let emergency = proposal.is_some_and(|it| it.emergency);
+    let (mark, hurry) = if emergency {
+        (
+            "Emergency: ",
+            " This is an emergency: it waits for no window, and another person reviews it afterwards.",
+        )
+    } else {
+        ("", "")
+    };
     (
-        format!("{project}: approve a new encryption key?"),
+        format!("{mark}{project}: approve a new encryption key?"),
         format!(
-            "{by} proposes to move the Atlas project {project}{about} to a new key.{clusters} Nothing happens before {before}{}.",
+            "{by} proposes to move the Atlas project {project}{about} to a new key.{hurry}{clusters} Nothing happens before {before}{}.",
             it.rotation
                 .planned_for
                 .map(|at| format!(", and nothing before {at}, the planned date"))

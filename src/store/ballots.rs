@@ -15,7 +15,7 @@ use super::tokens::StoredToken;
 use super::{Store, StoreError, Tx};
 use crate::domain::approver::Strength;
 use crate::domain::ids::{GroupId, RotationId};
-use crate::domain::vote::{CastVote, Counted, Stored, Terms};
+use crate::domain::vote::{CastVote, Counted, Identity, Stored, Terms};
 
 /// The tokens, people and settings that a transaction has read and compared with their seals. Until its end nobody else writes
 /// them: on SQLite many counts share one transaction.
@@ -54,6 +54,30 @@ fn cast(votes: Vec<Approval>) -> Vec<CastVote> {
 }
 
 impl Store {
+    /// Tokens and people by name, without those that are not what Keywheel wrote.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn sound_identities(
+        &self,
+        issuers: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, Identity>, StoreError> {
+        let (mut people, mut tokens) = (Vec::new(), Vec::new());
+        for it in self.people().await? {
+            if self.check_seals(&[it.seal()]).await.is_ok() {
+                people.push(it);
+            }
+        }
+        for it in self.stored_tokens().await? {
+            if self.check_seals(&[it.seal()]).await.is_ok() {
+                tokens.push(it.identity());
+            }
+        }
+        let mut identities = people::identities(&people.iter().collect::<Vec<_>>(), issuers);
+        identities.extend(tokens);
+        Ok(identities)
+    }
+
     /// What the tables say about the votes on a rotation of this project.
     ///
     /// # Errors

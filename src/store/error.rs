@@ -43,6 +43,12 @@ pub enum StoreError {
         /// The open one.
         id: RotationId,
     },
+    /// The review of an earlier emergency rotation of the same person is open.
+    #[error("the review of the emergency rotation {id} is open")]
+    ReviewOpen {
+        /// The earlier rotation.
+        id: RotationId,
+    },
     /// A name is taken.
     #[error("{what} {name:?} exists already")]
     Exists {

@@ -45,6 +45,7 @@ mod reserve;
 mod retention;
 mod retried;
 mod retry;
+mod reviews;
 mod rotation_row;
 mod rotations;
 mod schema;
@@ -93,6 +94,7 @@ pub use reseal::{Belief, SEALED};
 pub use reserve::Reserve;
 pub use retention::Horizon;
 pub use retried::Settled;
+pub use reviews::Review;
 pub use rotation_row::RotationRow;
 pub use rotations::{JournalEntry, NewJournal, NewRotation, StepWrite};
 pub use schema::known_version;
@@ -151,6 +153,7 @@ pub fn statements() -> Vec<&'static Sql> {
         refusals::STATEMENTS,
         reminders::STATEMENTS,
         reseal::STATEMENTS,
+        reviews::STATEMENTS,
         retention::STATEMENTS,
         retried::STATEMENTS,
         rotation_row::STATEMENTS,

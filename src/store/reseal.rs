@@ -236,7 +236,9 @@ impl Tx {
         all.extend(self.seals_of_loosenings().await?);
         all.extend(self.seals_of_announcements().await?);
         all.extend(self.seals_of_rotations().await?);
-        all.extend(Some(self.seal_of_settings().await?).filter(|it| it.digest.is_some()));
+        for seal in [self.seal_of_settings().await?, self.seal_of_reviews().await?] {
+            all.extend(Some(seal).filter(|it| it.digest.is_some()));
+        }
         let row = NewAudit {
             actor: "keywheel".to_owned(),
             action: SEALED.to_owned(),

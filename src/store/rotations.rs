@@ -17,7 +17,9 @@ use super::rotation_row::{ALL_OPEN, RotationRow, StoredRow, columns};
 use super::seal::Seal;
 use super::sealed_rotations::Sealing;
 use super::types::{Instant, json, storable};
-use super::{NewAudit, NewOutbox, ProjectWrite, Sql, Store, StoreError, Tx, Vote, each, read, urgent};
+use super::{
+    NewAudit, NewOutbox, ProjectWrite, Review, Sql, Store, StoreError, Tx, Vote, each, read, urgent,
+};
 use crate::domain::ids::{GroupId, LeaseToken, RotationId};
 use crate::domain::rotation::journal::JournalKind;
 use crate::domain::rotation::machine::MACHINE_VERSION;
@@ -296,6 +298,8 @@ pub struct NewRotation<'a> {
     pub audit: Vec<NewAudit>,
     /// Mails and webhooks.
     pub outbox: Vec<NewOutbox>,
+    /// What an emergency rotation leaves open.
+    pub review: Option<Review>,
     /// The instant of the proposal.
     pub now: Timestamp,
 }
@@ -341,18 +345,19 @@ impl Store {
     /// Writes a proposal.
     ///
     /// # Errors
-    /// [`StoreError::OpenRotationExists`] when the project has an open rotation.
+    /// [`StoreError::OpenRotationExists`] when the project has an open rotation, [`StoreError::ReviewOpen`] when a review of
+    /// the same person is open.
     pub async fn insert_rotation(&self, write: NewRotation<'_>) -> Result<(), StoreError> {
         let it = &write.row.rotation;
         let machine = json("rotations", "machine", it.id, it)?;
-        let NewRotation { row, journal, vote, audit, outbox, now } = write;
+        let NewRotation { row, journal, vote, audit, outbox, review, now } = write;
         let sealed = row.seal()?;
-        let args = (row.clone(), machine, journal, vote, audit, outbox, sealed);
+        let args = (row.clone(), machine, journal, vote, audit, outbox, review, sealed);
         self.transact(
             "rotation.propose",
             Lane::Command,
             args,
-            move |tx, (row, machine, journal, vote, audit, outbox, sealed), _| {
+            move |tx, (row, machine, journal, vote, audit, outbox, review, sealed), _| {
                 Box::pin(async move {
                     if !tx.insert_rotation(row, machine).await? {
                         return tx.check_own_proposal(&row.rotation).await;
@@ -365,7 +370,10 @@ impl Store {
                         tx.write_journal(id, entry, now).await?;
                     }
                     tx.write_outbox(outbox, now).await?;
-                    let seals = vec![sealed.clone(), tx.seal_of_votes(id).await?];
+                    let mut seals = vec![sealed.clone(), tx.seal_of_votes(id).await?];
+                    if let Some(review) = review {
+                        seals.push(tx.open_review(review).await?);
+                    }
                     tx.append_sealing(audit, seals, now).await
                 })
             },

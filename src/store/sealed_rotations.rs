@@ -11,7 +11,7 @@ use super::seal::Seal;
 use super::{StoreError, Tx, each};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
-use crate::domain::policy::{Rules, proposal_hash};
+use crate::domain::policy::{Rules, proposal_hash, proposal_mark};
 use crate::domain::rotation::state::{Cause, Quorum, Rotation, State, Target};
 use crate::domain::time::Timestamp;
 use crate::domain::vote::Terms;
@@ -184,7 +184,7 @@ impl Sealing {
                     &after.old_key,
                     &after.new_key,
                     &before.policy_version,
-                    after.rules.planned_for,
+                    proposal_mark(&before.trigger, after.rules.planned_for).as_deref(),
                 ),
             is_tampered: after.state == State::NeedsOperator && after.cause == Some(Cause::Tampered),
         })

@@ -655,6 +655,7 @@ impl Store {
         rest.extend(tx.seals_of_announcements().await?);
         rest.extend(tx.seals_of_rotations().await?);
         rest.push(tx.seal_of_settings().await?);
+        rest.push(tx.seal_of_reviews().await?);
         for it in rest {
             found.compare(&seals, it);
         }

@@ -131,9 +131,11 @@ impl From<CommandError> for Problem {
                 Code::SelfApproval
             }
             E::VoteVoid(_) => Code::VoteNotCounted,
-            E::NotAllowed { .. } => Code::Forbidden,
+            E::NotAllowed { .. } | E::NoEmergency(_) => Code::Forbidden,
             E::NobodyToTell { .. } => Code::NobodyToTell,
-            E::NoToken(_) | E::NoPasskey(_) | E::NoWebhook { .. } => Code::NotFound,
+            E::ReviewOpen(_) => Code::ReviewOpen,
+            E::ReviewNotClosed(_) => Code::ReviewNotClosed,
+            E::NoReview(_) | E::NoToken(_) | E::NoPasskey(_) | E::NoWebhook { .. } => Code::NotFound,
             E::NoLoosening(_) => Code::LooseningNotFound,
             E::LooseningEnded { .. } => Code::LooseningEnded,
             E::LinkUsed(_) | E::LinkEnded(_) => Code::Conflict,
@@ -150,7 +152,9 @@ impl From<CommandError> for Problem {
         let mut problem = Self::new(code, error.to_string());
         let body = &mut problem.body;
         match error {
-            E::RotationOpen { id, .. } | E::RemoveWhileOpen { id, .. } => body.rotation_id = Some(id),
+            E::RotationOpen { id, .. } | E::RemoveWhileOpen { id, .. } | E::ReviewOpen(id) => {
+                body.rotation_id = Some(id);
+            }
             E::KeyInvalid(inner) | E::KeyOtherPlace(inner) => body.rule = Some(inner.rule.to_owned()),
             E::Invalid { field, .. } => body.field = Some(field.to_owned()),
             E::VoteVoid(why) => body.counts_from = why.from(),

@@ -95,6 +95,8 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         | Kind::LooseningEffective
         | Kind::OwnersChanged
         | Kind::AddressRefused
+        | Kind::EmergencyRequested
+        | Kind::ReviewClosed
         | Kind::VoteVoid
         | Kind::TokenCreated
         | Kind::PasskeyConfirmed

@@ -341,6 +341,7 @@ impl Side<'_> {
                     vote: None,
                     audit: audit.clone(),
                     outbox: mail.clone(),
+                    review: None,
                     now,
                 };
                 shown(&store.insert_rotation(write).await?)

@@ -88,6 +88,8 @@ fn no_route_goes_past_the_document() {
         "/projects/{id}",
         "/projects/{id}/propose",
         "/projects/{id}/propose",
+        "/reviews",
+        "/reviews/{id}",
         "/rotations/{id}",
         "/rotations/{id}/confirm",
         "/rotations/{id}/operator",

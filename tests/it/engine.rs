@@ -425,6 +425,7 @@ async fn a_planned_rotation_sends_nothing_before_its_date() {
         new_key: new_key().parse().unwrap(),
         reason: None,
         planned: Some(planned),
+        emergency: false,
         dry_run: false,
     };
     let now = app.engine.clock.now();

@@ -160,6 +160,7 @@ impl Scene {
             new_key: new_key().parse().unwrap(),
             reason: None,
             planned: (stage == Stage::Planned).then_some(Planned::At(in_a_month)),
+            emergency: false,
             dry_run: false,
         };
         let proposed = app.engine.propose_on("ada", &id, proposal).await.unwrap();

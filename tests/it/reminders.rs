@@ -388,8 +388,13 @@ async fn the_year_ahead_has_due_dates_and_the_dates_of_open_rotations() {
         fleet.edit(2, ProjectEdit { policy, ..ProjectEdit::default() }).await;
         let (now, planned) = (fleet.clock.now(), fleet.clock.now() + DAY * 5);
         let new_key = KeyRef::parse(Provider::Aws, "00000001-aaaa-4aaa-8aaa-000000000002").unwrap();
-        let proposal =
-            NewProposal { new_key, reason: None, planned: Some(Planned::At(planned)), dry_run: false };
+        let proposal = NewProposal {
+            new_key,
+            reason: None,
+            planned: Some(Planned::At(planned)),
+            emergency: false,
+            dry_run: false,
+        };
         fleet.engine.propose_on("ada", &group(1), proposal).await.unwrap();
         let ahead = fleet.engine.ahead(60, 5).await.unwrap();
         let keys: Vec<_> = (ahead.projects.iter().zip(&ahead.keys))

@@ -1,6 +1,7 @@
 //! Who may lift whose limits: what loosens takes an admin, is announced and takes effect later, and nobody gets
 //! around an approval in two steps.
 
+mod emergency;
 mod forged;
 mod heads;
 mod matrix;

@@ -143,7 +143,7 @@ fn write<'a>(before: &'a RotationRow, after: &'a Rotation, keep: Option<Timestam
 
 fn proposed(row: &RotationRow, audit: Vec<NewAudit>) -> NewRotation<'_> {
     let journal = vec![entry(JournalKind::Proposed, false)];
-    NewRotation { row, journal, vote: None, audit, outbox: Vec::new(), now: now() }
+    NewRotation { row, journal, vote: None, audit, outbox: Vec::new(), review: None, now: now() }
 }
 
 async fn approved(store: &Store) -> RotationRow {

@@ -30,6 +30,7 @@ fn only_what_is_named_is_tighter() {
     let step = |after: &str, to: &str| json!({ "after": after, "to": [to] });
     let (late, soon) = (step("3d", "boss@example.com"), step("1d", "boss@example.com"));
     let others = step("2d", "other@example.com");
+    let night = |approvals: u32| json!({ "approvals": approvals, "by": ["group:night"] });
     let (sat, sun, mon) = (window("Sat"), window("Sun"), window("Mon"));
     for (from, to, tighter) in [
         (json!({}), json!({ "interval": "60d" }), true),
@@ -61,6 +62,10 @@ fn only_what_is_named_is_tighter() {
         (json!({ "approvers": ["owners"] }), json!({}), false),
         (json!({ "approvalMethod": "link" }), json!({}), true),
         (json!({}), json!({ "approvalMethod": "link" }), false),
+        (json!({}), json!({ "emergency": night(1) }), false),
+        (json!({ "emergency": night(1) }), json!({ "emergency": night(2) }), true),
+        (json!({ "emergency": night(2) }), json!({ "emergency": night(1) }), false),
+        (json!({ "emergency": night(1) }), json!({}), true),
         (json!({}), json!({ "windows": [sat, sun] }), false),
         (json!({ "windows": [sat] }), json!({}), false),
         (json!({ "windows": [sat] }), json!({ "windows": [sun] }), false),

@@ -109,6 +109,9 @@ pub struct ProposalFacts {
     /// Atlas' clusters that use the key, as a sentence of the checklist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<String>,
+    /// Whether it is an emergency: fewer people approve it than usual, and it waits for no window.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emergency: bool,
     /// The number of people who must approve.
     pub approvals: u32,
     /// The number of people who have approved.

@@ -125,6 +125,10 @@ named! {
         OwnersChanged = "owners_changed",
         /// The mail server refuses the address of an owner for good.
         AddressRefused = "address_refused",
+        /// Somebody proposed an emergency rotation: fewer people approve it, and it waits for no window.
+        EmergencyRequested = "emergency_requested",
+        /// The review of an emergency rotation was closed.
+        ReviewClosed = "review_closed",
         /// A vote on an open rotation does not count any more.
         VoteVoid = "vote_void",
         /// A token was made.
@@ -198,7 +202,8 @@ impl Kind {
             | Kind::DatabaseUnwritable
             | Kind::AtlasUnreachable
             | Kind::CredentialRefused
-            | Kind::SweepLate => Urgency::Urgent,
+            | Kind::SweepLate
+            | Kind::EmergencyRequested => Urgency::Urgent,
             Kind::ApprovalRequested
             | Kind::AutoApproved
             | Kind::Completed
@@ -247,6 +252,7 @@ impl Kind {
             | Kind::LooseningEffective
             | Kind::OwnersChanged
             | Kind::AddressRefused
+            | Kind::ReviewClosed
             | Kind::VoteVoid
             | Kind::TokenCreated
             | Kind::TokenRevoked

@@ -349,6 +349,8 @@ impl Notice {
             | Kind::LooseningEffective
             | Kind::OwnersChanged
             | Kind::AddressRefused
+            | Kind::EmergencyRequested
+            | Kind::ReviewClosed
             | Kind::VoteVoid
             | Kind::TokenCreated
             | Kind::TokenRevoked

@@ -159,6 +159,20 @@ pub enum CommandError {
     /// No such passkey.
     #[error("there is no passkey {0}; `keywheel passkey list` shows them")]
     NoPasskey(String),
+    /// The policy names others, or nobody, for emergencies.
+    #[error("emergency: {0}")]
+    NoEmergency(String),
+    /// The review of an earlier emergency rotation of the same person is open.
+    #[error(
+        "emergency: the review of your emergency rotation {0} is open; another person closes it first: `keywheel review close {0} --finding TEXT`"
+    )]
+    ReviewOpen(RotationId),
+    /// No such review.
+    #[error("rotation {0} has no review; `keywheel review list --all` shows those that there are")]
+    NoReview(RotationId),
+    /// The review cannot be closed now, or not by this person.
+    #[error("{0}")]
+    ReviewNotClosed(String),
     /// No such change of rules.
     #[error("there is no change {0} of rules; `keywheel loosening list` shows those that are to come")]
     NoLoosening(LooseningId),

@@ -32,7 +32,11 @@ pub(in crate::engine) fn terms(engine: &Engine, row: &RotationRow) -> Terms {
 }
 
 /// Everything that decides which votes on `row` count. `asked` is the name of who wants to vote.
-async fn ballot(engine: &Engine, row: &RotationRow, asked: Option<&str>) -> Result<Ballot, StoreError> {
+pub(in crate::engine) async fn ballot(
+    engine: &Engine,
+    row: &RotationRow,
+    asked: Option<&str>,
+) -> Result<Ballot, StoreError> {
     let it = &row.rotation;
     let issuers = &engine.settings.issuers;
     let stored = engine.store.stored_ballot(it.id, &it.group_id, issuers).await?;

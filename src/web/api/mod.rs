@@ -12,6 +12,7 @@ mod outbox;
 mod passkeys;
 mod plan;
 mod projects;
+mod reviews;
 pub(super) mod rotations;
 mod status;
 pub(super) mod stream;
@@ -36,12 +37,13 @@ use crate::net::cause::{causes, root_cause};
 use crate::store;
 
 /// Everything but the streams, which outlive any time limit.
-const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 12] = [
+const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 13] = [
     projects::routes,
     loosenings::routes,
     passkeys::routes,
     discover::routes,
     rotations::routes,
+    reviews::routes,
     plan::routes,
     audit::routes,
     status::routes,

@@ -25,7 +25,7 @@ use crate::web::operation::{ATLAS, BODY, QUERY, body_optional, needs};
 use crate::web::problem::Problem;
 
 /// The problems of a proposal.
-const PROPOSAL: [Code; 9] = [
+const PROPOSAL: [Code; 11] = [
     Code::GroupIdInvalid,
     Code::ProjectNotFound,
     Code::KeyInvalid,
@@ -35,6 +35,8 @@ const PROPOSAL: [Code; 9] = [
     Code::PreflightFailed,
     Code::RotationOpen,
     Code::Conflict,
+    Code::Forbidden,
+    Code::ReviewOpen,
 ];
 
 /// The problems of an address that names a rotation.
@@ -80,11 +82,11 @@ async fn propose(
     Path(id): Path<String>,
     Object(body): Object<Proposal>,
 ) -> Result<(StatusCode, Json<Proposed>), Problem> {
-    let Proposal { new_key, reason, planned_for, dry_run } = body;
+    let Proposal { new_key, reason, planned_for, emergency, dry_run } = body;
     let group = group(&id)?;
     let new_key = new_key.parse().map_err(CommandError::KeyInvalid)?;
     let planned = planned_for.as_deref().map(planned).transpose()?;
-    let ask = NewProposal { new_key, reason, planned, dry_run };
+    let ask = NewProposal { new_key, reason, planned, emergency, dry_run };
     let proposed = web.engine.propose_on(&caller.name, &group, ask).await?;
     let (status, answer) = match proposed {
         propose::Proposed::Created(row) => (StatusCode::CREATED, rotation(&web, &row).await?),

@@ -19,7 +19,7 @@ use crate::domain::role::Role;
 use crate::domain::rotation::state::State as RotationState;
 use crate::domain::text::visible;
 use crate::engine::command::Voter;
-use crate::store::{DueFilter, FleetCounts, RotationRow, StoreError};
+use crate::store::{DueFilter, FleetCounts, Review, RotationRow, StoreError};
 
 /// The rotations of a state that are shown one by one.
 const MOST: usize = 10;
@@ -110,10 +110,36 @@ async fn needs(web: &Web, session: &Session, counts: &FleetCounts) -> Result<Vec
             needs.push(need(row, sentence, "Review the change"));
         }
     }
+    needs.extend(reviews(web, session).await?);
     if may(Role::Operator) {
         needs.extend(of_projects(web, counts).await?);
     }
     Ok(needs)
+}
+
+/// The reviews of emergency rotations that this person may close.
+async fn reviews(web: &Web, session: &Session) -> Result<Vec<Need>, StoreError> {
+    if session.caller.must_be(Role::Approver).is_err() {
+        return Ok(Vec::new());
+    }
+    let now = web.engine.clock.now();
+    let open = match web.engine.reviews().await {
+        Ok(all) => all.into_iter().filter(Review::is_open),
+        // That page says what is wrong with them.
+        Err(StoreError::Tampered { .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let others = open.filter(|it| it.requested_by != session.caller.name).take(MOST);
+    Ok(others
+        .map(|it| Need {
+            word: word::state(RotationState::AwaitingApproval),
+            project: visible(&it.project_name),
+            sentence: visible(&format!("{} proposed an emergency rotation: {}", it.requested_by, it.reason)),
+            since: moment(it.requested_at, now),
+            to: format!("/reviews#{}", it.rotation_id),
+            button: "Review the emergency",
+        })
+        .collect())
 }
 
 /// The proposals that this person may approve, up to [`MOST`]. Those that others must approve do not hide them.

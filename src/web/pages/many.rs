@@ -126,7 +126,8 @@ async fn plan(web: &Web, session: &Session, group: GroupId, on: Option<Planned>)
     let name = name(web, &group).await;
     let checked = async {
         let newest = engine.newest_key(&group).await?;
-        let ask = NewProposal { new_key: newest.key, reason: None, planned: on, dry_run: true };
+        let ask =
+            NewProposal { new_key: newest.key, reason: None, planned: on, emergency: false, dry_run: true };
         let proposal = engine.propose_on(&session.caller.name, &group, ask);
         Ok::<_, Problem>(Box::pin(proposal).await?)
     };
@@ -170,7 +171,7 @@ async fn proposed(web: &Web, session: &Session, fields: &Fields, reason: &str) -
             let reason = reason.clone();
             async move {
                 let name = name(web, &group).await;
-                let ask = NewProposal { new_key, reason, planned, dry_run: false };
+                let ask = NewProposal { new_key, reason, planned, emergency: false, dry_run: false };
                 let proposal = web.engine.propose_on(&session.caller.name, &group, ask);
                 let (rotation, refused) = match Box::pin(proposal).await {
                     Ok(Proposed::Created(row) | Proposed::Same(row)) => (Some(row.rotation.id), None),

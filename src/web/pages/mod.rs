@@ -22,6 +22,7 @@ mod parts;
 mod progress;
 mod project;
 mod propose;
+mod reviews;
 mod rotation;
 mod session;
 mod settings;
@@ -77,6 +78,8 @@ pub(super) fn routes(web: &Web) -> Router<Web> {
         .route("/calendar/feed", post(feed::make))
         .route("/calendar/feed/{name}", get(feed::show))
         .route("/audit", get(audit::show))
+        .route("/reviews", get(reviews::show))
+        .route("/reviews/{id}", post(reviews::close))
         .route("/health", get(health::show))
         .route("/settings", get(settings::show))
         .route("/you", get(you::show).post(you::decide))

@@ -62,8 +62,11 @@ struct ProposePage {
     reason: String,
     on: String,
     error: Option<String>,
-    /// Whether that is about the date and not the key.
-    is_date: bool,
+    /// The field that it is about.
+    wrong: &'static str,
+    /// Whom the policy names for emergencies; empty where it names nobody.
+    may: String,
+    emergency: bool,
     checked: Option<CheckedKey>,
     /// How many people are asked.
     approvals: u32,
@@ -87,6 +90,9 @@ pub(super) struct Given {
     /// A day before which nothing is sent.
     #[serde(default)]
     on: String,
+    /// Ticked for an emergency.
+    #[serde(default)]
+    emergency: Option<String>,
 }
 
 pub(super) async fn show(
@@ -108,7 +114,7 @@ pub(super) async fn decide(
     match decided(&web, &session, &id, &given).await {
         Ok(Next::To(path)) => onward(&path, None),
         Ok(Next::Checked(checked)) => form(&web, &session, &id, &given, (None, Some(checked))).await,
-        Err(problem) if problem.status() == StatusCode::FORBIDDEN => {
+        Err(problem) if problem.status() == StatusCode::FORBIDDEN && given.emergency.is_none() => {
             Trouble::new(problem, &web, Some(&session)).into_response()
         }
         // The project itself may be what is not there.
@@ -135,13 +141,23 @@ async fn decided(web: &Web, session: &Session, id: &str, given: &Given) -> Resul
     let reason = Some(given.reason.trim().to_owned()).filter(|it| !it.is_empty());
     let dry_run = given.step != "propose";
     let planned = Some(given.on.trim()).filter(|it| !it.is_empty()).map(planned).transpose()?;
-    let ask = NewProposal { new_key: key, reason, planned, dry_run };
+    let ask = NewProposal { new_key: key, reason, planned, emergency: given.emergency.is_some(), dry_run };
     Ok(match engine.propose_on(name, &project.group_id, ask).await? {
         Proposed::Created(row) | Proposed::Same(row) => Next::To(format!("/rotations/{}", row.rotation.id)),
         Proposed::Checked { old_key, new_key, checks: all, .. } => {
             Next::Checked(CheckedKey::of(&old_key, &new_key, &all))
         }
     })
+}
+
+/// The field of the form that a problem is about.
+fn wrong(problem: &Problem) -> &'static str {
+    match (problem.field(), problem.said().1) {
+        (Some("plannedFor"), _) => "on",
+        (Some("reason"), _) => "reason",
+        (_, "review-open" | "forbidden") => "emergency",
+        _ => "key",
+    }
 }
 
 async fn form(
@@ -154,6 +170,7 @@ async fn form(
     let made = async {
         session.caller.must_be(Role::Operator)?;
         let project = find(web, id).await?;
+        let policy = project.policy(&web.engine.settings.policy);
         Ok::<_, Problem>(ProposePage {
             frame: Frame::of(web, session, Here::Elsewhere).await?,
             form: session.form(),
@@ -163,10 +180,16 @@ async fn form(
             key: given.key.clone(),
             reason: given.reason.clone(),
             on: given.on.trim().to_owned(),
-            is_date: problem.as_ref().is_some_and(|it| it.field() == Some("plannedFor")),
+            wrong: problem.as_ref().map_or("", wrong),
+            may: visible(&policy.emergency.names()),
+            emergency: given.emergency.is_some(),
             error: problem.as_ref().map(|it| visible(it.said().0)),
             checked,
-            approvals: project.policy(&web.engine.settings.policy).approvals,
+            approvals: if given.emergency.is_some() {
+                policy.in_emergency().approvals
+            } else {
+                policy.approvals
+            },
             group: project.group_id,
         })
     };
