@@ -8,6 +8,7 @@
 
 pub mod loosening;
 pub mod passkey;
+pub mod person;
 pub mod plan;
 pub mod problem;
 pub mod project;
@@ -97,6 +98,8 @@ pub type AuditPage = Page<record::AuditEntry>;
 pub type LooseningPage = Page<loosening::Loosening>;
 /// A page of passkeys.
 pub type PasskeyPage = Page<passkey::Passkey>;
+/// Everybody who is known.
+pub type PersonPage = Page<person::Person>;
 /// A page of hooks.
 pub type HookPage = Page<record::Hook>;
 /// Targets of webhooks.

@@ -24,6 +24,7 @@ mod loosenings;
 mod mail;
 mod many;
 mod passkeys;
+mod people;
 mod plan;
 mod printer;
 mod projects;
@@ -234,6 +235,9 @@ enum CliVerb {
     /// List, confirm and remove passkeys, which people enrol in a browser
     #[command(subcommand)]
     Passkey(passkeys::PasskeyVerb),
+    /// List who is known here, and whose votes count
+    #[command(subcommand)]
+    Person(people::PersonVerb),
     /// Show the state of the server and its projects
     #[command(after_help = "Examples:\n  keywheel status\n  keywheel status --watch")]
     Status(records::Status),
@@ -476,6 +480,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         CliVerb::Project(verb) => projects::run(verb, client, printer).await,
         CliVerb::Loosening(verb) => loosenings::run(&verb, client, printer).await,
         CliVerb::Passkey(verb) => passkeys::run(&verb, client, printer).await,
+        CliVerb::Person(verb) => people::run(&verb, client, printer).await,
         CliVerb::Status(args) => records::status(&args, client, printer).await,
         CliVerb::Due(args) => projects::due(&args, client, printer).await,
         CliVerb::Plan(args) => plan::run(args, client, printer).await,

@@ -65,16 +65,27 @@ impl Store {
         group: &GroupId,
         issuers: &BTreeSet<String>,
     ) -> Result<Stored, StoreError> {
+        Ok(Stored {
+            votes: cast(self.approvals(id).await?),
+            bars: self.standing(group).await?.iter().filter_map(bar).collect(),
+            owners: self.owners(group).await?,
+            ..self.electorate(issuers).await?
+        })
+    }
+
+    /// What the tables say about everybody who may vote, whatever the rotation.
+    ///
+    /// # Errors
+    /// As [`Store::stored_ballot`].
+    pub async fn electorate(&self, issuers: &BTreeSet<String>) -> Result<Stored, StoreError> {
         let people = self.people().await?;
         let mut identities = people::identities(&people.iter().collect::<Vec<_>>(), issuers);
         identities.extend(self.stored_tokens().await?.iter().map(StoredToken::identity));
         Ok(Stored {
-            votes: cast(self.approvals(id).await?),
             identities,
             passkeys: self.passkeys().await?.iter().map(|it| (it.id.clone(), it.facts())).collect(),
-            bars: self.standing(group).await?.iter().filter_map(bar).collect(),
             settings: self.recorded_settings().await?,
-            owners: self.owners(group).await?,
+            ..Stored::default()
         })
     }
 }

@@ -168,7 +168,7 @@ impl Person {
     }
 
     /// The names that it has and had.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         self.former.iter().chain([&self.name]).map(String::as_str)
     }
 

@@ -10,6 +10,7 @@ mod hooks;
 mod loosenings;
 mod outbox;
 mod passkeys;
+mod people;
 mod plan;
 mod projects;
 pub(super) mod rotations;
@@ -36,10 +37,11 @@ use crate::net::cause::{causes, root_cause};
 use crate::store;
 
 /// Everything but the streams, which outlive any time limit.
-const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 12] = [
+const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 13] = [
     projects::routes,
     loosenings::routes,
     passkeys::routes,
+    people::routes,
     discover::routes,
     rotations::routes,
     plan::routes,
