@@ -33,6 +33,24 @@ pub struct Person {
     pub vote: PersonVote,
 }
 
+/// A person who was removed, and what went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PersonRemoved {
+    /// Who it was, and by what it was known.
+    pub removed: Person,
+    /// The ids of the projects that one of the addresses owns still: their mails go on, and nobody else gets them.
+    pub still_owns: Vec<String>,
+}
+
+/// The separation of an address from an identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Untie {
+    /// The token or account from which the address is separated; it may be left out where there is only one.
+    pub from: Option<String>,
+}
+
 /// An account at an identity provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -235,7 +235,7 @@ enum CliVerb {
     /// List, confirm and remove passkeys, which people enrol in a browser
     #[command(subcommand)]
     Passkey(passkeys::PasskeyVerb),
-    /// List who is known here, and whose votes count
+    /// List, remove and separate people who are known here
     #[command(subcommand)]
     Person(people::PersonVerb),
     /// Show the state of the server and its projects

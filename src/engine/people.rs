@@ -1,18 +1,23 @@
 //! Everybody who is known here: by an identity provider, a token, a link that was used or a passkey, and whether a
-//! vote would count. What shares an address, or had it, is one person.
+//! vote would count. What shares an address, or had it, is one person. Also what is told of a sign-in.
 //!
-//! It only reads. Which vote counts is decided in `domain/vote.rs`.
+//! Which vote counts is decided in `domain/vote.rs`, and who is let in by `web/oidc`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
-use super::passkeys::holder;
+use super::authority::{plain, rows, together};
 use super::settling::{delays, unreadable};
 use crate::domain::approver::{Named, Strength};
+use crate::domain::notice::{Authority, Kind};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
 use crate::domain::vote::{BY_MAIL, Ballot, Terms, Void};
-use crate::store::{Passkey, Person, StoreError, Token, WebSession};
+use crate::mail::is_address;
+use crate::store::{NewOutbox, Passkey, Person, PersonRefusal, SeenPerson, StoreError, Token, WebSession};
+
+/// How often a sign-in is written when another one was first.
+const TRIES: usize = 8;
 
 /// Somebody who is known here.
 #[derive(Clone, Debug)]
@@ -48,6 +53,13 @@ pub struct Refused {
     pub from: Option<Timestamp>,
 }
 
+impl Known {
+    /// All addresses and names of the person.
+    pub fn all_addresses(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.address).chain(&self.others).map(String::as_str)
+    }
+}
+
 /// Which addresses and names are one person's.
 #[derive(Debug, Default)]
 struct Ties(BTreeMap<String, String>);
@@ -70,8 +82,8 @@ impl Ties {
 }
 
 /// The address behind the name of an identity; other names stay as they are.
-fn address(name: &str) -> String {
-    holder(name.strip_prefix(BY_MAIL).unwrap_or(name))
+pub(in crate::engine) fn address(name: &str) -> String {
+    name.strip_prefix(BY_MAIL).unwrap_or(name).to_ascii_lowercase()
 }
 
 /// What a list of everybody is made of.
@@ -81,6 +93,7 @@ struct Found {
     links: BTreeMap<String, Timestamp>,
     passkeys: Vec<Passkey>,
     sessions: Vec<WebSession>,
+    former: BTreeSet<String>,
     ties: Ties,
 }
 
@@ -121,7 +134,7 @@ impl Found {
         Known {
             roles: roles.copied().collect(),
             approver_groups: groups.filter(|it| electorate.groups.contains(*it)).cloned().collect(),
-            passkeys: passkeys.map(|it| (it.clone(), engine.why_unsigned(it))).collect(),
+            passkeys: passkeys.map(|it| (it.clone(), engine.why_unsigned(it, &self.former))).collect(),
             link_used_at: self.links.iter().filter(|(name, _)| is_theirs(name)).map(|(_, at)| *at).max(),
             refused: electorate.refused(&identities),
             tokens,
@@ -190,7 +203,7 @@ impl Engine {
     }
 
     async fn found_people(&self) -> Result<Found, StoreError> {
-        let accounts = self.store.people().await?;
+        let (mut accounts, removed) = (self.store.people().await?, self.store.removals().await?);
         let mut tokens: Vec<Token> = self.store.list_tokens().await?.into_iter().flatten().collect();
         tokens.retain(|it| it.revoked_at.is_none());
         let mut ties = Ties::default();
@@ -199,12 +212,17 @@ impl Engine {
                 ties.tie(&address(name), &address(&it.name));
             }
         }
+        let former = self.store.former_addresses().await?;
+        accounts.retain(|it| !it.is_removed());
+        let mut links = self.store.link_users().await?;
+        links.retain(|name, used| removed.get(&address(name)).is_none_or(|at| *used > *at));
         Ok(Found {
             accounts,
             tokens,
-            links: self.store.link_users().await?,
+            links,
             passkeys: self.store.passkeys().await?,
             sessions: self.store.all_web_sessions().await?,
+            former,
             ties,
         })
     }
@@ -222,6 +240,7 @@ impl Engine {
             owners: Vec::new(),
             least: self.settings.policy.approval_method,
             issuers: self.settings.issuers.clone(),
+            site: self.site().ok().map(|it| it.id),
             delays: delays(self),
             now,
         };
@@ -236,15 +255,108 @@ impl Engine {
         Ok(Electorate { ballot, strength, groups: groups.collect() })
     }
 
-    /// Why a passkey signs no votes now; `None` when it does.
+    /// Signs in whom an identity provider vouches for. Who may newly approve, or has another address, is told to those who
+    /// look after the security.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read or written, and with [`StoreError::Tampered`] when what is known of the
+    /// person is not what Keywheel wrote.
+    pub async fn sign_in_person(
+        &self,
+        seen: &SeenPerson,
+    ) -> Result<Result<Person, PersonRefusal>, StoreError> {
+        let mut tries = 0..TRIES;
+        loop {
+            let now = self.clock.now();
+            let before = self.store.account(&seen.issuer, &seen.subject).await?;
+            let outbox = self.told_of_sign_in(before.as_ref(), seen, now).await?;
+            match self.store.sign_in_person(seen, before.as_ref(), &outbox, now).await {
+                Err(StoreError::Conflict) if tries.next().is_some() => {}
+                done => {
+                    self.mail_due.notify_one();
+                    return done;
+                }
+            }
+        }
+    }
+
+    /// The messages about a sign-in that changes who may approve, or under which name.
+    async fn told_of_sign_in(
+        &self,
+        before: Option<&Person>,
+        seen: &SeenPerson,
+        now: Timestamp,
+    ) -> Result<Vec<NewOutbox>, StoreError> {
+        let gained = self.gained(before, seen).await?;
+        let left = before.map(|it| it.name.as_str()).filter(|name| *name != seen.name);
+        if gained.is_empty() && left.is_none() {
+            return Ok(Vec::new());
+        }
+        let hearers = self.hears_of_people().await?;
+        let told = |kind: Kind, people: &[String], detail: String| {
+            let subject = format!("person/{}", address(&seen.name));
+            let facts = Authority { detail: Some(detail), ..plain(kind, subject, &seen.name, now) };
+            let identity = format!("person/{}#{}/{kind}/{}", seen.issuer, seen.subject, now.as_micros());
+            rows(self, &identity, facts, people, now)
+        };
+        let mut outbox = Vec::new();
+        if !gained.is_empty() {
+            let detail = format!("It has signed in at {} as {}.", seen.issuer, gained.join(", "));
+            outbox.extend(told(Kind::PersonJoined, &hearers, detail));
+        }
+        if let Some(left) = left {
+            let own: Vec<String> =
+                [left, &seen.name].map(address).into_iter().filter(|it| is_address(it)).collect();
+            let detail = format!("At {} it was {} before.", seen.issuer, address(left));
+            outbox.extend(told(Kind::PersonRenamed, &together(&own, &hearers), detail));
+        }
+        Ok(outbox)
+    }
+
+    /// By what somebody may newly approve: roles, groups that a policy names, or the address, where one names that.
+    async fn gained(&self, before: Option<&Person>, seen: &SeenPerson) -> Result<Vec<String>, StoreError> {
+        let had = |role: &Role| before.is_some_and(|it| it.roles.contains(role));
+        let roles = seen.roles.iter().filter(|it| it.includes(Role::Approver) && !had(it));
+        let mut gained: Vec<String> = roles.map(ToString::to_string).collect();
+        let mut named = self.store.named_approvers().await?;
+        named.extend(self.settings.policy.approvers.iter().cloned());
+        let is_new = before.is_none_or(|it| it.is_removed() || it.name != seen.name);
+        for who in named.into_iter().map(|it| it.who) {
+            match who {
+                Named::Group(group) => {
+                    let was_in = before.is_some_and(|it| it.groups.contains(&group));
+                    if seen.groups.contains(&group) && !was_in {
+                        gained.push(format!("member of {group}"));
+                    }
+                }
+                Named::Mail(mail) if is_new && address(&mail) == address(&seen.name) => {
+                    gained.push("approver by address".to_owned());
+                }
+                Named::Mail(_) | Named::Owners => {}
+            }
+        }
+        gained.sort();
+        gained.dedup();
+        Ok(gained)
+    }
+
+    /// Why a passkey signs no votes now; `None` when it does. `former` are addresses that accounts had before.
     #[must_use]
-    pub fn why_unsigned(&self, it: &Passkey) -> Option<String> {
+    pub fn why_unsigned(&self, it: &Passkey, former: &BTreeSet<String>) -> Option<String> {
         let now = self.clock.now();
+        if former.contains(&it.holder) {
+            return Some(format!(
+                "it is of the former address {}; its person enrols another one, and this one is to be removed",
+                it.holder
+            ));
+        }
         if self.site().map_or(true, |site| site.id != it.site) {
             return Some(format!("it works at {}, not at this address", it.site));
         }
         match (it.confirmed_at, it.counts_from) {
-            (None, _) => Some("it waits until an admin, or another passkey of its person, confirms it".to_owned()),
+            (None, _) => {
+                Some("it waits until an admin, or another passkey of its person, confirms it".to_owned())
+            }
             (Some(_), None) => {
                 Some(format!("it counts a while after these have heard of it: {}", it.told.join(", ")))
             }

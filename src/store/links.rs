@@ -16,8 +16,9 @@ const USED: Sql = Sql::same(
     "SELECT at, detail FROM audit WHERE action = 'link.used' AND subject = $1 ORDER BY seq LIMIT 1",
 );
 
-const USERS: Sql =
-    Sql::same("SELECT actor, MAX(at) AS at FROM audit WHERE action = 'link.used' GROUP BY actor ORDER BY actor");
+const USERS: Sql = Sql::same(
+    "SELECT actor, MAX(at) AS at FROM audit WHERE action = 'link.used' GROUP BY actor ORDER BY actor",
+);
 
 pub(super) const STATEMENTS: &[&Sql] = &[&USED, &USERS];
 
@@ -70,8 +71,7 @@ impl Store {
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn link_users(&self) -> Result<BTreeMap<String, Timestamp>, StoreError> {
-        let rows: Vec<UserRow> =
-            read!(self, USERS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let rows: Vec<UserRow> = read!(self, USERS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         let used = rows.into_iter().map(|row| {
             let at = row.at.or(StoreError::corrupt("audit", "at", &row.actor))?;
             Ok((row.actor, at))

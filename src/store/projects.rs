@@ -144,7 +144,8 @@ const NEW_KEY: Sql = Sql::same(
      next_reminder_at = $3, version = version + 1 WHERE group_id = $1",
 );
 // Few projects have approvers of their own.
-const NAMING: Sql = Sql::same("SELECT group_id, policy FROM projects WHERE policy LIKE '%\"approvers\"%' ORDER BY group_id");
+const NAMING: Sql =
+    Sql::same("SELECT group_id, policy FROM projects WHERE policy LIKE '%\"approvers\"%' ORDER BY group_id");
 
 pub(super) const STATEMENTS: &[&Sql] = &[
     &NAMING,

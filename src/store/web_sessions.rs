@@ -22,6 +22,9 @@ const MOST: i64 = 10;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
+/// No session lasts longer.
+const LONGEST: Duration = Duration::from_hours(24);
+
 /// How long a session lasts without being used.
 const IDLE: Duration = Duration::from_hours(1);
 
@@ -299,6 +302,25 @@ impl Tx {
         let begun =
             begun.iter().flat_map(|(seals,)| seals.lines()).filter_map(|line| line.split_once(SUBJECT));
         Ok(stored.into_iter().map(|(hash,)| hash).chain(begun.map(|(_, hash)| hash.to_owned())).collect())
+    }
+
+    /// Ends every session of a token or person; returns the seals that say so.
+    pub(super) async fn end_web_sessions_of(
+        &mut self,
+        name: &str,
+        log: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Seal>, StoreError> {
+        self.write_later().await?;
+        let ended = self.web_sessions_of(name, log, now - LONGEST).await?;
+        for hash in &ended {
+            each!(self, END, |conn, text| sqlx::query(text)
+                .bind(hash.as_str())
+                .execute(conn)
+                .await
+                .map(drop))?;
+        }
+        Ok(ended.iter().map(|it| Seal::end(subject(it))).collect())
     }
 
     /// Ends every session that the table has; returns the seals that say so.

@@ -133,7 +133,7 @@ impl From<CommandError> for Problem {
             E::VoteVoid(_) => Code::VoteNotCounted,
             E::NotAllowed { .. } => Code::Forbidden,
             E::NobodyToTell { .. } => Code::NobodyToTell,
-            E::NoToken(_) | E::NoPasskey(_) | E::NoWebhook { .. } => Code::NotFound,
+            E::NoToken(_) | E::NoPasskey(_) | E::NoWebhook { .. } | E::NobodyKnown { .. } => Code::NotFound,
             E::NoLoosening(_) => Code::LooseningNotFound,
             E::LooseningEnded { .. } => Code::LooseningEnded,
             E::LinkUsed(_) | E::LinkEnded(_) => Code::Conflict,

@@ -1,20 +1,30 @@
 //! People: who is known here, by what, and whose votes count.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::{Object, Path, views};
 use crate::api::PersonPage;
-use crate::api::person::{Account, Person, PersonPasskey, PersonSession, PersonToken, PersonVote};
+use crate::api::loosening::Loosening;
+use crate::api::person::{
+    Account, Person, PersonPasskey, PersonRemoved, PersonSession, PersonToken, PersonVote, Untie,
+};
+use crate::api::problem::Code;
 use crate::domain::role::Role;
 use crate::engine::people::Known;
 use crate::web::Web;
-use crate::web::operation::needs;
+use crate::web::auth::Caller;
+use crate::web::operation::{BODY, needs};
 use crate::web::problem::Problem;
 
 pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(needs(web, Role::Admin, &[], routes!(list)))
+    let unknown = [Code::NotFound, Code::Conflict, Code::Tampered];
+    OpenApiRouter::new()
+        .routes(needs(web, Role::Admin, &[], routes!(list)))
+        .routes(needs(web, Role::Admin, &[&unknown], routes!(remove)))
+        .routes(needs(web, Role::Admin, &[&unknown, &[Code::NobodyToTell], &BODY], routes!(untie)))
 }
 
 fn view(it: Known) -> Person {
@@ -68,4 +78,38 @@ fn view(it: Known) -> Person {
 async fn list(State(web): State<Web>) -> Result<Json<PersonPage>, Problem> {
     let items = web.engine.known_people().await?.into_iter().map(view).collect();
     Ok(Json(PersonPage { items, next: None }))
+}
+
+#[utoipa::path(
+    delete, path = "/people/{person}", tag = "people", operation_id = "removePerson",
+    summary = "Remove a person",
+    description = "All goes by which the person is known: sessions of the pages end, tokens are revoked, passkeys removed, the calendar feed and unused links end, and votes on rotations that have sent nothing do not count any more. The person and `mail.security` are told. Who signs in with the identity provider again begins anew: a vote counts `policy.loosen_after` later. Owners of projects and policies stay as they are.",
+    params(("person" = String, Path, description = "A mail address, or the name of an account without a verified one.")),
+    responses((status = 200, description = "Who was removed, and what went.", body = PersonRemoved)),
+)]
+async fn remove(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(person): Path<String>,
+) -> Result<Json<PersonRemoved>, Problem> {
+    let done = web.engine.remove_person(caller.actor(), &person).await?;
+    Ok(Json(PersonRemoved { removed: view(done.person), still_owns: done.still_owns }))
+}
+
+#[utoipa::path(
+    post, path = "/people/{person}/untie", tag = "people", operation_id = "untiePerson",
+    summary = "Separate an address from a token or an account",
+    request_body = Untie,
+    description = "That loosens: it is announced, takes effect `policy.loosen_after` later, and never for a rotation that is proposed before. Until then both count as one person. The present address of an account cannot be separated from it: its provider verifies it at each sign-in.",
+    params(("person" = String, Path, description = "The address, or the former name of an account.")),
+    responses((status = 200, description = "The change, which takes effect later.", body = Loosening)),
+)]
+async fn untie(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(person): Path<String>,
+    Object(body): Object<Untie>,
+) -> Result<Json<Loosening>, Problem> {
+    let it = web.engine.untie_person(caller.actor(), &person, body.from.as_deref()).await?;
+    Ok(Json(views::loosening(&it)))
 }
