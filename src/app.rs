@@ -24,7 +24,7 @@ use crate::config::{self, Config, Entry, Loaded, Sources};
 use crate::domain::condition::Limits;
 use crate::domain::role::Role;
 use crate::domain::time::{Clock, Span, SystemClock, Timestamp};
-use crate::engine::command::{CommandError, TokenEdit};
+use crate::engine::command::{Actor, CommandError, TokenEdit};
 use crate::engine::epoch::{self, EpochWatch};
 use crate::engine::heartbeat::Heartbeat;
 use crate::engine::last_resort::LastResort;
@@ -512,7 +512,8 @@ async fn make_token(
     Ok(token)
 }
 
-/// Gives a token other roles (none: the same) or another person; false when no token has that name.
+/// Gives a token other roles (none: the same) or another person; returns what came of it, `None` when no token has that
+/// name.
 ///
 /// # Errors
 /// Fails when a part is not valid, or when the database does not exist or cannot be written.
@@ -521,15 +522,25 @@ pub async fn token_edit(
     name: String,
     roles: Vec<Role>,
     person: Option<String>,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Option<String>> {
     let engine = engine_beside(&config, existing(&config).await?)?;
+    let by = actor();
+    let by = Actor { on_machine: true, ..Actor::admin(&by) };
     let edit = TokenEdit { roles: Some(roles).filter(|roles| !roles.is_empty()), person };
-    match engine.edit_token(&actor(), &name, edit).await {
-        Ok(_) => {
+    match engine.edit_token(by, &name, edit).await {
+        Ok(edited) => {
             remember(&config, &engine.store).await?;
-            Ok(true)
+            let Some(it) = edited.to_come else { return Ok(Some(format!("the token {name} is changed"))) };
+            let when = it
+                .effective_at
+                .map_or_else(|| "a while after it was announced".to_owned(), |at| format!("at {at}"));
+            Ok(Some(format!(
+                "the token {name} gets its other person {when} ({}); until then, and on rotations proposed before, it counts \
+                 as both persons'. `keywheel loosening list` shows it",
+                it.id
+            )))
         }
-        Err(CommandError::NoToken(_)) => Ok(false),
+        Err(CommandError::NoToken(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

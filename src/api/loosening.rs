@@ -13,9 +13,9 @@ use crate::domain::time::Timestamp;
 pub struct Loosening {
     /// Its id.
     pub id: LooseningId,
-    /// A project's id, or `installation`.
+    /// A project's id, `token/NAME`, `person/ISSUER#SUBJECT` of an account, or `installation`.
     pub subject: String,
-    /// The project; null where it concerns the installation.
+    /// The project; null where it concerns something else.
     #[schema(schema_with = super::schema::maybe_text)]
     pub group_id: Option<GroupId>,
     /// Whether it was announced to everybody who must hear of it.

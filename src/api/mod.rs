@@ -8,6 +8,7 @@
 
 pub mod loosening;
 pub mod passkey;
+pub mod person;
 pub mod plan;
 pub mod problem;
 pub mod project;
@@ -100,6 +101,8 @@ pub type LooseningPage = Page<loosening::Loosening>;
 pub type ReviewPage = Page<review::Review>;
 /// A page of passkeys.
 pub type PasskeyPage = Page<passkey::Passkey>;
+/// Everybody who is known.
+pub type PersonPage = Page<person::Person>;
 /// A page of hooks.
 pub type HookPage = Page<record::Hook>;
 /// Targets of webhooks.

@@ -43,4 +43,6 @@ pub struct Passkey {
     pub to_tell: Vec<String>,
     /// From when on its signatures count; null until all of them have heard of it.
     pub counts_from: Option<Timestamp>,
+    /// Why it signs no votes now; null when it does.
+    pub why_not: Option<String>,
 }

@@ -17,6 +17,7 @@ use crate::domain::loosening::{Course, LooseningState};
 use crate::domain::notice::DriftKind;
 use crate::domain::preflight::{CheckName, Verdict};
 use crate::domain::project::{SinceSource, Status};
+use crate::domain::role::Role;
 use crate::domain::rotation::state::{Cause, Deployed, Hold, State};
 use crate::domain::time::{DayOffset, Span, Timestamp};
 
@@ -48,6 +49,7 @@ words! {
     DriftKind: "How a key changed outside of Keywheel: `reverted` is to a key that had served before.";
     ProofState: "The search for Atlas' own event about a rotation.";
     ConflictKind: "Why a due date cannot be kept.";
+    Role: "A right of a token or a person.";
     LooseningState: "How far a loosened rule is: `announcing` while somebody has to be told.";
     Course: "The direction of a change: `looser` takes an admin and takes effect later.";
     Code: "The kind of a problem, as a stable word.";

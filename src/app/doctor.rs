@@ -262,11 +262,29 @@ fn installation_key(config: &Config, findings: &mut Findings) {
 }
 
 async fn passkeys(config: &Config, store: &Store, findings: &mut Findings) {
-    match lost_passkeys(config, store).await {
-        Ok(None) => {}
-        Ok(Some(lost)) => findings.warn("passkeys", &lost),
-        Err(error) => findings.fail("passkeys", &with_causes(&error)),
+    for found in [lost_passkeys(config, store).await, former_passkeys(store).await] {
+        match found {
+            Ok(None) => {}
+            Ok(Some(lost)) => findings.warn("passkeys", &lost),
+            Err(error) => findings.fail("passkeys", &with_causes(&error)),
+        }
     }
+}
+
+/// The passkeys of addresses that accounts had before: they count for nobody.
+async fn former_passkeys(store: &Store) -> Result<Option<String>, StoreError> {
+    let former = store.former_addresses().await?;
+    let mut held = store.passkey_holders().await?;
+    held.retain(|(holder, _)| former.contains(holder));
+    if held.is_empty() {
+        return Ok(None);
+    }
+    let count: i64 = held.iter().map(|(_, count)| count).sum();
+    let holders = held.iter().map(|(holder, _)| holder.as_str()).collect::<Vec<_>>().join(", ");
+    Ok(Some(format!(
+        "{count} passkeys are of former addresses of accounts ({holders}) and count for nothing. Their people enrol new ones; \
+         `keywheel passkey list` names them, and `keywheel passkey remove ID` removes one"
+    )))
 }
 
 /// What becomes of the passkeys that were enrolled at another host than that of `server.public_url`: there they belong.

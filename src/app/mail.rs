@@ -137,6 +137,18 @@ fn adjust(kind: Kind, model: &mut Value) -> serde_json::Result<()> {
             "subject": "person/grace@example.com", "groupId": null, "rotationId": null, "changes": [],
             "detail": "Passkey \"Phone\" of grace@example.com, enrolled 2026-06-01T10:00:00Z.",
         }),
+        Kind::PersonJoined => json!({
+            "subject": "person/grace@example.com", "groupId": null, "rotationId": null, "changes": [],
+            "by": "mail:grace@example.com", "detail": "It has signed in at https://id.example.com as approver.",
+        }),
+        Kind::PersonRenamed => json!({
+            "subject": "person/hopper@example.com", "groupId": null, "rotationId": null, "changes": [],
+            "by": "mail:hopper@example.com", "detail": "At https://id.example.com it was grace@example.com before.",
+        }),
+        Kind::PersonRemoved => json!({
+            "subject": "person/grace@example.com", "groupId": null, "rotationId": null, "changes": [],
+            "detail": "Of grace@example.com went: tokens grace; passkeys Phone; one open session.",
+        }),
         Kind::ConfigChanged | Kind::Acceptance | Kind::AuditHead => {
             json!({ "groupId": null, "rotationId": null })
         }

@@ -25,6 +25,7 @@ use super::screen::Color;
 use super::{Cli, Global, LATEST};
 use crate::api::loosening::Loosening;
 use crate::api::passkey::Passkey;
+use crate::api::person::Person;
 use crate::api::project::Project;
 use crate::api::record::{Mail, WebhookTarget};
 use crate::api::rotation::Rotation;
@@ -264,6 +265,11 @@ pub(super) fn loosenings() -> Vec<Candidate> {
 pub(super) fn passkeys() -> Vec<Candidate> {
     let all: Vec<Passkey> = items("/passkeys", &[], MOST_OTHERS);
     all.iter().map(|it| candidate(&it.id, &format!("{} of {}", it.name, it.holder))).collect()
+}
+
+pub(super) fn people() -> Vec<Candidate> {
+    let all: Vec<Person> = items("/people", &[], MOST_OTHERS);
+    all.iter().map(|it| candidate(&it.address, "")).collect()
 }
 
 pub(super) fn keys() -> Vec<Candidate> {

@@ -93,7 +93,7 @@ pub(super) enum TokenVerb {
     },
     /// Give a token other roles, or give it to another person
     #[command(
-        after_help = "Examples:\n  keywheel token edit ci --role operator\n  keywheel token edit ci --role operator --person ada@example.com\n\nVotes count only policy.loosen_after after a token got the role to approve or another person."
+        after_help = "Examples:\n  keywheel token edit ci --role operator\n  keywheel token edit ci --role operator --person ada@example.com\n\nVotes count only policy.loosen_after after a token got the role to approve or another person. The person of a token\nthat has one changes later, too: that loosens, is announced, and takes effect policy.loosen_after afterwards."
     )]
     Edit {
         /// The token's name
@@ -369,10 +369,10 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
             ));
         }
         TokenVerb::Edit { name, roles, person } => {
-            if !app::token_edit(config.clone(), name.clone(), roles, person).await? {
-                return Err(no_token(&name, config).await?);
+            match app::token_edit(config.clone(), name.clone(), roles, person).await? {
+                Some(done) => printer.note(&done),
+                None => return Err(no_token(&name, config).await?),
             }
-            printer.note(&format!("the token {name} is changed"));
         }
         TokenVerb::List => {
             let tokens = app::token_list(config).await?;

@@ -24,6 +24,7 @@ mod loosenings;
 mod mail;
 mod many;
 mod passkeys;
+mod people;
 mod plan;
 mod printer;
 mod projects;
@@ -238,6 +239,9 @@ enum CliVerb {
     /// List and close the reviews that emergency rotations leave open
     #[command(subcommand)]
     Review(reviews::ReviewVerb),
+    /// List, remove and separate people who are known here
+    #[command(subcommand)]
+    Person(people::PersonVerb),
     /// Show the state of the server and its projects
     #[command(after_help = "Examples:\n  keywheel status\n  keywheel status --watch")]
     Status(records::Status),
@@ -481,6 +485,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         CliVerb::Loosening(verb) => loosenings::run(&verb, client, printer).await,
         CliVerb::Review(verb) => reviews::run(verb, client, printer).await,
         CliVerb::Passkey(verb) => passkeys::run(&verb, client, printer).await,
+        CliVerb::Person(verb) => people::run(&verb, client, printer).await,
         CliVerb::Status(args) => records::status(&args, client, printer).await,
         CliVerb::Due(args) => projects::due(&args, client, printer).await,
         CliVerb::Plan(args) => plan::run(args, client, printer).await,

@@ -75,7 +75,11 @@ fn line(it: &Passkey) -> String {
     let state = match (it.confirmed_at, it.counts_from) {
         (None, _) => "to confirm".to_owned(),
         (Some(_), None) => format!("not told yet: {}", visible(&it.to_tell.join(", "))),
-        (Some(_), Some(from)) => format!("counts from {from}"),
+        // An older server does not say why.
+        (Some(_), Some(from)) => match &it.why_not {
+            Some(why) => format!("counts for nothing: {}", visible(why)),
+            None => format!("counts from {from}"),
+        },
     };
     let (holder, name) = (visible(&it.holder), visible(&it.name));
     format!("{}  {holder}  {name}  at {}, {}, {state}", it.id, visible(&it.site), it.algorithm)

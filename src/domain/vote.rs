@@ -114,8 +114,23 @@ pub struct CastVote {
 pub struct Passkey {
     /// Whose it is: a mail address in lower case, or the name of an account.
     pub holder: String,
+    /// The host at which it works.
+    pub site: String,
     /// From when on its signatures count; `None` until it is confirmed and told.
     pub counts_from: Option<Timestamp>,
+    /// Whether its holder is an address that an account had before, and none has now.
+    pub is_of_former: bool,
+}
+
+/// An address that counts as one of an identity, although it does not name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tie {
+    /// The name of the identity.
+    pub identity: String,
+    /// The address.
+    pub address: String,
+    /// On rotations proposed until then; `None` for all.
+    pub until: Option<Timestamp>,
 }
 
 /// Somebody who counts as no approver of the project for a while.
@@ -202,6 +217,8 @@ pub struct Terms {
     pub least: Strength,
     /// The issuers of the configured identity providers. With one, a token votes only for a person.
     pub issuers: BTreeSet<String>,
+    /// The host of the pages, at which a passkey can sign now; `None` where none can.
+    pub site: Option<String>,
     /// The delays.
     pub delays: Delays,
     /// The present instant.
@@ -223,6 +240,10 @@ pub struct Stored {
     pub settings: BTreeMap<String, String>,
     /// The project's owners.
     pub owners: Vec<String>,
+    /// Addresses in lower case whose person was removed, and when.
+    pub removed: BTreeMap<String, Timestamp>,
+    /// Addresses that count as those of an identity beside those that it names.
+    pub ties: Vec<Tie>,
 }
 
 impl Terms {
@@ -231,13 +252,19 @@ impl Terms {
     /// # Errors
     /// The name of the setting that cannot be read.
     pub fn ballot(self, stored: Stored, asked: Option<&str>) -> Result<Ballot, &'static str> {
-        let Stored { votes, mut identities, passkeys, bars, settings, owners } = stored;
+        let Stored { votes, mut identities, passkeys, bars, settings, owners, removed, ties } = stored;
         let names = votes.iter().map(|vote| vote.by.as_str()).chain([self.proposer.as_str()]).chain(asked);
         for name in names.chain(bars.iter().map(|bar| bar.by.as_str())) {
             if name.starts_with("local:") {
                 identities.insert(name.to_owned(), Identity::local(self.local_approves));
             } else if let Some(address) = name.strip_prefix(BY_MAIL) {
                 identities.entry(name.to_owned()).or_insert_with(|| Identity::mail(address));
+            }
+        }
+        // To separate two comes too late for what is proposed.
+        for it in ties.into_iter().filter(|it| it.until.is_none_or(|until| self.proposed_at <= until)) {
+            if let Some(identity) = identities.get_mut(&it.identity) {
+                identity.former.push(it.address);
             }
         }
         // Who joined after the proposal decides nothing about it, and who left does not either.
@@ -254,10 +281,12 @@ impl Terms {
             owners,
             least: self.least,
             only_people: !self.issuers.is_empty(),
+            site: self.site,
             votes,
             identities,
             passkeys,
             bars,
+            removed,
             now: self.now,
         })
     }
@@ -282,12 +311,16 @@ pub struct Ballot {
     pub least: Strength,
     /// Whether the vote of a token that was given to nobody is void: people sign in with an identity provider.
     pub only_people: bool,
+    /// The host of the pages, at which a passkey can sign now; `None` where none can.
+    pub site: Option<String>,
     /// The votes, the oldest first.
     pub votes: Vec<CastVote>,
     /// The proposer, the voters and who else is asked about, by name. A name that is missing does not exist.
     pub identities: BTreeMap<String, Identity>,
     /// The passkeys, by id.
     pub passkeys: BTreeMap<String, Passkey>,
+    /// Addresses in lower case whose person was removed, and when.
+    pub removed: BTreeMap<String, Timestamp>,
     /// Who counts as no approver of the project for a while.
     pub bars: Vec<Bar>,
     /// For how long.
@@ -498,6 +531,9 @@ impl Ballot {
         if let Some(void) = self.without_right(voter, identity) {
             return Some(void);
         }
+        if let Some(void) = self.removed(voter, identity, at) {
+            return Some(void);
+        }
         // Names of tokens have no colon.
         if self.only_people && identity.person.is_none() && !voter.contains(':') {
             return Some(Void::NoPerson(name()));
@@ -530,13 +566,32 @@ impl Ballot {
         second.or_else(|| self.one_of_them(voter, counted))
     }
 
-    /// Whether a passkey of this person counted at `at`: the one with this id, or any.
+    /// Whether a passkey of this person counted at `at`: the one with this id, or any that can sign now. One of a former
+    /// address counts for nobody: who has that mailbox now is not known.
     fn has_passkey(&self, identity: &Identity, id: Option<&str>, at: Timestamp) -> bool {
-        let is_theirs = |it: &Passkey| identity.people().any(|own| own.eq_ignore_ascii_case(&it.holder));
+        let person = identity.person.as_deref();
+        let is_theirs =
+            |it: &Passkey| !it.is_of_former && person.is_some_and(|own| own.eq_ignore_ascii_case(&it.holder));
         let counts = |it: &Passkey| it.counts_from.is_some_and(|from| from <= at);
-        self.passkeys
-            .iter()
-            .any(|(it, passkey)| id.is_none_or(|id| id == it) && is_theirs(passkey) && counts(passkey))
+        self.passkeys.iter().any(|(it, passkey)| {
+            let is_asked = id.map_or(self.site.as_deref() == Some(&passkey.site), |id| id == it);
+            is_asked && is_theirs(passkey) && counts(passkey)
+        })
+    }
+
+    /// Why a vote given at `at` does not count because the voter's person was removed, and is not known again for long
+    /// enough: by a sign-in or a token of after the removal.
+    fn removed(&self, voter: &str, identity: &Identity, at: Timestamp) -> Option<Void> {
+        let person = identity.person.as_ref()?.to_ascii_lowercase();
+        let removed_at = *self.removed.get(&person)?;
+        let is_same = |it: &&Identity| it.person.as_ref().is_some_and(|it| it.eq_ignore_ascii_case(&person));
+        let given = self.identities.values().filter(is_same).filter_map(|it| it.given_at);
+        let Some(again) = given.filter(|it| *it > removed_at && at > removed_at).min() else {
+            return Some(Void::NotApprover(voter.to_owned()));
+        };
+        let from = again + self.loosen_after.get();
+        let is_young = at < from && !self.settling.covers(again);
+        is_young.then(|| Void::TooNew { voter: voter.to_owned(), span: self.loosen_after, from })
     }
 
     /// Why a voter has no right to vote: it lacks the role, or the policy names others. A person who is

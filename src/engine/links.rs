@@ -18,7 +18,7 @@ use crate::domain::approver::{Named, Strength};
 use crate::domain::ids::RotationId;
 use crate::domain::rotation::state::State;
 use crate::domain::time::Timestamp;
-use crate::domain::vote::BY_MAIL;
+use crate::domain::vote::{BY_MAIL, Identity};
 use crate::store::{Channel, LinkUse, NewOutbox, RotationRow, StoreError};
 
 /// How long a link is good, unless the proposal ends before.
@@ -83,8 +83,12 @@ impl Head {
         [self.bytes().as_slice(), hash.as_bytes(), b"\n", recipient.as_bytes()].concat()
     }
 
+    fn made_at(&self) -> Timestamp {
+        Timestamp::from_micros(i64::try_from(self.made).unwrap_or(i64::MAX))
+    }
+
     fn expires_at(&self) -> Timestamp {
-        Timestamp::from_micros(i64::try_from(self.made).unwrap_or(i64::MAX)) + GOOD_FOR
+        self.made_at() + GOOD_FOR
     }
 }
 
@@ -113,6 +117,17 @@ impl Engine {
         Ok(found)
     }
 
+    /// Whether the person of this address was removed, and has neither signed in nor got a token since.
+    async fn is_removed(&self, recipient: &str) -> Result<bool, StoreError> {
+        let Some(removed_at) = self.store.removed_at(recipient).await? else { return Ok(false) };
+        let all = self.store.electorate(&self.settings.issuers).await?;
+        let is_back = |it: &Identity| {
+            let is_theirs = it.person.as_ref().is_some_and(|it| it.eq_ignore_ascii_case(recipient));
+            is_theirs && it.given_at.is_some_and(|at| at > removed_at)
+        };
+        Ok(!all.identities.values().any(is_back))
+    }
+
     /// The path of a link with which `recipient` can answer `id`; `None` where the policy gives none.
     ///
     /// # Errors
@@ -120,7 +135,9 @@ impl Engine {
     pub async fn link_for(&self, id: RotationId, recipient: &str) -> Result<Option<String>, StoreError> {
         let Some(row) = self.store.rotation(id).await? else { return Ok(None) };
         let recipient = recipient.to_ascii_lowercase();
-        if row.rotation.state != State::AwaitingApproval || !self.answerers(&row).await?.contains(&recipient)
+        if row.rotation.state != State::AwaitingApproval
+            || !self.answerers(&row).await?.contains(&recipient)
+            || self.is_removed(&recipient).await?
         {
             return Ok(None);
         }
@@ -144,7 +161,10 @@ impl Engine {
         let Some(recipient) = answerers.find(fits) else { return Ok(None) };
         let hash = hex::encode(Sha256::digest(&bytes));
         let used = self.store.link_use(&hash).await?;
-        let (name, expires_at) = (format!("{BY_MAIL}{recipient}"), head.expires_at());
+        let name = format!("{BY_MAIL}{recipient}");
+        // With its person each link ended that was made before.
+        let removed = self.store.removed_at(&recipient).await?.filter(|at| *at >= head.made_at());
+        let expires_at = removed.map_or(head.expires_at(), |at| at.min(head.expires_at()));
         Ok(Some(Link { row, recipient, name, expires_at, used, hash }))
     }
 
@@ -175,6 +195,9 @@ impl Engine {
     /// Fails when the database cannot be written.
     pub async fn send_fresh_link(&self, link: &Link) -> Result<(), StoreError> {
         let now = self.clock.now();
+        if self.is_removed(&link.recipient).await? {
+            return Ok(());
+        }
         let notice = facts_to_ask(&link.row);
         let slot = now.as_micros() / i64::try_from(FRESH_EVERY.as_micros()).unwrap_or(i64::MAX);
         let identity = format!("{}/{}/fresh/{slot}/{}", link.row.rotation.id, notice.kind(), link.recipient);

@@ -82,6 +82,9 @@ async fn announced(engine: &Engine, it: &Loosening, now: Timestamp) -> Result<()
 
 /// Has a change take effect.
 async fn effective(engine: &Engine, it: &Loosening, now: Timestamp) -> Result<(), StoreError> {
+    if ["token/", "person/"].iter().any(|kind| it.subject.starts_with(kind)) {
+        return engine.separated(it).await;
+    }
     let after = Loosening { effective_at: Some(now), ..it.clone() };
     let governed = Governed { effective: Some(it.clone()), by: ENGINE.to_owned(), ..Governed::default() };
     let group: Option<GroupId> = it.subject.parse().ok();

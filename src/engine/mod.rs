@@ -45,6 +45,7 @@ pub mod measured;
 pub mod metrics;
 mod owners;
 pub mod passkeys;
+pub mod people;
 pub mod plan;
 pub mod poll;
 mod preflight;

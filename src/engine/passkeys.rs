@@ -22,7 +22,7 @@ use crate::mail::is_address;
 use crate::passkey::{
     Assertion, Challenge, NoSite, Site, bytes, challenge, nonce, register, text, verify, went_on,
 };
-use crate::store::{NewAudit, NewOutbox, Passkey, RotationRow, SignedVote, StoreError};
+use crate::store::{NewAudit, NewOutbox, Passkey, PasskeyUse, RotationRow, SignedVote, StoreError};
 
 /// How long a page may be read before its ticket is used.
 const TICKET: Duration = Duration::from_hours(1);
@@ -164,9 +164,9 @@ impl Engine {
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn signing_passkeys(&self, holder: &str) -> Result<Vec<Passkey>, StoreError> {
-        let (now, site) = (self.clock.now(), self.site().map(|it| it.id));
+        let former = self.store.former_addresses().await?;
         let mut all = self.passkeys_of(holder).await?;
-        all.retain(|it| it.counts(now) && site.as_ref().is_ok_and(|site| *site == it.site));
+        all.retain(|it| self.why_unsigned(it, &former).is_none());
         Ok(all)
     }
 
@@ -248,11 +248,14 @@ impl Engine {
         let own = own.into_iter().find(|it| it.id == answer.id && it.id != id);
         let own = own.ok_or_else(|| wrong("it is not one of your passkeys that count"))?;
         let signed = verify(&self.own_site()?, &challenge, &own.credential, &answer.assertion()?);
-        went_on(own.credential.counter, signed.map_err(wrong)?.counter).map_err(wrong)?;
+        let signed = signed.map_err(wrong)?;
+        went_on(own.credential.counter, signed.counter).map_err(wrong)?;
         if it.holder != holder {
             return Err(CommandError::NoPasskey(id.to_owned()));
         }
-        self.confirmed(by, it, false).await
+        let counter = (own.credential.counter, signed.counter);
+        let used = PasskeyUse { id: own.id, counter, is_copied: signed.is_copied };
+        self.confirmed(by, it, Some(used), false).await
     }
 
     /// Confirms a passkey of somebody else, whose person has read its code to the admin.
@@ -297,11 +300,17 @@ impl Engine {
                 rule: "it is not the code of this passkey; ask its person for the one on the page under the own name".to_owned(),
             });
         }
-        self.confirmed(by.name, it, by.on_machine).await?;
+        self.confirmed(by.name, it, None, by.on_machine).await?;
         self.passkey(id).await
     }
 
-    async fn confirmed(&self, by: &str, before: Passkey, on_machine: bool) -> Result<(), CommandError> {
+    async fn confirmed(
+        &self,
+        by: &str,
+        before: Passkey,
+        used: Option<PasskeyUse>,
+        on_machine: bool,
+    ) -> Result<(), CommandError> {
         if before.confirmed_at.is_some() {
             return Err(wrong("it is confirmed already"));
         }
@@ -321,9 +330,11 @@ impl Engine {
         after.told = told;
         let outbox = self.passkey_rows(Kind::PasskeyConfirmed, by, &after, now);
         let audit = record(by, "passkey.confirmed", &after);
-        match self.store.confirm_passkey((&before, &after), audit, &outbox, now).await {
+        match self.store.confirm_passkey((&before, &after), used, audit, &outbox, now).await {
             Ok(()) => self.mail_due.notify_one(),
-            Err(StoreError::Conflict) => return Err(wrong("it was confirmed or removed meanwhile")),
+            Err(StoreError::Conflict) => {
+                return Err(wrong("one of the two was confirmed, used or removed meanwhile"));
+            }
             Err(error) => return Err(error.into()),
         }
         Ok(())

@@ -66,7 +66,10 @@ pub(super) fn sentences(it: &Authority) -> (String, Vec<String>) {
         | Kind::TokenRevoked
         | Kind::TokenRoles
         | Kind::PasskeyConfirmed
-        | Kind::PasskeyRemoved => identity(it.kind, &about, &by),
+        | Kind::PasskeyRemoved
+        | Kind::PersonJoined
+        | Kind::PersonRenamed
+        | Kind::PersonRemoved => identity(it.kind, &about, &by),
         Kind::Acceptance => (
             format!("{about}: an operator has accepted what Keywheel did not vouch for"),
             format!(
@@ -85,7 +88,7 @@ pub(super) fn sentences(it: &Authority) -> (String, Vec<String>) {
     (subject, std::iter::once(first).chain(detail).collect())
 }
 
-/// What happened to a token or a passkey.
+/// What happened to a token, a passkey or a person.
 fn identity(kind: Kind, about: &str, by: &str) -> (String, String) {
     match kind {
         Kind::TokenCreated => (
@@ -107,6 +110,25 @@ fn identity(kind: Kind, about: &str, by: &str) -> (String, String) {
             format!(
                 "{by} has confirmed it. Votes that it signs count a while after this message has reached those who must \
                  hear of it. If nobody expects it, remove it: `keywheel passkey remove ID`."
+            ),
+        ),
+        Kind::PersonJoined => (
+            format!("{about}: somebody who may approve is new here"),
+            "The identity provider gives this account a role or a group that approves. Its votes count only after a delay. \
+             If nobody expects it, look at the groups there, and remove it: `keywheel person remove MAIL`."
+                .to_owned(),
+        ),
+        Kind::PersonRenamed => (
+            format!("{about}: the identity provider gives another address"),
+            "The account is the same and counts as the same person. Its votes count only after a delay. Sessions, the \
+             calendar feed and the passkeys of the former address count for nothing any more."
+                .to_owned(),
+        ),
+        Kind::PersonRemoved => (
+            format!("{about}: a person was removed"),
+            format!(
+                "{by} has removed it: it is signed out everywhere, and its votes on rotations that have sent nothing do not \
+                 count any more. Who signs in again begins anew, and votes only after a delay."
             ),
         ),
         _ => (

@@ -7,15 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::approvals::{Approval, OWN_APPROVAL, votes_subject};
-use super::loosenings::bar;
+use super::loosenings::{Separations, bar};
 use super::passkeys::Passkey;
 use super::people::{self, Person};
+use super::removals::Removal;
 use super::seal::Seal;
 use super::tokens::StoredToken;
 use super::{Store, StoreError, Tx};
 use crate::domain::approver::Strength;
 use crate::domain::ids::{GroupId, RotationId};
-use crate::domain::vote::{CastVote, Counted, Identity, Stored, Terms};
+use crate::domain::time::Timestamp;
+use crate::domain::vote::{CastVote, Counted, Identity, Stored, Terms, Tie};
 
 /// The tokens, people and settings that a transaction has read and compared with their seals. Until its end nobody else writes
 /// them: on SQLite many counts share one transaction.
@@ -23,6 +25,7 @@ use crate::domain::vote::{CastVote, Counted, Identity, Stored, Terms};
 pub(super) struct Compared {
     tokens: Option<Arc<Vec<Known<StoredToken>>>>,
     people: Option<Arc<Vec<Known<Person>>>>,
+    separations: Option<Arc<Separations>>,
     is_whole: bool,
     settings: Option<Arc<BTreeMap<String, String>>>,
 }
@@ -51,6 +54,16 @@ fn cast(votes: Vec<Approval>) -> Vec<CastVote> {
         at: vote.at,
     };
     votes.into_iter().map(cast).collect()
+}
+
+fn tied(separations: &Separations, subject: &str, name: &str) -> Vec<Tie> {
+    let tie = |(address, until)| Tie { identity: name.to_owned(), address, until };
+    separations.ties(subject).into_iter().map(tie).collect()
+}
+
+/// The subject of an account with each of its names.
+fn named_by(it: &Person) -> Vec<(String, String)> {
+    it.names().map(|name| (it.log_subject(), name.to_owned())).collect()
 }
 
 impl Store {
@@ -89,16 +102,34 @@ impl Store {
         group: &GroupId,
         issuers: &BTreeSet<String>,
     ) -> Result<Stored, StoreError> {
-        let people = self.people().await?;
-        let mut identities = people::identities(&people.iter().collect::<Vec<_>>(), issuers);
-        identities.extend(self.stored_tokens().await?.iter().map(StoredToken::identity));
         Ok(Stored {
             votes: cast(self.approvals(id).await?),
-            identities,
-            passkeys: self.passkeys().await?.iter().map(|it| (it.id.clone(), it.facts())).collect(),
             bars: self.standing(group).await?.iter().filter_map(bar).collect(),
-            settings: self.recorded_settings().await?,
             owners: self.owners(group).await?,
+            ..self.electorate(issuers).await?
+        })
+    }
+
+    /// What the tables say about everybody who may vote, whatever the rotation.
+    ///
+    /// # Errors
+    /// As [`Store::stored_ballot`].
+    pub async fn electorate(&self, issuers: &BTreeSet<String>) -> Result<Stored, StoreError> {
+        let people = self.people().await?;
+        let mut identities = people::identities(&people.iter().collect::<Vec<_>>(), issuers);
+        let (tokens, separations) = (self.stored_tokens().await?, self.separations().await?);
+        identities.extend(tokens.iter().map(StoredToken::identity));
+        let named = tokens.iter().map(|it| (it.subject(), it.name.clone()));
+        let named = named.chain(people.iter().flat_map(named_by));
+        let ties = named.flat_map(|(subject, name)| tied(&separations, &subject, &name)).collect();
+        let (former, passkeys) = (people::former_addresses(people.iter()), self.passkeys().await?);
+        Ok(Stored {
+            identities,
+            passkeys: passkeys.iter().map(|it| (it.id.clone(), it.facts(&former))).collect(),
+            settings: self.recorded_settings().await?,
+            removed: self.removals().await?,
+            ties,
+            ..Stored::default()
         })
     }
 }
@@ -125,7 +156,9 @@ impl Tx {
         let (people, tokens) = (self.compared_people().await?, self.compared_tokens().await?);
         if !self.compared.is_whole {
             let people = people.iter().map(|known| known.it.log_subject());
-            let there = people.chain(tokens.iter().map(|known| known.it.subject())).collect::<Vec<_>>();
+            let removals = self.stored_removals().await?.iter().map(Removal::subject).collect::<Vec<_>>();
+            let tokens = tokens.iter().map(|known| known.it.subject());
+            let there = people.chain(tokens).chain(removals).collect::<Vec<_>>();
             self.check_none_is_missing(there.into_iter()).await?;
             self.compared.is_whole = true;
         }
@@ -147,8 +180,13 @@ impl Tx {
         }
         let settings = BTreeMap::clone(&*self.compared_settings().await?);
         let owners = if terms.owners.is_empty() { Vec::new() } else { self.sealed_owners(group).await? };
-        let passkeys = passkeys.iter().map(|(id, it)| (id.clone(), it.facts())).collect();
-        let stored = Stored { votes, identities, passkeys, bars, settings, owners };
+        let former = people::former_addresses(people.iter().map(|known| &known.it));
+        let passkeys = passkeys.iter().map(|(id, it)| (id.clone(), it.facts(&former))).collect();
+        let removed = self.sealed_removals().await?;
+        let named = tokens.iter().map(|known| (known.it.subject(), known.it.name.clone()));
+        let named = named.chain(people.iter().flat_map(|known| named_by(&known.it)));
+        let ties = self.ties(named).await?;
+        let stored = Stored { votes, identities, passkeys, bars, settings, owners, removed, ties };
         let ballot = terms.clone().ballot(stored, None).map_err(|name| StoreError::Corrupt {
             table: "settings",
             column: "value",
@@ -183,13 +221,21 @@ impl Tx {
         Ok(passkeys)
     }
 
+    /// Who was removed, and when; refuses what Keywheel did not write.
+    async fn sealed_removals(&mut self) -> Result<BTreeMap<String, Timestamp>, StoreError> {
+        let all = self.stored_removals().await?;
+        let seals: Vec<Seal> = all.iter().map(Removal::seal).collect();
+        self.check_seals(&seals).await?;
+        Ok(all.into_iter().map(|it| (it.address, it.at)).collect())
+    }
+
     async fn compared_tokens(&mut self) -> Result<Arc<Vec<Known<StoredToken>>>, StoreError> {
         if let Some(tokens) = &self.compared.tokens {
             return Ok(Arc::clone(tokens));
         }
         let mut known = Vec::new();
         for it in self.stored_tokens().await? {
-            let fault = self.fault(it.seal()).await?;
+            let fault = self.fault_of_identity(&it.subject(), it.seal()).await?;
             known.push(Known { it, fault });
         }
         Ok(Arc::clone(self.compared.tokens.insert(Arc::new(known))))
@@ -201,10 +247,55 @@ impl Tx {
         }
         let mut known = Vec::new();
         for it in self.people().await? {
-            let fault = self.fault(it.seal()).await?;
+            let fault = self.fault_of_identity(&it.log_subject(), it.seal()).await?;
             known.push(Known { it, fault });
         }
         Ok(Arc::clone(self.compared.people.insert(Arc::new(known))))
+    }
+
+    /// What separates addresses from identities, as the table has it.
+    async fn compared_separations(&mut self) -> Result<Arc<Separations>, StoreError> {
+        if let Some(separations) = &self.compared.separations {
+            return Ok(Arc::clone(separations));
+        }
+        let separations = Arc::new(self.separations().await?);
+        Ok(Arc::clone(self.compared.separations.insert(separations)))
+    }
+
+    /// Why an identity is not what Keywheel wrote, or what was separated from it is not.
+    async fn fault_of_identity(
+        &mut self,
+        subject: &str,
+        seal: Seal,
+    ) -> Result<Option<(String, String)>, StoreError> {
+        if let Some(fault) = self.fault(seal).await? {
+            return Ok(Some(fault));
+        }
+        // Without a sealed list there is nothing, whatever the table says.
+        if !self.was_changed(subject).await? {
+            return Ok(None);
+        }
+        for seal in self.compared_separations().await?.seals(subject) {
+            if let Some(fault) = self.fault(seal).await? {
+                return Ok(Some(fault));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The ties of these identities beside the addresses that they name.
+    async fn ties(
+        &mut self,
+        identities: impl Iterator<Item = (String, String)>,
+    ) -> Result<Vec<Tie>, StoreError> {
+        let separations = self.compared_separations().await?;
+        let mut ties = Vec::new();
+        for (subject, name) in identities {
+            if self.was_changed(&subject).await? {
+                ties.extend(tied(&separations, &subject, &name));
+            }
+        }
+        Ok(ties)
     }
 
     /// The subject of a row that is not what Keywheel wrote, and why.

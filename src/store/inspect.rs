@@ -23,7 +23,7 @@ const OLDEST: i32 = 130_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The tables of the newest schema.
-pub const TABLES: [&str; 30] = [
+pub const TABLES: [&str; 31] = [
     "approvals",
     "assertions",
     "audit",
@@ -47,6 +47,7 @@ pub const TABLES: [&str; 30] = [
     "readings",
     "refused_addresses",
     "reminders",
+    "removals",
     "reviews",
     "rotations",
     "settings",

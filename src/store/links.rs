@@ -1,7 +1,10 @@
 //! Links that were used. The audit log alone knows them: a row of it that is taken away breaks the chain.
 
+use std::collections::BTreeMap;
+
 use sqlx::FromRow;
 
+use super::readable::readable;
 use super::types::Instant;
 use super::{NewAudit, Sql, Store, StoreError, read};
 use crate::domain::time::Timestamp;
@@ -13,7 +16,11 @@ const USED: Sql = Sql::same(
     "SELECT at, detail FROM audit WHERE action = 'link.used' AND subject = $1 ORDER BY seq LIMIT 1",
 );
 
-pub(super) const STATEMENTS: &[&Sql] = &[&USED];
+const USERS: Sql = Sql::same(
+    "SELECT actor, MAX(at) AS at FROM audit WHERE action = 'link.used' GROUP BY actor ORDER BY actor",
+);
+
+pub(super) const STATEMENTS: &[&Sql] = &[&USED, &USERS];
 
 /// What a link was used for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +59,26 @@ impl LinkUse {
     }
 }
 
+#[derive(FromRow)]
+struct UserRow {
+    actor: String,
+    at: Instant,
+}
+
 impl Store {
+    /// Who has decided by a link, by name, and when last.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn link_users(&self) -> Result<BTreeMap<String, Timestamp>, StoreError> {
+        let rows: Vec<UserRow> = read!(self, USERS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let used = rows.into_iter().map(|row| {
+            let at = row.at.or(StoreError::corrupt("audit", "at", &row.actor))?;
+            Ok((row.actor, at))
+        });
+        Ok(readable(used)?.into_iter().collect())
+    }
+
     /// What the link with this hash was used for; `None` for one that was not.
     ///
     /// # Errors

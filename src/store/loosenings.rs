@@ -3,7 +3,7 @@
 //!
 //! Each row is sealed, and for each project the list of its rows, so that a row that somebody removed is missed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
@@ -19,7 +19,7 @@ use crate::domain::ids::{GroupId, LooseningId};
 use crate::domain::loosening::{Change, HeldEdit, LooseningKind, LooseningState};
 use crate::domain::project::{PolicyOverride, Project};
 use crate::domain::time::Timestamp;
-use crate::domain::vote::Bar;
+use crate::domain::vote::{BY_MAIL, Bar};
 use crate::seal::Digest;
 
 const FORMER_DIFFERS: &str = "what was kept of this project is not what was written there when it was removed. Put the \
@@ -39,6 +39,10 @@ const STANDING: Sql =
     Sql::same(concat!(columns!(), "WHERE subject = $1 AND state <> 'withdrawn' ORDER BY requested_at, id"));
 const ALL_STANDING: Sql =
     Sql::same(concat!(columns!(), "WHERE state <> 'withdrawn' ORDER BY subject, requested_at, id"));
+const OF_IDENTITIES: Sql = Sql::same(concat!(
+    columns!(),
+    "WHERE state <> 'withdrawn' AND (subject LIKE 'token/%' OR subject LIKE 'person/%') ORDER BY subject, requested_at, id"
+));
 const INSERT: Sql = Sql::same(
     "INSERT INTO loosenings (id, subject, kind, state, requested_by, requested_at, changes, edit, owners, security, \
      announced_at, effective_at, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1)",
@@ -72,6 +76,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &PENDING,
     &STANDING,
     &ALL_STANDING,
+    &OF_IDENTITIES,
     &INSERT,
     &ANNOUNCED,
     &EFFECTIVE,
@@ -118,8 +123,8 @@ pub struct Loosening {
     pub version: i64,
 }
 
-#[derive(FromRow)]
-struct LooseningRow {
+#[derive(Clone, Debug, FromRow)]
+pub(super) struct LooseningRow {
     id: Uuid,
     subject: String,
     kind: String,
@@ -180,6 +185,52 @@ impl LooseningRow {
             version: 1,
         })
     }
+}
+
+/// The changes that separate addresses from identities, by the subject of the identity.
+#[derive(Debug, Default)]
+pub(super) struct Separations(BTreeMap<String, Vec<LooseningRow>>);
+
+impl Separations {
+    fn of(rows: Vec<LooseningRow>) -> Self {
+        let mut all: BTreeMap<String, Vec<LooseningRow>> = BTreeMap::new();
+        for row in rows {
+            all.entry(row.subject.clone()).or_default().push(row);
+        }
+        Self(all)
+    }
+
+    fn rows(&self, subject: &str) -> &[LooseningRow] {
+        self.0.get(subject).map_or(&[], Vec::as_slice)
+    }
+
+    /// The seals of the changes of an identity and of their list.
+    pub(super) fn seals(&self, subject: &str) -> Vec<Seal> {
+        seals_of(subject, self.rows(subject))
+    }
+
+    /// The addresses that count as those of an identity although it does not name them: one that it left, on rotations
+    /// proposed until then, and one to which it is to be given.
+    pub(super) fn ties(&self, subject: &str) -> Vec<(String, Option<Timestamp>)> {
+        let readable = self.rows(subject).iter().cloned().filter_map(|row| Loosening::try_from(row).ok());
+        let text = |value: &serde_json::Value| value.as_str().map(own_address);
+        let mut ties = Vec::new();
+        for it in readable {
+            for change in it.changes.iter().filter(|change| change.field == "person") {
+                match (it.state, it.effective_at) {
+                    (LooseningState::Effective, Some(at)) => {
+                        ties.extend(text(&change.from).map(|from| (from, Some(at))));
+                    }
+                    _ => ties.extend(text(&change.to).map(|to| (to, None))),
+                }
+            }
+        }
+        ties
+    }
+}
+
+fn own_address(name: &str) -> String {
+    name.strip_prefix(BY_MAIL).unwrap_or(name).to_owned()
 }
 
 /// Whom a change bars from approving for a while: who loosened a rule, or changed owners or lookup.
@@ -379,6 +430,17 @@ impl Tx {
         rows.into_iter().map(Loosening::try_from).collect()
     }
 
+    /// The changes of identities that were not withdrawn, as the table has them.
+    pub(super) async fn separations(&mut self) -> Result<Separations, StoreError> {
+        let rows = each!(self, OF_IDENTITIES, |conn, sql| sqlx::query_as(sql).fetch_all(conn).await)?;
+        Ok(Separations::of(rows))
+    }
+
+    /// Whether the log knows of changes of this identity.
+    pub(super) async fn was_changed(&mut self, identity: &str) -> Result<bool, StoreError> {
+        Ok(self.sealed(&list_subject(identity)).await?.is_some())
+    }
+
     /// The seals of all changes that were not withdrawn, of their lists, and of what removed projects have left.
     pub(super) async fn seals_of_loosenings(&mut self) -> Result<Vec<Seal>, StoreError> {
         let rows: Vec<LooseningRow> =
@@ -515,6 +577,37 @@ impl Store {
         let rows: Vec<LooseningRow> =
             read!(self, PENDING, |pool, sql| sqlx::query_as(sql).fetch_all(pool).await)?;
         readable(rows.into_iter().map(Loosening::try_from))
+    }
+
+    /// The changes of identities that were not withdrawn, as the table has them.
+    pub(super) async fn separations(&self) -> Result<Separations, StoreError> {
+        let rows = urgent!(self, OF_IDENTITIES, |pool, sql| sqlx::query_as(sql).fetch_all(pool).await)?;
+        Ok(Separations::of(rows))
+    }
+
+    /// Writes changes that are to come, with their announcement.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written, and with [`StoreError::Tampered`] when a change that was to come is not
+    /// what Keywheel wrote.
+    pub async fn govern(
+        &self,
+        governed: Governed,
+        (audit, outbox): (&[NewAudit], &[NewOutbox]),
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let args = (governed, audit.to_vec(), outbox.to_vec());
+        self.transact("loosening.hold", Lane::Command, args, move |tx, (governed, audit, outbox), unsure| {
+            Box::pin(async move {
+                if unsure && tx.is_appended(audit, now).await? {
+                    return Ok(());
+                }
+                let mut seals = tx.write_governed(governed, now).await?;
+                seals.extend(tx.write_announcing(outbox, now).await?);
+                tx.append_sealing(audit, seals, now).await
+            })
+        })
+        .await
     }
 
     /// The changes of a project that were not withdrawn, as the table has them, without those that cannot be read.

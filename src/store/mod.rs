@@ -40,6 +40,7 @@ mod projects;
 mod readable;
 mod refusals;
 mod reminders;
+mod removals;
 mod reseal;
 mod reserve;
 mod retention;
@@ -53,6 +54,7 @@ mod seal;
 mod sealed_projects;
 mod sealed_rotations;
 mod seals;
+mod separations;
 mod settings;
 mod silences;
 mod tokens;
@@ -84,12 +86,13 @@ pub use outbox::{
     Channel, ClaimedMessage, Lane, MailCounts, MessageEnd, MessageState, NewOutbox, OutboxRow,
     UnreadableMessage, WebhookCount,
 };
-pub use passkeys::{Passkey, SignedVote};
+pub use passkeys::{Passkey, PasskeyUse, SignedVote};
 pub use people::{Person, PersonRefusal, SeenPerson};
 pub use projects::{Drift, DueLook, ProjectFilter, ProjectWrite, QuietLook};
 pub use readable::{CorruptRow, Listed};
 pub use refusals::RefusedAddress;
 pub use reminders::Reminder;
+pub use removals::Leaver;
 pub use reseal::{Belief, SEALED};
 pub use reserve::Reserve;
 pub use retention::Horizon;
@@ -99,6 +102,7 @@ pub use rotation_row::RotationRow;
 pub use rotations::{JournalEntry, NewJournal, NewRotation, StepWrite};
 pub use schema::known_version;
 pub use seals::Seals;
+pub use separations::Separation;
 pub use settings::NewSettings;
 pub use tokens::Token;
 pub use transact::Shares;
@@ -152,6 +156,7 @@ pub fn statements() -> Vec<&'static Sql> {
         sealed_projects::STATEMENTS,
         refusals::STATEMENTS,
         reminders::STATEMENTS,
+        removals::STATEMENTS,
         reseal::STATEMENTS,
         reviews::STATEMENTS,
         retention::STATEMENTS,

@@ -4,7 +4,7 @@
 //! nothing. What is signed is kept with the vote and covered by the seal of the votes; it is never removed, so that what
 //! was signed once counts once. Signatures are checked in `passkey`; who may enrol and confirm is decided by the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -53,10 +53,12 @@ const WAKE: Sql = Sql::same(
      AND id IN (SELECT rotation_id FROM assertions WHERE passkey = $1)",
 );
 const SITES: Sql = Sql::same("SELECT site, COUNT(*) FROM passkeys GROUP BY site ORDER BY site");
+const HOLDERS: Sql = Sql::same("SELECT holder, COUNT(*) FROM passkeys GROUP BY holder ORDER BY holder");
 const IS_SIGNED: Sql = Sql::same("SELECT COUNT(*) FROM assertions WHERE nonce = $1");
 
 pub(super) const STATEMENTS: &[&Sql] = &[
-    &ALL, &INSERT, &CONFIRM, &COUNTS, &REMOVE, &USE, &UNCONFIRM, &FORGET, &SIGNED, &WAKE, &SITES, &IS_SIGNED,
+    &ALL, &INSERT, &CONFIRM, &COUNTS, &REMOVE, &USE, &UNCONFIRM, &FORGET, &SIGNED, &WAKE, &SITES, &HOLDERS,
+    &IS_SIGNED,
 ];
 
 /// What the subject of a passkey's seal begins with.
@@ -205,9 +207,25 @@ impl Passkey {
     }
 
     /// What decides whether a vote counts that it has signed.
-    pub(super) fn facts(&self) -> vote::Passkey {
-        vote::Passkey { holder: self.holder.clone(), counts_from: self.counts_from }
+    pub(super) fn facts(&self, former: &BTreeSet<String>) -> vote::Passkey {
+        vote::Passkey {
+            holder: self.holder.clone(),
+            site: self.site.clone(),
+            counts_from: self.counts_from,
+            is_of_former: former.contains(&self.holder),
+        }
     }
+}
+
+/// The use of a passkey that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasskeyUse {
+    /// Its id.
+    pub id: String,
+    /// Its counter before and after.
+    pub counter: (u32, u32),
+    /// Whether it is stored elsewhere, too.
+    pub is_copied: bool,
 }
 
 impl SignedVote {
@@ -295,23 +313,24 @@ impl Store {
         .await
     }
 
-    /// Writes that `after` was confirmed, with the messages that tell it.
+    /// Writes that `after` was confirmed, with the messages that tell it, and the use of the passkey that confirmed it.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when it was removed or confirmed meanwhile.
+    /// [`StoreError::Conflict`] when one was removed, used or confirmed meanwhile.
     pub async fn confirm_passkey(
         &self,
         (before, after): (&Passkey, &Passkey),
+        used: Option<PasskeyUse>,
         audit: NewAudit,
         outbox: &[NewOutbox],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let args = (before.clone(), after.clone(), audit, outbox.to_vec());
+        let args = (before.clone(), after.clone(), used, audit, outbox.to_vec());
         self.transact(
             "passkey.confirm",
             Lane::Command,
             args,
-            move |tx, (before, it, audit, outbox), unsure| {
+            move |tx, (before, it, used, audit, outbox), unsure| {
                 Box::pin(async move {
                     let audit = std::slice::from_ref(&*audit);
                     if unsure && tx.is_appended(audit, now).await? {
@@ -332,6 +351,9 @@ impl Store {
                     }
                     let mut seals = tx.write_announcing(outbox, now).await?;
                     seals.push(it.seal());
+                    if let Some(used) = used {
+                        seals.push(tx.use_passkey(used).await?);
+                    }
                     tx.append_sealing(audit, seals, now).await
                 })
             },
@@ -397,23 +419,11 @@ impl Store {
                 if unsure && tx.is_appended(audit, now).await? {
                     return Ok(());
                 }
-                let done = each!(tx, REMOVE, |conn, sql| sqlx::query(sql)
-                    .bind(it.id.as_str())
-                    .execute(conn)
-                    .await
-                    .map(|done| done.rows_affected()))?;
-                if done != 1 {
+                let Some(seal) = tx.take_passkey(&it.id, now).await? else {
                     return Err(StoreError::Conflict);
-                }
-                // The votes are counted again.
-                each!(tx, WAKE, |conn, sql| sqlx::query(sql)
-                    .bind(it.id.as_str())
-                    .bind(now)
-                    .execute(conn)
-                    .await
-                    .map(drop))?;
+                };
                 tx.write_outbox(outbox, now).await?;
-                tx.append_sealing(audit, vec![Seal::end(it.subject())], now).await
+                tx.append_sealing(audit, vec![seal], now).await
             })
         })
         .await
@@ -425,6 +435,14 @@ impl Store {
     /// Fails when the database cannot be read.
     pub async fn passkey_sites(&self) -> Result<Vec<(String, i64)>, StoreError> {
         Ok(read!(self, SITES, |pool, sql| sqlx::query_as(sql).fetch_all(pool).await)?)
+    }
+
+    /// Whose passkeys there are, and how many, as the table has them.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn passkey_holders(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        Ok(read!(self, HOLDERS, |pool, sql| sqlx::query_as(sql).fetch_all(pool).await)?)
     }
 
     /// Whether this was signed before.
@@ -442,6 +460,34 @@ impl Tx {
     async fn stored_passkeys(&mut self) -> Result<Vec<Passkey>, StoreError> {
         let rows: Vec<PasskeyRow> = each!(self, ALL, |conn, sql| sqlx::query_as(sql).fetch_all(conn).await)?;
         readable(rows.into_iter().map(Passkey::try_from))
+    }
+
+    /// Removes a passkey and has the votes counted again that it signed; returns the seal that says so, `None` where
+    /// there was none.
+    pub(super) async fn take_passkey(
+        &mut self,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<Option<Seal>, StoreError> {
+        let done = each!(self, REMOVE, |conn, sql| sqlx::query(sql)
+            .bind(id)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if done != 1 {
+            return Ok(None);
+        }
+        each!(self, WAKE, |conn, sql| sqlx::query(sql).bind(id).bind(now).execute(conn).await.map(drop))?;
+        Ok(Some(Seal::end(format!("{SUBJECT}{id}"))))
+    }
+
+    /// The ids of the passkeys whose holder is one of `holders`.
+    pub(super) async fn passkeys_held(
+        &mut self,
+        holders: impl Fn(&str) -> bool,
+    ) -> Result<BTreeSet<String>, StoreError> {
+        let all = self.stored_passkeys().await?;
+        Ok(all.into_iter().filter(|it| holders(&it.holder)).map(|it| it.id).collect())
     }
 
     /// The passkeys that are as Keywheel wrote them, by their ids.
@@ -465,16 +511,8 @@ impl Tx {
         it: &SignedVote,
         now: Timestamp,
     ) -> Result<Seal, StoreError> {
-        let all = self.sound_passkeys().await?;
-        let Some(passkey) = all.get(&it.passkey) else { return Err(StoreError::Conflict) };
-        let used = each!(self, USE, |conn, sql| sqlx::query(sql)
-            .bind(it.passkey.as_str())
-            .bind(i64::from(it.counter.0))
-            .bind(i64::from(it.counter.1))
-            .bind(it.is_copied)
-            .execute(conn)
-            .await
-            .map(|done| done.rows_affected()))?;
+        let used = PasskeyUse { id: it.passkey.clone(), counter: it.counter, is_copied: it.is_copied };
+        let seal = self.use_passkey(&used).await?;
         let kept = each!(self, SIGNED, |conn, sql| sqlx::query(sql)
             .bind(it.nonce.as_str())
             .bind(id.0)
@@ -485,12 +523,30 @@ impl Tx {
             .execute(conn)
             .await
             .map(|done| done.rows_affected()))?;
-        if (used, kept) != (1, 1) {
+        if kept != 1 {
+            return Err(StoreError::Conflict);
+        }
+        Ok(seal)
+    }
+
+    /// Keeps the counter of a passkey that was used; returns its seal.
+    async fn use_passkey(&mut self, it: &PasskeyUse) -> Result<Seal, StoreError> {
+        let mut all = self.sound_passkeys().await?;
+        let Some(passkey) = all.remove(&it.id) else { return Err(StoreError::Conflict) };
+        let used = each!(self, USE, |conn, sql| sqlx::query(sql)
+            .bind(it.id.as_str())
+            .bind(i64::from(it.counter.0))
+            .bind(i64::from(it.counter.1))
+            .bind(it.is_copied)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if used != 1 {
             return Err(StoreError::Conflict);
         }
         let credential =
             Credential { counter: it.counter.1, is_copied: it.is_copied, ..passkey.credential.clone() };
-        Ok(Passkey { credential, ..passkey.clone() }.seal())
+        Ok(Passkey { credential, ..passkey }.seal())
     }
 
     /// The seals of all passkeys.

@@ -15,11 +15,14 @@ use super::lanes::Lane;
 use super::readable::readable;
 use super::seal::Seal;
 use super::types::{Instant, instant};
-use super::{NewAudit, Sql, Store, StoreError, Tx, each, read, urgent};
+use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
-use crate::domain::vote::Identity;
+use crate::domain::vote::{self, Identity};
 use crate::seal::Digest;
+
+/// What the name of a person with a verified address begins with.
+pub(super) const BY_MAIL: &str = vote::BY_MAIL;
 
 /// The names that one account may have had. Each change of an address at the provider adds one.
 const MOST_NAMES: usize = 20;
@@ -30,6 +33,7 @@ macro_rules! columns {
     };
 }
 const BY_NAME: Sql = Sql::same(concat!(columns!(), "WHERE issuer = $1 AND name = $2"));
+const ACCOUNT: Sql = Sql::same(concat!(columns!(), "WHERE issuer = $1 AND subject = $2"));
 const ALL: Sql = Sql {
     sqlite: concat!(columns!(), "ORDER BY issuer, subject"),
     postgres: concat!(columns!(), "ORDER BY issuer COLLATE \"C\", subject COLLATE \"C\""),
@@ -43,7 +47,7 @@ const SEEN: Sql = Sql::same("UPDATE people SET seen_at = $3 WHERE issuer = $1 AN
 const FORGET: Sql = Sql::same("DELETE FROM people");
 const COUNT: Sql = Sql::same("SELECT COUNT(*) FROM people WHERE issuer = $1 AND subject = $2");
 
-pub(super) const STATEMENTS: &[&Sql] = &[&BY_NAME, &ALL, &WRITE, &SEEN, &FORGET, &COUNT];
+pub(super) const STATEMENTS: &[&Sql] = &[&BY_NAME, &ACCOUNT, &ALL, &WRITE, &SEEN, &FORGET, &COUNT];
 
 /// A person of an identity provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,8 +150,9 @@ impl Person {
         approves(&self.roles)
     }
 
-    /// An issuer has no `#`.
-    pub(super) fn log_subject(&self) -> String {
+    /// The subject of its seal. An issuer has no `#`.
+    #[must_use]
+    pub fn log_subject(&self) -> String {
         format!("person/{}#{}", self.issuer, self.subject)
     }
 
@@ -167,8 +172,20 @@ impl Person {
         Seal::new(subject, digest)
     }
 
+    /// The account of somebody who was removed: it tells whose the names are, and lets nobody in.
+    #[must_use]
+    pub(super) fn without_roles(self) -> Self {
+        Self { roles: Vec::new(), groups: Vec::new(), given_at: None, ..self }
+    }
+
+    /// Whether its person was removed. Nobody signs in without a role.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.roles.is_empty()
+    }
+
     /// The names that it has and had.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         self.former.iter().chain([&self.name]).map(String::as_str)
     }
 
@@ -194,7 +211,8 @@ impl Person {
             mail: seen.mail.clone(),
             roles: seen.roles.clone(),
             groups: seen.groups.clone(),
-            since: before.map_or(now, |it| it.since),
+            // Who comes back after a removal begins anew.
+            since: before.filter(|it| !it.is_removed()).map_or(now, |it| it.since),
             given_at: Some(kept.unwrap_or(now)),
             seen_at: now,
         }
@@ -233,21 +251,56 @@ pub(super) fn identities(people: &[&Person], issuers: &BTreeSet<String>) -> BTre
     found
 }
 
+/// The addresses in lower case, and names, that accounts had before and none has now.
+pub(super) fn former_addresses<'a>(people: impl Iterator<Item = &'a Person> + Clone) -> BTreeSet<String> {
+    let own = |name: &String| name.strip_prefix(BY_MAIL).unwrap_or(name).to_ascii_lowercase();
+    let mut former: BTreeSet<String> = people.clone().flat_map(|it| it.former.iter().map(own)).collect();
+    for it in people {
+        former.remove(&own(&it.name));
+    }
+    former
+}
+
 impl Store {
-    /// Writes down what a provider says about who signs in, with an audit row where that is new.
+    /// Writes down what a provider says about who signs in, with an audit row and the messages about it where that is new.
+    /// `before` is what was known when they were written. The sessions and the feed of a former name end.
     ///
     /// # Errors
-    /// Fails when the database cannot be written, and with [`StoreError::Tampered`] when what is known of the person is
+    /// [`StoreError::Conflict`] when something else is known meanwhile; fails when the database cannot be written, and with [`StoreError::Tampered`] when what is known of the person is
     /// not what Keywheel wrote.
     pub async fn sign_in_person(
         &self,
         seen: &SeenPerson,
+        before: Option<&Person>,
+        outbox: &[NewOutbox],
         now: Timestamp,
     ) -> Result<Result<Person, PersonRefusal>, StoreError> {
-        self.transact("person.sign_in", Lane::Command, seen.clone(), move |tx, seen, _| {
-            Box::pin(async move { tx.sign_in_person(seen, now).await })
+        let args = (seen.clone(), before.cloned(), outbox.to_vec());
+        self.transact("person.sign_in", Lane::Command, args, move |tx, (seen, before, outbox), unsure| {
+            Box::pin(async move { tx.sign_in_person((seen, before.as_ref()), outbox, now, unsure).await })
         })
         .await
+    }
+
+    /// What the table says about an account.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn account(&self, issuer: &str, subject: &str) -> Result<Option<Person>, StoreError> {
+        let row: Option<PersonRow> = read!(self, ACCOUNT, |pool, text| sqlx::query_as(text)
+            .bind(issuer)
+            .bind(subject)
+            .fetch_optional(pool)
+            .await)?;
+        row.map(Person::try_from).transpose()
+    }
+
+    /// The addresses in lower case that accounts had before, and none has now.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn former_addresses(&self) -> Result<BTreeSet<String>, StoreError> {
+        Ok(former_addresses(self.people().await?.iter()))
     }
 
     /// The person of this name at an issuer. A row that Keywheel did not write does not count.
@@ -260,7 +313,9 @@ impl Store {
             .bind(name)
             .fetch_optional(pool)
             .await)?;
-        let Some(person) = row.map(Person::try_from).transpose()? else { return Ok(None) };
+        let Some(person) = row.map(Person::try_from).transpose()?.filter(|it| !it.is_removed()) else {
+            return Ok(None);
+        };
         let Seal { subject, digest: Some(digest) } = person.seal() else { return Ok(None) };
         if self.is_sealed(&subject, digest).await? {
             return Ok(Some(person));
@@ -283,8 +338,10 @@ impl Store {
 impl Tx {
     async fn sign_in_person(
         &mut self,
-        seen: &SeenPerson,
+        (seen, expected): (&SeenPerson, Option<&Person>),
+        outbox: &[NewOutbox],
         now: Timestamp,
+        unsure: bool,
     ) -> Result<Result<Person, PersonRefusal>, StoreError> {
         let people = self.people().await?;
         let own = |it: &&Person| it.issuer == seen.issuer && it.subject == seen.subject;
@@ -296,6 +353,15 @@ impl Tx {
             return Ok(Err(PersonRefusal::OtherAccount));
         }
         let after = Person::updated(before, seen, now);
+        let same = |it: Option<&Person>, other: Option<&Person>| {
+            let without = |it: Option<&Person>| it.map(|it| Person { seen_at: now, ..it.clone() });
+            without(it) == without(other)
+        };
+        // An attempt whose answer was lost has written this already.
+        let is_expected = same(before, expected) || unsure && same(before, Some(&after));
+        if !is_expected {
+            return Err(StoreError::Conflict);
+        }
         if after.former.len() > MOST_NAMES {
             return Ok(Err(PersonRefusal::TooManyNames));
         }
@@ -316,6 +382,12 @@ impl Tx {
         for name in after.names() {
             self.wake_voted(name, now).await?;
         }
+        let mut seals = vec![after.seal()];
+        if let Some(left) = before.map(|it| &it.name).filter(|name| **name != after.name) {
+            seals.extend(self.end_web_sessions_of(left, &format!("person/{left}"), now).await?);
+            self.end_feed(left, now).await?;
+        }
+        self.write_outbox(outbox, now).await?;
         let described =
             |it: &Person| json!({ "name": it.name, "mail": it.mail, "roles": it.roles, "groups": it.groups });
         let audit = NewAudit {
@@ -328,11 +400,11 @@ impl Tx {
             })
             .to_string(),
         };
-        self.append_sealing(std::slice::from_ref(&audit), vec![after.seal()], now).await?;
+        self.append_sealing(std::slice::from_ref(&audit), seals, now).await?;
         Ok(Ok(after))
     }
 
-    async fn write_person(&mut self, it: &Person) -> Result<(), StoreError> {
+    pub(super) async fn write_person(&mut self, it: &Person) -> Result<(), StoreError> {
         each!(self, WRITE, |conn, text| sqlx::query(text)
             .bind(it.issuer.as_str())
             .bind(it.subject.as_str())

@@ -14,11 +14,12 @@ use super::types::{Instant, instant, json, storable};
 use super::{
     FormerProject, Governed, KeyChange, NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent,
 };
+use crate::domain::approver::Approver;
 use crate::domain::hint::Watch;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Place, Provider};
 use crate::domain::notice::Drifted;
-use crate::domain::project::{OpenRotation, Project, SinceSource};
+use crate::domain::project::{OpenRotation, PolicyOverride, Project, SinceSource};
 use crate::domain::rotation::state::State;
 use crate::domain::silence::{DueAck, Silence};
 use crate::domain::time::Timestamp;
@@ -142,7 +143,12 @@ const NEW_KEY: Sql = Sql::same(
     "UPDATE projects SET current_key = $2, key_since = $3, key_since_source = $4, drift_key = NULL, \
      next_reminder_at = $3, version = version + 1 WHERE group_id = $1",
 );
+// Few projects have approvers of their own.
+const NAMING: Sql =
+    Sql::same("SELECT group_id, policy FROM projects WHERE policy LIKE '%\"approvers\"%' ORDER BY group_id");
+
 pub(super) const STATEMENTS: &[&Sql] = &[
+    &NAMING,
     &OWNED_BY,
     &ALL_OWNERS,
     &BY_CREDENTIAL,
@@ -646,6 +652,20 @@ impl Store {
         let rows: Vec<(String,)> =
             urgent!(self, ALL_OWNERS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         Ok(rows.into_iter().map(|(mail,)| mail).collect())
+    }
+
+    /// Whom the policies of single projects name as approvers, without those that cannot be read.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn named_approvers(&self) -> Result<BTreeSet<Approver>, StoreError> {
+        let rows: Vec<(String, String)> =
+            read!(self, NAMING, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        let policies = readable(rows.into_iter().map(|(group, policy)| {
+            serde_json::from_str::<PolicyOverride>(&policy)
+                .map_err(|_| StoreError::corrupt("projects", "policy", group))
+        }))?;
+        Ok(policies.into_iter().filter_map(|it| it.approvers).flatten().collect())
     }
 
     /// The projects that this mailbox owns.

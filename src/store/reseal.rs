@@ -233,6 +233,7 @@ impl Tx {
             }
         }
         all.extend(self.seals_of_revoked().await?);
+        all.extend(self.seals_of_removals().await?);
         all.extend(self.seals_of_loosenings().await?);
         all.extend(self.seals_of_announcements().await?);
         all.extend(self.seals_of_rotations().await?);

@@ -9,6 +9,9 @@ pub(super) struct Seal {
     pub(super) digest: Option<Digest>,
 }
 
+/// What the subject of a removal's seal begins with (`removals.rs`).
+pub(super) const REMOVAL: &str = "removed/";
+
 impl Seal {
     pub(super) fn new(subject: impl Into<String>, digest: Digest) -> Self {
         Self { subject: subject.into(), digest: Some(digest) }

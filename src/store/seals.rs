@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use super::audit::{AuditBroken, AuditEntry, AuditReport, BREAK_ACCEPTED, ListedRow, NewAudit};
 use super::later::Head;
-use super::seal::Seal;
+use super::seal::{REMOVAL, Seal};
 use super::{Sql, Store, StoreError, Tx, TxConn, each, read, urgent};
 use crate::domain::ids::RotationId;
 use crate::domain::time::Timestamp;
@@ -81,13 +81,15 @@ fn name(subject: &str) -> Name {
     name
 }
 
-/// The subjects of identities, who vote and propose.
-const IDENTITIES: [&str; 2] = ["token/", "person/"];
+/// The subjects of identities, who vote and propose, and of those who were removed.
+const IDENTITIES: [&str; 3] = ["token/", "person/", REMOVAL];
 
 /// Whether a row about `subject` may make a vote void.
 fn decides(subject: &str) -> bool {
     subject == "settings"
-        || ["token/", "person/", "passkey/", "loosening"].iter().any(|kind| subject.starts_with(kind))
+        || ["token/", "person/", "passkey/", "loosening", REMOVAL]
+            .iter()
+            .any(|kind| subject.starts_with(kind))
 }
 
 /// The subjects whose rows are removed when they are old.
@@ -650,6 +652,7 @@ impl Store {
         let mut rest = tx.seals_of_tokens().await?;
         rest.extend(tx.seals_of_revoked().await?);
         rest.extend(tx.seals_of_people().await?);
+        rest.extend(tx.seals_of_removals().await?);
         rest.extend(tx.seals_of_passkeys().await?);
         rest.extend(tx.seals_of_loosenings().await?);
         rest.extend(tx.seals_of_announcements().await?);

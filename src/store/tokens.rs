@@ -9,7 +9,7 @@ use super::lanes::Lane;
 use super::readable::{Listed, listed, readable};
 use super::seal::Seal;
 use super::types::{Instant, instant};
-use super::{NewAudit, NewOutbox, Sql, Store, StoreError, Tx, each, read, urgent};
+use super::{NewAudit, NewOutbox, Separation, Sql, Store, StoreError, Tx, each, read, urgent};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
 use crate::domain::vote::Identity;
@@ -440,20 +440,7 @@ impl Store {
                     given_by: after.given_by.clone(),
                     ..stored
                 };
-                let done = each!(tx, EDIT, |conn, text| sqlx::query(text)
-                    .bind(sealed.name.as_str())
-                    .bind(sealed.roles.as_str())
-                    .bind(sealed.person.as_deref())
-                    .bind(sealed.given_at)
-                    .bind(sealed.given_by.as_deref())
-                    .bind(roles.as_str())
-                    .execute(conn)
-                    .await
-                    .map(|done| done.rows_affected()))?;
-                if done == 0 {
-                    return Err(StoreError::Conflict);
-                }
-                tx.wake_voted(&after.name, now).await?;
+                tx.write_edited(&sealed, roles, now).await?;
                 tx.write_outbox(outbox, now).await?;
                 tx.append_sealing(audit, vec![sealed.seal()], now).await
             })
@@ -520,25 +507,10 @@ impl Store {
         let args = (name.to_owned(), audit.to_vec(), outbox.to_vec());
         self.transact("token.revoke", Lane::Command, args, move |tx, (name, audit, outbox), unsure| {
             Box::pin(async move {
-                let before = tx.token_in_force(name).await?;
-                let done = each!(tx, REVOKE, |conn, text| sqlx::query(text)
-                    .bind(name.as_str())
-                    .bind(now)
-                    .execute(conn)
-                    .await
-                    .map(|done| done.rows_affected()))?;
-                if done == 0 {
+                let Some(seal) = tx.revoke(name, now).await? else {
                     return Ok(unsure && tx.is_token_revoked(name, now).await?);
-                }
-                tx.wake_voted(name, now).await?;
-                tx.write_outbox(outbox, now).await?;
-                let seal = match before {
-                    // One that somebody edited is not vouched for.
-                    Some(token) if tx.sealed(&token.subject()).await? == Some(token.digest()) => {
-                        token.revoked()
-                    }
-                    Some(_) | None => Seal::end(subject(name)),
                 };
+                tx.write_outbox(outbox, now).await?;
                 tx.append_sealing(audit, vec![seal], now).await?;
                 Ok(true)
             })
@@ -602,6 +574,73 @@ impl Tx {
             .fetch_optional(conn)
             .await)?;
         row.map(SealedToken::try_from).transpose()
+    }
+
+    /// Revokes a token; returns its seal, `None` where none was in force.
+    pub(super) async fn revoke(&mut self, name: &str, now: Timestamp) -> Result<Option<Seal>, StoreError> {
+        let before = self.token_in_force(name).await?;
+        let done = each!(self, REVOKE, |conn, text| sqlx::query(text)
+            .bind(name)
+            .bind(now)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if done == 0 {
+            return Ok(None);
+        }
+        self.wake_voted(name, now).await?;
+        Ok(Some(match before {
+            // One that somebody edited is not vouched for.
+            Some(token) if self.sealed(&token.subject()).await? == Some(token.digest()) => token.revoked(),
+            Some(_) | None => Seal::end(subject(name)),
+        }))
+    }
+
+    /// Takes a token from its person, and gives it to another one; returns its seal. Its votes count anew.
+    pub(super) async fn give_token(
+        &mut self,
+        name: &str,
+        it: &Separation,
+        now: Timestamp,
+    ) -> Result<Seal, StoreError> {
+        let Some(stored) =
+            self.token_in_force(name).await?.filter(|token| token.person.as_ref() == Some(&it.from))
+        else {
+            return Err(StoreError::Conflict);
+        };
+        self.check_seal(&stored.subject(), stored.digest()).await?;
+        let roles = stored.roles.clone();
+        let sealed = SealedToken {
+            person: it.to.clone(),
+            given_at: Some(now),
+            given_by: Some(it.by.clone()),
+            ..stored
+        };
+        self.write_edited(&sealed, &roles, now).await?;
+        Ok(sealed.seal())
+    }
+
+    /// Writes roles and person of a token that has `roles`, and has its votes counted again.
+    async fn write_edited(
+        &mut self,
+        sealed: &SealedToken,
+        roles: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let done = each!(self, EDIT, |conn, text| sqlx::query(text)
+            .bind(sealed.name.as_str())
+            .bind(sealed.roles.as_str())
+            .bind(sealed.person.as_deref())
+            .bind(sealed.given_at)
+            .bind(sealed.given_by.as_deref())
+            .bind(roles)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if done == 0 {
+            return Err(StoreError::Conflict);
+        }
+        self.wake_voted(&sealed.name, now).await
     }
 
     async fn insert_token(

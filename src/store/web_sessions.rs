@@ -10,6 +10,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 
 use super::lanes::Lane;
+use super::readable::readable;
 use super::seal::Seal;
 use super::types::Instant;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
@@ -20,6 +21,12 @@ use crate::seal::Digest;
 const MOST: i64 = 10;
 
 const MINUTE: Duration = Duration::from_mins(1);
+
+/// No session lasts longer.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// How long a session lasts without being used.
+const IDLE: Duration = Duration::from_hours(1);
 
 /// The end of the audit log in which those are looked for. Who fills it with other rows may write anyway.
 const RECENT: i64 = 1000;
@@ -43,10 +50,13 @@ const LATELY: Sql = Sql::same(
     "SELECT COUNT(*) FROM audit WHERE seq > $1 AND action = 'web_session.started' AND subject = $2 AND at > $3",
 );
 const EVERY: Sql = Sql::same("SELECT hash FROM web_sessions ORDER BY hash");
+const ALL: Sql = Sql::same(
+    "SELECT hash, name, issuer, created_at, ends_at, seen_at FROM web_sessions ORDER BY created_at DESC, hash",
+);
 const OVER: Sql = Sql::same("DELETE FROM web_sessions WHERE ends_at < $1");
 
 pub(super) const STATEMENTS: &[&Sql] =
-    &[&START, &BY_HASH, &SEEN, &OF_NAME, &END, &BEGUN, &LATELY, &EVERY, &OVER];
+    &[&START, &BY_HASH, &SEEN, &OF_NAME, &END, &BEGUN, &LATELY, &EVERY, &ALL, &OVER];
 
 /// A session of the pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +82,37 @@ struct SessionRow {
     seen_at: Instant,
 }
 
+#[derive(FromRow)]
+struct HashedRow {
+    hash: String,
+    #[sqlx(flatten)]
+    session: SessionRow,
+}
+
+impl SessionRow {
+    fn session(self, hash: &str) -> Result<WebSession, StoreError> {
+        let bad = |column| StoreError::corrupt("web_sessions", column, hash);
+        Ok(WebSession {
+            name: self.name,
+            issuer: self.issuer,
+            created_at: self.created_at.or(bad("created_at"))?,
+            ends_at: self.ends_at.or(bad("ends_at"))?,
+            seen_at: self.seen_at.or(bad("seen_at"))?,
+        })
+    }
+}
+
 impl WebSession {
+    /// How often the use of a session is noted.
+    pub const NOTED_EVERY: Duration = MINUTE;
+
+    /// Whether it has neither ended at `now` nor been left alone for too long.
+    #[must_use]
+    pub fn lasts(&self, now: Timestamp) -> bool {
+        let is_used = now.since(self.seen_at) < IDLE && self.seen_at <= now + Self::NOTED_EVERY;
+        now < self.ends_at && is_used
+    }
+
     fn seal(&self, hash: &str) -> Seal {
         let subject = subject(hash);
         let (began, ends) = (self.created_at.to_string(), self.ends_at.to_string());
@@ -144,14 +184,7 @@ impl Store {
         let row: Option<SessionRow> =
             read!(self, BY_HASH, |pool, text| sqlx::query_as(text).bind(hash).fetch_optional(pool).await)?;
         let Some(row) = row else { return Ok(None) };
-        let bad = |column| StoreError::corrupt("web_sessions", column, hash);
-        let session = WebSession {
-            name: row.name,
-            issuer: row.issuer,
-            created_at: row.created_at.or(bad("created_at"))?,
-            ends_at: row.ends_at.or(bad("ends_at"))?,
-            seen_at: row.seen_at.or(bad("seen_at"))?,
-        };
+        let session = row.session(hash)?;
         let Seal { subject, digest: Some(digest) } = session.seal(hash) else { return Ok(None) };
         if self.is_sealed(&subject, digest).await? {
             return Ok(Some(session));
@@ -178,6 +211,23 @@ impl Store {
         }
         found.sort_by_key(|(_, it)| std::cmp::Reverse(it.created_at));
         Ok(found)
+    }
+
+    /// Every session, over or not, the latest first. Rows that cannot be read, or that Keywheel did not write, are left
+    /// out.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read, and before the audit log was read.
+    pub async fn all_web_sessions(&self) -> Result<Vec<WebSession>, StoreError> {
+        let rows: Vec<HashedRow> = read!(self, ALL, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
+        // What was begun or ended meanwhile is known then.
+        self.check_seals(&[]).await?;
+        let sound = readable(rows.into_iter().map(|row| {
+            let session = row.session.session(&row.hash)?;
+            let Seal { subject, digest } = session.seal(&row.hash);
+            Ok(digest.is_some_and(|digest| self.seals().fits(&subject, digest)).then_some(session))
+        }))?;
+        Ok(sound.into_iter().flatten().collect())
     }
 
     /// Notes that a session was used.
@@ -252,6 +302,25 @@ impl Tx {
         let begun =
             begun.iter().flat_map(|(seals,)| seals.lines()).filter_map(|line| line.split_once(SUBJECT));
         Ok(stored.into_iter().map(|(hash,)| hash).chain(begun.map(|(_, hash)| hash.to_owned())).collect())
+    }
+
+    /// Ends every session of a token or person; returns the seals that say so.
+    pub(super) async fn end_web_sessions_of(
+        &mut self,
+        name: &str,
+        log: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Seal>, StoreError> {
+        self.write_later().await?;
+        let ended = self.web_sessions_of(name, log, now - LONGEST).await?;
+        for hash in &ended {
+            each!(self, END, |conn, text| sqlx::query(text)
+                .bind(hash.as_str())
+                .execute(conn)
+                .await
+                .map(drop))?;
+        }
+        Ok(ended.iter().map(|it| Seal::end(subject(it))).collect())
     }
 
     /// Ends every session that the table has; returns the seals that say so.

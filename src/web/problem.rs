@@ -135,7 +135,11 @@ impl From<CommandError> for Problem {
             E::NobodyToTell { .. } => Code::NobodyToTell,
             E::ReviewOpen(_) => Code::ReviewOpen,
             E::ReviewNotClosed(_) => Code::ReviewNotClosed,
-            E::NoReview(_) | E::NoToken(_) | E::NoPasskey(_) | E::NoWebhook { .. } => Code::NotFound,
+            E::NoReview(_)
+            | E::NoToken(_)
+            | E::NoPasskey(_)
+            | E::NoWebhook { .. }
+            | E::NobodyKnown { .. } => Code::NotFound,
             E::NoLoosening(_) => Code::LooseningNotFound,
             E::LooseningEnded { .. } => Code::LooseningEnded,
             E::LinkUsed(_) | E::LinkEnded(_) => Code::Conflict,

@@ -101,6 +101,9 @@ fn data(kind: Kind, schemas: &mut SchemaGenerator) -> Schema {
         | Kind::TokenCreated
         | Kind::PasskeyConfirmed
         | Kind::PasskeyRemoved
+        | Kind::PersonJoined
+        | Kind::PersonRenamed
+        | Kind::PersonRemoved
         | Kind::TokenRevoked
         | Kind::TokenRoles
         | Kind::ConfigChanged

@@ -141,6 +141,12 @@ named! {
         PasskeyConfirmed = "passkey_confirmed",
         /// A passkey was removed.
         PasskeyRemoved = "passkey_removed",
+        /// Somebody who may approve has signed in first, or may do so first.
+        PersonJoined = "person_joined",
+        /// The identity provider gives somebody another address.
+        PersonRenamed = "person_renamed",
+        /// A person was removed, with all by which it was known.
+        PersonRemoved = "person_removed",
         /// The daemon started with other settings that decide.
         ConfigChanged = "config_changed",
         /// An older database or a broken audit row was accepted, or the installation key was changed.
@@ -259,6 +265,9 @@ impl Kind {
             | Kind::TokenRoles
             | Kind::PasskeyConfirmed
             | Kind::PasskeyRemoved
+            | Kind::PersonJoined
+            | Kind::PersonRenamed
+            | Kind::PersonRemoved
             | Kind::ConfigChanged
             | Kind::Acceptance
             | Kind::RevokedTokenUsed

@@ -357,6 +357,9 @@ impl Notice {
             | Kind::TokenRoles
             | Kind::PasskeyConfirmed
             | Kind::PasskeyRemoved
+            | Kind::PersonJoined
+            | Kind::PersonRenamed
+            | Kind::PersonRemoved
             | Kind::ConfigChanged
             | Kind::Acceptance => Self::Authority(read(model)?),
             Kind::RevokedTokenUsed => Self::RevokedTokenUsed(read(model)?),

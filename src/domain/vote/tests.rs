@@ -44,6 +44,7 @@ fn ballot(voters: &[&str]) -> Ballot {
         owners: Vec::new(),
         least: Strength::Session,
         only_people: false,
+        site: None,
         votes: (101..)
             .zip(voters)
             .map(|(hour, by)| CastVote {
@@ -56,6 +57,7 @@ fn ballot(voters: &[&str]) -> Ballot {
             .collect(),
         identities: identities.into_iter().map(|(name, it)| (name.to_owned(), it)).collect(),
         passkeys: BTreeMap::new(),
+        removed: BTreeMap::new(),
         bars: Vec::new(),
         loosen_after: "24h".parse().unwrap(),
         settling: Settling::Until(at(24)),

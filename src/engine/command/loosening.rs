@@ -18,6 +18,7 @@ use crate::domain::notice::{Authority, Kind};
 use crate::domain::project::Project;
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
+use crate::domain::vote::BY_MAIL;
 use crate::store::{Governed, Loosening, NewAudit, NewOutbox, StoreError};
 
 /// For so long the author of a tightening may undo it.
@@ -263,8 +264,8 @@ fn made(
 
 /// The row of the audit log about a change; it says all of it.
 pub(in crate::engine) fn audit_row(by: &str, action: &str, it: &Loosening) -> NewAudit {
-    let subject =
-        if it.subject == "installation" { it.subject.clone() } else { format!("project/{}", it.subject) };
+    let group: Option<GroupId> = it.subject.parse().ok();
+    let subject = group.map_or_else(|| it.subject.clone(), |group| format!("project/{group}"));
     NewAudit {
         actor: by.to_owned(),
         action: action.to_owned(),
@@ -299,8 +300,36 @@ pub(in crate::engine) fn facts(
         changes: it.changes.clone(),
         takes_effect_at: it.effective_at.filter(|_| it.kind == LooseningKind::Loosening),
         loosening_id: Some(it.id),
-        ..plain(kind, it.subject.clone(), by, now)
+        detail: separation(it),
+        ..plain(kind, named(it), by, now)
     }
+}
+
+/// The subject as people know it: an account is named by its address.
+fn named(it: &Loosening) -> String {
+    let from = it.changes.first().and_then(|change| change.from.as_str());
+    match from.filter(|_| it.subject.starts_with("person/")) {
+        Some(from) => format!("person/{}", from.strip_prefix(BY_MAIL).unwrap_or(from)),
+        None => it.subject.clone(),
+    }
+}
+
+/// What the separation of an address from an identity means; `None` for other changes.
+fn separation(it: &Loosening) -> Option<String> {
+    let (kind, name) = it.subject.split_once('/')?;
+    let change = it.changes.first()?;
+    let from = change.from.as_str()?;
+    let from = from.strip_prefix(BY_MAIL).unwrap_or(from);
+    let given = change.to.as_str().map(|to| format!(", which is given to {to}")).unwrap_or_default();
+    let what = if kind == "token" {
+        format!("{from} is separated from the token {name}{given}")
+    } else {
+        let account = name.split_once('#').map_or(name, |(issuer, _)| issuer);
+        format!("{from} is separated from the account at {account} that had this address before")
+    };
+    Some(format!(
+        "{what}. Until that takes effect, and on each rotation that is proposed before, both count as one person."
+    ))
 }
 
 /// Identifies the announcement of a change.

@@ -9,18 +9,21 @@ mod decisions;
 mod due;
 pub(in crate::engine) mod loosening;
 mod outbox;
+mod people;
 mod projects;
 mod refresh;
 mod silence;
+mod ties;
 mod tokens;
 pub(in crate::engine) mod votes;
 mod webhooks;
 
 pub use actor::Actor;
 pub use decisions::OperatorVerb;
+pub use people::Removed;
 pub(in crate::engine) use projects::edited;
 pub use projects::{Added, NewProject, ProjectEdit};
-pub use tokens::TokenEdit;
+pub use tokens::{EditedToken, TokenEdit};
 pub use votes::Voter;
 
 use super::Engine;
@@ -156,6 +159,14 @@ pub enum CommandError {
     /// No such token.
     #[error("no token named {0:?} is in force; `keywheel token list` shows them")]
     NoToken(String),
+    /// Nobody is known by this address or name.
+    #[error("nobody is known as {name:?}; {near}. `keywheel person list` shows who is")]
+    NobodyKnown {
+        /// What was given.
+        name: String,
+        /// Who is known by a similar one.
+        near: String,
+    },
     /// No such passkey.
     #[error("there is no passkey {0}; `keywheel passkey list` shows them")]
     NoPasskey(String),

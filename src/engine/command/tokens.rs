@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use super::super::Engine;
 use super::super::authority::{plain, rows};
-use super::CommandError;
+use super::{Actor, CommandError};
 use crate::domain::loosening::{Change, Course};
 use crate::domain::notice::{Authority, Kind};
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
 use crate::mail::is_address;
-use crate::store::{NewAudit, NewOutbox, Token};
+use crate::store::{Loosening, NewAudit, NewOutbox, Token};
 
 /// The changes of a token; `None` leaves a part as it is.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,15 @@ pub struct TokenEdit {
     pub roles: Option<Vec<Role>>,
     /// The mail address of its person.
     pub person: Option<String>,
+}
+
+/// A token after an edit.
+#[derive(Clone, Debug)]
+pub struct EditedToken {
+    /// As it is now.
+    pub token: Token,
+    /// The change of its person that takes effect later.
+    pub to_come: Option<Loosening>,
 }
 
 impl Engine {
@@ -46,14 +55,35 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a token other roles or another person. What it may newly do counts in votes only after a delay.
+    /// Gives a token other roles or another person. What it may newly do counts in votes only after a delay. The person of a
+    /// token that has one changes later: that is a loosening.
     ///
     /// # Errors
     /// Fails when no token of this name is in force or a part is not valid, and when the database cannot be written.
-    pub async fn edit_token(&self, by: &str, name: &str, edit: TokenEdit) -> Result<Token, CommandError> {
+    pub async fn edit_token(
+        &self,
+        by: Actor<'_>,
+        name: &str,
+        mut edit: TokenEdit,
+    ) -> Result<EditedToken, CommandError> {
         check_person(edit.person.as_deref())?;
         let before = self.store.token(name).await?.filter(|it| it.revoked_at.is_none());
         let before = before.ok_or_else(|| CommandError::NoToken(name.to_owned()))?;
+        let is_other = |to: &String| before.person.as_ref().is_some_and(|it| !it.eq_ignore_ascii_case(to));
+        let to = edit.person.take_if(|to| is_other(to));
+        let token = self.edit_at_once(by.name, before, edit).await?;
+        let to_come = match (&token.person, to) {
+            (Some(from), Some(to)) => {
+                let it = self.separate(by, &format!("token/{name}"), from, Some(&to)).await?;
+                Some(it).filter(|it| it.state.is_pending())
+            }
+            _ => None,
+        };
+        Ok(EditedToken { token, to_come })
+    }
+
+    async fn edit_at_once(&self, by: &str, before: Token, edit: TokenEdit) -> Result<Token, CommandError> {
+        let name = before.name.as_str();
         let now = self.clock.now();
         let mut after = before.clone();
         after.roles = edit.roles.unwrap_or(after.roles);

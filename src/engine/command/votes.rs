@@ -26,6 +26,7 @@ pub(in crate::engine) fn terms(engine: &Engine, row: &RotationRow) -> Terms {
         owners: it.rules.owners.clone(),
         least: it.rules.policy.approval_method,
         issuers: engine.settings.issuers.clone(),
+        site: engine.site().ok().map(|it| it.id),
         delays: delays(engine),
         now: engine.clock.now(),
     }

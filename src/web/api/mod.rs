@@ -10,6 +10,7 @@ mod hooks;
 mod loosenings;
 mod outbox;
 mod passkeys;
+mod people;
 mod plan;
 mod projects;
 mod reviews;
@@ -37,10 +38,11 @@ use crate::net::cause::{causes, root_cause};
 use crate::store;
 
 /// Everything but the streams, which outlive any time limit.
-const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 13] = [
+const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 14] = [
     projects::routes,
     loosenings::routes,
     passkeys::routes,
+    people::routes,
     discover::routes,
     rotations::routes,
     reviews::routes,

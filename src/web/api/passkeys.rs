@@ -1,5 +1,7 @@
 //! Passkeys: list, confirm and remove. They are enrolled on the pages alone: that takes a browser.
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
 use axum::{Extension, Json};
 use utoipa_axum::router::OpenApiRouter;
@@ -25,8 +27,13 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
         .routes(needs(web, Role::Admin, &[&unknown], routes!(remove)))
 }
 
-fn view(it: store::Passkey) -> Passkey {
+async fn view(web: &Web, it: store::Passkey) -> Result<Passkey, StoreError> {
+    Ok(described(web, it, &web.engine.store.former_addresses().await?))
+}
+
+fn described(web: &Web, it: store::Passkey, former: &BTreeSet<String>) -> Passkey {
     Passkey {
+        why_not: web.engine.why_unsigned(&it, former),
         algorithm: it.credential.algorithm().unwrap_or("unknown").to_owned(),
         may_be_copied: it.credential.may_be_copied,
         code: it.code(),
@@ -55,7 +62,9 @@ async fn person(web: &Web, caller: &Caller) -> Result<Option<String>, StoreError
     responses((status = 200, description = "The passkeys, the oldest first.", body = PasskeyPage)),
 )]
 async fn list(State(web): State<Web>) -> Result<Json<PasskeyPage>, Problem> {
-    let items = web.engine.store.passkeys().await?.into_iter().map(view).collect();
+    let former = web.engine.store.former_addresses().await?;
+    let all = web.engine.store.passkeys().await?;
+    let items = all.into_iter().map(|it| described(&web, it, &former)).collect();
     Ok(Json(PasskeyPage { items, next: None }))
 }
 
@@ -75,7 +84,7 @@ async fn confirm(
 ) -> Result<Json<Passkey>, Problem> {
     let person = person(&web, &caller).await?;
     let it = web.engine.confirm_passkey(caller.actor(), person.as_deref(), (&id, &body.code)).await?;
-    Ok(Json(view(it)))
+    Ok(Json(view(&web, it).await?))
 }
 
 #[utoipa::path(
@@ -91,5 +100,6 @@ async fn remove(
     Path(id): Path<String>,
 ) -> Result<Json<Passkey>, Problem> {
     let person = person(&web, &caller).await?;
-    Ok(Json(view(web.engine.remove_passkey(caller.actor(), person.as_deref(), &id).await?)))
+    let it = web.engine.remove_passkey(caller.actor(), person.as_deref(), &id).await?;
+    Ok(Json(view(&web, it).await?))
 }

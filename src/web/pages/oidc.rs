@@ -93,7 +93,7 @@ async fn sign_in(
 ) -> Result<(HeaderValue, String), Failure> {
     let (store, now) = (&web.engine.store, web.engine.clock.now());
     let (seen, to) = oidc::finish(provider, store, (begun, answer), now).await?;
-    let person = store.sign_in_person(&seen, now).await?;
+    let person = web.engine.sign_in_person(&seen).await?;
     let person = person.map_err(|why| oidc::refusal(provider, why))?;
     let holder = Holder { name: &person.name, issuer: Some(&person.issuer) };
     let session = Session::start(web, holder).await.map_err(Failure::Session)?;

@@ -15,23 +15,16 @@ use super::super::auth::{Caller, new_token, token_hash};
 use super::super::problem::Problem;
 use crate::api::problem::Code;
 use crate::domain::approver::Strength;
-use crate::domain::time::Timestamp;
 use crate::engine::command::Voter;
 use crate::store::{NewAudit, StoreError, WebSession};
 
 const COOKIE: &str = "__Host-keywheel";
-
-/// How long a session lasts without being used.
-const IDLE: Duration = Duration::from_hours(1);
 
 /// How long a session lasts at most.
 const LIFETIME: Duration = Duration::from_hours(8);
 
 /// How often a person may do within a minute what leaves a row of the audit log.
 const MOST_A_MINUTE: i64 = 10;
-
-/// Uses of a session are noted once in this time.
-const NOTED_EVERY: Duration = Duration::from_mins(1);
 
 /// A person who is signed in.
 #[derive(Clone, Debug)]
@@ -62,7 +55,7 @@ impl Session {
         let Some(cookie) = cookie(headers, COOKIE) else { return Ok(None) };
         let hash = token_hash(cookie);
         let Some((session, caller, person)) = in_force(&hash, web).await? else { return Ok(None) };
-        if now.since(session.seen_at) >= NOTED_EVERY
+        if now.since(session.seen_at) >= WebSession::NOTED_EVERY
             && let Err(error) = store.web_session_seen(&hash, now).await
         {
             tracing::warn!(error = %error, "the use of a web session cannot be noted; it may end early");
@@ -149,7 +142,7 @@ impl Session {
     pub(super) async fn all(&self, web: &Web) -> Result<Vec<(String, WebSession)>, StoreError> {
         let now = web.engine.clock.now();
         let mut all = web.engine.store.web_sessions(&self.caller.name).await?;
-        all.retain(|(_, it)| it.issuer == self.issuer && lasts(it, now));
+        all.retain(|(_, it)| it.issuer == self.issuer && it.lasts(now));
         Ok(all)
     }
 
@@ -184,14 +177,9 @@ impl Session {
 /// The session with this hash, who holds it and the mailbox of that person, where all are in force.
 async fn in_force(hash: &str, web: &Web) -> Result<Option<(WebSession, Caller, Option<String>)>, StoreError> {
     let (store, now) = (&web.engine.store, web.engine.clock.now());
-    let Some(session) = store.web_session(hash).await?.filter(|it| lasts(it, now)) else { return Ok(None) };
+    let Some(session) = store.web_session(hash).await?.filter(|it| it.lasts(now)) else { return Ok(None) };
     let held = holder(web, &session.name, session.issuer.as_deref()).await?;
     Ok(held.map(|(caller, person)| (session, caller, person)))
-}
-
-fn lasts(session: &WebSession, now: Timestamp) -> bool {
-    let is_used = now.since(session.seen_at) < IDLE && session.seen_at <= now + NOTED_EVERY;
-    now < session.ends_at && is_used
 }
 
 /// The holder of a token, or the person of an issuer, with the mailbox, while they may still sign in.

@@ -1,5 +1,7 @@
 //! One's own page: who one is here, one's sessions and passkeys; for admins also the passkeys of others that wait.
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 use axum::Form;
 use axum::extract::State;
@@ -186,9 +188,11 @@ async fn shown(
     let all = engine.store.passkeys().await?;
     let mine: Vec<&Passkey> = all.iter().filter(|it| own.as_ref() == Some(&it.holder)).collect();
     let here = site.as_ref().map(|it| it.id.clone()).unwrap_or_default();
-    let signs = |it: &&&Passkey| it.counts(now) && it.site == here;
+    let former = engine.store.former_addresses().await?;
+    let signs = |it: &&&Passkey| engine.why_unsigned(it, &former).is_none();
     let signing: Vec<&str> = mine.iter().filter(signs).map(|it| it.id.as_str()).collect();
-    let mut passkeys: Vec<_> = mine.iter().map(|it| described(it, &here, now)).collect();
+    let described = |it: &Passkey| described(it, (&here, &former), now);
+    let mut passkeys: Vec<_> = mine.iter().map(|it| described(it)).collect();
     if let Some(own) = &own {
         for (it, shown) in mine.iter().zip(&mut passkeys) {
             if it.confirmed_at.is_none() && !signing.is_empty() {
@@ -212,7 +216,7 @@ async fn shown(
     };
     let is_admin = session.caller.must_be(Role::Admin).is_ok();
     let waits = |it: &&Passkey| it.confirmed_at.is_none() && own.as_ref() != Some(&it.holder);
-    let waiting = all.iter().filter(waits).filter(|_| is_admin).map(|it| described(it, &here, now)).collect();
+    let waiting = all.iter().filter(waits).filter(|_| is_admin).map(described).collect();
     Ok(YouPage {
         frame: Frame::of(web, session, Here::Elsewhere).await?,
         form: session.form(),
@@ -240,11 +244,16 @@ async fn shown(
     })
 }
 
-fn described(it: &Passkey, here: &str, now: Timestamp) -> Shown {
+fn described(it: &Passkey, (here, former): (&str, &BTreeSet<String>), now: Timestamp) -> Shown {
     let (word, state) = match (it.confirmed_at, it.counts_from) {
         _ if it.site != here => {
             (word("Elsewhere", "question", "grey"), format!("It works at {}, not at this address.", it.site))
         }
+        _ if former.contains(&it.holder) => (
+            word("Former address", "question", "grey"),
+            "Its address was yours before, so it counts for nothing. Add another one, and remove this one."
+                .to_owned(),
+        ),
         (None, _) => (
             word("To confirm", "person", "warn"),
             "It counts for nothing until an admin, or another passkey of its person, confirms it.".to_owned(),

@@ -47,6 +47,13 @@ impl Fixture {
         })
     }
 
+    /// Another token of ada's.
+    async fn of_ada(&self, name: &str) {
+        let made =
+            self.engine.create_token("local:admin", (name, name), &[Role::Operator], Some("ada@example.com"));
+        made.await.unwrap();
+    }
+
     async fn close(&self, by: &str, row: &RotationRow) -> Result<Review, CommandError> {
         self.engine.close_review(by.into(), row.rotation.id, "in order").await
     }
@@ -74,15 +81,7 @@ fn an_emergency_takes_fewer_people_and_never_none() {
 
 async fn from_proposal_to_review(backend: Backend) {
     let it = Fixture::for_emergencies(backend).await;
-    it.make("ada-laptop", &[Role::Operator]).await;
-    it.engine
-        .edit_token(
-            "local:admin",
-            "ada-laptop",
-            TokenEdit { roles: None, person: Some("ada@example.com".into()) },
-        )
-        .await
-        .unwrap();
+    it.of_ada("ada-laptop").await;
     it.pass(2 * DAY);
     let row = it.emergency("ada").await.unwrap();
     assert_eq!((row.trigger.as_str(), row.rotation.permission.quorum.required), ("emergency", 1));
@@ -149,9 +148,7 @@ async fn it_is_for_whom_the_policy_names_with_a_reason_and_no_date() {
 #[tokio::test]
 async fn an_identity_that_was_given_to_a_named_person_lately_proposes_none() {
     let it = Fixture::for_emergencies(Backend::Sqlite).await;
-    it.make("new", &[Role::Operator]).await;
-    let edit = TokenEdit { roles: None, person: Some("ada@example.com".into()) };
-    it.engine.edit_token("local:admin", "new", edit).await.unwrap();
+    it.of_ada("new").await;
     assert!(refused(it.emergency("new").await).contains("it may propose one from"));
     it.pass(DAY);
     it.emergency("new").await.unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use keywheel::domain::role::Role;
 use keywheel::domain::rotation::state::{Cause, State};
 use keywheel::domain::time::Span;
-use keywheel::engine::command::{Actor, CommandError, TokenEdit};
+use keywheel::engine::command::{Actor, CommandError};
 use keywheel::engine::{deciding, driver};
 use keywheel::store::{RotationRow, StoreError};
 
@@ -130,9 +130,8 @@ async fn an_announcement_that_did_not_leave_as_it_was_written_announces_nothing(
 async fn whose_a_revoked_token_was_is_not_what_somebody_wrote_later() {
     for backend in BACKENDS {
         let it = Fixture::on(backend).await;
-        it.make("second", &[Role::Operator]).await;
-        let person = Some("root@example.com".to_owned());
-        it.engine.edit_token("root", "second", TokenEdit { roles: None, person }).await.unwrap();
+        let (roles, person) = ([Role::Operator], Some("root@example.com"));
+        it.engine.create_token("root", ("second", "second"), &roles, person).await.unwrap();
         it.pass(2 * DAY);
         let row = it.propose("second").await;
         it.engine.revoke_token("root", "second").await.unwrap();

@@ -49,12 +49,12 @@ async fn two_approvers(backend: Backend) {
 
 #[tokio::test]
 async fn two_approvers_at_once_are_two_votes_on_sqlite() {
-    two_approvers(Backend::Sqlite).await;
+    Box::pin(two_approvers(Backend::Sqlite)).await;
 }
 
 #[tokio::test]
 async fn two_approvers_at_once_are_two_votes_on_postgres() {
-    two_approvers(Backend::Postgres).await;
+    Box::pin(two_approvers(Backend::Postgres)).await;
 }
 
 #[tokio::test]
