@@ -38,7 +38,7 @@ codes! {
     MethodNotAllowed = "method-not-allowed" [405], "the URL does not accept this method";
     Unauthenticated = "unauthenticated" [401], "no token, or an unknown one";
     Forbidden = "forbidden" [403], "the token lacks the role, for the operation or for `field`";
-    TooManyFailures = "too-many-failures" [429], "too many unknown tokens or unverified deliveries";
+    TooManyFailures = "too-many-failures" [429], "too many unknown tokens, unverified deliveries or comments";
     Malformed = "malformed" [400, 415], "the request cannot be read";
     TooLarge = "too-large" [413], "the body is too large";
     TooSlow = "too-slow" [408], "the body did not arrive in time";

@@ -43,6 +43,9 @@ pub struct Rotation {
     pub proposal_hash: String,
     /// Approvals needed and given.
     pub approvals: Approvals,
+    /// The last 50 comments, the oldest first. The comment of a vote is with the vote.
+    #[serde(default)]
+    pub comments: Vec<Comment>,
     /// What it waits for beside readings and clusters, and the remedy of its cause, in sentences.
     #[serde(default)]
     pub why: Vec<String>,
@@ -130,6 +133,20 @@ pub struct Approval {
     pub method: String,
     /// The approver's comment.
     pub comment: Option<String>,
+}
+
+/// A comment that decided nothing.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Comment {
+    /// Who wrote it.
+    pub by: String,
+    /// When it was written.
+    pub at: Timestamp,
+    /// The way it was given, such as `api` or `link`.
+    pub method: String,
+    /// The text.
+    pub comment: String,
 }
 
 /// An observation of Atlas.
@@ -239,6 +256,18 @@ pub struct Decision {
     /// is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tail: Option<String>,
+}
+
+/// A comment to record. It decides nothing and counts as no vote.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewComment {
+    /// The text, for the journal and the audit log.
+    #[schema(min_length = 1, max_length = 2000)]
+    pub comment: String,
+    /// The hash of the proposal as it was read; another proposal is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proposal_hash: Option<String>,
 }
 
 /// The parameters of the list of rotations.

@@ -301,6 +301,11 @@ enum CliVerb {
         after_help = "Examples:\n  keywheel reject payments-prod\n  keywheel reject 0198c5a0-0000-7000-8000-000000000000 --comment \"not this week\""
     )]
     Reject(rotations::Decide),
+    /// Comment on an open rotation without deciding
+    #[command(
+        after_help = "Examples:\n  keywheel comment payments-prod --comment \"waits for change 4711\"\n  keywheel comment 0198c5a0-0000-7000-8000-000000000000 --comment \"is this the key of staging?\"\n\nIt is shown with the rotation, counts as no vote and keeps nobody from approving."
+    )]
+    Comment(rotations::Comment),
     /// Cancel a rotation before anything was sent to Atlas
     #[command(
         after_help = "Examples:\n  keywheel cancel payments-prod\n  keywheel cancel 0198c5a0-0000-7000-8000-000000000000 --comment \"another key\""
@@ -501,6 +506,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         },
         CliVerb::Withdraw(args) => decide("withdraw", args).say(printer).await,
         CliVerb::Reject(args) => decide("reject", args).say(printer).await,
+        CliVerb::Comment(args) => decide("comment", args.into()).say(printer).await,
         CliVerb::Cancel(args) => decide("cancel", args).say(printer).await,
         CliVerb::Resume(args) => decide("resume", args).say(printer).await,
         CliVerb::Rollback(args) => decide("rollback", args).say(printer).await,

@@ -156,6 +156,22 @@ impl From<(String, Option<String>, Option<String>)> for Decide {
     }
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Comment {
+    /// Its id or the beginning of it, @latest, or a project: its newest rotation
+    #[arg(value_name = "ROTATION", add = ArgValueCandidates::new(complete::rotations))]
+    id: String,
+    /// The text, for the journal and the audit log
+    #[arg(long, value_name = "TEXT")]
+    comment: String,
+}
+
+impl From<Comment> for Decide {
+    fn from(Comment { id, comment }: Comment) -> Self {
+        Self { id, comment: Some(comment), tail: None }
+    }
+}
+
 pub(super) async fn run(verb: RotationVerb, client: &Client, printer: &mut Printer) -> Result<Exit, Failure> {
     match verb {
         RotationVerb::List { state, project, limit } => list(state, project, limit, client, printer).await,

@@ -141,6 +141,7 @@ pub(super) fn tree(
         if many || journal.is_empty() {
             nodes.extend(approvals(it));
         }
+        nodes.extend(comments(it));
         nodes.extend(facts(it, depth, signs));
     }
     nodes.extend(ways(it));
@@ -369,6 +370,15 @@ fn approvals(it: &Rotation) -> Vec<Node> {
         nodes.push(fact(name, &format!("by {}, {}{comment}", vote.by, cell(&vote.at.to_string().into()))));
     }
     nodes
+}
+
+/// What people wrote without deciding.
+fn comments(it: &Rotation) -> Vec<Node> {
+    let said = it.comments.iter().enumerate().map(|(index, said)| {
+        let name = if index == 0 { "comments" } else { "" };
+        fact(name, &format!("{}, {}: {}", said.by, cell(&said.at.to_string().into()), said.comment))
+    });
+    said.collect()
 }
 
 /// What is known beside the states.

@@ -16,6 +16,7 @@ mod approvals;
 mod audit;
 mod backup;
 mod ballots;
+mod comments;
 mod conditions;
 mod daemons;
 mod error;
@@ -69,6 +70,7 @@ pub use audit::{
     AuditBroken, AuditEntry, AuditFilter, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit, SEARCHED,
 };
 pub use backup::{Contents, Restored, back_up, restore, sqlite_path};
+pub use comments::{COMMENTED, NewComment};
 pub use conditions::ConditionRow;
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
@@ -137,6 +139,7 @@ pub fn statements() -> Vec<&'static Sql> {
     [
         approvals::STATEMENTS,
         audit::STATEMENTS,
+        comments::STATEMENTS,
         conditions::STATEMENTS,
         silences::STATEMENTS,
         daemons::STATEMENTS,

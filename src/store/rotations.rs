@@ -189,7 +189,7 @@ pub struct JournalEntry {
 }
 
 #[derive(FromRow)]
-struct EntryRow {
+pub(super) struct EntryRow {
     seq: i64,
     at: Instant,
     actor: String,
@@ -202,7 +202,7 @@ struct EntryRow {
 }
 
 impl EntryRow {
-    fn entry(self, id: RotationId) -> Result<JournalEntry, StoreError> {
+    pub(super) fn entry(self, id: RotationId) -> Result<JournalEntry, StoreError> {
         let row = self;
         let bad = |column| StoreError::corrupt("journal", column, format_args!("{id}/{}", row.seq));
         Ok(JournalEntry {

@@ -71,12 +71,21 @@ impl Caller {
     /// # Errors
     /// 403 with the role that is needed.
     pub fn must_be(&self, needed: Role) -> Result<(), Problem> {
-        if self.roles.iter().any(|role| role.includes(needed)) {
+        self.must_be_one_of(&[needed])
+    }
+
+    /// The same where one of several roles is enough.
+    ///
+    /// # Errors
+    /// 403 with the roles.
+    pub fn must_be_one_of(&self, needed: &[Role]) -> Result<(), Problem> {
+        if self.roles.iter().any(|role| needed.iter().any(|it| role.includes(*it))) {
             return Ok(());
         }
+        let names = needed.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(" or ");
         Err(Problem::new(
             Code::Forbidden,
-            format!("{} lacks the role {needed}, which this operation needs", self.name),
+            format!("{} lacks the role {names}, which this operation needs", self.name),
         ))
     }
 

@@ -5,6 +5,7 @@
 //! the tests, which compare every answer with the document.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -49,20 +50,38 @@ pub(super) fn needs(
     web: &Web,
     role: Role,
     problems: &[&[Code]],
+    routes: UtoipaMethodRouter<Web>,
+) -> UtoipaMethodRouter<Web> {
+    needs_one_of(web, &[role], problems, routes)
+}
+
+/// Operations that need one of `roles`.
+pub(super) fn needs_one_of(
+    web: &Web,
+    roles: &[Role],
+    problems: &[&[Code]],
     (schemas, mut paths, routes): UtoipaMethodRouter<Web>,
 ) -> UtoipaMethodRouter<Web> {
+    let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
     for operation in paths.paths.values_mut().flat_map(operations) {
-        operation.security = Some(vec![SecurityRequirement::new(TOKEN, [role.as_str()])]);
+        // Of several requirements one is enough.
+        let requirements = names.iter().map(|role| SecurityRequirement::new(TOKEN, [*role]));
+        operation.security = Some(requirements.collect());
         let extensions = operation.extensions.get_or_insert_default();
-        extensions.insert("x-required-role".to_owned(), role.as_str().into());
-        let role = format!("Needs the role `{role}`.");
+        let stated = match names[..] {
+            [role] => role.into(),
+            _ => names.clone().into(),
+        };
+        extensions.insert("x-required-role".to_owned(), stated);
+        let role = format!("Needs the role `{}`.", names.join("` or `"));
         operation.description = Some(match operation.description.take().filter(|text| !text.is_empty()) {
             Some(text) => format!("{text}\n\n{role}"),
             None => role,
         });
         document(operation, problems.iter().copied().flatten().chain(&WITH_TOKEN));
     }
-    (schemas, paths, routes.route_layer(from_fn_with_state((web.clone(), role), admit)))
+    let roles: Arc<[Role]> = roles.into();
+    (schemas, paths, routes.route_layer(from_fn_with_state((web.clone(), roles), admit)))
 }
 
 /// Operations on fields of which most changes need `admin`, whatever role the operation needs. The engine
@@ -117,15 +136,15 @@ pub(super) fn open(
     (schemas, paths, routes)
 }
 
-/// Lets callers with `role` through. Handlers find the caller among the request's extensions.
+/// Lets callers with one of the roles through. Handlers find the caller among the request's extensions.
 async fn admit(
-    State((web, role)): State<(Web, Role)>,
+    State((web, roles)): State<(Web, Arc<[Role]>)>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     let caller = Caller::identify(&parts, &web).await?;
-    caller.must_be(role)?;
+    caller.must_be_one_of(&roles)?;
     parts.extensions.insert(caller);
     Ok(next.run(Request::from_parts(parts, body)).await)
 }

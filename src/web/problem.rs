@@ -143,6 +143,7 @@ impl From<CommandError> for Problem {
             E::NoLoosening(_) => Code::LooseningNotFound,
             E::LooseningEnded { .. } => Code::LooseningEnded,
             E::LinkUsed(_) | E::LinkEnded(_) => Code::Conflict,
+            E::TooManyComments => Code::TooManyFailures,
             E::NothingToWithdraw(_) => Code::NothingToWithdraw,
             E::ProposalChanged => Code::ProposalChanged,
             E::NoNewestKey(_) => Code::NoNewestKey,

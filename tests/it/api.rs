@@ -500,6 +500,7 @@ async fn every_role_may_do_what_the_contract_says_and_no_more() {
         ("POST", say("approve"), Value::Null, VOTES, 404),
         ("POST", say("withdraw"), Value::Null, VOTES, 404),
         ("POST", say("reject"), Value::Null, VOTES, 404),
+        ("POST", say("comment"), json!({ "comment": "c" }), &[OPERATOR, APPROVER, ADMIN], 404),
         ("POST", say("cancel"), Value::Null, RUNS, 404),
         ("POST", say("resume"), Value::Null, RUNS, 404),
         ("POST", say("rollback"), Value::Null, RUNS, 404),

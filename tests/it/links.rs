@@ -21,7 +21,7 @@ async fn started(smtpd: &Smtpd) -> Daemon {
 }
 
 /// The links that were mailed to grace, the oldest first.
-fn links(smtpd: &Smtpd) -> Vec<String> {
+pub(crate) fn links(smtpd: &Smtpd) -> Vec<String> {
     let hers = smtpd.mails().into_iter().filter(|mail| mail.to.eq_ignore_ascii_case("grace@example.com"));
     let link = |text: String| {
         let (_, rest) = text.split_once("/a/")?;

@@ -1,5 +1,6 @@
 //! The pages in the hands of people: signing in, deciding with the typed tail, and who gets no further.
 
+mod comments;
 mod fleet;
 mod operator;
 

@@ -15,6 +15,8 @@ named! {
         Reply = "reply",
         /// A person decided.
         Command = "command",
+        /// A person commented and decided nothing.
+        Comment = "comment",
         /// A PATCH leaves once this row is committed.
         Patch = "patch",
         /// Atlas' events show a change by another actor that the rotation has replaced.

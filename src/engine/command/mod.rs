@@ -4,6 +4,7 @@
 //! another writer was first, the command is decided again on the new row. The API checks roles.
 
 mod actor;
+mod comments;
 mod conditions;
 mod decisions;
 mod due;
@@ -199,6 +200,9 @@ pub enum CommandError {
     /// The link was used before.
     #[error("this link was used at {}: {}; a link decides once", .0.at, .0.decision)]
     LinkUsed(LinkUse),
+    /// Too many comments of one identity.
+    #[error("you have commented ten times within a minute; nothing was recorded, wait one")]
+    TooManyComments,
     /// The link's time is over.
     #[error("this link ended at {0}")]
     LinkEnded(Timestamp),

@@ -9,7 +9,9 @@ use utoipa_axum::routes;
 use super::projects::group;
 use super::{Body, Object, Paging, Path, Query, views, word};
 use crate::api::problem::Code;
-use crate::api::rotation::{Checked, Decision, JournalEntry, Proposal, Proposed, Rotation, RotationQuery};
+use crate::api::rotation::{
+    Checked, Decision, JournalEntry, NewComment, Proposal, Proposed, Rotation, RotationQuery,
+};
 use crate::api::{JournalPage, Listed, NumberedPage, Page, RotationPage};
 use crate::domain::day::Planned;
 use crate::domain::ids::{GroupId, RotationId};
@@ -21,7 +23,7 @@ use crate::engine::propose::{self, NewProposal};
 use crate::store::{CorruptRow, RotationRow};
 use crate::web::Web;
 use crate::web::auth::Caller;
-use crate::web::operation::{ATLAS, BODY, QUERY, body_optional, needs};
+use crate::web::operation::{ATLAS, BODY, QUERY, body_optional, needs, needs_one_of};
 use crate::web::problem::Problem;
 
 /// The problems of a proposal.
@@ -59,6 +61,12 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
         .routes(vote(&[Code::SelfApproval, Code::VoteNotCounted], routes!(approve)))
         .routes(vote(&[Code::NothingToWithdraw], routes!(withdraw)))
         .routes(vote(&[], routes!(reject)))
+        .routes(needs_one_of(
+            web,
+            &[Role::Approver, Role::Operator],
+            &[&BODY, &ROTATION, &[Code::IllegalTransition, Code::ProposalChanged]],
+            routes!(comment),
+        ))
         .routes(steer(routes!(cancel)))
         .routes(steer(routes!(resume)))
         .routes(steer(routes!(rollback)))
@@ -162,6 +170,25 @@ async fn journal(
     Ok(paging.listed(rows, |row| row.seq.to_string(), views::journal))
 }
 
+#[utoipa::path(
+    post, path = "/rotations/{id}/comment", tag = "rotations", operation_id = "commentOnRotation",
+    summary = "Comment on an open rotation without deciding",
+    description = "The comment is no vote, changes no state and no `version`, and keeps nobody from approving.",
+    params(("id" = RotationId, Path, description = "The rotation's id.")),
+    request_body = NewComment,
+    responses((status = 200, description = "The rotation with the comment.", body = Rotation)),
+)]
+async fn comment(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<RotationId>,
+    Object(body): Object<NewComment>,
+) -> Result<Json<Rotation>, Problem> {
+    let hash = body.proposal_hash.as_deref();
+    let row = web.engine.comment(caller.name.as_str(), id, &body.comment, hash).await?;
+    Ok(Json(rotation(&web, &row).await?))
+}
+
 /// The handler of a decision: each is an operation of its own, so that each names its role.
 macro_rules! decision {
     ($name:ident, $verb:ident, $path:literal, $operation:literal, $summary:literal) => {
@@ -243,5 +270,6 @@ async fn decide(
 pub(in crate::web) async fn rotation(web: &Web, row: &RotationRow) -> Result<Rotation, Problem> {
     let (store, id) = (&web.engine.store, row.rotation.id);
     let why = web.engine.why_waiting(row).await?;
-    Ok(views::rotation(row, store.approvals(id).await?, store.proof(id).await?.as_ref(), why))
+    let (votes, comments) = (store.approvals(id).await?, store.comments(id).await?);
+    Ok(views::rotation(row, votes, comments, store.proof(id).await?.as_ref(), why))
 }

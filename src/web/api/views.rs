@@ -4,7 +4,7 @@ use crate::api::loosening::Loosening;
 use crate::api::project::{AcknowledgedDue, Condition, Drift, Found, FoundOwner, Key, Project, Silence, Tag};
 use crate::api::record::{AuditEntry, ClockSkew, DatabaseStatus, Difference, Doubt, Hook, Mail};
 use crate::api::rotation::{
-    Approval, Approvals, Cluster, JournalEntry, LastObservation, Overwritten, Readings, Rotation,
+    Approval, Approvals, Cluster, Comment, JournalEntry, LastObservation, Overwritten, Readings, Rotation,
 };
 use crate::domain::condition::{ConditionKind, condition_id};
 use crate::domain::ids::GroupId;
@@ -137,6 +137,7 @@ pub(super) fn drift(it: Drifted) -> Drift {
 pub(super) fn rotation(
     row: &RotationRow,
     votes: Vec<store::Approval>,
+    comments: Vec<store::JournalEntry>,
     proof: Option<&WitnessEvent>,
     why: Vec<String>,
 ) -> Rotation {
@@ -163,6 +164,7 @@ pub(super) fn rotation(
         requested_by: row.requested_by.clone(),
         proposal_hash: row.proposal_hash.clone(),
         approvals: Approvals { required: it.permission.quorum.required, given: given.collect() },
+        comments: comments.into_iter().map(comment).collect(),
         why,
         readings: Readings { in_a_row: it.readings.trues, required: it.rules.verify.readings },
         last_observation: it.observing.last.as_ref().map(|seen| LastObservation {
@@ -199,6 +201,11 @@ pub(super) fn rotation(
             .collect(),
         version: row.version,
     }
+}
+
+fn comment(it: store::JournalEntry) -> Comment {
+    let text = |name: &str| it.detail[name].as_str().unwrap_or_default().to_owned();
+    Comment { method: text("method"), comment: text("comment"), at: it.at, by: it.actor }
 }
 
 fn cluster(it: &crate::domain::rotation::state::ClusterProgress) -> Cluster {

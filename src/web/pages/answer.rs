@@ -13,7 +13,9 @@ use axum::response::{IntoResponse, Response};
 use super::super::auth;
 use super::super::problem::Problem;
 use super::moment::moment;
-use super::rotation::{Given, NO_COMMENT, Viewer, WRONG_TAIL, shown, tail_label};
+use super::rotation::{
+    COMMENT, Given, NO_COMMENT, NOTHING_SAID, Viewer, WRONG_TAIL, Wrong, shown, tail_label,
+};
 use super::word;
 use super::{Frame, Session, Trouble, Web, is_own, onward, page};
 use crate::api::problem::Code;
@@ -29,7 +31,7 @@ struct AnsweredPage {
     heading: String,
     sentences: Vec<String>,
     /// What is wrong with the form.
-    error: Option<&'static str>,
+    error: Option<Wrong>,
     /// Where an approval is taken back.
     back: Option<String>,
     hash: String,
@@ -144,7 +146,7 @@ fn may_take_back(link: &Link) -> bool {
 }
 
 /// Takes the approval back that was given by this link; what is wrong with the form, where something is.
-async fn taken_back(web: &Web, link: &Link, given: &Given) -> Result<Option<&'static str>, Problem> {
+async fn taken_back(web: &Web, link: &Link, given: &Given) -> Result<Option<Wrong>, Problem> {
     if given.is_wrong_tail(&link.row) {
         return Ok(Some(WRONG_TAIL));
     }
@@ -216,27 +218,10 @@ pub(super) async fn decide(
     if let Some(over) = over(&web, &link, &text) {
         return page(StatusCode::CONFLICT, &over);
     }
-    let verb = match given.decision.as_str() {
-        "approve" => OperatorVerb::Approve,
-        "reject" => OperatorVerb::Reject,
-        "withdraw" => OperatorVerb::Withdraw,
-        _ => return trouble(Problem::invalid("decision", "it is one of approve, reject and withdraw")),
-    };
-    let (status, error) = if given.is_wrong_tail(&link.row) {
-        (StatusCode::UNPROCESSABLE_ENTITY, WRONG_TAIL.to_owned())
-    } else if verb == OperatorVerb::Reject && given.words().is_none() {
-        (StatusCode::UNPROCESSABLE_ENTITY, NO_COMMENT.to_owned())
-    } else {
-        match web.engine.answer(&link, verb, given.words()).await {
-            Ok(_) => {
-                web.engine.link_met("decided");
-                return onward(&format!("/a/{text}"), None);
-            }
-            Err(error) => {
-                let problem = Problem::from(error);
-                (problem.status(), problem.said().0.to_owned())
-            }
-        }
+    let (status, wrong) = match answered(&web, &link, &given).await {
+        Ok(None) => return onward(&format!("/a/{text}"), None),
+        Ok(Some(wrong)) => (StatusCode::UNPROCESSABLE_ENTITY, wrong),
+        Err(problem) => (problem.status(), Wrong::refused(&problem)),
     };
     // What stands in the way may have come about meanwhile.
     let link = match web.engine.link(&text).await {
@@ -247,10 +232,37 @@ pub(super) async fn decide(
     if let Some(over) = over(&web, &link, &text) {
         return page(StatusCode::CONFLICT, &over);
     }
-    match shown(&web, viewer(&web, &link, &text), &link.row, Some(error), &given).await {
+    match shown(&web, viewer(&web, &link, &text), &link.row, Some(wrong), &given).await {
         Ok(it) => page(status, &it),
         Err(problem) => trouble(problem),
     }
+}
+
+/// Carries out what a link says; what is wrong with the form, where something is. A comment takes no tail and leaves the
+/// link as it is: a scanner that presses the button leaves its text and nothing else.
+async fn answered(web: &Web, link: &Link, given: &Given) -> Result<Option<Wrong>, Problem> {
+    if given.decision == COMMENT {
+        let Some(text) = given.words() else { return Ok(Some(NOTHING_SAID)) };
+        web.engine.comment_by_link(link, &text).await?;
+        return Ok(None);
+    }
+    let verb = match given.decision.as_str() {
+        "approve" => OperatorVerb::Approve,
+        "reject" => OperatorVerb::Reject,
+        "withdraw" => OperatorVerb::Withdraw,
+        _ => {
+            return Err(Problem::invalid("decision", "it is one of approve, reject, comment and withdraw"));
+        }
+    };
+    if given.is_wrong_tail(&link.row) {
+        return Ok(Some(WRONG_TAIL));
+    }
+    if verb == OperatorVerb::Reject && given.words().is_none() {
+        return Ok(Some(NO_COMMENT));
+    }
+    web.engine.answer(link, verb, given.words()).await?;
+    web.engine.link_met("decided");
+    Ok(None)
 }
 
 pub(super) async fn fresh(State(web): State<Web>, Path(text): Path<String>, parts: Parts) -> Response {

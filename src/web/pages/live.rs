@@ -22,6 +22,7 @@ use super::{Session, Signed, Trouble, Web, rotation};
 use crate::api::problem::Code;
 use crate::domain::ids::RotationId;
 use crate::domain::time::Timestamp;
+use crate::store::{RotationRow, StoreError};
 
 /// A sign of life is sent this often. The script calls a page stale that has heard nothing for 45 s.
 const ALIVE: Duration = Duration::from_secs(15);
@@ -71,7 +72,7 @@ impl Drop for Place {
     }
 }
 
-/// The version of the rotation that the page shows.
+/// What the page shows, as [`shown`] counts it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Seen {
     #[serde(default)]
@@ -106,12 +107,20 @@ pub(super) async fn follow(
     (UNBUFFERED, Sse::new(events)).into_response()
 }
 
+/// What a page of this rotation shows: its version and its comments, which both only grow.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(super) async fn shown(web: &Web, row: &RotationRow) -> Result<i64, StoreError> {
+    Ok(row.version + web.engine.store.comment_count(row.rotation.id).await?)
+}
+
 struct Feed {
     web: Web,
     session: Session,
     id: RotationId,
     news: News,
-    /// The version that the page shows.
+    /// What the page shows.
     seen: i64,
     told_at: Timestamp,
     over: bool,
@@ -126,10 +135,11 @@ impl Feed {
             }
             let row = self.web.engine.rotation(self.id).await.ok()?;
             let now = self.web.engine.clock.now();
-            let is_new = row.version != self.seen;
+            let shown = shown(&self.web, &row).await.ok()?;
+            let is_new = shown != self.seen;
             self.over = row.rotation.state.is_final();
             if is_new || self.over || now.since(self.told_at) >= ALIVE {
-                (self.seen, self.told_at) = (row.version, now);
+                (self.seen, self.told_at) = (shown, now);
                 let name = match (self.over, is_new) {
                     (true, _) => "end",
                     (false, true) => "change",

@@ -14,6 +14,7 @@ use super::super::api;
 use super::super::problem::Problem;
 use super::moment::{Moment, moment, span};
 use super::parts::{Part, compared, listed, short};
+use super::rotation::{Said, said, without_hidden};
 use super::word::{self, Word};
 use super::{Frame, Here, Session, Signed, Trouble, Web, journal, onward, page};
 use crate::api::problem::Code;
@@ -88,6 +89,7 @@ struct NeedsOperatorPage {
     concerned: String,
     clusters: Vec<String>,
     journal: Vec<(String, String, String)>,
+    comments: Vec<Said>,
 }
 
 #[derive(Template)]
@@ -134,7 +136,7 @@ pub(super) struct Given {
 /// Fails when the database cannot be read.
 pub(super) async fn show(web: &Web, session: &Session, row: &RotationRow) -> Result<Response, Problem> {
     let (engine, now, facts) = (&web.engine, web.engine.clock.now(), &row.rotation);
-    let it = api::rotations::rotation(web, row).await?;
+    let it = without_hidden(api::rotations::rotation(web, row).await?);
     let is_operator = session.caller.must_be(Role::Operator).is_ok();
     let subject = (&facts.group_id).into();
     let conditions = engine.store.conditions_of(&subject, &subject).await?;
@@ -152,7 +154,7 @@ pub(super) async fn show(web: &Web, session: &Session, row: &RotationRow) -> Res
         order: order(facts),
         word: word::state(facts.state),
         happened: happened(facts),
-        remedies: it.why.iter().map(|text| visible(text)).collect(),
+        remedies: it.why.clone(),
         false_for: facts.readings.false_since.map(|since| span(now.since(since).as_secs())),
         paging: paging(
             &conditions,
@@ -184,6 +186,7 @@ pub(super) async fn show(web: &Web, session: &Session, row: &RotationRow) -> Res
         parts: listed(concerned).into_iter().map(|(label, text)| (label, visible(&text))).collect(),
         concerned: visible(&concerned.to_string()),
         clusters: facts.rollout.clusters.iter().map(|it| visible(&it.name)).collect(),
+        comments: said(&it, now),
         journal: journal::lines(web.engine.store.journal(facts.id, 0, journal::ENTRIES).await?),
         it,
     };

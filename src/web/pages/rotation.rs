@@ -1,5 +1,7 @@
 //! One rotation: what it is, what it waits for, and the decision of the person who looks.
 
+use std::borrow::Cow;
+
 use askama::Template;
 use axum::Form;
 use axum::extract::{Path, Query, State};
@@ -16,7 +18,7 @@ use super::progress::Progress;
 use super::steps::{Step, steps};
 use super::strip::Strip;
 use super::word::{self, Word};
-use super::{Frame, Here, Session, Signed, Trouble, Web, journal, needs_operator, onward, page, you};
+use super::{Frame, Here, Session, Signed, Trouble, Web, journal, live, needs_operator, onward, page, you};
 use crate::api::problem::Code;
 use crate::api::rotation::Rotation;
 use crate::domain::approver::Strength;
@@ -25,6 +27,7 @@ use crate::domain::key::KeyRef;
 use crate::domain::role::Role;
 use crate::domain::rotation::state::State as RotationState;
 use crate::domain::text::visible;
+use crate::domain::time::Timestamp;
 use crate::engine::command::{CommandError, OperatorVerb, Voter};
 use crate::engine::passkeys::{Answer, Asked, holder};
 use crate::store::{RotationRow, SignedVote, StoreError};
@@ -37,7 +40,11 @@ pub(super) struct RotationPage {
     heading: String,
     word: Word,
     it: Rotation,
-    error: Option<String>,
+    comments: Vec<Said>,
+    /// What the stream of the page has to tell next to be news.
+    seen: i64,
+    wrong: Option<Wrong>,
+    wrong_field: &'static str,
     progress: Progress,
     strip: Option<Strip>,
     rolls_back: bool,
@@ -68,10 +75,38 @@ pub(super) struct RotationPage {
     /// What a passkey of the person signs to approve.
     signing: Option<Signing>,
     can_reject: bool,
+    can_comment: bool,
     can_withdraw: bool,
     can_cancel: bool,
     again: Option<String>,
     explained: Vec<String>,
+}
+
+/// A comment that decided nothing.
+pub(super) struct Said {
+    pub(super) by: String,
+    pub(super) at: Moment,
+    pub(super) text: String,
+}
+
+/// What is wrong with a form.
+#[derive(Clone, Debug)]
+pub(super) struct Wrong {
+    pub(super) text: Cow<'static, str>,
+    /// The field; empty where it is none.
+    field: &'static str,
+}
+
+impl Wrong {
+    const fn with(field: &'static str, text: &'static str) -> Self {
+        Self { text: Cow::Borrowed(text), field }
+    }
+
+    /// Why a decision was refused.
+    pub(super) fn refused(problem: &Problem) -> Self {
+        let field = if problem.field() == Some("comment") { "comment" } else { "" };
+        Self { text: problem.said().0.to_owned().into(), field }
+    }
 }
 
 /// What a browser needs to have a passkey sign.
@@ -151,11 +186,17 @@ impl<'a> Viewer<'a> {
 }
 
 /// What a person reads whose tail is wrong.
-pub(super) const WRONG_TAIL: &str =
-    "That is not the end of the new key. Nothing was decided. It ends in the boxed characters.";
+pub(super) const WRONG_TAIL: Wrong = Wrong::with(
+    "tail",
+    "That is not the end of the new key. Nothing was decided. It ends in the boxed characters.",
+);
 
 /// What a person reads who rejects without a word.
-pub(super) const NO_COMMENT: &str = "Write a comment to reject. Nothing was rejected.";
+pub(super) const NO_COMMENT: Wrong =
+    Wrong::with("comment", "Write a comment to reject. Nothing was rejected.");
+
+/// What a person reads who comments without a word.
+pub(super) const NOTHING_SAID: Wrong = Wrong::with("comment", "Write a comment first. Nothing was recorded.");
 
 /// How a page without a script is to renew itself.
 #[derive(Debug, Deserialize)]
@@ -193,15 +234,15 @@ pub(super) async fn decide(
     if let Err(problem) = session.check(&decision.form) {
         return trouble(problem);
     }
-    let (status, error) = match decided(&web, &session, &id, &decision).await {
+    let (status, wrong) = match decided(&web, &session, &id, &decision).await {
         Ok(None) => return onward(&format!("/rotations/{id}"), None),
-        Ok(Some(wrong)) => (StatusCode::UNPROCESSABLE_ENTITY, wrong.to_owned()),
+        Ok(Some(wrong)) => (StatusCode::UNPROCESSABLE_ENTITY, wrong),
         Err(problem) if problem.status() == StatusCode::NOT_FOUND => return trouble(problem),
-        Err(problem) => (problem.status(), problem.said().0.to_owned()),
+        Err(problem) => (problem.status(), Wrong::refused(&problem)),
     };
     let shown = async {
         let viewer = Viewer::of(&session, &web, &id).await?;
-        shown(&web, viewer, &row(&web, &id).await?, Some(error), &decision).await
+        shown(&web, viewer, &row(&web, &id).await?, Some(wrong), &decision).await
     };
     match shown.await {
         Ok(it) => page(status, &it),
@@ -216,12 +257,10 @@ pub(super) async fn row(web: &Web, id: &str) -> Result<RotationRow, Problem> {
 }
 
 /// Carries a decision out; what is wrong with the form, where something is.
-async fn decided(
-    web: &Web,
-    session: &Session,
-    id: &str,
-    decision: &Given,
-) -> Result<Option<&'static str>, Problem> {
+async fn decided(web: &Web, session: &Session, id: &str, decision: &Given) -> Result<Option<Wrong>, Problem> {
+    if decision.decision == COMMENT {
+        return commented(web, session, id, decision).await;
+    }
     let (verb, role) = match decision.decision.as_str() {
         "approve" | BY_PASSKEY => (OperatorVerb::Approve, Role::Approver),
         "reject" => (OperatorVerb::Reject, Role::Approver),
@@ -230,18 +269,14 @@ async fn decided(
         _ => {
             return Err(Problem::invalid(
                 "decision",
-                "it is one of approve, approve-passkey, reject, withdraw and cancel",
+                "it is one of approve, approve-passkey, reject, comment, withdraw and cancel",
             ));
         }
     };
     let row = row(web, id).await?;
     let by_passkey = decision.decision == BY_PASSKEY;
     if let Err(refused) = session.caller.must_be(role) {
-        // Whom the policy names needs no role.
-        let voter = session.voter();
-        let method = if by_passkey { Strength::Passkey.as_str() } else { voter.method };
-        let say = web.engine.may_say(&row, Voter { method, ..voter }).await?;
-        if role != Role::Approver || session.issuer.is_none() || !say.has_a_say() {
+        if role != Role::Approver || !is_named(web, session, &row, by_passkey).await? {
             return Err(refused);
         }
     }
@@ -261,6 +296,40 @@ async fn decided(
     web.engine.say(voter, row.rotation.id, verb, comment, Some(&decision.hash)).await?;
     Ok(None)
 }
+
+/// Whether the policy names this person, who needs no role then.
+async fn is_named(
+    web: &Web,
+    session: &Session,
+    row: &RotationRow,
+    by_passkey: bool,
+) -> Result<bool, StoreError> {
+    let voter = session.voter();
+    let method = if by_passkey { Strength::Passkey.as_str() } else { voter.method };
+    let say = web.engine.may_say(row, Voter { method, ..voter }).await?;
+    Ok(session.issuer.is_some() && say.has_a_say())
+}
+
+/// Records a comment; what is wrong with the form, where something is.
+async fn commented(web: &Web, session: &Session, id: &str, given: &Given) -> Result<Option<Wrong>, Problem> {
+    let row = row(web, id).await?;
+    if let Err(refused) = session.caller.must_be_one_of(&[Role::Approver, Role::Operator])
+        && !is_named(web, session, &row, demands_passkey(&row)).await?
+    {
+        return Err(refused);
+    }
+    let Some(text) = given.words() else { return Ok(Some(NOTHING_SAID)) };
+    web.engine.comment(session.voter(), row.rotation.id, &text, Some(&given.hash)).await?;
+    Ok(None)
+}
+
+/// Whether only passkeys approve it.
+fn demands_passkey(row: &RotationRow) -> bool {
+    row.rotation.rules.policy.approval_method == Strength::Passkey
+}
+
+/// The form's value that comments and decides nothing.
+pub(super) const COMMENT: &str = "comment";
 
 /// The decision to approve with a passkey.
 const BY_PASSKEY: &str = "approve-passkey";
@@ -302,12 +371,13 @@ async fn signing(web: &Web, viewer: &Viewer<'_>, row: &RotationRow) -> Result<Op
 }
 
 /// Names and comments with their hidden characters as escapes.
-fn without_hidden(mut it: Rotation) -> Rotation {
+pub(super) fn without_hidden(mut it: Rotation) -> Rotation {
     let show = |text: &mut String| *text = visible(text);
     let votes = it.approvals.given.iter_mut().flat_map(|vote| [Some(&mut vote.by), vote.comment.as_mut()]);
     let clusters =
         it.clusters.iter_mut().flat_map(|cluster| [Some(&mut cluster.name), cluster.exception.as_mut()]);
-    votes.chain(clusters).flatten().for_each(show);
+    let comments = it.comments.iter_mut().flat_map(|said| [&mut said.by, &mut said.comment]);
+    votes.chain(clusters).flatten().chain(comments).for_each(show);
     it.why.iter_mut().chain(it.checks.iter_mut().map(|check| &mut check.detail)).for_each(show);
     [&mut it.old_key, &mut it.new_key].into_iter().for_each(show);
     [Some(&mut it.project_name), Some(&mut it.requested_by), it.reason.as_mut()]
@@ -315,6 +385,12 @@ fn without_hidden(mut it: Rotation) -> Rotation {
         .flatten()
         .for_each(show);
     it
+}
+
+/// The comments of a rotation whose hidden characters are escapes.
+pub(super) fn said(it: &Rotation, now: Timestamp) -> Vec<Said> {
+    let said = it.comments.iter();
+    said.map(|it| Said { by: it.by.clone(), at: moment(it.at, now), text: it.comment.clone() }).collect()
 }
 
 /// The label of the field in which the tail of the new key is typed.
@@ -353,14 +429,14 @@ pub(super) async fn shown(
     web: &Web,
     viewer: Viewer<'_>,
     row: &RotationRow,
-    error: Option<String>,
+    wrong: Option<Wrong>,
     given: &Given,
 ) -> Result<RotationPage, Problem> {
     let now = web.engine.clock.now();
     let it = without_hidden(api::rotations::rotation(web, row).await?);
     let state = it.state;
     let waits = matches!(state, RotationState::AwaitingApproval | RotationState::Approved);
-    let by_passkey_alone = row.rotation.rules.policy.approval_method == Strength::Passkey;
+    let by_passkey_alone = demands_passkey(row);
     let method = if by_passkey_alone { Strength::Passkey.as_str() } else { viewer.voter.method };
     let say = web.engine.may_say(row, Voter { method, ..viewer.voter }).await?;
     let approves = viewer.approver || viewer.person && say.has_a_say();
@@ -370,6 +446,7 @@ pub(super) async fn shown(
     let can_reject = waits && approves;
     let can_withdraw = waits && approves && say.has_voted;
     let can_cancel = waits && viewer.operator;
+    let can_comment = can_reject || can_cancel;
     let mut explained = Vec::new();
     let is_asked = waits_for_approval && !say.has_voted;
     if is_asked && !can_approve && signing.is_none() {
@@ -378,7 +455,7 @@ pub(super) async fn shown(
             _ => format!("Your roles ({}) do not include approver.", viewer.roles),
         });
     }
-    explained.extend(nothing_to_do(state, can_reject || can_cancel).map(str::to_owned));
+    explained.extend(nothing_to_do(state, can_comment).map(str::to_owned));
     let may_repeat = state.is_final() && state != RotationState::Completed && viewer.operator;
     let again = may_repeat.then(|| {
         let key = row.rotation.new_key.to_string();
@@ -392,14 +469,17 @@ pub(super) async fn shown(
         frame: viewer.frame,
         heading: heading(state, &it.project_name),
         word: word::state(state),
-        error,
+        wrong_field: wrong.as_ref().map_or("", |it| it.field),
+        wrong,
+        comments: said(&it, now),
+        seen: live::shown(web, row).await?,
         progress: Progress::of(&row.rotation, &entries, now),
         strip,
         rolls_back: row.rotation.patching.sent_old,
         steps,
         still: state == RotationState::AwaitingApproval,
         now: (now.to_string(), clock(now)),
-        can_renew: !(viewer.by_link || state.is_final() || can_reject || can_withdraw || can_cancel),
+        can_renew: !(viewer.by_link || state.is_final() || can_comment),
         renews: false,
         rests: format!("{} {state}", it.proposal_hash),
         proposed: moment(it.created_at, now),
@@ -418,6 +498,7 @@ pub(super) async fn shown(
         can_approve,
         signing,
         can_reject,
+        can_comment,
         can_withdraw,
         can_cancel,
         again,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use keywheel::domain::role::Role;
 use serde_json::Value;
 
 /// Where it lies.
@@ -13,6 +14,16 @@ pub(crate) fn path() -> PathBuf {
 /// The document.
 pub(crate) fn checked_in() -> Value {
     serde_json::from_str(&std::fs::read_to_string(path()).unwrap()).unwrap()
+}
+
+/// The roles of which an operation needs one; `None` for one that takes no token.
+pub(crate) fn required(operation: &Value) -> Option<Vec<Role>> {
+    let role = |it: &Value| it.as_str().unwrap().parse().unwrap();
+    match &operation["x-required-role"] {
+        Value::Null => None,
+        Value::Array(all) => Some(all.iter().map(role).collect()),
+        one => Some(vec![role(one)]),
+    }
 }
 
 /// Fails when an operation of the document answers what the document does not say.
