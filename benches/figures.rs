@@ -12,6 +12,8 @@ mod engine;
 mod flood;
 #[path = "figures/hooks.rs"]
 mod hooks;
+#[path = "figures/pages.rs"]
+mod pages;
 #[path = "figures/watch.rs"]
 mod watch;
 
@@ -122,6 +124,9 @@ fn main() {
         }
         if asked("hooks") {
             hooks::figures().await;
+        }
+        if asked("pages") {
+            pages::figures().await;
         }
         if asked("watch") {
             watch::figures().await;

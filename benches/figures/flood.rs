@@ -139,14 +139,14 @@ async fn ask(port: u16, at: usize, asked: Asked, stop: CancellationToken) -> u64
 }
 
 /// Somebody who proposes and somebody who approves.
-struct People {
+pub(super) struct People {
     http: reqwest::Client,
-    proposer: String,
-    approver: String,
+    pub(super) proposer: String,
+    pub(super) approver: String,
 }
 
 impl People {
-    fn new(house: &House) -> Self {
+    pub(super) fn new(house: &House) -> Self {
         let token = |name: &str, role: &str| {
             let mut command =
                 binary(house.folder.path(), &["token", "create", "--name", name, "--role", role]);
@@ -158,7 +158,7 @@ impl People {
         Self { http, proposer: token("ada", "operator"), approver: token("grace", "approver") }
     }
 
-    async fn post(&self, house: &House, token: &str, path: &str, body: Value) -> Value {
+    pub(super) async fn post(&self, house: &House, token: &str, path: &str, body: Value) -> Value {
         let url = format!("http://127.0.0.1:{}/api/v1{path}", house.port);
         let answer = self.http.post(url).bearer_auth(token).json(&body).send().await.unwrap();
         let (status, text) = (answer.status(), answer.text().await.unwrap());

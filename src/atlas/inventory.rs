@@ -5,6 +5,7 @@
 //! here, and a link only shows that there is a next page. Names and states are passed on unchanged, also
 //! unknown ones.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -410,10 +411,20 @@ struct Page {
 }
 
 fn cluster(item: &Value) -> Option<Cluster> {
+    let list = |of: &Value, name: &str| of.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let shards = list(item, "replicationSpecs");
+    let parts: Vec<Value> = shards.iter().flat_map(|it| list(it, "regionConfigs")).collect();
+    // One shard is like the other, mostly.
+    let regions: BTreeSet<&str> = parts.iter().filter_map(|it| text(it, "regionName")).collect();
+    let size = |it| text(it, "instanceSize");
+    let tiers: BTreeSet<&str> =
+        parts.iter().filter_map(|it| it.get("electableSpecs").and_then(size)).collect();
     Some(Cluster {
         name: text(item, "name")?.to_owned(),
         state: text(item, "stateName").unwrap_or("UNKNOWN").to_owned(),
         paused: item.get("paused").and_then(Value::as_bool).unwrap_or(false),
+        tier: tiers.first().filter(|_| tiers.len() == 1).map(|it| (*it).to_owned()),
+        regions: regions.into_iter().map(str::to_owned).collect(),
     })
 }
 

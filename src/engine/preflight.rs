@@ -19,6 +19,9 @@ use crate::domain::time::{Span, Timestamp};
 use crate::kms::{ErrorKind, Found, KeyState, KmsError};
 use crate::store::StoreError;
 
+/// The clusters that the checklist names.
+const NAMED: usize = 5;
+
 /// A key that expires sooner fails the check.
 const MUST_LAST: Duration = Duration::from_hours(48);
 
@@ -311,10 +314,23 @@ fn cluster_line(clusters: Result<&[Cluster], &Failure>) -> Check {
     } else {
         let which = match clusters.len() {
             0 => "no cluster uses this key".to_owned(),
-            1 => "one cluster uses this key, and it is not updating or repairing".to_owned(),
-            count => format!("{count} clusters use this key, none is updating or repairing"),
+            1 => {
+                format!("one cluster uses this key, and it is not updating or repairing: {}", named(clusters))
+            }
+            count => {
+                format!("{count} clusters use this key, none is updating or repairing: {}", named(clusters))
+            }
         };
         line(name, Verdict::Pass, which)
+    }
+}
+
+/// The first clusters, and how many more there are.
+fn named(clusters: &[Cluster]) -> String {
+    let first = clusters.iter().take(NAMED).map(Cluster::label).collect::<Vec<_>>().join(", ");
+    match clusters.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
     }
 }
 
@@ -380,7 +396,12 @@ mod tests {
             invalid_beside: None,
             skew_ms: Some(0),
         };
-        let mut clusters = vec![Cluster { name: "c".to_owned(), state: "IDLE".to_owned(), paused: false }];
+        let mut clusters = vec![Cluster {
+            name: "c".to_owned(),
+            state: "IDLE".to_owned(),
+            paused: false,
+            ..Cluster::default()
+        }];
         spoil(&mut gathered, &mut seen, &mut clusters);
         judge(&gathered, (&key(1), &key(2)), &seen, Ok(&clusters), now)
     }
@@ -412,6 +433,21 @@ mod tests {
             said.starts_with("it expires at 2026-03-06T00:00:00.000000Z, before the 90d are over"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn clusters_are_named_with_tier_and_regions() {
+        let cluster = |number: usize| Cluster {
+            name: format!("c{number}"),
+            state: "IDLE".to_owned(),
+            paused: number == 1,
+            tier: Some("M30".to_owned()),
+            regions: vec!["EU_CENTRAL_1".to_owned()],
+        };
+        let all: Vec<_> = (0..7).map(cluster).collect();
+        let said = cluster_line(Ok(&all)).detail;
+        assert!(said.contains(": c0 (M30, EU_CENTRAL_1), c1 (M30, EU_CENTRAL_1, paused), c2"), "{said}");
+        assert!(said.ends_with("c4 (M30, EU_CENTRAL_1) and 2 more"), "{said}");
     }
 
     #[test]

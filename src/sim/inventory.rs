@@ -52,11 +52,20 @@ pub(super) fn endpoints(world: &mut World, ask: &Ask) -> SimResult {
 pub(super) fn clusters(world: &mut World, ask: &Ask) -> SimResult {
     let project = find(world, ask)?;
     let provider = if project.provider.is_empty() { "NONE" } else { &project.provider };
+    let region = match provider {
+        "AZURE" => "EUROPE_WEST",
+        "GCP" => "EUROPE_WEST_3",
+        _ => "EU_CENTRAL_1",
+    };
     let view = |it: &super::world::Cluster| {
         json!({
             "id": object_id(&[ask.param("group"), &it.name]), "groupId": ask.param("group"), "name": it.name,
             "paused": it.paused, "encryptionAtRestProvider": provider, "clusterType": "REPLICASET",
             "stateName": project.cluster_state(it, ask.now),
+            "replicationSpecs": [{ "zoneName": "Zone 1", "regionConfigs": [{
+                "providerName": provider, "regionName": region, "priority": 7,
+                "electableSpecs": { "instanceSize": it.tier.as_deref().unwrap_or("M30"), "nodeCount": 3 },
+            }] }],
         })
     };
     Ok(SimReply::List(project.clusters.iter().map(view).collect()))

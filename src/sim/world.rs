@@ -249,6 +249,8 @@ pub struct Cluster {
     pub name: String,
     /// Whether it is paused.
     pub paused: bool,
+    /// Its tier; `M30` without one.
+    pub tier: Option<String>,
     /// A state it is held in, such as `REPAIRING`.
     pub held: Option<String>,
     /// Its backups.

@@ -217,7 +217,12 @@ impl AtlasApi for Fleet {
         _: Duration,
     ) -> BoxFuture<'a, Result<Vec<Cluster>, Failure>> {
         Box::pin(async {
-            Ok(vec![Cluster { name: "c".to_owned(), state: "IDLE".to_owned(), paused: false }])
+            Ok(vec![Cluster {
+                name: "c".to_owned(),
+                state: "IDLE".to_owned(),
+                paused: false,
+                ..Cluster::default()
+            }])
         })
     }
 

@@ -852,6 +852,7 @@ impl Inner {
             name: format!("c{number}"),
             state: state(kind).to_owned(),
             paused: *kind == "PAUSED",
+            ..Cluster::default()
         })
         .collect()
     }

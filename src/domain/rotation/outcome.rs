@@ -140,7 +140,7 @@ named! {
 }
 
 /// One CMK cluster of the project.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// Its name, as Atlas has it.
     pub name: String,
@@ -148,6 +148,22 @@ pub struct Cluster {
     pub state: String,
     /// Whether it is paused.
     pub paused: bool,
+    /// Its tier, such as `M30`; `None` where Atlas names none, or several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
+    /// The regions of its members, such as `EU_CENTRAL_1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<String>,
+}
+
+impl Cluster {
+    /// `main (M30, EU_CENTRAL_1, paused)`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let paused = self.paused.then_some("paused");
+        let known: Vec<_> = self.tier.iter().chain(&self.regions).map(String::as_str).chain(paused).collect();
+        if known.is_empty() { self.name.clone() } else { format!("{} ({})", self.name, known.join(", ")) }
+    }
 }
 
 /// A successful observation, with the extras that were requested.

@@ -24,6 +24,7 @@ use crate::api::rotation::Rotation;
 use crate::domain::approver::Strength;
 use crate::domain::ids::RotationId;
 use crate::domain::key::KeyRef;
+use crate::domain::preflight::CheckName;
 use crate::domain::role::Role;
 use crate::domain::rotation::state::State as RotationState;
 use crate::domain::text::visible;
@@ -106,6 +107,15 @@ impl Wrong {
     pub(super) fn refused(problem: &Problem) -> Self {
         let field = if problem.field() == Some("comment") { "comment" } else { "" };
         Self { text: problem.said().0.to_owned().into(), field }
+    }
+}
+
+impl RotationPage {
+    /// The clusters that depend on the key, as the checklist found them.
+    fn depends(&self) -> Option<String> {
+        let line = self.it.checks.iter().find(|it| it.name == CheckName::Clusters)?;
+        let mut letters = line.detail.chars();
+        Some(format!("{}{}.", letters.next()?.to_uppercase(), letters.as_str()))
     }
 }
 

@@ -206,7 +206,9 @@ async fn the_clocks_difference_is_measured_where_atlas_says_the_time() {
 #[tokio::test]
 async fn clusters_are_read_page_by_page_from_our_own_addresses() {
     let pages = [
-        r#"{"results":[{"name":"a","stateName":"IDLE","encryptionAtRestProvider":"AWS","paused":null},
+        r#"{"results":[{"name":"a","stateName":"IDLE","encryptionAtRestProvider":"AWS","paused":null,"replicationSpecs":[
+              {"regionConfigs":[{"regionName":"EU_WEST_1","electableSpecs":{"instanceSize":"M30"}},
+              {"regionName":"EU_CENTRAL_1","electableSpecs":{"instanceSize":"M30"}}]},{"regionConfigs":"?"}]},
             {"name":"b","stateName":"IDLE","encryptionAtRestProvider":"NONE"},
             {"name":"c","encryptionAtRestProvider":"AWS","stateName":"LEVITATING","paused":true}],
             "links":[{"rel":"self","href":"x"},{"rel":"next","href":"https://evil.example/next"}]}"#,
@@ -217,6 +219,8 @@ async fn clusters_are_read_page_by_page_from_our_own_addresses() {
         client(&fake).atlas.cmk_clusters("default", &group(), Provider::Aws, GENEROUS).await.unwrap();
     let shown: Vec<_> = clusters.iter().map(|it| (it.name.as_str(), it.state.as_str(), it.paused)).collect();
     assert_eq!(shown, [("a", "IDLE", false), ("c", "LEVITATING", true), ("d", "UNKNOWN", false)]);
+    assert_eq!(clusters[0].label(), "a (M30, EU_CENTRAL_1, EU_WEST_1)");
+    assert_eq!(clusters[1].label(), "c (paused)");
     for (call, page) in fake.calls().iter().zip(1..) {
         let path = format!("/api/atlas/v2/groups/{}/clusters?itemsPerPage=50&pageNum={page}", super::GROUP);
         assert!(call.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{call}");

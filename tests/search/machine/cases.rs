@@ -61,7 +61,7 @@ fn look(shown: &str, valid: Option<bool>, at: Timestamp) -> Look {
 }
 
 fn cluster(name: &str, state: &str) -> Cluster {
-    Cluster { name: name.to_owned(), state: state.to_owned(), paused: false }
+    Cluster { name: name.to_owned(), state: state.to_owned(), paused: false, ..Cluster::default() }
 }
 
 /// The rotation is told of `look` without a gap after its last observation.

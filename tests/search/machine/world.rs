@@ -199,9 +199,14 @@ impl World {
                 skew_ms: Some(0),
             },
             network_denied: extras.alerts.then_some(self.scenario.validity == Validity::NetworkDenied),
-            clusters: extras
-                .clusters
-                .then(|| vec![Cluster { name: "c0".to_owned(), state: "IDLE".to_owned(), paused: false }]),
+            clusters: extras.clusters.then(|| {
+                vec![Cluster {
+                    name: "c0".to_owned(),
+                    state: "IDLE".to_owned(),
+                    paused: false,
+                    ..Cluster::default()
+                }]
+            }),
             checks: extras.preflight.then(Vec::new),
             unanswered: BTreeMap::new(),
         })

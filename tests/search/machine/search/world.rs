@@ -271,7 +271,12 @@ impl World {
         };
         self.rolls
             .iter()
-            .map(|it| Cluster { name: it.name.to_owned(), state: state(it).to_owned(), paused: it.paused })
+            .map(|it| Cluster {
+                name: it.name.to_owned(),
+                state: state(it).to_owned(),
+                paused: it.paused,
+                ..Cluster::default()
+            })
             .collect()
     }
 
