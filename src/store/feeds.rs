@@ -3,11 +3,15 @@
 
 use super::{NewAudit, Sql, Store, StoreError, read};
 
+/// The action of the row in which a feed was revoked.
+pub const FEED_REVOKED: &str = "calendar_feed.revoked";
+
 /// The action of the row in which a feed was made.
 pub const FEED_MADE: &str = "calendar_feed.made";
 
 const LAST: Sql = Sql::same(
-    "SELECT detail FROM audit WHERE action = 'calendar_feed.made' AND subject = $1 ORDER BY seq DESC LIMIT 1",
+    "SELECT action, detail FROM audit WHERE action IN ('calendar_feed.made', 'calendar_feed.revoked') AND subject = $1 \
+     ORDER BY seq DESC LIMIT 1",
 );
 
 pub(super) const STATEMENTS: &[&Sql] = &[&LAST];
@@ -39,17 +43,29 @@ impl FeedMade {
     }
 }
 
+/// The audit row in which `name` revokes the own feed.
+#[must_use]
+pub fn feed_revoked(name: &str) -> NewAudit {
+    NewAudit {
+        actor: name.to_owned(),
+        action: FEED_REVOKED.to_owned(),
+        subject: subject(name),
+        detail: "{}".to_owned(),
+    }
+}
+
 impl Store {
-    /// The feed of `name` that is in force; `None` where none was made.
+    /// The feed of `name` that is in force; `None` where none was made, or the last one was revoked.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn last_feed(&self, name: &str) -> Result<Option<FeedMade>, StoreError> {
-        let row: Option<(String,)> = read!(self, LAST, |pool, text| sqlx::query_as(text)
+        let row: Option<(String, String)> = read!(self, LAST, |pool, text| sqlx::query_as(text)
             .bind(subject(name))
             .fetch_optional(pool)
             .await)?;
         let bad = |_| StoreError::corrupt("audit", "detail", subject(name));
-        row.map(|(detail,)| serde_json::from_str(&detail).map_err(bad)).transpose()
+        let row = row.filter(|(action, _)| action == FEED_MADE);
+        row.map(|(_, detail)| serde_json::from_str(&detail).map_err(bad)).transpose()
     }
 }

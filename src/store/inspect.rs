@@ -23,7 +23,7 @@ const OLDEST: i32 = 130_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The tables of the newest schema.
-pub const TABLES: [&str; 29] = [
+pub const TABLES: [&str; 30] = [
     "approvals",
     "assertions",
     "audit",
@@ -52,6 +52,7 @@ pub const TABLES: [&str; 29] = [
     "silences",
     "token_requests",
     "tokens",
+    "visits",
     "web_sessions",
 ];
 

@@ -59,6 +59,7 @@ mod tokens;
 mod transact;
 mod types;
 mod unreadable;
+mod visits;
 mod web_sessions;
 mod writer;
 
@@ -72,7 +73,7 @@ pub use conditions::ConditionRow;
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
 pub use feed::{AwaitedWitness, WitnessEnd, WitnessEvent};
-pub use feeds::{FEED_MADE, FeedMade};
+pub use feeds::{FEED_MADE, FEED_REVOKED, FeedMade, feed_revoked};
 pub use files::held;
 pub use fleet::{DueDate, DueFilter, DuePage, FleetCounts};
 pub use inbox::{ClaimedEvent, EventOutcome, NewEvent};
@@ -102,6 +103,7 @@ pub use seals::Seals;
 pub use settings::NewSettings;
 pub use tokens::Token;
 pub use transact::Shares;
+pub use visits::{EndedRotation, Missed};
 pub use web_sessions::WebSession;
 pub use writer::Writer;
 
@@ -160,6 +162,7 @@ pub fn statements() -> Vec<&'static Sql> {
         rotations::STATEMENTS,
         seals::STATEMENTS,
         tokens::STATEMENTS,
+        visits::STATEMENTS,
         web_sessions::STATEMENTS,
         feeds::STATEMENTS,
         links::STATEMENTS,

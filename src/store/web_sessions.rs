@@ -12,6 +12,7 @@ use sqlx::FromRow;
 use super::lanes::Lane;
 use super::seal::Seal;
 use super::types::Instant;
+use super::visits::AWAY;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::time::Timestamp;
 use crate::seal::Digest;
@@ -116,6 +117,7 @@ impl Store {
                 if lately >= MOST {
                     return Ok(false);
                 }
+                tx.note_visit(&session.name, session.issuer.as_deref(), now).await?;
                 each!(tx, OVER, |conn, text| sqlx::query(text).bind(now).execute(conn).await.map(drop))?;
                 let done = each!(tx, START, |conn, text| sqlx::query(text)
                     .bind(hash.as_str())
@@ -180,13 +182,22 @@ impl Store {
         Ok(found)
     }
 
-    /// Notes that a session was used.
+    /// Notes that a session was used, and the visit that begins with that.
     ///
     /// # Errors
     /// Fails when the database cannot be written.
-    pub async fn web_session_seen(&self, hash: &str, now: Timestamp) -> Result<(), StoreError> {
-        self.transact("web_session.seen", Lane::Rest, hash.to_owned(), move |tx, hash, _| {
+    pub async fn web_session_seen(
+        &self,
+        hash: &str,
+        session: &WebSession,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let args = (hash.to_owned(), session.clone());
+        self.transact("web_session.seen", Lane::Rest, args, move |tx, (hash, session), _| {
             Box::pin(async move {
+                if now.since(session.seen_at) >= AWAY {
+                    tx.note_visit(&session.name, session.issuer.as_deref(), now).await?;
+                }
                 each!(tx, SEEN, |conn, text| sqlx::query(text)
                     .bind(hash.as_str())
                     .bind(now)

@@ -1,5 +1,5 @@
 //! The pages: what people see and decide in a browser. Everything is made by the server and works without scripts;
-//! but passkeys; the one script renews the page of a rotation (`live.rs`) and asks the browser for passkeys.
+//! but passkeys; the one script renews home and the page of a rotation (`live.rs`) and asks the browser for passkeys.
 //!
 //! A page never asks Atlas or a key service. Nothing is shown to strangers but the form to sign in. What changes
 //! something is a POST with the text of the session's forms; a GET changes nothing.
@@ -60,6 +60,7 @@ const FORM_LIMIT: usize = 64 * 1024;
 const FORM_TIME: Duration = Duration::from_secs(20);
 
 pub(super) fn routes(web: &Web) -> Router<Web> {
+    let streams = live::Streams::default();
     let header = |name, value| SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value));
     Router::new()
         .route("/", get(home::show))
@@ -81,9 +82,11 @@ pub(super) fn routes(web: &Web) -> Router<Web> {
         .route("/settings", get(settings::show))
         .route("/you", get(you::show).post(you::decide))
         .route("/projects/{id}", get(project::show))
+        .route("/projects/{id}/acknowledge", post(project::acknowledge))
         .route("/projects/{id}/propose", get(propose::show))
         .route("/style.css", get(style))
-        .route("/rotations/{id}/stream", get(live::follow).layer(Extension(live::Streams::default())))
+        .route("/rotations/{id}/stream", get(live::follow).layer(Extension(streams.clone())))
+        .route("/stream", get(live::follow_all).layer(Extension(streams)))
         .route("/live.js", get(live::script))
         .route("/icon.svg", get(icon))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, FORM_TIME))
@@ -260,6 +263,7 @@ impl IntoResponse for Trouble {
         let heading = match status {
             _ if code == Code::RotationNotFound.as_str() => "There is no such rotation",
             _ if code == Code::ProjectNotFound.as_str() => "There is no such project",
+            _ if code == Code::ConditionNotFound.as_str() => "It does not hold any more",
             _ if code == Code::SelfApproval.as_str() => "You may not approve this",
             _ if code == Code::ProposalChanged.as_str() => "This proposal changed",
             StatusCode::NOT_FOUND => "There is no such page",

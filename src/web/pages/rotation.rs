@@ -202,7 +202,7 @@ pub(super) const NOTHING_SAID: Wrong = Wrong::with("comment", "Write a comment f
 #[derive(Debug, Deserialize)]
 pub(super) struct Renewing {
     #[serde(default)]
-    every: String,
+    pub(super) every: String,
 }
 
 pub(super) async fn show(
