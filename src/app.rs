@@ -43,7 +43,7 @@ use crate::web::auth::{new_token, token_hash};
 use crate::web::hooks::{Hooks, LiveHooks};
 use crate::web::oidc::Providers;
 use crate::web::sender::user_name;
-use crate::web::{Web, router};
+use crate::web::{Counted, Web, router};
 use crate::webhook::{Switch, Target};
 
 mod backup;
@@ -279,6 +279,7 @@ fn web(
     shutdown: &Shutdown,
 ) -> Web {
     Web {
+        counted: Counted::default(),
         engine: engine.clone(),
         hooks: Arc::clone(hooks),
         oidc: Arc::clone(oidc),

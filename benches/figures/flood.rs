@@ -138,6 +138,14 @@ async fn ask(port: u16, at: usize, asked: Asked, stop: CancellationToken) -> u64
     answers
 }
 
+/// A new token.
+pub(super) fn token(house: &House, name: &str, role: &str) -> String {
+    let mut command = binary(house.folder.path(), &["token", "create", "--name", name, "--role", role]);
+    let made = command.output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
+}
+
 /// Somebody who proposes and somebody who approves.
 pub(super) struct People {
     http: reqwest::Client,
@@ -147,15 +155,8 @@ pub(super) struct People {
 
 impl People {
     pub(super) fn new(house: &House) -> Self {
-        let token = |name: &str, role: &str| {
-            let mut command =
-                binary(house.folder.path(), &["token", "create", "--name", name, "--role", role]);
-            let made = command.output().unwrap();
-            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-            String::from_utf8(made.stdout).unwrap().trim().to_owned()
-        };
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-        Self { http, proposer: token("ada", "operator"), approver: token("grace", "approver") }
+        Self { http, proposer: token(house, "ada", "operator"), approver: token(house, "grace", "approver") }
     }
 
     pub(super) async fn post(&self, house: &House, token: &str, path: &str, body: Value) -> Value {

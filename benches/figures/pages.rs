@@ -26,6 +26,9 @@ const ASKED: usize = 200;
 const STREAMS: usize = 200;
 const OF_A_SESSION: usize = 4;
 
+/// How often somebody may sign in within a minute.
+const SIGN_INS: usize = 10;
+
 /// Rotations verify for as long as the measurement lasts, and each reads every few seconds.
 const SLOW: &str = "[verify]\nevery = \"5s\"\nreadings = 30\n";
 
@@ -41,7 +44,7 @@ struct Browser {
 }
 
 impl Browser {
-    async fn signed_in(people: &People, house: &House) -> Self {
+    async fn signed_in(token: &str, house: &House) -> Self {
         let base = format!("http://127.0.0.1:{}", house.port);
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -49,8 +52,7 @@ impl Browser {
             .timeout(Duration::from_secs(60))
             .build()
             .unwrap();
-        let token =
-            percent_encoding::utf8_percent_encode(&people.approver, percent_encoding::NON_ALPHANUMERIC);
+        let token = percent_encoding::utf8_percent_encode(token, percent_encoding::NON_ALPHANUMERIC);
         let form = http
             .post(format!("{base}/login"))
             .header("content-type", "application/x-www-form-urlencoded")
@@ -113,7 +115,7 @@ pub(super) async fn figures() {
             }
         })
     };
-    let browser = Browser::signed_in(&people, &house).await;
+    let browser = Browser::signed_in(&people.approver, &house).await;
     let project = format!("/projects/{}", group(FLEET - 1));
     let rotation = format!("/rotations/{}", fleet[FLEET - 1]);
     let proposed = people
@@ -147,15 +149,18 @@ pub(super) async fn figures() {
         }
         let (median, p99) = (percentile(50, took.clone()), percentile(99, took));
         let ms = |it: Duration| format!("{:.1} ms", it.as_secs_f64() * 1000.0);
-        let rest = format!("<= 50 ms  (median {}, {:.1} KB)", ms(median), size.div_ceil(100) as f64 / 10.0);
+        let rest = format!("<= 50 ms  (median {}, {} KB)", ms(median), size.div_ceil(1000));
         row(&format!("page \"{name}\", {PROJECTS} projects, a fleet rotates, p99"), &ms(p99), &rest);
     }
     stop.cancel();
     more.await.unwrap();
     let before = house.resident();
-    let mut open = Vec::new();
-    for _ in 0..STREAMS / OF_A_SESSION {
-        let other = Browser::signed_in(&people, &house).await;
+    let (mut open, mut token) = (Vec::new(), String::new());
+    for number in 0..STREAMS / OF_A_SESSION {
+        if number % SIGN_INS == 0 {
+            token = super::flood::token(&house, &format!("reader-{number}"), "viewer");
+        }
+        let other = Browser::signed_in(&token, &house).await;
         for _ in 0..OF_A_SESSION {
             open.push(other.open(&format!("{rotation}/stream?seen=0")).await);
         }

@@ -17,6 +17,7 @@ use crate::domain::ics::{Event, calendar};
 use crate::domain::ids::GroupId;
 use crate::domain::project::Project;
 use crate::domain::text::visible;
+use crate::domain::time::Timestamp;
 use crate::domain::zone::Zone;
 use crate::store::{FeedMade, StoreError};
 
@@ -58,6 +59,26 @@ impl Engine {
         let FeedHolder { name, issuer } = holder;
         self.store.append(&[FeedMade { made, issuer }.record(&name)], now).await?;
         Ok(BASE64.encode([&made.to_be_bytes()[..], &proof, name.as_bytes()].concat()))
+    }
+
+    /// When the feed of `name` was made that is in force; `None` without one.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn feed_made(&self, name: &str) -> Result<Option<Timestamp>, StoreError> {
+        let made = self.store.last_feed(name).await?;
+        Ok(made.map(|it| Timestamp::from_micros(i64::try_from(it.made).unwrap_or(i64::MAX))))
+    }
+
+    /// Ends the feed of `name`, where there is one.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn revoke_feed(&self, name: &str) -> Result<(), StoreError> {
+        if self.store.last_feed(name).await?.is_none() {
+            return Ok(());
+        }
+        self.store.append(&[FeedMade::ended(name, name)], self.clock.now()).await
     }
 
     /// Whose feed this secret opens; `None` for one that was not made here or is not in force any more.

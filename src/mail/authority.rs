@@ -44,18 +44,7 @@ pub(super) fn sentences(it: &Authority) -> (String, Vec<String>) {
                  this project for a while."
             ),
         ),
-        Kind::EmergencyRequested => (
-            format!("{about}: an emergency rotation was proposed"),
-            format!(
-                "{by} has proposed it: fewer people than usual approve it, and it waits for no window. Atlas gets nothing \
-                 before they do. If nobody expects it, reject it. Its review stays open until another person than {by} \
-                 closes it (`keywheel review list`)."
-            ),
-        ),
-        Kind::ReviewClosed => (
-            format!("{about}: the review of an emergency rotation was closed"),
-            format!("{by} has closed it."),
-        ),
+        Kind::EmergencyRequested | Kind::ReviewClosed => emergency(it.kind, &about, &by),
         Kind::VoteVoid => (
             format!("{about}: a vote does not count any more"),
             "A vote on the open rotation was taken out of the count. If too few are left, the rotation waits for other \
@@ -89,6 +78,22 @@ pub(super) fn sentences(it: &Authority) -> (String, Vec<String>) {
 }
 
 /// What happened to a token, a passkey or a person.
+/// What happened about an emergency rotation.
+fn emergency(kind: Kind, about: &str, by: &str) -> (String, String) {
+    if kind == Kind::ReviewClosed {
+        let subject = format!("{about}: the review of an emergency rotation was closed");
+        return (subject, format!("{by} has closed it."));
+    }
+    (
+        format!("{about}: an emergency rotation was proposed"),
+        format!(
+            "{by} has proposed it: fewer people than usual approve it, and it waits for no window. Atlas gets nothing \
+             before they do. If nobody expects it, reject it. Its review stays open until another person than {by} \
+             closes it (`keywheel review list`)."
+        ),
+    )
+}
+
 fn identity(kind: Kind, about: &str, by: &str) -> (String, String) {
     match kind {
         Kind::TokenCreated => (

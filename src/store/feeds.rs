@@ -7,7 +7,7 @@ use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
 pub const FEED_MADE: &str = "calendar_feed.made";
 
 /// The action of the row in which the feed of somebody ended.
-const FEED_ENDED: &str = "calendar_feed.ended";
+pub const FEED_ENDED: &str = "calendar_feed.ended";
 
 const LAST: Sql = Sql::same(
     "SELECT detail FROM audit WHERE action IN ('calendar_feed.made', 'calendar_feed.ended') AND subject = $1 \
@@ -44,10 +44,11 @@ impl FeedMade {
 }
 
 impl FeedMade {
-    /// The audit row in which the feed of `name` ends: its person was removed, or has another name.
-    pub(super) fn ended(name: &str) -> NewAudit {
+    /// The audit row in which the feed of `name` ends: its person has revoked it, was removed, or has another name.
+    #[must_use]
+    pub fn ended(by: &str, name: &str) -> NewAudit {
         let none = Self { made: 0, issuer: None };
-        NewAudit { actor: "keywheel".to_owned(), action: FEED_ENDED.to_owned(), ..none.record(name) }
+        NewAudit { actor: by.to_owned(), action: FEED_ENDED.to_owned(), ..none.record(name) }
     }
 
     /// Whether there is an address that opens it.
@@ -74,7 +75,7 @@ impl Tx {
 }
 
 impl Store {
-    /// The feed of `name` that is in force; `None` where none was made.
+    /// The feed of `name` that is in force; `None` where none was made, or the last one was revoked.
     ///
     /// # Errors
     /// Fails when the database cannot be read.

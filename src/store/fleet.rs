@@ -79,7 +79,9 @@ macro_rules! list {
     ($dated:ident, $position:literal) => {
         concat!(
             $dated!(),
-            "SELECT d.group_id, COUNT(*) OVER () AS total FROM d ",
+            "SELECT d.group_id, (SELECT COUNT(*) FROM d ",
+            chosen!($position),
+            ") AS total FROM d ",
             chosen!($position),
             "ORDER BY CASE WHEN d.due IS NULL THEN 1 ELSE 0 END, d.due, d.group_id LIMIT $10 OFFSET $11"
         )

@@ -23,7 +23,7 @@ const OLDEST: i32 = 130_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The tables of the newest schema.
-pub const TABLES: [&str; 31] = [
+pub const TABLES: [&str; 32] = [
     "approvals",
     "assertions",
     "audit",
@@ -54,6 +54,7 @@ pub const TABLES: [&str; 31] = [
     "silences",
     "token_requests",
     "tokens",
+    "visits",
     "web_sessions",
 ];
 

@@ -62,6 +62,7 @@ mod tokens;
 mod transact;
 mod types;
 mod unreadable;
+mod visits;
 mod web_sessions;
 mod writer;
 
@@ -75,7 +76,7 @@ pub use conditions::ConditionRow;
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
 pub use feed::{AwaitedWitness, WitnessEnd, WitnessEvent};
-pub use feeds::{FEED_MADE, FeedMade};
+pub use feeds::{FEED_ENDED, FEED_MADE, FeedMade};
 pub use files::held;
 pub use fleet::{DueDate, DueFilter, DuePage, FleetCounts};
 pub use inbox::{ClaimedEvent, EventOutcome, NewEvent};
@@ -108,6 +109,7 @@ pub use separations::Separation;
 pub use settings::NewSettings;
 pub use tokens::Token;
 pub use transact::Shares;
+pub use visits::{EndedRotation, Missed};
 pub use web_sessions::WebSession;
 pub use writer::Writer;
 
@@ -168,6 +170,7 @@ pub fn statements() -> Vec<&'static Sql> {
         rotations::STATEMENTS,
         seals::STATEMENTS,
         tokens::STATEMENTS,
+        visits::STATEMENTS,
         web_sessions::STATEMENTS,
         feeds::STATEMENTS,
         links::STATEMENTS,

@@ -190,7 +190,7 @@ impl Tx {
     /// Ends the calendar feed of `name`, where one was made.
     pub(super) async fn end_feed(&mut self, name: &str, now: Timestamp) -> Result<(), StoreError> {
         if self.last_feed(name).await?.is_some_and(|it| it.is_open()) {
-            let audit = FeedMade::ended(name);
+            let audit = FeedMade::ended("keywheel", name);
             self.append_audit(std::slice::from_ref(&audit), now).await?;
         }
         Ok(())

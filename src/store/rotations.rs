@@ -39,6 +39,18 @@ const OPEN: Sql = Sql::same(concat!(
     " FROM rotations WHERE state IN ('awaiting_approval', 'approved', 'applying', 'verifying', 'deploying', 'rolling_back', \
      'needs_operator') AND (state IN ('approved', 'applying', 'needs_operator') OR group_id IN (SELECT group_id FROM readings))"
 ));
+// The first term is that of the index of open rotations.
+const IN_FLIGHT: Sql = Sql::same(concat!(
+    "SELECT ",
+    columns!(),
+    " FROM rotations WHERE state IN ('awaiting_approval', 'approved', 'applying', 'verifying', 'deploying', 'rolling_back', \
+     'needs_operator') AND state NOT IN ('awaiting_approval', 'needs_operator') ORDER BY urgency, id DESC LIMIT $1"
+));
+const MOVES: Sql = Sql::same(
+    "SELECT COUNT(*), CAST(COALESCE(SUM(version), 0) AS BIGINT), (SELECT COUNT(*) FROM conditions WHERE ended_at IS NULL) \
+     FROM rotations WHERE state IN ('awaiting_approval', 'approved', 'applying', 'verifying', 'deploying', 'rolling_back', \
+     'needs_operator')",
+);
 const AFTER_PATCH: Sql = Sql::same(
     "SELECT COUNT(*) FROM rotations WHERE state IN ('applying', 'verifying', 'deploying', 'rolling_back')",
 );
@@ -125,6 +137,8 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &GET,
     &LIST,
     &OPEN,
+    &IN_FLIGHT,
+    &MOVES,
     &AFTER_PATCH,
     &OPEN_OF,
     &INSERT,
@@ -409,6 +423,26 @@ impl Store {
         let rows: Vec<StoredRow> =
             urgent!(self, OPEN, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
         readable(rows.into_iter().map(RotationRow::try_from))
+    }
+
+    /// The rotations that are approved and go on by themselves, the most urgent first, without those that cannot be read.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn rotations_in_flight(&self, most: usize) -> Result<Vec<RotationRow>, StoreError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows: Vec<StoredRow> =
+            read!(self, IN_FLIGHT, |pool, text| sqlx::query_as(text).bind(most).fetch_all(pool).await)?;
+        readable(rows.into_iter().map(RotationRow::try_from))
+    }
+
+    /// How many rotations are open, how often they have moved in all, and how many conditions hold: a step, a start and
+    /// an end change one of the numbers.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn moves(&self) -> Result<(i64, i64, i64), StoreError> {
+        Ok(read!(self, MOVES, |pool, text| sqlx::query_as(text).fetch_one(pool).await)?)
     }
 
     /// Whether a rotation is between its PATCH and its end.

@@ -13,6 +13,7 @@ use super::lanes::Lane;
 use super::readable::readable;
 use super::seal::Seal;
 use super::types::Instant;
+use super::visits::AWAY;
 use super::{NewAudit, Sql, Store, StoreError, Tx, each, read};
 use crate::domain::time::Timestamp;
 use crate::seal::Digest;
@@ -156,6 +157,7 @@ impl Store {
                 if lately >= MOST {
                     return Ok(false);
                 }
+                tx.note_visit(&session.name, session.issuer.as_deref(), now).await?;
                 each!(tx, OVER, |conn, text| sqlx::query(text).bind(now).execute(conn).await.map(drop))?;
                 let done = each!(tx, START, |conn, text| sqlx::query(text)
                     .bind(hash.as_str())
@@ -230,13 +232,22 @@ impl Store {
         Ok(sound.into_iter().flatten().collect())
     }
 
-    /// Notes that a session was used.
+    /// Notes that a session was used, and the visit that begins with that.
     ///
     /// # Errors
     /// Fails when the database cannot be written.
-    pub async fn web_session_seen(&self, hash: &str, now: Timestamp) -> Result<(), StoreError> {
-        self.transact("web_session.seen", Lane::Rest, hash.to_owned(), move |tx, hash, _| {
+    pub async fn web_session_seen(
+        &self,
+        hash: &str,
+        session: &WebSession,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let args = (hash.to_owned(), session.clone());
+        self.transact("web_session.seen", Lane::Rest, args, move |tx, (hash, session), _| {
             Box::pin(async move {
+                if now.since(session.seen_at) >= AWAY {
+                    tx.note_visit(&session.name, session.issuer.as_deref(), now).await?;
+                }
                 each!(tx, SEEN, |conn, text| sqlx::query(text)
                     .bind(hash.as_str())
                     .bind(now)

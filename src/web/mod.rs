@@ -17,6 +17,8 @@ mod keys;
 mod operation;
 mod pages;
 
+pub use pages::Counted;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +64,8 @@ pub struct Web {
     pub settings: Arc<[crate::config::Entry]>,
     /// The sweep counts as running while its last end is not older than this.
     pub sweep_patience: Duration,
+    /// What the navigation of the pages counts, as it was counted last.
+    pub counted: Counted,
 }
 
 /// The API's part of each URL.

@@ -86,6 +86,7 @@ fn no_route_goes_past_the_document() {
         "/login/oidc/{name}/callback",
         "/logout",
         "/projects/{id}",
+        "/projects/{id}/acknowledge",
         "/projects/{id}/propose",
         "/projects/{id}/propose",
         "/reviews",
@@ -95,6 +96,7 @@ fn no_route_goes_past_the_document() {
         "/rotations/{id}/operator",
         "/rotations/{id}/stream",
         "/settings",
+        "/stream",
         "/style.css",
         "/you",
     ];

@@ -83,6 +83,7 @@ impl HookServer {
         engine.hook_owners.lock().unwrap().extend(owners);
         let live = Arc::new(LiveHooks::new(Hooks::new(&configured.hooks).unwrap()));
         let web = Web {
+            counted: keywheel::web::Counted::default(),
             oidc: std::sync::Arc::default(),
             engine: engine.clone(),
             hooks: Arc::clone(&live),

@@ -2,6 +2,7 @@
 
 mod comments;
 mod fleet;
+mod home;
 mod operator;
 
 use keywheel::sim::world::demo_key;

@@ -202,6 +202,29 @@ async fn a_calendar_feed_is_a_persons_own_and_ends_with_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_calendar_feed_ends_when_its_person_revokes_it() {
+    let it = Daemon::start().await;
+    let victor = it.token("victor", "viewer");
+    let browser = Browser::signed_in(&it, &victor).await;
+    let page = browser.get("/calendar").await.text;
+    assert!(!page.contains("Revoke this link"), "{page}");
+    let form = hidden(&page, "form");
+    let made = browser.post("/calendar/feed", &[("form", &form)]).await.text;
+    let (_, rest) = made.split_once("/calendar/feed/").unwrap();
+    let path = format!("/calendar/feed/{}", rest.split('<').next().unwrap().trim());
+    assert_eq!(Browser::new(&it).get(&path).await.status, 200);
+    assert!(browser.get("/calendar").await.text.contains("Revoke this link"));
+    let revoke =
+        async |form: &str| browser.post("/calendar/feed", &[("form", form), ("decision", "revoke")]).await;
+    assert_eq!(revoke("0").await.status, 403);
+    assert_eq!(Browser::new(&it).get(&path).await.status, 200);
+    assert_eq!(revoke(&form).await.to.as_deref(), Some("/calendar"));
+    assert_eq!(Browser::new(&it).get(&path).await.status, 404);
+    assert!(!browser.get("/calendar").await.text.contains("Revoke this link"));
+    assert!(it.cli(&["audit", "list"]).out.contains("calendar_feed.ended"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_for_feeds_without_end_does_not_fill_the_audit_log() {
     let (it, _) = frozen().await;
     let browser = Browser::signed_in(&it, &it.token("victor", "viewer")).await;

@@ -984,7 +984,7 @@ async fn played(
     plant: Option<Plant>,
     database: &Database,
 ) -> Result<Vec<(&'static str, Duration)>, String> {
-    let mut it = Watched::new(seed, plant, database).await;
+    let mut it = Box::pin(Watched::new(seed, plant, database)).await;
     match it.play().await {
         Ok(()) => Ok(it.latencies),
         Err(fault) => Err(format!("KEYWHEEL_SEED={seed}: {fault}\n{}", it.story.join("\n"))),

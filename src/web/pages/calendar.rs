@@ -86,6 +86,8 @@ struct CalendarPage {
     dates: Vec<(GroupId, String)>,
     button: String,
     may_propose: bool,
+    /// When the person's feed was made, where one is in force.
+    feed: Option<Moment>,
 }
 
 pub(super) async fn show(State(web): State<Web>, Signed(session): Signed) -> Response {
@@ -146,6 +148,7 @@ async fn shown(web: &Web, session: &Session) -> Result<CalendarPage, Problem> {
         dates,
         freezes: freezes.into_iter().map(frozen).collect(),
         may_propose: session.caller.must_be(Role::Operator).is_ok(),
+        feed: web.engine.feed_made(&session.caller.name).await?.map(|at| moment(at, now)),
     })
 }
 

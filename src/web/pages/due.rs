@@ -307,8 +307,10 @@ async fn shown(
     let number = super::page_number(&asked.page)?;
     let skip = (number - 1) * PAGE;
     let filter = filter(asked, now)?;
-    let counts = engine.store.fleet_counts(defaults.interval, now).await?;
-    let listed = engine.store.due_list(&filter, defaults.interval, skip, PAGE).await?;
+    let (counts, listed) = tokio::try_join!(
+        engine.store.fleet_counts(defaults.interval, now),
+        engine.store.due_list(&filter, defaults.interval, skip, PAGE),
+    )?;
     let other = |number: usize| address(&Asked { page: number.to_string(), ..asked.clone() });
     let set = set(asked);
     let is_last = u64::try_from(skip + PAGE).unwrap_or(u64::MAX) >= listed.total;

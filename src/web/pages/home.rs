@@ -1,15 +1,18 @@
-//! The first page: what needs this person, the fleet in numbers, its oldest keys, and whether Keywheel itself is well.
+//! The first page: what needs this person, the fleet in numbers, its oldest keys, what ended since the visit before, and
+//! whether Keywheel itself is well.
 //!
 //! Nothing here grows with the fleet: counts are one statement, and every list is short.
 
 use askama::Template;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::due::{Line, line};
 use super::health::{Sign, signs};
-use super::moment::{Moment, moment};
+use super::live;
+use super::moment::{Moment, clock, moment};
+use super::rotation::Renewing;
 use super::word::{self, Word};
 use super::{Frame, Here, Session, Signed, Trouble, Web, page};
 use crate::domain::approver::Strength;
@@ -19,7 +22,7 @@ use crate::domain::role::Role;
 use crate::domain::rotation::state::State as RotationState;
 use crate::domain::text::visible;
 use crate::engine::command::Voter;
-use crate::store::{DueFilter, FleetCounts, Review, RotationRow, StoreError};
+use crate::store::{DueFilter, EndedRotation, FleetCounts, Review, RotationRow, StoreError};
 
 /// The rotations of a state that are shown one by one.
 const MOST: usize = 10;
@@ -29,6 +32,12 @@ const AT_ONCE: usize = 50;
 
 /// How often that many are read.
 const PAGES: usize = 4;
+
+/// The rotations that have ended which are shown.
+const ENDED: usize = 10;
+
+/// The rotations in flight that are shown.
+const IN_FLIGHT: usize = 12;
 
 /// The oldest keys that are shown.
 const OLDEST: usize = 25;
@@ -60,6 +69,21 @@ struct Flight {
     sentence: String,
 }
 
+/// What ended since the person was here before.
+struct Since {
+    at: Moment,
+    ended: Vec<Outcome>,
+    all: String,
+}
+
+/// How a rotation ended.
+struct Outcome {
+    id: RotationId,
+    project: String,
+    word: Word,
+    at: Moment,
+}
+
 #[derive(Template)]
 #[template(path = "home.html")]
 struct HomePage {
@@ -71,12 +95,22 @@ struct HomePage {
     oldest: Vec<Line>,
     projects: u64,
     flights: Vec<Flight>,
+    since: Option<Since>,
     signs: Vec<Sign>,
+    /// What the stream of the page has to tell next to be news.
+    seen: String,
+    /// Now, exactly and as a time of day.
+    now: (String, String),
+    renews: bool,
 }
 
-pub(super) async fn show(State(web): State<Web>, Signed(session): Signed) -> Response {
+pub(super) async fn show(
+    State(web): State<Web>,
+    Signed(session): Signed,
+    Query(renewing): Query<Renewing>,
+) -> Response {
     match home(&web, &session).await {
-        Ok(home) => page(StatusCode::OK, &home),
+        Ok(home) => page(StatusCode::OK, &HomePage { renews: renewing.every == "15", ..home }),
         Err(error) => Trouble::new(error, &web, Some(&session)).into_response(),
     }
 }
@@ -267,27 +301,36 @@ fn tiles(counts: &FleetCounts) -> Vec<Tile> {
     ]
 }
 
-/// The rotations that go on by themselves, a few of each state.
+/// The rotations that go on by themselves, the most urgent first.
 async fn flights(web: &Web) -> Result<Vec<Flight>, StoreError> {
     let mut flights = Vec::new();
-    for state in [
-        RotationState::RollingBack,
-        RotationState::Applying,
-        RotationState::Verifying,
-        RotationState::Deploying,
-        RotationState::Approved,
-    ] {
-        for row in in_state(web, state, 3).await? {
-            let sentence = web.engine.why_waiting(&row).await?.into_iter().next().unwrap_or_default();
-            flights.push(Flight {
-                id: row.rotation.id,
-                project: visible(&row.project_name),
-                word: word::state(state),
-                sentence: visible(&sentence),
-            });
-        }
+    for row in web.engine.store.rotations_in_flight(IN_FLIGHT).await? {
+        let sentence = web.engine.why_waiting(&row).await?.into_iter().next().unwrap_or_default();
+        flights.push(Flight {
+            id: row.rotation.id,
+            project: visible(&row.project_name),
+            word: word::state(row.rotation.state),
+            sentence: visible(&sentence),
+        });
     }
     Ok(flights)
+}
+
+/// What ended since this person was here before this visit; `None` on the first.
+async fn since(web: &Web, session: &Session) -> Result<Option<Since>, StoreError> {
+    let (store, now) = (&web.engine.store, web.engine.clock.now());
+    let missed = store.missed(&session.caller.name, session.issuer.as_deref(), ENDED).await?;
+    let outcome = |it: EndedRotation| Outcome {
+        id: it.id,
+        project: visible(&it.project_name),
+        word: word::state(it.state),
+        at: moment(it.at, now),
+    };
+    Ok(missed.map(|it| Since {
+        at: moment(it.since, now),
+        all: format!("/audit?what=rotation.moved&from={}", it.since.as_chrono().format("%Y-%m-%d")),
+        ended: it.ended.into_iter().map(outcome).collect(),
+    }))
 }
 
 fn heading(needs: &[Need], next: Option<&Line>, stopped: i64) -> String {
@@ -310,9 +353,21 @@ fn heading(needs: &[Need], next: Option<&Line>, stopped: i64) -> String {
 async fn home(web: &Web, session: &Session) -> Result<HomePage, StoreError> {
     let (engine, now) = (&web.engine, web.engine.clock.now());
     let defaults = &engine.settings.policy;
-    let counts = engine.store.fleet_counts(defaults.interval, now).await?;
-    let needs = needs(web, session, &counts).await?;
-    let oldest = engine.store.due_list(&DueFilter::default(), defaults.interval, 0, OLDEST).await?;
+    // Before the rest, so that what changes meanwhile is news.
+    let seen = live::open(web).await?;
+    let every = DueFilter::default();
+    // Each goes through every project, so they go at the same time.
+    let (counts, oldest) = tokio::try_join!(
+        engine.store.fleet_counts(defaults.interval, now),
+        engine.store.due_list(&every, defaults.interval, 0, OLDEST),
+    )?;
+    web.counted.keep(now, counts);
+    let (needs, flights, since, signs) = tokio::try_join!(
+        Box::pin(needs(web, session, &counts)),
+        Box::pin(flights(web)),
+        since(web, session),
+        signs(web),
+    )?;
     let lines: Vec<Line> = oldest.projects.iter().map(|it| line(it, defaults, now)).collect();
     Ok(HomePage {
         frame: Frame::counted(web, session, Here::Home, &counts),
@@ -326,7 +381,11 @@ async fn home(web: &Web, session: &Session) -> Result<HomePage, StoreError> {
         tiles: tiles(&counts),
         projects: oldest.total,
         oldest: lines,
-        flights: flights(web).await?,
-        signs: signs(web).await?,
+        flights,
+        since,
+        signs,
+        seen,
+        now: (now.to_string(), clock(now)),
+        renews: false,
     })
 }

@@ -1,4 +1,4 @@
-// The only script: it renews the page of a rotation that is under way. Without it the page says how to renew it.
+// The only script: it renews home and the page of a rotation that is under way. Without it the page says how to renew it.
 // Each event leads to one request for the same page, whose marked parts are taken over. It takes no focus, and it leaves
 // a form as it is: when what the form rests on has changed, the form only loses its buttons.
 'use strict';
@@ -130,7 +130,7 @@
 
   async function renew() {
     // A button stays under the pointer.
-    if (main.querySelector('.button:hover')) {
+    if (main.querySelector('.button:hover, .tiles a:hover')) {
       clearTimeout(later);
       later = setTimeout(renew, 1000);
       return;
@@ -141,7 +141,7 @@
     }
     asking = true;
     try {
-      const answer = await fetch(location.pathname, { cache: 'no-store' });
+      const answer = await fetch(location.pathname, { cache: 'no-store', headers: { 'x-keywheel-renewal': '1' } });
       if (answer.redirected) return stop('You are signed out. Load the page again to sign in.');
       if (!answer.ok) return;
       const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');

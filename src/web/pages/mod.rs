@@ -1,5 +1,5 @@
 //! The pages: what people see and decide in a browser. Everything is made by the server and works without scripts;
-//! but passkeys; the one script renews the page of a rotation (`live.rs`) and asks the browser for passkeys.
+//! but passkeys; the one script renews home and the page of a rotation (`live.rs`) and asks the browser for passkeys.
 //!
 //! A page never asks Atlas or a key service. Nothing is shown to strangers but the form to sign in. What changes
 //! something is a POST with the text of the session's forms; a GET changes nothing.
@@ -24,6 +24,7 @@ mod project;
 mod propose;
 mod reviews;
 mod rotation;
+mod seen;
 mod session;
 mod settings;
 mod sign_in;
@@ -32,6 +33,7 @@ mod strip;
 mod word;
 mod you;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use askama::Template;
@@ -49,6 +51,7 @@ use tower_http::timeout::TimeoutLayer;
 use super::Web;
 use super::problem::Problem;
 use crate::api::problem::Code;
+use crate::domain::time::Timestamp;
 use crate::store::{FleetCounts, StoreError};
 use session::Session;
 
@@ -61,6 +64,7 @@ const FORM_LIMIT: usize = 64 * 1024;
 const FORM_TIME: Duration = Duration::from_secs(20);
 
 pub(super) fn routes(web: &Web) -> Router<Web> {
+    let streams = live::Streams::default();
     let header = |name, value| SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value));
     Router::new()
         .route("/", get(home::show))
@@ -84,9 +88,11 @@ pub(super) fn routes(web: &Web) -> Router<Web> {
         .route("/settings", get(settings::show))
         .route("/you", get(you::show).post(you::decide))
         .route("/projects/{id}", get(project::show))
+        .route("/projects/{id}/acknowledge", post(project::acknowledge))
         .route("/projects/{id}/propose", get(propose::show))
         .route("/style.css", get(style))
-        .route("/rotations/{id}/stream", get(live::follow).layer(Extension(live::Streams::default())))
+        .route("/rotations/{id}/stream", get(live::follow).layer(Extension(streams.clone())))
+        .route("/stream", get(live::follow_all).layer(Extension(streams)))
         .route("/live.js", get(live::script))
         .route("/icon.svg", get(icon))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, FORM_TIME))
@@ -111,6 +117,24 @@ async fn style() -> impl IntoResponse {
 
 async fn icon() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("icon.svg"))
+}
+
+/// For so long the number in the navigation is not counted anew: it goes through every project.
+const COUNTED_FOR: Duration = Duration::from_secs(5);
+
+/// The last count of the fleet.
+#[derive(Clone, Debug, Default)]
+pub struct Counted(Arc<Mutex<Option<(Timestamp, FleetCounts)>>>);
+
+impl Counted {
+    fn lately(&self, now: Timestamp) -> Option<FleetCounts> {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.filter(|(at, _)| *at <= now && now.since(*at) < COUNTED_FOR).map(|(_, counts)| counts)
+    }
+
+    fn keep(&self, now: Timestamp, counts: FleetCounts) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, counts));
+    }
 }
 
 /// What stands around each page.
@@ -178,7 +202,11 @@ impl Frame {
     /// Fails when the database cannot be read.
     async fn of(web: &Web, session: &Session, here: Here) -> Result<Self, StoreError> {
         let (engine, now) = (&web.engine, web.engine.clock.now());
+        if let Some(counts) = web.counted.lately(now) {
+            return Ok(Self::counted(web, session, here, &counts));
+        }
         let counts = engine.store.fleet_counts(engine.settings.policy.interval, now).await?;
+        web.counted.keep(now, counts);
         Ok(Self::counted(web, session, here, &counts))
     }
 
@@ -263,6 +291,7 @@ impl IntoResponse for Trouble {
         let heading = match status {
             _ if code == Code::RotationNotFound.as_str() => "There is no such rotation",
             _ if code == Code::ProjectNotFound.as_str() => "There is no such project",
+            _ if code == Code::ConditionNotFound.as_str() => "It does not hold any more",
             _ if code == Code::SelfApproval.as_str() => "You may not approve this",
             _ if code == Code::ProposalChanged.as_str() => "This proposal changed",
             StatusCode::NOT_FOUND => "There is no such page",

@@ -14,7 +14,7 @@ use super::super::api;
 use super::super::problem::Problem;
 use super::moment::{Moment, moment, span};
 use super::parts::{Part, compared, listed, short};
-use super::rotation::{Said, said, without_hidden};
+use super::seen::{Said, said, without_hidden};
 use super::word::{self, Word};
 use super::{Frame, Here, Session, Signed, Trouble, Web, journal, onward, page};
 use crate::api::problem::Code;
@@ -50,7 +50,7 @@ struct Choice {
 struct Paging {
     at: Option<Moment>,
     next: Option<Moment>,
-    acknowledged_by: Option<String>,
+    acknowledged: Option<(String, Moment)>,
     to: String,
     can_acknowledge: bool,
 }
@@ -251,7 +251,8 @@ async fn decided(web: &Web, session: &Session, id: &str, given: &Given) -> Resul
     let row = find(web, id).await?;
     let (name, facts) = (&session.caller.name, &row.rotation);
     if given.decision == "acknowledge" {
-        web.engine.acknowledge(name, &facts.group_id, ConditionKind::NeedsOperator, None).await?;
+        let comment = Some(given.comment.trim()).filter(|it| !it.is_empty());
+        web.engine.acknowledge(name, &facts.group_id, ConditionKind::NeedsOperator, comment).await?;
         return Ok(None);
     }
     let verb = verb(&given.decision)?;
@@ -515,12 +516,13 @@ fn paging(
         (true, true) => "nobody: it has no owner".to_owned(),
         (true, false) => to.join(", "),
     };
-    let acknowledged_by = row.and_then(|row| row.acknowledged_by.as_deref()).map(visible);
+    let acknowledged = row.and_then(|row| row.acknowledged_at.zip(row.acknowledged_by.as_deref()));
+    let acknowledged = acknowledged.map(|(at, by)| (visible(by), moment(at, now)));
     Paging {
         at: row.and_then(|row| row.told_at).map(|at| moment(at, now)),
         next: row.and_then(|row| row.tell_at).map(|at| moment(at, now)),
-        can_acknowledge: is_operator && acknowledged_by.is_none() && row.is_some_and(|row| row.told > 0),
-        acknowledged_by,
+        can_acknowledge: is_operator && acknowledged.is_none() && row.is_some_and(|row| row.told > 0),
+        acknowledged,
         to: visible(&to),
     }
 }

@@ -1,16 +1,19 @@
 //! One project: its key, why its state is what it is, its keys so far, its rotations, and who hears of it.
 
 use askama::Template;
+use axum::Form;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 
 use super::super::problem::Problem;
 use super::age::{Age, age};
 use super::moment::{Moment, day, moment};
 use super::parts::{listed, short};
 use super::word::{self, Word};
-use super::{Frame, Here, Session, Signed, Trouble, Web, page};
+use super::{Frame, Here, Session, Signed, Trouble, Web, onward, page};
+use crate::domain::condition::{ConditionKind, Telling};
 use crate::domain::escalation::Escalation;
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::key::{KeyRef, Provider};
@@ -59,9 +62,23 @@ struct Rule {
 
 /// A condition that holds.
 struct Holding {
+    kind: &'static str,
     name: String,
     cause: String,
     since: Moment,
+    /// When people are paged again.
+    again: Option<Moment>,
+    can_acknowledge: bool,
+    acknowledged: Option<(String, Moment)>,
+}
+
+/// An acknowledgement.
+#[derive(Debug, Deserialize)]
+pub(super) struct Given {
+    form: String,
+    kind: String,
+    #[serde(default)]
+    comment: String,
 }
 
 /// The one thing to do.
@@ -92,6 +109,8 @@ struct ProjectPage {
     keys: Vec<Served>,
     history: Vec<Past>,
     conditions: Vec<Holding>,
+    is_operator: bool,
+    form: String,
     owners: Vec<String>,
     rules: Vec<Rule>,
     mails: Vec<(Moment, String)>,
@@ -163,6 +182,8 @@ async fn shown(web: &Web, session: &Session, id: &str) -> Result<ProjectPage, Pr
         keys: keys.into_iter().flatten().rev().map(|it| served(&it, &project)).collect(),
         history: history.iter().map(past).collect(),
         conditions: conditions.iter().filter(|it| it.ended_at.is_none()).map(|it| holding(it, now)).collect(),
+        is_operator: session.caller.must_be(Role::Operator).is_ok(),
+        form: session.form(),
         owners: project.owners.iter().map(|it| visible(it)).collect(),
         rules: rules(&project, defaults),
         no_mails: match () {
@@ -173,6 +194,26 @@ async fn shown(web: &Web, session: &Session, id: &str) -> Result<ProjectPage, Pr
         mails,
         group: project.group_id,
     })
+}
+
+/// Stops the repetitions of a condition's page.
+pub(super) async fn acknowledge(
+    State(web): State<Web>,
+    Signed(session): Signed,
+    Path(id): Path<String>,
+    Form(given): Form<Given>,
+) -> Response {
+    let done = async {
+        session.check(&given.form)?;
+        session.caller.must_be(Role::Operator)?;
+        let group: GroupId = id.parse().map_err(CommandError::from)?;
+        let kind: ConditionKind =
+            given.kind.parse().map_err(|_| Problem::invalid("kind", "it is no condition"))?;
+        let comment = Some(given.comment.trim()).filter(|it| !it.is_empty());
+        web.engine.acknowledge(&session.caller.name, &group, kind, comment).await?;
+        Ok::<_, Problem>(onward(&format!("/projects/{group}"), None))
+    };
+    done.await.unwrap_or_else(|problem| Trouble::new(problem, &web, Some(&session)).into_response())
 }
 
 fn about(project: &Project) -> String {
@@ -247,10 +288,16 @@ fn past(row: &RotationRow) -> Past {
 }
 
 fn holding(row: &ConditionRow, now: Timestamp) -> Holding {
+    let pages = row.kind.telling() == Telling::Repeated && row.told > 0;
+    let acknowledged = row.acknowledged_at.zip(row.acknowledged_by.as_deref());
     Holding {
+        kind: row.kind.as_str(),
         name: row.kind.as_str().replace('_', " "),
         cause: row.cause.as_deref().map(visible).unwrap_or_default(),
         since: moment(row.since, now),
+        again: row.tell_at.filter(|_| pages).map(|at| moment(at, now)),
+        can_acknowledge: pages && acknowledged.is_none(),
+        acknowledged: acknowledged.map(|(at, by)| (visible(by), moment(at, now))),
     }
 }
 

@@ -15,20 +15,17 @@ use super::super::problem::Problem;
 use super::moment::{Moment, clock, moment};
 use super::parts::{Part, compared};
 use super::progress::Progress;
+use super::seen::{self, Said, row, said, without_hidden};
 use super::steps::{Step, steps};
 use super::strip::Strip;
 use super::word::{self, Word};
-use super::{Frame, Here, Session, Signed, Trouble, Web, journal, live, needs_operator, onward, page, you};
-use crate::api::problem::Code;
+use super::{Frame, Here, Session, Signed, Trouble, Web, journal, needs_operator, onward, page, you};
 use crate::api::rotation::Rotation;
 use crate::domain::approver::Strength;
-use crate::domain::ids::RotationId;
 use crate::domain::key::KeyRef;
 use crate::domain::preflight::CheckName;
 use crate::domain::role::Role;
 use crate::domain::rotation::state::State as RotationState;
-use crate::domain::text::visible;
-use crate::domain::time::Timestamp;
 use crate::engine::command::{CommandError, OperatorVerb, Voter};
 use crate::engine::passkeys::{Answer, Asked, holder};
 use crate::store::{RotationRow, SignedVote, StoreError};
@@ -83,18 +80,11 @@ pub(super) struct RotationPage {
     explained: Vec<String>,
 }
 
-/// A comment that decided nothing.
-pub(super) struct Said {
-    pub(super) by: String,
-    pub(super) at: Moment,
-    pub(super) text: String,
-}
-
 /// What is wrong with a form.
 #[derive(Clone, Debug)]
 pub(super) struct Wrong {
     pub(super) text: Cow<'static, str>,
-    /// The field; empty where it is none.
+    /// The field; empty where it is about no field.
     field: &'static str,
 }
 
@@ -212,7 +202,7 @@ pub(super) const NOTHING_SAID: Wrong = Wrong::with("comment", "Write a comment f
 #[derive(Debug, Deserialize)]
 pub(super) struct Renewing {
     #[serde(default)]
-    every: String,
+    pub(super) every: String,
 }
 
 pub(super) async fn show(
@@ -260,12 +250,6 @@ pub(super) async fn decide(
     }
 }
 
-pub(super) async fn row(web: &Web, id: &str) -> Result<RotationRow, Problem> {
-    let id: RotationId =
-        id.parse().map_err(|_| Problem::new(Code::RotationNotFound, "there is no such rotation"))?;
-    Ok(web.engine.rotation(id).await?)
-}
-
 /// Carries a decision out; what is wrong with the form, where something is.
 async fn decided(web: &Web, session: &Session, id: &str, decision: &Given) -> Result<Option<Wrong>, Problem> {
     if decision.decision == COMMENT {
@@ -285,10 +269,10 @@ async fn decided(web: &Web, session: &Session, id: &str, decision: &Given) -> Re
     };
     let row = row(web, id).await?;
     let by_passkey = decision.decision == BY_PASSKEY;
-    if let Err(refused) = session.caller.must_be(role) {
-        if role != Role::Approver || !is_named(web, session, &row, by_passkey).await? {
-            return Err(refused);
-        }
+    if let Err(refused) = session.caller.must_be(role)
+        && (role != Role::Approver || !is_named(web, session, &row, by_passkey).await?)
+    {
+        return Err(refused);
     }
     if row.proposal_hash != decision.hash {
         return Err(CommandError::ProposalChanged.into());
@@ -380,29 +364,6 @@ async fn signing(web: &Web, viewer: &Viewer<'_>, row: &RotationRow) -> Result<Op
     Ok(Some(Signing { asked: web.engine.ask_to_approve(holder, row)?, site: site.id, known }))
 }
 
-/// Names and comments with their hidden characters as escapes.
-pub(super) fn without_hidden(mut it: Rotation) -> Rotation {
-    let show = |text: &mut String| *text = visible(text);
-    let votes = it.approvals.given.iter_mut().flat_map(|vote| [Some(&mut vote.by), vote.comment.as_mut()]);
-    let clusters =
-        it.clusters.iter_mut().flat_map(|cluster| [Some(&mut cluster.name), cluster.exception.as_mut()]);
-    let comments = it.comments.iter_mut().flat_map(|said| [&mut said.by, &mut said.comment]);
-    votes.chain(clusters).flatten().chain(comments).for_each(show);
-    it.why.iter_mut().chain(it.checks.iter_mut().map(|check| &mut check.detail)).for_each(show);
-    [&mut it.old_key, &mut it.new_key].into_iter().for_each(show);
-    [Some(&mut it.project_name), Some(&mut it.requested_by), it.reason.as_mut()]
-        .into_iter()
-        .flatten()
-        .for_each(show);
-    it
-}
-
-/// The comments of a rotation whose hidden characters are escapes.
-pub(super) fn said(it: &Rotation, now: Timestamp) -> Vec<Said> {
-    let said = it.comments.iter();
-    said.map(|it| Said { by: it.by.clone(), at: moment(it.at, now), text: it.comment.clone() }).collect()
-}
-
 /// The label of the field in which the tail of the new key is typed.
 pub(super) fn tail_label(row: &RotationRow) -> &'static str {
     match row.rotation.new_key {
@@ -482,7 +443,7 @@ pub(super) async fn shown(
         wrong_field: wrong.as_ref().map_or("", |it| it.field),
         wrong,
         comments: said(&it, now),
-        seen: live::shown(web, row).await?,
+        seen: seen::shown(web, row).await?,
         progress: Progress::of(&row.rotation, &entries, now),
         strip,
         rolls_back: row.rotation.patching.sent_old,

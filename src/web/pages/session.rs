@@ -1,8 +1,9 @@
 //! Who is signed in: a cookie that only its hash is stored of, bound to a token that is still in force, or to a person
 //! of an identity provider that is still configured.
 //!
-//! A session ends an hour after its last use, eight hours after it began, and with its token or person. A form carries a text that
-//! only the cookie's holder can know, so another site cannot post in somebody's name.
+//! A session ends an hour after its last use, eight hours after it began, and with its token or person. That a page
+//! renews itself is no use. A form carries a text that only the cookie's holder can know, so another site cannot post in
+//! somebody's name.
 
 use std::time::Duration;
 
@@ -55,8 +56,9 @@ impl Session {
         let Some(cookie) = cookie(headers, COOKIE) else { return Ok(None) };
         let hash = token_hash(cookie);
         let Some((session, caller, person)) = in_force(&hash, web).await? else { return Ok(None) };
-        if now.since(session.seen_at) >= WebSession::NOTED_EVERY
-            && let Err(error) = store.web_session_seen(&hash, now).await
+        if !is_by_itself(headers)
+            && now.since(session.seen_at) >= WebSession::NOTED_EVERY
+            && let Err(error) = store.web_session_seen(&hash, &session, now).await
         {
             tracing::warn!(error = %error, "the use of a web session cannot be noted; it may end early");
         }
@@ -180,6 +182,12 @@ async fn in_force(hash: &str, web: &Web) -> Result<Option<(WebSession, Caller, O
     let Some(session) = store.web_session(hash).await?.filter(|it| it.lasts(now)) else { return Ok(None) };
     let held = holder(web, &session.name, session.issuer.as_deref()).await?;
     Ok(held.map(|(caller, person)| (session, caller, person)))
+}
+
+/// Whether an open page asks without its reader: that is no use of a session and no visit.
+fn is_by_itself(headers: &HeaderMap) -> bool {
+    let accepts = headers.get(header::ACCEPT).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    headers.contains_key("x-keywheel-renewal") || accepts.starts_with("text/event-stream")
 }
 
 /// The holder of a token, or the person of an issuer, with the mailbox, while they may still sign in.

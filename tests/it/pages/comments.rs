@@ -71,8 +71,8 @@ async fn a_comment_is_shown_and_takes_nobodys_approval_away() {
     let done = browser.post(&path, &fields).await;
     assert_eq!(done.status, 303, "{}", done.text);
     daemon.until(&ada, &id, |it| it["state"] == "completed").await;
-    let log = daemon.cli(&["audit", "list", "--limit", "200"]);
-    assert!(log.out.contains("rotation.commented") && log.out.contains("it is 4711"), "{}", log.out);
+    let audit = daemon.cli(&["audit", "list", "--limit", "200"]).out;
+    assert!(audit.contains("rotation.commented") && audit.contains("it is 4711"), "{audit}");
     assert_eq!(daemon.cli(&["audit", "verify"]).code, Some(0));
 }
 

@@ -15,15 +15,13 @@ use sha2::Digest;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+fn cluster(state: &str, paused: bool) -> Cluster {
+    Cluster { name: "c0".to_owned(), state: state.to_owned(), paused, ..Cluster::default() }
+}
+
 /// What a rotation may be told at some instant.
 fn outcomes(now: Timestamp) -> Vec<Outcome> {
     let mut all = Vec::new();
-    let cluster = |state: &str, paused| Cluster {
-        name: "c0".to_owned(),
-        state: state.to_owned(),
-        paused,
-        ..Cluster::default()
-    };
     for shown in [Some(OLD), Some(NEW), Some(OTHER), None] {
         for valid in [Some(true), Some(false), None] {
             for (private, skew_ms, network_denied, clusters, place) in [
