@@ -79,11 +79,16 @@ impl Browser {
     }
 }
 
-/// A rotation of a project that is approved and runs.
-async fn begun(people: &People, house: &House, number: usize) -> String {
+/// A rotation of a project that waits for approvals.
+async fn proposed(people: &People, house: &House, number: usize) -> String {
     let path = format!("/projects/{}/rotations", group(number));
     let made: Value = people.post(house, &people.proposer, &path, json!({ "newKey": key(number, 2) })).await;
-    let id = made["id"].as_str().unwrap().to_owned();
+    made["id"].as_str().unwrap().to_owned()
+}
+
+/// One that is approved and runs.
+async fn begun(people: &People, house: &House, number: usize) -> String {
+    let id = proposed(people, house, number).await;
     people.post(house, &people.approver, &format!("/rotations/{id}/approve"), json!({})).await;
     id
 }
@@ -118,15 +123,8 @@ pub(super) async fn figures() {
     let browser = Browser::signed_in(&people.approver, &house).await;
     let project = format!("/projects/{}", group(FLEET - 1));
     let rotation = format!("/rotations/{}", fleet[FLEET - 1]);
-    let proposed = people
-        .post(
-            &house,
-            &people.proposer,
-            &format!("/projects/{}/rotations", group(PROJECTS - 1)),
-            json!({ "newKey": key(PROJECTS - 1, 2) }),
-        )
-        .await;
-    let approval = format!("/rotations/{}", proposed["id"].as_str().unwrap());
+    let proposed = proposed(&people, &house, PROJECTS - 1).await;
+    let approval = format!("/rotations/{proposed}");
     for (name, path) in [
         ("home", "/"),
         ("due", "/due"),
