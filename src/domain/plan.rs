@@ -152,13 +152,18 @@ impl Plan {
             *taken.entry(day_of(due.at, Zone::UTC)).or_default() += 1;
         }
         let movable = |it: &&mut Due| it.is_next && it.conflict.is_some() && !keys[it.key].is_open;
+        // Days only fill up, so what the later ones found full needs no second look under the same rules.
+        let mut latest: BTreeMap<*const Schedule, NaiveDate> = BTreeMap::new();
         for due in self.dues.iter_mut().rev().filter(movable) {
-            let openings = &keys[due.key].schedule.openings;
-            let before = openings.range(..=day_of(due.at, Zone::UTC)).rev();
+            let schedule = &keys[due.key].schedule;
+            let known = latest.entry(Arc::as_ptr(schedule)).or_insert(NaiveDate::MAX);
+            let before = schedule.openings.range(..=day_of(due.at, Zone::UTC).min(*known)).rev();
             let mut free = before.filter(|(day, at)| {
                 **at <= due.at && **at <= furthest && taken.get(*day).is_none_or(|count| *count < per_day)
             });
-            if let Some((day, at)) = free.next() {
+            let found = free.next();
+            *known = found.map_or(NaiveDate::MIN, |(day, _)| *day);
+            if let Some((day, at)) = found {
                 *taken.entry(*day).or_default() += 1;
                 due.proposed = Some(*at);
             }

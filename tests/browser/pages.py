@@ -13,10 +13,18 @@ ALIKE = 6
 
 def ended():
     """Rotations that ended in each way, or need an operator."""
-    it = Keywheel(FAST)
+    it = Keywheel(FAST + '[policy]\nemergency = { by = ["mail:ada@example.com"] }\n')
     it.token("ada", "operator")
     it.token("grace", "approver")
     it.token("you", "admin", "approver")
+    # Two emergencies: one was reviewed, the other waits for it.
+    for number in (6, 8):
+        it.add(number)
+        body = {"newKey": it.keys(number)[1], "emergency": True, "reason": "the old key <leaked>"}
+        id = it.api("POST", f"/projects/{group(number)}/rotations", body, "ada")["id"]
+        it.api("POST", f"/rotations/{id}/cancel", {"comment": "a false alarm"})
+        if number == 6:
+            it.api("POST", f"/rotations/{id}/review/close", {"finding": "nothing had leaked"}, "grace")
     stuck = it.propose(3, "ada")
     # Its clusters are still at it when the key service goes out of reach.
     it.simulate("POST", f"/projects/{group(3)}", {"updateTakesMs": 60000})
