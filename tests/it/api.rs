@@ -48,7 +48,7 @@ const PROJECT: &str = "groupId name provider currentKey keySince keySinceSource 
 const ROTATION: &str = "id groupId projectName provider oldKey newKey state cause trigger reason requestedBy \
                         proposalHash approvals lastObservation hold attempts createdAt approvedAt patchedAt validAt \
                         deployedAt finishedAt expiresAt guardDeadline deployed version";
-const BESIDE: &str = "newKeyTail why readings checks clusters atlasErrorCode atlasDetail atlasEvent atlasEventId atlasEventAt \
+const BESIDE: &str = "newKeyTail why readings checks clusters comments atlasErrorCode atlasDetail atlasEvent atlasEventId atlasEventAt \
                       atlasEventBy overwrote plannedFor";
 const ENTRY: &str = "seq at actor kind fromState toState detail";
 
