@@ -15,7 +15,7 @@ use crate::domain::role::Role;
 use crate::store::{self, StoreError};
 use crate::web::Web;
 use crate::web::auth::Caller;
-use crate::web::operation::needs;
+use crate::web::operation::{BODY, needs};
 use crate::web::problem::Problem;
 
 pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
@@ -23,7 +23,7 @@ pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
     let refused = [Code::NotFound, Code::Invalid, Code::NobodyToTell];
     OpenApiRouter::new()
         .routes(needs(web, Role::Viewer, &[], routes!(list)))
-        .routes(needs(web, Role::Admin, &[&refused], routes!(confirm)))
+        .routes(needs(web, Role::Admin, &[&BODY, &refused], routes!(confirm)))
         .routes(needs(web, Role::Admin, &[&unknown], routes!(remove)))
 }
 
