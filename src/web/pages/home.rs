@@ -170,7 +170,7 @@ async fn reviews(web: &Web, session: &Session) -> Result<Vec<Need>, StoreError> 
             project: visible(&it.project_name),
             sentence: visible(&format!("{} proposed an emergency rotation: {}", it.requested_by, it.reason)),
             since: moment(it.requested_at, now),
-            to: format!("/reviews#{}", it.rotation_id),
+            to: format!("/reviews#review-{}", it.rotation_id),
             button: "Review the emergency",
         })
         .collect())
