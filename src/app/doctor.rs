@@ -621,7 +621,9 @@ async fn accept_restore(config: &Config, store: &Store, findings: &mut Findings)
         } else {
             format!("the tokens {} count again after `keywheel token confirm NAME`", tokens.join(", "))
         };
-        format!("{rotations} rotations wait for their approvals again; {tokens}")
+        format!(
+            "{rotations} rotations wait for their approvals again; {tokens}; people sign in anew, and whom you removed after the copy was made is to be removed again (`keywheel person list`)"
+        )
     };
     if let Some(present) = present_mark(store).await? {
         write_mark(&file, &present)?;

@@ -9,20 +9,20 @@ use super::authority::{plain, rows, together};
 use super::command::loosening::lasting_owners;
 use super::command::{Actor, CommandError, check_words, votes};
 use super::settling::{delays, unreadable};
-use crate::domain::approver::Named;
+use crate::domain::approver::{Named, Strength};
 use crate::domain::emergency::Emergency;
 use crate::domain::ids::RotationId;
 use crate::domain::notice::{Authority, Kind};
 use crate::domain::project::Project;
 use crate::domain::text::visible;
-use crate::domain::vote::Identity;
+use crate::domain::vote::{Ballot, Identity};
 use crate::store::{NewAudit, NewOutbox, Review, RotationRow, StoreError};
 
 /// The name of the field, in errors.
 const REASON: &str = "reason";
 
 impl Engine {
-    /// The identity of somebody who may propose an emergency rotation of this project.
+    /// What the person is known by who may propose an emergency rotation of this project.
     ///
     /// # Errors
     /// Says whom the policy names, from when on a new identity may, and which review is open.
@@ -31,7 +31,7 @@ impl Engine {
         actor: &str,
         project: &Project,
         reason: Option<&str>,
-    ) -> Result<Identity, CommandError> {
+    ) -> Result<Vec<String>, CommandError> {
         if reason.is_none_or(|it| it.trim().is_empty()) {
             let rule = "an emergency needs one, for those who review it".to_owned();
             return Err(CommandError::Invalid { field: REASON, rule });
@@ -48,12 +48,19 @@ impl Engine {
                 "{actor} was made, got its role or was given to another person less than {span} before; it may propose one from {from} on"
             )));
         }
-        let people = people(&identity);
+        let people = self.tied(actor, people(&identity)).await?;
         let reviews = self.store.reviews().await?;
         match reviews.iter().find(|it| it.is_open() && it.is_of(actor, &people)) {
             Some(earlier) => Err(CommandError::ReviewOpen(earlier.rotation_id)),
-            None => Ok(identity),
+            None => Ok(people),
         }
+    }
+
+    /// The addresses and names in `people`, and those that this identity was, or is to be, separated from.
+    async fn tied(&self, actor: &str, mut people: Vec<String>) -> Result<Vec<String>, StoreError> {
+        let ties = self.store.electorate(&self.settings.issuers).await?.ties;
+        people.extend(ties.into_iter().filter(|it| it.identity == actor).map(|it| it.address));
+        Ok(people)
     }
 
     async fn named(
@@ -111,8 +118,21 @@ impl Engine {
         let identities = self.store.sound_identities(&self.settings.issuers).await?;
         let people = identities.get(actor).map(people).unwrap_or_default();
         let ballot = votes::ballot(self, &row, Some(actor)).await?;
-        let is_own = review.is_of(actor, &people) || ballot.one_person(actor, &review.requested_by).is_some();
-        Ok(is_own.then(|| "you proposed this rotation; another person closes its review".to_owned()))
+        if review.is_of(actor, &people) || ballot.one_person(actor, &review.requested_by).is_some() {
+            return Ok(Some("you proposed this rotation; another person closes its review".to_owned()));
+        }
+        // Who may close it is somebody whose vote would count, not only whom the policy names.
+        let anybody = Ballot {
+            approvers: Vec::new(),
+            least: Strength::Link,
+            self_approval: false,
+            votes: Vec::new(),
+            excluded: Vec::new(),
+            ..ballot
+        };
+        Ok(anybody
+            .refusal(actor, Strength::Session, None)
+            .map(|why| format!("a vote of yours would not count: {why}")))
     }
 
     /// Closes the review of an emergency rotation.
@@ -151,7 +171,7 @@ impl Engine {
             subject: format!("rotation/{id}"),
             detail: json!({ "finding": closed.finding, "requestedBy": closed.requested_by }).to_string(),
         };
-        let people = together(&self.store.owners(&closed.group_id).await?, &self.settings.security);
+        let people = together(&self.store.owners(&closed.group_id).await?, &self.hears_of_people().await?);
         let facts = Authority {
             detail: closed.finding.as_ref().map(|it| format!("They wrote: {it}")),
             ..about(&closed, Kind::ReviewClosed, actor.name)
@@ -166,7 +186,7 @@ impl Engine {
     pub(super) async fn opened_review(
         &self,
         row: &RotationRow,
-        identity: &Identity,
+        people: Vec<String>,
     ) -> Result<(Review, Vec<NewOutbox>), StoreError> {
         let (it, now) = (&row.rotation, row.rotation.created_at);
         let review = Review {
@@ -174,14 +194,14 @@ impl Engine {
             group_id: it.group_id.clone(),
             project_name: row.project_name.clone(),
             requested_by: row.requested_by.clone(),
-            people: people(identity),
+            people,
             reason: row.reason.clone().unwrap_or_default(),
             requested_at: now,
             closed_by: None,
             closed_at: None,
             finding: None,
         };
-        let people = together(&self.store.owners(&it.group_id).await?, &self.settings.security);
+        let told = together(&self.store.owners(&it.group_id).await?, &self.hears_of_people().await?);
         let needed = it.rules.policy.approvals;
         let facts = Authority {
             detail: Some(format!(
@@ -193,7 +213,7 @@ impl Engine {
             )),
             ..about(&review, Kind::EmergencyRequested, &review.requested_by)
         };
-        let outbox = rows(self, &format!("{}/emergency_requested", it.id), facts, &people, now);
+        let outbox = rows(self, &format!("{}/emergency_requested", it.id), facts, &told, now);
         Ok((review, outbox))
     }
 }

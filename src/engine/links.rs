@@ -162,8 +162,8 @@ impl Engine {
         let hash = hex::encode(Sha256::digest(&bytes));
         let used = self.store.link_use(&hash).await?;
         let name = format!("{BY_MAIL}{recipient}");
-        // With its person each link ended that was made before.
-        let removed = self.store.removed_at(&recipient).await?.filter(|at| *at >= head.made_at());
+        // With its person, or an older copy of the database, each link ended that was made before.
+        let removed = self.store.links_ended_at(&recipient).await?.filter(|at| *at >= head.made_at());
         let expires_at = removed.map_or(head.expires_at(), |at| at.min(head.expires_at()));
         Ok(Some(Link { row, recipient, name, expires_at, used, hash }))
     }

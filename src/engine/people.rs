@@ -246,7 +246,8 @@ impl Engine {
         };
         let ballot = terms.ballot(stored, None).map_err(unreadable)?;
         let mut named = self.store.named_approvers().await?;
-        named.extend(self.settings.policy.approvers.iter().cloned());
+        named
+            .extend(self.settings.policy.approvers.iter().chain(&self.settings.policy.emergency.by).cloned());
         let groups = named.into_iter().filter_map(|it| match it.who {
             Named::Group(group) => Some(group),
             Named::Owners | Named::Mail(_) => None,
@@ -319,7 +320,8 @@ impl Engine {
         let roles = seen.roles.iter().filter(|it| it.includes(Role::Approver) && !had(it));
         let mut gained: Vec<String> = roles.map(ToString::to_string).collect();
         let mut named = self.store.named_approvers().await?;
-        named.extend(self.settings.policy.approvers.iter().cloned());
+        named
+            .extend(self.settings.policy.approvers.iter().chain(&self.settings.policy.emergency.by).cloned());
         let is_new = before.is_none_or(|it| it.is_removed() || it.name != seen.name);
         for who in named.into_iter().map(|it| it.who) {
             match who {

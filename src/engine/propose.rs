@@ -30,7 +30,6 @@ use crate::domain::rotation::machine::{Step, next};
 use crate::domain::rotation::outcome::{Command, Observation, Outcome};
 use crate::domain::rotation::state::{Proposal, Rotation, State};
 use crate::domain::time::{Span, Timestamp};
-use crate::domain::vote::Identity;
 use crate::store::{
     NewApproval, NewAudit, NewJournal, NewRotation, OWN_APPROVAL, RotationRow, StoreError, Vote,
 };
@@ -182,7 +181,7 @@ impl Engine {
             let row = self.rotation(open.id).await?;
             // A date that was asked for must be the one that people approve.
             let same_date = planned_for.is_none() || planned_for == row.rotation.rules.planned_for;
-            let same_kind = emergency.is_none() || row.trigger == EMERGENCY;
+            let same_kind = emergency.is_some() == (row.trigger == EMERGENCY);
             return if same_date && same_kind && new_key.is_same(&row.rotation.new_key, &seen.place) {
                 Ok(Proposed::Same(row))
             } else {
@@ -223,7 +222,7 @@ impl Engine {
         Box::pin(self.insert(proposer, &project, proposal, consent, (reason, emergency))).await
     }
 
-    /// The identity of who proposes an emergency, where one is asked for.
+    /// What the person is known by who proposes an emergency, where one is asked for.
     async fn asked_emergency(
         &self,
         asked: bool,
@@ -231,7 +230,7 @@ impl Engine {
         actor: &str,
         project: &Project,
         reason: Option<&str>,
-    ) -> Result<Option<Identity>, CommandError> {
+    ) -> Result<Option<Vec<String>>, CommandError> {
         if !asked {
             return Ok(None);
         }
@@ -272,7 +271,7 @@ impl Engine {
         project: &Project,
         mut proposal: Proposal,
         consent: Consent,
-        (reason, emergency): (Option<String>, Option<Identity>),
+        (reason, emergency): (Option<String>, Option<Vec<String>>),
     ) -> Result<Proposed, CommandError> {
         let now = self.clock.now();
         if consent == Consent::OfPolicy {
@@ -326,9 +325,9 @@ impl Engine {
             .then(|| agree_by_policy(&mut row, trigger, now, &mut journal, &mut audit));
         let notice = if vote.is_some() { Notice::AutoApproved } else { Notice::ApprovalRequested };
         let mut outbox = announce::proposal_rows(self, &row, notice, project, now);
-        let review = match &emergency {
-            Some(identity) => {
-                let (review, told) = self.opened_review(&row, identity).await?;
+        let review = match emergency {
+            Some(people) => {
+                let (review, told) = self.opened_review(&row, people).await?;
                 outbox.extend(told);
                 Some(review)
             }
@@ -353,7 +352,7 @@ impl Engine {
         let open = self.rotation(id).await?;
         let (open_rules, rules) = (&open.rotation.rules, &row.rotation.rules);
         let same_date = rules.planned_for.is_none() || rules.planned_for == open_rules.planned_for;
-        let same_kind = open.trigger == EMERGENCY || row.trigger != EMERGENCY;
+        let same_kind = (open.trigger == EMERGENCY) == (row.trigger == EMERGENCY);
         if same_date && same_kind && open.rotation.new_key == row.rotation.new_key {
             Ok(Proposed::Same(open))
         } else {

@@ -75,19 +75,14 @@ impl Store {
         &self,
         issuers: &BTreeSet<String>,
     ) -> Result<BTreeMap<String, Identity>, StoreError> {
-        let (mut people, mut tokens) = (Vec::new(), Vec::new());
-        for it in self.people().await? {
-            if self.check_seals(&[it.seal()]).await.is_ok() {
-                people.push(it);
-            }
-        }
-        for it in self.stored_tokens().await? {
-            if self.check_seals(&[it.seal()]).await.is_ok() {
-                tokens.push(it.identity());
-            }
-        }
+        let (mut people, tokens) = (self.people().await?, self.stored_tokens().await?);
+        // What was written meanwhile is known then.
+        self.check_seals(&[]).await?;
+        let fits =
+            |Seal { subject, digest }: Seal| digest.is_some_and(|digest| self.seals().fits(&subject, digest));
+        people.retain(|it| fits(it.seal()));
         let mut identities = people::identities(&people.iter().collect::<Vec<_>>(), issuers);
-        identities.extend(tokens);
+        identities.extend(tokens.iter().filter(|it| fits(it.seal())).map(StoredToken::identity));
         Ok(identities)
     }
 
@@ -102,11 +97,24 @@ impl Store {
         group: &GroupId,
         issuers: &BTreeSet<String>,
     ) -> Result<Stored, StoreError> {
+        self.ballot_among(id, group, self.electorate(issuers).await?).await
+    }
+
+    /// The same where everybody who may vote was read already.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn ballot_among(
+        &self,
+        id: RotationId,
+        group: &GroupId,
+        electorate: Stored,
+    ) -> Result<Stored, StoreError> {
         Ok(Stored {
             votes: cast(self.approvals(id).await?),
             bars: self.standing(group).await?.iter().filter_map(bar).collect(),
             owners: self.owners(group).await?,
-            ..self.electorate(issuers).await?
+            ..electorate
         })
     }
 

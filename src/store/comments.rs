@@ -1,12 +1,15 @@
-//! Comments on rotations: journal rows that decide nothing.
+//! Comments on rotations: rows of the audit log that decide nothing, with a copy in the journal.
 //!
 //! A comment moves no version, so a step that is under way is not begun again because of it, and nobody's form goes
-//! stale. It is not sealed, because it authorises nothing; the audit log has a copy.
+//! stale. What is shown beside the button that approves is read from the audit log: a comment that somebody writes into the
+//! database, or takes out of it, breaks the chain.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use sqlx::FromRow;
 
 use super::lanes::Lane;
-use super::rotations::{EntryRow, JournalEntry, NewJournal};
+use super::rotations::NewJournal;
+use super::types::Instant;
 use super::{NewAudit, Sql, Store, StoreError, each, read};
 use crate::domain::ids::RotationId;
 use crate::domain::rotation::journal::JournalKind;
@@ -25,10 +28,11 @@ const STATE: Sql = Sql {
     postgres: "SELECT state FROM rotations WHERE id = $1 FOR UPDATE",
 };
 const LAST: Sql = Sql::same(
-    "SELECT seq, at, actor, kind, from_state, to_state, detail, count, last_at FROM journal \
-     WHERE rotation_id = $1 AND kind = 'comment' ORDER BY seq DESC LIMIT $2",
+    "SELECT seq, at, actor, detail FROM audit WHERE action = 'rotation.commented' AND subject = $1 \
+     ORDER BY seq DESC LIMIT $2",
 );
-const COUNT: Sql = Sql::same("SELECT COUNT(*) FROM journal WHERE rotation_id = $1 AND kind = 'comment'");
+const COUNT: Sql =
+    Sql::same("SELECT COUNT(*) FROM audit WHERE action = 'rotation.commented' AND subject = $1");
 
 pub(super) const STATEMENTS: &[&Sql] = &[&STATE, &LAST, &COUNT];
 
@@ -43,12 +47,47 @@ pub struct NewComment {
     pub text: String,
 }
 
+fn subject(id: RotationId) -> String {
+    format!("rotation/{id}")
+}
+
+/// A comment, as the audit log has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commented {
+    /// When.
+    pub at: Timestamp,
+    /// Who wrote it.
+    pub by: String,
+    /// How it came, as votes say it.
+    pub method: String,
+    /// The text.
+    pub text: String,
+}
+
+#[derive(FromRow)]
+struct CommentRow {
+    seq: i64,
+    at: Instant,
+    actor: String,
+    detail: String,
+}
+
+impl TryFrom<CommentRow> for Commented {
+    type Error = StoreError;
+    fn try_from(row: CommentRow) -> Result<Self, StoreError> {
+        let bad = |column| StoreError::corrupt("audit", column, row.seq);
+        let detail: Value = serde_json::from_str(&row.detail).map_err(|_| bad("detail"))?;
+        let text = |name: &str| detail[name].as_str().unwrap_or_default().to_owned();
+        Ok(Self { at: row.at.or(bad("at"))?, by: row.actor, method: text("method"), text: text("comment") })
+    }
+}
+
 impl NewComment {
     fn audit(&self, id: RotationId, state: State) -> NewAudit {
         NewAudit {
             actor: self.by.clone(),
             action: COMMENTED.to_owned(),
-            subject: format!("rotation/{id}"),
+            subject: subject(id),
             detail: json!({ "state": state, "method": self.method, "comment": self.text }).to_string(),
         }
     }
@@ -102,13 +141,13 @@ impl Store {
     ///
     /// # Errors
     /// Fails when the database or a stored comment cannot be read.
-    pub async fn comments(&self, id: RotationId) -> Result<Vec<JournalEntry>, StoreError> {
-        let rows: Vec<EntryRow> = read!(self, LAST, |pool, text| sqlx::query_as(text)
-            .bind(id.0)
+    pub async fn comments(&self, id: RotationId) -> Result<Vec<Commented>, StoreError> {
+        let rows: Vec<CommentRow> = read!(self, LAST, |pool, text| sqlx::query_as(text)
+            .bind(subject(id))
             .bind(COMMENTS_SHOWN)
             .fetch_all(pool)
             .await)?;
-        rows.into_iter().rev().map(|row| row.entry(id)).collect()
+        rows.into_iter().rev().map(Commented::try_from).collect()
     }
 
     /// How many comments a rotation has.
@@ -117,7 +156,7 @@ impl Store {
     /// Fails when the database cannot be read.
     pub async fn comment_count(&self, id: RotationId) -> Result<i64, StoreError> {
         let (count,): (i64,) =
-            read!(self, COUNT, |pool, text| sqlx::query_as(text).bind(id.0).fetch_one(pool).await)?;
+            read!(self, COUNT, |pool, text| sqlx::query_as(text).bind(subject(id)).fetch_one(pool).await)?;
         Ok(count)
     }
 }

@@ -377,6 +377,10 @@ impl Tx {
             }
         }
         subjects.extend(it.new.iter().chain(&it.effective).map(|it| it.subject.clone()));
+        if !subjects.is_empty() {
+            // The list is sealed as a whole: nobody else may add to it before this transaction ends.
+            self.audit_head().await?;
+        }
         for subject in &subjects {
             self.check_list(subject).await?;
         }

@@ -71,7 +71,7 @@ pub use audit::{
     AuditBroken, AuditEntry, AuditFilter, AuditMarks, AuditReport, BREAK_ACCEPTED, NewAudit, SEARCHED,
 };
 pub use backup::{Contents, Restored, back_up, restore, sqlite_path};
-pub use comments::{COMMENTED, NewComment};
+pub use comments::{COMMENTED, Commented, NewComment};
 pub use conditions::ConditionRow;
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;

@@ -343,6 +343,8 @@ impl Tx {
         now: Timestamp,
         unsure: bool,
     ) -> Result<Result<Person, PersonRefusal>, StoreError> {
+        // Nobody removes the person meanwhile.
+        self.audit_head().await?;
         let people = self.people().await?;
         let own = |it: &&Person| it.issuer == seen.issuer && it.subject == seen.subject;
         let before = people.iter().find(own);

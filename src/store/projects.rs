@@ -144,8 +144,9 @@ const NEW_KEY: Sql = Sql::same(
      next_reminder_at = $3, version = version + 1 WHERE group_id = $1",
 );
 // Few projects have approvers of their own.
-const NAMING: Sql =
-    Sql::same("SELECT group_id, policy FROM projects WHERE policy LIKE '%\"approvers\"%' ORDER BY group_id");
+const NAMING: Sql = Sql::same(
+    "SELECT group_id, policy FROM projects WHERE policy LIKE '%\"approvers\"%' OR policy LIKE '%\"emergency\"%' ORDER BY group_id",
+);
 
 pub(super) const STATEMENTS: &[&Sql] = &[
     &NAMING,
@@ -665,7 +666,10 @@ impl Store {
             serde_json::from_str::<PolicyOverride>(&policy)
                 .map_err(|_| StoreError::corrupt("projects", "policy", group))
         }))?;
-        Ok(policies.into_iter().filter_map(|it| it.approvers).flatten().collect())
+        let named = |it: PolicyOverride| {
+            it.approvers.unwrap_or_default().into_iter().chain(it.emergency.unwrap_or_default().by)
+        };
+        Ok(policies.into_iter().flat_map(named).collect())
     }
 
     /// The projects that this mailbox owns.

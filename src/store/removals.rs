@@ -77,6 +77,9 @@ impl Removal {
     }
 }
 
+/// Stands for every address: an older copy of the database was accepted, and removals after it are lost.
+const EVERYBODY: &str = "*";
+
 impl Store {
     /// The addresses whose person was removed, and when last. Rows that Keywheel did not write are left out.
     ///
@@ -105,6 +108,15 @@ impl Store {
         Ok(it.map(|it| it.at))
     }
 
+    /// When the links to this address ended that were made before; `None` where they never did. That was with its person,
+    /// or when an older copy of the database was accepted.
+    ///
+    /// # Errors
+    /// As [`Store::removed_at`].
+    pub async fn links_ended_at(&self, address: &str) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.removed_at(address).await?.max(self.removed_at(EVERYBODY).await?))
+    }
+
     /// Removes a person: accounts, tokens, passkeys, sessions and feeds, each with its row of the audit log in `audit`,
     /// and the messages about it.
     ///
@@ -124,6 +136,8 @@ impl Store {
                 if unsure && tx.is_appended(audit, now).await? {
                     return Ok(());
                 }
+                // Nobody signs in or gets a token meanwhile.
+                tx.audit_head().await?;
                 let (known, accounts) = tx.known_by(&it.addresses).await?;
                 if known != *it {
                     return Err(StoreError::Conflict);
@@ -205,6 +219,11 @@ impl Tx {
             .await
             .map(drop))?;
         Ok(Removal { address: address.to_owned(), at: now, by: by.to_owned() }.seal())
+    }
+
+    /// Ends the links of everybody; returns the seal that says so.
+    pub(super) async fn end_every_link(&mut self, now: Timestamp) -> Result<Seal, StoreError> {
+        self.write_removal(EVERYBODY, "keywheel", now).await
     }
 
     /// The removals that can be read.

@@ -132,6 +132,9 @@ impl Store {
                 let rotations = seals.iter().filter(|it| it.subject.starts_with("votes/")).count();
                 seals.extend(tokens.iter().map(SealedToken::suspended));
                 seals.extend(tx.unconfirm_passkeys().await?);
+                // Who was removed after the copy was made is there again in it.
+                seals.extend(tx.forget_people().await?);
+                seals.push(tx.end_every_link(now).await?);
                 // Who signed out after the copy was made is signed in again in it.
                 seals.extend(tx.end_every_web_session().await?);
                 tx.append_sealing(std::slice::from_ref(row), seals, now).await?;

@@ -204,7 +204,9 @@ impl Tx {
         Ok(seal(&self.stored_reviews().await?))
     }
 
+    /// The reviews as Keywheel wrote them. Nobody else writes one before this transaction ends: they are sealed together.
     async fn sealed_reviews(&mut self) -> Result<Vec<Review>, StoreError> {
+        self.audit_head().await?;
         let all = self.stored_reviews().await?;
         self.check_seals(&[seal(&all)]).await?;
         Ok(all)

@@ -373,6 +373,10 @@ impl Store {
             args,
             move |tx, (row, machine, journal, vote, audit, outbox, review, sealed), _| {
                 Box::pin(async move {
+                    if review.is_some() {
+                        // In the order of a step: the end of the audit log, then the rotation.
+                        tx.audit_head().await?;
+                    }
                     if !tx.insert_rotation(row, machine).await? {
                         return tx.check_own_proposal(&row.rotation).await;
                     }

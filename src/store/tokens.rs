@@ -325,6 +325,8 @@ impl Store {
         self.transact("token.insert", Lane::Command, args, move |tx, args, unsure| {
             let (name, hash, roles, given, audit, outbox) = args;
             Box::pin(async move {
+                // Nobody removes its person meanwhile.
+                tx.audit_head().await?;
                 if tx.insert_token(name, hash, roles, given, now).await? {
                     tx.write_outbox(outbox, now).await?;
                     let [name, hash, roles] = [name, hash, roles].map(Clone::clone);
@@ -426,6 +428,7 @@ impl Store {
         let args = (joined(&before.roles), after.clone(), audit.to_vec(), outbox.to_vec());
         self.transact("token.edit", Lane::Command, args, move |tx, (roles, after, audit, outbox), unsure| {
             Box::pin(async move {
+                tx.audit_head().await?;
                 if unsure && tx.is_appended(audit, now).await? {
                     return Ok(());
                 }

@@ -10,7 +10,7 @@ use crate::domain::notice::{Authority, Kind};
 use crate::domain::role::Role;
 use crate::domain::rotation::outcome::Command;
 use crate::domain::rotation::state::State;
-use crate::domain::vote::{BY_MAIL, Ballot, CastVote, Counted, Identity, Terms};
+use crate::domain::vote::{BY_MAIL, Ballot, CastVote, Counted, Identity, Stored, Terms};
 use crate::store::{NewApproval, NewOutbox, RotationRow, SignedVote, StoreError, Vote};
 
 /// What the count of the votes on `row` depends on beside what is stored about them.
@@ -156,7 +156,30 @@ impl Engine {
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn may_say(&self, row: &RotationRow, voter: Voter<'_>) -> Result<Say, StoreError> {
-        let ballot = ballot(self, row, Some(voter.name)).await?;
+        self.may_say_among(row, voter, &self.voters().await?).await
+    }
+
+    /// Everybody who may vote, whatever the rotation.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn voters(&self) -> Result<Stored, StoreError> {
+        self.store.electorate(&self.settings.issuers).await
+    }
+
+    /// [`Engine::may_say`] where everybody who may vote was read already.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn may_say_among(
+        &self,
+        row: &RotationRow,
+        voter: Voter<'_>,
+        voters: &Stored,
+    ) -> Result<Say, StoreError> {
+        let it = &row.rotation;
+        let stored = self.store.ballot_among(it.id, &it.group_id, voters.clone()).await?;
+        let ballot = terms(self, row).ballot(stored, Some(voter.name)).map_err(unreadable)?;
         let strength = Strength::of(voter.method);
         let (own, void) = (ballot.own_vote(voter.name), ballot.count().void);
         let counts = |vote: &&CastVote| void.iter().all(|(by, _)| *by != vote.by);

@@ -137,7 +137,7 @@ pub(super) fn drift(it: Drifted) -> Drift {
 pub(super) fn rotation(
     row: &RotationRow,
     votes: Vec<store::Approval>,
-    comments: Vec<store::JournalEntry>,
+    comments: Vec<store::Commented>,
     proof: Option<&WitnessEvent>,
     why: Vec<String>,
 ) -> Rotation {
@@ -203,9 +203,8 @@ pub(super) fn rotation(
     }
 }
 
-fn comment(it: store::JournalEntry) -> Comment {
-    let text = |name: &str| it.detail[name].as_str().unwrap_or_default().to_owned();
-    Comment { method: text("method"), comment: text("comment"), at: it.at, by: it.actor }
+fn comment(it: store::Commented) -> Comment {
+    Comment { method: it.method, comment: it.text, at: it.at, by: it.by }
 }
 
 fn cluster(it: &crate::domain::rotation::state::ClusterProgress) -> Cluster {

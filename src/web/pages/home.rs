@@ -179,7 +179,7 @@ async fn reviews(web: &Web, session: &Session) -> Result<Vec<Need>, StoreError> 
 /// The proposals that this person may approve, up to [`MOST`]. Those that others must approve do not hide them.
 async fn approvable(web: &Web, session: &Session) -> Result<Vec<RotationRow>, StoreError> {
     let (engine, mut before) = (&web.engine, None);
-    let mut found = Vec::new();
+    let (mut found, mut voters) = (Vec::new(), None);
     // Each costs a count of its votes, so a page does not go through a thousand of them.
     for _ in 0..PAGES {
         let rows =
@@ -193,7 +193,11 @@ async fn approvable(web: &Web, session: &Session) -> Result<Vec<RotationRow>, St
             // Who has no passkey yet learns of it on the rotation's page.
             let strength = row.rotation.rules.policy.approval_method.max(Strength::Session);
             let voter = Voter { method: strength.as_str(), ..session.voter() };
-            if engine.may_say(&row, voter).await?.refused.is_none() {
+            let among = match &voters {
+                Some(among) => among,
+                None => voters.insert(engine.voters().await?),
+            };
+            if engine.may_say_among(&row, voter, among).await?.refused.is_none() {
                 found.push(row);
             }
             if found.len() == MOST {

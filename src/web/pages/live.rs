@@ -28,7 +28,7 @@ use crate::store::StoreError;
 const ALIVE: Duration = Duration::from_secs(15);
 
 /// Home is told of news this often at most.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// The streams of one session. A browser opens six connections to a server at most, and a page needs one too.
 const MOST: u32 = 4;

@@ -71,6 +71,15 @@ async fn a_comment_is_shown_and_takes_nobodys_approval_away() {
     let done = browser.post(&path, &fields).await;
     assert_eq!(done.status, 303, "{}", done.text);
     daemon.until(&ada, &id, |it| it["state"] == "completed").await;
+    // A comment that somebody writes into the database is not shown.
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(daemon.folder.path().join("data/keywheel.db"));
+    let database = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let forged = "UPDATE journal SET actor = 'mail:security@example.com', detail = replace(detail, '4711', 'our key') \
+                  WHERE kind = 'comment'";
+    assert!(sqlx::query(forged).execute(&database).await.unwrap().rows_affected() > 0);
+    let shown = daemon.get(&ada, &path).await.json["comments"].to_string();
+    assert!(shown.contains("it is 4711") && !shown.contains("security@example.com"), "{shown}");
     let audit = daemon.cli(&["audit", "list", "--limit", "200"]).out;
     assert!(audit.contains("rotation.commented") && audit.contains("it is 4711"), "{audit}");
     assert_eq!(daemon.cli(&["audit", "verify"]).code, Some(0));

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::pages::{Browser, hidden};
 use crate::support::daemon::Daemon;
+use keywheel::sim::world::demo_key;
 
 fn ask(key: &str, reason: Option<&str>) -> NewProposal {
     NewProposal {
@@ -265,4 +266,109 @@ async fn a_person_proposes_one_on_a_page_and_another_closes_its_review() {
         )
         .await;
     assert_eq!(none.problem(404), "not-found");
+}
+
+/// The second project of these tests, and a key for it.
+async fn second(it: &Fixture) -> (GroupId, String) {
+    let add = NewProject { group_id: group(2), ..NewProject::default() };
+    it.engine.add_project("local:admin", add).await.unwrap();
+    (group(2).parse().unwrap(), demo_key("AWS", "payments-staging", 2, 2))
+}
+
+async fn at_once(backend: Backend) {
+    let mut it = Fixture::for_emergencies(backend).await;
+    it.0.rule(|settings| settings.policy.emergency.by.push("mail:edsger@example.com".parse().unwrap()));
+    it.of_ada("ada-laptop").await;
+    let (other, key) = second(&it).await;
+    it.pass(2 * DAY);
+    for round in 0..6 {
+        // One person by two identities, on two projects: one of them.
+        let first = project();
+        let here = it.engine.propose_on("ada", &first, ask(&new_key(), Some("it leaked")));
+        let there = it.engine.propose_on("ada-laptop", &other, ask(&key, Some("it leaked")));
+        let (here, there) = if round % 2 == 0 {
+            futures_util::future::join(here, there).await
+        } else {
+            let (there, here) = futures_util::future::join(there, here).await;
+            (here, there)
+        };
+        let row = match (here, there) {
+            (Ok(Proposed::Created(row)), Err(CommandError::ReviewOpen(_)))
+            | (Err(CommandError::ReviewOpen(_)), Ok(Proposed::Created(row))) => row,
+            both => panic!("{both:?}"),
+        };
+        it.engine.say("ada", row.rotation.id, OperatorVerb::Cancel, None, None).await.unwrap();
+        // Another person's may be open beside it, and both close at once.
+        let free = if row.rotation.group_id == other {
+            (project(), new_key())
+        } else {
+            (other.clone(), key.clone())
+        };
+        let (closed, opened) = futures_util::future::join(
+            it.close("grace", &row),
+            it.engine.propose_on("edsger", &free.0, ask(&free.1, Some("it leaked, too"))),
+        )
+        .await;
+        closed.unwrap();
+        let Ok(Proposed::Created(second)) = opened else { panic!("{opened:?}") };
+        it.engine.say("ada", second.rotation.id, OperatorVerb::Cancel, None, None).await.unwrap();
+        let (one, two) =
+            futures_util::future::join(it.close("grace", &second), it.close("ada", &second)).await;
+        assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+        assert!(it.engine.reviews().await.unwrap().iter().all(|it| !it.is_open()));
+        assert!(it.engine.store.tampered().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn emergencies_and_reviews_at_once_are_one_after_the_other_on_sqlite() {
+    at_once(Backend::Sqlite).await;
+}
+
+#[tokio::test]
+async fn emergencies_and_reviews_at_once_are_one_after_the_other_on_postgres() {
+    at_once(Backend::Postgres).await;
+}
+
+#[tokio::test]
+async fn who_could_not_vote_closes_no_review() {
+    let mut it = Fixture::for_emergencies(Backend::Sqlite).await;
+    it.of_ada("ada-laptop").await;
+    it.make("vera", &[Role::Viewer]).await;
+    it.pass(2 * DAY);
+    let row = it.emergency("ada").await.unwrap();
+    it.engine.say("ada", row.rotation.id, OperatorVerb::Cancel, None, None).await.unwrap();
+    // A puppet that another identity of hers makes.
+    it.make_as("ada-laptop", "puppet", &[Role::Approver]).await;
+    for by in ["puppet", "vera", "nobody"] {
+        let why = refused(it.close(by, &row).await);
+        assert!(
+            why.starts_with("a vote of yours would not count") || why.starts_with("you proposed"),
+            "{by}: {why}"
+        );
+    }
+    // Where people sign in with a provider, a token that was given to nobody is nobody.
+    it.engine.create_token("local:admin", ("bare", "bare"), &[Role::Approver], None).await.unwrap();
+    it.pass(2 * DAY);
+    it.0.rule(|settings| settings.issuers = ["https://id.example.com".to_owned()].into());
+    assert!(refused(it.close("bare", &row).await).contains("given to nobody"));
+    // Whom the policy names as approvers does not matter.
+    it.0.rule(|settings| settings.policy.approvers = vec!["mail:edsger@example.com".parse().unwrap()]);
+    it.close("grace", &row).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_emergency_is_not_taken_for_the_same_proposal_without_one() {
+    let it = Fixture::for_emergencies(Backend::Sqlite).await;
+    let row = it.emergency("ada").await.unwrap();
+    let plain = it.engine.propose("edsger", &project(), new_key().parse().unwrap(), None, false).await;
+    assert!(
+        matches!(plain, Err(CommandError::RotationOpen { id, .. }) if id == row.rotation.id),
+        "{plain:?}"
+    );
+    it.engine.say("ada", row.rotation.id, OperatorVerb::Cancel, None, None).await.unwrap();
+    it.close("grace", &row).await.unwrap();
+    it.propose("ada").await;
+    let hurried = it.emergency("ada").await;
+    assert!(matches!(hurried, Err(CommandError::RotationOpen { .. })), "{hurried:?}");
 }

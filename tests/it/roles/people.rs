@@ -246,6 +246,42 @@ async fn a_link_ends_with_its_person_and_none_follows_until_it_is_known_again() 
 }
 
 #[tokio::test]
+async fn after_an_older_copy_was_accepted_people_and_links_begin_anew() {
+    for backend in BACKENDS {
+        let mut it = Fixture::with_provider(backend).await;
+        it.signs_in("1", EVE, &[Role::Approver]).await.unwrap();
+        it.0.rule(|settings| {
+            settings.policy.approval_method = Strength::Link;
+            settings.policy.approvers = vec![format!("mail:{EVE}").parse().unwrap()];
+        });
+        it.pass(2 * DAY);
+        let row = it.propose("ada").await;
+        let path = it.engine.link_for(row.rotation.id, EVE).await.unwrap().unwrap();
+        let text = path.strip_prefix("/a/").unwrap();
+        it.pass(Duration::from_secs(1));
+        // Her removal is lost in the copy, so nobody in it is taken at their word.
+        let audit = NewAudit {
+            actor: "local:root".to_owned(),
+            action: "installation.restore_accepted".to_owned(),
+            subject: "installation".to_owned(),
+            detail: "{}".to_owned(),
+        };
+        it.engine.store.void_after_restore(audit, it.engine.clock.now()).await.unwrap();
+        assert_eq!(it.engine.store.people().await.unwrap(), []);
+        let link = it.engine.link(text).await.unwrap().unwrap();
+        assert_eq!(link.expires_at, it.engine.clock.now());
+        let answered = it.engine.answer(&link, OperatorVerb::Approve, None).await;
+        assert!(matches!(answered, Err(CommandError::LinkEnded(_))), "{answered:?}");
+        it.signs_in("1", EVE, &[Role::Approver]).await.unwrap();
+        let voted = it.approve(&format!("mail:{EVE}"), &row).await;
+        assert!(matches!(voted, Err(CommandError::VoteVoid(_))), "{voted:?}");
+        assert!(it.engine.store.tampered().await.unwrap().is_empty());
+        raw(&it.engine.store, "DELETE FROM removals").await;
+        assert!(matches!(it.engine.link(text).await, Err(StoreError::Tampered { .. })));
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_changes_hands_counts_as_both_until_it_is_in_effect() {
     for backend in BACKENDS {
         let it = Fixture::on(backend).await;
@@ -401,6 +437,12 @@ async fn who_may_approve_for_the_first_time_is_told_once() {
             it.engine.sign_in_person(&in_group).await.unwrap().unwrap();
         }
         assert_eq!(it.mails("person_joined").await.len(), 3);
+        // Who may propose emergencies takes others' approvals away.
+        it.0.rule(|settings| settings.policy.emergency.by = vec!["group:night".parse().unwrap()]);
+        it.pass(Duration::from_secs(1));
+        in_group.groups.push("night".to_owned());
+        it.engine.sign_in_person(&in_group).await.unwrap().unwrap();
+        assert_eq!(it.mails("person_joined").await.len(), 4);
         // Without anybody for the security it goes to those who look after the installation.
         it.0.rule(|settings| settings.security = Vec::new());
         it.signs_in("3", "trudy@example.com", &[Role::Approver]).await.unwrap();
