@@ -118,7 +118,7 @@ impl Engine {
     }
 
     /// Whether the person of this address was removed, and has neither signed in nor got a token since.
-    async fn is_removed(&self, recipient: &str) -> Result<bool, StoreError> {
+    pub(super) async fn is_removed(&self, recipient: &str) -> Result<bool, StoreError> {
         let Some(removed_at) = self.store.removed_at(recipient).await? else { return Ok(false) };
         let all = self.store.electorate(&self.settings.issuers).await?;
         let is_back = |it: &Identity| {

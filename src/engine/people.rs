@@ -44,6 +44,25 @@ pub struct Known {
     pub refused: Option<Refused>,
 }
 
+impl Known {
+    /// Somebody of whom nothing but the address is known.
+    #[must_use]
+    pub(super) const fn named(address: String) -> Self {
+        Self {
+            address,
+            others: BTreeSet::new(),
+            accounts: Vec::new(),
+            tokens: Vec::new(),
+            link_used_at: None,
+            roles: BTreeSet::new(),
+            approver_groups: BTreeSet::new(),
+            passkeys: Vec::new(),
+            sessions: Vec::new(),
+            refused: None,
+        }
+    }
+}
+
 /// Why a person's vote would not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {

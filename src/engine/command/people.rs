@@ -6,6 +6,7 @@ use super::super::Engine;
 use super::super::authority::{plain, rows, together};
 use super::super::people::{Known, address};
 use super::{Actor, CommandError, TRIES};
+use crate::domain::approver::{Approver, Named};
 use crate::domain::notice::{Authority, Kind};
 use crate::domain::role::Role;
 use crate::domain::text::did_you_mean;
@@ -31,7 +32,7 @@ impl Engine {
     pub async fn remove_person(&self, by: Actor<'_>, person: &str) -> Result<Removed, CommandError> {
         only_admin(by, "an admin removes a person")?;
         for tries in 1.. {
-            let it = self.known_person(person).await?;
+            let it = self.leaving(person).await?;
             let now = self.clock.now();
             let leaver = leaver(&it);
             let (audit, outbox) = (records(by.name, &it), self.told_of_removal(by.name, &it, now).await?);
@@ -45,6 +46,30 @@ impl Engine {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// Who is known by this address or name; or whom an owner's list or a policy names, who may hold links to mailed
+    /// proposals and was never seen.
+    async fn leaving(&self, person: &str) -> Result<Known, CommandError> {
+        match self.known_person(person).await {
+            Err(CommandError::NobodyKnown { name, near }) => {
+                let wanted = address(person.trim());
+                if is_address(&wanted) && !self.is_removed(&wanted).await? && self.is_named(&wanted).await? {
+                    return Ok(Known::named(wanted));
+                }
+                Err(CommandError::NobodyKnown { name, near })
+            }
+            known => known,
+        }
+    }
+
+    /// Whether a project has this owner, or a policy names this address.
+    async fn is_named(&self, wanted: &str) -> Result<bool, StoreError> {
+        let mut named = self.store.named_approvers().await?;
+        let policy = &self.settings.policy;
+        named.extend(policy.approvers.iter().chain(&policy.emergency.by).cloned());
+        let is = |it: &Approver| matches!(&it.who, Named::Mail(mail) if address(mail) == wanted);
+        Ok(named.iter().any(is) || !self.store.groups_owned_by(wanted).await?.is_empty())
     }
 
     /// Who is known by this address or name.

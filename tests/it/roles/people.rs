@@ -246,6 +246,35 @@ async fn a_link_ends_with_its_person_and_none_follows_until_it_is_known_again() 
 }
 
 #[tokio::test]
+async fn whom_a_policy_or_a_project_names_is_removed_before_the_first_visit() {
+    for backend in BACKENDS {
+        let mut it = Fixture::on(backend).await;
+        it.0.rule(|settings| {
+            settings.policy.approval_method = Strength::Link;
+            settings.policy.approvers =
+                vec![format!("mail:{EVE}").parse().unwrap(), "owners".parse().unwrap()];
+        });
+        it.edit(Actor::admin("root"), owners(&[MALLORY])).await.unwrap();
+        it.pass(3 * DAY);
+        let row = it.propose("ada").await;
+        it.pass(Duration::from_secs(1));
+        for mail in [EVE, MALLORY] {
+            let path = it.engine.link_for(row.rotation.id, mail).await.unwrap().unwrap();
+            it.pass(Duration::from_secs(1));
+            it.engine.remove_person(Actor::admin("root"), &mail.to_uppercase()).await.unwrap();
+            let link = it.engine.link(path.strip_prefix("/a/").unwrap()).await.unwrap().unwrap();
+            let answered = it.engine.answer(&link, OperatorVerb::Approve, None).await;
+            assert!(matches!(answered, Err(CommandError::LinkEnded(_))), "{answered:?}");
+            assert_eq!(it.engine.link_for(row.rotation.id, mail).await.unwrap(), None);
+            let again = it.engine.remove_person(Actor::admin("root"), mail).await;
+            assert!(matches!(again, Err(CommandError::NobodyKnown { .. })), "{again:?}");
+        }
+        let nobody = it.engine.remove_person(Actor::admin("root"), "nobody@example.com").await;
+        assert!(matches!(nobody, Err(CommandError::NobodyKnown { .. })), "{nobody:?}");
+    }
+}
+
+#[tokio::test]
 async fn after_an_older_copy_was_accepted_people_and_links_begin_anew() {
     for backend in BACKENDS {
         let mut it = Fixture::with_provider(backend).await;
