@@ -29,6 +29,8 @@ pub struct Schedule {
     openings: BTreeMap<NaiveDate, Timestamp>,
     /// The first instant of each freeze and the first one after it.
     freezes: Vec<(Timestamp, Timestamp)>,
+    /// How long before a due date its first reminder is sent.
+    lead: Span,
 }
 
 impl Schedule {
@@ -44,7 +46,8 @@ impl Schedule {
             from = midnight(next, Zone::UTC);
         }
         let freezes = policy.freezes.iter().map(Freeze::span).collect();
-        Self { policy, openings, freezes }
+        let lead = policy.remind_before.iter().map(|it| it.days()).max().unwrap_or_default();
+        Self { policy, openings, freezes, lead: Span::from_days(u64::from(lead)) }
     }
 
     /// The rules.
@@ -123,7 +126,7 @@ impl Plan {
                 (at, is_next) = (at.max(now) + interval, false);
             }
         }
-        dues.sort_by_key(|it| (it.at, it.key));
+        dues.sort_unstable_by_key(|it| (it.at, it.key));
         let mut on_day: BTreeMap<NaiveDate, usize> = BTreeMap::new();
         for due in dues.iter_mut().filter(|it| it.at > now) {
             let key = &keys[due.key];
@@ -187,8 +190,7 @@ fn conflict(schedule: &Schedule, due: Timestamp, now: Timestamp) -> Option<Confl
     if let Some(freeze) = frozen.and_then(|at| policy.freezes.get(at)) {
         return Some(Conflict::Freeze(freeze.name.clone()));
     }
-    let lead = policy.remind_before.iter().map(|it| it.days()).max().unwrap_or_default();
-    let from = due - Span::from_days(u64::from(lead)).get();
+    let from = due - schedule.lead.get();
     let days = day_of(from.max(now), Zone::UTC)..=day_of(due, Zone::UTC);
     let opens = schedule.openings.range(days).any(|(_, at)| *at <= due);
     // A window that is open at the due date may have opened before the first reminder.

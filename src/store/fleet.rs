@@ -3,8 +3,6 @@
 //! The due date is computed as [`Project::due`](crate::domain::project::Project::due) does, in SQL and to the second, and
 //! serves only to choose, sort and count. A row that cannot be read is counted; lists leave it out.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use sqlx::FromRow;
 
@@ -15,75 +13,55 @@ use crate::domain::project::{BEFORE_END, Project};
 use crate::domain::rotation::state::State;
 use crate::domain::time::{Span, Timestamp};
 
-/// A project's own cryptoperiod is the first member of its stored rules. Not taken apart as JSON: one bad row would fail
-/// the statement for all.
-const OWN: &str = "{\"interval\":\"";
+/// What is later than every due date: of a project without one.
+const NEVER: i64 = i64::MAX;
 
-const PERIODS: Sql =
-    Sql::same("SELECT DISTINCT substr(policy, 1, 64) FROM projects WHERE policy LIKE '{\"interval\":\"%'");
-
-// Computed once for each row: SQLite would repeat the expression wherever it is used.
+// The database keeps the columns (migration 29), and on SQLite one index answers what needs no rules and no rotation. The date
+// of an open rotation is found as text: one bad row would fail the statement for all. No other text of a machine has these
+// quotes, because quotes within strings are escaped.
 macro_rules! dated {
-    ($since:literal, $ends:literal, $periods:literal) => {
+    ($periods:literal, $least:literal, $position:literal) => {
         concat!(
-            "WITH d AS MATERIALIZED (SELECT f.*, CASE WHEN f.period IS NULL THEN f.by_end WHEN f.by_end IS NULL OR f.period < f.by_end \
-             THEN f.period ELSE f.by_end END AS due FROM (SELECT p.group_id, p.name, p.provider, p.environment, \
-             p.drift_key, p.valid, p.last_error, r.state AS open_state, CASE WHEN p.provider = 'AZURE' AND p.current_key LIKE '%/keys/%' AND \
-             p.current_key NOT LIKE '%/keys/%/%' THEN NULL ELSE ", $since, " + COALESCE(q.secs, $2) END AS period, \
-             CASE WHEN p.key_ends_of = p.current_key THEN CASE WHEN ", $since, " > ", $ends, " - $3 THEN ", $since,
-            " ELSE ", $ends, " - $3 END END AS by_end FROM projects p LEFT JOIN ", $periods,
-            " ON substr(p.policy, 1, length(q.own)) = q.own LEFT JOIN rotations r ON r.group_id = p.group_id AND \
-             r.state IN ('awaiting_approval', 'approved', 'applying', 'verifying', 'deploying', 'rolling_back', \
-             'needs_operator')) f) "
+            "WITH q AS MATERIALIZED (SELECT own, secs FROM ", $periods, "), d AS (SELECT p.group_id, p.name, p.provider, \
+             p.environment, p.drift_key, p.valid, p.last_error, p.policy, r.state AS open_state, \
+             CASE WHEN ", $position, "(r.machine, '\"planned_for\":\"') > 0 THEN substr(r.machine, ", $position,
+            "(r.machine, '\"planned_for\":\"') + 15, 27) END AS planned, ", $least, "(CASE WHEN p.since_secs IS NULL OR \
+             p.is_versionless THEN $3 WHEN p.own_interval IS NULL THEN p.since_secs + $1 ELSE p.since_secs + \
+             COALESCE((SELECT q.secs FROM q WHERE q.own = p.own_interval), $1) END, CASE WHEN p.end_secs IS NULL THEN $3 \
+             WHEN p.since_secs > p.end_secs - $2 THEN p.since_secs ELSE p.end_secs - $2 END) AS due \
+             FROM projects p LEFT JOIN rotations r ON r.group_id = p.group_id AND r.state IN ('awaiting_approval', \
+             'approved', 'applying', 'verifying', 'deploying', 'rolling_back', 'needs_operator')) "
         )
     };
 }
 
 macro_rules! on_sqlite {
     () => {
-        dated!(
-            "unixepoch(p.key_since)",
-            "unixepoch(p.key_ends_at)",
-            "(SELECT value ->> 'own' AS own, value ->> 'secs' AS secs FROM json_each($1)) q"
-        )
+        dated!("(SELECT value ->> 'own' AS own, value ->> 'secs' AS secs FROM json_each($4))", "min", "instr")
     };
 }
 
 macro_rules! on_postgres {
     () => {
-        dated!(
-            "CAST(extract(epoch FROM p.key_since) AS bigint)",
-            "CAST(extract(epoch FROM p.key_ends_at) AS bigint)",
-            "json_to_recordset($1::text::json) AS q(own text, secs bigint)"
-        )
+        dated!("json_to_recordset($4::text::json) AS t(own text, secs bigint)", "LEAST", "strpos")
     };
 }
 
-macro_rules! chosen {
-    ($position:literal) => {
-        concat!(
-            "WHERE ($4 = '' OR ", $position, "(lower(d.name), $4) > 0 OR ", $position, "(d.group_id, $4) > 0 OR EXISTS \
-             (SELECT 1 FROM owners o WHERE o.group_id = d.group_id AND ", $position, "(lower(o.mail), $4) > 0)) \
-             AND ($5 = 9223372036854775807 OR d.due <= $5) AND ($6 = '' OR d.provider = $6) \
-             AND ($7 = '' OR d.environment = $7) \
-             AND (NOT $8 OR NOT EXISTS (SELECT 1 FROM owners o WHERE o.group_id = d.group_id)) \
-             AND ($9 = '' OR d.open_state = $9 OR ($9 = 'drifted' AND d.drift_key IS NOT NULL) \
-             OR ($9 = 'invalid' AND d.valid IS FALSE) OR ($9 = 'unreachable' AND d.last_error IS NOT NULL) \
-             OR ($9 = 'not_started' AND d.open_state IS NULL) OR ($9 = 'in_flight' AND d.open_state IN ('approved', \
-             'applying', 'verifying', 'deploying', 'rolling_back'))) "
-        )
-    };
-}
-
+// What was chosen is sorted and counted, so it is computed once.
 macro_rules! list {
     ($dated:ident, $position:literal) => {
         concat!(
             $dated!(),
-            "SELECT d.group_id, (SELECT COUNT(*) FROM d ",
-            chosen!($position),
-            ") AS total FROM d ",
-            chosen!($position),
-            "ORDER BY CASE WHEN d.due IS NULL THEN 1 ELSE 0 END, d.due, d.group_id LIMIT $10 OFFSET $11"
+            ", c AS MATERIALIZED (SELECT d.group_id, d.due FROM d WHERE d.due <= $6 AND ($5 = '' OR ", $position,
+            "(lower(d.name), $5) > 0 OR ", $position, "(d.group_id, $5) > 0 OR EXISTS \
+             (SELECT 1 FROM owners o WHERE o.group_id = d.group_id AND ", $position, "(lower(o.mail), $5) > 0)) \
+             AND ($7 = '' OR d.provider = $7) AND ($8 = '' OR d.environment = $8) \
+             AND (NOT $9 OR NOT EXISTS (SELECT 1 FROM owners o WHERE o.group_id = d.group_id)) \
+             AND ($10 = '' OR d.open_state = $10 OR ($10 = 'drifted' AND d.drift_key IS NOT NULL) \
+             OR ($10 = 'invalid' AND d.valid IS FALSE) OR ($10 = 'unreachable' AND d.last_error IS NOT NULL) \
+             OR ($10 = 'not_started' AND d.open_state IS NULL) OR ($10 = 'in_flight' AND d.open_state IN ('approved', \
+             'applying', 'verifying', 'deploying', 'rolling_back')))) \
+             SELECT c.group_id, (SELECT COUNT(*) FROM c) AS total FROM c ORDER BY c.due, c.group_id LIMIT $11 OFFSET $12"
         )
     };
 }
@@ -92,39 +70,44 @@ macro_rules! counts {
     ($dated:ident) => {
         concat!(
             $dated!(),
-            "SELECT COUNT(*) AS projects, COUNT(CASE WHEN d.due <= $4 THEN 1 END) AS overdue, \
-             COUNT(CASE WHEN d.due <= $4 AND d.open_state IS NULL THEN 1 END) AS overdue_idle, \
-             COUNT(CASE WHEN d.due > $4 AND d.due <= $4 + 604800 THEN 1 END) AS in_7, \
-             COUNT(CASE WHEN d.due > $4 AND d.due <= $4 + 604800 AND d.open_state IS NULL THEN 1 END) AS in_7_idle, \
-             COUNT(CASE WHEN d.due > $4 AND d.due <= $4 + 2592000 THEN 1 END) AS in_30, \
-             COUNT(CASE WHEN d.due > $4 AND d.due <= $4 + 2592000 AND d.open_state IS NULL THEN 1 END) AS in_30_idle, \
-             COUNT(CASE WHEN d.open_state = 'awaiting_approval' THEN 1 END) AS to_approve, \
-             COUNT(CASE WHEN d.open_state = 'needs_operator' THEN 1 END) AS need_operator, \
-             COUNT(CASE WHEN d.open_state IN ('approved', 'applying', 'verifying', 'deploying', 'rolling_back') \
-             THEN 1 END) AS in_flight, COUNT(d.drift_key) AS drifted, COUNT(CASE WHEN d.valid IS FALSE THEN 1 END) AS invalid, COUNT(CASE WHEN NOT EXISTS \
-             (SELECT 1 FROM owners o WHERE o.group_id = d.group_id) THEN 1 END) AS without_owner FROM d"
+            ", c AS MATERIALIZED (SELECT d.due - $5 AS rest, d.open_state, d.drift_key, d.valid FROM d) \
+             SELECT COUNT(*) AS projects, COUNT(CASE WHEN c.rest <= 0 THEN 1 END) AS overdue, \
+             COUNT(CASE WHEN c.rest <= 0 AND c.open_state IS NULL THEN 1 END) AS overdue_idle, \
+             COUNT(CASE WHEN c.rest > 0 AND c.rest <= 604800 THEN 1 END) AS in_7, \
+             COUNT(CASE WHEN c.rest > 0 AND c.rest <= 604800 AND c.open_state IS NULL THEN 1 END) AS in_7_idle, \
+             COUNT(CASE WHEN c.rest > 0 AND c.rest <= 2592000 THEN 1 END) AS in_30, \
+             COUNT(CASE WHEN c.rest > 0 AND c.rest <= 2592000 AND c.open_state IS NULL THEN 1 END) AS in_30_idle, \
+             COUNT(CASE WHEN c.open_state = 'awaiting_approval' THEN 1 END) AS to_approve, \
+             COUNT(CASE WHEN c.open_state = 'needs_operator' THEN 1 END) AS need_operator, \
+             COUNT(CASE WHEN c.open_state IN ('approved', 'applying', 'verifying', 'deploying', 'rolling_back') \
+             THEN 1 END) AS in_flight, COUNT(c.drift_key) AS drifted, COUNT(CASE WHEN c.valid IS FALSE THEN 1 END) AS invalid, \
+             COUNT(*) - (SELECT COUNT(DISTINCT o.group_id) FROM owners o) AS without_owner FROM c"
         )
     };
 }
 
-// The date of an open rotation is found as text: one bad row would fail the statement for all. No other text of a machine
-// has these quotes, because quotes within strings are escaped.
+// One row, because each row is handed over on its own: ten thousand take longer than all the rest of a page.
 macro_rules! dues {
-    ($dated:ident, $position:literal) => {
+    ($dated:ident, $all:literal, $each:literal) => {
         concat!(
             $dated!(),
-            "SELECT d.group_id, d.name, d.due, p.policy, d.open_state, CASE WHEN ", $position,
-            "(r.machine, '\"planned_for\":\"') > 0 THEN substr(r.machine, ", $position,
-            "(r.machine, '\"planned_for\":\"') + 15, 27) END AS planned FROM d JOIN projects p ON p.group_id = d.group_id \
-             LEFT JOIN rotations r ON r.group_id = d.group_id AND r.state IN ('awaiting_approval', 'approved', 'applying', \
-             'verifying', 'deploying', 'rolling_back', 'needs_operator') WHERE d.due <= $4 ORDER BY d.due, d.group_id"
+            "SELECT CAST(",
+            $all,
+            "(",
+            $each,
+            "(d.group_id, d.name, d.due, d.policy, d.open_state, d.planned)) \
+             AS TEXT) FROM d WHERE d.due <= $5"
         )
     };
 }
 
+const PERIODS: Sql = Sql::same("SELECT DISTINCT own_interval FROM projects WHERE own_interval IS NOT NULL");
 const LIST: Sql = Sql { sqlite: list!(on_sqlite, "instr"), postgres: list!(on_postgres, "strpos") };
 const COUNTS: Sql = Sql { sqlite: counts!(on_sqlite), postgres: counts!(on_postgres) };
-const DUES: Sql = Sql { sqlite: dues!(on_sqlite, "instr"), postgres: dues!(on_postgres, "strpos") };
+const DUES: Sql = Sql {
+    sqlite: dues!(on_sqlite, "json_group_array", "json_array"),
+    postgres: dues!(on_postgres, "json_agg", "json_build_array"),
+};
 const ENVIRONMENTS: Sql = Sql::same(
     "SELECT DISTINCT environment FROM projects WHERE environment IS NOT NULL ORDER BY environment LIMIT 200",
 );
@@ -205,15 +188,8 @@ pub struct DueDate {
     pub planned_for: Option<Timestamp>,
 }
 
-#[derive(FromRow)]
-struct DueDateRow {
-    group_id: String,
-    name: String,
-    due: i64,
-    policy: Option<String>,
-    open_state: Option<String>,
-    planned: Option<String>,
-}
+/// A project as the statement lists it: id, name, due date, rules, state of its open rotation and that rotation's date.
+type DueDateRow = (String, String, i64, Option<String>, Option<String>, Option<String>);
 
 /// A cryptoperiod as the statements take it.
 #[derive(Serialize)]
@@ -242,13 +218,11 @@ impl Store {
     async fn dates(&self, default: Span) -> Result<Dates, StoreError> {
         let stored: Vec<(String,)> =
             read!(self, PERIODS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
-        let own: BTreeMap<&str, Span> = (stored.iter())
-            .filter_map(|(text,)| text.strip_prefix(OWN)?.split('"').next())
-            .filter_map(|text| Some((text, text.parse().ok()?)))
-            .collect();
-        let periods: Vec<Period> = (own.into_iter())
-            .map(|(text, span)| Period { own: format!("{OWN}{text}\""), secs: seconds(span) })
-            .collect();
+        let period = |own: String| {
+            let secs = seconds(own.parse().ok()?);
+            Some(Period { own, secs })
+        };
+        let periods: Vec<Period> = stored.into_iter().filter_map(|(own,)| period(own)).collect();
         let periods = serde_json::to_string(&periods).map_err(|source| StoreError::Unwritable {
             table: "projects",
             column: "policy",
@@ -273,11 +247,12 @@ impl Store {
         let Dates { periods, default, before_end } = self.dates(default).await?;
         let number = |it: usize| i64::try_from(it).unwrap_or(i64::MAX);
         let rows: Vec<(String, i64)> = read!(self, LIST, |pool, text| sqlx::query_as(text)
-            .bind(&periods)
             .bind(default)
             .bind(before_end)
+            .bind(NEVER)
+            .bind(&periods)
             .bind(&filter.words)
-            .bind(filter.until.map_or(i64::MAX, epoch))
+            .bind(filter.until.map_or(NEVER, epoch))
             .bind(filter.provider.map_or("", Provider::as_str))
             .bind(&filter.environment)
             .bind(filter.without_owner)
@@ -298,9 +273,10 @@ impl Store {
     pub async fn fleet_counts(&self, default: Span, now: Timestamp) -> Result<FleetCounts, StoreError> {
         let Dates { periods, default, before_end } = self.dates(default).await?;
         Ok(read!(self, COUNTS, |pool, text| sqlx::query_as(text)
-            .bind(&periods)
             .bind(default)
             .bind(before_end)
+            .bind(NEVER)
+            .bind(&periods)
             .bind(epoch(now))
             .fetch_one(pool)
             .await)?)
@@ -313,24 +289,29 @@ impl Store {
     /// Fails when the database cannot be read.
     pub async fn due_dates(&self, default: Span, until: Timestamp) -> Result<Vec<DueDate>, StoreError> {
         let Dates { periods, default, before_end } = self.dates(default).await?;
-        let rows: Vec<DueDateRow> = read!(self, DUES, |pool, text| sqlx::query_as(text)
-            .bind(&periods)
+        let (all,): (Option<String>,) = read!(self, DUES, |pool, text| sqlx::query_as(text)
             .bind(default)
             .bind(before_end)
+            .bind(NEVER)
+            .bind(&periods)
             .bind(epoch(until))
-            .fetch_all(pool)
+            .fetch_one(pool)
             .await)?;
-        let date = |row: DueDateRow| {
+        let rows: Vec<DueDateRow> = serde_json::from_str(all.as_deref().unwrap_or("[]"))
+            .map_err(|_| StoreError::corrupt("projects", "since_secs", "all"))?;
+        let date = |(group, name, due, policy, open, planned): DueDateRow| {
             Some(DueDate {
-                group_id: row.group_id.parse().ok()?,
-                name: row.name,
-                due: Timestamp::from_micros(row.due.checked_mul(1_000_000)?),
-                policy: row.policy,
-                open: row.open_state.and_then(|it| it.parse().ok()),
-                planned_for: row.planned.and_then(|it| it.parse().ok()),
+                group_id: group.parse().ok()?,
+                name,
+                due: Timestamp::from_micros(due.checked_mul(1_000_000)?),
+                policy,
+                open: open.and_then(|it| it.parse().ok()),
+                planned_for: planned.and_then(|it| it.parse().ok()),
             })
         };
-        Ok(rows.into_iter().filter_map(date).collect())
+        let mut dates: Vec<DueDate> = rows.into_iter().filter_map(date).collect();
+        dates.sort_unstable_by(|a, b| (a.due, &a.group_id).cmp(&(b.due, &b.group_id)));
+        Ok(dates)
     }
 
     /// The tags that projects have, at most 200.
