@@ -456,6 +456,13 @@ impl Readings {
         last_counts && (self.good.is_some() || self.bad.is_some_and(|bad| bad.lasts() < confirm_after))
     }
 
+    /// When the key was tried last, where it could not be read, not for long yet, and Atlas asks for no pause.
+    #[must_use]
+    pub fn failed_lately(&self) -> Option<Timestamp> {
+        let failed = self.failed.as_ref().filter(|it| !it.run.is_long() && it.class != Class::Transient);
+        failed.map(|it| it.run.last)
+    }
+
     /// Whether `after` says more than this and is to be written down: each failed reading and each success after
     /// one, the first of a run, the one that confirms it, and then one in a minute, so that a run grows as long as it lasts.
     #[must_use]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::{self, News, content};
-use super::{Engine, Settings, installation};
+use super::{Engine, Settings, installation, upgrade};
 use crate::atlas::AtlasApi;
 use crate::domain::condition::{
     Condition, ConditionKind, CredentialFacts, DAMPED, DAMPED_AT, Daily, Ending, Facts, Failed,
@@ -63,7 +63,8 @@ pub async fn once(engine: &Engine) -> Result<Duration, StoreError> {
     let now = engine.clock.now();
     let readings = store.all_readings().await?;
     *suspects(engine) = readings.keys().cloned().collect();
-    let mut next = confirm(engine, &readings, now).await?;
+    let gathers = upgrade::gathers_until(engine).await?.filter(|until| *until > now);
+    let mut next = confirm(engine, &readings, gathers.is_some(), now).await?;
     let projects = store.suspects().await?;
     let open = store.open_rotations().await?;
     let open = open.into_iter().map(|row| (row.rotation.group_id.clone(), row)).collect();
@@ -73,7 +74,7 @@ pub async fn once(engine: &Engine) -> Result<Duration, StoreError> {
     for row in store.conditions(now - DAMPED).await? {
         rows.entry(row.subject.clone()).or_default().push(row);
     }
-    let known = Known { rows, open, now };
+    let known = Known { rows, open, gathers, now };
     let (mut changes, said) = of_all(engine, &known, &projects, &readings).await?;
     next = [next, changes.iter().filter_map(|change| change.next).min()].into_iter().flatten().min();
     let mut count = changes.iter().map(|change| change.rows.len()).sum::<usize>();
@@ -323,6 +324,8 @@ struct Known {
     /// The conditions that hold, and those that ended within [`DAMPED`], by subject.
     rows: BTreeMap<Subject, Vec<ConditionRow>>,
     open: BTreeMap<GroupId, RotationRow>,
+    /// What is found until then is told as one list.
+    gathers: Option<Timestamp>,
     now: Timestamp,
 }
 
@@ -356,18 +359,24 @@ impl Known {
     }
 }
 
-/// Has the projects read again whose last reading waits for a second one; returns when the next is to be.
+/// Has the projects read again whose last reading waits for a second one; returns when the next is to be. While
+/// everything is `gathered`, a project that cannot be read is tried again as soon.
 async fn confirm(
     engine: &Engine,
     readings: &BTreeMap<GroupId, Readings>,
+    gathered: bool,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
     let confirm_after = engine.settings.limits.confirm_after.get();
-    let waiting = readings.iter().filter(|(_, it)| it.is_unconfirmed(confirm_after));
+    let last = |it: &Readings| {
+        let bad = || it.good.or(it.bad).map_or(now, |run| run.last);
+        let failed = if gathered { it.failed_lately() } else { None };
+        failed.or_else(|| it.is_unconfirmed(confirm_after).then(bad))
+    };
+    let waiting = readings.iter().filter_map(|(group, it)| Some((group, last(it)?)));
     let mut next = None;
     let mut due = Vec::new();
-    for (group, it) in waiting {
-        let last = it.good.or(it.bad).map_or(now, |run| run.last);
+    for (group, last) in waiting {
         match last + confirm_after {
             at if at <= now || last > now => due.push(group.clone()),
             at => next = [next, Some(at)].into_iter().flatten().min(),
@@ -411,6 +420,9 @@ impl Change {
                 None => begun(known, subject, it, daily),
             };
             row.name = project.map(|project| project.name.clone()).unwrap_or_default();
+            if let Some(until) = known.gathers.filter(|_| upgrade::is_listed(it.kind)) {
+                row.tell_at = upgrade::tell_at(&row, until);
+            }
             if is_due(&row, it.telling, settings.limits.told_after.get(), now)
                 && let Some(notice) = notice(known, project, &row, it)
             {
