@@ -5,6 +5,7 @@
 //! fall silent in one of the ways it once did; the judge must notice each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -161,8 +162,10 @@ impl AtlasApi for Fleet {
             if let Some(failure) = self.fault(group) {
                 return Err(failure);
             }
-            let inner = self.inner();
+            let mut inner = self.inner();
             let number = Self::number(group);
+            // A person has had it read in the middle of a pause.
+            inner.projects[number].paused_until = None;
             Ok(Observation {
                 at: self.clock.now(),
                 provider: Some(Provider::Aws),
@@ -1045,37 +1048,46 @@ async fn played(
     }
 }
 
-#[tokio::test]
-#[expect(clippy::print_stdout, reason = "figures for the reader")]
-async fn no_danger_is_silent_and_no_alarm_is_without_end() {
-    let seeds =
-        std::env::var("KEYWHEEL_WATCH_SEEDS").ok().and_then(|it| it.parse::<u64>().ok()).unwrap_or(40);
-    let only = std::env::var("KEYWHEEL_SEED").ok().and_then(|it| it.parse::<u64>().ok());
-    let range = only.map_or(0..seeds, |seed| seed..seed + 1);
-    let cores = std::thread::available_parallelism().map_or(1, |it| it.get() as u64);
-    let threads: Vec<_> = (0..cores)
-        .map(|core| {
-            let range = range.clone();
-            std::thread::spawn(move || {
+/// Has each of some threads work with a database of its own: two for each core, because each waits for its database.
+fn beside_each_other(work: impl Fn(&tokio::runtime::Runtime, &Database) + Sync) {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..2 * cores {
+            scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async {
-                    let database = Database::new().await;
-                    let mut all = Vec::new();
-                    for seed in range.filter(|seed| seed % cores == core) {
-                        all.extend(Box::pin(played(seed, None, &database)).await?);
-                    }
-                    Ok::<_, String>(all)
-                })
-            })
-        })
-        .collect();
-    let mut latencies: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
-    for thread in threads {
-        let all = thread.join().unwrap().unwrap_or_else(|fault| panic!("{fault}"));
-        for (what, lasts) in all {
-            latencies.entry(what).or_default().push(lasts);
+                let database = runtime.block_on(Database::new());
+                work(&runtime, &database);
+            });
         }
-    }
+    });
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "figures for the reader")]
+fn no_danger_is_silent_and_no_alarm_is_without_end() {
+    let seeds = super::number("KEYWHEEL_WATCH_SEEDS").unwrap_or(40);
+    let first = super::number("KEYWHEEL_WATCH_FROM").unwrap_or(0);
+    let range = super::number("KEYWHEEL_SEED").map_or(first..first + seeds, |seed| seed..seed + 1);
+    let next = AtomicU64::new(range.start);
+    let found = Mutex::new((BTreeMap::<&str, Vec<Duration>>::new(), Vec::new()));
+    beside_each_other(|runtime, database| {
+        loop {
+            let seed = next.fetch_add(1, Ordering::SeqCst);
+            if seed >= range.end || !found.lock().unwrap().1.is_empty() {
+                return;
+            }
+            let played = runtime.block_on(Box::pin(played(seed, None, database)));
+            let mut found = found.lock().unwrap();
+            match played {
+                Ok(all) => {
+                    all.into_iter().for_each(|(what, lasts)| found.0.entry(what).or_default().push(lasts))
+                }
+                Err(fault) => found.1.push(fault),
+            }
+        }
+    });
+    let (latencies, faults) = found.into_inner().unwrap();
+    assert!(faults.is_empty(), "{}", faults.join("\n\n"));
     for (what, mut all) in latencies {
         all.sort_unstable();
         let at = |share: usize| all[(all.len() - 1) * share / 100].as_secs();
@@ -1097,20 +1109,12 @@ async fn noticed(plant: Plant, known: u64, database: &Database) -> Option<String
 #[expect(clippy::print_stdout, reason = "the seed is for the reader of a failed run")]
 fn each_way_to_fall_silent_is_noticed() {
     let plants = Mutex::new(PLANTS.into_iter());
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        // Two for each core, because each waits for its database.
-        for _ in 0..2 * cores {
-            scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                let database = runtime.block_on(Database::new());
-                let next = || plants.lock().unwrap().next();
-                while let Some((plant, known)) = next() {
-                    let noticed = runtime.block_on(noticed(plant, known, &database));
-                    println!("{plant:?}: {noticed:?}");
-                    assert!(noticed.is_some(), "{plant:?} was not noticed in 150 seeds");
-                }
-            });
+    beside_each_other(|runtime, database| {
+        let next = || plants.lock().unwrap().next();
+        while let Some((plant, known)) = next() {
+            let noticed = runtime.block_on(noticed(plant, known, database));
+            println!("{plant:?}: {noticed:?}");
+            assert!(noticed.is_some(), "{plant:?} was not noticed in 150 seeds");
         }
     });
 }
