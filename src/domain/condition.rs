@@ -144,6 +144,15 @@ impl ConditionKind {
         }
     }
 
+    /// Whether only the last readings of the key say that it holds.
+    #[must_use]
+    pub const fn follows_from_readings(self) -> bool {
+        matches!(
+            self,
+            Self::Invalid | Self::KeyEnding | Self::Unreachable | Self::NotOwner | Self::ValidityUnknown
+        )
+    }
+
     /// Whether it concerns the installation and no single project.
     #[must_use]
     pub const fn is_of_installation(self) -> bool {
@@ -594,7 +603,8 @@ pub fn of_project(facts: &Facts<'_>, limits: &Limits, now: Timestamp) -> Vec<Con
             cause: Some(hold.as_str().to_owned()),
             rotation: Some(it.id),
             // The key that cannot be used is told as that.
-            covered: matches!(hold, Hold::CurrentKeyInvalid) && facts.readings.bad.is_some(),
+            covered: matches!(hold, Hold::CurrentKeyInvalid)
+                && (facts.readings.bad.is_some() || facts.holding.contains(&ConditionKind::Invalid)),
             tell_at: now + limits.told_after.get(),
             ..plain(facts, ConditionKind::Held, now, now)
         });

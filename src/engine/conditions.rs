@@ -61,8 +61,10 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 pub async fn once(engine: &Engine) -> Result<Duration, StoreError> {
     let store = &engine.store;
     let now = engine.clock.now();
-    let readings = store.all_readings().await?;
-    *suspects(engine) = readings.keys().cloned().collect();
+    let all = store.all_readings().await?;
+    *suspects(engine) = all.keys().cloned().collect();
+    let unread = all.iter().filter(|(_, it)| it.is_none()).map(|(group, _)| group.clone()).collect();
+    let readings = all.into_iter().filter_map(|(group, it)| Some((group, it?))).collect();
     let gathers = upgrade::gathers_until(engine).await?.filter(|until| *until > now);
     let mut next = confirm(engine, &readings, gathers.is_some(), now).await?;
     let projects = store.suspects().await?;
@@ -74,7 +76,7 @@ pub async fn once(engine: &Engine) -> Result<Duration, StoreError> {
     for row in store.conditions(now - DAMPED).await? {
         rows.entry(row.subject.clone()).or_default().push(row);
     }
-    let known = Known { rows, open, gathers, now };
+    let known = Known { rows, open, unread, gathers, now };
     let (mut changes, said) = of_all(engine, &known, &projects, &readings).await?;
     next = [next, changes.iter().filter_map(|change| change.next).min()].into_iter().flatten().min();
     let mut count = changes.iter().map(|change| change.rows.len()).sum::<usize>();
@@ -324,6 +326,8 @@ struct Known {
     /// The conditions that hold, and those that ended within [`DAMPED`], by subject.
     rows: BTreeMap<Subject, Vec<ConditionRow>>,
     open: BTreeMap<GroupId, RotationRow>,
+    /// The projects whose last readings cannot be read: the next one is written anew.
+    unread: BTreeSet<GroupId>,
     /// What is found until then is told as one list.
     gathers: Option<Timestamp>,
     now: Timestamp,
@@ -344,8 +348,11 @@ impl Known {
         if rows.any(|row| row.kind == it.kind && row.since == it.since) { self.now } else { it.since }
     }
 
-    /// The rotation that would say whether this holds cannot be read, or has just moved on.
+    /// The row that would say whether this holds cannot be read, or the rotation has just moved on.
     fn is_unsure(&self, project: &Project, kind: ConditionKind) -> bool {
+        if self.unread.contains(&project.group_id) && kind.follows_from_readings() {
+            return true;
+        }
         let told = |state| matches!(state, State::Approved | State::Applying | State::NeedsOperator);
         matches!(kind, ConditionKind::NeedsOperator | ConditionKind::Held)
             && project.open_rotation.is_some_and(|open| told(open.state))

@@ -377,14 +377,21 @@ impl Store {
         .await
     }
 
-    /// The readings that are not good, by project, without those that cannot be read.
+    /// The readings that are not good, by project; `None` where they cannot be read.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn all_readings(&self) -> Result<BTreeMap<GroupId, Readings>, StoreError> {
+    pub async fn all_readings(&self) -> Result<BTreeMap<GroupId, Option<Readings>>, StoreError> {
         let rows: Vec<(String, String)> =
             urgent!(self, READINGS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
-        Ok(readable(rows.iter().map(readings))?.into_iter().collect())
+        let read = |row: &(String, String)| match readings(row) {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(error = %error, "unreadable readings: {error}");
+                Ok(row.0.parse().ok().map(|group| (group, None)))
+            }
+            read => read.map(|(group, readings)| Some((group, Some(readings)))),
+        };
+        rows.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
     /// The readings of one project that are not good.

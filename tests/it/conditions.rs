@@ -474,6 +474,25 @@ async fn no_unreadable_row_makes_anybody_mute_or_blind() {
 }
 
 /// The rotation that waits for an operator cannot be read any more: nobody may hear that it is over.
+/// Readings that somebody has spoiled say nothing, least of all that a danger is over.
+#[tokio::test]
+async fn unreadable_readings_end_nothing() {
+    let app = app(Backend::Sqlite).await;
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0));
+    app.raw("UPDATE readings SET readings = 'no JSON'".to_owned()).await;
+    conditions::once(&app.engine).await.unwrap();
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0));
+    // A reading that says the opposite ends it, and the row with it.
+    app.raw("UPDATE readings SET readings = 'no JSON'".to_owned()).await;
+    app.make(&old_key(), KeyState::Enabled);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 1));
+    assert!(app.engine.store.all_readings().await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn an_unreadable_rotation_ends_no_page() {
     let app = app(Backend::Sqlite).await;

@@ -113,7 +113,7 @@ impl Fleet {
     }
 
     fn is_other(number: u64) -> bool {
-        number % 4 == 0
+        number.is_multiple_of(4)
     }
 
     async fn live_for(&self, span: Duration, tick: Duration) {
@@ -124,7 +124,7 @@ impl Fleet {
             driver::run_due(engine).await.unwrap();
             remind::once(engine).await.unwrap();
             // A part is written at a time: the rest follows at once.
-            for _ in 0..1 + self.projects / 256 {
+            for _ in 0..=self.projects / 256 {
                 conditions::once(engine).await.unwrap();
             }
             self.mails.round(&stop).await.unwrap();
@@ -180,7 +180,7 @@ impl Fleet {
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "a figure for the reader")]
 async fn a_calm_week_is_silent_but_for_reminders() {
-    let fleet = Fleet::new().await;
+    let fleet = Box::pin(Fleet::new()).await;
     assert!(fleet.heard().is_empty(), "{:?}", fleet.heard());
     // One key is due in eight days and a half: owners are reminded seven and three days before.
     let interval = fleet.app.engine.settings.policy.interval.get();
@@ -201,7 +201,7 @@ async fn a_calm_week_is_silent_but_for_reminders() {
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "a figure for the reader")]
 async fn a_bad_day_is_one_mail_for_each_recipient_and_cause() {
-    let fleet = Fleet::new().await;
+    let fleet = Box::pin(Fleet::new()).await;
     // Atlas is down for an hour: each hears of it for each credential, after 5 and 10 minutes again, and of its end.
     let before = fleet.heard();
     fleet.app.break_with(Fleet::every(503));

@@ -22,7 +22,7 @@ use keywheel::domain::rotation::state::{Hold, State};
 use keywheel::domain::time::{Clock, ManualClock, Span, Timestamp};
 use keywheel::engine::command::{NewProject, OperatorVerb, ProjectEdit};
 use keywheel::engine::epoch::{EpochWatch, present_mark, write_mark};
-use keywheel::engine::{Engine, conditions, driver, hint, sweep};
+use keywheel::engine::{Engine, Settings, conditions, driver, hint, sweep};
 use keywheel::store::{NewEvent, Store};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,9 @@ const PROJECTS: usize = 4;
 
 /// People hear of a key that can be read within this time.
 const PROMISE: Duration = Duration::from_secs(120);
+
+/// In the hour after a rotation, in which its project is observed each 30 s, within this: a minute, and a beat of the judge.
+const AFTERWARDS: Duration = Duration::from_secs(70);
 
 /// And of one that cannot be read within this.
 const UNREAD: Duration = Duration::from_secs(370);
@@ -433,6 +436,10 @@ struct Watched {
     /// Conditions that were told and not ended, with when, and with what they said.
     open: BTreeMap<(String, String), (Timestamp, String)>,
     since: Since,
+    /// When the last rotation of a project has ended that had sent a key.
+    ended: BTreeMap<usize, Timestamp>,
+    /// When something last kept the daemon from its rotations.
+    disturbed: Timestamp,
     /// Dangers whose notice is counted among the latencies.
     counted: BTreeSet<(&'static str, usize)>,
     latencies: Vec<(&'static str, Duration)>,
@@ -478,6 +485,8 @@ impl Watched {
             last_row: 0,
             open: BTreeMap::new(),
             since: Since::new(),
+            ended: BTreeMap::new(),
+            disturbed: now,
             counted: BTreeSet::new(),
             latencies: Vec::new(),
             story: Vec::new(),
@@ -490,7 +499,9 @@ impl Watched {
     }
 
     fn engine(fleet: &Fleet, store: &Store) -> Engine {
-        Engine::new(store.clone(), Arc::new(fleet.clone()), Arc::new(fleet.clock.clone()), plain())
+        let settings =
+            Settings { watch_every: Span::from_secs(30), watch_for: Span::from_secs(3600), ..plain() };
+        Engine::new(store.clone(), Arc::new(fleet.clone()), Arc::new(fleet.clock.clone()), settings)
     }
 
     /// The day of this seed: things go wrong, mostly one at a time, and mostly right again.
@@ -646,6 +657,9 @@ impl Watched {
 
     async fn act(&mut self, event: &Event) {
         self.story.push(format!("{} {event:?}", self.now));
+        if !matches!(event, Event::Valid(..) | Event::SetByHand(..) | Event::Acknowledge(_)) {
+            self.disturbed = self.now;
+        }
         match event {
             Event::Valid(number, valid) => {
                 let mut inner = self.fleet.inner();
@@ -930,15 +944,42 @@ impl Watched {
         bound: Duration,
         told: bool,
     ) -> Result<(), String> {
+        self.demand_of(what, what, number, lasts, bound, told)
+    }
+
+    /// The same, with the latency counted under another `name`.
+    fn demand_of(
+        &mut self,
+        what: &'static str,
+        name: &'static str,
+        number: usize,
+        lasts: Duration,
+        bound: Duration,
+        told: bool,
+    ) -> Result<(), String> {
         if !self.since.contains_key(&(what, number)) {
             self.counted.remove(&(what, number));
         } else if told && self.counted.insert((what, number)) && !lasts.is_zero() {
-            self.latencies.push((what, lasts));
+            self.latencies.push((name, lasts));
         }
         if lasts > bound && !told {
-            return Err(format!("project {number}: {what} for {lasts:?}, and nobody was told"));
+            return Err(format!("project {number}: {name} for {lasts:?}, and nobody was told"));
         }
         Ok(())
+    }
+
+    /// What a key is that was called invalid for `bad`, and within which time people hear of it. `moving` is whether a
+    /// rotation is between its PATCH and its end.
+    fn promised(&self, number: usize, bad: Duration, moving: bool) -> (&'static str, Duration) {
+        let from = self.now - bad;
+        let watched = |ended: &Timestamp| *ended < from && self.now < *ended + MINUTE * 55;
+        match self.ended.get(&number).filter(|ended| watched(ended)) {
+            _ if moving => ("invalid, between a PATCH and its end", GUARDED),
+            Some(_) if from > self.disturbed + MINUTE * 5 => {
+                ("invalid, in the hour after a rotation", AFTERWARDS)
+            }
+            _ => ("invalid", PROMISE),
+        }
     }
 
     async fn judge(&mut self) -> Result<(), String> {
@@ -952,6 +993,9 @@ impl Watched {
             let project = self.store.project(&id).await.unwrap();
             let open = project.as_ref().and_then(|it| it.open_rotation).map(|open| open.state);
             let patched = open.is_some_and(|state| state.is_after_patch() || state == State::Applying);
+            if self.since.contains_key(&("patched", number)) && open.is_none() {
+                self.ended.insert(number, self.now);
+            }
             let moving = self.lasts("patched", number, patched);
             let bound = |plain: Duration| if moving.is_zero() { plain } else { GUARDED };
             let name = credential(number);
@@ -961,7 +1005,8 @@ impl Watched {
 
             let bad = self.lasts("invalid", number, tracked && readable && valid == Some(false));
             let told = self.is_told(number, &["invalid", "needs_operator", "key_ending"]);
-            self.demand("invalid", number, bad, bound(PROMISE), told)?;
+            let (what, promise) = self.promised(number, bad, !moving.is_zero());
+            self.demand_of("invalid", what, number, bad, promise, told)?;
 
             let unread = self.lasts("unread", number, tracked && !readable);
             let told = of_credential || self.is_told(number, &["unreachable", "needs_operator"]);
@@ -1080,7 +1125,9 @@ fn no_danger_is_silent_and_no_alarm_is_without_end() {
             let mut found = found.lock().unwrap();
             match played {
                 Ok(all) => {
-                    all.into_iter().for_each(|(what, lasts)| found.0.entry(what).or_default().push(lasts))
+                    for (what, lasts) in all {
+                        found.0.entry(what).or_default().push(lasts);
+                    }
                 }
                 Err(fault) => found.1.push(fault),
             }
