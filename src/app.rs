@@ -222,6 +222,9 @@ async fn start(
     record_settings(engine.clone(), found, shutdown);
     // The policy may have changed since the next reminders were computed.
     engine.store.look_at_all_reminders(SystemClock.now()).await?;
+    if !engine.epoch.in_doubt() {
+        engine.store.look_by(SystemClock.now() + engine.settings.drift_every.get()).await?;
+    }
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
         format!("server.listen {} cannot be used; choose a free port", config.server.listen)
     })?;

@@ -144,6 +144,15 @@ impl ConditionKind {
         }
     }
 
+    /// Whether only the last readings of the key say that it holds.
+    #[must_use]
+    pub const fn follows_from_readings(self) -> bool {
+        matches!(
+            self,
+            Self::Invalid | Self::KeyEnding | Self::Unreachable | Self::NotOwner | Self::ValidityUnknown
+        )
+    }
+
     /// Whether it concerns the installation and no single project.
     #[must_use]
     pub const fn is_of_installation(self) -> bool {
@@ -456,6 +465,13 @@ impl Readings {
         last_counts && (self.good.is_some() || self.bad.is_some_and(|bad| bad.lasts() < confirm_after))
     }
 
+    /// When the key was tried last, where it could not be read, not for long yet, and Atlas asks for no pause.
+    #[must_use]
+    pub fn failed_lately(&self) -> Option<Timestamp> {
+        let failed = self.failed.as_ref().filter(|it| !it.run.is_long() && it.class != Class::Transient);
+        failed.map(|it| it.run.last)
+    }
+
     /// Whether `after` says more than this and is to be written down: each failed reading and each success after
     /// one, the first of a run, the one that confirms it, and then one in a minute, so that a run grows as long as it lasts.
     #[must_use]
@@ -587,7 +603,8 @@ pub fn of_project(facts: &Facts<'_>, limits: &Limits, now: Timestamp) -> Vec<Con
             cause: Some(hold.as_str().to_owned()),
             rotation: Some(it.id),
             // The key that cannot be used is told as that.
-            covered: matches!(hold, Hold::CurrentKeyInvalid) && facts.readings.bad.is_some(),
+            covered: matches!(hold, Hold::CurrentKeyInvalid)
+                && (facts.readings.bad.is_some() || facts.holding.contains(&ConditionKind::Invalid)),
             tell_at: now + limits.told_after.get(),
             ..plain(facts, ConditionKind::Held, now, now)
         });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::{self, News, content};
-use super::{Engine, Settings, installation};
+use super::{Engine, Settings, installation, upgrade};
 use crate::atlas::AtlasApi;
 use crate::domain::condition::{
     Condition, ConditionKind, CredentialFacts, DAMPED, DAMPED_AT, Daily, Ending, Facts, Failed,
@@ -61,9 +61,12 @@ pub async fn run(engine: Engine, stop: CancellationToken) {
 pub async fn once(engine: &Engine) -> Result<Duration, StoreError> {
     let store = &engine.store;
     let now = engine.clock.now();
-    let readings = store.all_readings().await?;
-    *suspects(engine) = readings.keys().cloned().collect();
-    let mut next = confirm(engine, &readings, now).await?;
+    let all = store.all_readings().await?;
+    *suspects(engine) = all.keys().cloned().collect();
+    let unread = all.iter().filter(|(_, it)| it.is_none()).map(|(group, _)| group.clone()).collect();
+    let readings = all.into_iter().filter_map(|(group, it)| Some((group, it?))).collect();
+    let gathers = upgrade::gathers_until(engine).await?.filter(|until| *until > now);
+    let mut next = confirm(engine, &readings, gathers.is_some(), now).await?;
     let projects = store.suspects().await?;
     let open = store.open_rotations().await?;
     let open = open.into_iter().map(|row| (row.rotation.group_id.clone(), row)).collect();
@@ -73,7 +76,7 @@ pub async fn once(engine: &Engine) -> Result<Duration, StoreError> {
     for row in store.conditions(now - DAMPED).await? {
         rows.entry(row.subject.clone()).or_default().push(row);
     }
-    let known = Known { rows, open, now };
+    let known = Known { rows, open, unread, gathers, now };
     let (mut changes, said) = of_all(engine, &known, &projects, &readings).await?;
     next = [next, changes.iter().filter_map(|change| change.next).min()].into_iter().flatten().min();
     let mut count = changes.iter().map(|change| change.rows.len()).sum::<usize>();
@@ -323,6 +326,10 @@ struct Known {
     /// The conditions that hold, and those that ended within [`DAMPED`], by subject.
     rows: BTreeMap<Subject, Vec<ConditionRow>>,
     open: BTreeMap<GroupId, RotationRow>,
+    /// The projects whose last readings cannot be read: the next one is written anew.
+    unread: BTreeSet<GroupId>,
+    /// What is found until then is told as one list.
+    gathers: Option<Timestamp>,
     now: Timestamp,
 }
 
@@ -341,8 +348,11 @@ impl Known {
         if rows.any(|row| row.kind == it.kind && row.since == it.since) { self.now } else { it.since }
     }
 
-    /// The rotation that would say whether this holds cannot be read, or has just moved on.
+    /// The row that would say whether this holds cannot be read, or the rotation has just moved on.
     fn is_unsure(&self, project: &Project, kind: ConditionKind) -> bool {
+        if self.unread.contains(&project.group_id) && kind.follows_from_readings() {
+            return true;
+        }
         let told = |state| matches!(state, State::Approved | State::Applying | State::NeedsOperator);
         matches!(kind, ConditionKind::NeedsOperator | ConditionKind::Held)
             && project.open_rotation.is_some_and(|open| told(open.state))
@@ -356,18 +366,24 @@ impl Known {
     }
 }
 
-/// Has the projects read again whose last reading waits for a second one; returns when the next is to be.
+/// Has the projects read again whose last reading waits for a second one; returns when the next is to be. While
+/// everything is `gathered`, a project that cannot be read is tried again as soon.
 async fn confirm(
     engine: &Engine,
     readings: &BTreeMap<GroupId, Readings>,
+    gathered: bool,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
     let confirm_after = engine.settings.limits.confirm_after.get();
-    let waiting = readings.iter().filter(|(_, it)| it.is_unconfirmed(confirm_after));
+    let last = |it: &Readings| {
+        let bad = || it.good.or(it.bad).map_or(now, |run| run.last);
+        let failed = if gathered { it.failed_lately() } else { None };
+        failed.or_else(|| it.is_unconfirmed(confirm_after).then(bad))
+    };
+    let waiting = readings.iter().filter_map(|(group, it)| Some((group, last(it)?)));
     let mut next = None;
     let mut due = Vec::new();
-    for (group, it) in waiting {
-        let last = it.good.or(it.bad).map_or(now, |run| run.last);
+    for (group, last) in waiting {
         match last + confirm_after {
             at if at <= now || last > now => due.push(group.clone()),
             at => next = [next, Some(at)].into_iter().flatten().min(),
@@ -411,6 +427,9 @@ impl Change {
                 None => begun(known, subject, it, daily),
             };
             row.name = project.map(|project| project.name.clone()).unwrap_or_default();
+            if let Some(until) = known.gathers.filter(|_| upgrade::is_listed(it.kind)) {
+                row.tell_at = upgrade::tell_at(&row, until);
+            }
             if is_due(&row, it.telling, settings.limits.told_after.get(), now)
                 && let Some(notice) = notice(known, project, &row, it)
             {

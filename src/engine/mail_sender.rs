@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::authority::{plain, rows};
 use super::late::{Leave, leave};
+use super::upgrade;
 use crate::domain::notice::{Authority, Content, Kind, Notice, Urgency};
 use crate::domain::time::Timestamp;
 use crate::lifecycle::{pause, wait};
@@ -256,6 +257,13 @@ impl MailSender {
         }
     }
 
+    /// When the next list of mails like this one leaves, where as many have left by themselves as may.
+    async fn list_at(&self, mail: &ClaimedMessage) -> Result<Option<Timestamp>, StoreError> {
+        let since = self.engine.clock.now() - LIST_EVERY;
+        let (projects, first) = self.engine.store.sent_like(&mail.row, since).await?;
+        Ok(first.filter(|_| projects >= SINGLES).map(|first| first + LIST_EVERY))
+    }
+
     /// Sends mails about several conditions as one list, or puts them off after [`SINGLES`]; `None` when this mail is
     /// to be sent by itself.
     async fn deliver_like(
@@ -266,22 +274,25 @@ impl MailSender {
     ) -> Result<Option<bool>, StoreError> {
         let (store, now, from) =
             (&self.engine.store, self.engine.clock.now(), self.engine.epoch.sendable_from());
-        let (projects, first) = store.sent_like(&mail.row, now - LIST_EVERY).await?;
-        if projects >= SINGLES
-            && let Some(first) = first
-        {
-            let until = first + LIST_EVERY;
-            let said = format!(
-                "{SINGLES} mails of this kind have left within ten minutes; the next is one list at {until}"
-            );
-            store.mail_ended(mail, &MessageEnd::Again(until), &said, now).await?;
-            return Ok(Some(true));
-        }
-        if store.waiting_like(&mail.row, now, from).await? < SINGLES {
-            return Ok(None);
-        }
+        let listed = upgrade::list_of(&self.engine, &mail.row).await?;
+        let others = if let Some(written) = listed {
+            let before = written - Duration::from_micros(1);
+            store.claim_listed(&mail.row, now, CLAIM, from.max(before)).await?
+        } else {
+            if let Some(until) = self.list_at(mail).await? {
+                let said = format!(
+                    "{SINGLES} mails of this kind have left within ten minutes; the next is one list at {until}"
+                );
+                store.mail_ended(mail, &MessageEnd::Again(until), &said, now).await?;
+                return Ok(Some(true));
+            }
+            if store.waiting_like(&mail.row, now, from).await? < SINGLES {
+                return Ok(None);
+            }
+            store.claim_like(&mail.row, now, CLAIM, from).await?
+        };
         let mut claimed = Vec::new();
-        for other in store.claim_like(&mail.row, now, CLAIM, from).await? {
+        for other in others {
             let leaves = match other.row.content() {
                 Ok(content) => self.leaves(&other, &content).await?,
                 Err(_) => true,
@@ -291,12 +302,14 @@ impl MailSender {
             }
         }
         claimed.sort_by_key(|mail| mail.row.id);
-        if claimed.is_empty() {
+        if claimed.is_empty() && listed.is_none() {
             return Ok(None);
         }
         let more = claimed.iter().filter_map(|mail| mail.row.content().ok());
         let contents: Vec<_> = std::iter::once(content.clone()).chain(more).collect();
-        let Some(letter) = Letter::list(&contents) else { return Ok(None) };
+        let letter =
+            if listed.is_some() { Letter::found_at_upgrade(&contents) } else { Letter::list(&contents) };
+        let Some(letter) = letter else { return Ok(None) };
         let sent = smtp.send(&letter, &mail.row.recipient, &mail.row.message_id, now).await;
         let mut go_on = true;
         for mail in std::iter::once(mail).chain(&claimed) {

@@ -9,7 +9,8 @@
 //! reads Atlas' event feed about ended rotations, `drift` about keys that another actor has set.
 //! [`measured`] calls Atlas for all of them within its rate limits ([`waits`]). [`fleet`], [`why`] and
 //! [`metrics`] only read. [`heartbeat`] requests a dead-man's switch. [`strangers`] counts and tells refused requests. `installation` gathers what is known of
-//! the installation, and [`last_resort`] tells without the database that it cannot be written.
+//! the installation, and [`last_resort`] tells without the database that it cannot be written. `upgrade` says until when
+//! the first findings after an upgrade are gathered.
 //!
 //! All decisions about a rotation are made by [`next`](crate::domain::rotation::machine::next). No code
 //! here waits for a due time while it holds a claim, and no transaction is open during a call to Atlas.
@@ -59,6 +60,7 @@ mod settling;
 pub mod step;
 pub mod strangers;
 pub mod sweep;
+mod upgrade;
 pub mod waits;
 pub mod webhook_sender;
 pub mod why;
@@ -245,6 +247,8 @@ pub struct Engine {
     pub readiness: Arc<ready::Readiness>,
     /// Instant of the last finished sweep.
     pub last_sweep: Arc<std::sync::Mutex<Option<crate::domain::time::Timestamp>>>,
+    /// Until when what is found after an upgrade is gathered, once that is known.
+    pub upgrade: Arc<std::sync::OnceLock<Option<crate::domain::time::Timestamp>>>,
 }
 
 impl Engine {
@@ -283,6 +287,7 @@ impl Engine {
             strangers: Arc::default(),
             readiness: Arc::default(),
             last_sweep: Arc::default(),
+            upgrade: Arc::default(),
         }
     }
 

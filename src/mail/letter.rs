@@ -4,6 +4,7 @@
 //! Keys are whole in both parts and never broken over lines; names that come from outside show their
 //! control characters instead of acting on them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use askama::Template;
@@ -229,6 +230,33 @@ impl Letter {
             reason: "You get this because you own these projects in Keywheel, or because mail.operators names you.".to_owned(),
             server,
             ..Self::default()
+        })
+    }
+
+    /// One mail for all that was found after an upgrade, the oldest first; `None` without anything.
+    #[must_use]
+    pub fn found_at_upgrade(contents: &[Content]) -> Option<Self> {
+        let found = "Found at the upgrade: from this version on Keywheel watches every key and tells what holds until it is over. \
+                     It has read all keys since it was started, and this held already.";
+        if let [only] = contents {
+            let mut letter = Self::new(only);
+            letter.paragraphs.insert(0, found.to_owned());
+            return Some(letter);
+        }
+        let letter = Self::list(contents)?;
+        let groups: BTreeSet<_> = contents.iter().filter_map(|it| it.notice.about().project).collect();
+        let projects =
+            if groups.len() == 1 { "1 project".to_owned() } else { format!("{} projects", groups.len()) };
+        Some(Self {
+            subject: format!("ACTION NEEDED: {projects}: found at the upgrade"),
+            paragraphs: vec![
+                found.to_owned(),
+                "The one that was found first is at the top. What still holds is told again within minutes and then hourly, \
+                 and the end of each is told, too."
+                    .to_owned(),
+            ],
+            kind: "found at the upgrade".to_owned(),
+            ..letter
         })
     }
 

@@ -55,6 +55,9 @@ const CHANGE: Sql = Sql::same(
      damped = $11, calm_since = $12, acknowledged_at = $13, acknowledged_by = $14, ended_at = $15, version = version + 1 \
      WHERE subject = $1 AND kind = $2 AND since = $3 AND version = $16",
 );
+const GATHERED: Sql = Sql::same("SELECT value FROM meta WHERE name = 'upgrade'");
+const GATHER: Sql = Sql::same("UPDATE meta SET value = $1 WHERE name = 'upgrade' AND value = ''");
+const LOOK_AT_ALL: Sql = Sql::same("UPDATE projects SET next_check_at = $1 WHERE next_check_at > $1");
 const SET_ASIDE: Sql =
     Sql::same("DELETE FROM conditions WHERE subject = $1 AND kind = $2 AND (ended_at IS NULL OR since = $3)");
 const COUNTS: Sql =
@@ -74,6 +77,9 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &OF_KIND,
     &BEGIN,
     &CHANGE,
+    &GATHERED,
+    &GATHER,
+    &LOOK_AT_ALL,
     &SET_ASIDE,
     &COUNTS,
     &READINGS,
@@ -199,6 +205,49 @@ impl Store {
         let rows: Vec<Stored> =
             urgent!(self, RECENT, |pool, text| sqlx::query_as(text).bind(since).fetch_all(pool).await)?;
         readable(rows.into_iter().map(ConditionRow::try_from))
+    }
+
+    /// Until when what is found after an upgrade is gathered, once a daemon has written that; `None` for a database that
+    /// was not upgraded from a version without conditions.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn gathered_until(&self) -> Result<Option<Option<Timestamp>>, StoreError> {
+        let found: Option<(String,)> =
+            urgent!(self, GATHERED, |pool, text| sqlx::query_as(text).fetch_optional(pool).await)?;
+        // A text that is no instant gathers nothing.
+        Ok(found.and_then(|(text,)| if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }))
+    }
+
+    /// Has what is found gathered until `until`, and every key read at `now`; returns what holds, which another daemon
+    /// may have written.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn gather_until(
+        &self,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        self.transact("condition.gather", Lane::Step, (until, now), |tx, (until, now), _| {
+            Box::pin(async move {
+                let taken = each!(tx, GATHER, |conn, text| sqlx::query(text)
+                    .bind(until.to_string())
+                    .execute(conn)
+                    .await
+                    .map(|done| done.rows_affected()))?;
+                if taken > 0 {
+                    each!(tx, LOOK_AT_ALL, |conn, text| sqlx::query(text)
+                        .bind(*now)
+                        .execute(conn)
+                        .await
+                        .map(drop))?;
+                }
+                Ok(())
+            })
+        })
+        .await?;
+        Ok(self.gathered_until().await?.flatten())
     }
 
     /// The conditions that hold of the subjects from `first` to `last`, in the order of their texts.
@@ -328,14 +377,21 @@ impl Store {
         .await
     }
 
-    /// The readings that are not good, by project, without those that cannot be read.
+    /// The readings that are not good, by project; `None` where they cannot be read.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn all_readings(&self) -> Result<BTreeMap<GroupId, Readings>, StoreError> {
+    pub async fn all_readings(&self) -> Result<BTreeMap<GroupId, Option<Readings>>, StoreError> {
         let rows: Vec<(String, String)> =
             urgent!(self, READINGS, |pool, text| sqlx::query_as(text).fetch_all(pool).await)?;
-        Ok(readable(rows.iter().map(readings))?.into_iter().collect())
+        let read = |row: &(String, String)| match readings(row) {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(error = %error, "unreadable readings: {error}");
+                Ok(row.0.parse().ok().map(|group| (group, None)))
+            }
+            read => read.map(|(group, readings)| Some((group, Some(readings)))),
+        };
+        rows.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
     /// The readings of one project that are not good.

@@ -130,6 +130,21 @@ macro_rules! claim_like {
     };
 }
 const CLAIM_LIKE: Sql = Sql { sqlite: claim_like!(""), postgres: claim_like!(" FOR UPDATE SKIP LOCKED") };
+// All that an upgrade has found, whatever it is.
+macro_rules! claim_listed {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE outbox SET attempts = attempts + 1, last_tried_at = $2, next_try_at = $3, lease = $4 WHERE id IN (\
+             SELECT id FROM outbox WHERE state = 'waiting' AND next_try_at <= $2 AND channel = 'mail' AND recipient = $1 \
+             AND kind IN ('current_key_invalid', 'unreachable', 'needs_operator') AND created_at > $5 ORDER BY id LIMIT 5000",
+            $lock,
+            ") RETURNING ",
+            columns!()
+        )
+    };
+}
+const CLAIM_LISTED: Sql =
+    Sql { sqlite: claim_listed!(""), postgres: claim_listed!(" FOR UPDATE SKIP LOCKED") };
 const WAITING_LIKE: Sql = Sql::same(
     "SELECT COUNT(*) FROM outbox WHERE state = 'waiting' AND next_try_at <= $3 AND channel = 'mail' AND recipient = $1 \
      AND kind = $2 AND created_at > $4",
@@ -178,6 +193,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &SENT_LIKE,
     &WAITING_LIKE,
     &CLAIM_LIKE,
+    &CLAIM_LISTED,
     &STUCK,
     &HAS,
     &ANNOUNCEMENTS,
@@ -786,6 +802,36 @@ impl Store {
                     Ok(rows)
                 })
             });
+        let rows = rows.await?.into_iter().map(OutboxRow::try_from);
+        rows.map(|row| Ok(ClaimedMessage { row: row?, token })).collect()
+    }
+
+    /// Claims the due mails to the recipient of `mail` about what an upgrade has found, written after `from`, until
+    /// `patience` is over.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn claim_listed(
+        &self,
+        mail: &OutboxRow,
+        now: Timestamp,
+        patience: Duration,
+        from: Timestamp,
+    ) -> Result<Vec<ClaimedMessage>, StoreError> {
+        let (token, args) = (Uuid::now_v7(), mail.recipient.clone());
+        let rows = self.transact("mail.claim_listed", WriteLane::Rest, args, move |tx, recipient, _| {
+            Box::pin(async move {
+                let rows: Vec<MessageRow> = each!(tx, CLAIM_LISTED, |conn, text| sqlx::query_as(text)
+                    .bind(recipient.as_str())
+                    .bind(now)
+                    .bind(now + patience)
+                    .bind(token)
+                    .bind(from)
+                    .fetch_all(conn)
+                    .await)?;
+                Ok(rows)
+            })
+        });
         let rows = rows.await?.into_iter().map(OutboxRow::try_from);
         rows.map(|row| Ok(ClaimedMessage { row: row?, token })).collect()
     }

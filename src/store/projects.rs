@@ -65,6 +65,9 @@ const DUE: Sql = Sql::same(
 );
 const LOOK_SOON: Sql =
     Sql::same("UPDATE projects SET next_check_at = $2 WHERE group_id = $1 AND next_check_at > $2");
+// One whose last observation failed may wait for as long as Atlas asks.
+const LOOK_BY: Sql =
+    Sql::same("UPDATE projects SET next_check_at = $1 WHERE next_check_at > $1 AND last_error IS NULL");
 const DUE_REMINDERS: Sql = Sql::same(concat!(
     columns!(),
     "WHERE p.next_reminder_at <= $1 ORDER BY p.next_reminder_at, p.group_id LIMIT $2"
@@ -157,6 +160,7 @@ pub(super) const STATEMENTS: &[&Sql] = &[
     &LIST,
     &DUE,
     &LOOK_SOON,
+    &LOOK_BY,
     &DUE_REMINDERS,
     &SUSPECT,
     &OWNERS,
@@ -604,6 +608,24 @@ impl Store {
                         .map(|done| done.rows_affected()))?;
                 }
                 Ok(changed > 0)
+            })
+        })
+        .await
+    }
+
+    /// Has every project observed by `latest`: the interval may be shorter than when it was scheduled.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be written.
+    pub async fn look_by(&self, latest: Timestamp) -> Result<(), StoreError> {
+        self.transact("project.look_by", Lane::Rest, latest, move |tx, latest, _| {
+            Box::pin(async move {
+                each!(tx, LOOK_BY, |conn, text| sqlx::query(text)
+                    .bind(*latest)
+                    .execute(conn)
+                    .await
+                    .map(drop))?;
+                Ok(())
             })
         })
         .await

@@ -1,6 +1,8 @@
 //! Conditions over real HTTP: people hear of a danger, whichever part has written it
 //! and whatever happens to the daemon; they hear of it again, and of its end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keywheel::domain::condition::{ConditionKind, Reading, Readings};
@@ -9,7 +11,7 @@ use keywheel::domain::policy::Window;
 use keywheel::domain::project::{Project, Status};
 use keywheel::domain::rotation::outcome::Class;
 use keywheel::domain::rotation::state::{Cause, Hold, State};
-use keywheel::domain::time::Span;
+use keywheel::domain::time::{Clock, Span, Timestamp};
 use keywheel::engine::command::{Actor, OperatorVerb, ProjectEdit};
 use keywheel::engine::heartbeat::Heartbeat;
 use keywheel::engine::{conditions, driver, sweep};
@@ -23,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::db::Backend;
 use crate::support::receiver::{Receiver, reply};
-use crate::support::{TestApp, group, new_key, old_key};
+use crate::support::{TestApp, engine_at, group, new_key, old_key};
 
 const THIRD: &str = "33333333-3333-4333-8333-333333333333";
 
@@ -69,7 +71,7 @@ impl TestApp {
     }
 
     /// A rotation that waits for an operator: its credential was lost while the new key was verified.
-    async fn stopped(&self) -> RotationId {
+    pub(crate) async fn stopped(&self) -> RotationId {
         let id = self.proposed().await;
         self.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
         let row = self.engine.rotation(id).await.unwrap();
@@ -472,6 +474,25 @@ async fn no_unreadable_row_makes_anybody_mute_or_blind() {
 }
 
 /// The rotation that waits for an operator cannot be read any more: nobody may hear that it is over.
+/// Readings that somebody has spoiled say nothing, least of all that a danger is over.
+#[tokio::test]
+async fn unreadable_readings_end_nothing() {
+    let app = app(Backend::Sqlite).await;
+    app.make(&old_key(), KeyState::Disabled);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0));
+    app.raw("UPDATE readings SET readings = 'no JSON'".to_owned()).await;
+    conditions::once(&app.engine).await.unwrap();
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 0));
+    // A reading that says the opposite ends it, and the row with it.
+    app.raw("UPDATE readings SET readings = 'no JSON'".to_owned()).await;
+    app.make(&old_key(), KeyState::Enabled);
+    app.live_for(SECOND * 120).await;
+    assert_eq!(app.counts("current_key_invalid").await, (1, 1));
+    assert!(app.engine.store.all_readings().await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn an_unreadable_rotation_ends_no_page() {
     let app = app(Backend::Sqlite).await;
@@ -731,4 +752,66 @@ async fn a_hold_for_the_credential_is_told() {
     app.live_for(SECOND * 120).await;
     assert_eq!(app.counts("held").await, (1, 1));
     assert_ne!(app.engine.rotation(id).await.unwrap().rotation.state, State::Approved);
+}
+
+/// The daemon's clock, which may be ahead of everybody else's.
+#[derive(Debug)]
+struct Ahead {
+    clock: Arc<dyn Clock>,
+    seconds: AtomicU64,
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        self.clock.now() + Duration::from_secs(self.seconds.load(Ordering::SeqCst))
+    }
+}
+
+/// A wrong clock holds every new key back. Those who look after the installation hear of it after a minute, and the owners
+/// of what waits for it after `sweep.told_after`; a key that cannot be used is told all the same.
+#[tokio::test]
+async fn a_hold_for_a_wrong_clock_is_told_and_hides_no_danger() {
+    let mut app = app(Backend::Sqlite).await;
+    let (clock, settings) = (Arc::clone(&app.engine.clock), Arc::clone(&app.engine.settings));
+    let ahead = Arc::new(Ahead { clock: Arc::clone(&clock), seconds: AtomicU64::new(180) });
+    let id = app.proposed().await;
+    app.engine = engine_at(&app.sim, app.db.store.clone(), Arc::clone(&ahead) as Arc<dyn Clock>);
+    app.engine.settings = settings;
+    app.rule(|settings| settings.operators = vec!["night@example.com".to_owned()]);
+    app.engine.say("grace", id, OperatorVerb::Approve, None, None).await.unwrap();
+    let live = async |app: &TestApp, seconds: u32| {
+        for _ in 0..seconds / 5 {
+            sweep::once(&app.engine, &CancellationToken::new()).await.unwrap();
+            driver::run_due(&app.engine).await.unwrap();
+            conditions::once(&app.engine).await.unwrap();
+            app.pass_until(clock.now() + SECOND * 5);
+        }
+    };
+    live(&app, 200).await;
+    let held = app.engine.rotation(id).await.unwrap().rotation;
+    assert_eq!((held.state, held.hold), (State::Approved, Some(Hold::ClockSkew)));
+    assert!(app.patches().is_empty());
+    let pages = app.told("not_sending").await;
+    assert_eq!((pages.len(), pages[0].recipient.as_str()), (1, "night@example.com"));
+    assert_eq!(pages[0].model["cause"], "clock_skew");
+    let switch = Heartbeat::new(Switch::new("http://127.0.0.1:9/".parse().unwrap()).unwrap(), SECOND);
+    assert_eq!(
+        switch.beat(&app.engine, None).await.unwrap_err().to_string(),
+        "none is sent: the clocks differ"
+    );
+    live(&app, 900).await;
+    let mails = app.told("held").await;
+    assert_eq!((mails.len(), &mails[0].model["cause"]), (1, &"clock_skew".into()));
+    assert_eq!(mails[0].recipient, "ada@example.com");
+    app.make(&old_key(), KeyState::Disabled);
+    live(&app, 120).await;
+    assert_eq!(app.told("current_key_invalid").await.len(), 2, "one for the owner, one for the operators");
+    // The clock is right again.
+    app.make(&old_key(), KeyState::Enabled);
+    ahead.seconds.store(0, Ordering::SeqCst);
+    live(&app, 600).await;
+    assert_eq!(app.counts("held").await, (1, 1));
+    assert_eq!(app.counts("not_sending").await.1, 1);
+    assert_eq!(app.counts("current_key_invalid").await.1, 2);
+    assert_eq!(app.patches(), [new_key()]);
 }

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use keywheel::config::{Config, Sources};
+use keywheel::domain::condition::{ConditionKind, Telling};
 use keywheel::domain::time::SystemClock;
 use keywheel::sim::{Sim, World};
 use serde_json::json;
@@ -119,6 +120,27 @@ async fn rules_and_dashboard_ask_for_metrics_that_exist() {
         }
     }
     serde_json::from_str::<serde_json::Value>(&file("deploy/grafana/keywheel.json")).unwrap();
+}
+
+/// What people hear of wakes them by Prometheus, too: by its condition, or by the metric that counts it otherwise.
+#[test]
+fn every_condition_that_is_told_has_an_alert_rule() {
+    let rules = file("deploy/prometheus/keywheel.rules.yml");
+    let otherwise = |kind: ConditionKind| match kind {
+        ConditionKind::NeedsOperator => Some("keywheel_rotations{state=\"needs_operator\"}"),
+        ConditionKind::Invalid => Some("keywheel_projects{status=\"invalid\"}"),
+        ConditionKind::WebhookDisabled => Some("keywheel_webhook_disabled"),
+        _ => None,
+    };
+    for kind in ConditionKind::ALL.iter().filter(|kind| kind.telling() != Telling::Shown) {
+        let has = match otherwise(*kind) {
+            Some(asked) => rules.contains(asked),
+            None => rules.lines().filter(|line| line.contains("keywheel_conditions{kind=")).any(|line| {
+                line.split(|c: char| !c.is_ascii_lowercase() && c != '_').any(|word| word == kind.as_str())
+            }),
+        };
+        assert!(has, "{kind} has no rule");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

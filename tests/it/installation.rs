@@ -13,6 +13,7 @@ use keywheel::domain::rotation::state::State;
 use keywheel::domain::subject::Subject;
 use keywheel::engine::command::{OperatorVerb, ProjectEdit};
 use keywheel::engine::epoch::EpochWatch;
+use keywheel::engine::heartbeat::Heartbeat;
 use keywheel::engine::last_resort::LastResort;
 use keywheel::engine::{conditions, credentials, deciding, driver, sweep};
 use keywheel::mail::Smtp;
@@ -20,7 +21,7 @@ use keywheel::secret::{Secret, SecretUrl};
 use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::KeyState;
 use keywheel::store::{ConditionRow, OutboxRow, Presence};
-use keywheel::webhook::Target;
+use keywheel::webhook::{Switch, Target};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -166,6 +167,9 @@ async fn a_database_in_doubt_is_paged_until_it_is_accepted() {
     let told = app.notices().await.remove(0);
     assert_eq!((told.subject.as_str(), &told.model["cause"]), ("daemon/here:8440", &"restored".into()));
     assert!(told.model["detail"].as_str().unwrap().contains("doctor"), "{}", told.model);
+    let switch = Heartbeat::new(Switch::new("http://127.0.0.1:9/".parse().unwrap()).unwrap(), SECOND);
+    let missed = switch.beat(&app.engine, None).await.unwrap_err().to_string();
+    assert_eq!(missed, "none is sent: the database is in doubt");
     // A key that goes bad meanwhile is told all the same.
     app.make(&old_key(), KeyState::Disabled);
     app.live_for(SECOND * 120).await;

@@ -228,6 +228,24 @@ async fn a_key_that_is_put_back_after_a_rotation_is_drift_within_the_watch() {
     assert_eq!(app.engine.rotation(row.rotation.id).await.unwrap().rotation.wake_at, None);
 }
 
+/// A shorter interval holds from the start of the daemon on.
+#[tokio::test]
+async fn a_shorter_interval_takes_effect_at_once() {
+    let app = app(Backend::Sqlite).await;
+    let next = async || app.row().await.next_check_at;
+    app.raw_sql(format!("UPDATE projects SET next_check_at = '{}'", app.now() + SECOND * 290)).await;
+    app.engine.store.look_by(app.now() + SECOND * 30).await.unwrap();
+    assert_eq!(next().await, app.now() + SECOND * 30);
+    // What Atlas asks for is honoured, and nothing is put off.
+    let paused = app.now() + SECOND * 290;
+    app.raw_sql(format!("UPDATE projects SET next_check_at = '{paused}', last_error = '429'")).await;
+    app.engine.store.look_by(app.now() + SECOND * 30).await.unwrap();
+    assert_eq!(next().await, paused);
+    app.raw_sql(format!("UPDATE projects SET next_check_at = '{}', last_error = NULL", app.now())).await;
+    app.engine.store.look_by(app.now() + SECOND * 30).await.unwrap();
+    assert_eq!(next().await, app.now());
+}
+
 #[tokio::test]
 async fn a_clock_that_was_a_day_ahead_delays_nothing() {
     let app = app(Backend::Sqlite).await;
