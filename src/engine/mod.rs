@@ -28,6 +28,7 @@ pub mod due;
 mod emergency;
 mod endings;
 pub mod epoch;
+pub mod evidence;
 pub mod feeds;
 pub mod fleet;
 pub mod heads;
@@ -245,6 +246,8 @@ pub struct Engine {
     pub readiness: Arc<ready::Readiness>,
     /// Instant of the last finished sweep.
     pub last_sweep: Arc<std::sync::Mutex<Option<crate::domain::time::Timestamp>>>,
+    /// Held while an evidence bundle is made.
+    pub evidence: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Engine {
@@ -283,6 +286,7 @@ impl Engine {
             strangers: Arc::default(),
             readiness: Arc::default(),
             last_sweep: Arc::default(),
+            evidence: Arc::default(),
         }
     }
 
