@@ -19,7 +19,7 @@ use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 use crate::evidence::{
     Approval, Bundle, Dossier, FORMAT, Finding, Heads, Installation, InventoryLine, KeyService, Mail,
-    Manifest, Mark, PasskeyLine, Period, PolicyLine, Rotation, Versions, changes_rules, key_id,
+    Manifest, Mark, PasskeyLine, Period, PolicyLine, Rotation, Stories, Versions, changes_rules, key_id,
 };
 use crate::store::{
     AuditEntry, BREAK_ACCEPTED, MailRecord, NewAudit, Population, RotationRow, Snapshot, StoreError,
@@ -54,23 +54,17 @@ pub struct MadeBundle {
     pub name: String,
 }
 
-/// A rotation of the population, as far as it is kept until its dossier is written.
-struct Known {
-    rotation: Rotation,
-    rows: Vec<i64>,
-}
-
 /// What is gathered on the way.
 #[derive(Default)]
 struct Gathered {
-    /// The rows of the audit log about each rotation.
-    rows: BTreeMap<String, Vec<i64>>,
+    /// What the audit log tells of each rotation.
+    stories: Stories,
     policies: BTreeMap<String, String>,
     changes: Vec<PolicyLine>,
     passkeys: BTreeMap<(String, String), PasskeyLine>,
     findings: Vec<Finding>,
     mails: BTreeMap<RotationId, Vec<Mail>>,
-    known: Vec<Known>,
+    known: Vec<Rotation>,
 }
 
 type Out = Bundle<BufWriter<File>>;
@@ -171,7 +165,9 @@ impl Engine {
             last = end.seq;
             for row in rows {
                 it.take(&row, of);
-                out.audit(&rows::audit(row)).map_err(wrong)?;
+                let line = rows::audit(row);
+                it.stories.take(&line);
+                out.audit(&line).map_err(wrong)?;
             }
         }
         self.rotations(&mut out, &mut view, of, &mut it).await?;
@@ -196,7 +192,7 @@ impl Engine {
             format: FORMAT.to_owned(),
             made_at: now,
             made_by: by.to_owned(),
-            period: Period { from: of.from, to: of.to },
+            period: period(of),
             project: of.project.as_ref().map(ToString::to_string),
             installation: Installation {
                 fingerprint: key.fingerprint(),
@@ -230,8 +226,11 @@ impl Engine {
             for row in page {
                 let id = row.rotation.id;
                 let (votes, proof) = (view.votes(id).await?, view.proof(id).await?);
-                let rows = it.rows.remove(&id.to_string()).unwrap_or_default();
-                let rotation = rows::rotation(&row, votes.len(), proof.as_ref(), &rows);
+                let Some(story) = it.stories.of(&id.to_string()) else { continue };
+                if !story.began_at().is_some_and(|began| period(of).covers(began, story.ended_at)) {
+                    continue;
+                }
+                let rotation = rows::rotation(&row, votes.len(), proof.as_ref(), story);
                 out.row(&rotation).map_err(wrong)?;
                 it.findings.extend(rows::findings(&row, proof.as_ref()));
                 it.policies.insert(row.policy_version.clone(), policy(&row)?);
@@ -242,11 +241,9 @@ impl Engine {
                     it.passkeys.entry(key).or_insert_with(|| rows::passkey(signed));
                 }
                 approvals.extend(dossier.approvals());
-                it.known.push(Known { rotation: dossier.rotation, rows });
+                it.known.push(dossier.rotation);
             }
         }
-        // Of rotations outside of the population nothing is needed any more.
-        it.rows.clear();
         out.begin::<Approval>().map_err(wrong)?;
         approvals.iter().try_for_each(|row| out.row(row)).map_err(wrong)
     }
@@ -319,7 +316,7 @@ impl Engine {
     ) -> Result<(), CommandError> {
         let wrong = |error: io::Error| unwritten(&error);
         let ours: std::collections::BTreeSet<_> =
-            it.known.iter().map(|known| known.rotation.rotation_id.clone()).collect();
+            it.known.iter().map(|known| known.rotation_id.clone()).collect();
         out.begin::<Mail>().map_err(wrong)?;
         let mut last: Option<MailRecord> = None;
         loop {
@@ -352,7 +349,7 @@ impl Engine {
     ) -> Result<(), CommandError> {
         for review in self.store.reviews().await?.iter().filter(|review| review.is_open()) {
             let id = review.rotation_id.to_string();
-            if it.known.iter().any(|known| known.rotation.rotation_id == id) {
+            if it.known.iter().any(|known| known.rotation_id == id) {
                 it.findings.push(rows::open_review(review));
             }
         }
@@ -393,7 +390,7 @@ impl Engine {
         it: &mut Gathered,
     ) -> Result<(), CommandError> {
         let reviews = self.store.reviews().await?;
-        let mut known = std::mem::take(&mut it.known).into_iter();
+        let mut known = std::mem::take(&mut it.known).into_iter().peekable();
         let mut last = None;
         loop {
             let page = view.population(of, last).await?;
@@ -401,7 +398,9 @@ impl Engine {
             last = Some(end.rotation.id);
             for row in page {
                 let id = row.rotation.id;
-                let Some(Known { rotation, rows }) = known.next() else { return Ok(()) };
+                // The others lie beside the period.
+                let Some(rotation) = known.next_if(|it| it.rotation_id == id.to_string()) else { continue };
+                let rows = it.stories.of(&rotation.rotation_id).map(|it| it.rows.clone()).unwrap_or_default();
                 let mut dossier = Dossier::new(rotation);
                 dossier.votes = view.votes(id).await?.into_iter().map(rows::vote).collect();
                 dossier.policy = policy(&row)?;
@@ -415,6 +414,10 @@ impl Engine {
             }
         }
     }
+}
+
+const fn period(of: &Population) -> Period {
+    Period { from: of.from, to: of.to }
 }
 
 /// The policy that a rotation runs under, as its version covers it.
@@ -431,9 +434,6 @@ fn policy(row: &RotationRow) -> Result<String, StoreError> {
 impl Gathered {
     /// Takes over what a row of the audit log says.
     fn take(&mut self, row: &AuditEntry, of: &Population) {
-        if let Some(id) = row.subject.strip_prefix("rotation/") {
-            self.rows.entry(id.to_owned()).or_default().push(row.seq);
-        }
         if changes_rules(&row.action) {
             self.changes.push(rows::change(row));
         }

@@ -10,6 +10,7 @@ mod dossier;
 mod manifest;
 mod page;
 mod signature;
+mod story;
 mod tables;
 mod verify;
 
@@ -22,6 +23,7 @@ pub use bundle::Bundle;
 pub use dossier::{Dossier, JournalLine, OpenReview, Overwritten, Signed, Vote};
 pub use manifest::{Heads, Installation, KeyLink, Manifest, Mark, Period, Versions};
 pub use signature::{TrustedKey, key_id, pem};
+pub use story::{Move, SentKey, Stories, Story};
 pub use tables::{
     Approval, Finding, InventoryLine, KeyService, Mail, PasskeyLine, PolicyLine, Rotation, Table,
 };

@@ -3,6 +3,9 @@
 //!
 //! Rows are read a page at a time: a year of a fleet does not fit into the memory of the daemon.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -17,7 +20,6 @@ use super::types::Instant;
 use super::{JournalEntry, Sql, Store, StoreError, Tx, TxConn, WitnessEvent, each};
 use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::time::Timestamp;
-use std::sync::Arc;
 
 /// On PostgreSQL each statement of a transaction sees what was committed meanwhile, unless it is told otherwise.
 const ONE_VIEW: Sql = Sql { sqlite: "SELECT 1", postgres: "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ" };
@@ -55,6 +57,9 @@ const SERVED: Sql = Sql::same(
 
 pub(super) const STATEMENTS: &[&Sql] =
     &[&ONE_VIEW, &FIRST, &BEFORE, &KEYS_CHANGED, &OPEN_SINCE, &POPULATION, &VOTES, &MAILS, &SERVED];
+
+/// How far an instant in a table lies from that in the audit log, at most.
+const SLACK: Duration = Duration::from_mins(5);
 
 /// Rows of one page.
 const PAGE: i64 = 500;
@@ -144,6 +149,11 @@ pub struct Population {
 }
 
 impl Population {
+    /// The instants between which the tables are searched: theirs may differ a little from those of the audit log.
+    fn around(&self) -> (Timestamp, Timestamp) {
+        (self.from - SLACK, self.to + SLACK)
+    }
+
     fn group(&self) -> &str {
         self.project.as_ref().map_or("", GroupId::as_str)
     }
@@ -219,15 +229,16 @@ impl Snapshot {
     /// # Errors
     /// Fails when the database cannot be read.
     pub async fn open_since(&mut self, of: &Population) -> Result<(Option<Timestamp>, i64), StoreError> {
+        let (from, to) = of.around();
         Ok(each!(self.tx, OPEN_SINCE, |conn, text| sqlx::query_as(text)
-            .bind(of.from)
-            .bind(of.to)
+            .bind(from)
+            .bind(to)
             .bind(of.group())
             .fetch_one(conn)
             .await)?)
     }
 
-    /// The next rotations of the population, in the order of their ids.
+    /// The next rotations of the population and a few beside it, in the order of their ids.
     ///
     /// # Errors
     /// Fails when the database or a row cannot be read.
@@ -236,9 +247,10 @@ impl Snapshot {
         of: &Population,
         after: Option<RotationId>,
     ) -> Result<Vec<RotationRow>, StoreError> {
+        let (from, to) = of.around();
         let rows: Vec<StoredRow> = each!(self.tx, POPULATION, |conn, text| sqlx::query_as(text)
-            .bind(of.from)
-            .bind(of.to)
+            .bind(from)
+            .bind(to)
             .bind(of.group())
             .bind(after.map_or(Uuid::nil(), |id| id.0))
             .bind(PAGE / 10)

@@ -281,7 +281,6 @@ async fn a_person_enrols_a_passkey_and_approves_with_it() {
     let vote = &rotation["approvals"]["given"][0];
     assert_eq!((&vote["by"], &vote["method"]), (&json!("grace"), &json!("passkey")), "{vote}");
 
-    // What she signed is evidence that others can check.
     crate::evidence::signed_by_a_passkey(&daemon, &id);
 
     // Lost: an admin removes it, and it is gone.

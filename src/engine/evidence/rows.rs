@@ -9,7 +9,7 @@ use crate::domain::project::Project;
 use crate::domain::time::Timestamp;
 use crate::evidence::{
     AuditLine, Finding, InventoryLine, JournalLine, KeyLink, KeyService, Mail, OpenReview, Overwritten,
-    PasskeyLine, PolicyLine, Rotation, Signed, Vote, pem,
+    PasskeyLine, PolicyLine, Rotation, Signed, Story, Vote, pem,
 };
 use crate::passkey::{Credential, bytes, text};
 use crate::store::{
@@ -56,7 +56,7 @@ pub(super) fn rotation(
     row: &RotationRow,
     votes: usize,
     proof: Option<&WitnessEvent>,
-    rows: &[i64],
+    story: &Story,
 ) -> Rotation {
     let it = &row.rotation;
     let event = proof.and_then(|proof| proof.event.as_ref());
@@ -77,18 +77,18 @@ pub(super) fn rotation(
         proposal_hash: row.proposal_hash.clone(),
         approvals_required: it.permission.quorum.required.to_string(),
         approvals_given: votes.to_string(),
-        approved_at: shown(it.permission.approved_at),
-        first_sent_at: shown(it.patching.first_at),
+        approved_at: shown(story.approved_at),
+        first_sent_at: shown(story.sent_at),
         patched_at: shown(it.patching.patched_at),
-        finished_at: shown(it.ending.finished_at),
+        finished_at: shown(story.ended_at),
         state: it.state.to_string(),
         cause: it.cause.map(|it| it.to_string()).unwrap_or_default(),
         atlas_event: proof.map(|it| it.state.to_string()).unwrap_or_default(),
         atlas_event_id: event.map(|it| it.id.clone()).unwrap_or_default(),
         atlas_event_at: shown(event.map(|it| it.at)),
         atlas_event_by: event.map(|it| it.by.to_string()).unwrap_or_default(),
-        first_row: number(rows.first()),
-        last_row: number(rows.last()),
+        first_row: number(story.rows.first()),
+        last_row: number(story.rows.last()),
     }
 }
 

@@ -1,120 +1,21 @@
-//! The audit log of a bundle: each row's place and hash, and what the rows say about each rotation.
-
-use std::collections::BTreeMap;
-
-use serde_json::Value;
+//! The audit log of a bundle: each row's place and hash.
 
 use super::super::manifest::{Manifest, Mark};
-use super::super::{AUDIT, AuditLine, Fault};
+use super::super::{AUDIT, AuditLine, Fault, Stories};
 use super::Report;
 use super::contents::Contents;
 use crate::domain::chain::ChainedRow;
-use crate::domain::rotation::state::State;
 use crate::domain::time::Timestamp;
-
-/// A row, with its line in the file.
-pub(super) struct Row {
-    pub(super) line: usize,
-    pub(super) at: Option<Timestamp>,
-    pub(super) it: AuditLine,
-    pub(super) detail: Value,
-}
-
-/// A change of a rotation's state.
-pub(super) struct Move {
-    pub(super) at: Option<Timestamp>,
-    pub(super) from: String,
-    pub(super) to: String,
-}
-
-/// What the rows say about one rotation.
-#[derive(Default)]
-pub(super) struct Story {
-    /// Their numbers.
-    pub(super) rows: Vec<i64>,
-    /// The place of the proposal among the rows.
-    pub(super) proposed: Option<usize>,
-    /// The changes of its state that happened.
-    pub(super) moves: Vec<Move>,
-    /// The PATCHes that were about to be sent: line, instant, whether of the new key, key.
-    pub(super) sent: Vec<(usize, Option<Timestamp>, bool, String)>,
-    /// Atlas' own events.
-    pub(super) events: Vec<Value>,
-    /// What the votes were sealed as at last, and before the new key was sent.
-    pub(super) votes: Option<String>,
-    pub(super) votes_before_sent: Option<String>,
-    /// Its project, where a row names it.
-    pub(super) project: Option<String>,
-    pub(super) state: String,
-    pub(super) ended_at: Option<Timestamp>,
-    /// The first line that does not follow from the ones before.
-    pub(super) broken: Option<usize>,
-}
 
 /// The rows of the bundle.
 pub(super) struct Chain {
-    pub(super) rows: Vec<Row>,
-    pub(super) stories: BTreeMap<String, Story>,
-    /// Whether the rows seal anything: those of early versions do not.
-    pub(super) has_seals: bool,
-}
-
-/// Whether a state of this name is the end of a rotation.
-pub(super) fn is_final(state: &str) -> bool {
-    state.parse::<State>().is_ok_and(State::is_final)
-}
-
-/// The state of every proposal.
-const WAITS: &str = "awaiting_approval";
-
-impl Story {
-    fn is_sent(&self) -> bool {
-        self.sent.iter().any(|(.., new, _)| *new)
-    }
-
-    /// Takes a row about the rotation over.
-    fn take(&mut self, at: usize, row: &Row) {
-        self.rows.push(row.it.seq);
-        let text = |name: &str| row.detail[name].as_str().unwrap_or_default().to_owned();
-        let group = row.detail["groupId"].as_str().map(str::to_owned);
-        self.project = self.project.take().or(group);
-        match row.it.action.as_str() {
-            "rotation.proposed" => {
-                if self.proposed.is_some() || self.rows.len() > 1 {
-                    self.broken.get_or_insert(row.line);
-                }
-                self.proposed = Some(at);
-                WAITS.clone_into(&mut self.state);
-            }
-            "rotation.moved" => {
-                let (from, to) = (text("from"), text("to"));
-                if !self.state.is_empty() && self.state != from {
-                    self.broken.get_or_insert(row.line);
-                }
-                if is_final(&to) && !is_final(&from) {
-                    self.ended_at = row.at;
-                } else if !is_final(&to) {
-                    self.ended_at = None;
-                }
-                self.state.clone_from(&to);
-                self.moves.push(Move { at: row.at, from, to });
-            }
-            "rotation.patch_intent" => {
-                let is_new = text("target") == "new";
-                if is_new && !self.is_sent() {
-                    self.votes_before_sent.clone_from(&self.votes);
-                }
-                self.sent.push((row.line, row.at, is_new, text("key")));
-            }
-            "rotation.atlas_event" => self.events.push(row.detail.clone()),
-            _ => {}
-        }
-    }
+    pub(super) rows: Vec<AuditLine>,
+    pub(super) stories: Stories,
 }
 
 impl Chain {
     pub(super) fn read(contents: &Contents<'_>, report: &mut Report) -> Self {
-        let mut chain = Self { rows: Vec::new(), stories: BTreeMap::new(), has_seals: false };
+        let mut chain = Self { rows: Vec::new(), stories: Stories::default() };
         let manifest = &contents.manifest;
         let mut before = manifest.head.before.clone();
         if (before.seq == 0) != before.hash.is_empty() || before.seq < 0 {
@@ -137,12 +38,11 @@ impl Chain {
                 report.fault(bad(what));
             }
             before = Mark { seq: it.seq, hash: it.hash.clone() };
-            let at = it.at.parse::<Timestamp>().ok().filter(|at| at.to_string() == it.at);
-            if at.is_none() {
+            if it.at.parse::<Timestamp>().ok().is_none_or(|at| at.to_string() != it.at) {
                 report.fault(bad(format!("row {} has no instant", it.seq)));
             }
-            let detail = serde_json::from_str(&it.detail).unwrap_or_default();
-            chain.take(Row { line, at, it, detail });
+            chain.stories.take(&it);
+            chain.rows.push(it);
         }
         if before != manifest.head.after {
             let what =
@@ -156,31 +56,12 @@ impl Chain {
         chain
     }
 
-    fn take(&mut self, row: Row) {
-        if matches!(row.it.action.as_str(), "database.restore_accepted" | "installation.key_replaced") {
-            // What was not sent yet waits for its approvals again.
-            for story in self.stories.values_mut().filter(|it| it.state == "approved" && !it.is_sent()) {
-                WAITS.clone_into(&mut story.state);
-            }
-        }
-        for (digest, subject) in row.it.seals.lines().filter_map(|it| it.split_once(' ')) {
-            self.has_seals = true;
-            if let Some(id) = subject.strip_prefix("votes/").filter(|_| digest != "-") {
-                self.stories.entry(id.to_owned()).or_default().votes = Some(digest.to_owned());
-            }
-        }
-        if let Some(id) = row.it.subject.strip_prefix("rotation/") {
-            self.stories.entry(id.to_owned()).or_default().take(self.rows.len(), &row);
-        }
-        self.rows.push(row);
-    }
-
     /// The hash of a row; of the one before the first, too.
     pub(super) fn hash_of<'a>(&'a self, seq: i64, manifest: &'a Manifest) -> Option<&'a String> {
         if seq == manifest.head.before.seq {
             return Some(&manifest.head.before.hash);
         }
-        self.rows.iter().find(|row| row.it.seq == seq).map(|row| &row.it.hash)
+        self.rows.iter().find(|row| row.seq == seq).map(|row| &row.hash)
     }
 
     /// Checks that the row `expected` is there.

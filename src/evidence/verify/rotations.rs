@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::super::story::is_final;
 use super::super::tables::{Approval, PolicyLine, Rotation, Table};
-use super::super::{Dossier, Fault};
+use super::super::{AuditLine, Dossier, Fault, Story};
 use super::Report;
-use super::chain::{Chain, Row, Story, is_final};
+use super::chain::Chain;
 use super::contents::Contents;
 use super::votes::{self, Counts};
 use crate::domain::policy::{proposal_hash_of, proposal_mark};
@@ -24,16 +25,23 @@ pub(super) fn check(contents: &Contents<'_>, chain: &Chain, report: &mut Report)
     for (number, dossier) in contents.dossiers.iter().enumerate() {
         let facts = &dossier.rotation;
         let place = Place { line: number + 2, id: &facts.rotation_id };
-        let Some(story) = chain.stories.get(&facts.rotation_id) else { continue };
-        for (rule, what) in told(dossier, story, chain) {
+        let Some(story) = chain.stories.of(&facts.rotation_id) else { continue };
+        for (rule, what) in told(dossier, story) {
             report.fault(place.fault(rule, what));
         }
         if contents.mails.get(&facts.rotation_id).map_or(&[][..], Vec::as_slice) != dossier.mails.as_slice() {
             report.fault(place.fault("mails", "its mails are not those of mails.csv"));
         }
-        votes::check(dossier, story, chain, (&policies, &passkeys), &mut counts, |rule, what| {
-            report.fault(place.fault(rule, what));
-        });
+        votes::check(
+            dossier,
+            story,
+            chain.stories.has_seals,
+            (&policies, &passkeys),
+            &mut counts,
+            |rule, what| {
+                report.fault(place.fault(rule, what));
+            },
+        );
         counts.rotations += 1;
         counts.events += usize::from(!facts.atlas_event_id.is_empty());
         approvals.extend(dossier.approvals());
@@ -76,12 +84,12 @@ fn population(contents: &Contents<'_>, chain: &Chain, report: &mut Report) {
         if manifest.project.as_ref().is_some_and(|project| *project != it.project_id) {
             report.fault(place.fault("population", "it is of another project than the bundle is about"));
         }
-        if chain.stories.get(&it.rotation_id).is_none_or(|story| story.proposed.is_none()) {
+        if chain.stories.of(&it.rotation_id).is_none_or(|story| story.proposed.is_none()) {
             report.fault(place.fault("population", "no row of audit.jsonl proposes it"));
         }
     }
-    for (id, story) in chain.stories.iter().filter(|(_, story)| !story.rows.is_empty()) {
-        let was_open = match story.proposed.and_then(|at| chain.rows[at].at) {
+    for (id, story) in chain.stories.all() {
+        let was_open = match story.began_at() {
             Some(at) => manifest.period.covers(at, story.ended_at),
             // It was proposed before the first row: then it had ended before the period.
             None => story.moves.iter().any(|it| is_late(it.at, manifest.period.from) && !is_final(&it.from)),
@@ -114,56 +122,58 @@ fn is_late(at: Option<Timestamp>, from: Timestamp) -> bool {
     at.is_none_or(|at| at >= from)
 }
 
-fn instant(text: &str) -> Option<Timestamp> {
-    text.parse().ok()
-}
-
 type Told = Vec<(&'static str, String)>;
 
 /// What keeps a dossier from being what the rows tell.
-fn told(dossier: &Dossier, story: &Story, chain: &Chain) -> Told {
+fn told(dossier: &Dossier, story: &Story) -> Told {
     let (facts, mut wrong) = (&dossier.rotation, Told::new());
-    let mut say = |rule: &'static str, what: &str| wrong.push((rule, what.to_owned()));
+    let mut say = |what: String| wrong.push(("rotation", what));
     if dossier.audit_rows != story.rows {
-        say("rotation", "its auditRows are not the rows of audit.jsonl about it");
+        say("its auditRows are not the rows of audit.jsonl about it".to_owned());
     }
-    let ends = story.rows.first().zip(story.rows.last());
-    if ends.map(|(one, other)| (one.to_string(), other.to_string()))
-        != Some((facts.first_row.clone(), facts.last_row.clone()))
-    {
-        say("rotation", "first_row or last_row is not that of audit.jsonl");
+    if let Some(row) = story.broken {
+        say(format!("its state does not follow from the row before (row {row} of audit.jsonl)"));
     }
-    if let Some(proposed) = story.proposed {
-        wrong.extend(proposal(facts, &chain.rows[proposed]));
+    let instant = |at: Option<Timestamp>| at.map(|at| at.to_string()).unwrap_or_default();
+    let number = |it: Option<&i64>| it.map(ToString::to_string).unwrap_or_default();
+    for (column, is, should) in [
+        ("state", &facts.state, story.state.clone()),
+        ("approved_at", &facts.approved_at, instant(story.approved_at)),
+        ("first_sent_at", &facts.first_sent_at, instant(story.sent_at)),
+        ("finished_at", &facts.finished_at, instant(story.ended_at)),
+        ("first_row", &facts.first_row, number(story.rows.first())),
+        ("last_row", &facts.last_row, number(story.rows.last())),
+    ] {
+        if *is != should {
+            say(format!("{column} is not what the rows of audit.jsonl tell ({should:?})"));
+        }
     }
-    let mut say = |rule: &'static str, what: String| wrong.push((rule, what));
-    if let Some(line) = story.broken {
-        say("rotation", format!("its state does not follow from the row before (audit.jsonl, line {line})"));
+    for it in &story.sent {
+        if it.key != *(if it.is_new { &facts.new_key } else { &facts.old_key }) {
+            say(format!("row {} of audit.jsonl sends another key", it.row));
+        }
     }
-    if facts.state != story.state {
-        say("rotation", format!("its state is {}, and audit.jsonl ends with {}", facts.state, story.state));
+    let is_taken = !facts.patched_at.is_empty()
+        || matches!(facts.state.as_str(), "completed" | "accepted" | "rolled_back");
+    if is_taken && !story.is_sent() {
+        say("Atlas took its new key, and no row of audit.jsonl sends it".to_owned());
     }
-    if instant(&facts.finished_at) != story.ended_at {
-        say("rotation", "finished_at is not when it ended by audit.jsonl".to_owned());
+    if let Some(row) = &story.proposed {
+        wrong.extend(proposal(facts, row));
     }
-    let was_approved =
-        |at: Option<Timestamp>| story.moves.iter().any(|it| it.at == at && it.to == "approved");
-    if !facts.approved_at.is_empty() && !was_approved(instant(&facts.approved_at)) {
-        say("rotation", "no row of audit.jsonl approves it at approved_at".to_owned());
-    }
-    wrong.extend(patches(facts, story));
     wrong.extend(journal(dossier, story));
     wrong.extend(witness(dossier, story));
     wrong
 }
 
 /// The proposal against the row that proposes it.
-fn proposal(facts: &Rotation, row: &Row) -> Told {
-    let text = |name: &str| row.detail[name].as_str().unwrap_or_default();
+fn proposal(facts: &Rotation, row: &AuditLine) -> Told {
+    let detail: Value = serde_json::from_str(&row.detail).unwrap_or_default();
+    let text = |name: &str| detail[name].as_str().unwrap_or_default();
     let mut wrong = Told::new();
     for (column, is, should) in [
-        ("requested_by", &facts.requested_by, row.it.actor.as_str()),
-        ("proposed_at", &facts.proposed_at, row.it.at.as_str()),
+        ("requested_by", &facts.requested_by, row.actor.as_str()),
+        ("proposed_at", &facts.proposed_at, row.at.as_str()),
         ("old_key", &facts.old_key, text("oldKey")),
         ("new_key", &facts.new_key, text("newKey")),
         ("reason", &facts.reason, text("reason")),
@@ -171,41 +181,17 @@ fn proposal(facts: &Rotation, row: &Row) -> Told {
         ("planned_for", &facts.planned_for, text("plannedFor")),
     ] {
         if is != should {
-            wrong.push(("rotation", format!("{column} is not what row {} of audit.jsonl says", row.it.seq)));
+            wrong.push(("rotation", format!("{column} is not what row {} of audit.jsonl says", row.seq)));
         }
     }
-    if row.detail["approvals"].as_u64().map(|it| it.to_string()).as_ref() != Some(&facts.approvals_required) {
-        wrong.push(("rotation", format!("approvals_required is not what row {} says", row.it.seq)));
+    if detail["approvals"].as_u64().map(|it| it.to_string()).as_ref() != Some(&facts.approvals_required) {
+        wrong.push(("rotation", format!("approvals_required is not what row {} says", row.seq)));
     }
-    let mark = proposal_mark(&facts.trigger, instant(&facts.planned_for));
+    let mark = proposal_mark(&facts.trigger, facts.planned_for.parse().ok());
     let bound = [&facts.project_id, &facts.provider, &facts.old_key, &facts.new_key, &facts.policy_version];
     if proposal_hash_of(bound.map(String::as_str), mark.as_deref()) != facts.proposal_hash {
         let what = "proposal_hash is not that of its project, provider, keys and policy version";
         wrong.push(("proposal", what.to_owned()));
-    }
-    wrong
-}
-
-/// What was sent, by the rows written before it was sent.
-fn patches(facts: &Rotation, story: &Story) -> Told {
-    let mut wrong = Told::new();
-    let mut say = |what: String| wrong.push(("rotation", what));
-    for (line, _, is_new, key) in &story.sent {
-        let should = if *is_new { &facts.new_key } else { &facts.old_key };
-        if key != should {
-            say(format!("audit.jsonl, line {line} sends another key"));
-        }
-    }
-    let sent = |at: Option<Timestamp>| story.sent.iter().any(|(_, when, is_new, _)| *is_new && *when == at);
-    if !facts.first_sent_at.is_empty() && !sent(instant(&facts.first_sent_at)) {
-        say("no row of audit.jsonl sends its new key at first_sent_at".to_owned());
-    }
-    let has_sent = story.sent.iter().any(|(.., is_new, _)| *is_new);
-    if !has_sent
-        && (!facts.patched_at.is_empty()
-            || matches!(facts.state.as_str(), "completed" | "accepted" | "rolled_back"))
-    {
-        say("Atlas took its new key, and no row of audit.jsonl sends it".to_owned());
     }
     wrong
 }
@@ -225,10 +211,7 @@ fn journal(dossier: &Dossier, story: &Story) -> Told {
 /// Atlas' own event is the one that the chain has noted.
 fn witness(dossier: &Dossier, story: &Story) -> Told {
     let facts = &dossier.rotation;
-    let noted = |name: &str| match &story.events[..] {
-        [.., event] => event[name].as_str().unwrap_or_default(),
-        [] => "",
-    };
+    let noted = |name: &str| story.event[name].as_str().unwrap_or_default();
     let is = [&facts.atlas_event_id, &facts.atlas_event_at, &facts.atlas_event_by].map(String::as_str);
     if is == ["atlasEventId", "at", "by"].map(noted) {
         return Told::new();
@@ -238,11 +221,12 @@ fn witness(dossier: &Dossier, story: &Story) -> Told {
 
 /// The changes of rules are exactly the rows that make them.
 fn changes(policies: &[PolicyLine], chain: &Chain, report: &mut Report) {
-    let rows: BTreeMap<String, &Row> = chain.rows.iter().map(|row| (row.it.seq.to_string(), row)).collect();
+    let rows: BTreeMap<String, &AuditLine> =
+        chain.rows.iter().map(|row| (row.seq.to_string(), row)).collect();
     let mut listed = BTreeSet::new();
     for (number, it) in policies.iter().enumerate().filter(|(_, it)| it.kind == "change") {
-        let is_same = |row: &&Row| {
-            let it_is = [&row.it.at, &row.it.actor, &row.it.action, &row.it.subject, &row.it.detail];
+        let is_same = |row: &&AuditLine| {
+            let it_is = [&row.at, &row.actor, &row.action, &row.subject, &row.detail];
             it_is == [&it.at, &it.who, &it.action, &it.subject, &it.content]
         };
         if !rows.get(&it.row).is_some_and(is_same) || !listed.insert(it.row.as_str()) {
@@ -250,9 +234,9 @@ fn changes(policies: &[PolicyLine], chain: &Chain, report: &mut Report) {
             report.fault(Fault::of("policy", what).file(PolicyLine::FILE).line(number + 2));
         }
     }
-    for row in chain.rows.iter().filter(|row| changes_rules(&row.it.action)) {
-        if !listed.contains(row.it.seq.to_string().as_str()) {
-            let what = format!("row {} of audit.jsonl changes rules, and is missing", row.it.seq);
+    for row in chain.rows.iter().filter(|row| changes_rules(&row.action)) {
+        if !listed.contains(row.seq.to_string().as_str()) {
+            let what = format!("row {} of audit.jsonl changes rules, and is missing", row.seq);
             report.fault(Fault::of("policy", what).file(PolicyLine::FILE));
         }
     }
@@ -264,9 +248,4 @@ pub fn changes_rules(action: &str) -> bool {
     let kinds = ["loosening.", "config."];
     matches!(action, "project.added" | "project.edited" | "project.removed")
         || kinds.iter().any(|kind| action.starts_with(kind))
-}
-
-/// A member of JSON text.
-pub(super) fn member(text: &str, name: &str) -> Option<Value> {
-    serde_json::from_str::<Value>(text).ok()?.get(name).cloned()
 }

@@ -73,6 +73,8 @@ pub(crate) fn replace(files: &mut Files, name: &str, part: &str, by: &str) {
 /// The members of an object in the order of `like`: the order of a manifest is part of its form.
 fn ordered(value: &Value, like: &str) -> String {
     let mut names: Vec<&String> = value.as_object().unwrap().keys().collect();
+    let link = "\"row\": \"at\": \"from\": \"to\": \"oldPublicKey\": \"publicKey\": \"signature\":";
+    let like = if value.get("oldPublicKey").is_some() { link } else { like };
     names.sort_by_key(|name| like.find(&format!("\"{name}\":")));
     let members = names.iter().map(|name| {
         let member = match &value[name.as_str()] {
@@ -96,7 +98,7 @@ pub(crate) fn sign(files: &mut Files, key: &InstallationKey, change: impl FnOnce
     for (name, content) in &rest {
         let rows = content.split(|byte| *byte == b'\n').count() as u64 - 1;
         if let Some(count) = manifest["counts"].get_mut(name) {
-            *count = (rows - u64::from(name.ends_with(".csv"))).into();
+            *count = (rows - u64::from(name.as_str() != "audit.jsonl")).into();
         }
     }
     let entries = rest.iter().map(|(name, content)| {
