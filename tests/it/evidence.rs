@@ -14,7 +14,7 @@ use keywheel::engine::witness;
 use keywheel::evidence::{Mark, Report, TrustedKey, verify};
 use keywheel::seal::InstallationKey;
 use keywheel::sim::World;
-use keywheel::sim::world::demo_key;
+use keywheel::sim::world::{KeyState, demo_key};
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
@@ -485,4 +485,46 @@ fn the_second_verifier_agrees() {
         good += usize::from(theirs);
     }
     assert!((20..180).contains(&good), "{good} of 200 verified");
+}
+
+/// Figures for docs/figures.md: `KEYWHEEL_ROTATIONS=1200 cargo nextest run --release --run-ignored only -E 'test(a_year_of_a_fleet)'`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; it measures"]
+async fn a_year_of_a_fleet_is_exported_and_verified_in_time() {
+    let rotations: usize = std::env::var("KEYWHEEL_ROTATIONS").map_or(40, |it| it.parse().unwrap());
+    let projects = rotations.div_ceil(4) as u64;
+    let key_of =
+        |number: u64, version: u32| demo_key("AWS", "twin", u32::try_from(1000 + number).unwrap(), version);
+    let mut world = World::demo();
+    let model = world.projects[&group(1)].clone();
+    for number in 100..100 + projects {
+        let mut twin = model.clone();
+        (1..=5).for_each(|version| _ = world.keys.insert(key_of(number, version), KeyState::Enabled));
+        twin.block.insert("customerMasterKeyID".to_owned(), key_of(number, 1).into());
+        world.projects.insert(group(number), twin);
+    }
+    let app = TestApp::on(Backend::Sqlite, world).await;
+    let from = app.engine.clock.now();
+    for number in 100..100 + projects {
+        app.track(number).await;
+        for version in 2..=5 {
+            let row = app.approved_to(number, &key_of(number, version)).await;
+            app.settle(&row).await;
+            app.pass(std::time::Duration::from_secs(60));
+        }
+    }
+    let begun = keywheel::domain::time::monotonic();
+    let bundle = export(&app, from, app.engine.clock.now()).await;
+    let exported = begun.elapsed();
+    let begun = keywheel::domain::time::monotonic();
+    let report = checked(&bundle);
+    let verified = begun.elapsed();
+    assert!(report.verified, "{}", faults(&report));
+    let memory = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = memory.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
+    let count = report.manifest.unwrap().counts["rotations.csv"];
+    eprintln!(
+        "{count} rotations: {} bytes, exported in {exported:?}, verified in {verified:?}, {peak}",
+        bundle.len()
+    );
 }
