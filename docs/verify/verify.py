@@ -39,7 +39,7 @@ def unpack(data):
 def follow(trusted, keys, signer):
     present = trusted
     for link in keys if trusted != signer else []:
-        if link["oldPublicKey"] is None or base64.b64decode(link["oldPublicKey"]) != present:
+        if not link["oldPublicKey"] or base64.b64decode(link["oldPublicKey"]) != present:
             if present == trusted: continue
             raise Bad(f"key: row {link['row']} does not follow")
         nxt = base64.b64decode(link["publicKey"])
@@ -77,7 +77,7 @@ def stories(rows, say):
     for r in rows:
         if r["action"] in ("database.restore_accepted", "installation.key_replaced"):
             for s in told.values():
-                if s["state"] == "approved" and s["at"] is None: s["state"], s["ok"] = "awaiting_approval", None
+                if s["state"] == "approved" and not s["at"]: s["state"], s["ok"] = "awaiting_approval", None
         for digest, _, subject in (seal.partition(" ") for seal in r["seals"].split("\n") if seal):
             if subject.startswith("votes/") and digest != "-": told.setdefault(subject[6:], new())["votes"] = digest
         if not r["subject"].startswith("rotation/"): continue
@@ -95,7 +95,7 @@ def stories(rows, say):
             s["state"] = said["to"]
             s["moves"].append((said["from"], said["to"], r["at"]))
         elif r["action"] == "rotation.patch_intent":
-            if said["target"] == "new" and s["at"] is None: s["early"], s["at"] = s["votes"], r["at"]
+            if said["target"] == "new" and not s["at"]: s["early"], s["at"] = s["votes"], r["at"]
             s["sent"].append((said["target"] == "new", said["key"]))
         elif r["action"] == "rotation.atlas_event": s["event"] = said
     return told
@@ -129,14 +129,14 @@ def rotation(n, it, story, d, policies, passkeys, sealed, say):
     if policies.get(it["policy_version"]) != d["policy"]: wrong("policy", "missing")
     data = b"keywheel row\n"
     for field in ["votes/" + id] + [v[f] for v in d["votes"] for f in ("voter", "at", "method", "comment", "nonce", "evidence") if f not in ("nonce", "evidence") or v["nonce"] is not None]:
-        data += b"\0" if field is None else b"\1" + framed([field])
+        data += b"\0" if field == None else b"\1" + framed([field])
     digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
     count, policy = len(d["votes"]), json.loads(d["policy"])
     if it["approvals_given"] != str(count) or (story["votes"] != digest if story["votes"] else sealed and count) or (sent and sealed and story["early"] != digest): wrong("votes", "not as sealed")
     if sent and count < int(it["approvals_required"]) and not any(v["method"] == "auto_approve" for v in d["votes"]): wrong("votes", "too few")
     for v in d["votes"]:
         if v["voter"] == it["requested_by"] and policy.get("selfApproval") is not True and v["method"] != "auto_approve": wrong("votes", "the proposer's own")
-        if v["evidence"] is None and v["nonce"] is None and v["method"] != "passkey": continue
+        if v["evidence"] == v["nonce"] == None and v["method"] != "passkey": continue
         try: signature(v, id, it["proposal_hash"], passkeys)
         except (InvalidSignature, ValueError, KeyError, TypeError, IndexError): wrong("passkey", f"the signature of {v['voter']}")
 def check(path, trusted, say):
@@ -160,7 +160,7 @@ def check(path, trusted, say):
     start, end = m["period"]["from"], m["period"]["to"]
     for id, s in told.items():
         if not s["rows"]: continue
-        if s["first"]: is_open = s["first"]["at"] < end and (s["end"] is None or s["end"] >= start)
+        if s["first"]: is_open = s["first"]["at"] < end and (not s["end"] or s["end"] >= start)
         else: is_open = any(at >= start and a not in FINAL for a, _, at in s["moves"])
         if m["project"] is not None and (s["project"] != m["project"] if s["project"] else id not in listed_ids): is_open = False
         if is_open != (id in listed_ids) and (is_open or s["first"]): say("population", f"rotation {id}")

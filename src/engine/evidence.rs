@@ -83,7 +83,7 @@ impl Engine {
     /// Makes the bundle of a period, and records that `by` asked for it.
     ///
     /// # Errors
-    /// Fails when the period is none, when the project is not known, while the database is in doubt, and when the
+    /// Fails when the period is empty or in the future, when the project is not known, while the database is in doubt, and when the
     /// database cannot be read.
     pub async fn export_evidence(
         &self,

@@ -76,7 +76,7 @@ table!(Rotation, "rotations.csv", "The population: every rotation that was open 
     finished_at: "When it ended; empty while it is open.",
     state: "Its state when the bundle was made.",
     cause: "Why it is in that state.",
-    atlas_event: "found, not_found or awaited: Atlas' own event about the change; empty where none is looked for.",
+    atlas_event: "found, not_found or awaited: Atlas' own event about the change; empty where it is not looked for.",
     atlas_event_id: "The id of that event in Atlas' activity feed.",
     atlas_event_at: "When it happened, by Atlas' clock.",
     atlas_event_by: "Who changed the key, as Atlas names it.",
@@ -159,7 +159,7 @@ table!(Mail, "mails.csv", "Mails about the rotations of the population, and all 
     state: "waiting, sent or failed.",
     attempts: "How often it was tried.",
     sent_at: "When the recipient's server accepted it.",
-    answer: "The last answer of that server, or why there is none.",
+    answer: "The last answer of that server, or why it is missing.",
 });
 
 table!(Finding, "findings.csv", "What an auditor would ask about, as Keywheel found it.", {

@@ -22,7 +22,7 @@ use crate::domain::ids::{GroupId, RotationId};
 use crate::domain::time::Timestamp;
 
 /// On PostgreSQL each statement of a transaction sees what was committed meanwhile, unless it is told otherwise.
-const ONE_VIEW: Sql = Sql { sqlite: "SELECT 1", postgres: "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ" };
+const ONE_VIEW: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
 const FIRST: Sql = Sql::same("SELECT MIN(seq) FROM audit WHERE at >= $1");
 const BEFORE: Sql = Sql::same("SELECT hash FROM audit WHERE seq = $1");
 const KEYS_CHANGED: Sql = Sql::same(
@@ -56,7 +56,7 @@ const SERVED: Sql = Sql::same(
 );
 
 pub(super) const STATEMENTS: &[&Sql] =
-    &[&ONE_VIEW, &FIRST, &BEFORE, &KEYS_CHANGED, &OPEN_SINCE, &POPULATION, &VOTES, &MAILS, &SERVED];
+    &[&FIRST, &BEFORE, &KEYS_CHANGED, &OPEN_SINCE, &POPULATION, &VOTES, &MAILS, &SERVED];
 
 /// How far an instant in a table lies from that in the audit log, at most.
 const SLACK: Duration = Duration::from_mins(5);
@@ -179,7 +179,9 @@ impl Store {
             Store::Postgres { read, seals, .. } => (TxConn::Postgres(read.begin().await?), seals),
         };
         let mut tx = Tx::new(conn, Arc::clone(seals));
-        each!(tx, ONE_VIEW, |conn, text| sqlx::query(text).execute(conn).await.map(drop))?;
+        if let TxConn::Postgres(conn) = &mut tx.conn {
+            sqlx::query(ONE_VIEW).execute(&mut **conn).await?;
+        }
         let Head { seq, hash } = each!(tx, HEAD, |conn, text| sqlx::query_as(text).fetch_one(conn).await)?;
         Ok(Snapshot { tx, head: (seq, hash) })
     }

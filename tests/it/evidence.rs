@@ -490,6 +490,7 @@ fn the_second_verifier_agrees() {
 /// Figures for docs/figures.md: `KEYWHEEL_ROTATIONS=1200 cargo nextest run --release --run-ignored only -E 'test(a_year_of_a_fleet)'`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; it measures"]
+#[expect(clippy::print_stdout, reason = "it measures")]
 async fn a_year_of_a_fleet_is_exported_and_verified_in_time() {
     let rotations: usize = std::env::var("KEYWHEEL_ROTATIONS").map_or(40, |it| it.parse().unwrap());
     let projects = rotations.div_ceil(4) as u64;
@@ -523,7 +524,7 @@ async fn a_year_of_a_fleet_is_exported_and_verified_in_time() {
     let memory = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = memory.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
     let count = report.manifest.unwrap().counts["rotations.csv"];
-    eprintln!(
+    println!(
         "{count} rotations: {} bytes, exported in {exported:?}, verified in {verified:?}, {peak}",
         bundle.len()
     );

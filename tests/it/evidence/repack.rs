@@ -1,4 +1,4 @@
-//! Takes a bundle apart and packs it again, by docs/evidence.md and without the program's own writer: whoever forges a
+//! Takes a bundle apart and packs it again, by docs/evidence.md and without the program's own writer: anyone who forges a
 //! bundle can do as much.
 
 use base64::Engine as _;
@@ -98,7 +98,7 @@ pub(crate) fn sign(files: &mut Files, key: &InstallationKey, change: impl FnOnce
     for (name, content) in &rest {
         let rows = content.split(|byte| *byte == b'\n').count() as u64 - 1;
         if let Some(count) = manifest["counts"].get_mut(name) {
-            *count = (rows - u64::from(name.as_str() != "audit.jsonl")).into();
+            *count = rows.saturating_sub(u64::from(name.as_str() != "audit.jsonl")).into();
         }
     }
     let entries = rest.iter().map(|(name, content)| {
