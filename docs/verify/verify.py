@@ -6,7 +6,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-FIXED = ["README.txt", "audit.jsonl", "rotations.csv", "approvals.csv", "passkeys.csv", "keys.csv", "inventory.csv", "policies.csv", "mails.csv", "findings.csv"]
+COLUMNS = {
+    "rotations.csv": "rotation_id project_id project_name provider old_key new_key trigger reason requested_by proposed_at planned_for policy_version proposal_hash approvals_required approvals_given approved_at first_sent_at patched_at finished_at state cause atlas_event atlas_event_id atlas_event_at atlas_event_by first_row last_row", "approvals.csv": "rotation_id voter at method comment passkey nonce proposal_hash",
+    "passkeys.csv": "passkey algorithm public_key pem holder enrolled_at confirmed_by counts_from", "keys.csv": "project_id project_name key since source until interval due days days_late exception",
+    "inventory.csv": "project_id project_name environment owners provider place key key_since valid due policy_version credential lookup tracked_since observed_at", "policies.csv": "kind version at who action subject row content",
+    "mails.csv": "message_id kind project_id rotation_id recipient created_at state attempts sent_at answer", "findings.csv": "kind project_id rotation_id at row count detail"}
+FIXED = ["README.txt", "audit.jsonl", *COLUMNS]
 KIND = "application/vnd.keywheel.evidence-manifest+json"
 FINAL = {"completed", "rolled_back", "failed", "rejected", "cancelled", "expired", "superseded", "accepted", "closed"}
 SPKI = bytes.fromhex("302a300506032b6570032100")
@@ -56,14 +61,14 @@ def table(files, manifest, name, say):
     plains = [[plain(f) for f in row] for row in rows]
     if "".join(",".join('"' + mark(f).replace('"', '""') + '"' for f in row) + "\r\n" for row in plains) != text:
         say("csv", f"{name}: another spelling")
+    if rows[:1] != [COLUMNS[name].split()]: raise Bad(f"csv: {name}: other columns")
     if manifest["counts"].get(name) != len(rows) - 1: say("counts", name)
     return [dict(zip(plains[0], row)) for row in plains[1:] if len(row) == len(plains[0]) or say("csv", name)]
 def chain(files, manifest, say):
     rows, before = [], (manifest["head"]["before"]["seq"], manifest["head"]["before"]["hash"])
     for n, line in enumerate(files["audit.jsonl"].decode().split("\n")[:-1], 1):
         r = json.loads(line)
-        names = ["seq", "at", "actor", "action", "subject", "detail", "seals", "prevHash", "hash"]
-        if list(r) != names or compact(r) != line: say("chain", f"line {n}: another spelling")
+        if list(r) != ["seq", "at", "actor", "action", "subject", "detail", "seals", "prevHash", "hash"] or compact(r) != line: say("chain", f"line {n}: another spelling")
         fields = [str(r["seq"])] + [r[f] for f in ("at", "actor", "action", "subject", "detail", "prevHash")]
         if (r["seq"] != before[0] + 1 or r["prevHash"] != before[1] or sha(framed(fields + ([r["seals"]] if r["seals"] else []))) != r["hash"]): say("chain", f"line {n}: row {r['seq']}")
         before, r["said"] = (r["seq"], r["hash"]), json.loads(r["detail"])
@@ -152,18 +157,15 @@ def check(path, trusted, say):
     if trusted: follow(trusted, m["keys"], public)
     if [{"name": n, "size": len(b), "sha256": sha(b)} for n, b in listed[:-2]] != m["files"]: say("files", "not those in the manifest")
     if [n for n, _ in listed[:10]] != FIXED: raise Bad("files: not the fixed ones")
-    rows = chain(files, m, say)
-    tables = {n: table(files, m, n, say) for n in FIXED[2:]}
+    rows, tables = chain(files, m, say), {n: table(files, m, n, say) for n in FIXED[2:]}
     told, sealed, listed_ids = stories(rows, say), any(r["seals"] for r in rows), [r["rotation_id"] for r in tables["rotations.csv"]]
     if [n for n, _ in listed[10:-2]] != [f"dossiers/{id}.{kind}" for id in listed_ids for kind in ("json", "html")]: raise Bad("population: not the dossiers of its rotations")
     if listed_ids != sorted(set(listed_ids)): say("population", "order")
-    start, end = m["period"]["from"], m["period"]["to"]
     for id, s in told.items():
-        if not s["rows"]: continue
-        if s["first"]: is_open = s["first"]["at"] < end and (not s["end"] or s["end"] >= start)
-        else: is_open = any(at >= start and a not in FINAL for a, _, at in s["moves"])
+        if s["first"]: is_open = s["first"]["at"] < m["period"]["to"] and (not s["end"] or s["end"] >= m["period"]["from"])
+        else: is_open = any(at >= m["period"]["from"] and a not in FINAL for a, _, at in s["moves"])
         if m["project"] is not None and (s["project"] != m["project"] if s["project"] else id not in listed_ids): is_open = False
-        if is_open != (id in listed_ids) and (is_open or s["first"]): say("population", f"rotation {id}")
+        if s["rows"] and is_open != (id in listed_ids) and (is_open or s["first"]): say("population", f"rotation {id}")
     policies = {p["version"]: p["content"] for p in tables["policies.csv"] if p["kind"] == "rules"}
     if any(sha(c.encode())[:16] != v for v, c in policies.items()): say("policy", "a version")
     changed = [dict(kind="change", version="", at=r["at"], who=r["actor"], action=r["action"], subject=r["subject"], row=str(r["seq"]), content=r["detail"]) for r in rows if r["action"] in ("project.added", "project.edited", "project.removed") or r["action"].startswith(("loosening.", "config."))]
@@ -183,8 +185,7 @@ def check(path, trusted, say):
 def main():
     args = argparse.ArgumentParser()
     for name in ("bundle", "--key", "--expect", "--previous"): args.add_argument(name)
-    args, faults = args.parse_args(), []
-    say = lambda rule, what: faults.append(f"{rule}: {what}")
+    args, faults = args.parse_args(), []; say = lambda rule, what: faults.append(f"{rule}: {what}")
     try:
         trusted = serialization.load_pem_public_key(open(args.key, "rb").read()).public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw) if args.key else None
         manifest, hashes_ = check(args.bundle, trusted, say)

@@ -167,6 +167,9 @@ impl Engine {
                 it.take(&row, of);
                 let line = rows::audit(row);
                 it.stories.take(&line);
+                if changes_rules(&line.action) {
+                    it.changes.push(PolicyLine::change(&line));
+                }
                 out.audit(&line).map_err(wrong)?;
             }
         }
@@ -434,9 +437,6 @@ fn policy(row: &RotationRow) -> Result<String, StoreError> {
 impl Gathered {
     /// Takes over what a row of the audit log says.
     fn take(&mut self, row: &AuditEntry, of: &Population) {
-        if changes_rules(&row.action) {
-            self.changes.push(rows::change(row));
-        }
         let group = row.subject.strip_prefix("project/").unwrap_or_default();
         let is_meant = of.project.as_ref().is_none_or(|it| it.as_str() == group);
         let is_in = row.at >= of.from && row.at < of.to;

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::csv;
+use super::{AuditLine, csv};
 
 /// A table: one struct for each, with a field for each column.
 pub trait Table: Sized {
@@ -171,3 +171,20 @@ table!(Finding, "findings.csv", "What an auditor would ask about, as Keywheel fo
     count: "How many it stands for.",
     detail: "What was found.",
 });
+
+impl PolicyLine {
+    /// A row of the audit log that changes rules.
+    #[must_use]
+    pub fn change(row: &AuditLine) -> Self {
+        Self {
+            kind: "change".to_owned(),
+            at: row.at.clone(),
+            who: row.actor.clone(),
+            action: row.action.clone(),
+            subject: row.subject.clone(),
+            row: row.seq.to_string(),
+            content: row.detail.clone(),
+            ..Self::default()
+        }
+    }
+}

@@ -217,19 +217,6 @@ pub(super) fn rules(version: &str, content: &str) -> PolicyLine {
     }
 }
 
-pub(super) fn change(row: &AuditEntry) -> PolicyLine {
-    PolicyLine {
-        kind: "change".to_owned(),
-        at: row.at.to_string(),
-        who: row.actor.clone(),
-        action: row.action.clone(),
-        subject: row.subject.clone(),
-        row: row.seq.to_string(),
-        content: row.detail.clone(),
-        ..PolicyLine::default()
-    }
-}
-
 pub(super) fn mail(it: MailRecord, wire_id: impl Fn(&str) -> String) -> Mail {
     Mail {
         message_id: wire_id(&it.message_id),

@@ -1,6 +1,6 @@
 //! The population against the chain, and each rotation against the rows about it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -219,26 +219,22 @@ fn witness(dossier: &Dossier, story: &Story) -> Told {
     vec![("atlas-event", "Atlas' event is not the one that audit.jsonl has noted".to_owned())]
 }
 
-/// The changes of rules are exactly the rows that make them.
+/// The changes of rules are exactly the rows that make them, in their order.
 fn changes(policies: &[PolicyLine], chain: &Chain, report: &mut Report) {
-    let rows: BTreeMap<String, &AuditLine> =
-        chain.rows.iter().map(|row| (row.seq.to_string(), row)).collect();
-    let mut listed = BTreeSet::new();
+    let mut rows = chain.rows.iter().filter(|row| changes_rules(&row.action));
     for (number, it) in policies.iter().enumerate().filter(|(_, it)| it.kind == "change") {
-        let is_same = |row: &&AuditLine| {
-            let it_is = [&row.at, &row.actor, &row.action, &row.subject, &row.detail];
-            it_is == [&it.at, &it.who, &it.action, &it.subject, &it.content]
-        };
-        if !rows.get(&it.row).is_some_and(is_same) || !listed.insert(it.row.as_str()) {
-            let what = format!("row {} of audit.jsonl says something else", it.row);
+        let row = rows.next().map(PolicyLine::change);
+        if row.as_ref() != Some(it) {
+            let what = row.map_or("no row of audit.jsonl makes this change".to_owned(), |row| {
+                format!("row {} of audit.jsonl changes rules and belongs here", row.row)
+            });
             report.fault(Fault::of("policy", what).file(PolicyLine::FILE).line(number + 2));
+            return;
         }
     }
-    for row in chain.rows.iter().filter(|row| changes_rules(&row.action)) {
-        if !listed.contains(row.seq.to_string().as_str()) {
-            let what = format!("row {} of audit.jsonl changes rules, and is missing", row.seq);
-            report.fault(Fault::of("policy", what).file(PolicyLine::FILE));
-        }
+    if let Some(row) = rows.next() {
+        let what = format!("row {} of audit.jsonl changes rules, and is missing", row.seq);
+        report.fault(Fault::of("policy", what).file(PolicyLine::FILE));
     }
 }
 
