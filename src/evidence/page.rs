@@ -11,7 +11,7 @@ const MOST_MAILS: usize = 12;
 
 const STYLE: &str = "body{font:10pt/1.35 sans-serif;max-width:190mm;margin:8mm auto;color:#111}h1{font-size:15pt;margin:0}\
 h2{font-size:11pt;margin:4mm 0 1mm}table{border-collapse:collapse;width:100%;font-size:8.5pt}td,th{border-bottom:.2mm solid #bbb;\
-padding:.6mm 2mm .6mm 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}th{font-weight:600;white-space:nowrap}\
+padding:.6mm 2mm .6mm 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}th,td:first-child{white-space:nowrap}th{font-weight:600}\
 @page{size:A4;margin:12mm}@media print{body{margin:0;max-width:none}tr{break-inside:avoid}}";
 
 fn escaped(text: &str) -> String {
@@ -29,8 +29,13 @@ fn escaped(text: &str) -> String {
 }
 
 fn short(text: &str) -> String {
-    let cut: String = text.chars().take(160).collect();
+    let cut: String = text.chars().take(120).collect();
     if cut.len() < text.len() { cut + "…" } else { cut }
+}
+
+/// An instant to the second; the JSON has the rest.
+fn second(at: &str) -> String {
+    at.get(..19).map_or_else(|| at.to_owned(), |it| it.replace('T', " "))
 }
 
 fn table(text: &mut String, heading: &str, columns: &[&str], rows: &[Vec<String>]) {
@@ -70,20 +75,20 @@ pub(super) fn page(it: &Dossier) -> String {
         ("Project", format!("{} ({})", facts.project_name, facts.project_id)),
         ("Old key", format!("{} {}", facts.provider, facts.old_key)),
         ("New key", format!("{} {}", facts.provider, facts.new_key)),
-        ("Proposed", format!("{} by {} ({})", facts.proposed_at, facts.requested_by, facts.trigger)),
+        ("Proposed", format!("{} by {} ({})", second(&facts.proposed_at), facts.requested_by, facts.trigger)),
         ("Reason", facts.reason.clone()),
         ("Proposal", format!("{} under policy {}", facts.proposal_hash, facts.policy_version)),
-        ("Approved", facts.approved_at.clone()),
-        ("New key sent", facts.first_sent_at.clone()),
-        ("New key in Atlas", facts.patched_at.clone()),
-        ("Ended", format!("{} {}", facts.finished_at, facts.cause.replace('_', " "))),
+        ("Approved", second(&facts.approved_at)),
+        ("New key sent", second(&facts.first_sent_at)),
+        ("New key in Atlas", second(&facts.patched_at)),
+        ("Ended", format!("{} {}", second(&facts.finished_at), facts.cause.replace('_', " "))),
         (
             "Atlas' own event",
             format!(
                 "{} {} {} {}",
                 facts.atlas_event.replace('_', " "),
                 facts.atlas_event_id,
-                facts.atlas_event_at,
+                second(&facts.atlas_event_at),
                 facts.atlas_event_by
             ),
         ),
@@ -106,7 +111,7 @@ pub(super) fn page(it: &Dossier) -> String {
 fn records(text: &mut String, it: &Dossier) {
     let votes = it.votes.iter().map(|vote| {
         let comment = vote.comment.clone().unwrap_or_default();
-        vec![vote.at.clone(), vote.voter.clone(), vote.method.clone(), short(&comment)]
+        vec![second(&vote.at), vote.voter.clone(), vote.method.clone(), short(&comment)]
     });
     let asked = format!("Approvals ({} required)", it.rotation.approvals_required);
     table(text, &asked, &["When", "Who", "How", "Comment"], &votes.collect::<Vec<_>>());
@@ -119,7 +124,13 @@ fn records(text: &mut String, it: &Dossier) {
     let checks: Vec<Vec<String>> = it.checks.as_array().map_or_else(Vec::new, |checks| {
         let part =
             |check: &serde_json::Value, name: &str| check[name].as_str().unwrap_or_default().to_owned();
-        let row = |check| vec![part(check, "name"), part(check, "result"), short(&part(check, "detail"))];
+        let row = |check| {
+            vec![
+                part(check, "name").replace('_', " "),
+                part(check, "result").replace('_', " "),
+                short(&part(check, "detail")),
+            ]
+        };
         checks.iter().map(row).collect()
     });
     table(text, "Checks before the new key", &["Check", "Result", "Detail"], &checks);
@@ -129,7 +140,7 @@ fn records(text: &mut String, it: &Dossier) {
         .take(MOST_ENTRIES)
         .map(|line| {
             vec![
-                line.at.clone(),
+                second(&line.at),
                 line.actor.clone(),
                 line.to.replace('_', " "),
                 short(&line.detail.to_string()),
@@ -144,7 +155,7 @@ fn records(text: &mut String, it: &Dossier) {
         .take(MOST_MAILS)
         .map(|mail| {
             vec![
-                mail.created_at.clone(),
+                second(&mail.created_at),
                 mail.kind.replace('_', " "),
                 mail.recipient.clone(),
                 mail.state.clone(),

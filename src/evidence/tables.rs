@@ -88,7 +88,7 @@ table!(Approval, "approvals.csv", "Every vote that stood when the rotation was s
     rotation_id: "The rotation.",
     voter: "Who approved; policy where policy.auto_approve did.",
     at: "When.",
-    method: "link, session, token, passkey or auto_approve: how the vote was given.",
+    method: "link, session, api, passkey or auto_approve: how the vote was given.",
     comment: "What the voter wrote.",
     passkey: "The passkey that signed it (passkeys.csv).",
     nonce: "The random part of what the passkey signed.",
