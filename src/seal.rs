@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use aws_lc_rs::{hkdf, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -241,6 +241,24 @@ impl InstallationKey {
 #[must_use]
 pub fn fingerprint(public_key: &[u8]) -> String {
     hex::encode(&Sha256::digest(public_key)[..16])
+}
+
+/// A public key as other programs read it (`SubjectPublicKeyInfo`, DER, RFC 8410).
+#[must_use]
+pub fn spki(public_key: &[u8]) -> Vec<u8> {
+    [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", public_key].concat()
+}
+
+/// Whether `signature` is that of `message` by the installation key with this public half.
+#[must_use]
+pub fn is_signed(public_key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ED25519, public_key).verify(message, signature).is_ok()
+}
+
+/// What the key before signs about the next one: `keywheel key rotate` writes it into the audit log.
+#[must_use]
+pub fn succession(next_public_key: &[u8]) -> Vec<u8> {
+    [b"keywheel installation key\n", next_public_key].concat()
 }
 
 /// Makes and checks the seals of audit rows.

@@ -6,6 +6,7 @@
 //! line that meets an older server gets an error that names the missing member. Members that may be null are
 //! the exception: a missing one reads as null, because the older server has no value for it.
 
+pub mod evidence;
 pub mod loosening;
 pub mod passkey;
 pub mod person;

@@ -67,6 +67,7 @@ codes! {
     LooseningEnded = "loosening-ended" [409], "the change of rules has taken effect or was withdrawn";
     NothingToWithdraw = "nothing-to-withdraw" [409], "the caller has not approved";
     ProposalChanged = "proposal-changed" [409], "the proposal is not the one that was read";
+    NoEvidence = "no-evidence" [409], "no evidence bundle can be signed or written now";
     Conflict = "conflict" [409], "another writer changed this at the same moment; read it again and retry";
     Tampered = "tampered" [409], "a row that this rests on was changed outside of Keywheel";
     AtlasAuth = "atlas-auth" [502], "Atlas does not accept the credential";

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::domain::time::{Clock, SystemClock};
 use crate::engine::epoch;
 use crate::lifecycle::{Shutdown, pause};
-use crate::seal::{InstallationKey, KeyFileError};
+use crate::seal::{InstallationKey, KeyFileError, succession};
 use crate::store::{Access, Belief, NewAudit, Store, StoreError};
 
 /// A daemon that was seen within this time runs.
@@ -176,7 +176,7 @@ pub async fn key_rotate(config: Config) -> anyhow::Result<String> {
     // Its lock goes with it.
     drop(store);
     let new = next_key(&config)?;
-    let signature = old.sign(&[b"keywheel installation key\n", new.public_key()].concat());
+    let signature = old.sign(&succession(new.public_key()));
     let row = NewAudit {
         actor: super::actor(),
         action: "installation.key_rotated".to_owned(),

@@ -4,6 +4,7 @@
 //! followed: a token must not travel to an address that the user did not name. Nothing is retried: the
 //! error states that a request may have taken effect.
 
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +34,8 @@ use crate::net::client;
 
 /// Timeout of a request: adding a project waits for Atlas.
 const ANSWER: Duration = Duration::from_mins(2);
+/// Timeout of a file: a bundle of ten thousand projects is made in minutes.
+const DOWNLOAD: Duration = Duration::from_mins(30);
 /// Timeout of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(10);
 /// The newest rotations that are searched for the beginning of an id.
@@ -191,6 +194,30 @@ impl Client {
             BodyError::Broken(error) => self.unreachable(&error, reads),
         })?;
         Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Sends a request whose answer is a file, and writes it to `out` as it comes; returns its length in bytes.
+    pub(super) async fn download(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        out: &mut impl Write,
+    ) -> Result<u64, Failure> {
+        let request = self.http.post(self.url(path, &[])).timeout(DOWNLOAD).json(body);
+        let mut response = request.send().await.map_err(|error| self.unreachable(&error, true))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(problem(status, &self.body(response, true).await?));
+        }
+        let (expected, mut size) = (response.content_length(), 0);
+        while let Some(part) = response.chunk().await.map_err(|error| self.unreachable(&error, true))? {
+            size += part.len() as u64;
+            out.write_all(&part).map_err(broken)?;
+        }
+        if expected.is_some_and(|it| it != size) {
+            return Err(broken(format!("{} sent {size} bytes of a longer file; ask again", self.target)));
+        }
+        Ok(size)
     }
 
     /// Opens the event stream of a rotation, after the entry `after`.

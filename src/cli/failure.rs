@@ -156,6 +156,7 @@ impl Problem {
             Code::AtlasUnreachable => "check atlas.base_url and the way from the server to Atlas, then try again".to_owned(),
             Code::AtlasAuth | Code::AtlasRefused => "check the project's credential and its rights in Atlas, then try again".to_owned(),
             Code::Tampered => "`keywheel audit verify` on the server lists all that does not fit".to_owned(),
+            Code::NoEvidence => "`keywheel doctor` on the server says what to do".to_owned(),
             Code::Database => "the server's log has the cause; check its disk".to_owned(),
             Code::IllegalTransition => "`keywheel rotation show ID` shows the rotation's state and its next steps".to_owned(),
             Code::KeyInvalid => "write the key as the provider does: an AWS key id or ARN, an Azure key identifier with its version, a Google key version's full name".to_owned(),

@@ -414,7 +414,7 @@ pub(super) async fn token(verb: TokenVerb, global: &Global, printer: &mut Printe
 }
 
 /// Reads `SEQ:HASH`, as signed heads and earlier checks name a row.
-fn expected(text: &str) -> Result<(i64, String), Failure> {
+pub(super) fn expected(text: &str) -> Result<(i64, String), Failure> {
     let parts = text.split_once(':').and_then(|(seq, hash)| Some((seq.parse().ok()?, hash)));
     let hash =
         |hash: &str| hash.len() == 64 && hash.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));

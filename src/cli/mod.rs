@@ -8,6 +8,7 @@ mod ask;
 mod client;
 mod complete;
 mod discover;
+mod evidence;
 mod export;
 mod failure;
 #[cfg(fuzzing)]
@@ -44,6 +45,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use client::Client;
+use evidence::EvidenceVerb;
 use failure::{Exit, Failure};
 use printer::{Format, Printer};
 use screen::{Color, Screen};
@@ -334,6 +336,9 @@ enum CliVerb {
     /// Read the audit log, or verify its hash chain
     #[command(subcommand)]
     Audit(records::AuditVerb),
+    /// Export the evidence of a period as a signed file, or verify one
+    #[command(subcommand)]
+    Evidence(evidence::EvidenceVerb),
     /// List and show mails and webhooks
     #[command(subcommand)]
     Outbox(records::OutboxVerb),
@@ -437,6 +442,8 @@ fn without_server(verb: &CliVerb, global: &Global, printer: &mut Printer) -> Res
         CliVerb::Backup { .. } => ("backup", true),
         CliVerb::Restore { .. } => ("restore", true),
         CliVerb::Audit(records::AuditVerb::Verify { .. }) => ("audit verify", true),
+        CliVerb::Evidence(EvidenceVerb::Verify(_)) => ("evidence verify", true),
+        CliVerb::Evidence(EvidenceVerb::Key) => ("evidence key", true),
         _ => return Ok(()),
     };
     let Some(server) = &global.server else { return Ok(()) };
@@ -472,6 +479,8 @@ async fn dispatch(verb: CliVerb, global: &Global, printer: &mut Printer) -> Resu
         CliVerb::Audit(records::AuditVerb::Verify { expect }) => {
             local::audit_verify(expect.as_deref(), global, printer).await?
         }
+        CliVerb::Evidence(EvidenceVerb::Verify(args)) => evidence::verify(&args, printer)?,
+        CliVerb::Evidence(EvidenceVerb::Key) => evidence::key(global, printer)?,
         CliVerb::Mail(verb) => mail::run(&verb, global, printer).await?,
         CliVerb::Completions { shell } => completions(shell, printer)?,
         CliVerb::Man { folder } => man(&folder, printer)?,
@@ -513,6 +522,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         CliVerb::Accept(args) => decide("accept", args).say(printer).await,
         CliVerb::Close(args) => decide("close", args).say(printer).await,
         CliVerb::Audit(verb) => records::audit(&verb, client, printer).await,
+        CliVerb::Evidence(EvidenceVerb::Export(args)) => evidence::export(args, client, printer).await,
         CliVerb::Outbox(verb) => records::outbox(&verb, client, printer).await,
         CliVerb::Webhook(verb) => records::webhook(&verb, client, printer).await,
         // Run without a server; see `dispatch`.
@@ -529,6 +539,7 @@ async fn remote(verb: CliVerb, client: &Client, printer: &mut Printer) -> Result
         | CliVerb::Sim(_)
         | CliVerb::Token(_)
         | CliVerb::Key(_)
+        | CliVerb::Evidence(_)
         | CliVerb::Mail(_)
         | CliVerb::Completions { .. }
         | CliVerb::Man { .. } => Ok(Exit::Usage),

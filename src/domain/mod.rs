@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod approver;
+pub mod chain;
 pub mod condition;
 pub mod day;
 pub mod emergency;

@@ -508,10 +508,16 @@ pub fn proposal_hash(
     policy_version: &str,
     mark: Option<&str>,
 ) -> String {
-    let mut hash = Sha256::new();
     let (old, new) = (old.to_string(), new.to_string());
+    proposal_hash_of([group.as_str(), provider.as_str(), &old, &new, policy_version], mark)
+}
+
+/// The same of the texts as they are recorded: project, provider, old key, new key and policy version.
+#[must_use]
+pub fn proposal_hash_of(fields: [&str; 5], mark: Option<&str>) -> String {
+    let mut hash = Sha256::new();
     // Without a mark there is one field less, as in proposals of older programs.
-    for field in [group.as_str(), provider.as_str(), &old, &new, policy_version].into_iter().chain(mark) {
+    for field in fields.into_iter().chain(mark) {
         hash.update((field.len() as u64).to_be_bytes());
         hash.update(field.as_bytes());
     }

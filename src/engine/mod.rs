@@ -29,6 +29,7 @@ pub mod due;
 mod emergency;
 mod endings;
 pub mod epoch;
+pub mod evidence;
 pub mod feeds;
 pub mod fleet;
 pub mod heads;
@@ -249,6 +250,8 @@ pub struct Engine {
     pub last_sweep: Arc<std::sync::Mutex<Option<crate::domain::time::Timestamp>>>,
     /// Until when what is found after an upgrade is gathered, once that is known.
     pub upgrade: Arc<std::sync::OnceLock<Option<crate::domain::time::Timestamp>>>,
+    /// Held while an evidence bundle is made.
+    pub evidence: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Engine {
@@ -288,6 +291,7 @@ impl Engine {
             readiness: Arc::default(),
             last_sweep: Arc::default(),
             upgrade: Arc::default(),
+            evidence: Arc::default(),
         }
     }
 

@@ -319,7 +319,7 @@ impl Engine {
             actor: actor.to_owned(),
             action: "rotation.proposed".to_owned(),
             subject: format!("rotation/{}", row.rotation.id),
-            detail: detail.to_string(),
+            detail: bound(detail, &row).to_string(),
         }];
         let vote = (consent == Consent::OfPolicy)
             .then(|| agree_by_policy(&mut row, trigger, now, &mut journal, &mut audit));
@@ -416,6 +416,14 @@ fn recorded(row: &RotationRow, consent: &Consent) -> Value {
     if let Consent::OfPeople(Some(why)) = consent {
         detail["autoApproval"] = json!(format!("approvers must decide: {why}"));
     }
+    detail
+}
+
+/// The same with the rest of what the proposal's hash binds: who has only the audit log can compute it.
+fn bound(mut detail: Value, row: &RotationRow) -> Value {
+    detail["groupId"] = json!(row.rotation.group_id);
+    detail["provider"] = json!(row.rotation.provider);
+    detail["policyVersion"] = json!(row.policy_version);
     detail
 }
 

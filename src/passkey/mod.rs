@@ -134,6 +134,29 @@ pub struct Credential {
 }
 
 impl Credential {
+    /// The credential as far as its signatures name it, for one that was kept: its key, and whether it may be copied.
+    #[must_use]
+    pub fn kept(key: Vec<u8>, authenticator_data: &[u8]) -> Self {
+        let may_be_copied = authenticator_data.get(32).is_some_and(|flags| flags & BE != 0);
+        Self { id: Vec::new(), key, counter: 0, may_be_copied, is_copied: false }
+    }
+
+    /// Its key as other programs read it (`SubjectPublicKeyInfo`, DER).
+    ///
+    /// # Errors
+    /// When the key is not of one of the three kinds.
+    pub fn spki(&self) -> Result<Vec<u8>, Fault> {
+        Ok(match Key::read(&self.key)? {
+            Key::Es256(point) => [ES256_SPKI, &point].concat(),
+            Key::EdDsa(key) => [ED25519_SPKI, key].concat(),
+            Key::Rs256 { n, e } => {
+                let numbers = der(0x30, &[der(2, &unsigned(n)), der(2, &unsigned(e))].concat());
+                let bits = der(3, &[&[0], numbers.as_slice()].concat());
+                der(0x30, &[RSA_ALGORITHM, &bits].concat())
+            }
+        })
+    }
+
     /// The kind of its key, as in the field's registry of algorithms.
     ///
     /// # Errors
@@ -344,6 +367,35 @@ impl<'a> AuthenticatorData<'a> {
         }
         if self.has(BS) && !self.has(BE) { Err(Fault::Flags) } else { Ok(()) }
     }
+}
+
+/// What stands before the point of a P-256 key, and before an Ed25519 key, in a `SubjectPublicKeyInfo` (RFC 5480, 8410);
+/// and the algorithm of an RSA key (RFC 3279).
+const ES256_SPKI: &[u8] = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
+const ED25519_SPKI: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+const RSA_ALGORITHM: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
+
+/// An element of DER.
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len().to_be_bytes();
+    let length = &length[length.iter().take_while(|byte| **byte == 0).count()..];
+    let mut element = vec![tag];
+    match (content.len(), u8::try_from(length.len())) {
+        (128.., Ok(count)) => {
+            element.push(0x80 | count);
+            element.extend(length);
+        }
+        (short, _) => element.push(u8::try_from(short).unwrap_or_default()),
+    }
+    element.extend(content);
+    element
+}
+
+/// A number without a sign, as DER writes it.
+fn unsigned(bytes: &[u8]) -> Vec<u8> {
+    let digits = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
+    let lead: &[u8] = if digits.first().is_none_or(|byte| byte & 0x80 != 0) { &[0] } else { &[] };
+    [lead, digits].concat()
 }
 
 /// A public key (RFC 9053).

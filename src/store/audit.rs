@@ -4,7 +4,6 @@
 //! append, so daemons queue up and the chain never forks. A failed append fails the whole transaction:
 //! without an audit row nothing else is written, and nothing is sent.
 
-use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 
 use super::lanes::Lane;
@@ -13,6 +12,7 @@ use super::readable::{Listed, listed};
 use super::seal::{Seal, written};
 use super::types::Instant;
 use super::{Sql, Store, StoreError, Tx, each, read, urgent};
+use crate::domain::chain::ChainedRow;
 use crate::domain::time::Timestamp;
 
 macro_rules! search {
@@ -200,16 +200,8 @@ pub struct AuditBroken {
 }
 
 fn hash(seq: i64, at: Timestamp, row: &NewAudit, prev_hash: &str, seals: &str) -> String {
-    let mut hash = Sha256::new();
-    let (seq, at) = (seq.to_string(), at.to_string());
-    // Every field is preceded by its length, so that no two rows share their bytes.
-    let fields = [&seq, &at, &row.actor, &row.action, &row.subject, &row.detail, prev_hash];
-    // Rows of earlier versions have no such field.
-    for field in fields.into_iter().chain(Some(seals).filter(|it| !it.is_empty())) {
-        hash.update((field.len() as u64).to_be_bytes());
-        hash.update(field.as_bytes());
-    }
-    hex::encode(hash.finalize())
+    let NewAudit { actor, action, subject, detail } = row;
+    ChainedRow { seq, at: &at.to_string(), actor, action, subject, detail, prev_hash, seals }.hash()
 }
 
 impl Tx {

@@ -32,7 +32,8 @@ const AWAIT: Sql = Sql::same(
 const DUE: Sql = Sql::same(
     "SELECT rotation_id, until_at FROM proofs WHERE next_look_at <= $1 ORDER BY next_look_at, rotation_id LIMIT $2",
 );
-const PROOF: Sql = Sql::same("SELECT state, event, overwrote, last_error FROM proofs WHERE rotation_id = $1");
+pub(super) const PROOF: Sql =
+    Sql::same("SELECT state, event, overwrote, last_error FROM proofs WHERE rotation_id = $1");
 const LATER: Sql = Sql::same(
     "UPDATE proofs SET next_look_at = $2, last_error = $3 WHERE rotation_id = $1 AND state = 'awaited'",
 );
@@ -84,11 +85,26 @@ pub struct WitnessEnd {
 }
 
 #[derive(FromRow)]
-struct WitnessRow {
+pub(super) struct WitnessRow {
     state: String,
     event: Option<String>,
     overwrote: Option<String>,
     last_error: Option<String>,
+}
+
+impl WitnessRow {
+    pub(super) fn event(self, id: RotationId) -> Result<WitnessEvent, StoreError> {
+        let bad = |column| StoreError::corrupt("proofs", column, id);
+        let event =
+            self.event.map(|text| serde_json::from_str(&text).map_err(|_| bad("event"))).transpose()?;
+        let overwrote = self.overwrote.map(|text| serde_json::from_str(&text).map_err(|_| bad("overwrote")));
+        Ok(WitnessEvent {
+            state: self.state.parse().map_err(|_| bad("state"))?,
+            event,
+            overwrote: overwrote.transpose()?.unwrap_or_default(),
+            last_error: self.last_error,
+        })
+    }
 }
 
 impl Store {
@@ -112,17 +128,7 @@ impl Store {
     pub async fn proof(&self, id: RotationId) -> Result<Option<WitnessEvent>, StoreError> {
         let row: Option<WitnessRow> =
             read!(self, PROOF, |pool, text| sqlx::query_as(text).bind(id.0).fetch_optional(pool).await)?;
-        let Some(row) = row else { return Ok(None) };
-        let bad = |column| StoreError::corrupt("proofs", column, id);
-        let event =
-            row.event.map(|text| serde_json::from_str(&text).map_err(|_| bad("event"))).transpose()?;
-        let overwrote = row.overwrote.map(|text| serde_json::from_str(&text).map_err(|_| bad("overwrote")));
-        Ok(Some(WitnessEvent {
-            state: row.state.parse().map_err(|_| bad("state"))?,
-            event,
-            overwrote: overwrote.transpose()?.unwrap_or_default(),
-            last_error: row.last_error,
-        }))
+        row.map(|row| row.event(id)).transpose()
     }
 
     /// Rotations whose search is due.

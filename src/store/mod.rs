@@ -20,6 +20,7 @@ mod comments;
 mod conditions;
 mod daemons;
 mod error;
+mod evidence;
 mod feed;
 mod feeds;
 mod files;
@@ -75,6 +76,7 @@ pub use comments::{COMMENTED, Commented, NewComment};
 pub use conditions::ConditionRow;
 pub use daemons::{GONE_AFTER, Other, Presence};
 pub use error::StoreError;
+pub use evidence::{KeyChanged, MailRecord, Population, Snapshot, StoredVote};
 pub use feed::{AwaitedWitness, WitnessEnd, WitnessEvent};
 pub use feeds::{FEED_ENDED, FEED_MADE, FeedMade};
 pub use files::held;
@@ -147,6 +149,7 @@ pub fn statements() -> Vec<&'static Sql> {
         daemons::STATEMENTS,
         fleet::STATEMENTS,
         inbox::STATEMENTS,
+        evidence::STATEMENTS,
         feed::STATEMENTS,
         inspect::STATEMENTS,
         keys::STATEMENTS,

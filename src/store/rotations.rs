@@ -124,7 +124,7 @@ const LAST_ENTRY: Sql = Sql::same(
     "SELECT seq, at, actor, kind, from_state, to_state, detail, count, last_at FROM journal \
      WHERE rotation_id = $1 ORDER BY seq DESC LIMIT 1",
 );
-const JOURNAL: Sql = Sql::same(
+pub(super) const JOURNAL: Sql = Sql::same(
     "SELECT seq, at, actor, kind, from_state, to_state, detail, count, last_at FROM journal \
      WHERE rotation_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
 );

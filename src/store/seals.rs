@@ -26,11 +26,11 @@ use crate::domain::ids::RotationId;
 use crate::domain::time::Timestamp;
 use crate::seal::{Digest, InstallationKey, Sealer};
 
-const AFTER: Sql = Sql::same(
+pub(super) const AFTER: Sql = Sql::same(
     "SELECT seq, at, actor, action, subject, detail, prev_hash, hash, seals, seal FROM audit WHERE seq > $1 AND seq <= $2 \
      ORDER BY seq",
 );
-const HEAD: Sql = Sql::same("SELECT seq, hash FROM audit_head WHERE id = 1");
+pub(super) const HEAD: Sql = Sql::same("SELECT seq, hash FROM audit_head WHERE id = 1");
 pub(super) const FINGERPRINT: Sql = Sql::same("SELECT value FROM meta WHERE name = 'installation'");
 
 /// Some: a few of the last may be somebody else's.

@@ -147,6 +147,7 @@ impl From<CommandError> for Problem {
             E::NothingToWithdraw(_) => Code::NothingToWithdraw,
             E::ProposalChanged => Code::ProposalChanged,
             E::NoNewestKey(_) => Code::NoNewestKey,
+            E::NoEvidence(_) => Code::NoEvidence,
             E::KeyService(_) => Code::KeyService,
             E::Atlas(failure) => return Self::atlas(failure),
             E::Store(_) => Code::Database,

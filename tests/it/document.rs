@@ -78,6 +78,8 @@ fn no_route_goes_past_the_document() {
         "/calendar/feed/{name}",
         "/due",
         "/due/propose",
+        "/evidence",
+        "/evidence",
         "/health",
         "/icon.svg",
         "/live.js",

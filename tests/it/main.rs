@@ -19,6 +19,7 @@ mod document;
 mod endings;
 mod engine;
 mod epoch;
+mod evidence;
 mod four_eyes;
 mod hooks;
 mod incidents;

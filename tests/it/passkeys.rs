@@ -231,11 +231,8 @@ async fn a_person_enrols_a_passkey_and_approves_with_it() {
     let unsure = daemon.call(&ada, "POST", &format!("/passkeys/{passkey}/confirm"), code.clone()).await;
     assert_eq!(unsure.status, 403, "an operator");
     let confirmed = daemon.call(&root, "POST", &format!("/passkeys/{passkey}/confirm"), code).await;
-    assert_eq!(
-        (confirmed.status, &confirmed.json["holder"]),
-        (200, &json!("grace@example.com")),
-        "{confirmed:?}"
-    );
+    let holder = (confirmed.status, &confirmed.json["holder"]);
+    assert_eq!(holder, (200, &json!("grace@example.com")), "{confirmed:?}");
     let listed = daemon.get(&ada, "/passkeys").await;
     assert!(
         listed.json["items"][0]["countsFrom"].is_string(),
@@ -280,6 +277,8 @@ async fn a_person_enrols_a_passkey_and_approves_with_it() {
     let rotation = daemon.until(&ada, &id, |it| it["state"] == "completed").await;
     let vote = &rotation["approvals"]["given"][0];
     assert_eq!((&vote["by"], &vote["method"]), (&json!("grace"), &json!("passkey")), "{vote}");
+
+    crate::evidence::signed_by_a_passkey(&daemon, &id);
 
     // Lost: an admin removes it, and it is gone.
     let removed = daemon.call(&own, "DELETE", &format!("/passkeys/{passkey}"), json!(null)).await;

@@ -212,6 +212,9 @@ pub enum CommandError {
     /// No lookup names the newest key; the text has the reason.
     #[error("the newest key of this project is not known: {0}")]
     NoNewestKey(String),
+    /// No bundle can be made now; the text has the reason and the way out.
+    #[error("no evidence was exported: {0}")]
+    NoEvidence(String),
     /// The key service did not answer, or refused.
     #[error("the newest key could not be looked up: {0}")]
     KeyService(KmsError),

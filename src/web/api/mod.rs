@@ -6,6 +6,7 @@
 mod audit;
 mod conditions;
 mod discover;
+pub(super) mod evidence;
 mod hooks;
 mod loosenings;
 mod outbox;
@@ -37,7 +38,7 @@ use crate::domain::text::with_nearest;
 use crate::net::cause::{causes, root_cause};
 use crate::store;
 
-/// Everything but the streams, which outlive any time limit.
+/// Everything but the streams and the bundles, which outlive any time limit.
 const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 14] = [
     projects::routes,
     loosenings::routes,
@@ -55,16 +56,18 @@ const RESOURCES: [fn(&Web) -> OpenApiRouter<Web>; 14] = [
     outbox::routes,
 ];
 
-/// The routes as they are served, with a time limit for all but the streams. Each resource's part of the document
+/// The routes as they are served, with a time limit for all but the streams and the bundles. Each resource's part of the document
 /// is dropped before the next is made: all of them together would leave megabytes of the heap unused.
 pub(super) fn router(web: &Web, limit: TimeoutLayer) -> Router<Web> {
     let limited = RESOURCES.iter().fold(Router::new(), |all, routes| all.merge(Router::from(routes(web))));
-    limited.layer(limit).merge(Router::from(stream::routes(web)))
+    let unlimited = stream::routes(web).merge(evidence::routes(web));
+    limited.layer(limit).merge(Router::from(unlimited))
 }
 
 /// The routes with their document.
 pub(super) fn described(web: &Web) -> OpenApiRouter<Web> {
-    RESOURCES.iter().fold(stream::routes(web), |all, routes| all.merge(routes(web)))
+    let unlimited = stream::routes(web).merge(evidence::routes(web));
+    RESOURCES.iter().fold(unlimited, |all, routes| all.merge(routes(web)))
 }
 
 /// A request body that is a JSON object. The problem of a body that does not fit names the field.

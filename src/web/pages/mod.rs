@@ -9,6 +9,7 @@ mod answer;
 mod audit;
 mod calendar;
 mod due;
+mod evidence;
 mod feed;
 mod health;
 mod home;
@@ -82,6 +83,7 @@ pub(super) fn routes(web: &Web) -> Router<Web> {
         .route("/calendar/feed", post(feed::make))
         .route("/calendar/feed/{name}", get(feed::show))
         .route("/audit", get(audit::show))
+        .route("/evidence", get(evidence::show))
         .route("/reviews", get(reviews::show))
         .route("/reviews/{id}", post(reviews::close))
         .route("/health", get(health::show))
@@ -103,11 +105,12 @@ pub(super) fn routes(web: &Web) -> Router<Web> {
         .layer(header(header::REFERRER_POLICY, "no-referrer"))
 }
 
-/// The forms whose answer asks Atlas and the key service; who is not signed in gets no further than the rest.
+/// The forms whose answer takes longer: those that ask Atlas and the key service, and the export; who is not signed in gets no further than the rest.
 fn asking() -> Router<Web> {
     Router::new()
         .route("/projects/{id}/propose", post(propose::decide))
         .route("/due/propose", post(many::decide))
+        .route("/evidence", post(evidence::export))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, super::REQUEST_LIMIT))
 }
 

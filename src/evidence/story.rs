@@ -1,0 +1,176 @@
+//! What the rows of the audit log tell of each rotation.
+//!
+//! A bundle is filled and verified by the same reading of them: its times are those of the rows, not of the tables.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::AuditLine;
+use crate::domain::rotation::state::State;
+use crate::domain::time::Timestamp;
+
+/// A change of a rotation's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// When.
+    pub at: Option<Timestamp>,
+    /// The state before.
+    pub from: String,
+    /// The state after.
+    pub to: String,
+}
+
+/// A PATCH that was about to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentKey {
+    /// The row.
+    pub row: i64,
+    /// Whether it carries the new key.
+    pub is_new: bool,
+    /// The key.
+    pub key: String,
+}
+
+/// What the rows tell of one rotation.
+#[derive(Clone, Debug, Default)]
+pub struct Story {
+    /// Their numbers.
+    pub rows: Vec<i64>,
+    /// The row that proposes it; `None` where it is older than the rows.
+    pub proposed: Option<AuditLine>,
+    /// Its project, where a row names it.
+    pub project: Option<String>,
+    /// When it was approved.
+    pub approved_at: Option<Timestamp>,
+    /// When its new key was first about to be sent.
+    pub sent_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Its state.
+    pub state: String,
+    pub(super) moves: Vec<Move>,
+    pub(super) sent: Vec<SentKey>,
+    /// Atlas' own event that was noted last.
+    pub(super) event: Value,
+    /// What the votes were sealed as at last, and before the new key was sent.
+    pub(super) votes: Option<String>,
+    pub(super) votes_before_sent: Option<String>,
+    /// The first row that does not follow from the ones before.
+    pub(super) broken: Option<i64>,
+}
+
+/// Whether a state of this name is the end of a rotation.
+pub(super) fn is_final(state: &str) -> bool {
+    state.parse::<State>().is_ok_and(State::is_final)
+}
+
+/// The state of every proposal.
+const WAITS: &str = "awaiting_approval";
+
+/// The state of one that may be sent.
+const APPROVED: &str = "approved";
+
+impl Story {
+    /// When it was proposed.
+    #[must_use]
+    pub fn began_at(&self) -> Option<Timestamp> {
+        self.proposed.as_ref()?.at.parse().ok()
+    }
+
+    /// Its new key was about to be sent.
+    #[must_use]
+    pub const fn is_sent(&self) -> bool {
+        self.sent_at.is_some()
+    }
+
+    /// Has it wait for its approvals.
+    fn wait(&mut self) {
+        WAITS.clone_into(&mut self.state);
+        self.approved_at = None;
+    }
+
+    fn take(&mut self, row: &AuditLine) {
+        self.rows.push(row.seq);
+        let at = row.at.parse::<Timestamp>().ok();
+        let detail: Value = serde_json::from_str(&row.detail).unwrap_or_default();
+        let text = |name: &str| detail[name].as_str().unwrap_or_default().to_owned();
+        self.project = self.project.take().or_else(|| detail["groupId"].as_str().map(str::to_owned));
+        match row.action.as_str() {
+            "rotation.proposed" => {
+                if self.rows.len() > 1 {
+                    self.broken.get_or_insert(row.seq);
+                }
+                self.proposed = Some(row.clone());
+                self.wait();
+            }
+            "rotation.moved" => self.moved(row.seq, Move { at, from: text("from"), to: text("to") }),
+            "rotation.patch_intent" => {
+                let is_new = text("target") == "new";
+                if is_new && !self.is_sent() {
+                    self.votes_before_sent.clone_from(&self.votes);
+                    self.sent_at = at;
+                }
+                self.sent.push(SentKey { row: row.seq, is_new, key: text("key") });
+            }
+            "rotation.atlas_event" => self.event = detail,
+            _ => {}
+        }
+    }
+
+    fn moved(&mut self, row: i64, step: Move) {
+        if !self.state.is_empty() && self.state != step.from {
+            self.broken.get_or_insert(row);
+        }
+        match (is_final(&step.from), is_final(&step.to)) {
+            (_, false) => self.ended_at = None,
+            (false, true) => self.ended_at = step.at,
+            (true, true) => {}
+        }
+        match (step.from.as_str(), step.to.as_str()) {
+            (WAITS, APPROVED) => self.approved_at = step.at,
+            (_, WAITS) => self.approved_at = None,
+            _ => {}
+        }
+        self.state.clone_from(&step.to);
+        self.moves.push(step);
+    }
+}
+
+/// What the rows tell of all rotations.
+#[derive(Clone, Debug, Default)]
+pub struct Stories {
+    of: BTreeMap<String, Story>,
+    /// Whether the rows seal anything: those of early versions do not.
+    pub(super) has_seals: bool,
+}
+
+impl Stories {
+    /// Takes the next row over.
+    pub fn take(&mut self, row: &AuditLine) {
+        if matches!(row.action.as_str(), "database.restore_accepted" | "installation.key_replaced") {
+            // What was not sent yet waits for its approvals again.
+            self.of.values_mut().filter(|it| it.state == APPROVED && !it.is_sent()).for_each(Story::wait);
+        }
+        for (digest, subject) in row.seals.lines().filter_map(|it| it.split_once(' ')) {
+            self.has_seals = true;
+            if let Some(id) = subject.strip_prefix("votes/").filter(|_| digest != "-") {
+                self.of.entry(id.to_owned()).or_default().votes = Some(digest.to_owned());
+            }
+        }
+        if let Some(id) = row.subject.strip_prefix("rotation/") {
+            self.of.entry(id.to_owned()).or_default().take(row);
+        }
+    }
+
+    /// That of one rotation.
+    #[must_use]
+    pub fn of(&self, id: &str) -> Option<&Story> {
+        self.of.get(id).filter(|it| !it.rows.is_empty())
+    }
+
+    /// Those of all of which there are rows.
+    pub fn all(&self) -> impl Iterator<Item = (&String, &Story)> {
+        self.of.iter().filter(|(_, it)| !it.rows.is_empty())
+    }
+}

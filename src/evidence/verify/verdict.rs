@@ -1,0 +1,149 @@
+//! What a verified bundle proves, what only the installation says, and what would prove more.
+
+use super::contents::Contents;
+use super::votes::Counts;
+use super::{Brought, Report};
+
+fn many(count: usize, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
+/// Fills in the verdict. A sentence whose rules have faults is left out.
+pub(super) fn judge(
+    contents: &Contents<'_>,
+    counts: &Counts,
+    changes: Option<usize>,
+    brought: Brought<'_>,
+    report: &mut Report,
+) {
+    let manifest = &contents.manifest;
+    let (first, last) = (manifest.head.before.seq + 1, manifest.head.after.seq);
+    let period = format!("{} to {}", manifest.period.from, manifest.period.to);
+    let mut proven: Vec<(&[&str], String)> = vec![
+        (
+            &["files", "counts", "csv"],
+            format!(
+                "the archive is, byte for byte, the one that its manifest yields ({})",
+                many(manifest.files.len() + 2, "file")
+            ),
+        ),
+        (
+            &["chain"],
+            format!(
+                "rows {first} to {last} of the audit log are whole: since row {last} got its hash, none was changed, dropped, added or moved"
+            ),
+        ),
+        (
+            &["chain", "population", "dossier"],
+            match counts.rotations {
+                0 => format!("no rotation was open from {period}, by these rows"),
+                count => format!(
+                    "the population is complete: {} open from {period}, by these rows, and no other",
+                    many(count, "rotation")
+                ),
+            },
+        ),
+    ];
+    if counts.rotations > 0 {
+        proven.push((&["chain", "rotation", "journal", "atlas-event"], "proposal, states, keys that were sent, end and Atlas' event of each rotation are those in the rows".to_owned()));
+        proven.push((&["proposal"], "each proposal hash is that of exactly this project, provider, old key, new key and policy version".to_owned()));
+        proven.push((&["chain", "votes"], format!("{} stood before the new keys were sent, as many as were required, and none of a proposer where the policy forbids it", many(counts.votes - counts.unsealed, "sealed vote"))));
+        proven.push((
+            &["policy"],
+            "each policy is the one that its version names, and each change of rules in the rows is listed"
+                .to_owned(),
+        ));
+    }
+    if counts.signed > 0 {
+        proven.push((
+            &["passkey", "proposal"],
+            format!("{} signed by passkeys for exactly these proposals", many(counts.signed, "vote")),
+        ));
+    }
+    if let Some(expected) = brought.expected {
+        proven.push((
+            &["expect", "chain"],
+            format!(
+                "row {} is the one that was noted elsewhere, so everything up to it is as it was then",
+                expected.seq
+            ),
+        ));
+    }
+    if brought.previous.is_some() {
+        proven.push((
+            &["previous", "chain"],
+            "the log goes on where that of the previous bundle ended: nothing before was rewritten"
+                .to_owned(),
+        ));
+    }
+    match changes {
+        Some(0) => {
+            proven.push((&["signature", "key"], "the bundle is signed by the key that was given".to_owned()));
+        }
+        Some(count) => proven.push((
+            &["signature", "key"],
+            format!(
+                "the bundle is signed by the key that follows from the given one, over {}",
+                many(count, "signed change")
+            ),
+        )),
+        None => {}
+    }
+    let proven: Vec<String> =
+        proven.into_iter().filter(|(rules, _)| !report.has(rules)).map(|(_, text)| text).collect();
+    report.proven = proven;
+    claims(contents, counts, brought, report);
+}
+
+fn claims(contents: &Contents<'_>, counts: &Counts, brought: Brought<'_>, report: &mut Report) {
+    let manifest = &contents.manifest;
+    let first = manifest.head.before.seq + 1;
+    let mut claim = |text: String, needed: Option<&str>| {
+        report.claimed.push(text);
+        report.needed.extend(needed.map(str::to_owned));
+    };
+    if brought.trusted.is_none() {
+        claim(
+            format!("that the key {} in the bundle is the installation's", manifest.installation.fingerprint),
+            Some("the installation's public key from another source (`keywheel evidence key`), as --key"),
+        );
+    }
+    if brought.expected.is_none() {
+        claim(
+            "that the log was not rewritten as a whole before the bundle was signed".to_owned(),
+            Some(
+                "a signed end of the log that was kept elsewhere (a mail to mail.security, a webhook), as --expect SEQ:HASH",
+            ),
+        );
+    }
+    if first > 1 && brought.previous.is_none() {
+        claim(
+            format!(
+                "that no rotation from before row {first} was open in the period without leaving a row since"
+            ),
+            Some("the bundle before this one, as --previous FILE"),
+        );
+    }
+    let by_word = counts.votes - counts.signed;
+    if by_word > 0 {
+        claim(
+            format!("that {} without a passkey came from these people", many(by_word, "vote")),
+            Some("policy.approval_method = \"passkey\", for later periods"),
+        );
+    }
+    if counts.signed > 0 {
+        claim("whose each passkey is".to_owned(), None);
+    }
+    if counts.unsealed > 0 {
+        claim(format!("{} of a version of Keywheel that sealed none", many(counts.unsealed, "vote")), None);
+    }
+    if counts.rotations > 0 {
+        let (found, all) = (counts.events, counts.rotations);
+        claim(
+            format!("that Atlas' own events say so ({found} of {} have one)", many(all, "rotation")),
+            Some("the events with these ids in the activity feed of each Atlas project"),
+        );
+    }
+    claim("the contents of keys.csv, inventory.csv, mails.csv and findings.csv, and all times, which are the daemon's".to_owned(), None);
+    claim("that the printable dossiers say what the JSON files say".to_owned(), None);
+}
