@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use keywheel::cli;
 
+/// Also of the C code within: SQLite holds most of what is not the program itself.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     // Fails only when a provider is installed already, and no code before this line installs one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
