@@ -1,8 +1,10 @@
-//! Gathers an evidence bundle: what was recorded of a period, in the order of its files, a page of rows at a time.
+//! Gathers an evidence bundle: what was recorded of a period, in the order of its files.
 //!
-//! The export is a row of the audit log, and the bundle ends with that row or a later one. All that hangs on rotations
-//! is read from one view of the database, so that the log and the rotations tell the same story. What the files mean and
-//! how they are checked is `evidence`'s.
+//! The audit log and the rotations are read a page at a time; what the log tells of each rotation, the population, its
+//! votes and its mails are held until the end. The export is a row of the audit log, and the bundle ends with that row or
+//! a later one. The log, rotations, votes, journals, mails and keys are read from one view of the database, so that they
+//! tell the same story; projects, passkeys and reviews are read beside it. What the files mean and how they are checked is
+//! `evidence`'s.
 
 mod rows;
 
