@@ -63,14 +63,11 @@ pub(super) fn judge(
             format!("{} signed by passkeys for exactly these proposals", many(counts.signed, "vote")),
         ));
     }
-    if let Some(expected) = brought.expected {
-        proven.push((
-            &["expect", "chain"],
-            format!(
-                "row {} is the one that was noted elsewhere, so everything up to it is as it was then",
-                expected.seq
-            ),
-        ));
+    if let Some(seq) = brought.expected.map(|it| it.seq) {
+        let text = format!(
+            "row {seq} is the one that was noted elsewhere, so everything up to it is as it was then"
+        );
+        proven.push((&["expect", "chain"], text));
     }
     if brought.previous.is_some() {
         proven.push((
@@ -80,22 +77,15 @@ pub(super) fn judge(
                 .to_owned(),
         ));
     }
-    match changes {
-        Some(0) => {
-            proven.push((&["signature", "key"], "the bundle is signed by the key that was given".to_owned()));
-        }
-        Some(count) => proven.push((
-            &["signature", "key"],
-            format!(
-                "the bundle is signed by the key that follows from the given one, over {}",
-                many(count, "signed change")
-            ),
-        )),
-        None => {}
+    if let Some(count) = changes {
+        let by = match count {
+            0 => "that was given".to_owned(),
+            _ => format!("that follows from the given one, over {}", many(count, "signed change")),
+        };
+        proven.push((&["signature", "key"], format!("the bundle is signed by the key {by}")));
     }
-    let proven: Vec<String> =
-        proven.into_iter().filter(|(rules, _)| !report.has(rules)).map(|(_, text)| text).collect();
-    report.proven = proven;
+    proven.retain(|(rules, _)| !report.has(rules));
+    report.proven = proven.into_iter().map(|(_, text)| text).collect();
     claims(contents, counts, (earliest, brought), report);
 }
 
