@@ -67,7 +67,7 @@ use lookups::LookUps;
 pub use backup::{back_up, restore};
 pub use demo::{Scene, demo};
 pub use doctor::{Accept, doctor, passkeys_lost_by};
-pub use evidence::{LARGEST_BUNDLE, evidence_key, evidence_verify};
+pub use evidence::{LARGEST_BUNDLE, evidence_key, evidence_verify, is_evidence_key};
 pub use locked::naming_writer;
 pub use mail::{MailPreview, MailTest, mail_preview, mail_test};
 pub use seen::seen;

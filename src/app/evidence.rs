@@ -25,6 +25,12 @@ pub fn evidence_key(config: &Config) -> anyhow::Result<Value> {
     }))
 }
 
+/// Whether a text is a public key or a fingerprint.
+#[must_use]
+pub fn is_evidence_key(text: &str) -> bool {
+    TrustedKey::parse(text).is_some()
+}
+
 /// Verifies a bundle; `None` when `key` is no public key.
 #[must_use]
 pub fn evidence_verify(

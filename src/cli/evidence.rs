@@ -133,11 +133,20 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(file).map_err(|error| Failure::Failed(anyhow::anyhow!("{shown} cannot be read: {error}")))
 }
 
+/// The public key that was given: a fingerprint is no name of a file, whatever lies in the folder.
+fn key_text(given: &str) -> Result<String, Failure> {
+    let file = Path::new(given);
+    if app::is_evidence_key(given) || !file.exists() {
+        return Ok(given.to_owned());
+    }
+    read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
 pub(super) fn verify(args: &Verify, printer: &mut Printer) -> Result<Exit, Failure> {
     let expect = args.expect.as_deref().map(expected).transpose()?;
     let bundle = read(&args.file)?;
     let previous = args.previous.as_deref().map(read).transpose()?;
-    let key = args.key.as_ref().map(|given| std::fs::read_to_string(given).unwrap_or_else(|_| given.clone()));
+    let key = args.key.as_deref().map(key_text).transpose()?;
     let Some(mut report) = app::evidence_verify(&bundle, key.as_deref(), expect, previous.as_deref()) else {
         return Err(Failure::Usage(format!(
             "--key {:?}: takes a PEM file as `keywheel evidence key` prints it, a fingerprint of 32 hexadecimal digits, or the \

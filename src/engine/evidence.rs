@@ -1,16 +1,20 @@
-//! Gathers an evidence bundle: what was recorded of a period, in the order of its files, a page of rows at a time.
+//! Gathers an evidence bundle: what was recorded of a period, in the order of its files.
 //!
-//! The export is a row of the audit log, and the bundle ends with that row or a later one. All that hangs on rotations
-//! is read from one view of the database, so that the log and the rotations tell the same story. What the files mean and
-//! how they are checked is `evidence`'s.
+//! The audit log and the rotations are read a page at a time; what the log tells of each rotation, the population, its
+//! votes and its mails are held until the end. The export is a row of the audit log, and the bundle ends with that row or
+//! a later one. The log, rotations, votes, journals, mails and keys are read from one view of the database, so that they
+//! tell the same story; projects, passkeys and reviews are read beside it. What the files mean and how they are checked is
+//! `evidence`'s.
 
 mod rows;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom};
+use std::sync::Arc;
 
 use serde_json::json;
+use tokio::sync::OwnedMutexGuard;
 
 use super::Engine;
 use super::command::CommandError;
@@ -52,6 +56,8 @@ pub struct MadeBundle {
     pub size: u64,
     /// A name for it.
     pub name: String,
+    /// Kept until the bundle was sent or dropped: the next one needs the room of this one.
+    pub turn: OwnedMutexGuard<()>,
 }
 
 /// What is gathered on the way.
@@ -83,8 +89,8 @@ impl Engine {
     /// Makes the bundle of a period, and records that `by` asked for it.
     ///
     /// # Errors
-    /// Fails when the period is empty or in the future, when the project is not known, while the database is in doubt, and when the
-    /// database cannot be read.
+    /// Fails when the period is empty or in the future, when the project is not known, while the database is in doubt or its
+    /// audit log has a fault that nobody has accepted, and when the database cannot be read.
     pub async fn export_evidence(
         &self,
         by: &str,
@@ -111,7 +117,8 @@ impl Engine {
         let of = Population { from: asked.from, to: asked.to, project: asked.project.clone() };
         self.known_project(&of).await?;
         // Two at a time would need twice the room, and delay each other.
-        let _turn = self.evidence.lock().await;
+        let turn = Arc::clone(&self.evidence).lock_owned().await;
+        self.whole_log().await?;
         let now = self.clock.now();
         let row = NewAudit {
             actor: by.to_owned(),
@@ -120,18 +127,30 @@ impl Engine {
             detail: json!({ "from": of.from, "to": of.to, "project": of.project }).to_string(),
         };
         self.store.append(std::slice::from_ref(&row), now).await?;
+        self.whole_log().await?;
         let file = tempfile::tempfile().map_err(|error| unwritten(&error))?;
         let file = self.gather(file, &of, by, now).await?;
-        Self::made(file, &of).map_err(|error| unwritten(&error))
+        Self::made(file, &of, turn).map_err(|error| unwritten(&error))
     }
 
-    fn made(mut file: File, of: &Population) -> io::Result<MadeBundle> {
+    /// Refuses while the audit log has a fault that nobody has accepted.
+    async fn whole_log(&self) -> Result<(), CommandError> {
+        self.store.follow_seals().await?;
+        let Some(broken) = self.store.seals().fault() else { return Ok(()) };
+        Err(CommandError::NoEvidence(format!(
+            "audit row {0} is broken ({1}), so nothing is signed and nothing was exported; find out who changed it, then \
+             `keywheel doctor --accept-broken-chain {0}`",
+            broken.seq, broken.why
+        )))
+    }
+
+    fn made(mut file: File, of: &Population, turn: OwnedMutexGuard<()>) -> io::Result<MadeBundle> {
         let size = file.seek(SeekFrom::End(0))?;
         file.rewind()?;
         let day = |at: Timestamp| at.as_chrono().format("%Y-%m-%d").to_string();
         let project = of.project.as_ref().map(|it| format!("-{it}")).unwrap_or_default();
         let name = format!("keywheel-evidence-{}-{}{project}.zip", day(of.from), day(of.to));
-        Ok(MadeBundle { file, size, name })
+        Ok(MadeBundle { file, size, name, turn })
     }
 
     async fn known_project(&self, of: &Population) -> Result<(), CommandError> {

@@ -1,4 +1,5 @@
-//! Makes a bundle, file by file in the order of the archive, without holding more than one row.
+//! Makes a bundle, file by file in the order of the archive. Of what was written it keeps names, lengths and hashes; it
+//! holds one row, or one dossier, at a time.
 
 use std::io::{self, Seek, Write};
 

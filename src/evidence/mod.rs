@@ -14,9 +14,11 @@ mod story;
 mod tables;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use archive::{LARGEST, MOST_FILES};
 pub use bundle::Bundle;
@@ -59,11 +61,11 @@ pub struct Fault {
 
 impl Fault {
     fn of(rule: &'static str, what: impl Into<String>) -> Self {
-        Self { rule, file: None, line: None, what: what.into() }
+        Self { rule, file: None, line: None, what: printable(&what.into()) }
     }
 
     fn file(self, file: &str) -> Self {
-        Self { file: Some(file.to_owned()), ..self }
+        Self { file: Some(printable(file)), ..self }
     }
 
     fn line(self, line: usize) -> Self {
@@ -78,6 +80,78 @@ impl fmt::Display for Fault {
             (Some(file), None) => write!(f, "{file}: {}: {}", self.rule, self.what),
             (Some(file), Some(line)) => write!(f, "{file}, line {line}: {}: {}", self.rule, self.what),
         }
+    }
+}
+
+/// The text with what a terminal does not print as one character escaped: a bundle must not write lines of its own into
+/// what is said about it.
+fn printable(text: &str) -> String {
+    let hides = |it: char| {
+        it.is_control()
+            || matches!(it, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().map(|it| if hides(it) { it.escape_unicode().to_string() } else { it.to_string() }).collect()
+}
+
+/// Whether a text is JSON in which no object has a member twice: readers differ in which one they take.
+fn is_plain(json: &[u8]) -> bool {
+    serde_json::from_slice::<Plain>(json).is_ok()
+}
+
+struct Plain;
+
+impl<'de> Deserialize<'de> for Plain {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        reader.deserialize_any(PlainVisitor)
+    }
+}
+
+struct PlainVisitor;
+
+impl<'de> Visitor<'de> for PlainVisitor {
+    type Value = Plain;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON without repeated members")
+    }
+
+    fn visit_unit<E>(self) -> Result<Plain, E> {
+        Ok(Plain)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Plain, E> {
+        Ok(Plain)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Plain, E> {
+        Ok(Plain)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Plain, E> {
+        Ok(Plain)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Plain, E> {
+        Ok(Plain)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Plain, E> {
+        Ok(Plain)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Plain, A::Error> {
+        while items.next_element::<Plain>()?.is_some() {}
+        Ok(Plain)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Plain, A::Error> {
+        let mut names = BTreeSet::new();
+        while let Some((name, Plain)) = members.next_entry::<String, Plain>()? {
+            if !names.insert(name) {
+                return Err(A::Error::custom("a member is repeated"));
+            }
+        }
+        Ok(Plain)
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Story {
     pub sent_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// The row that ended it.
+    pub(super) ended_row: Option<i64>,
     /// Its state.
     pub state: String,
     pub(super) moves: Vec<Move>,
@@ -58,6 +60,8 @@ pub struct Story {
     pub(super) votes_before_sent: Option<String>,
     /// The first row that does not follow from the ones before.
     pub(super) broken: Option<i64>,
+    /// The first row that sends the new key while it waits for approvals, has ended, or before its planned date.
+    pub(super) unfounded: Option<i64>,
 }
 
 /// Whether a state of this name is the end of a rotation.
@@ -84,6 +88,19 @@ impl Story {
         self.sent_at.is_some()
     }
 
+    /// Whether it was sent, or ended without that, before the row `first`: `None` stands for a row that never came.
+    pub(super) fn is_settled_before(&self, first: Option<i64>) -> bool {
+        let Some(first) = first else { return true };
+        let sent = self.sent.iter().find(|it| it.is_new).map(|it| it.row);
+        sent.or(self.ended_row).is_some_and(|row| row < first)
+    }
+
+    /// Before when its new key was not to be sent.
+    fn planned_for(&self) -> Option<Timestamp> {
+        let detail: Value = serde_json::from_str(&self.proposed.as_ref()?.detail).ok()?;
+        detail["plannedFor"].as_str()?.parse().ok()
+    }
+
     /// Has it wait for its approvals.
     fn wait(&mut self) {
         WAITS.clone_into(&mut self.state);
@@ -107,6 +124,10 @@ impl Story {
             "rotation.moved" => self.moved(row.seq, Move { at, from: text("from"), to: text("to") }),
             "rotation.patch_intent" => {
                 let is_new = text("target") == "new";
+                let is_early = self.planned_for().is_some_and(|day| at.is_none_or(|at| at < day));
+                if is_new && (is_early || self.state == WAITS || is_final(&self.state)) {
+                    self.unfounded.get_or_insert(row.seq);
+                }
                 if is_new && !self.is_sent() {
                     self.votes_before_sent.clone_from(&self.votes);
                     self.sent_at = at;
@@ -123,8 +144,8 @@ impl Story {
             self.broken.get_or_insert(row);
         }
         match (is_final(&step.from), is_final(&step.to)) {
-            (_, false) => self.ended_at = None,
-            (false, true) => self.ended_at = step.at,
+            (_, false) => (self.ended_at, self.ended_row) = (None, None),
+            (false, true) => (self.ended_at, self.ended_row) = (step.at, Some(row)),
             (true, true) => {}
         }
         match (step.from.as_str(), step.to.as_str()) {
@@ -141,8 +162,8 @@ impl Story {
 #[derive(Clone, Debug, Default)]
 pub struct Stories {
     of: BTreeMap<String, Story>,
-    /// Whether the rows seal anything: those of early versions do not.
-    pub(super) has_seals: bool,
+    /// The first row that seals anything: those of early versions do not.
+    pub(super) sealed_from: Option<i64>,
 }
 
 impl Stories {
@@ -153,7 +174,7 @@ impl Stories {
             self.of.values_mut().filter(|it| it.state == APPROVED && !it.is_sent()).for_each(Story::wait);
         }
         for (digest, subject) in row.seals.lines().filter_map(|it| it.split_once(' ')) {
-            self.has_seals = true;
+            self.sealed_from.get_or_insert(row.seq);
             if let Some(id) = subject.strip_prefix("votes/").filter(|_| digest != "-") {
                 self.of.entry(id.to_owned()).or_default().votes = Some(digest.to_owned());
             }

@@ -86,7 +86,7 @@ table!(Rotation, "rotations.csv", "The population: every rotation that was open 
 
 table!(Approval, "approvals.csv", "Every vote that stood when the rotation was sent, or when it ended.", {
     rotation_id: "The rotation.",
-    voter: "Who approved; policy where policy.auto_approve did.",
+    voter: "Who approved; policy:auto_approve where that setting did.",
     at: "When.",
     method: "link, session, api, passkey or auto_approve: how the vote was given.",
     comment: "What the voter wrote.",

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::db::{Backend, key};
 use crate::support::{TestApp, group, new_key};
 pub(crate) use command::signed_by_a_passkey;
-use repack::{Files, file, pack, replace, sign, text, unpack};
+use repack::{Files, file, pack, rechain, replace, sign, text, unpack};
 
 fn trusted() -> TrustedKey {
     TrustedKey::parse(&key().fingerprint()).unwrap()
@@ -419,6 +419,207 @@ fn a_key_is_followed_over_its_changes_and_no_further() {
     }
 }
 
+/// A bundle that an insider with the installation's key has made, and what both verifiers say about it.
+type Forgery = (&'static str, &'static str, Vec<u8>);
+
+/// The first vote of a dossier, and the name of its file.
+fn first_vote(files: &Files) -> (String, String) {
+    let voted = files
+        .iter()
+        .find(|(name, content)| is(name, "json") && content.windows(9).any(|it| it == b"\"voter\":\""));
+    let name = voted.unwrap().0.clone();
+    let dossier = text(files, &name);
+    let begin = dossier.find("\"votes\":[").unwrap() + 9;
+    let end = dossier[begin..].find('}').unwrap() + begin;
+    (name, dossier[begin..=end].to_owned())
+}
+
+fn forgeries() -> Vec<Forgery> {
+    let vote = |from: &str, to: &str| {
+        resigned(|files| {
+            let (name, vote) = first_vote(files);
+            replace(files, &name, &vote, &vote.replace(from, to));
+        })
+    };
+    let twice = resigned(|files| {
+        let (name, vote) = first_vote(files);
+        replace(files, &name, &vote, &format!("{vote},{vote}"));
+    });
+    let quorum = resigned(|files| {
+        let (name, _) = first_vote(files);
+        replace(files, &name, "\\\"approvals\\\":1", "\\\"approvals\\\":2");
+    });
+    let log = |change: &dyn Fn(&mut Vec<String>)| {
+        resigned(|files| {
+            lines(files, "audit.jsonl", change);
+            rechain(files);
+        })
+    };
+    let sent = |rows: &mut Vec<String>| {
+        let at = rows.iter().position(|row| row.contains("\"rotation.patch_intent\"")).unwrap();
+        let row = rows.remove(at);
+        let at = rows.iter().position(|row| row.contains("\\\"to\\\":\\\"approved\\\"")).unwrap();
+        rows.insert(at, row);
+    };
+    let repeated = |rows: &mut Vec<String>| {
+        rows[2] = rows[2].replacen("\"detail\":\"{", "\"detail\":\"{\\\"a\\\":1,\\\"a\\\":2,", 1);
+    };
+    let largest = {
+        let mut files = unpack(bundle());
+        sign(&mut files, &key(), |manifest| {
+            manifest["head"]["before"] = serde_json::json!({ "seq": i64::MAX, "hash": "0".repeat(64) });
+        });
+        pack(&files)
+    };
+    vec![
+        ("voted twice", "a voter twice", twice),
+        ("is not the number that its policy asks for", "another quorum than the policy's", quorum),
+        (
+            "its policy approves no such trigger",
+            "the policy approves no such trigger",
+            vote("\"method\":\"api\"", "\"method\":\"auto_approve\""),
+        ),
+        (
+            "(link) is weaker than its policy",
+            "a weaker method",
+            vote("\"method\":\"api\"", "\"method\":\"link\""),
+        ),
+        ("sends its new key while it waits", "its rows", log(&sent)),
+        ("repeats a member", "a member twice", log(&repeated)),
+        ("is no place in a log", "the row before the first", largest),
+        (
+            "it is not written as Keywheel",
+            "no line feed",
+            resigned(|files| file(files, "audit.jsonl").extend(b"x")),
+        ),
+    ]
+}
+
+#[test]
+fn what_an_insider_with_the_key_makes_up_is_named() {
+    for (what, _, bundle) in forgeries() {
+        finds(&bundle, what);
+    }
+    let chained = log_of_the_same();
+    assert!(checked(&chained).verified, "{}", faults(&checked(&chained)));
+}
+
+/// The same rows, linked anew: the helper of the forgeries changes nothing else.
+fn log_of_the_same() -> Vec<u8> {
+    resigned(rechain)
+}
+
+#[test]
+fn faults_beyond_the_hundredth_still_take_back_what_is_proven() {
+    let forged = resigned(|files| {
+        let rows = text(files, "audit.jsonl");
+        let bad = rows.lines().next().unwrap().replacen("{\"seq\"", "{ \"seq\"", 1) + "\n";
+        let (name, vote) = first_vote(files);
+        replace(files, &name, &vote, &format!("{vote},{vote}"));
+        *file(files, "audit.jsonl") = (bad.repeat(120) + &rows).into_bytes();
+    });
+    let report = checked(&forged);
+    assert_eq!(report.faults.len(), 100);
+    assert!(!report.proven.iter().any(|it| it.contains("stood before")), "{:?}", report.proven);
+    assert!(!report.proven.iter().any(|it| it.contains("are whole")), "{:?}", report.proven);
+}
+
+#[test]
+fn a_fault_writes_no_line_of_its_own() {
+    let mut files = unpack(bundle());
+    sign(&mut files, &key(), |manifest| {
+        manifest["files"][1]["name"] = "a\nproven:\n  - all".into();
+    });
+    let said = faults(&checked(&pack(&files)));
+    assert!(said.contains("\\u{a}proven:") && !said.contains("\nproven:"), "{said}");
+}
+
+#[test]
+fn what_an_early_mark_or_no_seals_leave_open_is_claimed() {
+    let report = checked(bundle());
+    let last = report.manifest.unwrap().head.after;
+    assert!(
+        report.proven.iter().any(|it| it.starts_with("1 sealed vote stood before")),
+        "{:?}",
+        report.proven
+    );
+    let rows = text(&unpack(bundle()), "audit.jsonl");
+    let early: Mark = {
+        let row: serde_json::Value = serde_json::from_str(rows.lines().nth(2).unwrap()).unwrap();
+        Mark { seq: row["seq"].as_i64().unwrap(), hash: row["hash"].as_str().unwrap().to_owned() }
+    };
+    let noted = |mark: &Mark| verify(bundle(), Some(&trusted()), Some(mark), None).claimed.join("\n");
+    let claims = noted(&early);
+    assert!(
+        claims.contains(&format!("that rows {} to {} were not rewritten", early.seq + 1, last.seq)),
+        "{claims}"
+    );
+    let claims = noted(&last);
+    assert!(!claims.contains("not rewritten") && claims.contains("that no row followed row"), "{claims}");
+
+    // As before the first seal: nothing is a fault, and the votes are claimed.
+    let unsealed = resigned(|files| {
+        lines(files, "audit.jsonl", |rows| {
+            for row in rows {
+                let begin = row.find("\"seals\":\"").unwrap() + 9;
+                let end = row.find("\",\"prevHash\"").unwrap();
+                row.replace_range(begin..end, "");
+            }
+        });
+        rechain(files);
+    });
+    let report = checked(&unsealed);
+    assert!(report.verified, "{}", faults(&report));
+    assert!(!report.proven.iter().any(|it| it.contains("stood before")), "{:?}", report.proven);
+    assert!(
+        report.claimed.iter().any(|it| it.contains("from before the rows sealed any")),
+        "{:?}",
+        report.claimed
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_log_is_not_signed_and_a_bundle_keeps_its_turn() {
+    let (app, from, to) = history(Backend::Sqlite).await;
+    let asked = EvidenceRequest { from, to, project: None };
+    let made = app.engine.export_evidence("ada", &asked).await.unwrap();
+    assert!(app.engine.evidence.try_lock().is_err(), "the room is taken until it is sent");
+    drop(made);
+    assert!(app.engine.evidence.try_lock().is_ok());
+    app.raw("UPDATE audit SET actor = 'eve' WHERE seq = 2".to_owned()).await;
+    app.engine.store.seals().begin_anew();
+    app.engine.store.follow_seals().await.unwrap();
+    let refused = app.engine.export_evidence("ada", &asked).await.unwrap_err().to_string();
+    assert!(refused.contains("--accept-broken-chain 2"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_open_when_the_previous_bundle_ended_must_be_in_the_next_one() {
+    let (app, from, to) = history(Backend::Sqlite).await;
+    let first = export(&app, from, to).await;
+    let second = export(&app, to, to + std::time::Duration::from_secs(86_400)).await;
+    let mut files = unpack(&second);
+    let open = left_out(&mut files);
+    // The rows that tell of it are cut off, so that the bundle alone shows nothing of it.
+    let rows = text(&files, "audit.jsonl");
+    let kept = rows.lines().skip_while(|row| !row.contains("\"evidence.exported\"")).collect::<Vec<_>>();
+    let row: serde_json::Value = serde_json::from_str(kept[0]).unwrap();
+    *file(&mut files, "audit.jsonl") = (kept.join("\n") + "\n").into_bytes();
+    lines(&mut files, "policies.csv", |lines| lines.retain(|it| !it.starts_with("\"change\"")));
+    sign(&mut files, &key(), |manifest| {
+        let before = serde_json::json!({ "seq": row["seq"].as_i64().unwrap() - 1, "hash": row["prevHash"] });
+        manifest["head"]["before"] = before;
+    });
+    let cut = pack(&files);
+    let alone = checked(&cut);
+    assert!(alone.verified, "{}", faults(&alone));
+    assert!(alone.claimed.iter().any(|it| it.contains("that no rotation from before row")), "{alone:?}");
+    let on = verify(&cut, Some(&trusted()), None, Some(&first));
+    assert!(faults(&on).contains(&format!("previous: rotation {open} was open")), "{}", faults(&on));
+    let on = verify(&second, Some(&trusted()), None, Some(&first));
+    assert!(!on.claimed.iter().any(|it| it.contains("that no rotation from before")), "{on:?}");
+}
+
 /// A small generator, the same on every machine.
 struct Dice(u64);
 
@@ -472,6 +673,12 @@ fn the_second_verifier_agrees() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/verify/verify.py");
     let seed = std::env::var("KEYWHEEL_SEED").map_or(1, |it| it.parse().unwrap());
     let (mut dice, mut good) = (Dice(seed), 0);
+    for (what, theirs, forged) in forgeries() {
+        std::fs::write(&file, &forged).unwrap();
+        let said = std::process::Command::new(&python).arg(script).arg(&file).output().unwrap();
+        let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+        assert!(!said.status.success() && text.contains(theirs), "{what}: {text}");
+    }
     for round in 0..200 {
         let changed = if round == 0 { bundle().to_vec() } else { tampered(&mut dice) };
         std::fs::write(&file, &changed).unwrap();

@@ -1,7 +1,7 @@
 //! The audit log of a bundle: each row's place and hash.
 
 use super::super::manifest::{Manifest, Mark};
-use super::super::{AUDIT, AuditLine, Fault, Stories};
+use super::super::{AUDIT, AuditLine, Fault, Stories, is_plain};
 use super::Report;
 use super::contents::Contents;
 use crate::domain::chain::ChainedRow;
@@ -18,7 +18,7 @@ impl Chain {
         let mut chain = Self { rows: Vec::new(), stories: Stories::default() };
         let manifest = &contents.manifest;
         let mut before = manifest.head.before.clone();
-        if (before.seq == 0) != before.hash.is_empty() || before.seq < 0 {
+        if (before.seq == 0) != before.hash.is_empty() || !(0..i64::MAX).contains(&before.seq) {
             report.fault(
                 Fault::of("chain", "the row before the first one is no place in a log").file(super::MANIFEST),
             );
@@ -40,6 +40,9 @@ impl Chain {
             before = Mark { seq: it.seq, hash: it.hash.clone() };
             if it.at.parse::<Timestamp>().ok().is_none_or(|at| at.to_string() != it.at) {
                 report.fault(bad(format!("row {} has no instant", it.seq)));
+            }
+            if !is_plain(it.detail.as_bytes()) {
+                report.fault(bad(format!("row {}: its detail is no JSON, or repeats a member", it.seq)));
             }
             chain.stories.take(&it);
             chain.rows.push(it);
@@ -74,7 +77,7 @@ impl Chain {
             }
             None => format!(
                 "row {seq} is not among rows {} to {}: export a period that reaches it",
-                manifest.head.before.seq + 1,
+                manifest.head.before.seq.saturating_add(1),
                 manifest.head.after.seq
             ),
         };
@@ -85,8 +88,11 @@ impl Chain {
 /// What keeps a row from following the row `before`.
 fn fault(it: &AuditLine, before: &Mark) -> Option<String> {
     let seq = it.seq;
-    if seq != before.seq + 1 {
-        return Some(format!("row {seq} stands where row {} belongs", before.seq + 1));
+    let Some(next) = before.seq.checked_add(1) else {
+        return Some(format!("row {seq} follows the largest number of a row"));
+    };
+    if seq != next {
+        return Some(format!("row {seq} stands where row {next} belongs"));
     }
     if it.prev_hash != before.hash {
         return Some(format!("row {seq}: its prevHash is not the hash of the row before it"));

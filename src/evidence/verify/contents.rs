@@ -7,7 +7,7 @@ use super::super::manifest::Manifest;
 use super::super::tables::{
     Approval, Finding, InventoryLine, KeyService, Mail, PasskeyLine, PolicyLine, Rotation, Table, heading,
 };
-use super::super::{AUDIT, Dossier, Fault, README, csv, dossier};
+use super::super::{AUDIT, Dossier, Fault, README, csv, dossier, is_plain};
 use super::Report;
 
 /// What a bundle holds.
@@ -149,6 +149,7 @@ impl<'a> Reader<'_, 'a> {
             let read = serde_json::from_slice::<Dossier>(bytes);
             let what = match read {
                 Err(error) => format!("it cannot be read: {error}"),
+                Ok(_) if !is_plain(bytes) => "it repeats a member of an object".to_owned(),
                 Ok(it) if it.format != dossier::FORMAT => "its format is another one".to_owned(),
                 Ok(it) if it.rotation != *rotation => "it differs from its row of rotations.csv".to_owned(),
                 Ok(it) => {

@@ -9,6 +9,8 @@ mod rotations;
 mod verdict;
 mod votes;
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -48,17 +50,21 @@ pub struct Report {
     pub needed: Vec<String>,
     /// What the bundle is about; `None` where that cannot be read.
     pub manifest: Option<Manifest>,
+    /// Every rule that is broken, also by faults that are not kept.
+    #[serde(skip)]
+    broken: BTreeSet<&'static str>,
 }
 
 impl Report {
     fn fault(&mut self, fault: Fault) {
+        self.broken.insert(fault.rule);
         if self.faults.len() < MOST_FAULTS {
             self.faults.push(fault);
         }
     }
 
     fn has(&self, rules: &[&str]) -> bool {
-        self.faults.iter().any(|it| rules.contains(&it.rule))
+        rules.iter().any(|rule| self.broken.contains(rule))
     }
 }
 
@@ -82,18 +88,19 @@ pub fn verify(
     let mut report = Report::default();
     let brought = Brought { trusted, expected, previous };
     if let Some((contents, chain)) = opened(bundle, trusted, &mut report) {
+        let mut earliest = contents.manifest.head.before.seq.saturating_add(1);
         let votes = rotations::check(&contents, &chain, &mut report);
         if let Some(expected) = expected {
             chain.expect(expected, &contents.manifest, &mut report);
         }
         let changes = signature_changes(&contents, trusted, &mut report);
         if let Some(previous) = previous {
-            goes_on(&contents.manifest, &chain, previous, trusted, &mut report);
+            earliest = goes_on(&contents, &chain, previous, trusted, &mut report).unwrap_or(earliest);
         }
-        verdict::judge(&contents, &votes, changes, brought, &mut report);
+        verdict::judge(&contents, &votes, (changes, earliest), brought, &mut report);
         report.manifest = Some(contents.manifest);
     }
-    report.verified = report.faults.is_empty();
+    report.verified = report.broken.is_empty();
     report
 }
 
@@ -191,23 +198,25 @@ fn signature_changes(
     }
 }
 
-/// Checks that this bundle's log goes on where the previous one's ended.
+/// Checks that this bundle's log goes on where the previous one's ended, and that nothing is left out that was open then;
+/// returns the first row of the previous one.
 fn goes_on(
-    manifest: &Manifest,
+    contents: &Contents<'_>,
     chain: &Chain,
     previous: Previous<'_>,
     trusted: Option<&TrustedKey>,
     report: &mut Report,
-) {
+) -> Option<i64> {
+    let manifest = &contents.manifest;
     let mut earlier = Report::default();
     let opened = opened(previous, trusted, &mut earlier);
     for fault in earlier.faults {
         let what = format!("the previous bundle does not fit itself: {fault}");
         report.fault(Fault::of("previous", what));
     }
-    let Some((contents, _)) = opened else { return };
-    let end = &contents.manifest.head.after;
-    let (first, last) = (manifest.head.before.seq + 1, manifest.head.after.seq);
+    let (before, known) = opened?;
+    let end = &before.manifest.head.after;
+    let (first, last) = (manifest.head.before.seq.saturating_add(1), manifest.head.after.seq);
     let what = if end.seq > last {
         format!(
             "the previous bundle ends with row {}, this one already with row {last}: it is the later one, or rows were removed",
@@ -220,7 +229,15 @@ fn goes_on(
         )
     } else {
         match chain.hash_of(end.seq, manifest) {
-            Some(hash) if *hash == end.hash => return,
+            Some(hash) if *hash == end.hash => {
+                for id in rotations::left_out(contents, chain, known.stories, end.seq) {
+                    let what = format!(
+                        "rotation {id} was open in the period, by the rows of the previous bundle and of this one, and is missing"
+                    );
+                    report.fault(Fault::of("previous", what));
+                }
+                return Some(before.manifest.head.before.seq.saturating_add(1));
+            }
             _ => format!(
                 "row {} has another hash than in the previous bundle: the log was rewritten between the two",
                 end.seq
@@ -228,4 +245,5 @@ fn goes_on(
         }
     };
     report.fault(Fault::of("previous", what));
+    None
 }

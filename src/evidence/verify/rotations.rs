@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::story::is_final;
 use super::super::tables::{Approval, PolicyLine, Rotation, Table};
-use super::super::{AuditLine, Dossier, Fault, Story};
+use super::super::{AuditLine, Dossier, Fault, Manifest, Stories, Story};
 use super::Report;
 use super::chain::Chain;
 use super::contents::Contents;
@@ -35,7 +35,7 @@ pub(super) fn check(contents: &Contents<'_>, chain: &Chain, report: &mut Report)
         votes::check(
             dossier,
             story,
-            chain.stories.has_seals,
+            chain.stories.sealed_from,
             (&policies, &passkeys),
             &mut counts,
             |rule, what| {
@@ -94,12 +94,7 @@ fn population(contents: &Contents<'_>, chain: &Chain, report: &mut Report) {
             // It was proposed before the first row: then it had ended before the period.
             None => story.moves.iter().any(|it| is_late(it.at, manifest.period.from) && !is_final(&it.from)),
         };
-        let is_meant = match (&manifest.project, &story.project) {
-            (None, _) => true,
-            (Some(project), Some(found)) => project == found,
-            // Rows of early versions do not name the project.
-            (Some(_), None) => listed.contains(id.as_str()),
-        };
+        let is_meant = is_meant(manifest, story, listed.contains(id.as_str()));
         let rows = || match story.rows[..] {
             [only] => format!("row {only}"),
             [first, .., last] => format!("rows {first} to {last}"),
@@ -118,6 +113,34 @@ fn population(contents: &Contents<'_>, chain: &Chain, report: &mut Report) {
     }
 }
 
+/// Whether a rotation is of the project that the bundle is about.
+fn is_meant(manifest: &Manifest, story: &Story, is_listed: bool) -> bool {
+    match (&manifest.project, &story.project) {
+        (None, _) => true,
+        (Some(project), Some(found)) => project == found,
+        // Rows of early versions do not name the project.
+        (Some(_), None) => is_listed,
+    }
+}
+
+/// What an earlier bundle shows as open in the period, with the rows of this one, and this one leaves out.
+pub(super) fn left_out(contents: &Contents<'_>, chain: &Chain, mut known: Stories, end: i64) -> Vec<String> {
+    chain.rows.iter().filter(|row| row.seq > end).for_each(|row| known.take(row));
+    let manifest = &contents.manifest;
+    let listed: BTreeSet<&str> = contents.rotations.iter().map(|it| it.rotation_id.as_str()).collect();
+    let missing = known.all().filter(|(id, story)| {
+        let was_open = match story.began_at() {
+            Some(at) => manifest.period.covers(at, story.ended_at),
+            None if story.state.is_empty() || is_final(&story.state) => {
+                story.ended_at.is_some_and(|at| at >= manifest.period.from)
+            }
+            None => true,
+        };
+        was_open && is_meant(manifest, story, false) && !listed.contains(id.as_str())
+    });
+    missing.map(|(id, _)| id.clone()).collect()
+}
+
 fn is_late(at: Option<Timestamp>, from: Timestamp) -> bool {
     at.is_none_or(|at| at >= from)
 }
@@ -133,6 +156,11 @@ fn told(dossier: &Dossier, story: &Story) -> Told {
     }
     if let Some(row) = story.broken {
         say(format!("its state does not follow from the row before (row {row} of audit.jsonl)"));
+    }
+    if let Some(row) = story.unfounded {
+        say(format!(
+            "row {row} of audit.jsonl sends its new key while it waits for approvals, has ended, or before its planned date"
+        ));
     }
     let instant = |at: Option<Timestamp>| at.map(|at| at.to_string()).unwrap_or_default();
     let number = |it: Option<&i64>| it.map(ToString::to_string).unwrap_or_default();
@@ -183,6 +211,11 @@ fn proposal(facts: &Rotation, row: &AuditLine) -> Told {
         if is != should {
             wrong.push(("rotation", format!("{column} is not what row {} of audit.jsonl says", row.seq)));
         }
+    }
+    if !facts.planned_for.is_empty()
+        && facts.planned_for.parse::<Timestamp>().ok().is_none_or(|at| at.to_string() != facts.planned_for)
+    {
+        wrong.push(("rotation", "planned_for is no instant".to_owned()));
     }
     if detail["approvals"].as_u64().map(|it| it.to_string()).as_ref() != Some(&facts.approvals_required) {
         wrong.push(("rotation", format!("approvals_required is not what row {} says", row.seq)));

@@ -12,13 +12,14 @@ fn many(count: usize, one: &str) -> String {
 pub(super) fn judge(
     contents: &Contents<'_>,
     counts: &Counts,
-    changes: Option<usize>,
+    (changes, earliest): (Option<usize>, i64),
     brought: Brought<'_>,
     report: &mut Report,
 ) {
     let manifest = &contents.manifest;
-    let (first, last) = (manifest.head.before.seq + 1, manifest.head.after.seq);
-    let period = format!("{} to {}", manifest.period.from, manifest.period.to);
+    let (first, last) = (manifest.head.before.seq.saturating_add(1), manifest.head.after.seq);
+    // The rows end when the bundle was made.
+    let period = format!("{} to {}", manifest.period.from, manifest.period.to.min(manifest.made_at));
     let mut proven: Vec<(&[&str], String)> = vec![
         (
             &["files", "counts", "csv"],
@@ -47,57 +48,55 @@ pub(super) fn judge(
     if counts.rotations > 0 {
         proven.push((&["chain", "rotation", "journal", "atlas-event"], "proposal, states, keys that were sent, end and Atlas' event of each rotation are those in the rows".to_owned()));
         proven.push((&["proposal"], "each proposal hash is that of exactly this project, provider, old key, new key and policy version".to_owned()));
-        proven.push((&["chain", "votes"], format!("{} stood before the new keys were sent, as many as were required, and none of a proposer where the policy forbids it", many(counts.votes - counts.unsealed, "sealed vote"))));
         proven.push((
             &["policy"],
             "each policy is the one that its version names, and each change of rules in the rows is listed"
                 .to_owned(),
         ));
     }
+    if counts.sent > 0 && counts.unsealed == 0 {
+        proven.push((&["chain", "rotation", "proposal", "policy", "votes"], format!("{} stood before the new keys were sent, each of another voter, as many as the policies ask for, and none of a proposer where the policy forbids it", many(counts.sent, "sealed vote"))));
+    }
     if counts.signed > 0 {
         proven.push((
-            &["passkey", "proposal"],
+            &["passkey", "proposal", "votes"],
             format!("{} signed by passkeys for exactly these proposals", many(counts.signed, "vote")),
         ));
     }
-    if let Some(expected) = brought.expected {
-        proven.push((
-            &["expect", "chain"],
-            format!(
-                "row {} is the one that was noted elsewhere, so everything up to it is as it was then",
-                expected.seq
-            ),
-        ));
+    if let Some(seq) = brought.expected.map(|it| it.seq) {
+        let text = format!(
+            "row {seq} is the one that was noted elsewhere, so everything up to it is as it was then"
+        );
+        proven.push((&["expect", "chain"], text));
     }
     if brought.previous.is_some() {
         proven.push((
             &["previous", "chain"],
-            "the log goes on where that of the previous bundle ended: nothing before was rewritten"
+            "the log goes on where that of the previous bundle ended: nothing before was rewritten, and what was open \
+             then is in the population where the period covers it"
                 .to_owned(),
         ));
     }
-    match changes {
-        Some(0) => {
-            proven.push((&["signature", "key"], "the bundle is signed by the key that was given".to_owned()));
-        }
-        Some(count) => proven.push((
-            &["signature", "key"],
-            format!(
-                "the bundle is signed by the key that follows from the given one, over {}",
-                many(count, "signed change")
-            ),
-        )),
-        None => {}
+    if let Some(count) = changes {
+        let by = match count {
+            0 => "that was given".to_owned(),
+            _ => format!("that follows from the given one, over {}", many(count, "signed change")),
+        };
+        proven.push((&["signature", "key"], format!("the bundle is signed by the key {by}")));
     }
-    let proven: Vec<String> =
-        proven.into_iter().filter(|(rules, _)| !report.has(rules)).map(|(_, text)| text).collect();
-    report.proven = proven;
-    claims(contents, counts, brought, report);
+    proven.retain(|(rules, _)| !report.has(rules));
+    report.proven = proven.into_iter().map(|(_, text)| text).collect();
+    claims(contents, counts, (earliest, brought), report);
 }
 
-fn claims(contents: &Contents<'_>, counts: &Counts, brought: Brought<'_>, report: &mut Report) {
+fn claims(
+    contents: &Contents<'_>,
+    counts: &Counts,
+    (earliest, brought): (i64, Brought<'_>),
+    report: &mut Report,
+) {
     let manifest = &contents.manifest;
-    let first = manifest.head.before.seq + 1;
+    let last = manifest.head.after.seq;
     let mut claim = |text: String, needed: Option<&str>| {
         report.claimed.push(text);
         report.needed.extend(needed.map(str::to_owned));
@@ -108,20 +107,32 @@ fn claims(contents: &Contents<'_>, counts: &Counts, brought: Brought<'_>, report
             Some("the installation's public key from another source (`keywheel evidence key`), as --key"),
         );
     }
-    if brought.expected.is_none() {
+    let known = brought.expected.map(|it| it.seq);
+    if known.is_none_or(|seq| seq < last) {
+        let rows = match known {
+            None => "the log was not rewritten as a whole".to_owned(),
+            Some(seq) if seq.saturating_add(1) == last => format!("row {last} was not rewritten"),
+            Some(seq) => format!("rows {} to {last} were not rewritten", seq.saturating_add(1)),
+        };
         claim(
-            "that the log was not rewritten as a whole before the bundle was signed".to_owned(),
+            format!("that {rows} before the bundle was signed"),
             Some(
-                "a signed end of the log that was kept elsewhere (a mail to mail.security, a webhook), as --expect SEQ:HASH",
+                "a signed end of the log that was kept elsewhere (a mail to mail.security, a webhook), from after the last \
+                 row, as --expect SEQ:HASH",
             ),
         );
     }
-    if first > 1 && brought.previous.is_none() {
+    claim(format!("that no row followed row {last} when the bundle was signed"), None);
+    if earliest > 1 {
         claim(
             format!(
-                "that no rotation from before row {first} was open in the period without leaving a row since"
+                "that no rotation from before row {earliest} was open in the period without leaving a row since"
             ),
-            Some("the bundle before this one, as --previous FILE"),
+            Some(if brought.previous.is_some() {
+                "a previous bundle that begins with the first row of the log, as --previous FILE"
+            } else {
+                "the bundle before this one, as --previous FILE"
+            }),
         );
     }
     let by_word = counts.votes - counts.signed;
@@ -135,7 +146,13 @@ fn claims(contents: &Contents<'_>, counts: &Counts, brought: Brought<'_>, report
         claim("whose each passkey is".to_owned(), None);
     }
     if counts.unsealed > 0 {
-        claim(format!("{} of a version of Keywheel that sealed none", many(counts.unsealed, "vote")), None);
+        claim(
+            format!(
+                "that votes stood before the new keys were sent: {} of them from before the rows sealed any",
+                many(counts.unsealed, "vote")
+            ),
+            None,
+        );
     }
     if counts.rotations > 0 {
         let (found, all) = (counts.events, counts.rotations);

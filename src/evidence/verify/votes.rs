@@ -7,8 +7,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::signature::pem;
 use super::super::tables::{PasskeyLine, PolicyLine, Table};
-use super::super::{Dossier, Fault, Story, Vote};
+use super::super::{Dossier, Fault, Story, Vote, is_plain};
 use super::Report;
+use crate::domain::approver::Strength;
 use crate::passkey::{Assertion, Credential, Site, bytes, challenge, verify};
 use crate::seal::Digest;
 
@@ -21,12 +22,19 @@ pub(super) struct Counts {
     pub(super) signed: usize,
     /// Votes of versions that sealed none.
     pub(super) unsealed: usize,
+    /// Votes on rotations whose new key was sent.
+    pub(super) sent: usize,
+    /// What passkeys have signed in the bundle: nothing counts twice.
+    nonces: BTreeSet<String>,
     /// Rotations with an event of Atlas.
     pub(super) events: usize,
 }
 
 /// The method of a vote that the policy gave.
 const BY_POLICY: &str = "auto_approve";
+
+/// The voter of such a vote.
+const POLICY: &str = "policy:auto_approve";
 
 /// The policies by their versions.
 pub(super) fn policies<'a>(lines: &'a [PolicyLine], report: &mut Report) -> BTreeMap<&'a str, &'a str> {
@@ -81,7 +89,7 @@ fn sealed(id: &str, votes: &[Vote]) -> String {
 pub(super) fn check(
     dossier: &Dossier,
     story: &Story,
-    has_seals: bool,
+    sealed_from: Option<i64>,
     (policies, passkeys): (&BTreeMap<&str, &str>, &BTreeSet<(&str, &str)>),
     counts: &mut Counts,
     mut say: impl FnMut(&'static str, String),
@@ -96,34 +104,82 @@ pub(super) fn check(
     }
     counts.votes += dossier.votes.len();
     let digest = sealed(&facts.rotation_id, &dossier.votes);
+    // What was settled before the first seal was sealed by nobody.
+    let is_sealed = !story.is_settled_before(sealed_from);
     match &story.votes {
         Some(last) if *last != digest => {
             say("votes", "its votes are not those that audit.jsonl has sealed last".to_owned());
         }
-        None if has_seals && !dossier.votes.is_empty() => {
+        None if is_sealed && !dossier.votes.is_empty() => {
             say("votes", "audit.jsonl has sealed no vote on it".to_owned());
         }
-        None => counts.unsealed += dossier.votes.len(),
-        Some(_) => {}
+        _ => {}
+    }
+    if !is_sealed {
+        counts.unsealed += dossier.votes.len();
     }
     let has_sent = story.is_sent();
-    if has_sent && has_seals && story.votes_before_sent.as_ref() != Some(&digest) {
+    if has_sent && is_sealed && story.votes_before_sent.as_ref() != Some(&digest) {
         say("votes", "its votes are not those that were sealed before its new key was sent".to_owned());
     }
+    counts.sent += if has_sent { dossier.votes.len() } else { 0 };
+    let policy: Value = serde_json::from_str(&dossier.policy).unwrap_or_default();
+    if !is_plain(dossier.policy.as_bytes()) {
+        say("policy", "the policy that it runs under is no JSON, or repeats a member".to_owned());
+    }
+    if policy["approvals"].as_u64().map(|it| it.to_string()).as_ref() != Some(&facts.approvals_required) {
+        say("votes", "approvals_required is not the number that its policy asks for".to_owned());
+    }
     let required: usize = facts.approvals_required.parse().unwrap_or(usize::MAX);
-    let of_policy = dossier.votes.iter().any(|vote| vote.method == BY_POLICY);
-    if has_sent && !of_policy && dossier.votes.len() < required {
+    if has_sent && dossier.votes.len() < required {
         say("votes", format!("its new key was sent with {} of {required} approvals", dossier.votes.len()));
     }
-    let policy: Value = serde_json::from_str(&dossier.policy).unwrap_or_default();
-    let may_approve_own = policy["selfApproval"] == true;
+    each(dossier, &policy, &mut say);
+    let mut holders = BTreeMap::new();
     for vote in &dossier.votes {
-        if vote.voter == facts.requested_by && !may_approve_own && vote.method != BY_POLICY {
-            say("votes", format!("{} proposed it and approved it, and its policy forbids that", vote.voter));
+        if let Some(it) = vote.signed() {
+            if !counts.nonces.insert(it.nonce) {
+                say("votes", format!("{}'s vote repeats the nonce of another one", vote.voter));
+            }
+            if holders.insert(it.passkey, &vote.voter).is_some_and(|other| *other != vote.voter) {
+                say("votes", format!("{}'s vote is signed by the passkey of another voter", vote.voter));
+            }
         }
         match signed(vote, &facts.rotation_id, &facts.proposal_hash, passkeys) {
             Ok(is_signed) => counts.signed += usize::from(is_signed),
             Err(why) => say("passkey", format!("the signature of {}'s vote: {why}", vote.voter)),
+        }
+    }
+}
+
+/// Whether each vote is one that the policy takes, and the only one of its voter.
+fn each(dossier: &Dossier, policy: &Value, say: &mut impl FnMut(&'static str, String)) {
+    let facts = &dossier.rotation;
+    let may_approve_own = policy["selfApproval"] == true;
+    let is_automatic = policy["autoApprove"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|it| *it == facts.trigger.as_str()));
+    // As in the policy: a strength that is not named is that of a session.
+    let least = policy["approvalMethod"].as_str().map_or(Strength::default(), Strength::of);
+    let mut voters = BTreeSet::new();
+    for Vote { voter, method, .. } in &dossier.votes {
+        if !voters.insert(voter) {
+            say("votes", format!("{voter} voted twice"));
+        }
+        if method == BY_POLICY || voter == POLICY {
+            if method != BY_POLICY || voter != POLICY || !is_automatic {
+                say(
+                    "votes",
+                    format!("{voter} approved it ({method}), and its policy approves no such trigger"),
+                );
+            }
+            continue;
+        }
+        if *voter == facts.requested_by && !may_approve_own {
+            say("votes", format!("{voter} proposed it and approved it, and its policy forbids that"));
+        }
+        if Strength::of(method) < least {
+            say("votes", format!("{voter}'s vote ({method}) is weaker than its policy asks for ({least})"));
         }
     }
 }
@@ -138,7 +194,8 @@ fn signed(
     if vote.evidence.is_none() && vote.nonce.is_none() {
         return if vote.method == "passkey" { Err("it is missing".to_owned()) } else { Ok(false) };
     }
-    let it = vote.signed().ok_or("it cannot be read")?;
+    let it = vote.signed().filter(|_| vote.evidence.as_ref().is_some_and(|it| is_plain(it.as_bytes())));
+    let it = it.ok_or("it cannot be read")?;
     if vote.nonce.as_ref() != Some(&it.nonce) || it.proposal_hash != proposal_hash {
         return Err("it is of another vote".to_owned());
     }

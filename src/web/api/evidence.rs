@@ -46,17 +46,17 @@ async fn export(
 
 /// A bundle as an answer.
 pub(in crate::web) fn answer(made: MadeBundle) -> Response {
-    let MadeBundle { file, size, name } = made;
+    let MadeBundle { file, size, name, turn } = made;
     let headers = [
         (header::CONTENT_TYPE, "application/zip".to_owned()),
         (header::CONTENT_LENGTH, size.to_string()),
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
     ];
-    let parts = stream::try_unfold(tokio::fs::File::from_std(file), |mut file| async move {
+    let parts = stream::try_unfold((tokio::fs::File::from_std(file), turn), |(mut file, turn)| async move {
         let mut part = vec![0; PART];
         let read = file.read(&mut part).await?;
         part.truncate(read);
-        Ok::<_, std::io::Error>((read > 0).then(|| (Bytes::from(part), file)))
+        Ok::<_, std::io::Error>((read > 0).then(|| (Bytes::from(part), (file, turn))))
     });
     (headers, Body::from_stream(parts)).into_response()
 }

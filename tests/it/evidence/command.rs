@@ -58,6 +58,11 @@ async fn a_bundle_is_exported_and_verified_from_the_command_line() {
     {
         assert!(said.out.contains(part), "{part}: {said:?}");
     }
+    // A fingerprint is one, also where a file has its name.
+    let (_, report) = verified(&daemon, &["a.zip", "--key", "public.pem"]);
+    let print = report["manifest"]["installation"]["fingerprint"].as_str().unwrap();
+    std::fs::write(daemon.folder.path().join(print), "another key").unwrap();
+    assert_eq!(verified(&daemon, &["a.zip", "--key", print]).0.code, Some(0));
     let (said, report) = verified(&daemon, &["a.zip", "--key", "public.pem", "--previous", "a.zip"]);
     assert_eq!((said.code, &report["verified"]), (Some(0), &json!(true)), "{said:?}");
     let head = format!("{}:{}", report["manifest"]["head"]["after"]["seq"], "0".repeat(64));

@@ -123,3 +123,33 @@ pub(crate) fn sign(files: &mut Files, key: &InstallationKey, change: impl FnOnce
     *file(files, "manifest.json") = manifest.into_bytes();
     *file(files, "manifest.dsse.json") = envelope.into_bytes();
 }
+
+/// Numbers and links the rows of the log anew, and has the manifest end with the last one: what an insider does who has
+/// the installation's key. To be signed afterwards.
+pub(crate) fn rechain(files: &mut Files) {
+    let mut manifest: Value = serde_json::from_str(&text(files, "manifest.json")).unwrap();
+    let mut last = manifest["head"]["before"]["hash"].as_str().unwrap().to_owned();
+    let mut seq = manifest["head"]["before"]["seq"].as_i64().unwrap();
+    let mut rows = String::new();
+    for line in text(files, "audit.jsonl").lines() {
+        seq += 1;
+        let row: Value = serde_json::from_str(line).unwrap();
+        let number = seq.to_string();
+        let mut fields = vec![number.as_str()];
+        let of = |name: &str| row[name].as_str().unwrap();
+        fields.extend(["at", "actor", "action", "subject", "detail"].map(of));
+        fields.push(&last);
+        fields.extend(Some(of("seals")).filter(|it| !it.is_empty()));
+        let framed = fields.iter().flat_map(|it| [&(it.len() as u64).to_be_bytes(), it.as_bytes()].concat());
+        let hash = hex::encode(Sha256::digest(framed.collect::<Vec<u8>>()));
+        let parts = ["at", "actor", "action", "subject", "detail", "seals"]
+            .map(|name| format!("\"{name}\":{}", row[name]));
+        rows +=
+            &format!("{{\"seq\":{seq},{},\"prevHash\":\"{last}\",\"hash\":\"{hash}\"}}\n", parts.join(","));
+        last = hash;
+    }
+    *file(files, "audit.jsonl") = rows.into_bytes();
+    let before = text(files, "manifest.json");
+    manifest["head"]["after"] = serde_json::json!({ "seq": seq, "hash": last });
+    *file(files, "manifest.json") = ordered(&manifest, &before).into_bytes();
+}
