@@ -185,7 +185,7 @@ impl Engine {
     pub async fn newest_key(&self, group: &GroupId) -> Result<NewestKey, CommandError> {
         let project =
             self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
-        let seen = self.observe(&project.credential, group).await?;
+        let seen = self.read(&project).await?;
         let (Some(provider), Some(current)) = (seen.provider, seen.key) else {
             return Err(propose::not_encrypted());
         };

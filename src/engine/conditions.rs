@@ -629,7 +629,10 @@ fn held_on(old: &ConditionRow, it: &Condition, daily: &Daily, now: Timestamp) ->
         // The credential's condition is over: the projects are read one after the other.
         row.tell_at = Some(now + UNCOVERED);
     } else if row.tell_at.is_none() && (row.told == 0 || it.telling == Telling::Repeated) {
-        row.tell_at = Some(now);
+        // What said it as well is over. People who have heard of it a moment ago, or answer for it, are not told anew.
+        let repeat = row.told_at.and_then(|at| it.telling.repeat_at(1, at, daily));
+        let acknowledged = row.acknowledged_at.map(|at| at + LONGEST_ACKNOWLEDGED);
+        row.tell_at = [Some(now), repeat, acknowledged].into_iter().flatten().max();
     } else if let (Telling::Repeated, None, Some(at)) = (it.telling, &row.acknowledged_at, row.told_at) {
         // One that was told once a day may page by now.
         let sooner = it.telling.repeat_at(row.told, at, daily);

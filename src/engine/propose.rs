@@ -167,7 +167,7 @@ impl Engine {
             self.store.project(group).await?.ok_or_else(|| CommandError::NoProject(group.clone()))?;
         let seen = match proposer.seen.filter(|seen| self.clock.now().since(seen.at) <= FRESH) {
             Some(seen) => seen.clone(),
-            None => self.observe(&project.credential, group).await?,
+            None => self.read(&project).await?,
         };
         let policy = project.policy(&self.settings.policy);
         let emergency = self.asked_emergency(emergency, planned, proposer.actor, &project, reason.as_deref());

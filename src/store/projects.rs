@@ -591,7 +591,7 @@ impl Store {
         Ok(at)
     }
 
-    /// Makes the observation of these projects due at once; returns whether any was not.
+    /// Makes the observation of these projects due at `now`, where it is due later; returns whether any was.
     ///
     /// # Errors
     /// Fails when the database cannot be written.

@@ -269,6 +269,41 @@ async fn one_retry_after_blinds_for_five_minutes_and_not_for_a_day() {
     assert_eq!(app.counts("current_key_invalid").await, (1, 0));
 }
 
+/// Atlas has answered since it asked for a pause: the sweep goes on in its time.
+#[tokio::test]
+async fn what_a_command_reads_ends_the_pause_that_atlas_asked_for() {
+    for proposes in [true, false] {
+        let app = app(Backend::Sqlite).await;
+        app.break_with(failing("get_ear", Some(1), 429, Some(86_400)));
+        app.live_for(SECOND * 100).await;
+        let (now, every) = (app.engine.clock.now(), app.engine.settings.drift_every.get());
+        assert!(app.watched().await.next_check_at > now + every);
+        if proposes {
+            app.proposed().await;
+        } else {
+            let edit = ProjectEdit { key_since: Some(now - SECOND * 3600), ..ProjectEdit::default() };
+            app.engine.edit_project("ada", &group(1).parse().unwrap(), edit).await.unwrap();
+        }
+        assert!(app.watched().await.next_check_at <= now + every);
+        app.make(&old_key(), KeyState::Disabled);
+        app.live_for(SECOND * 120).await;
+        assert_eq!(app.counts("current_key_invalid").await, (1, 0), "{proposes}");
+    }
+}
+
+/// What a proposal reads is a reading like any other.
+#[tokio::test]
+async fn a_key_that_a_proposal_can_read_is_reachable_again() {
+    let app = app(Backend::Sqlite).await;
+    app.break_with(failing("get_ear", None, 503, None));
+    app.live_for(SECOND * 360).await;
+    assert_eq!(app.counts("unreachable").await, (1, 0));
+    app.cure();
+    app.proposed().await;
+    conditions::once(&app.engine).await.unwrap();
+    assert_eq!(app.counts("unreachable").await, (1, 1));
+}
+
 #[tokio::test]
 async fn a_clock_that_was_a_day_ahead_blinds_for_one_look() {
     let app = app(Backend::Sqlite).await;

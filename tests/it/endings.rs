@@ -10,6 +10,7 @@ use keywheel::domain::time::Timestamp;
 use keywheel::engine::command::{NewProject, OperatorVerb, ProjectEdit};
 use keywheel::engine::hint;
 use keywheel::sim::fault::{Fault, Kind};
+use keywheel::sim::world::KeyState;
 use keywheel::store::NewEvent;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +69,31 @@ async fn a_disabled_key_is_paged_until_it_is_enabled() {
     assert_eq!(over.model["conditionId"], first.model["conditionId"]);
     app.live_for(HOUR).await;
     assert_eq!(app.alarms().await, (3, 1));
+}
+
+/// A key that Atlas calls invalid covers the alarm about it. When that is over, the alarm goes on where it was, and an
+/// acknowledgement of it holds on.
+#[tokio::test]
+async fn an_alarm_that_was_covered_is_not_told_anew_when_the_cover_is_over() {
+    for acknowledged in [false, true] {
+        let app = app(Backend::Sqlite).await;
+        app.make(&old_key(), KeyState::Disabled);
+        app.live_for(SECOND * 120).await;
+        app.hear("DisableKey", &old_key(), alarm("1"), None).await;
+        assert_eq!(app.alarms().await, (1, 0));
+        if acknowledged {
+            let id = group(1).parse().unwrap();
+            app.engine.acknowledge("grace", &id, ConditionKind::KeyEnding, None).await.unwrap();
+        }
+        app.live_for(SECOND * 60).await;
+        app.make(&old_key(), KeyState::Enabled);
+        app.live_for(SECOND * 180).await;
+        assert_eq!(app.counts("current_key_invalid").await.1, 1);
+        assert_eq!(app.watched().await.holding, [ConditionKind::KeyEnding]);
+        assert_eq!(app.alarms().await, (1, 0));
+        app.live_for(SECOND * 60).await;
+        assert_eq!(app.alarms().await, (if acknowledged { 1 } else { 2 }, 0));
+    }
 }
 
 #[tokio::test]

@@ -27,11 +27,13 @@ pub use projects::{Added, NewProject, ProjectEdit};
 pub use tokens::{EditedToken, TokenEdit};
 pub use votes::Voter;
 
-use super::Engine;
+use super::looks::next_look;
+use super::{Engine, conditions as watch};
 use crate::atlas::AtlasApi;
 use crate::domain::condition::ConditionKind;
 use crate::domain::ids::{BadGroupId, GroupId, LooseningId, OutboxId, RotationId};
 use crate::domain::key::{KeyError, KeyRef};
+use crate::domain::project::Project;
 use crate::domain::role::Role;
 use crate::domain::rotation::outcome::{Failure, Observation};
 use crate::domain::rotation::state::State;
@@ -238,6 +240,19 @@ impl Engine {
     ) -> Result<Observation, CommandError> {
         let timeout = self.settings.request_timeout.get();
         self.atlas.observe(credential, group, timeout).await.map_err(CommandError::Atlas)
+    }
+
+    /// Reads the key of a tracked project for a command. What it finds counts as a reading of the watch, and where Atlas
+    /// answers, the pause that it asked for before is over.
+    pub(in crate::engine) async fn read(&self, project: &Project) -> Result<Observation, CommandError> {
+        let group = &project.group_id;
+        let seen = self.observe(&project.credential, group).await?;
+        watch::note_look(self, group, Ok(&seen)).await;
+        let next = next_look(group, self.clock.now(), self.settings.drift_every.get());
+        if project.next_check_at > next && !self.epoch.in_doubt() {
+            self.store.look_soon(std::slice::from_ref(group), next).await?;
+        }
+        Ok(seen)
     }
 
     /// Reads one rotation.

@@ -313,6 +313,11 @@ impl Engine {
                 self.observe(&after.credential, group).await?;
             }
             let now = self.clock.now();
+            if edit.key_since.is_some() || after.credential != before.credential {
+                // Atlas has just answered, so a pause that it asked for before is over.
+                let next = next_look(group, now, self.settings.drift_every.get());
+                after.next_check_at = after.next_check_at.min(next);
+            }
             after.next_reminder_at = Some(now);
             let subject = Before { project: &before, tracked: true };
             let plan = Box::pin(plan(self, by, subject, &mut after)).await?;
