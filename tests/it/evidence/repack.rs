@@ -144,8 +144,8 @@ pub(crate) fn rechain(files: &mut Files) {
         let hash = hex::encode(Sha256::digest(framed.collect::<Vec<u8>>()));
         let parts = ["at", "actor", "action", "subject", "detail", "seals"]
             .map(|name| format!("\"{name}\":{}", row[name]));
-        rows +=
-            &format!("{{\"seq\":{seq},{},\"prevHash\":\"{last}\",\"hash\":\"{hash}\"}}\n", parts.join(","));
+        let parts = parts.join(",");
+        rows.extend([format!("{{\"seq\":{seq},{parts},\"prevHash\":\"{last}\",\"hash\":\"{hash}\"}}\n")]);
         last = hash;
     }
     *file(files, "audit.jsonl") = rows.into_bytes();
