@@ -76,10 +76,10 @@ def chain(files, manifest, say):
     return rows
 def stories(rows, say):
     told = {}
-    new = lambda: dict(rows=[], first=None, moves=[], sent=[], event={}, votes=None, early=None, state="", end=None, ok=None, at=None, project=None, bad=False, over=None)
+    new = lambda: dict(rows=[], first=None, moves=[], sent=[], event={}, votes=None, early=None, fell=False, state="", end=None, ok=None, at=None, project=None, bad=False, over=None)
     for r in rows:
-        for s in told.values() if r["action"] in ("database.restore_accepted", "installation.key_replaced") else []:
-            if s["state"] == "approved" and not s["at"]: s["state"], s["ok"] = "awaiting_approval", None
+        voided = {seal.partition(" ")[2][6:] for seal in r["seals"].split("\n") if " votes/" in seal and seal[:2] != "- "} if r["action"] == "database.restore_accepted" else set(told) if r["action"] == "installation.key_replaced" else set()
+        for s in (s for id, s in told.items() if id in voided and s["state"] == "approved" and not s["at"]): s["state"], s["ok"] = "awaiting_approval", None
         for digest, _, subject in (seal.partition(" ") for seal in r["seals"].split("\n") if seal):
             if subject.startswith("votes/") and digest != "-": told.setdefault(subject[6:], new())["votes"] = digest
         if not r["subject"].startswith("rotation/"): continue
@@ -93,10 +93,10 @@ def stories(rows, say):
             elif said["from"] not in FINAL: s["end"], s["over"] = r["at"], r["seq"]
             if said["to"] == "awaiting_approval": s["ok"] = None
             elif (said["from"], said["to"]) == ("awaiting_approval", "approved"): s["ok"] = r["at"]
-            s["state"] = said["to"]; s["moves"].append((said["from"], said["to"], r["at"]))
+            s["fell"] |= s["at"] is not None and said["to"] in ("awaiting_approval", "approved"); s["state"] = said["to"]; s["moves"].append((said["from"], said["to"], r["at"]))
         elif r["action"] == "rotation.patch_intent":
             if said["target"] == "new": s["bad"] |= s["state"] in FINAL or s["state"] == "awaiting_approval" or r["at"] < (s["first"] or r)["said"].get("plannedFor", "")
-            if said["target"] == "new" and not s["at"]: s["early"], s["at"], s["row"] = s["votes"], r["at"], r["seq"]
+            if said["target"] == "new": s["early"], s["fell"], s["at"], s["row"] = s["votes"], False, s["at"] or r["at"], s["row"] if s["at"] else r["seq"]
             s["sent"].append((said["target"] == "new", said["key"]))
         elif r["action"] == "rotation.atlas_event": s["event"] = said
     return told
@@ -122,8 +122,8 @@ def rotation(n, it, story, d, policies, passkeys, sealed, nonces, say):
     for field in ["votes/" + id] + [v[f] for v in d["votes"] for f in ("voter", "at", "method", "comment", "nonce", "evidence") if f not in ("nonce", "evidence") or v["nonce"] is not None]:
         data += b"\0" if field == None else b"\1" + framed([field])
     digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("="); count, policy = len(d["votes"]), load(d["policy"])
-    if it["approvals_given"] != str(count) or (story["votes"] != digest if story["votes"] else sealed and count) or (sent and sealed and story["early"] != digest): wrong("votes", "not as sealed")
-    number(policy["approvals"]); (str(policy["approvals"]) != it["approvals_required"]) and wrong("votes", "another quorum than the policy's"); (sent and count < int(it["approvals_required"])) and wrong("votes", "too few"); (len({v["voter"] for v in d["votes"]}) != count) and wrong("votes", "a voter twice"); holders = {}
+    if it["approvals_given"] != str(count) or (story["votes"] != digest if story["votes"] else sealed and count) or (sent and sealed and not story["fell"] and story["early"] != digest): wrong("votes", "not as sealed")
+    number(policy["approvals"]); (str(policy["approvals"]) != it["approvals_required"]) and wrong("votes", "another quorum than the policy's"); (sent and not story["fell"] and count < int(it["approvals_required"])) and wrong("votes", "too few"); (len({v["voter"] for v in d["votes"]}) != count) and wrong("votes", "a voter twice"); holders = {}
     for v in d["votes"]:
         if "auto_approve" == v["method"] or v["voter"] == "policy:auto_approve": ((v["method"], v["voter"]) != ("auto_approve", "policy:auto_approve") or it["trigger"] not in policy["autoApprove"]) and wrong("votes", "the policy approves no such trigger")
         else: (v["voter"] == it["requested_by"] and policy.get("selfApproval") is not True) and wrong("votes", "the proposer's own"); (STRENGTH.get(v["method"], 0) < STRENGTH.get(policy.get("approvalMethod", "session"), 0)) and wrong("votes", f"{v['voter']}: a weaker method than the policy's")

@@ -7,14 +7,14 @@
 //! `evidence`'s.
 
 mod rows;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom};
-use std::sync::Arc;
 
 use serde_json::json;
-use tokio::sync::OwnedMutexGuard;
+pub use turn::{Turn, Turns};
 
 use super::Engine;
 use super::command::CommandError;
@@ -50,14 +50,12 @@ pub struct EvidenceRequest {
 /// A bundle that was made.
 #[derive(Debug)]
 pub struct MadeBundle {
-    /// Its bytes, from the first one on. The file has no name and goes with its handle.
-    pub file: File,
+    /// Its bytes, from the first one on.
+    pub bytes: Turn,
     /// How many they are.
     pub size: u64,
     /// A name for it.
     pub name: String,
-    /// Kept until the bundle was sent or dropped: the next one needs the room of this one.
-    pub turn: OwnedMutexGuard<()>,
 }
 
 /// What is gathered on the way.
@@ -116,8 +114,11 @@ impl Engine {
         }
         let of = Population { from: asked.from, to: asked.to, project: asked.project.clone() };
         self.known_project(&of).await?;
-        // Two at a time would need twice the room, and delay each other.
-        let turn = Arc::clone(&self.evidence).lock_owned().await;
+        let turn = self.evidence.take(self.clock.now()).map_err(|since| {
+            CommandError::NoEvidence(format!(
+                "another bundle is being made or fetched since {since}, one at a time; ask again when it has arrived"
+            ))
+        })?;
         self.whole_log().await?;
         let now = self.clock.now();
         let row = NewAudit {
@@ -130,7 +131,8 @@ impl Engine {
         self.whole_log().await?;
         let file = tempfile::tempfile().map_err(|error| unwritten(&error))?;
         let file = self.gather(file, &of, by, now).await?;
-        Self::made(file, &of, turn).map_err(|error| unwritten(&error))
+        let (file, size) = rewound(file).map_err(|error| unwritten(&error))?;
+        Ok(MadeBundle { bytes: turn.hold(file).await, size, name: of_name(&of) })
     }
 
     /// Refuses while the audit log has a fault that nobody has accepted.
@@ -142,15 +144,6 @@ impl Engine {
              `keywheel doctor --accept-broken-chain {0}`",
             broken.seq, broken.why
         )))
-    }
-
-    fn made(mut file: File, of: &Population, turn: OwnedMutexGuard<()>) -> io::Result<MadeBundle> {
-        let size = file.seek(SeekFrom::End(0))?;
-        file.rewind()?;
-        let day = |at: Timestamp| at.as_chrono().format("%Y-%m-%d").to_string();
-        let project = of.project.as_ref().map(|it| format!("-{it}")).unwrap_or_default();
-        let name = format!("keywheel-evidence-{}-{}{project}.zip", day(of.from), day(of.to));
-        Ok(MadeBundle { file, size, name, turn })
     }
 
     async fn known_project(&self, of: &Population) -> Result<(), CommandError> {
@@ -436,6 +429,19 @@ impl Engine {
             }
         }
     }
+}
+
+/// A file that is read from its first byte on, and how many there are. It has no name and goes with its handle.
+fn rewound(mut file: File) -> io::Result<(File, u64)> {
+    let size = file.seek(SeekFrom::End(0))?;
+    file.rewind()?;
+    Ok((file, size))
+}
+
+fn of_name(of: &Population) -> String {
+    let day = |at: Timestamp| at.as_chrono().format("%Y-%m-%d").to_string();
+    let project = of.project.as_ref().map(|it| format!("-{it}")).unwrap_or_default();
+    format!("keywheel-evidence-{}-{}{project}.zip", day(of.from), day(of.to))
 }
 
 const fn period(of: &Population) -> Period {

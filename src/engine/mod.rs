@@ -250,8 +250,8 @@ pub struct Engine {
     pub last_sweep: Arc<std::sync::Mutex<Option<crate::domain::time::Timestamp>>>,
     /// Until when what is found after an upgrade is gathered, once that is known.
     pub upgrade: Arc<std::sync::OnceLock<Option<crate::domain::time::Timestamp>>>,
-    /// Held while an evidence bundle is made.
-    pub evidence: Arc<tokio::sync::Mutex<()>>,
+    /// Whose turn it is to have an evidence bundle made.
+    pub evidence: Arc<evidence::Turns>,
 }
 
 impl Engine {

@@ -15,11 +15,11 @@ pub(super) fn line<'a>(fields: impl IntoIterator<Item = &'a str>) -> String {
     fields.into_iter().map(field).collect::<Vec<_>>().join(",") + "\r\n"
 }
 
-/// The lines of a table.
+/// The lines of a table with at most so many `columns`: a line of a stranger's may have millions.
 ///
 /// # Errors
 /// The line that [`line`] would not have written so, counted from 1, line breaks within fields included.
-pub(super) fn read(text: &str) -> Result<Vec<Vec<String>>, usize> {
+pub(super) fn read(text: &str, columns: usize) -> Result<Vec<Vec<String>>, usize> {
     let mut lines = Vec::new();
     let (mut rest, mut number) = (text, 1);
     while !rest.is_empty() {
@@ -44,7 +44,8 @@ pub(super) fn read(text: &str) -> Result<Vec<Vec<String>>, usize> {
                 _ => return Err(number),
             });
             match rest.strip_prefix(',') {
-                Some(more) => rest = more,
+                Some(more) if fields.len() < columns => rest = more,
+                Some(_) => return Err(number),
                 None => break,
             }
         }
@@ -65,7 +66,7 @@ mod tests {
         #[test]
         fn a_table_comes_back_and_no_field_is_a_formula(rows in proptest::collection::vec(proptest::collection::vec("[=+@'\",\r\n\t a-zé-]{0,6}", 1..4), 0..4)) {
             let text: String = rows.iter().map(|row| line(row.iter().map(String::as_str))).collect();
-            prop_assert_eq!(read(&text).unwrap(), rows);
+            prop_assert_eq!(read(&text, 4).unwrap(), rows);
             for start in ["\"=", "\"+", "\"-", "\"@", "\"\t", "\"\r"] {
                 prop_assert!(!text.starts_with(start));
             }
@@ -74,10 +75,15 @@ mod tests {
 
     #[test]
     fn another_spelling_is_no_table() {
-        for (text, at) in
-            [("a\r\n", 1), ("\"a\"\n", 1), ("\"a\"\r\n\"=b\"\r\n", 2), ("\"a", 1), ("\"'a\"\r\n", 1)]
-        {
-            assert_eq!(read(text), Err(at), "{text:?}");
+        for (text, at) in [
+            ("\"a\"\r\n\"a\",\"b\",\"c\"\r\n", 2),
+            ("a\r\n", 1),
+            ("\"a\"\n", 1),
+            ("\"a\"\r\n\"=b\"\r\n", 2),
+            ("\"a", 1),
+            ("\"'a\"\r\n", 1),
+        ] {
+            assert_eq!(read(text, 2), Err(at), "{text:?}");
         }
     }
 }

@@ -55,9 +55,11 @@ pub struct Story {
     pub(super) sent: Vec<SentKey>,
     /// Atlas' own event that was noted last.
     pub(super) event: Value,
-    /// What the votes were sealed as at last, and before the new key was sent.
+    /// What the votes were sealed as at last, and before the new key was sent last.
     pub(super) votes: Option<String>,
     pub(super) votes_before_sent: Option<String>,
+    /// It was taken back to its approvals after its new key was sent last: its votes may have changed since.
+    pub(super) has_fallen_back: bool,
     /// The first row that does not follow from the ones before.
     pub(super) broken: Option<i64>,
     /// The first row that sends the new key while it waits for approvals, has ended, or before its planned date.
@@ -128,9 +130,10 @@ impl Story {
                 if is_new && (is_early || self.state == WAITS || is_final(&self.state)) {
                     self.unfounded.get_or_insert(row.seq);
                 }
-                if is_new && !self.is_sent() {
+                if is_new {
                     self.votes_before_sent.clone_from(&self.votes);
-                    self.sent_at = at;
+                    self.has_fallen_back = false;
+                    self.sent_at = self.sent_at.or(at);
                 }
                 self.sent.push(SentKey { row: row.seq, is_new, key: text("key") });
             }
@@ -153,6 +156,7 @@ impl Story {
             (_, WAITS) => self.approved_at = None,
             _ => {}
         }
+        self.has_fallen_back |= self.is_sent() && [WAITS, APPROVED].contains(&step.to.as_str());
         self.state.clone_from(&step.to);
         self.moves.push(step);
     }
@@ -169,14 +173,20 @@ pub struct Stories {
 impl Stories {
     /// Takes the next row over.
     pub fn take(&mut self, row: &AuditLine) {
-        if matches!(row.action.as_str(), "database.restore_accepted" | "installation.key_replaced") {
-            // What was not sent yet waits for its approvals again.
-            self.of.values_mut().filter(|it| it.state == APPROVED && !it.is_sent()).for_each(Story::wait);
+        // What was not sent yet waits for its approvals again.
+        let takes_back = |it: &Story| it.state == APPROVED && !it.is_sent();
+        if row.action == "installation.key_replaced" {
+            self.of.values_mut().filter(|it| takes_back(it)).for_each(Story::wait);
         }
         for (digest, subject) in row.seals.lines().filter_map(|it| it.split_once(' ')) {
             self.sealed_from.get_or_insert(row.seq);
             if let Some(id) = subject.strip_prefix("votes/").filter(|_| digest != "-") {
-                self.of.entry(id.to_owned()).or_default().votes = Some(digest.to_owned());
+                let story = self.of.entry(id.to_owned()).or_default();
+                story.votes = Some(digest.to_owned());
+                // Where another daemon vouches for the database no votes are voided, and none are sealed.
+                if row.action == "database.restore_accepted" && takes_back(story) {
+                    story.wait();
+                }
             }
         }
         if let Some(id) = row.subject.strip_prefix("rotation/") {

@@ -3,18 +3,20 @@
 mod command;
 mod repack;
 
-use std::io::Read;
 use std::sync::OnceLock;
 
+use keywheel::domain::rotation::state::State;
 use keywheel::domain::time::Timestamp;
 use keywheel::engine::command::OperatorVerb;
-use keywheel::engine::evidence::EvidenceRequest;
+use keywheel::engine::evidence::{EvidenceRequest, MadeBundle};
 use keywheel::engine::propose::Proposed;
 use keywheel::engine::witness;
 use keywheel::evidence::{Mark, Report, TrustedKey, verify};
 use keywheel::seal::InstallationKey;
 use keywheel::sim::World;
+use keywheel::sim::fault::{Fault, Kind};
 use keywheel::sim::world::{KeyState, demo_key};
+use keywheel::store::NewAudit;
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
@@ -47,11 +49,21 @@ fn finds(bundle: &[u8], what: &str) {
     assert!(!report.verified && faults(&report).contains(what), "{what}:\n{}", faults(&report));
 }
 
+async fn fetched(made: &MadeBundle) -> std::io::Result<Vec<u8>> {
+    let mut bundle = Vec::new();
+    loop {
+        let part = made.bytes.read().await?;
+        if part.is_empty() {
+            return Ok(bundle);
+        }
+        bundle.extend(part);
+    }
+}
+
 async fn export(app: &TestApp, from: Timestamp, to: Timestamp) -> Vec<u8> {
     let asked = EvidenceRequest { from, to, project: None };
-    let mut made = app.engine.export_evidence("ada", &asked).await.unwrap();
-    let mut bundle = Vec::new();
-    made.file.read_to_end(&mut bundle).unwrap();
+    let made = app.engine.export_evidence("ada", &asked).await.unwrap();
+    let bundle = fetched(&made).await.unwrap();
     assert_eq!(bundle.len() as u64, made.size);
     bundle
 }
@@ -164,8 +176,7 @@ async fn a_period_without_rotations_gives_a_bundle_that_says_so() {
     let refused = app.engine.export_evidence("ada", &asked).await.unwrap_err().to_string();
     assert!(refused.contains("is not tracked"), "{refused}");
     let asked = EvidenceRequest { project: Some(group(2).parse().unwrap()), ..asked };
-    let mut bundle = Vec::new();
-    app.engine.export_evidence("ada", &asked).await.unwrap().file.read_to_end(&mut bundle).unwrap();
+    let bundle = fetched(&app.engine.export_evidence("ada", &asked).await.unwrap()).await.unwrap();
     let report = checked(&bundle);
     assert!(report.verified, "{}", faults(&report));
     assert_eq!(report.manifest.unwrap().counts["rotations.csv"], 0, "project 2 had none");
@@ -579,18 +590,99 @@ fn what_an_early_mark_or_no_seals_leave_open_is_claimed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broken_log_is_not_signed_and_a_bundle_keeps_its_turn() {
+async fn a_bundle_that_nobody_fetches_keeps_its_turn_for_a_while() {
     let (app, from, to) = history(Backend::Sqlite).await;
     let asked = EvidenceRequest { from, to, project: None };
-    let made = app.engine.export_evidence("ada", &asked).await.unwrap();
-    assert!(app.engine.evidence.try_lock().is_err(), "the room is taken until it is sent");
-    drop(made);
-    assert!(app.engine.evidence.try_lock().is_ok());
+    let first = app.engine.export_evidence("ada", &asked).await.unwrap();
+    let waits = app.engine.export_evidence("ada", &asked).await.unwrap_err().to_string();
+    assert!(waits.contains("ask again when it has arrived"), "{waits}");
+    app.pass(std::time::Duration::from_mins(10));
+    let second = app.engine.export_evidence("ada", &asked).await.unwrap();
+    assert_eq!(fetched(&first).await.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    assert!(checked(&fetched(&second).await.unwrap()).verified);
+    drop(second);
+    assert!(app.engine.export_evidence("ada", &asked).await.is_ok(), "what was fetched gives way at once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_log_is_not_signed() {
+    let (app, from, to) = history(Backend::Sqlite).await;
+    let asked = EvidenceRequest { from, to, project: None };
     app.raw("UPDATE audit SET actor = 'eve' WHERE seq = 2".to_owned()).await;
     app.engine.store.seals().begin_anew();
     app.engine.store.follow_seals().await.unwrap();
     let refused = app.engine.export_evidence("ada", &asked).await.unwrap_err().to_string();
     assert!(refused.contains("--accept-broken-chain 2"), "{refused}");
+}
+
+/// The bundle of everything since `from`.
+async fn since(app: &TestApp, from: Timestamp) -> Vec<u8> {
+    app.pass(std::time::Duration::from_secs(5));
+    export(app, from, app.engine.clock.now()).await
+}
+
+/// A rotation whose PATCH Atlas puts off until it waits as approved again and its vote is withdrawn; and the same when
+/// it was sent with the vote of another one.
+async fn put_off() -> [Vec<u8>; 2] {
+    let app = TestApp::on(Backend::Sqlite, World::demo()).await;
+    let from = app.engine.clock.now();
+    let code = Some("RATE_LIMITED_TOKEN_BUCKET".to_owned());
+    let kind = Kind::Status { status: 429, code, retry_after: Some(3600) };
+    let put_off = Fault { operation: "patch_ear".to_owned(), group_id: None, skip: 0, times: None, kind };
+    app.sim.with(|world| world.faults.push(put_off));
+    let row = app.approved().await;
+    app.until(&row, |state| state == State::Applying).await;
+    app.until(&row, |state| state == State::Approved).await;
+    assert!(!app.patches().is_empty());
+    app.engine.say("grace", row.rotation.id, OperatorVerb::Withdraw, None, None).await.unwrap();
+    let left = since(&app, from).await;
+    app.sim.with(|world| world.faults.clear());
+    app.pass(std::time::Duration::from_hours(1));
+    app.engine.say("bob", row.rotation.id, OperatorVerb::Approve, None, None).await.unwrap();
+    app.settle(&row).await;
+    [left, since(&app, from).await]
+}
+
+/// An approved rotation, and then an older copy of the database that was accepted; where another daemon vouches for
+/// it nothing is void.
+async fn accepted(is_vouched: bool) -> Vec<u8> {
+    let app = TestApp::on(Backend::Sqlite, World::demo()).await;
+    let from = app.engine.clock.now();
+    let row = app.approved().await;
+    let accepted = NewAudit {
+        actor: "local:root".to_owned(),
+        action: "database.restore_accepted".to_owned(),
+        subject: "database".to_owned(),
+        detail: "{}".to_owned(),
+    };
+    let now = app.engine.clock.now();
+    if is_vouched {
+        app.engine.store.append(&[accepted], now).await.unwrap();
+    } else {
+        app.engine.store.void_after_restore(accepted, now).await.unwrap();
+    }
+    let state = app.engine.rotation(row.rotation.id).await.unwrap().rotation.state;
+    assert_eq!(state, if is_vouched { State::Approved } else { State::AwaitingApproval });
+    since(&app, from).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn votes_that_change_after_a_patch_that_was_put_off_are_no_fault() {
+    let [left, sent] = put_off().await.map(|bundle| checked(&bundle));
+    assert!(left.verified && sent.verified, "{}{}", faults(&left), faults(&sent));
+    assert!(left.claimed.iter().any(|it| it.contains("taken back to approval")), "{left:?}");
+    assert!(!left.proven.iter().any(|it| it.contains("sealed vote")), "{left:?}");
+    // Sent again with the vote of another one, nothing is left open.
+    assert!(!sent.claimed.iter().any(|it| it.contains("taken back to approval")), "{sent:?}");
+    assert!(sent.proven.iter().any(|it| it.starts_with("1 sealed vote stood")), "{sent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_copy_that_was_accepted_takes_back_only_what_it_seals() {
+    for is_vouched in [true, false] {
+        let report = checked(&accepted(is_vouched).await);
+        assert!(report.verified, "{is_vouched}: {}", faults(&report));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -665,33 +757,43 @@ fn tampered(dice: &mut Dice) -> Vec<u8> {
     pack(&files)
 }
 
-/// The verifier in Python, written from docs/evidence.md, comes to the same verdict as ours.
-#[test]
-#[ignore = "needs Python with cryptography: scripts/interop-evidence"]
-fn the_second_verifier_agrees() {
+/// What the verifier in Python says of a bundle, and whether it takes it; with or without the installation's key.
+fn second(bundle: &[u8], is_trusted: bool) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
     let (file, public) = (folder.path().join("bundle.zip"), folder.path().join("public.pem"));
+    std::fs::write(&file, bundle).unwrap();
     std::fs::write(&public, keywheel::evidence::pem(&keywheel::seal::spki(key().public_key()))).unwrap();
     let python = std::env::var("KEYWHEEL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/verify/verify.py");
+    let mut command = std::process::Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/verify/verify.py")).arg(file);
+    if is_trusted {
+        command.arg("--key").arg(public);
+    }
+    let said = command.output().unwrap();
+    let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    assert!(!text.contains("Traceback"), "{text}");
+    (said.status.success(), text)
+}
+
+/// The verifier in Python, written from docs/evidence.md, comes to the same verdict as ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Python with cryptography: scripts/interop-evidence"]
+async fn the_second_verifier_agrees() {
     let seed = std::env::var("KEYWHEEL_SEED").map_or(1, |it| it.parse().unwrap());
     let (mut dice, mut good) = (Dice(seed), 0);
+    let [left, sent] = put_off().await;
+    for bundle in [left, sent, accepted(true).await, accepted(false).await] {
+        let (takes, text) = second(&bundle, true);
+        assert!(takes, "{text}");
+    }
     for (what, theirs, forged) in forgeries() {
-        std::fs::write(&file, &forged).unwrap();
-        let said = std::process::Command::new(&python).arg(script).arg(&file).output().unwrap();
-        let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
-        assert!(!said.status.success() && text.contains(theirs), "{what}: {text}");
+        let (takes, text) = second(&forged, false);
+        assert!(!takes && text.contains(theirs), "{what}: {text}");
     }
     for round in 0..200 {
         let changed = if round == 0 { bundle().to_vec() } else { tampered(&mut dice) };
-        std::fs::write(&file, &changed).unwrap();
-        let (file, public) = (file.to_str().unwrap(), public.to_str().unwrap());
-        let said =
-            std::process::Command::new(&python).args([script, file, "--key", public]).output().unwrap();
         let ours = checked(&changed);
-        let theirs = said.status.success();
-        let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
-        assert!(!text.contains("Traceback"), "round {round}: {text}");
+        let (theirs, text) = second(&changed, true);
         assert_eq!(ours.verified, theirs, "round {round}\nours: {}\ntheirs: {text}", faults(&ours));
         good += usize::from(theirs);
     }

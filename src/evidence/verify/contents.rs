@@ -101,7 +101,7 @@ impl<'a> Reader<'_, 'a> {
             self.report.fault(bad(1, "its columns are not the documented ones".to_owned()));
             return None;
         };
-        let rows = match csv::read(body) {
+        let rows = match csv::read(body, T::COLUMNS.len()) {
             Ok(rows) => rows,
             Err(line) => {
                 self.report

@@ -154,6 +154,15 @@ fn claims(
             None,
         );
     }
+    if counts.fallen_back > 0 {
+        claim(
+            format!(
+                "which votes {} had when the new key was about to be sent: taken back to approval afterwards, it may have lost or got some",
+                many(counts.fallen_back, "rotation")
+            ),
+            None,
+        );
+    }
     if counts.rotations > 0 {
         let (found, all) = (counts.events, counts.rotations);
         claim(

@@ -24,6 +24,8 @@ pub(super) struct Counts {
     pub(super) unsealed: usize,
     /// Votes on rotations whose new key was sent.
     pub(super) sent: usize,
+    /// Rotations that were taken back to their approvals after that.
+    pub(super) fallen_back: usize,
     /// What passkeys have signed in the bundle: nothing counts twice.
     nonces: BTreeSet<String>,
     /// Rotations with an event of Atlas.
@@ -118,7 +120,8 @@ pub(super) fn check(
     if !is_sealed {
         counts.unsealed += dossier.votes.len();
     }
-    let has_sent = story.is_sent();
+    counts.fallen_back += usize::from(story.has_fallen_back);
+    let has_sent = story.is_sent() && !story.has_fallen_back;
     if has_sent && is_sealed && story.votes_before_sent.as_ref() != Some(&digest) {
         say("votes", "its votes are not those that were sealed before its new key was sent".to_owned());
     }

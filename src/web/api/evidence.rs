@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use tokio::io::AsyncReadExt;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -19,9 +18,6 @@ use crate::web::Web;
 use crate::web::auth::Caller;
 use crate::web::operation::{BODY, needs};
 use crate::web::problem::Problem;
-
-/// Bytes that are read of the file at once.
-const PART: usize = 64 * 1024;
 
 pub(super) fn routes(web: &Web) -> OpenApiRouter<Web> {
     let refused = [Code::NoEvidence, Code::ProjectNotFound];
@@ -46,17 +42,15 @@ async fn export(
 
 /// A bundle as an answer.
 pub(in crate::web) fn answer(made: MadeBundle) -> Response {
-    let MadeBundle { file, size, name, turn } = made;
+    let MadeBundle { bytes, size, name } = made;
     let headers = [
         (header::CONTENT_TYPE, "application/zip".to_owned()),
         (header::CONTENT_LENGTH, size.to_string()),
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
     ];
-    let parts = stream::try_unfold((tokio::fs::File::from_std(file), turn), |(mut file, turn)| async move {
-        let mut part = vec![0; PART];
-        let read = file.read(&mut part).await?;
-        part.truncate(read);
-        Ok::<_, std::io::Error>((read > 0).then(|| (Bytes::from(part), (file, turn))))
+    let parts = stream::try_unfold(bytes, |bytes| async move {
+        let part = bytes.read().await?;
+        Ok::<_, std::io::Error>((!part.is_empty()).then(|| (Bytes::from(part), bytes)))
     });
     (headers, Body::from_stream(parts)).into_response()
 }
