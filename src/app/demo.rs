@@ -168,7 +168,7 @@ async fn tell(
     // The people of the demo: who proposes, and who approves.
     make_token(engine, "ada", &[Role::Operator], None).await?;
     make_token(engine, "grace", &[Role::Approver], None).await?;
-    let token = make_token(engine, "you", &[Role::Operator, Role::Viewer], None).await?;
+    let token = make_token(engine, "you", &[Role::Operator, Role::Viewer, Role::Auditor], None).await?;
     let token_file = folder.join("token");
     private(&token_file, &token)?;
     let server = engine.settings.public_url.clone();

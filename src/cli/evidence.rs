@@ -159,12 +159,12 @@ pub(super) fn verify(args: &Verify, printer: &mut Printer) -> Result<Exit, Failu
         report["file"] = args.file.display().to_string().into();
         printer.json(&report)?;
     } else {
-        tell(&args.file, &report, printer)?;
+        tell(&args.file, &report, key.is_some(), printer)?;
     }
     Ok(if verified { Exit::Done } else { Exit::Failed })
 }
 
-fn tell(file: &Path, report: &Value, printer: &mut Printer) -> Result<(), Failure> {
+fn tell(file: &Path, report: &Value, has_key: bool, printer: &mut Printer) -> Result<(), Failure> {
     let word = if report["verified"] == true { "verified" } else { "NOT verified" };
     let manifest = &report["manifest"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -179,6 +179,9 @@ fn tell(file: &Path, report: &Value, printer: &mut Printer) -> Result<(), Failur
         ),
     };
     printer.line(&format!("{word}: {}{about}", file.display()))?;
+    if !has_key && !manifest.is_null() {
+        printer.line("Nothing shows yet who signed it: anybody can make a bundle that fits itself. Give the public key with --key.")?;
+    }
     let faults = report["faults"].as_array().map_or(&[][..], Vec::as_slice);
     if !faults.is_empty() {
         printer.line("\nwhat does not fit:")?;

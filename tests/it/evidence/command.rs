@@ -58,6 +58,9 @@ async fn a_bundle_is_exported_and_verified_from_the_command_line() {
     {
         assert!(said.out.contains(part), "{part}: {said:?}");
     }
+    assert!(!said.out.contains("who signed it"), "{said:?}");
+    let said = daemon.cli(&["evidence", "verify", "a.zip"]);
+    assert!(said.code == Some(0) && said.out.contains("who signed it"), "{said:?}");
     // A fingerprint is one, also where a file has its name.
     let (_, report) = verified(&daemon, &["a.zip", "--key", "public.pem"]);
     let print = report["manifest"]["installation"]["fingerprint"].as_str().unwrap();
